@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package quota
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"slices"
+	"time"
+)
+
+// ID identifies accounts, admissions, lots and events.
+type ID = [16]byte
+
+// Account is one user's standing, as of the instant it was read or rolled to.
+type Account struct {
+	ID     ID
+	UserID string
+	// Plan that serves the account, and the user's own exceptions to it.
+	Plan      *Plan
+	Overrides Overrides
+	Suspended bool
+
+	// Anchor and Zone lay the account's calendar.
+	Anchor time.Time
+	Zone   *time.Location
+
+	// Period is the open one; PeriodNo numbers the account's periods without gaps, also when the anchor moves.
+	Period   Period
+	PeriodNo int64
+	// Used and Reserved are the credits of the open period, from all lots.
+	Used, Reserved Credits
+	// PlanUsed and PlanReserved are the parts of them that the plan's own lot and its overage pay for.
+	PlanUsed, PlanReserved Credits
+	// Cost is the provider's cost of the open period, Charged what the user owes for overage in it.
+	Cost, Charged Money
+	// Day is the UTC day that DayCost belongs to. ReservedCost is the estimated cost of everything that runs.
+	Day                   time.Time
+	DayCost, ReservedCost Money
+	// Active and Queued count admissions over all periods. Parked are those of the queued that wait for credits or a lifted
+	// suspension instead of a slot: nobody queues behind them.
+	Active, Queued, Parked int32
+	// Lots other than the plan's, in no particular order.
+	Lots []Lot
+	// Seq counts the account's decisions.
+	Seq int64
+}
+
+// LotKind says where a lot's credits come from.
+type LotKind string
+
+// The kinds of lots besides the plan's own.
+const (
+	LotGrant     LotKind = "grant"
+	LotCarryOver LotKind = "carry_over"
+)
+
+// Lot is a parcel of credits with its own expiry.
+type Lot struct {
+	ID   ID
+	Kind LotKind
+	// Name is the grant's name, unique per account; a carry-over is named by the number of the period that it comes from.
+	Name                    string
+	Credits, Used, Reserved Credits
+	// ExpiresAt is the instant from which the lot pays for nothing new; zero means never.
+	ExpiresAt time.Time
+}
+
+// LotID returns the id of an account's lot. It follows from what the lot is, so that making it twice makes it once.
+func LotID(account ID, kind LotKind, name string) ID {
+	return NameID("lot", account, string(kind)+"/"+name)
+}
+
+// NameID derives an id from a name within an account, as UUID version 8 (RFC 9562): the same name is the same id, and
+// without knowing the account nobody can make it.
+func NameID(kind string, account ID, name string) ID {
+	h := sha256.New()
+	h.Write([]byte(kind))
+	h.Write([]byte{0})
+	h.Write(account[:])
+	h.Write([]byte(name))
+	var id ID
+	copy(id[:], h.Sum(nil))
+	id[6] = id[6]&0x0f | 0x80
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+func (l *Lot) expired(now time.Time) bool { return !l.ExpiresAt.IsZero() && !now.Before(l.ExpiresAt) }
+
+func (l *Lot) available(now time.Time) Credits {
+	if l.expired(now) {
+		return 0
+	}
+	return max(0, l.Credits.Sub(l.Used).Sub(l.Reserved))
+}
+
+// Limits returns the limits that bind the account.
+func (a *Account) Limits() Limits { return a.Overrides.Apply(a.Plan.Limits) }
+
+// Calendar returns the calendar of the account's periods.
+func (a *Account) Calendar() Calendar {
+	return Calendar{Anchor: a.Anchor, Zone: a.Zone, CalendarMonth: a.Plan.CalendarMonth}
+}
+
+// planAvailable returns what the plan's lot and, after it, its overage can still pay for.
+func (a *Account) planAvailable() (plan, overage Credits) {
+	limit, taken := a.Limits().Credits, a.PlanUsed.Add(a.PlanReserved)
+	if limit.Unlimited {
+		return MaxCredits, 0
+	}
+	over := max(0, taken.Sub(limit.Max))
+	return max(0, limit.Max.Sub(taken)), max(0, a.Plan.OverageMax.Sub(over))
+}
+
+// Remaining returns the credits that a new admission could reserve at now, over all lots and the plan's overage. The
+// account must have been rolled to now.
+func (a *Account) Remaining(now time.Time) Limit[Credits] {
+	if a.Limits().Credits.Unlimited {
+		return Limit[Credits]{Unlimited: true}
+	}
+	plan, overage := a.planAvailable()
+	sum := plan.Add(overage)
+	for i := range a.Lots {
+		sum = sum.Add(a.Lots[i].available(now))
+	}
+	return AtMost(sum)
+}
+
+// Allowance returns the credits of the open period in all: the plan's or the override's, its overage, and every lot that
+// can still pay or has paid for something reserved in the period.
+func (a *Account) Allowance(now time.Time) Limit[Credits] {
+	remaining := a.Remaining(now)
+	if remaining.Unlimited {
+		return remaining
+	}
+	return AtMost(remaining.Max.Add(a.Used).Add(a.Reserved))
+}
+
+// Share is the part of an amount that one lot pays.
+type Share struct {
+	Lot     ID
+	Credits Credits
+}
+
+// Allocation says which lots pay for an amount: the plan's own lot (overage included) and others.
+type Allocation struct {
+	Plan Credits
+	Lots []Share
+}
+
+// Total returns the amount allocated.
+func (al Allocation) Total() Credits {
+	sum := al.Plan
+	for _, s := range al.Lots {
+		sum = sum.Add(s.Credits)
+	}
+	return sum
+}
+
+// allocate distributes amount over the lots, soonest expiry first and others before the plan on a tie; overage comes after
+// all lots. What exceeds everything falls to the plan: whoever calls has decided that it may.
+func (a *Account) allocate(amount Credits, now time.Time) Allocation {
+	if len(a.Lots) == 0 {
+		return Allocation{Plan: amount}
+	}
+	order := make([]*Lot, len(a.Lots))
+	for i := range a.Lots {
+		order[i] = &a.Lots[i]
+	}
+	slices.SortFunc(order, func(x, y *Lot) int {
+		return cmp.Or(cmp.Compare(expiryKey(x.ExpiresAt), expiryKey(y.ExpiresAt)), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name))
+	})
+	var al Allocation
+	plan, _ := a.planAvailable()
+	takePlan := func() {
+		part := min(amount, plan)
+		al.Plan, amount, plan = al.Plan.Add(part), amount.Sub(part), 0
+	}
+	for _, lot := range order {
+		if expiryKey(lot.ExpiresAt) > expiryKey(a.Period.End) {
+			takePlan()
+		}
+		if part := min(amount, lot.available(now)); part > 0 {
+			al.Lots = append(al.Lots, Share{Lot: lot.ID, Credits: part})
+			amount = amount.Sub(part)
+		}
+	}
+	takePlan()
+	al.Plan = al.Plan.Add(amount)
+	return al
+}
+
+// expiryKey orders expiries with "never" last.
+func expiryKey(t time.Time) int64 {
+	if t.IsZero() {
+		return 1<<63 - 1
+	}
+	return t.UnixMilli()
+}
+
+func (a *Account) lot(id ID) *Lot {
+	for i := range a.Lots {
+		if a.Lots[i].ID == id {
+			return &a.Lots[i]
+		}
+	}
+	return nil
+}
+
+// dayCost returns the provider cost settled in the UTC day of now.
+func (a *Account) dayCost(now time.Time) Money {
+	if !a.Day.Equal(utcDay(now)) {
+		return 0
+	}
+	return a.DayCost
+}
+
+func utcDay(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package quota
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// State is where an admission stands: Queued -> Admitted -> Settled | Released | Expired, Queued -> Cancelled, and
+// Expired -> Settled by a late report.
+type State string
+
+// The states of an admission.
+const (
+	Queued    State = "Queued"
+	Admitted  State = "Admitted"
+	Settled   State = "Settled"
+	Released  State = "Released"
+	Expired   State = "Expired"
+	Cancelled State = "Cancelled"
+)
+
+// Live reports whether the admission holds a slot or a place in the queue.
+func (s State) Live() bool { return s == Queued || s == Admitted }
+
+// Source says who holds an admission and therefore who returns it.
+type Source string
+
+// The sources of admissions.
+const (
+	// SourceAPI admissions belong to an HTTP caller: its lease alone keeps them alive.
+	SourceAPI Source = "api"
+	// SourceJob admissions belong to a Kubernetes Job: only the Job controller, which sees the Job, settles or expires them.
+	SourceJob Source = "job"
+)
+
+// Admission is one piece of paid work from its request to its charge.
+type Admission struct {
+	ID      ID
+	Account ID
+	Source  Source
+	State   State
+	// Reason says why it is Queued, or why it ended without a charge.
+	Reason   Reason
+	Request  Request
+	Priority int32
+	// Enforced is false in namespaces that only warn: the admission is metered, and exempt from limits.
+	Enforced bool
+	// PeriodNo and PeriodEnd are the period that the reservation is pinned to, Alloc the lots that it holds.
+	PeriodNo  int64
+	PeriodEnd time.Time
+	Alloc     Allocation
+	// EstimatedCost is the provider's cost that it reserves, ProviderCost the rate per credit at that time.
+	EstimatedCost, ProviderCost Money
+	// Reported is what a Job's pod said it used, before the controller settles.
+	Reported *Credits
+	// Actual is what was charged; nil before Settled.
+	Actual *Credits
+	// Late marks a charge that came after the lease had expired.
+	Late bool
+	// Parked says that a queued admission waits for something other than a slot; EverParked that it once did.
+	Parked, EverParked bool
+
+	CreatedAt, AdmittedAt, EndedAt time.Time
+	// Lease is how long the admission lives without a heartbeat, LeaseUntil when it ends.
+	Lease      time.Duration
+	LeaseUntil time.Time
+	// ArrivedSeq, AdmittedSeq and EndedSeq place its transitions in the account's order of decisions.
+	ArrivedSeq, AdmittedSeq, EndedSeq int64
+	// Seen are the facts that the admission was decided on.
+	Seen Seen
+}
+
+// Seen are the facts that let an admission pass, kept so that the decision can be replayed.
+type Seen struct {
+	// Remaining credits and slots at the decision, each with its explicit "unlimited".
+	Remaining      Limit[Credits]
+	Concurrent     Limit[int32]
+	Used, Reserved Credits
+	Active         int32
+}
+
+// Charge is an event to be recorded for a settled admission.
+type Charge struct {
+	// Adjustment is true where the admission's own period was final and the charge went to the open one instead.
+	Adjustment bool
+	PeriodNo   int64
+	Credits    Credits
+	Alloc      Allocation
+	// Overage is the part of Credits beyond the plan's; Price is what the user owes for it, Cost what the provider takes.
+	Overage     Credits
+	Price, Cost Money
+}
+
+// ErrConflict says that an operation does not fit the admission's state. The text names both.
+var ErrConflict = errors.New("conflict")
+
+// Conflict is the error of an operation that an admission's state does not allow.
+type Conflict struct {
+	State State
+	// What tells people what was refused and why.
+	What string
+}
+
+func (c *Conflict) Error() string { return fmt.Sprintf("admission is %s: %s", c.State, c.What) }
+
+// Is makes errors.Is(err, ErrConflict) true.
+func (c *Conflict) Is(target error) bool { return target == ErrConflict }
+
+// Enter decides on a new admission and books it: it becomes Admitted or Queued and the account changes with it, or it is
+// refused and nothing changes. Where the admission is not enforced, refusals and waits are reported but it is admitted.
+func (a *Account) Enter(adm *Admission, now time.Time) Decision {
+	d := Decide(a, adm.Request, now)
+	adm.Account, adm.CreatedAt = a.ID, now
+	switch {
+	case d.Outcome == Admit || !adm.Enforced:
+		a.Seq++
+		adm.ArrivedSeq = a.Seq
+		a.admit(adm, now)
+	case d.Outcome == Wait:
+		a.Seq++
+		adm.ArrivedSeq = a.Seq
+		adm.State, adm.Reason = Queued, d.Reason
+		adm.LeaseUntil = now.Add(adm.Lease)
+		a.Queued++
+	}
+	return d
+}
+
+// Park books a new admission that credits, cost or a suspension keep from running as Queued, for a holder that stays
+// (a Job) and wants to start when they change. Limits that no waiting cures (file size, length, a full queue) still refuse.
+func (a *Account) Park(adm *Admission, d Decision, now time.Time) bool {
+	if !curable(d.Reason) || !a.Limits().Queued.Allows(a.Queued+1) {
+		return false
+	}
+	a.Seq++
+	adm.Account, adm.CreatedAt, adm.ArrivedSeq = a.ID, now, a.Seq
+	adm.State, adm.Reason, adm.Parked, adm.EverParked = Queued, d.Reason, true, true
+	adm.LeaseUntil = now.Add(adm.Lease)
+	a.Queued++
+	a.Parked++
+	return true
+}
+
+func curable(r Reason) bool {
+	return r == CreditsExhausted || r == DailyCostCeiling || r == UserSuspended
+}
+
+// Promote goes through the account's queued admissions, which must be in the order (priority descending, arrival), and
+// admits those that may start. What only credits, cost or a suspension keep back is parked: it stays queued and lets
+// those behind it pass, because it does not wait for their slots. It returns the admissions that changed.
+func (a *Account) Promote(queue []*Admission, now time.Time) []*Admission {
+	var changed []*Admission
+	for _, adm := range queue {
+		if adm.State != Queued {
+			continue
+		}
+		d := decideSpending(a, adm.Request, now)
+		blocked := d.Outcome != Admit
+		if !blocked && !a.Limits().Concurrent.Allows(a.Active+1) {
+			if adm.Parked {
+				adm.Parked, adm.Reason = false, ConcurrencyLimit
+				a.Parked--
+				changed = append(changed, adm)
+			}
+			continue
+		}
+		if !blocked {
+			a.leaveQueue(adm)
+			a.Seq++
+			a.admit(adm, now)
+			changed = append(changed, adm)
+			continue
+		}
+		if !adm.Parked || adm.Reason != d.Reason {
+			if !adm.Parked {
+				a.Parked++
+			}
+			adm.Parked, adm.EverParked, adm.Reason = true, true, d.Reason
+			changed = append(changed, adm)
+		}
+	}
+	return changed
+}
+
+func (a *Account) admit(adm *Admission, now time.Time) {
+	limits := a.Limits()
+	adm.Seen = Seen{
+		Remaining: a.Remaining(now), Concurrent: limits.Concurrent, Used: a.Used, Reserved: a.Reserved, Active: a.Active,
+	}
+	adm.State, adm.Reason = Admitted, ""
+	adm.AdmittedAt, adm.AdmittedSeq = now, a.Seq
+	adm.PeriodNo, adm.PeriodEnd = a.PeriodNo, a.Period.End
+	adm.Alloc = a.allocate(adm.Request.Estimate, now)
+	adm.ProviderCost = a.Plan.ProviderCost
+	adm.EstimatedCost = Price(adm.Request.Estimate, a.Plan.ProviderCost)
+	adm.LeaseUntil = now.Add(adm.Lease)
+
+	a.Active++
+	a.Reserved = a.Reserved.Add(adm.Request.Estimate)
+	a.PlanReserved = a.PlanReserved.Add(adm.Alloc.Plan)
+	a.ReservedCost = a.ReservedCost.Add(adm.EstimatedCost)
+	for _, s := range adm.Alloc.Lots {
+		lot := a.lot(s.Lot)
+		lot.Reserved = lot.Reserved.Add(s.Credits)
+	}
+}
+
+func (a *Account) leaveQueue(adm *Admission) {
+	a.Queued--
+	if adm.Parked {
+		a.Parked--
+		adm.Parked = false
+	}
+}
+
+// Heartbeat renews the lease of a live admission.
+func (adm *Admission) Heartbeat(now time.Time) error {
+	if !adm.State.Live() {
+		return &Conflict{State: adm.State, What: "only a queued or admitted one has a lease to renew"}
+	}
+	adm.LeaseUntil = now.Add(adm.Lease)
+	return nil
+}
+
+// Report records what a Job's pod says it used, for the controller to settle later. The first report wins.
+func (adm *Admission) Report(actual Credits) (changed bool, err error) {
+	switch {
+	case adm.State == Settled && *adm.Actual == actual, adm.Reported != nil && *adm.Reported == actual:
+		return false, nil
+	case adm.State == Settled:
+		return false, &Conflict{State: adm.State, What: fmt.Sprintf("it was charged %s credits, not %s", *adm.Actual, actual)}
+	case adm.Reported != nil:
+		return false, &Conflict{State: adm.State, What: fmt.Sprintf("%s credits were reported before, not %s", *adm.Reported, actual)}
+	case adm.State != Admitted && adm.State != Expired:
+		return false, &Conflict{State: adm.State, What: "only an admitted one can report its use"}
+	}
+	adm.Reported = &actual
+	return true, nil
+}
+
+// Settle ends an admission with a charge of actual (zero included) and returns the charge, or nil where the same actual
+// was charged before. period is the admission's own period if it has closed, else nil.
+func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, now time.Time) (*Charge, error) {
+	switch adm.State {
+	case Settled:
+		if *adm.Actual == actual {
+			return nil, nil
+		}
+		return nil, &Conflict{State: adm.State, What: fmt.Sprintf("it was charged %s credits, not %s", *adm.Actual, actual)}
+	case Queued, Cancelled, Released:
+		return nil, &Conflict{State: adm.State, What: "only an admitted one can be completed"}
+	case Expired:
+		// Its lots were given back when it expired and others may hold them by now: it is charged like new work.
+		adm.Late, adm.Alloc = true, Allocation{}
+	case Admitted:
+		a.unreserve(adm, period)
+	}
+	a.Seq++
+	adm.State, adm.Reason, adm.Actual, adm.EndedAt, adm.EndedSeq = Settled, "", &actual, now, a.Seq
+
+	c := &Charge{PeriodNo: adm.PeriodNo, Credits: actual, Cost: Price(actual, adm.ProviderCost)}
+	a.DayCost, a.Day = a.dayCost(now).Add(c.Cost), utcDay(now)
+	if period != nil && period.Final(now) {
+		c.Adjustment, c.PeriodNo = true, a.PeriodNo
+		period = nil
+	}
+	within := min(actual, adm.Alloc.Total())
+	a.book(c, pinned(adm, a.lotExpiry, within), period)
+	if over := actual.Sub(within); over > 0 {
+		// An overrun is paid as new work would be; what no lot can pay falls to the plan.
+		extra := Allocation{Plan: over}
+		if period == nil {
+			extra = a.allocate(over, now)
+		}
+		a.book(c, extra, period)
+	}
+	c.Price = Price(c.Overage, a.Plan.OveragePrice)
+	if period == nil {
+		a.Cost, a.Charged = a.Cost.Add(c.Cost), a.Charged.Add(c.Price)
+		return c, nil
+	}
+	period.Cost, period.Charged = period.Cost.Add(c.Cost), period.Charged.Add(c.Price)
+	a.topUp(period)
+	return c, nil
+}
+
+// End ends a live admission without a charge: Released by its holder or Expired by the reaper where it ran, Cancelled
+// where it only waited. Ending one that has ended without a charge changes nothing.
+func (a *Account) End(adm *Admission, to State, reason Reason, period *ClosedPeriod, now time.Time) error {
+	switch adm.State {
+	case Settled:
+		return &Conflict{State: adm.State, What: "it has been charged already"}
+	case Released, Expired, Cancelled:
+		return nil
+	case Queued:
+		a.leaveQueue(adm)
+		adm.State = Cancelled
+	case Admitted:
+		a.unreserve(adm, period)
+		if period != nil {
+			a.topUp(period)
+		}
+		adm.State = to
+	}
+	a.Seq++
+	adm.Reason, adm.EndedAt, adm.EndedSeq = reason, now, a.Seq
+	return nil
+}
+
+// unreserve returns everything that an admitted admission holds.
+func (a *Account) unreserve(adm *Admission, period *ClosedPeriod) {
+	a.Active--
+	a.ReservedCost = a.ReservedCost.Sub(adm.EstimatedCost)
+	for _, s := range adm.Alloc.Lots {
+		lot := a.lot(s.Lot)
+		lot.Reserved = lot.Reserved.Sub(s.Credits)
+	}
+	if period == nil {
+		a.Reserved = a.Reserved.Sub(adm.Request.Estimate)
+		a.PlanReserved = a.PlanReserved.Sub(adm.Alloc.Plan)
+		return
+	}
+	period.Reserved = period.Reserved.Sub(adm.Request.Estimate)
+	period.PlanReserved = period.PlanReserved.Sub(adm.Alloc.Plan)
+}
+
+// book adds part of a charge to the lots that pay for it and to its period: the closed one, or the open one where that is
+// nil.
+func (a *Account) book(c *Charge, al Allocation, period *ClosedPeriod) {
+	limit, used, planUsed, planReserved := a.Limits().Credits, &a.Used, &a.PlanUsed, a.PlanReserved
+	if period != nil {
+		limit, used, planUsed, planReserved = period.PlanLimit, &period.Used, &period.PlanUsed, period.PlanReserved
+	}
+	c.Overage = c.Overage.Add(overage(limit, planUsed.Add(planReserved), al.Plan))
+	*used, *planUsed = used.Add(al.Total()), planUsed.Add(al.Plan)
+	for _, s := range al.Lots {
+		lot := a.lot(s.Lot)
+		lot.Used = lot.Used.Add(s.Credits)
+	}
+	c.Alloc = Allocation{Plan: c.Alloc.Plan.Add(al.Plan), Lots: mergeShares(c.Alloc.Lots, al.Lots)}
+}
+
+// overage returns how much of amount lies beyond limit where taken has been taken of it before.
+func overage(limit Limit[Credits], taken, amount Credits) Credits {
+	if limit.Unlimited {
+		return 0
+	}
+	return max(0, taken.Add(amount).Sub(limit.Max)).Sub(max(0, taken.Sub(limit.Max)))
+}
+
+// topUp raises the carry-over that a closed period left behind to what it turned out not to use. It never lowers it.
+func (a *Account) topUp(p *ClosedPeriod) {
+	carry := p.unused()
+	if carry <= p.CarryOver {
+		return
+	}
+	id := LotID(a.ID, LotCarryOver, carryOverName(p.No))
+	lot := a.lot(id)
+	if lot == nil {
+		if a.PeriodNo != p.No+1 {
+			return // the period that the carry-over was for has ended too
+		}
+		a.Lots = append(a.Lots, Lot{ID: id, Kind: LotCarryOver, Name: carryOverName(p.No), ExpiresAt: a.Period.End})
+		lot = &a.Lots[len(a.Lots)-1]
+	}
+	lot.Credits = lot.Credits.Add(carry.Sub(p.CarryOver))
+	p.CarryOver = carry
+}
+
+// pinned distributes amount, which must not exceed the reservation, over the lots that an admission holds, in the order in
+// which they expire, so that what remains returns to the latest-expiring of them.
+func pinned(adm *Admission, expiry func(ID) int64, amount Credits) Allocation {
+	var al Allocation
+	left, plan := amount, adm.Alloc.Plan
+	takePlan := func() {
+		part := min(left, plan)
+		al.Plan, left, plan = al.Plan.Add(part), left.Sub(part), 0
+	}
+	for _, s := range adm.Alloc.Lots {
+		if expiry(s.Lot) > expiryKey(adm.PeriodEnd) {
+			takePlan()
+		}
+		if part := min(left, s.Credits); part > 0 {
+			al.Lots = append(al.Lots, Share{Lot: s.Lot, Credits: part})
+			left = left.Sub(part)
+		}
+	}
+	takePlan()
+	return al
+}
+
+func (a *Account) lotExpiry(id ID) int64 { return expiryKey(a.lot(id).ExpiresAt) }
+
+func mergeShares(into, from []Share) []Share {
+next:
+	for _, s := range from {
+		for i := range into {
+			if into[i].Lot == s.Lot {
+				into[i].Credits = into[i].Credits.Add(s.Credits)
+				continue next
+			}
+		}
+		into = append(into, s)
+	}
+	return into
+}

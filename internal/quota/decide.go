@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package quota
+
+import (
+	"fmt"
+	"time"
+)
+
+// Reason says in one word why work was refused or waits.
+type Reason string
+
+// The reasons of refusals and waits. UnknownUser and UnknownPlan are found before a decision, by whoever gathers facts.
+const (
+	UserSuspended    Reason = "UserSuspended"
+	FileTooLarge     Reason = "FileTooLarge"
+	AudioTooLong     Reason = "AudioTooLong"
+	CreditsExhausted Reason = "CreditsExhausted"
+	DailyCostCeiling Reason = "DailyCostCeiling"
+	ConcurrencyLimit Reason = "ConcurrencyLimit"
+	QueueFull        Reason = "QueueFull"
+	// NotFirst means that a slot is free but that others have waited longer for it.
+	NotFirst    Reason = "NotFirst"
+	UnknownUser Reason = "UnknownUser"
+	UnknownPlan Reason = "UnknownPlan"
+)
+
+// Outcome is what a decision comes to.
+type Outcome int
+
+// The outcomes of a decision.
+const (
+	Refuse Outcome = iota
+	Wait
+	Admit
+)
+
+// Unit tells what the numbers of a Bound count.
+type Unit string
+
+// The units of bounds.
+const (
+	UnitCredits Unit = "credits" // in units of 1/60000
+	UnitBytes   Unit = "bytes"
+	UnitAudio   Unit = "audio" // in milliseconds
+	UnitJobs    Unit = "jobs"
+	UnitMoney   Unit = "money" // in micro-units
+)
+
+// Bound is the limit that decided, with what it is made of. Remaining is never negative.
+type Bound struct {
+	Unit                                        Unit
+	Limit, Used, Reserved, Requested, Remaining int64
+}
+
+// Decision is the answer to one request on one account.
+type Decision struct {
+	Outcome Outcome
+	// Reason and Bound are set unless the outcome is Admit.
+	Reason Reason
+	Bound  Bound
+	// RetryAt is the earliest instant at which the same request could succeed by itself; zero where none is known.
+	RetryAt time.Time
+}
+
+// Request is what somebody wants to run.
+type Request struct {
+	Estimate Credits
+	FileSize int64
+	// Queue says whether the caller would wait for a slot.
+	Queue bool
+}
+
+// Decide says whether req may run on the account now. The account must have been rolled to now. It is the only place where
+// limits are compared: admission, the pre-flight check, the Job webhook and the promotion of waiting work all ask it.
+func Decide(a *Account, req Request, now time.Time) Decision {
+	if d := decideSpending(a, req, now); d.Outcome != Admit {
+		return d
+	}
+	limits := a.Limits()
+	waiting := a.Queued - a.Parked
+	free := limits.Concurrent.Allows(a.Active + 1)
+	if free && waiting <= 0 {
+		return Decision{Outcome: Admit}
+	}
+	slots := Bound{
+		Unit: UnitJobs, Limit: int64(limits.Concurrent.Max), Used: int64(a.Active), Requested: 1,
+		Remaining: max(0, int64(limits.Concurrent.Max)-int64(a.Active)),
+	}
+	reason := ConcurrencyLimit
+	if free {
+		reason = NotFirst
+	}
+	if !req.Queue {
+		return Decision{Reason: reason, Bound: slots}
+	}
+	if !limits.Queued.Allows(a.Queued + 1) {
+		return Decision{Reason: QueueFull, Bound: Bound{
+			Unit: UnitJobs, Limit: int64(limits.Queued.Max), Used: int64(a.Queued), Requested: 1,
+			Remaining: max(0, int64(limits.Queued.Max)-int64(a.Queued)),
+		}}
+	}
+	return Decision{Outcome: Wait, Reason: reason, Bound: slots}
+}
+
+// decideSpending checks everything but slots: what no waiting for other jobs can cure.
+func decideSpending(a *Account, req Request, now time.Time) Decision {
+	limits := a.Limits()
+	if a.Suspended {
+		return Decision{Reason: UserSuspended}
+	}
+	if !limits.FileSize.Allows(req.FileSize) {
+		return Decision{Reason: FileTooLarge, Bound: Bound{
+			Unit: UnitBytes, Limit: limits.FileSize.Max, Requested: req.FileSize, Remaining: limits.FileSize.Max,
+		}}
+	}
+	if !limits.Audio.Allows(req.Estimate.Audio()) {
+		return Decision{Reason: AudioTooLong, Bound: Bound{
+			Unit: UnitAudio, Limit: limits.Audio.Max.Milliseconds(), Requested: int64(req.Estimate), Remaining: limits.Audio.Max.Milliseconds(),
+		}}
+	}
+	if remaining := a.Remaining(now); !remaining.Allows(req.Estimate) {
+		return Decision{
+			Reason: CreditsExhausted,
+			Bound: Bound{
+				Unit: UnitCredits, Limit: int64(a.Allowance(now).Max), Used: int64(a.Used), Reserved: int64(a.Reserved),
+				Requested: int64(req.Estimate), Remaining: int64(remaining.Max),
+			},
+			RetryAt: a.Period.End,
+		}
+	}
+	ceiling, cost := a.Plan.DailyCostCeiling, Price(req.Estimate, a.Plan.ProviderCost)
+	settled := a.dayCost(now)
+	if taken := settled.Add(a.ReservedCost); !ceiling.Allows(taken.Add(cost)) {
+		return Decision{
+			Reason: DailyCostCeiling,
+			Bound: Bound{
+				Unit: UnitMoney, Limit: int64(ceiling.Max), Used: int64(settled), Reserved: int64(a.ReservedCost),
+				Requested: int64(cost), Remaining: int64(max(0, ceiling.Max.Sub(taken))),
+			},
+			RetryAt: utcDay(now).Add(24 * time.Hour),
+		}
+	}
+	return Decision{Outcome: Admit}
+}
+
+// Upgrade returns the lowest-ranked plan above the account's under which req would not have met the same refusal, or nil.
+// Plans need no particular order.
+func Upgrade(a *Account, req Request, d Decision, plans []*Plan, now time.Time) *Plan {
+	var best *Plan
+	for _, p := range plans {
+		if p.Retired || p.Rank <= a.Plan.Rank || (best != nil && p.Rank >= best.Rank) {
+			continue
+		}
+		// What the plan sells is what counts: the user's own exceptions may not outlive the change.
+		with := *a
+		with.Plan, with.Overrides = p, Overrides{}
+		if Decide(&with, req, now).Reason != d.Reason {
+			best = p
+		}
+	}
+	return best
+}
+
+// Message says the decision in a sentence for people. It names the limit, what was asked and what remains, and contains no
+// instant, so that it is stable while nothing changes.
+func (d Decision) Message() string {
+	b := d.Bound
+	switch d.Reason {
+	case "":
+		return "within all limits"
+	case UserSuspended:
+		return "the user is suspended"
+	case FileTooLarge:
+		return fmt.Sprintf("the file has %s, the plan allows %s per file", Bytes(b.Requested), Bytes(b.Limit))
+	case AudioTooLong:
+		return fmt.Sprintf("the audio lasts %s, the plan allows %s per job", Credits(b.Requested).Audio(), Credits(b.Limit).Audio())
+	case CreditsExhausted:
+		return fmt.Sprintf("%s credits are needed, %s of %s remain in this period (%s used, %s reserved)",
+			Credits(b.Requested), Credits(b.Remaining), Credits(b.Limit), Credits(b.Used), Credits(b.Reserved))
+	case DailyCostCeiling:
+		return fmt.Sprintf("the job would cost %s, %s of the daily ceiling of %s remain", Money(b.Requested), Money(b.Remaining), Money(b.Limit))
+	case ConcurrencyLimit:
+		return fmt.Sprintf("%d of %d jobs are running", b.Used, b.Limit)
+	case NotFirst:
+		return "other jobs of the user wait in front"
+	case QueueFull:
+		return fmt.Sprintf("%d of %d jobs are waiting already", b.Used, b.Limit)
+	case UnknownUser:
+		return "the user is not known"
+	case UnknownPlan:
+		return "the user's plan is not known and there is no default plan"
+	}
+	return string(d.Reason)
+}
+
+// Bytes formats n with the largest binary unit that shows it exactly or to two decimals: "26Mi", "1.5Gi".
+func Bytes(n int64) string {
+	const units = "KMGTP"
+	if n < 1024 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	div, i := int64(1024), 0
+	for n/div >= 1024 && i < len(units)-1 {
+		div *= 1024
+		i++
+	}
+	// In hundredths, rounded half-even, in integers: no amount of this package passes through a float.
+	hundredths := n/div*100 + roundHalfEven(n%div*100, div)
+	return formatDecimal(hundredths, 2) + string(units[i]) + "i"
+}

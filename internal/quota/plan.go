@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package quota
+
+import "time"
+
+// Limit is an upper bound, or the explicit absence of one. The zero value forbids everything.
+type Limit[T ~int32 | ~int64] struct {
+	Max       T
+	Unlimited bool
+}
+
+// AtMost returns a limit of n.
+func AtMost[T ~int32 | ~int64](n T) Limit[T] { return Limit[T]{Max: n} }
+
+// Allows reports whether n is within the limit.
+func (l Limit[T]) Allows(n T) bool { return l.Unlimited || n <= l.Max }
+
+// Limits are what one user may use.
+type Limits struct {
+	// Credits per period.
+	Credits Limit[Credits]
+	// FileSize of one job's input, in bytes.
+	FileSize Limit[int64]
+	// Audio is the longest audio of one job.
+	Audio Limit[time.Duration]
+	// Concurrent jobs that run at once, over all periods.
+	Concurrent Limit[int32]
+	// Queued jobs that may wait for a slot.
+	Queued Limit[int32]
+}
+
+// Overrides replace single limits of a plan for one user; nil keeps the plan's.
+type Overrides struct {
+	Credits    *Limit[Credits]
+	FileSize   *Limit[int64]
+	Audio      *Limit[time.Duration]
+	Concurrent *Limit[int32]
+	Queued     *Limit[int32]
+}
+
+// Apply returns the limits that bind a user: the override where there is one, else the plan's.
+func (o Overrides) Apply(l Limits) Limits {
+	override(&l.Credits, o.Credits)
+	override(&l.FileSize, o.FileSize)
+	override(&l.Audio, o.Audio)
+	override(&l.Concurrent, o.Concurrent)
+	override(&l.Queued, o.Queued)
+	return l
+}
+
+func override[T ~int32 | ~int64](limit *Limit[T], with *Limit[T]) {
+	if with != nil {
+		*limit = *with
+	}
+}
+
+// Plan is what is sold, as far as decisions depend on it.
+type Plan struct {
+	Name        string
+	DisplayName string
+	// Version counts the changes of the plan; each event records the version that it was charged under.
+	Version int64
+	// Rank orders plans for upgrades: a higher one allows more.
+	Rank    int32
+	Default bool
+	// Retired plans keep serving their users but are never offered.
+	Retired       bool
+	Features      []string
+	CalendarMonth bool
+	Limits        Limits
+	// OverageMax is how far the plan's credits may be exceeded in a period; zero blocks.
+	OverageMax Credits
+	// OveragePrice is charged per credit beyond the plan's.
+	OveragePrice Money
+	// CarryOverMax caps the unused plan credits that the next period keeps.
+	CarryOverMax Credits
+	// ProviderCost is what a credit (a minute of audio) costs us.
+	ProviderCost Money
+	// Currency (ISO 4217) of all money in the plan, and PeriodPrice what one period of it costs the user.
+	Currency    string
+	PeriodPrice Money
+	// DailyCostCeiling bounds the provider cost, reserved plus settled, of one user and UTC day.
+	DailyCostCeiling Limit[Money]
+	// RateRequests per RateWindow are allowed to one user's API calls.
+	RateRequests int32
+	RateWindow   time.Duration
+	// AlertThresholds are percentages of the credit limit, ascending.
+	AlertThresholds []int32
+	// AdmitWhenUnavailable lets work start while the database cannot be reached.
+	AdmitWhenUnavailable bool
+}

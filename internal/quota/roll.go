@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package quota
+
+import (
+	"strconv"
+	"time"
+)
+
+// FinalAfter is how long after its end a period still takes late charges; afterwards they become adjustments in the
+// current one.
+const FinalAfter = 72 * time.Hour
+
+// ClosedPeriod is a period whose end has passed, with its totals. Reserved can still fall and Used still rise until the
+// work that it holds has settled.
+type ClosedPeriod struct {
+	No                     int64
+	Period                 Period
+	Used, Reserved         Credits
+	PlanUsed, PlanReserved Credits
+	Cost, Charged          Money
+	// PlanLimit, PlanName and PlanVersion are what was in force at the close.
+	PlanLimit   Limit[Credits]
+	PlanName    string
+	PlanVersion int64
+	// CarryOver is the lot that the next period got, and CarryOverMax the cap that bounds its top-ups.
+	CarryOver, CarryOverMax Credits
+}
+
+// Final reports whether the period takes no more charges.
+func (p *ClosedPeriod) Final(now time.Time) bool { return !now.Before(p.Period.End.Add(FinalAfter)) }
+
+func (p *ClosedPeriod) unused() Credits {
+	if p.PlanLimit.Unlimited {
+		return 0
+	}
+	return min(p.CarryOverMax, max(0, p.PlanLimit.Max.Sub(p.PlanUsed).Sub(p.PlanReserved)))
+}
+
+// Roll moves the account to the period that contains now and returns the periods that it closed on the way: none if the
+// open one still lasts, several for an account that slept. Open reservations count as used when the carry-over is
+// computed.
+func (a *Account) Roll(now time.Time) []ClosedPeriod {
+	var closed []ClosedPeriod
+	for !now.Before(a.Period.End) {
+		p := ClosedPeriod{
+			No: a.PeriodNo, Period: a.Period,
+			Used: a.Used, Reserved: a.Reserved, PlanUsed: a.PlanUsed, PlanReserved: a.PlanReserved,
+			Cost: a.Cost, Charged: a.Charged,
+			PlanLimit: a.Limits().Credits, PlanName: a.Plan.Name, PlanVersion: a.Plan.Version,
+			CarryOverMax: a.Plan.CarryOverMax,
+		}
+		p.CarryOver = p.unused()
+		next := Period{Start: a.Period.End, End: a.Calendar().At(a.Period.End).End}
+		if p.CarryOver > 0 {
+			a.Lots = append(a.Lots, Lot{
+				ID: LotID(a.ID, LotCarryOver, carryOverName(p.No)), Kind: LotCarryOver, Name: carryOverName(p.No),
+				Credits: p.CarryOver, ExpiresAt: next.End,
+			})
+		}
+		closed = append(closed, p)
+		a.Period, a.PeriodNo = next, a.PeriodNo+1
+		a.Used, a.Reserved, a.PlanUsed, a.PlanReserved, a.Cost, a.Charged = 0, 0, 0, 0, 0, 0
+	}
+	return closed
+}
+
+// carryOverName names the lot that carries period no's unused credits over.
+func carryOverName(no int64) string { return strconv.FormatInt(no, 10) }
