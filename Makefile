@@ -1,0 +1,83 @@
+# `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# The image's name and tag.
+IMG ?= usage-operator:dev
+# What to test, and further flags of `go test`, such as TESTFLAGS='-run TestAdmit -v'.
+PKGS ?= ./...
+TESTFLAGS ?=
+
+GOLANGCI_LINT := bin/golangci-lint
+# Every program that the image holds.
+PROGRAMS := manager usaged usage-batch
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Play the whole story on a cluster of this machine's own (the first run builds the control plane)
+	@assets=$$(hack/controlplane/build.sh); $(call build-stack); KUBEBUILDER_ASSETS=$$assets exec bin/stack demo
+
+.PHONY: run
+run: ## Bring up the same stack and leave it running until Ctrl-C
+	@assets=$$(hack/controlplane/build.sh); $(call build-stack); KUBEBUILDER_ASSETS=$$assets exec bin/stack run
+
+# Built and then executed, because `go run` would stand between the terminal's signals and the stack.
+define build-stack
+mkdir -p bin; go build -o bin/stack ./hack/stack
+endef
+
+.PHONY: test
+test: ## Run all tests with the race detector against a real API server and a real PostgreSQL
+	assets=$$(hack/controlplane/build.sh); KUBEBUILDER_ASSETS=$$assets go test -race -timeout 20m $(TESTFLAGS) $(PKGS)
+
+.PHONY: bench
+bench: ## Measure against pgbench in the same run, one BENCH line per figure
+	go run ./test/perf
+
+.PHONY: generate
+generate: ## Regenerate everything that is generated: CRDs, RBAC, deep copies, SQL and HTTP code
+	hack/generate.sh
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Run the linters, the import directions among them
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: fmt
+fmt: $(GOLANGCI_LINT) ## Format the Go code
+	$(GOLANGCI_LINT) fmt ./...
+
+.PHONY: verify
+verify: generate ## Regenerate, vet, lint; then nothing may differ from what is committed
+	go vet ./...
+	$(MAKE) lint
+	@if [ -n "$$(git status --porcelain)" ]; then \
+	  git --no-pager diff --stat; git status --short; \
+	  echo "verify: the working tree differs from the commit; run 'make generate fmt' and commit the result" >&2; exit 1; \
+	fi
+
+.PHONY: image
+image: ## Build the container image $(IMG)
+	@mkdir -p bin/image
+	for p in $(PROGRAMS); do \
+	  CGO_ENABLED=0 go build -trimpath -tags timetzdata -ldflags "-s -w" -o bin/image/$$p ./cmd/$$p; \
+	done
+	@for f in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do \
+	  if [ -s $$f ]; then cp $$f bin/image/ca-certificates.crt; break; fi; \
+	done
+	@[ -s bin/image/ca-certificates.crt ] || { echo "image: this machine has no bundle of CA certificates; install ca-certificates" >&2; exit 1; }
+	docker build --tag $(IMG) .
+
+.PHONY: clean
+clean: ## Remove what was built in this folder (the control plane's cache stays)
+	rm -rf bin
+
+# The linter's own dependencies, pinned in a module of their own, so rebuilt only when that changes.
+$(GOLANGCI_LINT): hack/tools/go.mod
+	@mkdir -p $(@D)
+	@echo "building golangci-lint (first time only)" >&2
+	GOFLAGS= go build -C hack/tools -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
