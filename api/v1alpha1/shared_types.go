@@ -1,0 +1,105 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// LimitName names one of the limits of a plan or an override.
+// +kubebuilder:validation:Enum=Credits;FileSize;AudioDuration;Concurrent;Queued
+type LimitName string
+
+// The limits that can be listed under unlimited.
+const (
+	LimitCredits       LimitName = "Credits"
+	LimitFileSize      LimitName = "FileSize"
+	LimitAudioDuration LimitName = "AudioDuration"
+	LimitConcurrent    LimitName = "Concurrent"
+	LimitQueued        LimitName = "Queued"
+)
+
+// Decimal is a non-negative decimal number with at most nine digits before and six after the point, written as a string so
+// that no parser on the way rounds it. Amounts of money have this form: one millionth is the smallest amount.
+// +kubebuilder:validation:MaxLength=16
+// +kubebuilder:validation:XValidation:rule=`self.matches('^[0-9]{1,9}([.][0-9]{1,6})?$')`,message="must be a decimal number in quotes, not negative, with at most 9 digits before and 6 after the point, for example \"0.006\""
+type Decimal string
+
+// Condition types. All of them are True when all is well, except InUse, which is neither good nor bad.
+const (
+	// ConditionAccepted says whether the object as written is the one in force. It is False where another object, accepted
+	// before, already has its place (the default plan, the user id) and where a value is no good that the CRD cannot judge.
+	ConditionAccepted = "Accepted"
+
+	// ConditionSynced says whether the database holds what the spec says.
+	ConditionSynced = "Synced"
+
+	// ConditionResetScheduled says whether the plan's reset CronJob is as the spec says. UsagePlan only.
+	ConditionResetScheduled = "ResetScheduled"
+
+	// ConditionInUse says whether any user is on the plan; its message counts them and names at most ten. UsagePlan only.
+	ConditionInUse = "InUse"
+
+	// ConditionPlanResolved says whether the plan that the user is on could be found. UserQuota only.
+	ConditionPlanResolved = "PlanResolved"
+
+	// ConditionReady sums the others up: True when the object is in force. Wait for this one.
+	ConditionReady = "Ready"
+)
+
+// Reasons of ConditionAccepted.
+const (
+	// ReasonAccepted: the object is in force.
+	ReasonAccepted = "Accepted"
+	// ReasonConflict: another object was there first; the message names it.
+	ReasonConflict = "Conflict"
+	// ReasonInvalid: a value is no good that the CRD cannot judge, such as a schedule or a time zone; the message names it.
+	ReasonInvalid = "Invalid"
+)
+
+// Reasons of ConditionSynced.
+const (
+	// ReasonSynced: the database holds what the spec says.
+	ReasonSynced = "Synced"
+	// ReasonNotAccepted: the object is not in force, therefore nothing of it is written.
+	ReasonNotAccepted = "NotAccepted"
+	// ReasonDatabaseUnavailable: the database cannot be reached; tried again with back-off.
+	ReasonDatabaseUnavailable = "DatabaseUnavailable"
+	// ReasonSyncFailed: the database refused the write; the message has its answer.
+	ReasonSyncFailed = "SyncFailed"
+)
+
+// Reasons of ConditionResetScheduled.
+const (
+	// ReasonScheduled: the CronJob is as the spec says.
+	ReasonScheduled = "Scheduled"
+	// ReasonCronJobFailed: the CronJob could not be written; the message has the API server's answer.
+	ReasonCronJobFailed = "CronJobFailed"
+)
+
+// Reasons of ConditionInUse.
+const (
+	// ReasonInUse: users are on the plan.
+	ReasonInUse = "InUse"
+	// ReasonUnused: no user is on the plan.
+	ReasonUnused = "Unused"
+)
+
+// Reasons of ConditionPlanResolved.
+const (
+	// ReasonPlanResolved: the plan that planRef names is in force.
+	ReasonPlanResolved = "PlanResolved"
+	// ReasonDefaultPlan: planRef is absent and the user is on the default plan.
+	ReasonDefaultPlan = "DefaultPlan"
+	// ReasonPlanRetired: the plan's object was deleted; it keeps serving this user as it last was.
+	ReasonPlanRetired = "PlanRetired"
+	// ReasonPlanNotFound: there never was a plan of the name in planRef.
+	ReasonPlanNotFound = "PlanNotFound"
+	// ReasonNoDefaultPlan: planRef is absent and no plan is the default.
+	ReasonNoDefaultPlan = "NoDefaultPlan"
+)
+
+// Reasons of ConditionReady. When it is False its reason is that of the first condition that is not True.
+const (
+	// ReasonReady: the object is in force.
+	ReasonReady = "Ready"
+	// ReasonProgressing: the latest spec has not been worked on yet.
+	ReasonProgressing = "Progressing"
+)
