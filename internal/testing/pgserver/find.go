@@ -41,8 +41,8 @@ func candidates() []string {
 	var dirs []string
 	if initdb, err := exec.LookPath("initdb"); err == nil {
 		// The link's target, because a folder of links need not hold all of them.
-		if real, err := filepath.EvalSymlinks(initdb); err == nil {
-			dirs = append(dirs, filepath.Dir(real))
+		if target, err := filepath.EvalSymlinks(initdb); err == nil {
+			dirs = append(dirs, filepath.Dir(target))
 		}
 		dirs = append(dirs, filepath.Dir(initdb))
 	}

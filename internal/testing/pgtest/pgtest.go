@@ -40,26 +40,26 @@ type Migrate func(ctx context.Context, dsn string) error
 
 // New returns the DSN of a database of the test's own, made by migrate; nil gives an empty database. It is dropped when
 // the test ends. The connection is a superuser's, so a test can make further databases and roles.
-func New(t testing.TB, migrate Migrate) string {
-	t.Helper()
-	ctx := t.Context()
+func New(tb testing.TB, migrate Migrate) string {
+	tb.Helper()
+	ctx := tb.Context()
 	srv, err := shared()
 	if err != nil {
-		t.Fatalf("a test database: %v (or name a server's superuser in TEST_DATABASE_URL)", err)
+		tb.Fatalf("a test database: %v (or name a server's superuser in TEST_DATABASE_URL)", err)
 	}
 	template, err := srv.template(ctx, migrate)
 	if err != nil {
-		t.Fatalf("migrate the test databases' template: %v", err)
+		tb.Fatalf("migrate the test databases' template: %v", err)
 	}
 	name := srv.name(strings.ToLower(rand.Text()[:12]))
 	if err := srv.create(ctx, name, template); err != nil {
-		t.Fatalf("clone the test databases' template: %v", err)
+		tb.Fatalf("clone the test databases' template: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
 		if err := srv.drop(ctx, name); err != nil {
-			t.Errorf("drop test database %s: %v", name, err)
+			tb.Errorf("drop test database %s: %v", name, err)
 		}
 	})
 	return srv.dsn(name)
