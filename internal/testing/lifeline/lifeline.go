@@ -7,9 +7,13 @@ package lifeline
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,6 +45,50 @@ func Process(pid int, signal Signal) (forget func() error, err error) {
 		return nil, err
 	}
 	return func() error { return send("forget", fmt.Sprintf("%s %d", signal, pid)) }, nil
+}
+
+// Children registers the processes with one of these names that this process has started as leaders of their own groups,
+// for libraries that start servers and hand out no process: controller-runtime's envtest does.
+func Children(names ...string) (forget func() error, err error) {
+	pids, err := children(names)
+	if err != nil {
+		return nil, fmt.Errorf("look for the processes %s: %w", strings.Join(names, ", "), err)
+	}
+	var all []func() error
+	forget = func() error {
+		var errs []error
+		for _, f := range all {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	}
+	for _, pid := range pids {
+		f, err := Process(pid, Kill)
+		if err != nil {
+			return nil, errors.Join(err, forget())
+		}
+		all = append(all, f)
+	}
+	return forget, nil
+}
+
+func children(names []string) ([]int, error) {
+	out, err := exec.Command("ps", "-A", "-o", "pid=,ppid=,pgid=,comm=").Output()
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for line := range strings.Lines(string(out)) {
+		var pid, parent, group int
+		var name string
+		if _, err := fmt.Sscan(line, &pid, &parent, &group, &name); err != nil {
+			return nil, fmt.Errorf("%q from ps: %w", strings.TrimSpace(line), err)
+		}
+		if parent == os.Getpid() && group == pid && slices.Contains(names, filepath.Base(name)) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // Folder registers a folder that is removed with everything in it once this process and the registered ones are gone.

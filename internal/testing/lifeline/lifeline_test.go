@@ -3,6 +3,7 @@ package lifeline_test
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,7 +66,8 @@ func helper(dir string) error {
 		pids = append(pids, strconv.Itoa(child.Process.Pid))
 	}
 	fmt.Println(strings.Join(pids, " "))
-	select {}
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 func TestNothingOutlivesAKilledProcess(t *testing.T) {
@@ -73,6 +75,10 @@ func TestNothingOutlivesAKilledProcess(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), helperFolder+"="+dir)
 	cmd.Stderr = os.Stderr
+	// Held open, so that the helper waits for its end.
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
 )
 
@@ -186,7 +187,7 @@ func (s *Server) initdb(ctx context.Context, account *syscall.Credential) error 
 }
 
 func (s *Server) launch(ctx context.Context, account *syscall.Credential, opts Options) error {
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return err
 	}
@@ -335,13 +336,4 @@ func openToAll(dir string) bool {
 			return true
 		}
 	}
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
