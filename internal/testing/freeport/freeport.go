@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package freeport finds ports for servers that are started as processes of their own.
 package freeport
 

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package lifeline makes sure that nothing which this process starts outlives it: not even when it is killed with
 // SIGKILL or when `go test` ends it at its timeout, where no deferred call runs.
 //

@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package localstack brings up everything that the product needs on one machine: a Kubernetes control plane whose Jobs
 // really run (on a fake node), PostgreSQL, and the product's own programs as processes. The demo, the benchmarks and the
 // tests that need more than an API server stand on it.

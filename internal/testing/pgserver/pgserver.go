@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pgserver runs a private PostgreSQL server for tests, benchmarks and the demo: in a temporary folder, on a free
 // port of the loopback interface, gone with the process that started it.
 package pgserver

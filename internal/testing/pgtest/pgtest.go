@@ -1,3 +1,6 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pgtest gives every test a PostgreSQL database of its own, migrated and empty.
 //
 // The server is a private one, started by the first test of a binary that asks and gone with the binary, or the one
