@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command stack brings the whole product up on this machine: `stack run` leaves it running until Ctrl-C, `stack demo`
+// plays a story on it. It expects the product's programs beside itself and the control plane's in the folder that
+// KUBEBUILDER_ASSETS names: `make run` and `make demo` see to both.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/cantonesescribe/usage-operator/internal/testing/localstack"
+)
+
+const usage = "usage: stack demo | run"
+
+func main() {
+	// Where there is no curl the demo's commands find this program under its name.
+	if filepath.Base(os.Args[0]) == "curl" {
+		os.Exit(curl(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	ctrl.SetLogger(logr.Discard())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second Ctrl-C is not caught: it ends us at once, and the watchdog the rest.
+	context.AfterFunc(ctx, stop)
+
+	out := newPrinter(os.Stdout)
+	err := run(ctx, out, os.Args[1:])
+	if err != nil {
+		out.failure(err.Error())
+		os.Exit(1) //nolint:gocritic // the deferred stop only restores the signals
+	}
+}
+
+func run(ctx context.Context, out *printer, args []string) (err error) {
+	if len(args) != 1 || (args[0] != "demo" && args[0] != "run") {
+		return errors.New(usage)
+	}
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(root, "config", "default")); err != nil {
+		return fmt.Errorf("run this in the repository's folder: %w", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	ctx, stack, err := localstack.Start(ctx, localstack.Options{Root: root, Programs: filepath.Dir(self), Progress: out.progress})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		out.progress("stopping every process and removing " + stack.Dir())
+		err = errors.Join(err, stack.Stop())
+	}()
+	out.progress("everything is up")
+	if args[0] == "run" {
+		return wait(ctx, out, stack)
+	}
+	if err := demo(ctx, out, stack, root); err != nil {
+		return errors.Join(err, keepLogs(out, stack, filepath.Join(filepath.Dir(self), "demo-logs")))
+	}
+	return nil
+}
+
+// keepLogs saves what explains a failure from being removed with the rest.
+func keepLogs(out *printer, stack *localstack.Stack, folder string) error {
+	logs, err := filepath.Glob(filepath.Join(stack.Dir(), "*.log"))
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for _, log := range append(logs, filepath.Join(stack.Postgres().Dir(), "postgres.log")) {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(folder, filepath.Base(log)), text, 0o600); err != nil {
+			return err
+		}
+	}
+	out.progress("the programs' logs are kept in " + folder)
+	return nil
+}
+
+func wait(ctx context.Context, out *printer, stack *localstack.Stack) error {
+	out.text(strings.Join([]string{
+		"",
+		"  export KUBECONFIG=" + stack.Plane.Kubeconfig,
+		"  export PATH=" + filepath.Dir(stack.Plane.Kubectl()) + ":$PATH",
+		"  export USAGED=" + stack.UsagedURL,
+		"  export DATABASE_URL='" + stack.DatabaseURL + "'",
+		"",
+		"  metrics of usaged   " + stack.UsagedURL + "/metrics",
+		"  metrics of manager  " + stack.MetricsURL + " (needs a token)",
+		"  logs                " + stack.Dir() + "/*.log",
+		"",
+		"  kubectl apply -f config/samples -f hack/demo/users.yaml",
+		"  TOKEN=$(kubectl -n transcripts create token transcriber --audience=usaged)",
+		"",
+		"Ctrl-C stops everything and leaves nothing behind.",
+	}, "\n"))
+	<-ctx.Done()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
