@@ -5,6 +5,7 @@ package quota
 import (
 	"cmp"
 	"crypto/sha256"
+	"math"
 	"slices"
 	"time"
 )
@@ -40,7 +41,8 @@ type Account struct {
 	// Active and Queued count admissions over all periods. Parked are those of the queued that wait for credits or a lifted
 	// suspension instead of a slot: nobody queues behind them.
 	Active, Queued, Parked int32
-	// Lots other than the plan's, in no particular order.
+	// Lots other than the plan's, in no particular order. All that have not expired must be there, and all that a reservation
+	// pins: a charge is booked on them whether they have expired or not.
 	Lots []Lot
 	// Seq counts the account's decisions.
 	Seq int64
@@ -127,14 +129,19 @@ func (a *Account) Remaining(now time.Time) Limit[Credits] {
 	return AtMost(sum)
 }
 
-// Allowance returns the credits of the open period in all: the plan's or the override's, its overage, and every lot that
-// can still pay or has paid for something reserved in the period.
+// Allowance returns the credits of the open period in all: the plan's or the override's, its overage, and of every other
+// lot what it can still pay and what it has paid or holds in the period. Used and Reserved exceed it where the account is
+// overdrawn.
 func (a *Account) Allowance(now time.Time) Limit[Credits] {
-	remaining := a.Remaining(now)
-	if remaining.Unlimited {
-		return remaining
+	limit := a.Limits().Credits
+	if limit.Unlimited {
+		return limit
 	}
-	return AtMost(remaining.Max.Add(a.Used).Add(a.Reserved))
+	sum := limit.Max.Add(a.Plan.OverageMax).Add(a.Used.Sub(a.PlanUsed)).Add(a.Reserved.Sub(a.PlanReserved))
+	for i := range a.Lots {
+		sum = sum.Add(a.Lots[i].available(now))
+	}
+	return AtMost(sum)
 }
 
 // Share is the part of an amount that one lot pays.
@@ -158,27 +165,51 @@ func (al Allocation) Total() Credits {
 	return sum
 }
 
-// allocate distributes amount over the lots, soonest expiry first and others before the plan on a tie; overage comes after
-// all lots. What exceeds everything falls to the plan: whoever calls has decided that it may.
+// allocate distributes amount over the lots, soonest expiry first and on a tie carry-over, grants by name, plan; overage
+// comes after all lots. What exceeds everything falls to the plan: whoever calls has decided that it may.
 func (a *Account) allocate(amount Credits, now time.Time) Allocation {
-	if len(a.Lots) == 0 {
+	plan, _ := a.planAvailable()
+	return distribute(amount, plan, a.Period.End, a.Lots, now)
+}
+
+// allocateLate does the same for late work of a closed period, which cannot take what was carried over from it or later: a
+// carry-over is never clawed back.
+func (a *Account) allocateLate(amount Credits, p *ClosedPeriod, now time.Time) Allocation {
+	plan := MaxCredits
+	if !p.PlanLimit.Unlimited {
+		plan = max(0, p.PlanLimit.Max.Sub(p.PlanUsed).Sub(p.PlanReserved))
+	}
+	var grants []Lot
+	for _, lot := range a.Lots {
+		if lot.Kind == LotGrant {
+			grants = append(grants, lot)
+		}
+	}
+	return distribute(amount, plan, p.Period.End, grants, now)
+}
+
+func distribute(amount, plan Credits, planEnd time.Time, lots []Lot, now time.Time) Allocation {
+	if len(lots) == 0 {
 		return Allocation{Plan: amount}
 	}
-	order := make([]*Lot, len(a.Lots))
-	for i := range a.Lots {
-		order[i] = &a.Lots[i]
+	order := make([]*Lot, len(lots))
+	for i := range lots {
+		order[i] = &lots[i]
 	}
 	slices.SortFunc(order, func(x, y *Lot) int {
-		return cmp.Or(cmp.Compare(expiryKey(x.ExpiresAt), expiryKey(y.ExpiresAt)), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name))
+		return cmp.Or(
+			cmp.Compare(expiryKey(x.ExpiresAt), expiryKey(y.ExpiresAt)),
+			cmp.Compare(kindOrder(x.Kind), kindOrder(y.Kind)),
+			cmp.Compare(x.Name, y.Name),
+		)
 	})
 	var al Allocation
-	plan, _ := a.planAvailable()
 	takePlan := func() {
 		part := min(amount, plan)
 		al.Plan, amount, plan = al.Plan.Add(part), amount.Sub(part), 0
 	}
 	for _, lot := range order {
-		if expiryKey(lot.ExpiresAt) > expiryKey(a.Period.End) {
+		if expiryKey(lot.ExpiresAt) > expiryKey(planEnd) {
 			takePlan()
 		}
 		if part := min(amount, lot.available(now)); part > 0 {
@@ -191,12 +222,20 @@ func (a *Account) allocate(amount Credits, now time.Time) Allocation {
 	return al
 }
 
-// expiryKey orders expiries with "never" last.
+// kindOrder puts what the user got for free anyway before what somebody gave on purpose.
+func kindOrder(k LotKind) int {
+	if k == LotCarryOver {
+		return 0
+	}
+	return 1
+}
+
+// expiryKey orders expiries with "never" last, to the microsecond, which is what the database keeps.
 func expiryKey(t time.Time) int64 {
 	if t.IsZero() {
-		return 1<<63 - 1
+		return math.MaxInt64
 	}
-	return t.UnixMilli()
+	return t.UnixMicro()
 }
 
 func (a *Account) lot(id ID) *Lot {

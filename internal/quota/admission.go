@@ -67,7 +67,8 @@ type Admission struct {
 	// Lease is how long the admission lives without a heartbeat, LeaseUntil when it ends.
 	Lease      time.Duration
 	LeaseUntil time.Time
-	// ArrivedSeq, AdmittedSeq and EndedSeq place its transitions in the account's order of decisions.
+	// ArrivedSeq, AdmittedSeq and EndedSeq place its transitions in the account's order of decisions. EndedAt and EndedSeq
+	// tell when it gave its slot back; a late charge does not move them.
 	ArrivedSeq, AdmittedSeq, EndedSeq int64
 	// Seen are the facts that the admission was decided on.
 	Seen Seen
@@ -86,9 +87,11 @@ type Seen struct {
 type Charge struct {
 	// Adjustment is true where the admission's own period was final and the charge went to the open one instead.
 	Adjustment bool
-	PeriodNo   int64
-	Credits    Credits
-	Alloc      Allocation
+	// Seq places the charge in the account's order of decisions.
+	Seq      int64
+	PeriodNo int64
+	Credits  Credits
+	Alloc    Allocation
 	// Overage is the part of Credits beyond the plan's; Price is what the user owes for it, Cost what the provider takes.
 	Overage     Credits
 	Price, Cost Money
@@ -111,7 +114,17 @@ func (c *Conflict) Is(target error) bool { return target == ErrConflict }
 
 // Enter decides on a new admission and books it: it becomes Admitted or Queued and the account changes with it, or it is
 // refused and nothing changes. Where the admission is not enforced, refusals and waits are reported but it is admitted.
+// One that has entered before is not booked again, the answer says where it stands.
 func (a *Account) Enter(adm *Admission, now time.Time) Decision {
+	switch adm.State {
+	case "":
+	case Queued:
+		return Decision{Outcome: Wait, Reason: adm.Reason}
+	case Cancelled:
+		return Decision{Outcome: Refuse, Reason: adm.Reason}
+	case Admitted, Settled, Released, Expired:
+		return Decision{Outcome: Admit}
+	}
 	d := Decide(a, adm.Request, now)
 	adm.Account, adm.CreatedAt = a.ID, now
 	switch {
@@ -132,7 +145,7 @@ func (a *Account) Enter(adm *Admission, now time.Time) Decision {
 // Park books a new admission that credits, cost or a suspension keep from running as Queued, for a holder that stays
 // (a Job) and wants to start when they change. Limits that no waiting cures (file size, length, a full queue) still refuse.
 func (a *Account) Park(adm *Admission, d Decision, now time.Time) bool {
-	if !curable(d.Reason) || !a.Limits().Queued.Allows(a.Queued+1) {
+	if adm.State != "" || !curable(d.Reason) || !a.Limits().Queued.Allows(a.Queued+1) {
 		return false
 	}
 	a.Seq++
@@ -161,8 +174,10 @@ func (a *Account) Promote(queue []*Admission, now time.Time) []*Admission {
 		blocked := d.Outcome != Admit
 		if !blocked && !a.Limits().Concurrent.Allows(a.Active+1) {
 			if adm.Parked {
-				adm.Parked, adm.Reason = false, ConcurrencyLimit
 				a.Parked--
+			}
+			if adm.Parked || adm.Reason != ConcurrencyLimit {
+				adm.Parked, adm.Reason = false, ConcurrencyLimit
 				changed = append(changed, adm)
 			}
 			continue
@@ -225,15 +240,29 @@ func (adm *Admission) Heartbeat(now time.Time) error {
 	return nil
 }
 
+// maxActual is what the longest audio costs: no job can use more.
+const maxActual = Credits(MaxAudio / time.Millisecond)
+
+func checkActual(actual Credits) error {
+	if actual < 0 || actual > maxActual {
+		return fmt.Errorf("%w: the actual use of %s credits must lie between 0 and %s", ErrAmount, actual, maxActual)
+	}
+	return nil
+}
+
 // Report records what a Job's pod says it used, for the controller to settle later. The first report wins.
 func (adm *Admission) Report(actual Credits) (changed bool, err error) {
+	if err := checkActual(actual); err != nil {
+		return false, err
+	}
 	switch {
 	case adm.State == Settled && *adm.Actual == actual, adm.Reported != nil && *adm.Reported == actual:
 		return false, nil
 	case adm.State == Settled:
-		return false, &Conflict{State: adm.State, What: fmt.Sprintf("it was charged %s credits, not %s", *adm.Actual, actual)}
+		return false, &Conflict{State: adm.State, What: alreadyCharged(*adm.Actual, actual)}
 	case adm.Reported != nil:
-		return false, &Conflict{State: adm.State, What: fmt.Sprintf("%s credits were reported before, not %s", *adm.Reported, actual)}
+		x, y := distinct(*adm.Reported, actual)
+		return false, &Conflict{State: adm.State, What: fmt.Sprintf("%s credits were reported before, not %s", x, y)}
 	case adm.State != Admitted && adm.State != Expired:
 		return false, &Conflict{State: adm.State, What: "only an admitted one can report its use"}
 	}
@@ -242,40 +271,49 @@ func (adm *Admission) Report(actual Credits) (changed bool, err error) {
 }
 
 // Settle ends an admission with a charge of actual (zero included) and returns the charge, or nil where the same actual
-// was charged before. period is the admission's own period if it has closed, else nil.
+// was charged before. period is the admission's own period if it has closed, else nil. Nothing changes if it fails.
 func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, now time.Time) (*Charge, error) {
+	if err := checkActual(actual); err != nil {
+		return nil, err
+	}
 	switch adm.State {
 	case Settled:
 		if *adm.Actual == actual {
 			return nil, nil
 		}
-		return nil, &Conflict{State: adm.State, What: fmt.Sprintf("it was charged %s credits, not %s", *adm.Actual, actual)}
+		return nil, &Conflict{State: adm.State, What: alreadyCharged(*adm.Actual, actual)}
 	case Queued, Cancelled, Released:
 		return nil, &Conflict{State: adm.State, What: "only an admitted one can be completed"}
 	case Expired:
 		// Its lots were given back when it expired and others may hold them by now: it is charged like new work.
 		adm.Late, adm.Alloc = true, Allocation{}
+		a.Seq++
 	case Admitted:
 		a.unreserve(adm, period)
+		a.Seq++
+		adm.EndedAt, adm.EndedSeq = now, a.Seq
 	}
-	a.Seq++
-	adm.State, adm.Reason, adm.Actual, adm.EndedAt, adm.EndedSeq = Settled, "", &actual, now, a.Seq
+	adm.State, adm.Reason, adm.Actual = Settled, "", &actual
 
-	c := &Charge{PeriodNo: adm.PeriodNo, Credits: actual, Cost: Price(actual, adm.ProviderCost)}
+	c := &Charge{PeriodNo: adm.PeriodNo, Seq: a.Seq, Credits: actual, Cost: Price(actual, adm.ProviderCost)}
 	a.DayCost, a.Day = a.dayCost(now).Add(c.Cost), utcDay(now)
+	held := pinned(adm, a.lotExpiry, min(actual, adm.Alloc.Total()))
 	if period != nil && period.Final(now) {
+		// The plan's lot that it held went with its period, which keeps what it did not use; the open one pays.
+		a.topUp(period)
 		c.Adjustment, c.PeriodNo = true, a.PeriodNo
-		period = nil
+		held.Plan, period = 0, nil
 	}
-	within := min(actual, adm.Alloc.Total())
-	a.book(c, pinned(adm, a.lotExpiry, within), period)
-	if over := actual.Sub(within); over > 0 {
-		// An overrun is paid as new work would be; what no lot can pay falls to the plan.
-		extra := Allocation{Plan: over}
+	a.book(c, held, period)
+	if rest := actual.Sub(held.Total()); rest > 0 {
+		// An overrun, or what it no longer holds, is paid as new work would be.
+		var al Allocation
 		if period == nil {
-			extra = a.allocate(over, now)
+			al = a.allocate(rest, now)
+		} else {
+			al = a.allocateLate(rest, period, now)
 		}
-		a.book(c, extra, period)
+		a.book(c, al, period)
 	}
 	c.Price = Price(c.Overage, a.Plan.OveragePrice)
 	if period == nil {
@@ -285,6 +323,11 @@ func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, n
 	period.Cost, period.Charged = period.Cost.Add(c.Cost), period.Charged.Add(c.Price)
 	a.topUp(period)
 	return c, nil
+}
+
+func alreadyCharged(charged, actual Credits) string {
+	x, y := distinct(charged, actual)
+	return fmt.Sprintf("it was charged %s credits, not %s", x, y)
 }
 
 // End ends a live admission without a charge: Released by its holder or Expired by the reaper where it ran, Cancelled
@@ -313,7 +356,8 @@ func (a *Account) End(adm *Admission, to State, reason Reason, period *ClosedPer
 // unreserve returns everything that an admitted admission holds.
 func (a *Account) unreserve(adm *Admission, period *ClosedPeriod) {
 	a.Active--
-	a.ReservedCost = a.ReservedCost.Sub(adm.EstimatedCost)
+	// A sum that saturated does not come back to zero by itself.
+	a.ReservedCost = max(0, a.ReservedCost.Sub(adm.EstimatedCost))
 	for _, s := range adm.Alloc.Lots {
 		lot := a.lot(s.Lot)
 		lot.Reserved = lot.Reserved.Sub(s.Credits)
@@ -330,11 +374,12 @@ func (a *Account) unreserve(adm *Admission, period *ClosedPeriod) {
 // book adds part of a charge to the lots that pay for it and to its period: the closed one, or the open one where that is
 // nil.
 func (a *Account) book(c *Charge, al Allocation, period *ClosedPeriod) {
-	limit, used, planUsed, planReserved := a.Limits().Credits, &a.Used, &a.PlanUsed, a.PlanReserved
+	limit, used, planUsed := a.Limits().Credits, &a.Used, &a.PlanUsed
 	if period != nil {
-		limit, used, planUsed, planReserved = period.PlanLimit, &period.Used, &period.PlanUsed, period.PlanReserved
+		limit, used, planUsed = period.PlanLimit, &period.Used, &period.PlanUsed
 	}
-	c.Overage = c.Overage.Add(overage(limit, planUsed.Add(planReserved), al.Plan))
+	// What others have reserved does not count: whoever settles last would pay for the same excess again.
+	c.Overage = c.Overage.Add(overage(limit, *planUsed, al.Plan))
 	*used, *planUsed = used.Add(al.Total()), planUsed.Add(al.Plan)
 	for _, s := range al.Lots {
 		lot := a.lot(s.Lot)
@@ -343,12 +388,12 @@ func (a *Account) book(c *Charge, al Allocation, period *ClosedPeriod) {
 	c.Alloc = Allocation{Plan: c.Alloc.Plan.Add(al.Plan), Lots: mergeShares(c.Alloc.Lots, al.Lots)}
 }
 
-// overage returns how much of amount lies beyond limit where taken has been taken of it before.
-func overage(limit Limit[Credits], taken, amount Credits) Credits {
+// overage returns how much of amount lies beyond limit where used has been used before.
+func overage(limit Limit[Credits], used, amount Credits) Credits {
 	if limit.Unlimited {
 		return 0
 	}
-	return max(0, taken.Add(amount).Sub(limit.Max)).Sub(max(0, taken.Sub(limit.Max)))
+	return max(0, used.Add(amount).Sub(limit.Max)).Sub(max(0, used.Sub(limit.Max)))
 }
 
 // topUp raises the carry-over that a closed period left behind to what it turned out not to use. It never lowers it.

@@ -54,8 +54,11 @@ func CreditsForAudio(d time.Duration) (Credits, error) {
 	return Credits(d / time.Millisecond), nil
 }
 
-// Audio returns the duration of audio that c pays for.
-func (c Credits) Audio() time.Duration { return time.Duration(c.clamp()) * time.Millisecond }
+// Audio returns the duration of audio that c pays for, saturating at the longest duration there is.
+func (c Credits) Audio() time.Duration {
+	const most = Credits(math.MaxInt64 / time.Millisecond)
+	return time.Duration(min(max(c, -most), most)) * time.Millisecond
+}
 
 // Add returns c+d, saturating at ±MaxCredits.
 func (c Credits) Add(d Credits) Credits { return (c.clamp() + d.clamp()).clamp() }
@@ -69,6 +72,20 @@ func (c Credits) clamp() Credits { return min(max(c, -MaxCredits), MaxCredits) }
 func (c Credits) String() string {
 	thousandths := roundHalfEven(int64(c.clamp()), int64(Credit)/1000)
 	return formatDecimal(thousandths, 3)
+}
+
+// exact returns c in credits with five decimals, which is enough to tell any two amounts apart.
+func (c Credits) exact() string {
+	// A unit is 1/60000 credit, so 5/3 of 1/100000.
+	return formatDecimal(roundHalfEven(int64(c.clamp())*5, 3), 5)
+}
+
+// distinct formats two different amounts so that they look different.
+func distinct(c, d Credits) (string, string) {
+	if x, y := c.String(), d.String(); x != y {
+		return x, y
+	}
+	return c.exact(), d.exact()
 }
 
 // Money is an amount of money in micro-units (millionths) of a currency that the context names.
@@ -92,7 +109,7 @@ func ParseMoney(s string) (Money, error) {
 }
 
 // String returns m as a decimal without trailing zeros: "0.006".
-func (m Money) String() string { return formatDecimal(int64(m), 6) }
+func (m Money) String() string { return formatDecimal(int64(m.clamp()), 6) }
 
 // Add returns m+n, saturating at ±MaxMoney.
 func (m Money) Add(n Money) Money { return (m.clamp() + n.clamp()).clamp() }

@@ -3,12 +3,13 @@
 package quota
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 )
 
-// FinalAfter is how long after its end a period still takes late charges; afterwards they become adjustments in the
-// current one.
+// FinalAfter is how long after its end a period takes late charges where no other Grace is set; afterwards they become
+// adjustments in the current one.
 const FinalAfter = 72 * time.Hour
 
 // ClosedPeriod is a period whose end has passed, with its totals. Reserved can still fall and Used still rise until the
@@ -25,10 +26,14 @@ type ClosedPeriod struct {
 	PlanVersion int64
 	// CarryOver is the lot that the next period got, and CarryOverMax the cap that bounds its top-ups.
 	CarryOver, CarryOverMax Credits
+	// Grace is how long after its end the period takes late charges; zero means FinalAfter.
+	Grace time.Duration
 }
 
 // Final reports whether the period takes no more charges.
-func (p *ClosedPeriod) Final(now time.Time) bool { return !now.Before(p.Period.End.Add(FinalAfter)) }
+func (p *ClosedPeriod) Final(now time.Time) bool {
+	return !now.Before(p.Period.End.Add(cmp.Or(p.Grace, FinalAfter)))
+}
 
 func (p *ClosedPeriod) unused() Credits {
 	if p.PlanLimit.Unlimited {
