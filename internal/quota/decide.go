@@ -3,6 +3,7 @@
 package quota
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -120,46 +121,81 @@ func decideSpending(a *Account, req Request, now time.Time) Decision {
 		}}
 	}
 	if remaining := a.Remaining(now); !remaining.Allows(req.Estimate) {
-		return Decision{
+		d := Decision{
 			Reason: CreditsExhausted,
 			Bound: Bound{
 				Unit: UnitCredits, Limit: int64(a.Allowance(now).Max), Used: int64(a.Used), Reserved: int64(a.Reserved),
 				Requested: int64(req.Estimate), Remaining: int64(remaining.Max),
 			},
-			RetryAt: a.Period.End,
 		}
+		if a.mostNextPeriod() >= req.Estimate {
+			d.RetryAt = a.Period.End
+		}
+		return d
 	}
 	ceiling, cost := a.Plan.DailyCostCeiling, Price(req.Estimate, a.Plan.ProviderCost)
 	settled := a.dayCost(now)
 	if taken := settled.Add(a.ReservedCost); !ceiling.Allows(taken.Add(cost)) {
-		return Decision{
+		d := Decision{
 			Reason: DailyCostCeiling,
 			Bound: Bound{
 				Unit: UnitMoney, Limit: int64(ceiling.Max), Used: int64(settled), Reserved: int64(a.ReservedCost),
 				Requested: int64(cost), Remaining: int64(max(0, ceiling.Max.Sub(taken))),
 			},
-			RetryAt: utcDay(now).Add(24 * time.Hour),
 		}
+		if ceiling.Allows(cost) {
+			d.RetryAt = utcDay(now).Add(24 * time.Hour)
+		}
+		return d
 	}
 	return Decision{Outcome: Admit}
 }
 
-// Upgrade returns the lowest-ranked plan above the account's under which req would not have met the same refusal, or nil.
-// Plans need no particular order.
+// mostNextPeriod returns the most credits that the next period can start with, whatever happens in this one.
+func (a *Account) mostNextPeriod() Credits {
+	limit := a.Limits().Credits.Max
+	sum := limit.Add(a.Plan.OverageMax).Add(min(limit, a.Plan.CarryOverMax))
+	for i := range a.Lots {
+		sum = sum.Add(a.Lots[i].available(a.Period.End))
+	}
+	return sum
+}
+
+// Upgrade returns the lowest-ranked plan above the account's (of several the cheapest) that would have allowed req, which
+// d did not, or nil. What others of the user's jobs take at the moment counts only where slots are what was missing.
 func Upgrade(a *Account, req Request, d Decision, plans []*Plan, now time.Time) *Plan {
 	var best *Plan
 	for _, p := range plans {
-		if p.Retired || p.Rank <= a.Plan.Rank || (best != nil && p.Rank >= best.Rank) {
+		if p.Retired || p.Rank <= a.Plan.Rank || (best != nil && compareOffers(p, best) >= 0) {
 			continue
 		}
 		// What the plan sells is what counts: the user's own exceptions may not outlive the change.
 		with := *a
 		with.Plan, with.Overrides = p, Overrides{}
-		if Decide(&with, req, now).Reason != d.Reason {
+		if with.wouldAllow(req, d.Reason, now) {
 			best = p
 		}
 	}
 	return best
+}
+
+func compareOffers(p, q *Plan) int {
+	return cmp.Or(cmp.Compare(p.Rank, q.Rank), cmp.Compare(p.PeriodPrice, q.PeriodPrice), cmp.Compare(p.Name, q.Name))
+}
+
+func (a *Account) wouldAllow(req Request, refused Reason, now time.Time) bool {
+	if decideSpending(a, req, now).Outcome != Admit {
+		return false
+	}
+	switch refused {
+	case ConcurrencyLimit, NotFirst:
+		// Those that wait would start before it.
+		return a.Limits().Concurrent.Allows(a.Active + a.Queued - a.Parked + 1)
+	case QueueFull:
+		return Decide(a, req, now).Outcome != Refuse
+	case UserSuspended, FileTooLarge, AudioTooLong, CreditsExhausted, DailyCostCeiling, UnknownUser, UnknownPlan:
+	}
+	return true
 }
 
 // Message says the decision in a sentence for people. It names the limit, what was asked and what remains, and contains no
@@ -172,12 +208,17 @@ func (d Decision) Message() string {
 	case UserSuspended:
 		return "the user is suspended"
 	case FileTooLarge:
-		return fmt.Sprintf("the file has %s, the plan allows %s per file", Bytes(b.Requested), Bytes(b.Limit))
+		requested, limit := Bytes(b.Requested), Bytes(b.Limit)
+		if requested == limit {
+			requested, limit = fmt.Sprintf("%d bytes", b.Requested), fmt.Sprintf("%d bytes", b.Limit)
+		}
+		return fmt.Sprintf("the file has %s, the limit is %s per file", requested, limit)
 	case AudioTooLong:
-		return fmt.Sprintf("the audio lasts %s, the plan allows %s per job", Credits(b.Requested).Audio(), Credits(b.Limit).Audio())
+		return fmt.Sprintf("the audio lasts %s, the limit is %s per job", Credits(b.Requested).Audio(), Credits(b.Limit).Audio())
 	case CreditsExhausted:
+		requested, remaining := distinct(Credits(b.Requested), Credits(b.Remaining))
 		return fmt.Sprintf("%s credits are needed, %s of %s remain in this period (%s used, %s reserved)",
-			Credits(b.Requested), Credits(b.Remaining), Credits(b.Limit), Credits(b.Used), Credits(b.Reserved))
+			requested, remaining, Credits(b.Limit), Credits(b.Used), Credits(b.Reserved))
 	case DailyCostCeiling:
 		return fmt.Sprintf("the job would cost %s, %s of the daily ceiling of %s remain", Money(b.Requested), Money(b.Remaining), Money(b.Limit))
 	case ConcurrencyLimit:
@@ -194,18 +235,18 @@ func (d Decision) Message() string {
 	return string(d.Reason)
 }
 
-// Bytes formats n with the largest binary unit that shows it exactly or to two decimals: "26Mi", "1.5Gi".
+// Bytes formats n with the largest binary unit below it, rounded half-even to two decimals: "26Mi", "1.5Gi".
 func Bytes(n int64) string {
 	const units = "KMGTP"
 	if n < 1024 {
 		return fmt.Sprintf("%d bytes", n)
 	}
-	div, i := int64(1024), 0
-	for n/div >= 1024 && i < len(units)-1 {
-		div *= 1024
+	// In hundredths, in integers: no amount of this package passes through a float.
+	hundredths := func(unit int64) int64 { return n/unit*100 + roundHalfEven(n%unit*100, unit) }
+	unit, i := int64(1024), 0
+	for hundredths(unit) >= 1024*100 && i < len(units)-1 {
+		unit *= 1024
 		i++
 	}
-	// In hundredths, rounded half-even, in integers: no amount of this package passes through a float.
-	hundredths := n/div*100 + roundHalfEven(n%div*100, div)
-	return formatDecimal(hundredths, 2) + string(units[i]) + "i"
+	return formatDecimal(hundredths(unit), 2) + string(units[i]) + "i"
 }
