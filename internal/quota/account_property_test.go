@@ -303,6 +303,9 @@ func (l *ledger) check(t *rapid.T) {
 		if c.Credits < 0 || c.Alloc.Plan < 0 || c.Overage < 0 || c.Price < 0 || c.Cost < 0 {
 			t.Fatalf("a negative charge: %+v", c.Charge)
 		}
+		if c.Cost != Price(c.Credits, c.adm.ProviderCost) {
+			t.Fatalf("%s credits cost %s, the rate at admission was %s", c.Credits, c.Cost, c.adm.ProviderCost)
+		}
 		if utcDay(c.at).Equal(utcDay(l.now)) {
 			dayCost += c.Cost
 		}

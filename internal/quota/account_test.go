@@ -265,6 +265,44 @@ func TestLateWork(t *testing.T) {
 	}
 }
 
+func TestTopUpOnRelease(t *testing.T) {
+	for _, to := range []State{Released, Expired} {
+		for name, after := range map[string]time.Duration{"closed": time.Hour, "final": FinalAfter} {
+			t.Run(string(to)+"/"+name, func(t *testing.T) {
+				a := account(plan(carryOver(25)))
+				adm := enter(t, a, 10, start)
+				now := a.Period.End.Add(after)
+				closed := &roll(t, a, now, 1)[0]
+				if got := a.Remaining(now).Max; got != 50*Credit {
+					t.Fatalf("Remaining = %s, want 50", got)
+				}
+				if err := a.End(adm, to, "", closed, now); err != nil {
+					t.Fatal(err)
+				}
+				if got := a.Remaining(now).Max; got != 55*Credit || closed.CarryOver != 25*Credit {
+					t.Errorf("Remaining = %s, carried over %s; want 55 and 25", got, closed.CarryOver)
+				}
+			})
+		}
+	}
+}
+
+// What others hold of the closed period's plan is theirs: a late overrun is paid by a grant before that.
+func TestLateOverrunLeavesOthersTheirReservation(t *testing.T) {
+	a := account(plan(slots(2)), grant("g", 10, time.Time{}))
+	long, other := enter(t, a, 10, start), enter(t, a, 15, start)
+	now := a.Period.End.Add(time.Hour)
+	closed := &roll(t, a, now, 1)[0]
+	c := settle(t, a, long, 18, closed, now)
+	want := Allocation{Plan: 15 * Credit, Lots: []Share{{LotID(a.ID, LotGrant, "g"), 3 * Credit}}}
+	if diff := cmp.Diff(want, c.Alloc); diff != "" {
+		t.Errorf("the first charge (-want +got):\n%s", diff)
+	}
+	if c := settle(t, a, other, 15, closed, now); c.Overage != 0 || c.Alloc.Plan != 15*Credit {
+		t.Errorf("the other charge is %+v, want its 15 of the plan", c)
+	}
+}
+
 func TestTopUpOfAPeriodBeforeTheLast(t *testing.T) {
 	a := account(plan(carryOver(100)))
 	adm := enter(t, a, 30, start)

@@ -44,8 +44,8 @@ func (c Calendar) At(t time.Time) Period {
 func (c Calendar) boundary(n int) time.Time {
 	zone := c.zone()
 	a := c.Anchor.In(zone)
-	months := a.Year()*12 + int(a.Month()) - 1 + n
-	year, month := floorDiv(months, 12), time.Month(floorMod(months, 12)+1)
+	first := time.Date(a.Year(), a.Month()+time.Month(n), 1, 0, 0, 0, 0, time.UTC)
+	year, month := first.Year(), first.Month()
 	if c.CalendarMonth {
 		return localInstant(year, month, 1, 0, zone)
 	}
@@ -85,12 +85,3 @@ func localInstant(year int, month time.Month, day int, clock time.Duration, zone
 func daysIn(year int, month time.Month) int {
 	return time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day()
 }
-
-func floorDiv(a, b int) int {
-	if q := a / b; a%b >= 0 {
-		return q
-	}
-	return a/b - 1
-}
-
-func floorMod(a, b int) int { return a - b*floorDiv(a, b) }
