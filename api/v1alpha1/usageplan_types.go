@@ -11,13 +11,13 @@ import (
 // UsagePlanLimits are what a plan allows one user. Credits, file size and concurrent jobs are decisions that a plan has to
 // take: each is either given or listed in unlimited.
 // +kubebuilder:validation:XValidation:rule=`has(self.credits) || (has(self.unlimited) && 'Credits' in self.unlimited)`,message="limits.credits is missing: give the credits per period (0 to 10000000, 1 credit is 1 minute of audio), or list Credits in limits.unlimited",fieldPath=".credits",reason=FieldValueRequired
-// +kubebuilder:validation:XValidation:rule=`!has(self.credits) || !has(self.unlimited) || !('Credits' in self.unlimited)`,messageExpression=`"limits.credits is " + string(self.credits) + " and limits.unlimited lists Credits: remove one of them"`,message="limits.credits is given and limits.unlimited lists Credits: remove one of them",fieldPath=".credits",reason=FieldValueForbidden
+// +kubebuilder:validation:XValidation:rule=`!has(self.credits) || !has(self.unlimited) || !('Credits' in self.unlimited)`,message="limits.credits is given and limits.unlimited lists Credits: remove one of them",fieldPath=".credits",reason=FieldValueForbidden
 // +kubebuilder:validation:XValidation:rule=`has(self.fileSize) || (has(self.unlimited) && 'FileSize' in self.unlimited)`,message="limits.fileSize is missing: give the largest audio file (more than 0, at most 1Ti, for example 25Mi), or list FileSize in limits.unlimited",fieldPath=".fileSize",reason=FieldValueRequired
 // +kubebuilder:validation:XValidation:rule=`!has(self.fileSize) || !has(self.unlimited) || !('FileSize' in self.unlimited)`,messageExpression=`"limits.fileSize is " + string(self.fileSize) + " and limits.unlimited lists FileSize: remove one of them"`,message="limits.fileSize is given and limits.unlimited lists FileSize: remove one of them",fieldPath=".fileSize",reason=FieldValueForbidden
 // +kubebuilder:validation:XValidation:rule=`has(self.concurrent) || (has(self.unlimited) && 'Concurrent' in self.unlimited)`,message="limits.concurrent is missing: give the jobs that may run at once (1 to 10000), or list Concurrent in limits.unlimited",fieldPath=".concurrent",reason=FieldValueRequired
-// +kubebuilder:validation:XValidation:rule=`!has(self.concurrent) || !has(self.unlimited) || !('Concurrent' in self.unlimited)`,messageExpression=`"limits.concurrent is " + string(self.concurrent) + " and limits.unlimited lists Concurrent: remove one of them"`,message="limits.concurrent is given and limits.unlimited lists Concurrent: remove one of them",fieldPath=".concurrent",reason=FieldValueForbidden
+// +kubebuilder:validation:XValidation:rule=`!has(self.concurrent) || !has(self.unlimited) || !('Concurrent' in self.unlimited)`,message="limits.concurrent is given and limits.unlimited lists Concurrent: remove one of them",fieldPath=".concurrent",reason=FieldValueForbidden
 // +kubebuilder:validation:XValidation:rule=`!has(self.audioDuration) || self.audioDuration in ['24h', '24h0m0s'] || !has(self.unlimited) || !('AudioDuration' in self.unlimited)`,messageExpression=`"limits.audioDuration is " + self.audioDuration + " and limits.unlimited lists AudioDuration: remove one of them"`,message="limits.audioDuration is given and limits.unlimited lists AudioDuration: remove one of them",fieldPath=".audioDuration",reason=FieldValueForbidden
-// +kubebuilder:validation:XValidation:rule=`!has(self.queued) || self.queued == 100 || !has(self.unlimited) || !('Queued' in self.unlimited)`,messageExpression=`"limits.queued is " + string(self.queued) + " and limits.unlimited lists Queued: remove one of them"`,message="limits.queued is given and limits.unlimited lists Queued: remove one of them",fieldPath=".queued",reason=FieldValueForbidden
+// +kubebuilder:validation:XValidation:rule=`!has(self.queued) || self.queued == 100 || !has(self.unlimited) || !('Queued' in self.unlimited)`,message="limits.queued is given and limits.unlimited lists Queued: remove one of them",fieldPath=".queued",reason=FieldValueForbidden
 type UsagePlanLimits struct {
 	// credits that a user gets for each period. One credit is one minute of audio.
 	// +optional
@@ -252,7 +252,7 @@ type UsagePlanSpec struct {
 
 	// overage says what happens when a user's credits are used up.
 	// +optional
-	// +kubebuilder:default={}
+	// +kubebuilder:default={policy: Block}
 	Overage UsagePlanOverage `json:"overage,omitzero"`
 
 	// carryOver says what becomes of credits that a period leaves over.
@@ -341,7 +341,7 @@ type UsagePlanStatus struct {
 // +kubebuilder:printcolumn:name="Next Reset",type=string,JSONPath=`.status.nextResetTime`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 63`,messageExpression=`"metadata.name has " + string(self.metadata.name.size()) + " characters: a plan's name must have at most 63, because it is the value of labels"`,message="metadata.name must have at most 63 characters, because a plan's name is the value of labels"
+// +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 63`,message="metadata.name must have at most 63 characters, because a plan's name is the value of labels"
 type UsagePlan struct {
 	metav1.TypeMeta `json:",inline"`
 

@@ -232,7 +232,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: overage
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanOverage
-      default: {}
+      default:
+        policy: Block
     - name: period
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanPeriod

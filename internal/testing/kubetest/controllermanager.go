@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
 )
 
@@ -38,7 +38,7 @@ type controllerManager struct {
 
 // startControllerManager starts kube-controller-manager against the API server of kubeconfig and waits until it serves.
 func startControllerManager(program, dir, kubeconfig, signingKey, rootCA string) (*controllerManager, error) {
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return nil, err
 	}
@@ -131,12 +131,4 @@ func (cm *controllerManager) stop() error {
 		err = errors.Join(err, cm.forget())
 	}
 	return err
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
