@@ -101,7 +101,7 @@ type Charge struct {
 var ErrConflict = errors.New("conflict")
 
 // Conflict is the error of an operation that an admission's state does not allow.
-type Conflict struct {
+type Conflict struct { //nolint:errname // callers read quota.Conflict; the suffix would say nothing more
 	State State
 	// What tells people what was refused and why.
 	What string

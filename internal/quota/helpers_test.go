@@ -13,7 +13,7 @@ import (
 // soon and no boundary falls on a month's end by accident.
 var start = time.Date(2026, time.November, 1, 9, 0, 0, 0, time.UTC)
 
-func at(t testing.TB, s string) time.Time {
+func at(t *testing.T, s string) time.Time {
 	t.Helper()
 	v, err := time.Parse(time.RFC3339, s)
 	if err != nil {
@@ -22,7 +22,7 @@ func at(t testing.TB, s string) time.Time {
 	return v
 }
 
-func zone(t testing.TB, name string) *time.Location {
+func zone(t *testing.T, name string) *time.Location {
 	t.Helper()
 	z, err := time.LoadLocation(name)
 	if err != nil {
@@ -89,7 +89,7 @@ func admission(seq uint64, n int64) *Admission {
 }
 
 // enter admits n credits and fails the test if that is not what happens.
-func enter(t testing.TB, a *Account, n int64, now time.Time) *Admission {
+func enter(t *testing.T, a *Account, n int64, now time.Time) *Admission {
 	t.Helper()
 	adm := admission(uint64(a.Seq)+1, n)
 	if d := a.Enter(adm, now); d.Outcome != Admit {
@@ -98,7 +98,7 @@ func enter(t testing.TB, a *Account, n int64, now time.Time) *Admission {
 	return adm
 }
 
-func settle(t testing.TB, a *Account, adm *Admission, n int64, period *ClosedPeriod, now time.Time) *Charge {
+func settle(t *testing.T, a *Account, adm *Admission, n int64, period *ClosedPeriod, now time.Time) *Charge {
 	t.Helper()
 	c, err := a.Settle(adm, WholeCredits(n), period, now)
 	if err != nil {
@@ -107,7 +107,7 @@ func settle(t testing.TB, a *Account, adm *Admission, n int64, period *ClosedPer
 	return c
 }
 
-func roll(t testing.TB, a *Account, now time.Time, want int) []ClosedPeriod {
+func roll(t *testing.T, a *Account, now time.Time, want int) []ClosedPeriod {
 	t.Helper()
 	closed := a.Roll(now)
 	if len(closed) != want {

@@ -96,7 +96,8 @@ func anyInstant() *rapid.Generator[time.Time] {
 	})
 }
 
-func anyCalendar(t testing.TB) *rapid.Generator[Calendar] {
+func anyCalendar(t *testing.T) *rapid.Generator[Calendar] {
+	t.Helper()
 	locations := make([]*time.Location, len(zones))
 	for i, name := range zones {
 		locations[i] = zone(t, name)
