@@ -41,7 +41,7 @@ type QuotaOverrides struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule=`self.size() > 0 && self.matches('^([0-9]{1,6}([.][0-9]{1,3})?h)?([0-9]{1,8}([.][0-9]{1,3})?m)?([0-9]{1,9}([.][0-9]{1,3})?s)?([0-9]{1,10}ms)?$') && duration(self) > duration('0s') && duration(self) <= duration('720h')`,messageExpression=`"overrides.audioDuration is " + self + ": must be a duration in hours, minutes, seconds and milliseconds, more than 0 and at most 720h, for example 1h30m"`,message="overrides.audioDuration must be a duration in hours, minutes, seconds and milliseconds, more than 0 and at most 720h, for example 1h30m"
+	// +kubebuilder:validation:XValidation:rule=`self.size() > 0 && self.matches('^([0-9]{1,5}([.][0-9]{1,3})?h)?([0-9]{1,7}([.][0-9]{1,3})?m)?([0-9]{1,9}([.][0-9]{1,3})?s)?([0-9]{1,10}ms)?$') && duration(self) > duration('0s') && duration(self) <= duration('720h')`,messageExpression=`"overrides.audioDuration is " + self + ": must be a duration in hours, minutes, seconds and milliseconds, more than 0 and at most 720h, for example 1h30m"`,message="overrides.audioDuration must be a duration in hours, minutes, seconds and milliseconds, more than 0 and at most 720h, for example 1h30m"
 	AudioDuration *metav1.Duration `json:"audioDuration,omitempty"`
 
 	// concurrent is how many of the user's jobs may run at once.
