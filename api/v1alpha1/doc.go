@@ -1,4 +1,3 @@
-// SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
 // Package v1alpha1 holds the usage.cantonesescribe.io/v1alpha1 API: UsagePlan, what a plan allows, and UserQuota, what one

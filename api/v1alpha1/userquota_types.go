@@ -1,4 +1,3 @@
-// SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
 package v1alpha1
@@ -93,7 +92,8 @@ type UserQuotaSpec struct {
 	PlanRef *PlanReference `json:"planRef,omitempty"`
 
 	// accountCreatedAt is when the user's account was created, the anchor of the user's periods: an account created on the
-	// 31st renews on the last day of shorter months. The first use when absent. Editing it moves the periods.
+	// 31st renews on the last day of shorter months. The user's first use when absent. Editing it moves the periods
+	// that follow the open one.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule=`self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('2200-01-01T00:00:00Z')`,message="accountCreatedAt must be a time from 1970 to 2199"
 	AccountCreatedAt *metav1.Time `json:"accountCreatedAt,omitempty"`

@@ -1,4 +1,3 @@
-// SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
 // Package kubetest gives tests a real API server and etcd with this project's CRDs, and on request a
