@@ -73,35 +73,35 @@ func TestSamplesAndColumns(t *testing.T) {
 		"plans": {
 			[]string{"usageplans"},
 			[]string{
-				"NAME DEFAULT RANK CREDITS FILE SIZE CONCURRENT USERS NEXT RESET READY AGE",
-				"free true 0 30 25Mi 1 7 2030-01-02T02:00:00Z True AGE",
-				"pro false 20 500 500Mi 5 AGE",
+				"NAME|DEFAULT|RANK|CREDITS|FILE SIZE|CONCURRENT|USERS|NEXT RESET|READY|AGE",
+				"free|true|0|30|25Mi|1|7|2030-01-02T02:00:00Z|True|AGE",
+				"pro|false|20|500|500Mi|5|AGE",
 			},
 		},
 		"plans wide": {
 			[]string{"up", "-o", "wide"},
 			[]string{
-				"NAME DISPLAY NAME DEFAULT RANK CREDITS FILE SIZE CONCURRENT UNLIMITED USERS NEXT RESET READY AGE",
-				"free Free true 0 30 25Mi 1 7 2030-01-02T02:00:00Z True AGE",
+				"NAME|DISPLAY NAME|DEFAULT|RANK|CREDITS|FILE SIZE|CONCURRENT|UNLIMITED|USERS|NEXT RESET|READY|AGE",
+				"free|Free|true|0|30|25Mi|1|7|2030-01-02T02:00:00Z|True|AGE",
 			},
 		},
 		"quotas": {
 			[]string{"userquotas"},
 			[]string{
-				"NAME USER PLAN USED LIMIT REMAINING RUNNING QUEUED RESETS AT READY AGE",
-				"alice alice starter 12.5 210 195 1/3 0 2030-01-31T08:00:00Z True AGE",
+				"NAME|USER|PLAN|USED|LIMIT|REMAINING|RUNNING|QUEUED|RESETS AT|READY|AGE",
+				"alice|alice|starter|12.5|210|195|1/3|0|2030-01-31T08:00:00Z|True|AGE",
 			},
 		},
 		"quotas wide": {
 			[]string{"uq", "-o", "wide"},
 			[]string{
-				"NAME USER PLAN USED LIMIT REMAINING RESERVED RUNNING QUEUED RESETS AT SUSPENDED ZONE READY AGE",
-				"alice alice starter 12.5 210 195 2.5 1/3 0 2030-01-31T08:00:00Z false Asia/Hong_Kong True AGE",
+				"NAME|USER|PLAN|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|SUSPENDED|ZONE|READY|AGE",
+				"alice|alice|starter|12.5|210|195|2.5|1/3|0|2030-01-31T08:00:00Z|false|Asia/Hong_Kong|True|AGE",
 			},
 		},
 		"one user": {
 			[]string{"userquotas", "--field-selector", "spec.userID=alice", "--no-headers"},
-			[]string{"alice alice starter 12.5 210 195 1/3 0 2030-01-31T08:00:00Z True AGE"},
+			[]string{"alice|alice|starter|12.5|210|195|1/3|0|2030-01-31T08:00:00Z|True|AGE"},
 		},
 		"both kinds by category": {
 			[]string{"usage", "-o", "name"},
@@ -129,14 +129,14 @@ func TestSamplesAndColumns(t *testing.T) {
 }
 
 var (
-	blanks = regexp.MustCompile(` +`)
-	age    = regexp.MustCompile(`(?m) [0-9]+[ms0-9]*$`)
+	gaps = regexp.MustCompile(`  +`)
+	age  = regexp.MustCompile(`(?m)[|][0-9]+[ms0-9]*$`)
 )
 
-// kubectlGet runs kubectl get. Runs of blanks are one, and ages are AGE.
+// kubectlGet runs kubectl get. Columns are separated by |, empty ones left out, and ages are AGE.
 func kubectlGet(ctx context.Context, env *kubetest.Env, args ...string) (string, error) {
 	out, err := env.Kubectl(ctx, append([]string{"get"}, args...)...)
-	return age.ReplaceAllString(blanks.ReplaceAllString(out, " "), " AGE"), err
+	return age.ReplaceAllString(gaps.ReplaceAllString(out, "|"), "|AGE"), err
 }
 
 // giveStatus writes the status of plan free and quota alice as the operator does.
@@ -144,7 +144,7 @@ func giveStatus(t *testing.T, env *kubetest.Env) {
 	t.Helper()
 	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonReady}
 	at := func(month time.Month, day, hour int) *metav1.Time {
-		return ptr.To(metav1.Date(2030, month, day, hour, 0, 0, 0, time.UTC))
+		return new(metav1.Date(2030, month, day, hour, 0, 0, 0, time.UTC))
 	}
 
 	var plan v1alpha1.UsagePlan

@@ -102,6 +102,7 @@ type validationCase struct {
 }
 
 func testValidation(t *testing.T, base string, cases map[string]validationCase) {
+	t.Helper()
 	env := kubetest.Shared(t)
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@
 package v1alpha1_test
 
 import (
+	"strings"
 	"testing"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -88,7 +89,7 @@ func TestUsagePlanValidation(t *testing.T) {
 		"unlimited unknown": {"spec: {limits: {unlimited: [Everything]}}", []string{"spec.limits.unlimited[0]: Unsupported value", `"Credits"`}},
 		"unlimited twice":   {"spec: {limits: {unlimited: [Queued, Queued]}}", []string{"spec.limits.unlimited[1]: Duplicate value"}},
 		"unlimited all":     {patch: "spec: {limits: {credits: null, fileSize: null, concurrent: null, unlimited: [Credits, FileSize, AudioDuration, Concurrent, Queued]}}"},
-		"unlimited six":     {"spec: {limits: {unlimited: [Queued, Queued, Queued, Queued, Queued, Queued]}}", []string{"spec.limits.unlimited: Too many", "5"}},
+		"unlimited six":     {"spec: {limits: {unlimited: [" + strings.Repeat("Queued, ", 6) + "]}}", []string{"spec.limits.unlimited: Too many", "5"}},
 
 		"calendar":            {patch: "spec: {period: {anchor: Calendar}}"},
 		"unknown anchor":      {"spec: {period: {anchor: Monday}}", []string{"spec.period.anchor: Unsupported value", `"AccountCreation", "Calendar"`}},

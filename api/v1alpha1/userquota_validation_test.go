@@ -74,7 +74,7 @@ func TestUserQuotaValidation(t *testing.T) {
 		"all unlimited":          {patch: "spec: {overrides: {unlimited: [Credits, FileSize, AudioDuration, Concurrent, Queued]}}"},
 		"unlimited unknown":      {"spec: {overrides: {unlimited: [Money]}}", []string{"spec.overrides.unlimited[0]: Unsupported value"}},
 		"unlimited twice":        {"spec: {overrides: {unlimited: [Queued, Queued]}}", []string{"spec.overrides.unlimited[1]: Duplicate value"}},
-		"unlimited six":          {"spec: {overrides: {unlimited: [Queued, Queued, Queued, Queued, Queued, Queued]}}", []string{"spec.overrides.unlimited: Too many"}},
+		"unlimited six":          {"spec: {overrides: {unlimited: [" + strings.Repeat("Queued, ", 6) + "]}}", []string{"spec.overrides.unlimited: Too many"}},
 		"override credits both":  {"spec: {overrides: {credits: 1, unlimited: [Credits]}}", []string{"spec.overrides.credits: Forbidden", "overrides.unlimited lists Credits", remove}},
 		"override size both":     {"spec: {overrides: {fileSize: 1Mi, unlimited: [FileSize]}}", []string{"spec.overrides.fileSize: Forbidden", "overrides.fileSize is 1Mi and", remove}},
 		"override audio both":    {"spec: {overrides: {audioDuration: 24h, unlimited: [AudioDuration]}}", []string{"spec.overrides.audioDuration: Forbidden", "overrides.audioDuration is 24h and", remove}},
