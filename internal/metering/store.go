@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"context"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Store is the database. Its methods return errors that wrap the errors of this package: ErrUnavailable, ErrNotFound,
+// ErrConflict, and the three below.
+type Store interface {
+	// Begin opens a transaction, locks the accounts in the order of their ids, then reads everything that hangs from them
+	// under a fresh snapshot. Unless keys.Wait, accounts that somebody else holds are left out and named by Busy.
+	Begin(ctx context.Context, keys Keys) (Batch, error)
+
+	// Register makes the account of a user who has none, on the default plan, and returns its id; it returns the id of the
+	// one that is there otherwise. ErrNotFound if there is no default plan.
+	Register(ctx context.Context, userID string) (quota.ID, error)
+	// Lookup returns a user's account id, or ErrNotFound.
+	Lookup(ctx context.Context, userID string) (quota.ID, error)
+
+	// Admission reads one admission without locks, with its place in the queue.
+	Admission(ctx context.Context, id quota.ID) (*Admission, error)
+	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions.
+	LiveJobs(ctx context.Context) ([]*Admission, error)
+	// Accounts reads standings without locks; users that are not known are missing from the result. Not rolled.
+	Accounts(ctx context.Context, userIDs []string) (map[string]Usage, error)
+	// Plans reads all plans, retired ones included.
+	Plans(ctx context.Context) ([]*Plan, error)
+
+	// ApplyPlan writes a plan's row if it differs, raising its version, with an audit row. ErrConflict if the plan wants to
+	// be default and another is.
+	ApplyPlan(ctx context.Context, p Plan, actor string) error
+	// RetirePlan marks the plan retired if uid still owns it (zero: whoever owns it).
+	RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error
+	// PlanStatus counts a plan's users. ErrNotFound if there is no such plan.
+	PlanStatus(ctx context.Context, name string) (PlanStatus, error)
+	// QuotaOwner returns the account that the UserQuota with this UID owns, or ErrNotFound.
+	QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error)
+
+	// Due looks for accounts, without locks, in pages ordered by id after the given one.
+	Due(ctx context.Context, what Due, after quota.ID, limit int) ([]Candidate, error)
+
+	// Notify tells other processes that admissions changed; Listen calls back for each of them until ctx ends or the
+	// connection is lost.
+	Notify(ctx context.Context, changes []Change) error
+	Listen(ctx context.Context, each func(Change)) error
+
+	// LeaseKey is the key that lease tokens are signed with, the same for all replicas.
+	LeaseKey(ctx context.Context) ([]byte, error)
+	// Ping reports whether the database answers.
+	Ping(ctx context.Context) error
+}
+
+// Keys say what a batch needs to see.
+type Keys struct {
+	// Accounts to lock and load, each once.
+	Accounts []quota.ID
+	// Admissions to load besides the queues of the accounts; those of other accounts are ignored.
+	Admissions []quota.ID
+	// Plans to load besides those of the accounts, by name; an empty name stands for the default plan.
+	Plans []string
+	// Wait for locks instead of leaving busy accounts out.
+	Wait bool
+}
+
+// Batch is an open transaction.
+type Batch interface {
+	// Ledgers are the accounts that were locked, by id. Those in Busy are locked by others; an account in neither does not
+	// exist.
+	Ledgers() map[quota.ID]*Ledger
+	Busy() map[quota.ID]bool
+	// Plan returns a plan asked for by Keys.Plans, or nil.
+	Plan(name string) *quota.Plan
+	// Commit writes what changed in the ledgers, and commits. If the outcome is not known it returns ErrUnknownOutcome: the
+	// same calls must then be run again before anybody is answered.
+	Commit(ctx context.Context) error
+	// Rollback ends the transaction without a trace. After Commit it does nothing.
+	Rollback()
+}
+
+// Ledger is everything of one account that a batch may read and change. What is changed must be marked, for Commit writes
+// only that.
+type Ledger struct {
+	Account *quota.Account
+	// Now is the one clock that decides: the database's, never before the account's last decision.
+	Now time.Time
+	// Admissions that were asked for, and Queue in the order (priority descending, arrival). An admission in both is the
+	// same pointer.
+	Admissions map[quota.ID]*Admission
+	Queue      []*Admission
+	// Closed are the closed periods that the admissions belong to, by number.
+	Closed map[int64]*quota.ClosedPeriod
+	// Settings are the columns of the account that a UserQuota declares.
+	Settings Settings
+
+	// What Commit writes: the account and its lots if Touched, the settings if SettingsTouched.
+	Touched, SettingsTouched bool
+	NewAdmissions            []*Admission
+	ChangedAdmissions        map[quota.ID]*Admission
+	NewPeriods               []*quota.ClosedPeriod
+	ChangedPeriods           map[int64]*quota.ClosedPeriod
+	Charges                  []ChargeRow
+	Audit                    []AuditRow
+}
+
+// Settings are what a UserQuota declares about an account, beyond what quota.Account holds already.
+type Settings struct {
+	QuotaUID  quota.ID // zero: no object owns the account's settings
+	QuotaName string
+	ZoneName  string
+}
+
+// ChargeRow is a charge and what it was for.
+type ChargeRow struct {
+	quota.Charge
+	Admission *Admission
+	// Plan at the time of the charge.
+	Plan *quota.Plan
+}
+
+// AuditRow tells a change that is neither an admission nor an event. Before and After are encoded as JSON.
+type AuditRow struct {
+	Actor, Action, Kind, Name string
+	Before, After             any
+}
+
+// Due names a reason for an account to be looked at.
+type Due string
+
+// The reasons for which Store.Due looks.
+const (
+	// DuePeriod: the open period has ended (of the plan named by Store callers; see DueOf).
+	DuePeriod Due = "period"
+	// DueLease: an admission of SourceAPI has outlived its lease.
+	DueLease Due = "lease"
+	// DueQueue: something is queued and the period has ended, or it is parked for a cost ceiling of an earlier day.
+	DueQueue Due = "queue"
+)
+
+// DueOf narrows DuePeriod to one plan.
+func DueOf(plan string) Due { return DuePeriod + Due("/"+plan) }
+
+// Candidate is an account, and for DueLease an admission of it.
+type Candidate struct {
+	Account, Admission quota.ID
+}
+
+// Change tells that an admission changed by the operation of somebody who does not hold it.
+type Change struct {
+	ID              quota.ID
+	Namespace, Name string
+	State           quota.State
+}
+
+// The errors by which a Store tells the engine what to do with a batch.
+var (
+	// ErrData: some call of the batch has data that the database refuses; the others are to be run without it.
+	ErrData = errorString("the database refused the data")
+	// ErrRetry: the transaction did not happen and is to be run again (serialization failure, deadlock).
+	ErrRetry = errorString("the transaction is to be run again")
+	// ErrUnknownOutcome: the connection was lost while the commit was under way.
+	ErrUnknownOutcome = errorString("the outcome of the transaction is not known")
+)
+
+type errorString string
+
+func (e errorString) Error() string { return string(e) }
