@@ -4,6 +4,7 @@ package metering
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -94,6 +95,9 @@ type Ledger struct {
 	Queue      []*Admission
 	// Closed are the closed periods that the admissions belong to, by number.
 	Closed map[int64]*quota.ClosedPeriod
+	// HadLots names every lot that the account ever got, spent and expired ones included. It is loaded only where Keys.Plans
+	// asks for plans, that is for changes of settings.
+	HadLots map[quota.ID]bool
 	// Settings are the columns of the account that a UserQuota declares.
 	Settings Settings
 
@@ -139,6 +143,8 @@ const (
 	DueLease Due = "lease"
 	// DueQueue: something is queued and the period has ended, or it is parked for a cost ceiling of an earlier day.
 	DueQueue Due = "queue"
+	// DueQueued: something is queued.
+	DueQueued Due = "queued"
 )
 
 // DueOf narrows DuePeriod to one plan.
@@ -159,13 +165,9 @@ type Change struct {
 // The errors by which a Store tells the engine what to do with a batch.
 var (
 	// ErrData: some call of the batch has data that the database refuses; the others are to be run without it.
-	ErrData = errorString("the database refused the data")
+	ErrData = errors.New("the database refused the data")
 	// ErrRetry: the transaction did not happen and is to be run again (serialization failure, deadlock).
-	ErrRetry = errorString("the transaction is to be run again")
+	ErrRetry = errors.New("the transaction is to be run again")
 	// ErrUnknownOutcome: the connection was lost while the commit was under way.
-	ErrUnknownOutcome = errorString("the outcome of the transaction is not known")
+	ErrUnknownOutcome = errors.New("the outcome of the transaction is not known")
 )
-
-type errorString string
-
-func (e errorString) Error() string { return string(e) }

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Bounds of what an admission may ask for.
+const (
+	MaxFileSize = int64(1) << 40 // 1Ti
+	MaxPriority = 1000
+	MaxKey      = 255
+)
+
+func (r AdmitRequest) validate() error {
+	switch {
+	case r.Estimate <= 0 || r.Estimate.Audio() > quota.MaxAudio:
+		return fmt.Errorf("%w: the audio duration %s must be above 0 and at most %s", ErrInvalid, r.Estimate.Audio(), quota.MaxAudio)
+	case r.FileSize < 0 || r.FileSize > MaxFileSize:
+		return fmt.Errorf("%w: the file size of %d bytes must be between 0 and %d", ErrInvalid, r.FileSize, MaxFileSize)
+	case r.Priority < -MaxPriority || r.Priority > MaxPriority:
+		return fmt.Errorf("%w: the priority %d must be between %d and %d", ErrInvalid, r.Priority, -MaxPriority, MaxPriority)
+	case r.Lease < MinLease || r.Lease > MaxLease:
+		return fmt.Errorf("%w: the lease of %s must be between %s and %s", ErrInvalid, r.Lease, MinLease, MaxLease)
+	case r.ID == quota.ID{} && (r.Key == "" || len(r.Key) > MaxKey):
+		return fmt.Errorf("%w: the idempotency key must have 1 to %d characters, this one has %d", ErrInvalid, MaxKey, len(r.Key))
+	}
+	return nil
+}
+
+// Admit decides on a request and books it: admitted, queued, or refused by the decision in the result. Asking again with
+// the same ID or Key books nothing and answers with what became of the first; the same Key with another body is ErrKeyReused.
+func (s *Service) Admit(ctx context.Context, req AdmitRequest) (AdmitResult, error) {
+	if req.Lease == 0 {
+		req.Lease = DefaultLease
+	}
+	if err := req.validate(); err != nil {
+		return AdmitResult{}, err
+	}
+	account, err := s.register(ctx, req.UserID, s.opts.AutoRegister)
+	if err != nil {
+		return AdmitResult{}, err
+	}
+	if (req.ID == quota.ID{}) {
+		req.ID = quota.NameID("admission", account, req.Key)
+	}
+	var res AdmitResult
+	var now time.Time
+	err = s.engine.do(ctx, &call{account: account, admission: req.ID, apply: func(l *Ledger, _ Batch) error {
+		res, now = AdmitResult{}, l.Now
+		return enter(l, req, &res)
+	}})
+	if err != nil {
+		return AdmitResult{}, err
+	}
+	res.Upgrade = s.upgrade(ctx, res.Account, quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, now)
+	return res, nil
+}
+
+func enter(l *Ledger, req AdmitRequest, res *AdmitResult) error {
+	if was := l.Admissions[req.ID]; was != nil {
+		if !bytes.Equal(was.BodyHash, req.BodyHash) {
+			return ErrKeyReused
+		}
+		res.Decision = l.Account.Enter(&was.Admission, l.Now)
+		res.Admission, res.Account = l.snapshot(was), l.account()
+		return nil
+	}
+	adm := &Admission{
+		Admission: quota.Admission{
+			ID: req.ID, Source: req.Source, Priority: req.Priority, Enforced: !req.WarnOnly, Lease: req.Lease,
+			Request: quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue},
+		},
+		UserID: l.Account.UserID, Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy, BodyHash: req.BodyHash,
+	}
+	res.Account = l.account()
+	res.Decision = l.Account.Enter(&adm.Admission, l.Now)
+	if adm.State == "" && (!req.Park || !l.Account.Park(&adm.Admission, res.Decision, l.Now)) {
+		return nil
+	}
+	l.add(adm)
+	res.Admission, res.Created = l.snapshot(adm), true
+	return nil
+}
+
+// add books a new admission in the ledger.
+func (l *Ledger) add(adm *Admission) {
+	l.Touched = true
+	l.NewAdmissions = append(l.NewAdmissions, adm)
+	l.Admissions[adm.ID] = adm
+	if adm.State == quota.Queued {
+		i, _ := slices.BinarySearchFunc(l.Queue, adm, func(x, y *Admission) int {
+			return cmp.Or(cmp.Compare(y.Priority, x.Priority), cmp.Compare(x.ArrivedSeq, y.ArrivedSeq))
+		})
+		l.Queue = slices.Insert(l.Queue, i, adm)
+	}
+}
+
+// snapshot copies an admission for its caller, with its place in the queue.
+func (l *Ledger) snapshot(adm *Admission) *Admission {
+	c := *adm
+	c.Position, c.Waiting = 0, 0
+	if c.State == quota.Queued {
+		for _, q := range l.Queue {
+			if !q.Parked {
+				c.Waiting++
+			}
+			if q.ID == c.ID {
+				c.Position = c.Waiting
+			}
+		}
+		if c.Parked {
+			c.Position = 0
+		}
+	}
+	return &c
+}
+
+// account copies the account for a caller.
+func (l *Ledger) account() *quota.Account {
+	a := *l.Account
+	a.Lots = slices.Clone(a.Lots)
+	return &a
+}
+
+// on runs an operation on an existing admission and returns what became of it.
+func (s *Service) on(ctx context.Context, account, id quota.ID, op func(l *Ledger, adm *Admission) error) (*Admission, error) {
+	if (account == quota.ID{}) {
+		adm, err := s.store.Admission(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		account = adm.Account
+	}
+	var res *Admission
+	err := s.engine.do(ctx, &call{account: account, admission: id, apply: func(l *Ledger, _ Batch) error {
+		res = nil
+		adm := l.Admissions[id]
+		if adm == nil {
+			return fmt.Errorf("admission %x: %w", id, ErrNotFound)
+		}
+		if err := op(l, adm); err != nil {
+			return err
+		}
+		res = l.snapshot(adm)
+		return nil
+	}})
+	return res, err
+}
+
+// Heartbeat renews the lease of a queued or admitted admission. The account may be zero: it is looked up then.
+func (s *Service) Heartbeat(ctx context.Context, account, id quota.ID) (*Admission, error) {
+	return s.on(ctx, account, id, func(l *Ledger, adm *Admission) error {
+		if err := adm.Heartbeat(l.Now); err != nil {
+			return err
+		}
+		l.change(adm)
+		return nil
+	})
+}
+
+// Complete ends an admission with what it used, and charges exactly that, once. For a Job's admission it records the report
+// and leaves the charge to the Job controller. The first actual wins: another one is a quota.Conflict.
+func (s *Service) Complete(ctx context.Context, account, id quota.ID, actual quota.Credits) (*Admission, error) {
+	return s.on(ctx, account, id, func(l *Ledger, adm *Admission) error {
+		if adm.Source == quota.SourceJob {
+			changed, err := adm.Report(actual)
+			if changed {
+				l.change(adm)
+			}
+			return err
+		}
+		return settle(l, adm, actual)
+	})
+}
+
+// Release returns the slot and the reservation of an admission, or its place in the queue, without a charge.
+func (s *Service) Release(ctx context.Context, account, id quota.ID) (*Admission, error) {
+	return s.on(ctx, account, id, func(l *Ledger, adm *Admission) error {
+		if adm.Source == quota.SourceJob {
+			return &quota.Conflict{State: adm.State, What: "a Job's admission is released by deleting the Job"}
+		}
+		return end(l, adm, quota.Released)
+	})
+}
+
+// SettleJob ends a Job's admission once the Job is over: it charges what the pod reported, else fallback if that is above
+// zero, else it releases.
+func (s *Service) SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*Admission, error) {
+	return s.on(ctx, quota.ID{}, id, func(l *Ledger, adm *Admission) error {
+		switch {
+		case adm.State == quota.Settled || adm.State == quota.Released || adm.State == quota.Cancelled:
+			return nil
+		case adm.State != quota.Queued && adm.Reported != nil:
+			return settle(l, adm, *adm.Reported)
+		case adm.State != quota.Queued && fallback > 0:
+			return settle(l, adm, fallback)
+		}
+		return end(l, adm, quota.Released)
+	})
+}
+
+func settle(l *Ledger, adm *Admission, actual quota.Credits) error {
+	period, err := l.closed(adm)
+	if err != nil {
+		return err
+	}
+	plan := l.Account.Plan
+	charge, err := l.Account.Settle(&adm.Admission, actual, period, l.Now)
+	if err != nil || charge == nil {
+		return err
+	}
+	l.Touched = true
+	l.change(adm)
+	l.Charges = append(l.Charges, ChargeRow{Charge: *charge, Admission: adm, Plan: plan})
+	return nil
+}
+
+func end(l *Ledger, adm *Admission, to quota.State) error {
+	if !adm.State.Live() && adm.State != quota.Settled {
+		return nil
+	}
+	period, err := l.closed(adm)
+	if err != nil {
+		return err
+	}
+	if err := l.Account.End(&adm.Admission, to, "", period, l.Now); err != nil {
+		return err
+	}
+	l.Touched = true
+	l.change(adm)
+	l.Queue = slices.DeleteFunc(l.Queue, func(q *Admission) bool { return q.State != quota.Queued })
+	return nil
+}
+
+// RenewJobs renews the leases of the Jobs that the controller sees alive. Those that have ended meanwhile are left alone.
+func (s *Service) RenewJobs(ctx context.Context, jobs []*Admission) error {
+	return each(len(jobs), func(i int) error {
+		_, err := s.Heartbeat(ctx, jobs[i].Account, jobs[i].ID)
+		if errors.Is(err, quota.ErrConflict) || errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}

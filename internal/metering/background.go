@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Run does what happens by itself until ctx ends: it returns slots whose lease has lapsed, starts waiting work that time
+// alone releases, and passes changes between replicas. It then waits for the operations under way.
+func (s *Service) Run(ctx context.Context) error {
+	var g errgroup.Group
+	g.Go(func() error { s.listen(ctx); return nil })
+	g.Go(func() error { s.notify(ctx); return nil })
+	g.Go(func() error { s.reap(ctx); return nil })
+	err := g.Wait()
+	s.engine.running.Wait()
+	return err
+}
+
+// listen hears of other replicas' changes. While the connection is down, polls stand in for it.
+func (s *Service) listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := s.store.Listen(ctx, s.hub.deliver); err != nil && ctx.Err() == nil {
+			s.opts.Log(err, "listening for changes failed, trying again")
+		}
+		pause(ctx, time.Second)
+	}
+}
+
+// notifyInterval collects changes so that notifications, which serialise commits in PostgreSQL, stay few and outside the
+// hot transactions.
+const notifyInterval = 20 * time.Millisecond
+
+func (s *Service) notify(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.hub.outgoing:
+		}
+		pause(ctx, notifyInterval)
+		if changes := s.hub.takeOutgoing(); len(changes) > 0 {
+			if err := s.store.Notify(ctx, changes); err != nil && ctx.Err() == nil {
+				s.opts.Log(err, "notifying other replicas failed; they find the changes by polling")
+			}
+		}
+	}
+}
+
+func (s *Service) reap(ctx context.Context) {
+	ticker := time.NewTicker(s.opts.ReapInterval)
+	defer ticker.Stop()
+	for {
+		if err := s.Reap(ctx); err != nil && ctx.Err() == nil {
+			s.opts.Log(err, "looking for lapsed leases failed, trying again")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// duePage is how many candidates one look brings; a page is worked off before the next is read.
+const duePage = 500
+
+// Reap expires what has outlived its lease and starts what waits for nothing any more, once. Run calls it again and again.
+func (s *Service) Reap(ctx context.Context) error {
+	expire := func(c Candidate) error { return s.expire(ctx, c) }
+	touch := func(c Candidate) error { return s.touch(ctx, c.Account) }
+	return errors.Join(s.forEachDue(ctx, DueLease, duePage, expire), s.forEachDue(ctx, DueQueue, duePage, touch))
+}
+
+// forEachDue works through all candidates page by page. A candidate that fails does not stop the others.
+func (s *Service) forEachDue(ctx context.Context, what Due, page int, do func(Candidate) error) error {
+	var after quota.ID
+	var errs []error
+	for {
+		found, err := s.store.Due(ctx, what, after, page)
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		errs = append(errs, each(len(found), func(i int) error { return do(found[i]) }))
+		if len(found) < page {
+			return errors.Join(errs...)
+		}
+		after = found[len(found)-1].Account
+	}
+}
+
+// expire ends an admission whose lease has lapsed; the clock of the transaction decides.
+func (s *Service) expire(ctx context.Context, c Candidate) error {
+	_, err := s.on(ctx, c.Account, c.Admission, func(l *Ledger, adm *Admission) error {
+		if !adm.State.Live() || adm.Source != quota.SourceAPI || l.Now.Before(adm.LeaseUntil) {
+			return nil
+		}
+		return end(l, adm, quota.Expired)
+	})
+	return err
+}
+
+// touch does nothing to an account but what every batch does: roll it and promote its queue.
+func (s *Service) touch(ctx context.Context, account quota.ID) error {
+	return s.engine.do(ctx, &call{account: account, apply: func(*Ledger, Batch) error { return nil }})
+}
+
+// Reset closes the ended periods of all accounts of a plan, batch at a time. Running it twice, or beside itself, changes
+// nothing more: whoever touches an account first closes what is due.
+func (s *Service) Reset(ctx context.Context, plan string, batch int) (ResetResult, error) {
+	if _, err := s.store.PlanStatus(ctx, plan); err != nil {
+		return ResetResult{}, fmt.Errorf("plan %q: %w", plan, err)
+	}
+	var mu sync.Mutex
+	var res ResetResult
+	err := s.forEachDue(ctx, DueOf(plan), batch, func(c Candidate) error {
+		var closed int
+		err := s.engine.do(ctx, &call{account: c.Account, apply: func(l *Ledger, _ Batch) error {
+			closed = len(l.NewPeriods)
+			return nil
+		}})
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			res.Failed++
+			return fmt.Errorf("account %x: %w", c.Account, err)
+		}
+		if closed > 0 {
+			res.Accounts++
+			res.Periods += closed
+		}
+		return nil
+	})
+	return res, err
+}
+
+// each runs do for 0..n-1 at once, so that the calls meet in batches, and joins their errors.
+func each(n int, do func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = do(i) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// ApplyPlan makes the database agree with a plan's declaration and lets waiting work of its users profit from it. It changes
+// nothing if nothing differs. A second default plan is ErrConflict.
+func (s *Service) ApplyPlan(ctx context.Context, p Plan, actor string) (PlanStatus, error) {
+	before, err := s.store.PlanStatus(ctx, p.Name)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return PlanStatus{}, err
+	}
+	if err := s.store.ApplyPlan(ctx, p, actor); err != nil {
+		return PlanStatus{}, err
+	}
+	after, err := s.store.PlanStatus(ctx, p.Name)
+	if err == nil && before.Version != 0 && before.Version != after.Version {
+		err = s.forEachDue(ctx, DueQueued, duePage, func(c Candidate) error { return s.touch(ctx, c.Account) })
+	}
+	return after, err
+}
+
+// RetirePlan takes a plan off the offer because its object with this UID is gone. Its users keep it. A zero uid retires it
+// whoever owns it.
+func (s *Service) RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error {
+	return s.store.RetirePlan(ctx, name, uid, actor)
+}
+
+// ApplyQuota makes the user's account agree with a UserQuota, and makes the account if there is none. It changes nothing if
+// nothing differs. Limits bind at once; the calendar changes from the open period's end on; a grant that the account has
+// had is not given again. The first object to claim a user id keeps it: another one is ErrConflict.
+func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
+	zone, err := time.LoadLocation(q.Zone)
+	if err != nil || q.Zone == "Local" {
+		return fmt.Errorf("%w: time zone %q is not an IANA zone such as \"Asia/Hong_Kong\"", ErrInvalid, q.Zone)
+	}
+	account, err := s.register(ctx, q.UserID, true)
+	if err != nil {
+		return err
+	}
+	return s.engine.do(ctx, &call{account: account, plans: []string{q.PlanName}, apply: func(l *Ledger, b Batch) error {
+		if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
+			return fmt.Errorf("%w: user %q belongs to UserQuota %q already", ErrConflict, q.UserID, l.Settings.QuotaName)
+		}
+		plan := b.Plan(q.PlanName)
+		if plan == nil && q.PlanName == "" {
+			return &RefusedError{Reason: quota.UnknownPlan, UserID: q.UserID}
+		}
+		if plan == nil {
+			return fmt.Errorf("plan %q: %w", q.PlanName, ErrNotFound)
+		}
+		anchor := q.Anchor
+		if anchor.IsZero() {
+			anchor = l.Account.Anchor
+		}
+		l.declare(declared{
+			settings: Settings{QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone},
+			plan:     plan, overrides: q.Overrides, suspended: q.Suspended, anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
+		}, "quota.applied", actor)
+		l.grant(q.Grants, actor)
+		return nil
+	}})
+}
+
+// RemoveQuota takes back what the UserQuota with this UID declared, because it is gone: the user is on the default plan
+// again, without overrides and not suspended. The calendar stays, and so do grants. Without such an account it does nothing.
+func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) error {
+	account, err := s.store.QuotaOwner(ctx, uid)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.engine.do(ctx, &call{account: account, plans: []string{""}, apply: func(l *Ledger, b Batch) error {
+		if l.Settings.QuotaUID != uid {
+			return nil
+		}
+		plan := b.Plan("")
+		if plan == nil {
+			plan = l.Account.Plan
+		}
+		l.declare(declared{
+			settings: Settings{ZoneName: l.Settings.ZoneName}, plan: plan, anchor: l.Account.Anchor, zone: l.Account.Zone,
+		}, "quota.removed", actor)
+		return nil
+	}})
+}
+
+// declared is everything about an account that a UserQuota decides.
+type declared struct {
+	settings  Settings
+	plan      *quota.Plan
+	overrides quota.Overrides
+	suspended bool
+	anchor    time.Time
+	zone      *time.Location
+}
+
+func (l *Ledger) declared() declared {
+	a := l.Account
+	return declared{settings: l.Settings, plan: a.Plan, overrides: a.Overrides, suspended: a.Suspended, anchor: a.Anchor, zone: a.Zone}
+}
+
+func (d declared) equal(e declared) bool {
+	return d.settings == e.settings && d.plan.Name == e.plan.Name && reflect.DeepEqual(d.overrides, e.overrides) &&
+		d.suspended == e.suspended && d.anchor.Equal(e.anchor)
+}
+
+func (d declared) audit() map[string]any {
+	return map[string]any{
+		"object": d.settings.QuotaName, "plan": d.plan.Name, "overrides": d.overrides, "suspended": d.suspended,
+		"anchor": d.anchor, "time_zone": d.settings.ZoneName,
+	}
+}
+
+// declare changes what a UserQuota decides, with an audit row, if it differs.
+func (l *Ledger) declare(to declared, action, actor string) {
+	from := l.declared()
+	if from.equal(to) {
+		return
+	}
+	a := l.Account
+	fresh := a.Seq == 0 && a.PeriodNo == 0
+	calendarBefore := a.Calendar()
+	l.Settings, a.Plan, a.Overrides, a.Suspended, a.Anchor, a.Zone = to.settings, to.plan, to.overrides, to.suspended, to.anchor, to.zone
+	if calendar := a.Calendar(); !calendar.Anchor.Equal(calendarBefore.Anchor) || calendar.CalendarMonth != calendarBefore.CalendarMonth ||
+		from.settings.ZoneName != to.settings.ZoneName {
+		period := calendar.At(l.Now)
+		if fresh {
+			a.Period = period
+		}
+		a.Period.End = period.End
+	}
+	l.Touched, l.SettingsTouched = true, true
+	l.Audit = append(l.Audit, AuditRow{
+		Actor: actor, Action: action, Kind: "Account", Name: a.UserID, Before: from.audit(), After: to.audit(),
+	})
+}
+
+// grant gives the lots that the account has not had yet.
+func (l *Ledger) grant(grants map[string]Grant, actor string) {
+	for _, name := range slices.Sorted(maps.Keys(grants)) {
+		g := grants[name]
+		id := quota.LotID(l.Account.ID, quota.LotGrant, name)
+		if l.HadLots[id] {
+			continue
+		}
+		l.HadLots[id] = true
+		l.Account.Lots = append(l.Account.Lots, quota.Lot{
+			ID: id, Kind: quota.LotGrant, Name: name, Credits: g.Credits, ExpiresAt: g.ExpiresAt.UTC().Truncate(time.Microsecond),
+		})
+		l.Touched = true
+		l.Audit = append(l.Audit, AuditRow{
+			Actor: actor, Action: "grant.given", Kind: "Account", Name: l.Account.UserID,
+			After: map[string]any{"grant": name, "credits": g.Credits.String(), "expires_at": g.ExpiresAt},
+		})
+	}
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// call is one operation on one account, waiting for its batch.
+type call struct {
+	account quota.ID
+	// admission and plans that the operation needs to see; zero and nil if none.
+	admission quota.ID
+	plans     []string
+	// apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than once,
+	// each time on fresh facts, and only the last run counts.
+	apply func(l *Ledger, b Batch) error
+	// err is the answer, valid once done is closed.
+	err  error
+	done chan struct{}
+}
+
+func (c *call) answer(err error) {
+	c.err = err
+	close(c.done)
+}
+
+const (
+	// batchTimeout bounds one attempt at a batch, so that a database that hangs does not hang its callers.
+	batchTimeout = 10 * time.Second
+	// retryFor bounds how long a batch is tried again after serialization failures and lost connections.
+	retryFor = 30 * time.Second
+)
+
+// engine coalesces calls into batches. A batch is whatever arrived in its lane while the previous one was committing: no
+// delay is ever added. All calls of one account meet in one lane.
+type engine struct {
+	store      Store
+	lanes      []lane
+	maxBatch   int
+	maxPending int
+	// promoted is told, after the commit, what changed in the queues.
+	promoted func([]Change)
+	running  sync.WaitGroup
+
+	// slow holds the calls of accounts that another replica held when their batch came by. They wait for the lock in
+	// transactions of their own, so that bystanders do not.
+	slowMu sync.Mutex
+	slow   map[quota.ID][]*call
+	// slowSlots bounds how many connections may wait for locks.
+	slowSlots chan struct{}
+}
+
+type lane struct {
+	mu      sync.Mutex
+	pending []*call
+	busy    bool
+}
+
+func newEngine(store Store, opts Options, promoted func([]Change)) *engine {
+	return &engine{
+		store: store, lanes: make([]lane, opts.Lanes), maxBatch: opts.MaxBatch, maxPending: opts.MaxPending,
+		promoted: promoted, slow: map[quota.ID][]*call{}, slowSlots: make(chan struct{}, opts.Lanes),
+	}
+}
+
+// do runs c in a batch and returns its answer. If ctx ends first the caller is let go; the call may still take effect.
+func (e *engine) do(ctx context.Context, c *call) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.done = make(chan struct{})
+	l := &e.lanes[int(c.account[15])%len(e.lanes)]
+	l.mu.Lock()
+	if len(l.pending) >= e.maxPending {
+		l.mu.Unlock()
+		return ErrOverloaded
+	}
+	l.pending = append(l.pending, c)
+	if !l.busy {
+		l.busy = true
+		e.running.Go(func() { e.drain(l) })
+	}
+	l.mu.Unlock()
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// drain runs batches until the lane is empty.
+func (e *engine) drain(l *lane) {
+	for {
+		l.mu.Lock()
+		n := min(len(l.pending), e.maxBatch)
+		if n == 0 {
+			l.busy = false
+			l.mu.Unlock()
+			return
+		}
+		batch := l.pending[:n:n]
+		l.pending = l.pending[n:]
+		l.mu.Unlock()
+		if batch = e.divertSlow(batch); len(batch) > 0 {
+			e.run(batch, false)
+		}
+	}
+}
+
+// divertSlow hands calls of accounts that are waited for already to those who wait, which keeps an account's calls in order.
+func (e *engine) divertSlow(batch []*call) []*call {
+	e.slowMu.Lock()
+	defer e.slowMu.Unlock()
+	if len(e.slow) == 0 {
+		return batch
+	}
+	return slices.DeleteFunc(batch, func(c *call) bool {
+		waiting, slow := e.slow[c.account]
+		if slow {
+			e.slow[c.account] = append(waiting, c)
+		}
+		return slow
+	})
+}
+
+// wait queues calls of busy accounts for a transaction that waits for the lock.
+func (e *engine) wait(busy []*call) {
+	e.slowMu.Lock()
+	defer e.slowMu.Unlock()
+	for _, c := range busy {
+		waiting, slow := e.slow[c.account]
+		e.slow[c.account] = append(waiting, c)
+		if !slow {
+			e.running.Go(func() { e.drainSlow(c.account) })
+		}
+	}
+}
+
+func (e *engine) drainSlow(account quota.ID) {
+	e.slowSlots <- struct{}{}
+	defer func() { <-e.slowSlots }()
+	for {
+		e.slowMu.Lock()
+		batch := e.slow[account]
+		if len(batch) == 0 {
+			delete(e.slow, account)
+			e.slowMu.Unlock()
+			return
+		}
+		n := min(len(batch), e.maxBatch)
+		batch, e.slow[account] = batch[:n:n], batch[n:]
+		e.slowMu.Unlock()
+		e.run(batch, true)
+	}
+}
+
+// run answers every call of the batch, trying again and splitting it as the store's errors ask.
+func (e *engine) run(calls []*call, wait bool) {
+	deadline := time.Now().Add(retryFor)
+	for attempt := 0; ; attempt++ {
+		out, err := e.attempt(calls, wait)
+		switch {
+		case err == nil:
+			e.promoted(out.changes)
+			var busy []*call
+			for i, c := range calls {
+				if out.errs[i] == errBusy { //nolint:errorlint // a mark of our own, never wrapped
+					busy = append(busy, c)
+					continue
+				}
+				c.answer(out.errs[i])
+			}
+			e.wait(busy)
+			return
+		case out != nil && out.panicked != nil:
+			// The others have nothing to do with it: they run again without it.
+			out.panicked.answer(err)
+			if calls = slices.DeleteFunc(calls, func(c *call) bool { return c == out.panicked }); len(calls) == 0 {
+				return
+			}
+			continue
+		case errors.Is(err, ErrData) && len(calls) > 1:
+			half := len(calls) / 2
+			e.run(calls[:half:half], wait)
+			e.run(calls[half:], wait)
+			return
+		case (errors.Is(err, ErrRetry) || errors.Is(err, ErrUnknownOutcome)) && time.Now().Before(deadline):
+			time.Sleep(min(time.Second, time.Duration(attempt+1)*10*time.Millisecond))
+			continue
+		case errors.Is(err, ErrUnknownOutcome):
+			err = fmt.Errorf("%w, and whether the call took effect is not known: repeat it as it is: %w", ErrUnavailable, err)
+		}
+		for _, c := range calls {
+			c.answer(err)
+		}
+		return
+	}
+}
+
+// outcome of an attempt: the answer of each call by its index, and the call that broke it if one did.
+type outcome struct {
+	errs     []error
+	changes  []Change
+	panicked *call
+}
+
+func (e *engine) attempt(calls []*call, wait bool) (*outcome, error) {
+	// Not the callers' context: one of them going away must not abort the others' transaction.
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	defer cancel()
+	b, err := e.store.Begin(ctx, keysOf(calls, wait))
+	if err != nil {
+		return nil, err
+	}
+	defer b.Rollback()
+
+	out := &outcome{errs: make([]error, len(calls))}
+	ledgers := b.Ledgers()
+	for _, l := range ledgers {
+		roll(l)
+		out.changes = promote(l, out.changes)
+	}
+	for i, c := range calls {
+		l, ok := ledgers[c.account]
+		if !ok {
+			if b.Busy()[c.account] {
+				out.errs[i] = errBusy
+				continue
+			}
+			out.errs[i] = fmt.Errorf("account %x: %w", c.account, ErrNotFound)
+			continue
+		}
+		if out.errs[i], err = applySafely(c, l, b); err != nil {
+			out.panicked = c
+			return out, err
+		}
+		if out.errs[i] == nil {
+			out.changes = promote(l, out.changes)
+		}
+	}
+	if err := b.Commit(ctx); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// errBusy marks a call whose account somebody else holds. No caller sees it.
+var errBusy = errors.New("busy")
+
+// applySafely keeps a defect in one operation from taking down the calls that happen to share its batch.
+func applySafely(c *call, l *Ledger, b Batch) (answer, panicked error) {
+	defer func() {
+		if p := recover(); p != nil {
+			panicked = fmt.Errorf("internal error on account %x: %v\n%s", c.account, p, debug.Stack())
+		}
+	}()
+	return c.apply(l, b), nil
+}
+
+func keysOf(calls []*call, wait bool) Keys {
+	keys := Keys{Wait: wait, Accounts: make([]quota.ID, 0, len(calls)), Admissions: make([]quota.ID, 0, len(calls))}
+	seen := make(map[quota.ID]bool, len(calls))
+	for _, c := range calls {
+		if !seen[c.account] {
+			seen[c.account] = true
+			keys.Accounts = append(keys.Accounts, c.account)
+		}
+		if c.admission != (quota.ID{}) {
+			keys.Admissions = append(keys.Admissions, c.admission)
+		}
+		keys.Plans = append(keys.Plans, c.plans...)
+	}
+	return keys
+}
+
+// roll closes the periods that have ended.
+func roll(l *Ledger) {
+	closed := l.Account.Roll(l.Now)
+	for i := range closed {
+		p := &closed[i]
+		l.NewPeriods = append(l.NewPeriods, p)
+		l.Closed[p.No] = p
+		l.Touched = true
+		l.Audit = append(l.Audit, AuditRow{
+			Actor: "system", Action: "period.closed", Kind: "Account", Name: l.Account.UserID,
+			After: map[string]any{
+				"period_no": p.No, "start": p.Period.Start, "end": p.Period.End, "used": p.Used, "reserved": p.Reserved, "carry_over": p.CarryOver,
+			},
+		})
+	}
+}
+
+// promote lets waiting work start where it may now, and adds what changed to changes.
+func promote(l *Ledger, changes []Change) []Change {
+	if len(l.Queue) == 0 {
+		return changes
+	}
+	queue := make([]*quota.Admission, len(l.Queue))
+	for i, a := range l.Queue {
+		queue[i] = &a.Admission
+	}
+	changed := l.Account.Promote(queue, l.Now)
+	if len(changed) > 0 {
+		l.Touched = true
+	}
+	for _, adm := range changed {
+		i := slices.Index(queue, adm)
+		l.change(l.Queue[i])
+		changes = append(changes, Change{ID: adm.ID, Namespace: l.Queue[i].Namespace, Name: l.Queue[i].Name, State: adm.State})
+	}
+	l.Queue = slices.DeleteFunc(l.Queue, func(a *Admission) bool { return a.State != quota.Queued })
+	return changes
+}
+
+// change marks an admission to be written.
+func (l *Ledger) change(a *Admission) {
+	if slices.Contains(l.NewAdmissions, a) {
+		return
+	}
+	l.ChangedAdmissions[a.ID] = a
+}
+
+// closed returns the closed period that the admission belongs to and marks it to be written; nil if its period is open or
+// none yet.
+func (l *Ledger) closed(a *Admission) (*quota.ClosedPeriod, error) {
+	if a.State == quota.Queued || a.State == quota.Cancelled || a.PeriodNo == l.Account.PeriodNo {
+		return nil, nil
+	}
+	p := l.Closed[a.PeriodNo]
+	if p == nil {
+		return nil, fmt.Errorf("period %d of user %q: %w", a.PeriodNo, l.Account.UserID, ErrNotFound)
+	}
+	if !slices.Contains(l.NewPeriods, p) {
+		l.ChangedPeriods[p.No] = p
+	}
+	return p, nil
+}
