@@ -1,3 +1,4 @@
+// SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
 package metering
