@@ -1,4 +1,3 @@
-// SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
 package metering

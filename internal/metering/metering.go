@@ -1,4 +1,3 @@
-// SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
 // Package metering holds the use cases of the product: check, admit, heartbeat, settle, release, reset, and the changes of

@@ -1,4 +1,3 @@
-// SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
 package metering
@@ -282,7 +281,7 @@ func (s *Service) LeaseToken(ctx context.Context, account, id quota.ID) (string,
 func (s *Service) VerifyLease(ctx context.Context, token string, id quota.ID) (account quota.ID, ok bool, err error) {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) != len(account)+leaseMAC {
-		return quota.ID{}, false, nil
+		return quota.ID{}, false, nil //nolint:nilerr // what cannot be decoded is simply not a lease token
 	}
 	copy(account[:], raw)
 	mac, err := s.leaseMAC(ctx, account, id)
