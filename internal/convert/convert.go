@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package convert turns the API's objects into the domain's. It refuses what the CRDs cannot judge, so the webhooks and the
+// controllers ask the same functions.
+package convert
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	// Whether a time zone exists must not depend on the machine.
+	_ "time/tzdata"
+
+	"github.com/google/uuid"
+	"github.com/robfig/cron/v3"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Schedule reads a reset schedule, which is always in UTC: five fields as for cron, or a descriptor such as @daily.
+func Schedule(spec string) (cron.Schedule, error) {
+	// The parser would take a zone in front of the fields, a CronJob with a timeZone does not.
+	if strings.Contains(spec, "TZ=") {
+		return nil, fmt.Errorf("reset.schedule is %q: must not name a time zone, it is always UTC", spec)
+	}
+	schedule, err := cron.ParseStandard(spec)
+	if err != nil {
+		return nil, fmt.Errorf("reset.schedule is %q: %w; must have the five fields of cron (minute, hour, day, month, weekday), for example \"0 2 * * *\"", spec, err)
+	}
+	// Five years cover every schedule that ever fires, February 29 included: the library gives up beyond.
+	if schedule.Next(time.Now().UTC()).IsZero() {
+		return nil, fmt.Errorf("reset.schedule is %q: there is no such day, it would never run", spec)
+	}
+	return schedule, nil
+}
+
+// Zone loads an IANA time zone.
+func Zone(name string) (*time.Location, error) {
+	// The machine's own zone is nobody's.
+	if name == "Local" || name == "" {
+		return nil, fmt.Errorf("timeZone is %q: must be the name of an IANA time zone, for example Asia/Hong_Kong or UTC", name)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, fmt.Errorf("timeZone is %q: %w; must be the name of an IANA time zone, for example Asia/Hong_Kong or UTC", name, err)
+	}
+	return zone, nil
+}
+
+// UID turns an object's UID into the id that the database knows it by.
+func UID(uid types.UID) (quota.ID, error) {
+	id, err := uuid.Parse(string(uid))
+	if err != nil {
+		return quota.ID{}, fmt.Errorf("metadata.uid is %q: %w", uid, err)
+	}
+	return quota.ID(id), nil
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package convert
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Plan returns what a UsagePlan declares. Errors name the field, its value and what would do.
+func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
+	spec := &p.Spec
+	uid, uidErr := UID(p.UID)
+	_, scheduleErr := Schedule(spec.Reset.Schedule)
+	limits, limitsErr := planLimits(&spec.Limits)
+	perPeriod, perPeriodErr := money("pricing.perPeriod", spec.Pricing.PerPeriod)
+	providerCost, providerCostErr := money("pricing.providerCostPerMinute", spec.Pricing.ProviderCostPerMinute)
+	ceiling, ceilingErr := money("dailyCostCeiling", spec.DailyCostCeiling)
+	overageMax, overagePrice, overageErr := overage(&spec.Overage)
+	if err := errors.Join(uidErr, scheduleErr, limitsErr, perPeriodErr, providerCostErr, ceilingErr, overageErr); err != nil {
+		return metering.Plan{}, err
+	}
+	return metering.Plan{
+		Plan: quota.Plan{
+			Name:                 p.Name,
+			DisplayName:          spec.DisplayName,
+			Rank:                 spec.Rank,
+			Default:              spec.Default,
+			Features:             slices.Clone(spec.Features),
+			CalendarMonth:        spec.Period.Anchor == v1alpha1.AnchorCalendar,
+			Limits:               limits,
+			OverageMax:           overageMax,
+			OveragePrice:         overagePrice,
+			CarryOverMax:         quota.WholeCredits(spec.CarryOver.MaxCredits),
+			ProviderCost:         providerCost,
+			Currency:             spec.Pricing.Currency,
+			PeriodPrice:          perPeriod,
+			DailyCostCeiling:     quota.AtMost(ceiling),
+			RateRequests:         spec.RateLimit.Requests,
+			RateWindow:           time.Duration(spec.RateLimit.WindowSeconds) * time.Second,
+			AlertThresholds:      slices.Sorted(slices.Values(spec.AlertThresholds)),
+			AdmitWhenUnavailable: spec.DatabaseUnavailable == v1alpha1.DatabaseUnavailableAdmit,
+		},
+		ObjectUID:      uid,
+		ResetSchedule:  spec.Reset.Schedule,
+		ResetBatchSize: spec.Reset.BatchSize,
+	}, nil
+}
+
+func planLimits(l *v1alpha1.UsagePlanLimits) (quota.Limits, error) {
+	given := overrides(l.Credits, l.FileSize, l.AudioDuration, l.Concurrent, l.Queued, l.Unlimited)
+	var missing []error
+	for field, absent := range map[string]bool{
+		"credits": given.Credits == nil, "fileSize": given.FileSize == nil, "audioDuration": given.Audio == nil,
+		"concurrent": given.Concurrent == nil, "queued": given.Queued == nil,
+	} {
+		if absent {
+			missing = append(missing, fmt.Errorf("limits.%s is missing: give it, or list it in limits.unlimited", field))
+		}
+	}
+	// A map has no order, a condition's message needs one.
+	slices.SortFunc(missing, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return given.Apply(quota.Limits{}), errors.Join(missing...)
+}
+
+func overage(o *v1alpha1.UsagePlanOverage) (quota.Credits, quota.Money, error) {
+	if o.Policy != v1alpha1.OverageAllow {
+		return 0, 0, nil
+	}
+	if o.MaxCredits == nil || o.PricePerCredit == nil {
+		return 0, 0, errors.New("overage.policy is Allow: needs overage.maxCredits and overage.pricePerCredit")
+	}
+	price, err := money("overage.pricePerCredit", *o.PricePerCredit)
+	return quota.WholeCredits(*o.MaxCredits), price, err
+}
+
+func money(field string, d v1alpha1.Decimal) (quota.Money, error) {
+	m, err := quota.ParseMoney(string(d))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", field, err)
+	}
+	return m, nil
+}
