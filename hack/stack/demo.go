@@ -48,7 +48,7 @@ func demo(ctx context.Context, out *printer, stack *localstack.Stack, root strin
 }
 
 func declarePlans(ctx context.Context, s *story) error {
-	if _, err := s.succeed(ctx, "kubectl apply -f config/samples"); err != nil {
+	if _, err := s.succeed(ctx, "kubectl apply -k config/samples"); err != nil {
 		return err
 	}
 	if _, err := s.succeed(ctx, "kubectl wait --for=condition=Ready usageplans --all --timeout=30s"); err != nil {
@@ -82,30 +82,30 @@ func runOneByOne(ctx context.Context, s *story) error {
 		return err
 	}
 	s.out.claim("one of three runs, two wait")
-	if _, err := s.succeed(ctx, `kubectl -n transcripts get jobs -l usage.cantonesescribe.io/user=alice -o custom-columns='NAME:.metadata.name,SUSPENDED:.spec.suspend,STATE:.metadata.annotations.usage\.cantonesescribe\.io/state,MESSAGE:.metadata.annotations.usage\.cantonesescribe\.io/message'`); err != nil {
+	if _, err := s.succeed(ctx, `kubectl -n transcripts get jobs -l usage.cantonesescribe.io/user=mina -o custom-columns='NAME:.metadata.name,SUSPENDED:.spec.suspend,STATE:.metadata.annotations.usage\.cantonesescribe\.io/state,MESSAGE:.metadata.annotations.usage\.cantonesescribe\.io/message'`); err != nil {
 		return err
 	}
 	if err := s.refused(ctx, `kubectl -n transcripts patch job `+waiting[0]+` -p '{"spec":{"suspend":false}}'`, "suspend"); err != nil {
 		return err
 	}
-	if _, err := s.succeed(ctx, "kubectl -n transcripts wait --for=condition=Complete job -l usage.cantonesescribe.io/user=alice --timeout=90s"); err != nil {
+	if _, err := s.succeed(ctx, "kubectl -n transcripts wait --for=condition=Complete job -l usage.cantonesescribe.io/user=mina --timeout=90s"); err != nil {
 		return err
 	}
-	if _, err := s.succeed(ctx, "kubectl -n transcripts get jobs -l usage.cantonesescribe.io/user=alice"); err != nil {
+	if _, err := s.succeed(ctx, "kubectl -n transcripts get jobs -l usage.cantonesescribe.io/user=mina"); err != nil {
 		return err
 	}
-	jobs, err := s.jobs(ctx, "alice")
+	jobs, err := s.jobs(ctx, "mina")
 	if err != nil {
 		return err
 	}
 	return s.claimNoneOverlap(jobs)
 }
 
-// waitUntilOneRuns returns the names of the two that wait, once exactly one of alice's three Jobs is under way and the
+// waitUntilOneRuns returns the names of the two that wait, once exactly one of mina's three Jobs is under way and the
 // others carry the reason why they are not.
 func (s *story) waitUntilOneRuns(ctx context.Context) (waiting []string, err error) {
-	err = s.eventually(ctx, "one of alice's Jobs runs and the other two say why they wait", func(ctx context.Context) (bool, error) {
-		jobs, err := s.jobs(ctx, "alice")
+	err = s.eventually(ctx, "one of mina's Jobs runs and the other two say why they wait", func(ctx context.Context) (bool, error) {
+		jobs, err := s.jobs(ctx, "mina")
 		if err != nil {
 			return false, err
 		}
@@ -120,7 +120,7 @@ func (s *story) waitUntilOneRuns(ctx context.Context) (waiting []string, err err
 			}
 		}
 		if started > 1 {
-			return false, fmt.Errorf("expected at most one of alice's Jobs to run, %d do", started)
+			return false, fmt.Errorf("expected at most one of mina's Jobs to run, %d do", started)
 		}
 		return started == 1 && len(waiting) == 2, nil
 	})
@@ -155,7 +155,7 @@ func refuseLongAudio(ctx context.Context, s *story) error {
 }
 
 func refuseWrongAccount(ctx context.Context, s *story) error {
-	if err := s.refused(ctx, "kubectl apply -f hack/demo/wrong-account.yaml", "spend", "alice"); err != nil {
+	if err := s.refused(ctx, "kubectl apply -f hack/demo/wrong-account.yaml", "spend", "mina"); err != nil {
 		return err
 	}
 	return s.claimNoJob(ctx, "not-mine")
@@ -201,13 +201,13 @@ func runFiveAtOnce(ctx context.Context, s *story) error {
 
 func finalStanding(ctx context.Context, s *story) error {
 	// Three Jobs of 2, 2.5 and 3.5 minutes and 2.75 minutes over HTTP; five Jobs of 10 to 14 minutes.
-	want := map[string]string{"alice": "10.75", "petra": "60"}
+	want := map[string]string{"mina": "10.75", "petra": "60"}
 	err := s.eventually(ctx, "the quotas' status has caught up with the ledger", func(ctx context.Context) (bool, error) {
 		got, err := s.used(ctx)
 		if err != nil {
 			return false, err
 		}
-		return got["alice"] == want["alice"] && got["petra"] == want["petra"], nil
+		return got["mina"] == want["mina"] && got["petra"] == want["petra"], nil
 	})
 	if _, showErr := s.succeed(ctx, "kubectl get userquotas"); err == nil {
 		err = showErr
@@ -215,7 +215,7 @@ func finalStanding(ctx context.Context, s *story) error {
 	if err != nil {
 		return err
 	}
-	s.out.claim("alice has used 10.75 credits (2 + 2.5 + 3.5 in Jobs, 2.75 over HTTP), petra 60 (10 + 11 + 12 + 13 + 14)")
+	s.out.claim("mina has used 10.75 credits (2 + 2.5 + 3.5 in Jobs, 2.75 over HTTP), petra 60 (10 + 11 + 12 + 13 + 14)")
 	_, err = s.succeed(ctx, "kubectl get usageplans")
 	return err
 }

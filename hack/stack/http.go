@@ -14,19 +14,19 @@ import (
 // call is one request to the HTTP service.
 type call struct {
 	method, path string
-	// headers beside the content type and the bearer token.
+	// headers beside the content type and the authorization.
 	headers []string
 	body    string
-	// bearer is the variable that holds the token; TOKEN if empty.
-	bearer string
+	// authorization is the header of that name; the service account's token if empty.
+	authorization string
 }
 
 // curl makes the request with a curl command line and decodes the answer, whose status has to be want, into v.
 func (s *story) curl(ctx context.Context, c call, want int, v any) error {
-	if c.bearer == "" {
-		c.bearer = "TOKEN"
+	if c.authorization == "" {
+		c.authorization = "Bearer $TOKEN"
 	}
-	lines := []string{"curl -sS -w '\\nHTTP %{http_code}\\n' -X " + c.method + ` "$USAGED` + c.path + `"`, `-H "Authorization: Bearer $` + c.bearer + `"`}
+	lines := []string{"curl -sS -w '\\nHTTP %{http_code}\\n' -X " + c.method + ` "$USAGED` + c.path + `"`, `-H "Authorization: ` + c.authorization + `"`}
 	for _, h := range c.headers {
 		lines = append(lines, "-H '"+h+"'")
 	}

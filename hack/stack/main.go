@@ -113,7 +113,7 @@ func wait(ctx context.Context, out *printer, stack *localstack.Stack) error {
 		"  metrics of manager  " + stack.MetricsURL + " (needs a token)",
 		"  logs                " + stack.Dir() + "/*.log",
 		"",
-		"  kubectl apply -f config/samples -f hack/demo/users.yaml",
+		"  kubectl apply -k config/samples && kubectl apply -f hack/demo/users.yaml",
 		"  TOKEN=$(kubectl -n transcripts create token transcriber --audience=usaged)",
 		"",
 		"Ctrl-C stops everything and leaves nothing behind.",

@@ -5,15 +5,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 )
 
 // admission is what the story reads of the HTTP service's answers about one.
 type admission struct {
-	ID          string `json:"id"`
-	State       string `json:"state"`
-	LeaseSecret string `json:"leaseSecret"`
-	Charged     string `json:"charged"`
+	ID             string      `json:"id"`
+	State          string      `json:"state"`
+	LeaseToken     string      `json:"lease_token"`
+	ChargedCredits json.Number `json:"charged_credits"`
 }
 
 // overHTTP plays a backend that transcribes without a Job.
@@ -22,30 +23,36 @@ func overHTTP(ctx context.Context, s *story) error {
 		return err
 	}
 	var check struct {
-		Allowed bool `json:"allowed"`
+		CanProcess bool `json:"can_process"`
 	}
 	err := s.curl(ctx, call{
 		method: http.MethodPost, path: "/api/v1/usage/check",
-		body: `{"user":"alice","audioDuration":"3m","fileSize":"12Mi"}`,
+		body: `{"user_id":"mina","estimated_duration_seconds":180,"file_size_bytes":12582912}`,
 	}, http.StatusOK, &check)
 	if err != nil {
 		return err
 	}
-	if err := equal(s, "allowed", check.Allowed, true); err != nil {
+	if err := equal(s, "can_process", check.CanProcess, true); err != nil {
 		return err
 	}
 
 	var problem struct {
-		Reason string `json:"reason"`
+		Reason      string `json:"reason"`
+		UpgradePlan struct {
+			Name string `json:"name"`
+		} `json:"upgrade_plan"`
 	}
 	err = s.curl(ctx, call{
 		method: http.MethodPost, path: "/api/v1/admissions", headers: []string{"Idempotency-Key: conference"},
-		body: `{"user":"alice","audioDuration":"40m","fileSize":"12Mi"}`,
+		body: `{"user_id":"mina","estimated_duration_seconds":2400,"file_size_bytes":12582912}`,
 	}, http.StatusTooManyRequests, &problem)
 	if err != nil {
 		return err
 	}
 	if err := equal(s, "the reason", problem.Reason, "CreditsExhausted"); err != nil {
+		return err
+	}
+	if err := equal(s, "the plan that would allow it", problem.UpgradePlan.Name, "starter"); err != nil {
 		return err
 	}
 	return s.admitAndComplete(ctx)
@@ -54,7 +61,7 @@ func overHTTP(ctx context.Context, s *story) error {
 func (s *story) admitAndComplete(ctx context.Context) error {
 	admit := call{
 		method: http.MethodPost, path: "/api/v1/admissions", headers: []string{"Idempotency-Key: interview-4"},
-		body: `{"user":"alice","audioDuration":"3m","fileSize":"12Mi"}`,
+		body: `{"user_id":"mina","estimated_duration_seconds":180,"file_size_bytes":12582912}`,
 	}
 	var admitted, replayed, completed admission
 	if err := s.curl(ctx, admit, http.StatusCreated, &admitted); err != nil {
@@ -63,30 +70,34 @@ func (s *story) admitAndComplete(ctx context.Context) error {
 	if err := equal(s, "the state", admitted.State, "Admitted"); err != nil {
 		return err
 	}
-	if err := s.curl(ctx, admit, http.StatusCreated, &replayed); err != nil {
+	if err := s.curl(ctx, admit, http.StatusOK, &replayed); err != nil {
 		return err
 	}
 	if err := equal(s, "the id after a retry with the same key", replayed.ID, admitted.ID); err != nil {
 		return err
 	}
 
-	s.vars["ID"], s.vars["LEASE"] = admitted.ID, admitted.LeaseSecret
+	s.assign("ID", admitted.ID)
+	s.assign("LEASE", admitted.LeaseToken)
 	err := s.curl(ctx, call{
-		method: http.MethodPost, path: "/api/v1/admissions/$ID/complete", bearer: "LEASE",
-		body: `{"audioDuration":"2m45s"}`,
+		method: http.MethodPost, path: "/api/v1/admissions/$ID/complete", authorization: "Lease $LEASE",
+		body: `{"duration_seconds":165}`,
 	}, http.StatusOK, &completed)
 	if err != nil {
 		return err
 	}
-	if err := equal(s, "what was charged", completed.Charged, "2.75"); err != nil {
+	if err := equal(s, "the state", completed.State, "Settled"); err != nil {
+		return err
+	}
+	if err := equal(s, "what was charged", completed.ChargedCredits, "2.75"); err != nil {
 		return err
 	}
 
 	var current struct {
-		Used      string `json:"used"`
-		Remaining string `json:"remaining"`
+		Used      json.Number `json:"used_credits"`
+		Remaining json.Number `json:"remaining_credits"`
 	}
-	if err := s.curl(ctx, call{method: http.MethodGet, path: "/api/v1/usage/current?user=alice"}, http.StatusOK, &current); err != nil {
+	if err := s.curl(ctx, call{method: http.MethodGet, path: "/api/v1/usage/current?user_id=mina"}, http.StatusOK, &current); err != nil {
 		return err
 	}
 	if err := equal(s, "used", current.Used, "10.75"); err != nil {

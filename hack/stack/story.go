@@ -156,6 +156,12 @@ func (s *story) set(ctx context.Context, name, line string) error {
 	return err
 }
 
+// assign sets a variable to something that an answer held.
+func (s *story) assign(name, value string) {
+	s.out.command(name + "=" + value)
+	s.vars[name] = value
+}
+
 // refused runs a command line that the API server has to refuse, naming all that is wanted.
 func (s *story) refused(ctx context.Context, line string, want ...string) error {
 	a, err := s.run(ctx, line)
