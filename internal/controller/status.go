@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+)
+
+const (
+	// fieldOwner is the name under which the controllers apply objects.
+	fieldOwner = "usage-operator"
+	// actor is the name under which the audit log knows the controllers.
+	actor = "usage-operator"
+
+	// maxMessage is the longest message that a condition may have.
+	maxMessage = 32768
+)
+
+// conditions collects what one reconciliation finds out about an object. Times of transitions are kept where nothing changed.
+type conditions struct {
+	list       *[]metav1.Condition
+	generation int64
+}
+
+func (c conditions) set(kind string, status bool, reason, message string) {
+	value := metav1.ConditionFalse
+	if status {
+		value = metav1.ConditionTrue
+	}
+	meta.SetStatusCondition(c.list, metav1.Condition{
+		Type: kind, Status: value, Reason: reason, Message: message[:min(len(message), maxMessage)], ObservedGeneration: c.generation,
+	})
+}
+
+// unknown says that a condition could not be told, unless the object's current spec has been judged before.
+func (c conditions) unknown(kind, message string) {
+	if was := meta.FindStatusCondition(*c.list, kind); was != nil && was.ObservedGeneration == c.generation {
+		return
+	}
+	meta.SetStatusCondition(c.list, metav1.Condition{
+		Type: kind, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonProgressing, Message: message, ObservedGeneration: c.generation,
+	})
+}
+
+// sumUp sets Ready: True if all the parts are, else the first that is not says why.
+func (c conditions) sumUp(ready string, parts ...string) {
+	for _, part := range parts {
+		got := meta.FindStatusCondition(*c.list, part)
+		if got != nil && got.Status == metav1.ConditionTrue {
+			continue
+		}
+		reason, message := v1alpha1.ReasonProgressing, part+" is not known yet"
+		if got != nil {
+			reason, message = got.Reason, got.Message
+		}
+		c.set(v1alpha1.ConditionReady, false, reason, message)
+		return
+	}
+	c.set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, ready)
+}
+
+// describe is an error's text for a condition, without the words by which Go code tells the errors apart.
+func describe(err error) string {
+	text := err.Error()
+	for _, sentinel := range []error{metering.ErrConflict, metering.ErrNotFound, metering.ErrInvalid} {
+		text = strings.TrimPrefix(text, sentinel.Error()+": ")
+		text = strings.TrimSuffix(text, ": "+sentinel.Error())
+	}
+	return text
+}
+
+// syncFailure classifies why the database does not hold what the spec says.
+func syncFailure(err error) (reason, message string) {
+	if errors.Is(err, metering.ErrUnavailable) || errors.Is(err, metering.ErrOverloaded) {
+		// Without the driver's words: a port or a count of connections in it would change the message at each try.
+		return v1alpha1.ReasonDatabaseUnavailable, "the database cannot be reached; tried again by itself"
+	}
+	return v1alpha1.ReasonSyncFailed, describe(err)
+}
+
+func timestamp(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	// What the API server stores has whole seconds; anything finer would always differ from it.
+	return new(metav1.NewTime(t.UTC().Truncate(time.Second)))
+}

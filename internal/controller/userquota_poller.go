@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/wait"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// pollPage is how many users one query asks about.
+const pollPage = 1000
+
+// standingPoller reads where all users with a UserQuota stand, and queues the objects whose status would change or whose row
+// somebody changed. So writes follow the number of objects, however much the users do.
+type standingPoller struct {
+	client   client.Client
+	quotas   Quotas
+	interval time.Duration
+	wake     chan<- event.GenericEvent
+}
+
+// NeedLeaderElection is true: the controller that it feeds runs on the leader.
+func (*standingPoller) NeedLeaderElection() bool { return true }
+
+// Start polls until ctx ends.
+func (p *standingPoller) Start(ctx context.Context) error {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		if err := p.poll(ctx); err != nil && ctx.Err() == nil {
+			ctrl.LoggerFrom(ctx).Error(err, "read where the users stand")
+		}
+	}, p.interval)
+	return nil
+}
+
+func (p *standingPoller) poll(ctx context.Context) error {
+	var list v1alpha1.UserQuotaList
+	// Only read; what is changed is a copy.
+	if err := p.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return err
+	}
+	alive := sets.New[quota.ID]()
+	for i := range list.Items {
+		if id, err := convert.UID(list.Items[i].UID); err == nil {
+			alive.Insert(id)
+		}
+	}
+	for page := range slices.Chunk(list.Items, pollPage) {
+		users := sets.New[string]()
+		for i := range page {
+			users.Insert(page[i].Spec.UserID)
+		}
+		usages, err := p.quotas.UsageOf(ctx, sets.List(users))
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			q := &page[i]
+			usage, found := usages[q.Spec.UserID]
+			if !stale(q, usage, found, alive) {
+				continue
+			}
+			if err := enqueue(ctx, p.wake, q); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stale reports whether a UserQuota needs to be looked at. Those whose spec has not been worked on are in the queue anyway.
+func stale(q *v1alpha1.UserQuota, usage metering.Usage, found bool, alive sets.Set[quota.ID]) bool {
+	if !q.DeletionTimestamp.IsZero() || q.Status.ObservedGeneration != q.Generation {
+		return false
+	}
+	if accepted := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionAccepted); accepted != nil && accepted.Reason == v1alpha1.ReasonConflict {
+		// The object that was there first is gone.
+		return !found || !alive.Has(usage.QuotaUID)
+	}
+	if !settled(q) {
+		return false
+	}
+	declared, err := convert.Quota(q)
+	if err != nil || !found || drifted(declared, usage) {
+		return true
+	}
+	would := q.DeepCopy()
+	inForce(would, usage)
+	return !equality.Semantic.DeepEqual(would.Status, q.Status)
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"fmt"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+const unlimited = "unlimited"
+
+// inForce writes the status of a UserQuota that the database holds as it is declared, and where its user stands.
+func inForce(q *v1alpha1.UserQuota, u metering.Usage) {
+	conds := conditions{&q.Status.Conditions, q.Generation}
+	conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, fmt.Sprintf("this is the UserQuota of user %s", q.Spec.UserID))
+	conds.set(v1alpha1.ConditionSynced, true, v1alpha1.ReasonSynced, "the database holds what the spec says")
+	plan := u.Account.Plan
+	switch {
+	case plan.Retired:
+		conds.set(v1alpha1.ConditionPlanResolved, true, v1alpha1.ReasonPlanRetired,
+			fmt.Sprintf("plan %s is retired, because its UsagePlan was deleted: it goes on serving this user as it last was", plan.Name))
+	case q.Spec.PlanRef == nil:
+		conds.set(v1alpha1.ConditionPlanResolved, true, v1alpha1.ReasonDefaultPlan, fmt.Sprintf("the user is on the default plan, %s", plan.Name))
+	default:
+		conds.set(v1alpha1.ConditionPlanResolved, true, v1alpha1.ReasonPlanResolved, fmt.Sprintf("the user is on plan %s", plan.Name))
+	}
+	stand(&q.Status, u)
+	sumUpQuota(q)
+}
+
+func sumUpQuota(q *v1alpha1.UserQuota) {
+	q.Status.ObservedGeneration = q.Generation
+	conditions{&q.Status.Conditions, q.Generation}.sumUp("the UserQuota is in force",
+		v1alpha1.ConditionAccepted, v1alpha1.ConditionPlanResolved, v1alpha1.ConditionSynced)
+}
+
+// stand writes where the user stands.
+func stand(status *v1alpha1.UserQuotaStatus, u metering.Usage) {
+	a := u.Account
+	limits := a.Limits()
+	usage := &v1alpha1.UserQuotaUsage{
+		Used:      a.Used.String(),
+		Limit:     credits(a.Allowance(u.Now)),
+		Remaining: credits(a.Remaining(u.Now)),
+		Reserved:  a.Reserved.String(),
+		Running:   a.Active,
+		Queued:    a.Queued,
+	}
+	most := unlimited
+	if !limits.Concurrent.Unlimited {
+		usage.ConcurrentLimit = new(limits.Concurrent.Max)
+		most = strconv.Itoa(int(limits.Concurrent.Max))
+	}
+	usage.Slots = fmt.Sprintf("%d/%s", a.Active, most)
+	status.Plan, status.Usage = a.Plan.Name, usage
+	status.PeriodStart, status.ResetsAt = timestamp(a.Period.Start), timestamp(a.Period.End)
+	status.LastPeriod = nil
+	if last := u.Last; last != nil {
+		status.LastPeriod = &v1alpha1.UserQuotaPeriod{
+			Start: timestamp(last.Period.Start), End: timestamp(last.Period.End), Used: last.Used.String(),
+		}
+	}
+}
+
+// forget takes out what is said about a user whom this object has no say about.
+func forget(status *v1alpha1.UserQuotaStatus) {
+	status.Plan, status.Usage, status.PeriodStart, status.ResetsAt, status.LastPeriod = "", nil, nil, nil, nil
+}
+
+func credits(l quota.Limit[quota.Credits]) string {
+	if l.Unlimited {
+		return unlimited
+	}
+	return l.Max.String()
+}
+
+// drifted reports whether the account differs from what its UserQuota declares, because somebody changed the row, or because
+// the default plan is another one. Grants are not looked at: they are applied once.
+func drifted(declared metering.Quota, u metering.Usage) bool {
+	a := u.Account
+	onPlan := a.Plan.Name == declared.PlanName
+	if declared.PlanName == "" {
+		onPlan = a.Plan.Default || a.Plan.Retired
+	}
+	zone := "UTC"
+	if a.Zone != nil {
+		zone = a.Zone.String()
+	}
+	return u.QuotaUID != declared.ObjectUID || !onPlan || a.Suspended != declared.Suspended || zone != declared.Zone ||
+		!declared.Anchor.IsZero() && !a.Anchor.Equal(declared.Anchor) ||
+		!equality.Semantic.DeepEqual(a.Overrides, declared.Overrides)
+}
