@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command usaged is the HTTP service: it admits, queues or refuses transcriptions and charges what they used. It holds no
+// state of its own, so any number of replicas may run.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal is not caught: it ends the process at once.
+	context.AfterFunc(ctx, stop)
+	if err := command(ctx, os.Args[1:], os.Getenv, os.Stderr); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			return
+		}
+		_, _ = fmt.Fprintln(os.Stderr, "usaged:", err)
+		os.Exit(1) //nolint:gocritic // the deferred stop only restores the signals
+	}
+}
+
+// options are what the command line and the environment say.
+type options struct {
+	listen, kubeconfig        string
+	databaseURL, directURL    string
+	audiences                 []string
+	tlsCert, tlsKey           string
+	logFormat, logLevel       string
+	autoRegister, allowUnsafe bool
+	migrate                   bool
+	drainDelay, drainTimeout  time.Duration
+}
+
+func parse(args []string, getenv func(string) string, out io.Writer) (options, error) {
+	var o options
+	flags := pflag.NewFlagSet("usaged", pflag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.StringVar(&o.listen, "listen", ":8080", "address that the HTTP service listens on")
+	flags.StringVar(&o.databaseURL, "database-url", "", "PostgreSQL connection string; the environment's DATABASE_URL without it")
+	flags.StringVar(&o.directURL, "direct-database-url", "", "connection string past a transaction pooler, for LISTEN and migrations; the environment's DIRECT_DATABASE_URL without it, else the same as --database-url")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "file that leads to the API server which checks tokens and rights; without it KUBECONFIG, else the pod's service account")
+	flags.StringSliceVar(&o.audiences, "audience", []string{"usaged"}, "audiences that a bearer token may be for")
+	flags.StringVar(&o.tlsCert, "tls-cert-file", "", "certificate to serve HTTPS with, read again when it changes; plain HTTP without it")
+	flags.StringVar(&o.tlsKey, "tls-key-file", "", "key of the certificate")
+	flags.BoolVar(&o.autoRegister, "auto-register", true, "give unknown users an account on the default plan at their first admission")
+	flags.BoolVar(&o.migrate, "migrate", false, "bring the database's schema up to date before serving; needs the rights to")
+	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
+	flags.DurationVar(&o.drainDelay, "drain-delay", 0, "on SIGTERM, how long to go on serving while not ready, so that load balancers notice")
+	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second, "on SIGTERM, how long requests under way may take to end")
+	flags.StringVar(&o.logFormat, "log-format", "json", "json or text")
+	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q: usaged takes flags only", flags.Arg(0))
+	}
+	if o.databaseURL == "" {
+		o.databaseURL = getenv("DATABASE_URL")
+	}
+	o.directURL = cmp.Or(o.directURL, getenv("DIRECT_DATABASE_URL"), o.databaseURL)
+	switch {
+	case o.databaseURL == "":
+		return o, errors.New("no database: set --database-url or the environment variable DATABASE_URL, such as postgres://usaged@db.example/usage")
+	case (o.tlsCert == "") != (o.tlsKey == ""):
+		return o, errors.New("--tls-cert-file and --tls-key-file belong together: set both or neither")
+	case len(o.audiences) == 0:
+		return o, errors.New("--audience must name at least one audience")
+	}
+	return o, nil
+}

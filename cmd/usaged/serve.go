@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+
+	"github.com/cantonesescribe/usage-operator/internal/httpapi"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/telemetry"
+)
+
+const (
+	headerTimeout = 10 * time.Second
+	// requestTimeout is above the longest long poll.
+	requestTimeout = 90 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaders     = 32 << 10
+
+	// Bounds of what is asked of the API server; caches answer nearly everything.
+	reviewQPS, reviewBurst = 200, 400
+)
+
+// command serves until ctx ends, then lets what is under way finish.
+func command(ctx context.Context, args []string, getenv func(string) string, out io.Writer) error {
+	o, err := parse(args, getenv, out)
+	if err != nil {
+		return err
+	}
+	log, err := telemetry.NewLogger(out, o.logFormat, o.logLevel)
+	if err != nil {
+		return err
+	}
+	auth, err := newAuth(o)
+	if err != nil {
+		return err
+	}
+	if o.migrate {
+		if err := postgres.Migrate(ctx, o.directURL); err != nil {
+			return fmt.Errorf("migrate the database: %w", err)
+		}
+	}
+	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL})
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	defer store.Close()
+	service := metering.New(store, metering.Options{
+		AutoRegister: o.autoRegister, Log: func(err error, message string) { log.Error(message, "error", err) },
+	})
+
+	if _, err := service.Plans(ctx); err != nil {
+		return fmt.Errorf("the database cannot be used (was `usage-batch migrate` run on it?): %w", err)
+	}
+
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w", o.listen, err)
+	}
+	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
+	return run(ctx, o, log, listener, httpapi.Options{
+		Service: service, Auth: auth, Log: log, Registry: telemetry.NewRegistry(),
+	}, service.Run)
+}
+
+func newAuth(o options) (*httpapi.Auth, error) {
+	config, err := restConfig(o.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("no API server to check tokens with: %w", err)
+	}
+	config.QPS, config.Burst = reviewQPS, reviewBurst
+	config.UserAgent = "usaged"
+	return httpapi.NewKubernetesAuth(config, o.audiences)
+}
+
+func restConfig(path string) (*rest.Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = path
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+}
+
+// run serves on the listener, with the background work beside it, until ctx ends or one of them fails. The background work
+// ends last: what is under way needs it.
+func run(ctx context.Context, o options, log *slog.Logger, listener net.Listener, opts httpapi.Options, background func(context.Context) error) error {
+	running, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	group, ctx := errgroup.WithContext(ctx)
+	opts.Draining = ctx
+	server := &http.Server{
+		Handler: httpapi.New(opts), ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaders, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	if o.tlsCert != "" {
+		watcher, err := certwatcher.New(o.tlsCert, o.tlsKey)
+		if err != nil {
+			return errors.Join(fmt.Errorf("--tls-cert-file %s, --tls-key-file %s: %w", o.tlsCert, o.tlsKey, err), listener.Close())
+		}
+		server.TLSConfig = &tls.Config{GetCertificate: watcher.GetCertificate, MinVersion: tls.VersionTLS12}
+		group.Go(func() error { return watcher.Start(ctx) })
+	}
+	group.Go(func() error {
+		if err := background(running); err != nil && running.Err() == nil {
+			return fmt.Errorf("background work ended: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		if err := serve(server, listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		defer stopBackground()
+		return drain(context.WithoutCancel(ctx), o, log, server)
+	})
+	return group.Wait()
+}
+
+func serve(server *http.Server, listener net.Listener) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(listener, "", "")
+	}
+	return server.Serve(listener)
+}
+
+// drain lets load balancers notice, then takes no more and waits for what is under way.
+func drain(ctx context.Context, o options, log *slog.Logger, server *http.Server) error {
+	log.Info("draining", "delay", o.drainDelay.String(), "timeout", o.drainTimeout.String())
+	time.Sleep(o.drainDelay)
+	ctx, cancel := context.WithTimeout(ctx, o.drainTimeout)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("requests were still under way after --drain-timeout %s: %w", o.drainTimeout, err), server.Close())
+	}
+	return nil
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// The virtual resource that RBAC grants rights on: its names are user ids.
+const (
+	rbacGroup    = "usage.cantonesescribe.io"
+	rbacResource = "users"
+	verbSpend    = "spend"
+	verbGet      = "get"
+)
+
+// Caches of the API server's answers. A right that is given works at once or within denyTTL, one that is withdrawn and a
+// token that is revoked stop working within allowTTL.
+const (
+	allowTTL      = 30 * time.Second
+	denyTTL       = 5 * time.Second
+	reviewTimeout = 5 * time.Second
+)
+
+// Auth says who calls and what they may do.
+type Auth struct {
+	Authenticator authenticator.Request
+	Authorizer    authorizer.Authorizer
+	// Audiences that a token must be for, at least one of them.
+	Audiences authenticator.Audiences
+}
+
+// NewKubernetesAuth asks the API server that config leads to, by TokenReview and SubjectAccessReview, and caches what it
+// says. It needs the rights of ClusterRole system:auth-delegator.
+func NewKubernetesAuth(config *rest.Config, audiences []string) (*Auth, error) {
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	backoff := &wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 3}
+	authn, _, err := authenticatorfactory.DelegatingAuthenticatorConfig{
+		TokenAccessReviewClient: clients.AuthenticationV1(), TokenAccessReviewTimeout: reviewTimeout,
+		WebhookRetryBackoff: backoff, CacheTTL: allowTTL, APIAudiences: audiences,
+	}.New()
+	if err != nil {
+		return nil, fmt.Errorf("authentication by TokenReview: %w", err)
+	}
+	authz, err := authorizerfactory.DelegatingAuthorizerConfig{
+		SubjectAccessReviewClient: clients.AuthorizationV1(), AllowCacheTTL: allowTTL, DenyCacheTTL: denyTTL,
+		WebhookRetryBackoff: backoff,
+	}.New()
+	if err != nil {
+		return nil, fmt.Errorf("authorization by SubjectAccessReview: %w", err)
+	}
+	return &Auth{Authenticator: authn, Authorizer: authz, Audiences: audiences}, nil
+}
+
+// caller is who sent a request: somebody with a token, or whoever holds a lease.
+type caller struct {
+	user  user.Info
+	lease string
+}
+
+type callerKey struct{}
+
+func callerFrom(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// identify finds out who calls. A lease is only taken note of: it is for one admission, which the handler knows.
+func (a *Auth) identify(r *http.Request) (caller, error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	token = strings.TrimSpace(token)
+	switch {
+	case strings.EqualFold(scheme, "Lease") && token != "":
+		return caller{lease: token}, nil
+	case !strings.EqualFold(scheme, "Bearer") || token == "":
+		return caller{}, unauthorized("the header Authorization must carry a bearer token, or the lease of the admission")
+	}
+	r = r.WithContext(authenticator.WithAudiences(r.Context(), a.Audiences))
+	resp, ok, err := a.Authenticator.AuthenticateRequest(r)
+	switch {
+	case err != nil && unreachable(err):
+		return caller{}, fmt.Errorf("%w: %w", unavailable(retrySoon, "the token cannot be checked at the moment"), err)
+	case err != nil || !ok || !acceptable(a.Audiences, resp.Audiences):
+		return caller{}, unauthorized("the bearer token is not valid for audience %s", strings.Join(a.Audiences, ", "))
+	}
+	return caller{user: resp.User}, nil
+}
+
+func acceptable(want, got authenticator.Audiences) bool {
+	return len(want) == 0 || len(want.Intersect(got)) > 0
+}
+
+// unreachable tells a reviewer that did not answer from one that refused.
+func unreachable(err error) bool {
+	if all, ok := errors.AsType[utilerrors.Aggregate](err); ok {
+		return slices.ContainsFunc(all.Errors(), unreachable)
+	}
+	_, network := errors.AsType[*url.Error](err)
+	_, status := errors.AsType[*apierrors.StatusError](err)
+	return network || status || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// mayAny says whether the caller has one of the rights on the user. A service account's rights are those that it has in
+// its own namespace, as for the Jobs there.
+func (a *Auth) mayAny(ctx context.Context, userID string, verbs ...string) error {
+	c := callerFrom(ctx)
+	if c.user == nil {
+		return unauthorized("a lease is good for its admission only; this call needs a bearer token")
+	}
+	namespace, _, err := serviceaccount.SplitUsername(c.user.GetName())
+	if err != nil {
+		namespace = ""
+	}
+	for _, verb := range verbs {
+		decision, _, err := a.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
+			User: c.user, Verb: verb, Namespace: namespace, APIGroup: rbacGroup, APIVersion: "*", Resource: rbacResource, Name: userID,
+			ResourceRequest: true,
+		})
+		if decision == authorizer.DecisionAllow {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", unavailable(retrySoon, "the right to %s cannot be checked at the moment", verb), err)
+		}
+	}
+	return forbidden("%s may not %s for user %q: that needs verb %s on resource users.%s with that name",
+		c.user.GetName(), verbs[0], userID, strings.Join(verbs, " or "), rbacGroup)
+}
+
+func (s *server) maySpend(ctx context.Context, userID string) error {
+	return s.auth.mayAny(ctx, userID, verbSpend)
+}
+
+func (s *server) mayRead(ctx context.Context, userID string) error {
+	return s.auth.mayAny(ctx, userID, verbSpend, verbGet)
+}
+
+// holder returns the account of an admission that the caller holds: by its lease, or by the right to any of verbs on its
+// user.
+func (s *server) holder(ctx context.Context, id uuid.UUID, verbs ...string) (account quota.ID, err error) {
+	if lease := callerFrom(ctx).lease; lease != "" {
+		account, ok, err := s.service.VerifyLease(ctx, lease, quota.ID(id))
+		if err == nil && !ok {
+			err = forbidden("the lease is not that of admission %s", id)
+		}
+		return account, err
+	}
+	adm, err := s.service.Get(ctx, quota.ID(id))
+	if err != nil {
+		return quota.ID{}, err
+	}
+	return adm.Account, s.auth.mayAny(ctx, adm.UserID, verbs...)
+}

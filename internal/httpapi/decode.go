@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+const (
+	// maxBody is far more than any request of the contract needs.
+	maxBody     = 64 << 10
+	maxFileSize = 1 << 40
+	maxPriority = 1000
+	maxKey      = 255
+	maxWait     = time.Minute
+)
+
+var userID = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+
+// readBody leaves in r a body that is one JSON value of a bearable size, or says what is wrong with it. What the value
+// must hold is the generated code's business and that of the types below.
+func readBody(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodGet {
+		return nil
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			return problem(http.StatusRequestEntityTooLarge, "body-too-large", "the body is larger than the limit of %d bytes", maxBody)
+		}
+		return problem(http.StatusBadRequest, "unreadable-body", "the body could not be read: %v", err)
+	}
+	if strings.HasSuffix(r.Pattern, "/heartbeat") || strings.HasSuffix(r.Pattern, "/release") {
+		if len(data) > 0 {
+			return problem(http.StatusBadRequest, "unexpected-body", "this call takes no body, it has one of %d bytes", len(data))
+		}
+		return nil
+	}
+	if given := r.Header.Get("Content-Type"); !isJSON(given) {
+		return problem(http.StatusUnsupportedMediaType, "unsupported-media-type", "Content-Type: %q must be application/json in UTF-8", given)
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return malformed("the body is empty")
+	}
+	if !json.Valid(data) {
+		var value json.RawMessage
+		err := json.Unmarshal(data, &value)
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+			return malformed("at byte %d: %v", syntax.Offset, err)
+		}
+		return malformed("%v", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(data))
+	return nil
+}
+
+func isJSON(contentType string) bool {
+	kind, params, err := mime.ParseMediaType(contentType)
+	charset, ok := params["charset"]
+	return err == nil && kind == "application/json" && (!ok || strings.EqualFold(charset, "utf-8"))
+}
+
+// The generated decoder takes no options, so the types of bodies refuse unknown fields themselves.
+
+// UnmarshalJSON refuses unknown fields.
+func (b *AdmissionRequest) UnmarshalJSON(data []byte) error {
+	type plain AdmissionRequest
+	return strict(data, (*plain)(b))
+}
+
+// UnmarshalJSON refuses unknown fields.
+func (b *CompleteRequest) UnmarshalJSON(data []byte) error {
+	type plain CompleteRequest
+	return strict(data, (*plain)(b))
+}
+
+// UnmarshalJSON refuses unknown fields.
+func (b *CheckRequest) UnmarshalJSON(data []byte) error {
+	type plain CheckRequest
+	return strict(data, (*plain)(b))
+}
+
+func strict(data []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
+}
+
+// undecodable says what a request's body or parameters have wrong, given the generated code's error.
+func undecodable(err error) error {
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if kind.Field == "" {
+			return malformed("the body is of type %s, it must be an object", kind.Value)
+		}
+		return malformed("%s is of type %s, it must be %s", kind.Field, kind.Value, jsonName(kind.Type.Kind().String()))
+	}
+	if missing, ok := errors.AsType[*RequiredHeaderError](err); ok {
+		return problem(http.StatusBadRequest, "missing-header", "the header %s is required", missing.ParamName)
+	}
+	if field, ok := strings.CutPrefix(errors.Unwrap(err).Error(), "json: unknown field "); ok {
+		return malformed("there is no field %s", field)
+	}
+	return problem(http.StatusBadRequest, "malformed-request", "%v", err)
+}
+
+func jsonName(kind string) string {
+	switch {
+	case strings.HasPrefix(kind, "int"):
+		return "a whole number"
+	case strings.HasPrefix(kind, "float"):
+		return "a number"
+	case kind == "bool":
+		return "true or false"
+	}
+	return "a " + kind
+}
+
+func checkUserID(id string) error {
+	switch {
+	case id == "":
+		return invalid("user_id is required")
+	case len(id) > 63:
+		return invalid("user_id has %d characters, the limit is 63", len(id))
+	case !userID.MatchString(id):
+		return invalid("user_id: %q must consist of letters, digits, '.', '_' and '-' and begin and end with a letter or digit", id)
+	}
+	return nil
+}
+
+func checkKey(key string) error {
+	switch {
+	case key == "":
+		return problem(http.StatusBadRequest, "missing-header", "the header Idempotency-Key is required")
+	case len(key) > maxKey:
+		return problem(http.StatusBadRequest, "malformed-request", "Idempotency-Key has %d characters, the limit is %d", len(key), maxKey)
+	case strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' }):
+		return problem(http.StatusBadRequest, "malformed-request", "Idempotency-Key must consist of visible ASCII characters")
+	}
+	return nil
+}
+
+func parseAudio(field string, n Number) (quota.Credits, error) {
+	d, err := n.milliseconds(field, time.Millisecond, quota.MaxAudio)
+	if err != nil {
+		return 0, err
+	}
+	return quota.CreditsForAudio(d)
+}
+
+func parseWork(user string, estimate Number, fileSize int64, queue *bool) (quota.Request, error) {
+	if err := checkUserID(user); err != nil {
+		return quota.Request{}, err
+	}
+	audio, err := parseAudio("estimated_duration_seconds", estimate)
+	if err != nil {
+		return quota.Request{}, err
+	}
+	if fileSize < 1 || fileSize > maxFileSize {
+		return quota.Request{}, invalid("file_size_bytes: %d must be between 1 and %d", fileSize, int64(maxFileSize))
+	}
+	return quota.Request{Estimate: audio, FileSize: fileSize, Queue: queue == nil || *queue}, nil
+}
+
+func parseAdmission(key string, b *AdmissionRequest) (metering.AdmitRequest, error) {
+	var req metering.AdmitRequest
+	if err := checkKey(key); err != nil {
+		return req, err
+	}
+	work, err := parseWork(b.UserId, b.EstimatedDurationSeconds, b.FileSizeBytes, b.Queue)
+	if err != nil {
+		return req, err
+	}
+	if b.Priority < -maxPriority || b.Priority > maxPriority {
+		return req, invalid("priority: %d must be between %d and %d", b.Priority, -maxPriority, maxPriority)
+	}
+	lease := metering.DefaultLease
+	if b.LeaseSeconds != "" {
+		if lease, err = b.LeaseSeconds.milliseconds("lease_seconds", metering.MinLease, metering.MaxLease); err != nil {
+			return req, err
+		}
+	}
+	// What the request means, not how it is spelled, tells two requests with one key apart.
+	hash := sha256.Sum256(fmt.Appendf(nil, "%q %d %d %t %d %d", b.UserId, work.Estimate, work.FileSize, work.Queue, b.Priority, lease))
+	return metering.AdmitRequest{
+		UserID: b.UserId, Key: key, BodyHash: hash[:], Source: quota.SourceAPI, Estimate: work.Estimate, FileSize: work.FileSize,
+		Queue: work.Queue, Priority: b.Priority, Lease: lease,
+	}, nil
+}
+
+func parseWait(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, problem(http.StatusBadRequest, "malformed-request", "wait: %q must be a duration such as 30s", s)
+	}
+	if d < 0 || d > maxWait {
+		return 0, invalid("wait: %s must be between 0s and %s", d, maxWait)
+	}
+	return d, nil
+}

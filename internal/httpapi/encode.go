@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// encodedBound is a quota.Bound in the units of the contract, with when it may look different.
+type encodedBound struct {
+	limit, used, reserved, requested, remaining Number
+	unit                                        Unit
+	resetsAt                                    time.Time
+	retryAfter                                  time.Duration
+}
+
+func bound(d quota.Decision, account *quota.Account, now time.Time) encodedBound {
+	b := encodedBound{retryAfter: retrySoon}
+	var number func(int64) Number
+	switch d.Bound.Unit {
+	case quota.UnitCredits:
+		b.unit, number = UnitCredits, func(n int64) Number { return credits(quota.Credits(n)) }
+	case quota.UnitBytes:
+		b.unit, number = UnitBytes, whole
+	case quota.UnitAudio:
+		b.unit, number = UnitSeconds, milliseconds
+	case quota.UnitJobs:
+		b.unit, number = UnitJobs, whole
+	case quota.UnitMoney:
+		b.unit, number = UnitMoney, func(n int64) Number { return Number(quota.Money(n).String()) }
+	default:
+		return b
+	}
+	b.limit, b.used, b.reserved = number(d.Bound.Limit), number(d.Bound.Used), number(d.Bound.Reserved)
+	b.requested, b.remaining = number(d.Bound.Requested), number(d.Bound.Remaining)
+
+	switch {
+	case d.Reason == quota.CreditsExhausted && account != nil:
+		b.resetsAt = account.Period.End
+	case d.Reason == quota.DailyCostCeiling:
+		b.resetsAt = now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
+	}
+	// Before the reset nothing changes by itself.
+	if retry := cmp.Or(d.RetryAt, b.resetsAt); !retry.IsZero() {
+		b.retryAfter = retry.Sub(now)
+	}
+	return b
+}
+
+func planName(p *quota.Plan) Plan {
+	if p == nil {
+		return Plan{}
+	}
+	return Plan{Name: p.Name, DisplayName: cmp.Or(p.DisplayName, p.Name)}
+}
+
+func admission(a *metering.Admission) Admission {
+	out := Admission{
+		Id: uuid.UUID(a.ID), UserId: a.UserID, State: a.State, Reason: a.Reason, Position: a.Position, Waiting: a.Waiting,
+		EstimatedDurationSeconds: milliseconds(int64(a.Request.Estimate)), EstimatedCredits: credits(a.Request.Estimate),
+		EstimatedMs: int64(a.Request.Estimate), Late: a.Late, FileSizeBytes: a.Request.FileSize, Priority: a.Priority,
+		CreatedAt: a.CreatedAt, AdmittedAt: a.AdmittedAt, EndedAt: a.EndedAt,
+		LeaseSeconds: seconds(a.Lease), LeaseUntil: a.LeaseUntil,
+	}
+	if a.Reported != nil {
+		out.ReportedCredits, out.ReportedMs = credits(*a.Reported), int64(*a.Reported)
+	}
+	if a.Actual != nil {
+		out.ChargedCredits, out.ChargedMs = credits(*a.Actual), int64(*a.Actual)
+	}
+	return out
+}
+
+func checkResult(res metering.CheckResult) CheckResult {
+	d := res.Decision
+	out := CheckResult{
+		CanProcess: d.Outcome != quota.Refuse, WouldQueue: d.Outcome == quota.Wait, BlockingReason: d.Reason, Message: d.Message(),
+	}
+	if d.Outcome != quota.Admit {
+		b := bound(d, res.Account, res.Now)
+		out.Limit, out.Used, out.Reserved, out.Requested, out.Remaining = b.limit, b.used, b.reserved, b.requested, b.remaining
+		out.Unit = b.unit
+		if d.Outcome == quota.Refuse && statusOf(d.Reason) == 429 {
+			out.RetryAfter = wholeSeconds(b.retryAfter)
+		}
+		out.UpgradePlan = planName(res.Upgrade)
+	}
+	if a := res.Account; a != nil {
+		out.Plan, out.ResetsAt = planName(a.Plan), a.Period.End
+		if left := a.Remaining(res.Now); !left.Unlimited {
+			out.RemainingCredits = credits(left.Max)
+		}
+	}
+	return out
+}
+
+func encodeLimits(l quota.Limits) Limits {
+	out := Limits{Unlimited: []string{}}
+	if l.Credits.Unlimited {
+		out.Unlimited = append(out.Unlimited, "credits")
+	} else {
+		out.Credits = credits(l.Credits.Max)
+	}
+	if l.FileSize.Unlimited {
+		out.Unlimited = append(out.Unlimited, "file_size_bytes")
+	} else {
+		out.FileSizeBytes = l.FileSize.Max
+	}
+	if l.Audio.Unlimited {
+		out.Unlimited = append(out.Unlimited, "audio_duration_seconds")
+	} else {
+		out.AudioDurationSeconds = seconds(l.Audio.Max)
+	}
+	if l.Concurrent.Unlimited {
+		out.Unlimited = append(out.Unlimited, "concurrent")
+	} else {
+		out.Concurrent = l.Concurrent.Max
+	}
+	if l.Queued.Unlimited {
+		out.Unlimited = append(out.Unlimited, "queued")
+	} else {
+		out.Queued = &l.Queued.Max
+	}
+	return out
+}
+
+func currentUsage(u metering.Usage) CurrentUsage {
+	a := u.Account
+	out := CurrentUsage{
+		UserId: a.UserID, Plan: planName(a.Plan), Suspended: a.Suspended, UsedCredits: credits(a.Used), ReservedCredits: credits(a.Reserved),
+		Running: a.Active, Queued: a.Queued, PeriodStart: a.Period.Start, ResetsAt: a.Period.End, Limits: encodeLimits(a.Limits()),
+		Alerts: []int32{}, AsOf: u.Now,
+	}
+	if limit := a.Allowance(u.Now); !limit.Unlimited {
+		out.LimitCredits, out.RemainingCredits = credits(limit.Max), credits(a.Remaining(u.Now).Max)
+		for _, percent := range a.Plan.AlertThresholds {
+			// Divided, because the product of an amount and a percentage can be larger than an amount.
+			if limit.Max > 0 && a.Used >= limit.Max/100*quota.Credits(percent)+limit.Max%100*quota.Credits(percent)/100 {
+				out.Alerts = append(out.Alerts, percent)
+			}
+		}
+	}
+	if p := u.Last; p != nil {
+		out.LastPeriod = ClosedPeriod{Start: p.Period.Start, End: p.Period.End, UsedCredits: credits(p.Used)}
+	}
+	return out
+}
+
+// offers returns the plans that can be bought, in upgrade order.
+func offers(plans []*metering.Plan) []OfferedPlan {
+	out := []OfferedPlan{}
+	for _, p := range plans {
+		if p.Retired {
+			continue
+		}
+		offer := OfferedPlan{
+			Name: p.Name, DisplayName: cmp.Or(p.DisplayName, p.Name), Rank: p.Rank, Default: p.Default, Currency: p.Currency,
+			PricePerPeriod: Number(p.PeriodPrice.String()), Limits: encodeLimits(p.Plan.Limits), Features: slices.Concat([]string{}, p.Features),
+		}
+		if p.CarryOverMax > 0 {
+			offer.CarryOverCredits = credits(p.CarryOverMax)
+		}
+		if p.OverageMax > 0 {
+			offer.Overage = Overage{MaxCredits: credits(p.OverageMax), PricePerCredit: Number(p.OveragePrice.String())}
+		}
+		out = append(out, offer)
+	}
+	slices.SortFunc(out, func(p, q OfferedPlan) int { return cmp.Or(cmp.Compare(p.Rank, q.Rank), cmp.Compare(p.Name, q.Name)) })
+	return out
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// CreateAdmission implements POST /api/v1/admissions.
+func (s *server) CreateAdmission(ctx context.Context, r CreateAdmissionRequestObject) (CreateAdmissionResponseObject, error) {
+	req, err := parseAdmission(r.Params.IdempotencyKey, r.Body)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.maySpend(ctx, req.UserID); err != nil {
+		return nil, err
+	}
+	req.RequestedBy = callerFrom(ctx).user.GetName()
+	if req.Namespace, req.Name, err = serviceaccount.SplitUsername(req.RequestedBy); err != nil {
+		req.Namespace, req.Name = "", req.RequestedBy
+	}
+	res, err := s.service.Admit(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if res.Admission == nil {
+		return nil, refusal(res.Decision, res.Account, res.Upgrade, time.Now())
+	}
+	body := admission(res.Admission)
+	if body.LeaseToken, err = s.service.LeaseToken(ctx, res.Admission.Account, res.Admission.ID); err != nil {
+		return nil, err
+	}
+	location := "/api/v1/admissions/" + body.Id.String()
+	switch {
+	case !res.Created:
+		return CreateAdmission200JSONResponse(body), nil
+	case res.Admission.State == quota.Queued:
+		return CreateAdmission202JSONResponse{Body: body, Headers: CreateAdmission202ResponseHeaders{Location: location}}, nil
+	}
+	return CreateAdmission201JSONResponse{Body: body, Headers: CreateAdmission201ResponseHeaders{Location: location}}, nil
+}
+
+// GetAdmission implements GET /api/v1/admissions/{id}.
+func (s *server) GetAdmission(ctx context.Context, r GetAdmissionRequestObject) (GetAdmissionResponseObject, error) {
+	wait, err := parseWait(r.Params.Wait)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.holder(ctx, r.Id, verbSpend, verbGet); err != nil {
+		return nil, err
+	}
+	adm, err := s.waitFor(ctx, quota.ID(r.Id), wait)
+	if err != nil {
+		return nil, err
+	}
+	return GetAdmission200JSONResponse{AdmissionJSONResponse(admission(adm))}, nil
+}
+
+// waitFor returns the admission once it is no longer queued, or after the time, or when the service is about to end.
+func (s *server) waitFor(ctx context.Context, id quota.ID, d time.Duration) (*metering.Admission, error) {
+	if d == 0 {
+		return s.service.Get(ctx, id)
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.draining, cancel)()
+	adm, err := s.service.Wait(waiting, id, time.Now().Add(d))
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		return s.service.Get(ctx, id)
+	}
+	return adm, err
+}
+
+// HeartbeatAdmission implements POST /api/v1/admissions/{id}/heartbeat.
+func (s *server) HeartbeatAdmission(ctx context.Context, r HeartbeatAdmissionRequestObject) (HeartbeatAdmissionResponseObject, error) {
+	body, err := s.act(ctx, r.Id, s.service.Heartbeat)
+	if err != nil {
+		return nil, err
+	}
+	return HeartbeatAdmission200JSONResponse{body}, nil
+}
+
+// CompleteAdmission implements POST /api/v1/admissions/{id}/complete.
+func (s *server) CompleteAdmission(ctx context.Context, r CompleteAdmissionRequestObject) (CompleteAdmissionResponseObject, error) {
+	actual, err := parseAudio("duration_seconds", r.Body.DurationSeconds)
+	if err != nil {
+		return nil, err
+	}
+	body, err := s.act(ctx, r.Id, func(ctx context.Context, account, id quota.ID) (*metering.Admission, error) {
+		return s.service.Complete(ctx, account, id, actual)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return CompleteAdmission200JSONResponse{body}, nil
+}
+
+// ReleaseAdmission implements POST /api/v1/admissions/{id}/release.
+func (s *server) ReleaseAdmission(ctx context.Context, r ReleaseAdmissionRequestObject) (ReleaseAdmissionResponseObject, error) {
+	body, err := s.act(ctx, r.Id, s.service.Release)
+	if err != nil {
+		return nil, err
+	}
+	return ReleaseAdmission200JSONResponse{body}, nil
+}
+
+// act does what only an admission's holder may.
+func (s *server) act(ctx context.Context, id uuid.UUID, do func(ctx context.Context, account, id quota.ID) (*metering.Admission, error)) (AdmissionJSONResponse, error) {
+	account, err := s.holder(ctx, id, verbSpend)
+	if err != nil {
+		return AdmissionJSONResponse{}, err
+	}
+	adm, err := do(ctx, account, quota.ID(id))
+	if err != nil {
+		return AdmissionJSONResponse{}, err
+	}
+	return AdmissionJSONResponse(admission(adm)), nil
+}
+
+// CheckUsage implements POST /api/v1/usage/check.
+func (s *server) CheckUsage(ctx context.Context, r CheckUsageRequestObject) (CheckUsageResponseObject, error) {
+	res, err := s.check(ctx, r.Body)
+	if err != nil {
+		return nil, err
+	}
+	return CheckUsage200JSONResponse{CheckJSONResponse(res)}, nil
+}
+
+// CheckTranscriptionLimits implements POST /api/v1/transcription/check-limits.
+func (s *server) CheckTranscriptionLimits(ctx context.Context, r CheckTranscriptionLimitsRequestObject) (CheckTranscriptionLimitsResponseObject, error) {
+	res, err := s.check(ctx, r.Body)
+	if err != nil {
+		return nil, err
+	}
+	return CheckTranscriptionLimits200JSONResponse{CheckJSONResponse(res)}, nil
+}
+
+func (s *server) check(ctx context.Context, b *CheckRequest) (CheckResult, error) {
+	req, err := parseWork(b.UserId, b.EstimatedDurationSeconds, b.FileSizeBytes, b.Queue)
+	if err != nil {
+		return CheckResult{}, err
+	}
+	if err := s.mayRead(ctx, b.UserId); err != nil {
+		return CheckResult{}, err
+	}
+	res, err := s.service.Check(ctx, b.UserId, req)
+	if err != nil {
+		return CheckResult{}, err
+	}
+	return checkResult(res), nil
+}
+
+// GetCurrentUsage implements GET /api/v1/usage/current.
+func (s *server) GetCurrentUsage(ctx context.Context, r GetCurrentUsageRequestObject) (GetCurrentUsageResponseObject, error) {
+	usage, err := s.current(ctx, r.Params.UserId)
+	if err != nil {
+		return nil, err
+	}
+	return GetCurrentUsage200JSONResponse(currentUsage(usage)), nil
+}
+
+func (s *server) current(ctx context.Context, userID string) (metering.Usage, error) {
+	if err := checkUserID(userID); err != nil {
+		return metering.Usage{}, err
+	}
+	if err := s.mayRead(ctx, userID); err != nil {
+		return metering.Usage{}, err
+	}
+	return s.service.Current(ctx, userID)
+}
+
+// GetUsageLimits implements GET /api/v1/usage/limits. The plans are for everybody who is somebody.
+func (s *server) GetUsageLimits(ctx context.Context, r GetUsageLimitsRequestObject) (GetUsageLimitsResponseObject, error) {
+	if callerFrom(ctx).user == nil {
+		return nil, unauthorized("a lease is good for its admission only; this call needs a bearer token")
+	}
+	var out UsageLimits
+	if id := r.Params.UserId; id != "" {
+		usage, err := s.current(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		out.User = UserLimits{UserId: id, Plan: planName(usage.Account.Plan), Limits: encodeLimits(usage.Account.Limits())}
+	}
+	plans, err := s.service.Plans(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out.Plans = offers(plans)
+	return GetUsageLimits200JSONResponse(out), nil
+}

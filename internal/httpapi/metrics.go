@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// measured records how long each request took, by route and status. The route is the contract's, not the path, so its
+// number is bounded whatever is asked.
+func measured(next http.Handler, registry prometheus.Registerer) http.Handler {
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "usaged_http_request_duration_seconds",
+		Help:    "How long HTTP requests took, by route and status code. Long polls take as long as their caller waits.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+	}, []string{"route", "code"})
+	inFlight := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "usaged_http_requests_in_flight", Help: "HTTP requests that are being answered.",
+	})
+	registry.MustRegister(duration, inFlight)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		inFlight.Inc()
+		defer inFlight.Dec()
+		started := time.Now()
+		recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(recorder, r)
+		route := r.Pattern
+		if route == "" || route == "/" {
+			route = "other"
+		}
+		duration.WithLabelValues(route, strconv.Itoa(recorder.status)).Observe(time.Since(started).Seconds())
+	})
+}
+
+type statusRecorder struct {
+	http.ResponseWriter
+
+	status int
+}
+
+// WriteHeader notes the status.
+func (w *statusRecorder) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }

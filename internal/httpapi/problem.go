@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+const (
+	problemTypes = "https://usage.cantonesescribe.io/problems/"
+	// retrySoon is when to come back for what others' work frees, and retryNow when the service catches its breath.
+	retrySoon, retryNow = 5 * time.Second, time.Second
+)
+
+// problemError is an error that knows its answer.
+type problemError struct{ Problem }
+
+func (e *problemError) Error() string { return e.Detail }
+
+func problem(status int, kind, format string, args ...any) error {
+	return &problemError{Problem{Type: problemTypes + kind, Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}}
+}
+
+func malformed(format string, args ...any) error {
+	return problem(http.StatusBadRequest, "malformed-body", "malformed JSON: "+format, args...)
+}
+
+func invalid(format string, args ...any) error {
+	return problem(http.StatusUnprocessableEntity, "invalid-request", format, args...)
+}
+
+func unauthorized(format string, args ...any) error {
+	return problem(http.StatusUnauthorized, "unauthorized", format, args...)
+}
+
+func forbidden(format string, args ...any) error {
+	return problem(http.StatusForbidden, "forbidden", format, args...)
+}
+
+func unavailable(after time.Duration, format string, args ...any) error {
+	err := &problemError{}
+	errors.As(problem(http.StatusServiceUnavailable, "unavailable", format, args...), &err)
+	err.RetryAfter = wholeSeconds(after)
+	return err
+}
+
+// refusal is the answer to work that a limit forbids.
+func refusal(d quota.Decision, account *quota.Account, upgrade *quota.Plan, now time.Time) error {
+	b := bound(d, account, now)
+	p := Problem{
+		Type: problemTypes + kebab(string(d.Reason)), Title: title(d.Reason), Status: statusOf(d.Reason), Detail: d.Message(),
+		Reason: d.Reason, Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested, Remaining: b.remaining,
+		Unit: b.unit, ResetsAt: b.resetsAt, UpgradePlan: planName(upgrade),
+	}
+	if p.Status == http.StatusTooManyRequests {
+		p.RetryAfter = wholeSeconds(b.retryAfter)
+	}
+	return &problemError{p}
+}
+
+func statusOf(r quota.Reason) int {
+	switch r {
+	case quota.FileTooLarge, quota.AudioTooLong:
+		return http.StatusRequestEntityTooLarge
+	case quota.UserSuspended:
+		return http.StatusForbidden
+	case quota.UnknownUser, quota.UnknownPlan:
+		return http.StatusNotFound
+	case quota.CreditsExhausted, quota.DailyCostCeiling, quota.ConcurrencyLimit, quota.QueueFull, quota.NotFirst:
+	}
+	return http.StatusTooManyRequests
+}
+
+func title(r quota.Reason) string {
+	words := strings.ReplaceAll(kebab(string(r)), "-", " ")
+	return strings.ToUpper(words[:1]) + words[1:]
+}
+
+func kebab(camel string) string {
+	var b strings.Builder
+	for i, r := range camel {
+		if i > 0 && r >= 'A' && r <= 'Z' {
+			b.WriteByte('-')
+		}
+		b.WriteRune(r)
+	}
+	return strings.ToLower(b.String())
+}
+
+func wholeSeconds(d time.Duration) int64 { return max(1, int64(math.Ceil(d.Seconds()))) }
+
+// classify gives every error of the layers below its answer. What it does not know is ours to repair, not the caller's.
+func classify(err error) *Problem {
+	if e, ok := errors.AsType[*problemError](err); ok {
+		return &e.Problem
+	}
+	if e, ok := errors.AsType[*metering.RefusedError](err); ok {
+		refused := refusal(quota.Decision{Reason: e.Reason}, nil, nil, time.Time{})
+		p := classify(refused)
+		p.Detail = e.Error()
+		return p
+	}
+	var answer error
+	switch {
+	case errors.Is(err, metering.ErrNotFound):
+		answer = problem(http.StatusNotFound, "not-found", "%v", err)
+	case errors.Is(err, metering.ErrKeyReused):
+		answer = problem(http.StatusUnprocessableEntity, "key-reused", "%v", err)
+	case errors.Is(err, metering.ErrInvalid), errors.Is(err, quota.ErrAmount):
+		answer = invalid("%v", err)
+	case errors.Is(err, metering.ErrConflict), errors.Is(err, quota.ErrConflict):
+		answer = problem(http.StatusConflict, "conflict", "%v", err)
+	case errors.Is(err, metering.ErrOverloaded):
+		answer = unavailable(retryNow, "%v", metering.ErrOverloaded)
+	case errors.Is(err, metering.ErrUnavailable):
+		answer = unavailable(retrySoon, "%v", metering.ErrUnavailable)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		answer = unavailable(retryNow, "the request was given up before it was answered")
+	default:
+		answer = problem(http.StatusInternalServerError, "internal", "an internal error, which the service has logged")
+	}
+	return classify(answer)
+}
+
+// fail writes the problem that err is.
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := classify(err)
+	if p.Status >= http.StatusInternalServerError {
+		level := slog.LevelError
+		if r.Context().Err() != nil {
+			level = slog.LevelDebug // the caller is gone, whatever went wrong
+		}
+		s.log.Log(r.Context(), level, "request failed", "route", r.Pattern, "status", p.Status, "error", err)
+	}
+	if p.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(p.RetryAfter, 10))
+	}
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Add("WWW-Authenticate", `Bearer realm="usaged"`)
+		w.Header().Add("WWW-Authenticate", `Lease realm="usaged"`)
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	if err := json.NewEncoder(w).Encode(p); err != nil {
+		s.log.DebugContext(r.Context(), "the caller did not take the answer", "error", err)
+	}
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package httpapi is the HTTP face of the service: it decodes, authenticates, asks metering and encodes. The contract is
+// api/openapi/openapi.yaml, from which the routing and the types are generated.
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// readyTimeout bounds the look at the database that a readiness probe takes.
+const readyTimeout = 2 * time.Second
+
+// Service is what the handlers ask; *metering.Service is one.
+type Service interface {
+	Check(ctx context.Context, userID string, req quota.Request) (metering.CheckResult, error)
+	Admit(ctx context.Context, req metering.AdmitRequest) (metering.AdmitResult, error)
+	Heartbeat(ctx context.Context, account, id quota.ID) (*metering.Admission, error)
+	Complete(ctx context.Context, account, id quota.ID, actual quota.Credits) (*metering.Admission, error)
+	Release(ctx context.Context, account, id quota.ID) (*metering.Admission, error)
+	Get(ctx context.Context, id quota.ID) (*metering.Admission, error)
+	Wait(ctx context.Context, id quota.ID, until time.Time) (*metering.Admission, error)
+	Current(ctx context.Context, userID string) (metering.Usage, error)
+	Plans(ctx context.Context) ([]*metering.Plan, error)
+	LeaseToken(ctx context.Context, account, id quota.ID) (string, error)
+	VerifyLease(ctx context.Context, token string, id quota.ID) (account quota.ID, ok bool, err error)
+	Reachable(ctx context.Context) error
+}
+
+var _ Service = (*metering.Service)(nil)
+
+// Options of a handler. All are required.
+type Options struct {
+	Service Service
+	Auth    *Auth
+	Log     *slog.Logger
+	// Registry is shown under /metrics, and gets the handler's own metrics.
+	Registry *prometheus.Registry
+	// Draining is done when the process is about to end: the service is no longer ready, and nobody is kept waiting.
+	Draining context.Context //nolint:containedctx // it is about the process, not about a call
+}
+
+type server struct {
+	service  Service
+	auth     *Auth
+	log      *slog.Logger
+	draining context.Context //nolint:containedctx // see Options
+}
+
+var _ StrictServerInterface = (*server)(nil)
+
+// New returns the handler of everything that the service answers.
+func New(opts Options) http.Handler {
+	s := &server{service: opts.Service, auth: opts.Auth, log: opts.Log, draining: opts.Draining}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(opts.Registry, promhttp.HandlerOpts{Registry: opts.Registry}))
+	mux.HandleFunc("/", s.unknown(mux))
+
+	undecodable := func(w http.ResponseWriter, r *http.Request, err error) { s.fail(w, r, undecodable(err)) }
+	HandlerWithOptions(
+		NewStrictHandlerWithOptions(s, nil, StrictHTTPServerOptions{RequestErrorHandlerFunc: undecodable, ResponseErrorHandlerFunc: s.fail}),
+		StdHTTPServerOptions{BaseRouter: mux, Middlewares: []MiddlewareFunc{s.admitCaller}, ErrorHandlerFunc: undecodable},
+	)
+	return measured(mux, opts.Registry)
+}
+
+// admitCaller stands before every operation of the contract: who calls, and is the body bearable?
+func (s *server) admitCaller(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := s.auth.identify(r)
+		if err == nil {
+			err = readBody(w, r)
+		}
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+	})
+}
+
+func (s *server) ready(w http.ResponseWriter, r *http.Request) {
+	if s.draining.Err() != nil {
+		answer(w, http.StatusServiceUnavailable, "shutting down")
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := s.service.Reachable(ctx); err != nil {
+		s.log.WarnContext(r.Context(), "not ready", "error", err)
+		answer(w, http.StatusServiceUnavailable, "the database cannot be reached")
+		return
+	}
+	answer(w, http.StatusOK, "ok")
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n"))
+}
+
+// unknown answers what no route matches: 405 where another method would, else 404.
+func (s *server) unknown(mux *http.ServeMux) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			probe := *r
+			probe.Method = method
+			if _, pattern := mux.Handler(&probe); strings.HasPrefix(pattern, method) {
+				allowed = append(allowed, method)
+			}
+		}
+		if len(allowed) == 0 || slices.Contains(allowed, r.Method) {
+			s.fail(w, r, problem(http.StatusNotFound, "not-found", "there is nothing at %s", r.URL.Path))
+			return
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		s.fail(w, r, problem(http.StatusMethodNotAllowed, "method-not-allowed", "%s is not allowed here, only %s", r.Method, strings.Join(allowed, ", ")))
+	}
+}
