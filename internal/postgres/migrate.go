@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const (
+	// migrationLockTimeout bounds how long a migration waits for a table: whoever queues behind a waiting DDL statement
+	// waits as well, so it gives up rather than stop the service, and is run again.
+	migrationLockTimeout = "5s"
+	// Attempts, a second apart, to become the one who migrates.
+	migrationTurns = 300
+)
+
+// Migrate brings the database to this release's schema. Several may call it at once: one migrates, the others wait and then
+// find nothing to do. dsn must lead to the server itself, not to a transaction pooler.
+func Migrate(ctx context.Context, dsn string) (err error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return fmt.Errorf("database URL: %w", err)
+	}
+	config.RuntimeParams["lock_timeout"] = migrationLockTimeout
+	db := stdlib.OpenDB(*config)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := db.PingContext(ctx); err != nil {
+		return mapError(err)
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, migrationTurns))
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker))
+	if err != nil {
+		return err
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", mapError(err))
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+const (
+	channel = "usage_changes"
+	// PostgreSQL refuses payloads of 8000 bytes and more.
+	maxPayload   = 7900
+	closeTimeout = 5 * time.Second
+)
+
+// change is how a notification carries a metering.Change.
+type change struct {
+	ID        pgtype.UUID `json:"id"`
+	Namespace string      `json:"ns,omitempty"`
+	Name      string      `json:"name,omitempty"`
+	State     quota.State `json:"state"`
+}
+
+// Notify implements metering.Store. It stands outside the batches' transactions: commits with a NOTIFY in them are serialised
+// by the server.
+func (s *Store) Notify(ctx context.Context, changes []metering.Change) error {
+	payloads, err := payloadsOf(changes)
+	if err != nil {
+		return err
+	}
+	var q pgx.Batch
+	for _, p := range payloads {
+		q.Queue("SELECT pg_notify($1, $2)", channel, p)
+	}
+	return mapError(s.pool.SendBatch(ctx, &q).Close())
+}
+
+// payloadsOf packs changes into as few JSON arrays as fit.
+func payloadsOf(changes []metering.Change) ([]string, error) {
+	var out []string
+	var chunk []byte
+	for _, c := range changes {
+		b, err := json.Marshal(change{
+			ID: pgtype.UUID{Bytes: c.ID, Valid: true}, Namespace: c.Namespace, Name: c.Name, State: c.State,
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(b)+2 > maxPayload {
+			return nil, fmt.Errorf("a change of %d bytes does not fit a notification of %d", len(b), maxPayload)
+		}
+		if len(chunk)+len(b)+2 > maxPayload {
+			out, chunk = append(out, string(append(chunk, ']'))), nil
+		}
+		if chunk == nil {
+			chunk = []byte{'['}
+		} else {
+			chunk = append(chunk, ',')
+		}
+		chunk = append(chunk, b...)
+	}
+	if chunk != nil {
+		out = append(out, string(append(chunk, ']')))
+	}
+	return out, nil
+}
+
+// Listen implements metering.Store, on a connection of its own. What is sent before it listens is not seen, so callers poll
+// as well.
+func (s *Store) Listen(ctx context.Context, each func(metering.Change)) (err error) {
+	conn, err := pgx.ConnectConfig(ctx, s.listen.Copy())
+	if err != nil {
+		return mapError(err)
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		err = errors.Join(err, conn.Close(ctx))
+	}()
+	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
+		return mapError(err)
+	}
+	for {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			return mapError(err)
+		}
+		var changes []change
+		if json.Unmarshal([]byte(n.Payload), &changes) != nil {
+			continue // not ours, or of a release that says it differently: the poll finds what it meant
+		}
+		for _, c := range changes {
+			each(metering.Change{ID: c.ID.Bytes, Namespace: c.Namespace, Name: c.Name, State: c.State})
+		}
+	}
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+func uuidText(id quota.ID) string { return pgtype.UUID{Bytes: id, Valid: true}.String() }
+
+// snapshot runs reads that see one state of the database.
+func (s *Store) snapshot(ctx context.Context, f func(*dbsqlc.Queries) error) error {
+	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	return pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error { return f(s.queries.WithTx(tx)) })
+}
+
+// transaction runs writes that are not those of a batch.
+func (s *Store) transaction(ctx context.Context, f func(pgx.Tx, *dbsqlc.Queries) error) error {
+	return mapError(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(tx, s.queries.WithTx(tx)) }))
+}
+
+// ApplyPlan implements metering.Store.
+func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) error {
+	err := s.transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
+		params := planParams(&p)
+		before, err := q.LockPlan(ctx, p.Name)
+		if errors.Is(err, pgx.ErrNoRows) {
+			created, err := q.InsertPlan(ctx, params)
+			if err == nil {
+				return audit(ctx, tx, s.now(), planAudit("plan.created", actor, nil, &created))
+			}
+			if !errors.Is(err, pgx.ErrNoRows) {
+				return err
+			}
+			// Somebody else has just created it.
+			before, err = q.LockPlan(ctx, p.Name)
+			if err != nil {
+				return err
+			}
+		} else if err != nil {
+			return err
+		}
+		if reflect.DeepEqual(paramsOfRow(&before), params) && !before.Retired {
+			return nil
+		}
+		after, err := q.UpdatePlan(ctx, dbsqlc.UpdatePlanParams{
+			ObjectUid: params.ObjectUid, DisplayName: params.DisplayName, IsDefault: params.IsDefault, Rank: params.Rank,
+			Features: params.Features, CalendarMonth: params.CalendarMonth, CreditsLimit: params.CreditsLimit,
+			FileSizeLimit: params.FileSizeLimit, AudioMsLimit: params.AudioMsLimit, ConcurrentLimit: params.ConcurrentLimit,
+			QueuedLimit: params.QueuedLimit, OverageMax: params.OverageMax, OveragePriceMicros: params.OveragePriceMicros,
+			CarryOverMax: params.CarryOverMax, ProviderCostMicros: params.ProviderCostMicros, Currency: params.Currency,
+			PeriodPriceMicros: params.PeriodPriceMicros, DailyCostCeilingMicros: params.DailyCostCeilingMicros,
+			RateRequests: params.RateRequests, RateWindowSeconds: params.RateWindowSeconds,
+			AlertThresholds: params.AlertThresholds, AdmitWhenUnavailable: params.AdmitWhenUnavailable,
+			ResetSchedule: params.ResetSchedule, ResetBatchSize: params.ResetBatchSize, Name: params.Name,
+		})
+		if err != nil {
+			return err
+		}
+		return audit(ctx, tx, s.now(), planAudit("plan.changed", actor, &before, &after))
+	})
+	if errors.Is(err, metering.ErrConflict) {
+		current, lookErr := s.queries.DefaultPlan(ctx)
+		if lookErr == nil && current.Name != p.Name {
+			return fmt.Errorf("plan %q: %w: plan %q is the default already", p.Name, metering.ErrConflict, current.Name)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("plan %q: %w", p.Name, err)
+	}
+	return nil
+}
+
+func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
+	return dbsqlc.InsertPlanParams{
+		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), DisplayName: p.DisplayName, IsDefault: p.Default, Rank: p.Rank,
+		Features: orEmpty(p.Features), CalendarMonth: p.CalendarMonth,
+		CreditsLimit:    column[int64](p.Limits.Credits),
+		FileSizeLimit:   column[int64](p.Limits.FileSize),
+		AudioMsLimit:    column[int64](milliseconds(p.Limits.Audio)),
+		ConcurrentLimit: column[int32](p.Limits.Concurrent),
+		QueuedLimit:     column[int32](p.Limits.Queued),
+		OverageMax:      int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice), CarryOverMax: int64(p.CarryOverMax),
+		ProviderCostMicros: int64(p.ProviderCost), Currency: p.Currency, PeriodPriceMicros: int64(p.PeriodPrice),
+		DailyCostCeilingMicros: column[int64](p.DailyCostCeiling),
+		RateRequests:           p.RateRequests, RateWindowSeconds: int32(p.RateWindow / time.Second),
+		AlertThresholds: orEmpty(p.AlertThresholds), AdmitWhenUnavailable: p.AdmitWhenUnavailable,
+		ResetSchedule: p.ResetSchedule, ResetBatchSize: p.ResetBatchSize,
+	}
+}
+
+func paramsOfRow(r *dbsqlc.UserPlanLimit) dbsqlc.InsertPlanParams { return planParams(meteringPlan(r)) }
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+// RetirePlan implements metering.Store.
+func (s *Store) RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error {
+	err := s.transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
+		before, err := q.LockPlan(ctx, name)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if before.Retired || (uid != quota.ID{} && idOf(before.ObjectUid) != uid) {
+			return nil
+		}
+		after, err := q.RetirePlan(ctx, name)
+		if err != nil {
+			return err
+		}
+		return audit(ctx, tx, s.now(), planAudit("plan.retired", actor, &before, &after))
+	})
+	if err != nil {
+		return fmt.Errorf("plan %q: %w", name, err)
+	}
+	return nil
+}
+
+// PlanStatus implements metering.Store.
+func (s *Store) PlanStatus(ctx context.Context, name string) (metering.PlanStatus, error) {
+	r, err := s.queries.PlanUsers(ctx, name)
+	if err != nil {
+		return metering.PlanStatus{}, fmt.Errorf("plan %q: %w", name, mapError(err))
+	}
+	return metering.PlanStatus{Version: r.Version, Users: r.Users, FirstUsers: r.FirstUsers}, nil
+}
+
+// Register implements metering.Store.
+func (s *Store) Register(ctx context.Context, userID string) (quota.ID, error) {
+	if id, err := s.queries.AccountID(ctx, userID); err == nil {
+		return id, nil
+	} else if !errors.Is(err, pgx.ErrNoRows) {
+		return quota.ID{}, mapError(err)
+	}
+	var id quota.ID
+	err := s.transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
+		row, err := q.DefaultPlan(ctx)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("the default plan: %w", metering.ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		if err := q.EnsureUser(ctx, userID); err != nil {
+			return err
+		}
+		if id, err = q.UserID(ctx, userID); err != nil {
+			return err
+		}
+		now, err := q.Clock(ctx, s.now())
+		if err != nil {
+			return err
+		}
+		now = now.UTC()
+		period := quota.Calendar{Anchor: now, Zone: time.UTC, CalendarMonth: row.CalendarMonth}.At(now)
+		created, err := q.InsertAccount(ctx, dbsqlc.InsertAccountParams{
+			UserID: id, PlanName: row.Name, Now: now, PeriodStart: period.Start, PeriodEnd: period.End,
+		})
+		if err != nil || created == 0 {
+			return err
+		}
+		return audit(ctx, tx, &now, auditEntry{account: id, AuditRow: metering.AuditRow{
+			Actor: "system", Action: "account.registered", Kind: "Account", Name: userID,
+			After: map[string]any{"plan": row.Name, "anchor": now, "time_zone": "UTC"},
+		}})
+	})
+	if err != nil {
+		return quota.ID{}, fmt.Errorf("user %q: %w", userID, err)
+	}
+	return id, nil
+}
+
+// auditEntry is an audit row of an account, or of none.
+type auditEntry struct {
+	metering.AuditRow
+
+	account quota.ID
+}
+
+func planAudit(action, actor string, before, after *dbsqlc.UserPlanLimit) auditEntry {
+	row := metering.AuditRow{Actor: actor, Action: action, Kind: "UsagePlan", Name: after.Name, After: after}
+	if before != nil {
+		row.Before = before
+	}
+	return auditEntry{AuditRow: row}
+}
+
+// audit writes one audit row. A nil clock means the database's.
+func audit(ctx context.Context, tx pgx.Tx, now *time.Time, e auditEntry) error {
+	before, err := jsonColumn(e.Before)
+	if err != nil {
+		return err
+	}
+	after, err := jsonColumn(e.After)
+	if err != nil {
+		return err
+	}
+	return dbsqlc.New(tx).InsertAuditRow(ctx, dbsqlc.InsertAuditRowParams{
+		Now: now, Actor: e.Actor, Action: e.Action, ObjectKind: e.Kind, ObjectName: e.Name, UserID: idColumn(e.account),
+		Before: before, After: after,
+	})
+}

@@ -1,0 +1,173 @@
+-- The statements of a batch. They are queued in a pgx.Batch: lock and facts in one round trip, writes and commit in another.
+
+-- name: LockAccounts :many
+-- Only locks, in the order of the ids. What is read under a lock that was waited for would be stale: the facts are read by
+-- the statements behind, each under a snapshot of its own.
+SELECT user_id FROM usage_quotas WHERE user_id = ANY (@ids::uuid[]) ORDER BY user_id FOR NO KEY UPDATE;
+
+-- name: LockFreeAccounts :many
+SELECT user_id FROM usage_quotas WHERE user_id = ANY (@ids::uuid[]) ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: LoadAccounts :many
+SELECT sqlc.embed(a), u.user_id AS external_id,
+    greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
+FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+WHERE a.user_id = ANY (@ids::uuid[]);
+
+-- name: LoadPlans :many
+SELECT * FROM user_plan_limits
+WHERE name IN (SELECT a.plan_name FROM usage_quotas AS a WHERE a.user_id = ANY (@ids::uuid[]))
+   OR name = ANY (@names::text[])
+   OR (@with_default::boolean AND is_default AND NOT retired);
+
+-- name: LoadLots :many
+-- The clock has moved on since the accounts were read, so lots that expired a moment ago are read too.
+SELECT * FROM credit_lots
+WHERE user_id = ANY (@ids::uuid[])
+  AND (reserved > 0 OR expires_at IS NULL
+       OR expires_at > coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) - interval '1 minute');
+
+-- name: LoadAdmissions :many
+SELECT * FROM concurrent_processing WHERE id = ANY (@ids::uuid[]) AND user_id = ANY (@accounts::uuid[]);
+
+-- name: LoadQueues :many
+SELECT * FROM concurrent_processing
+WHERE user_id = ANY (@accounts::uuid[]) AND state = 'Queued'
+ORDER BY user_id, priority DESC, arrived_seq;
+
+-- name: LoadPeriods :many
+SELECT DISTINCT p.* FROM usage_periods AS p
+JOIN concurrent_processing AS c ON c.user_id = p.user_id AND c.period_no = p.period_no
+WHERE c.id = ANY (@ids::uuid[]) AND c.user_id = ANY (@accounts::uuid[]);
+
+-- name: UpdateAccounts :exec
+-- What decisions change. No column of an index but period_end changes, and that only once a period: the rest are HOT updates.
+UPDATE usage_quotas AS a SET
+    period_no = v.period_no, period_start = v.period_start, period_end = v.period_end,
+    used = v.used, reserved = v.reserved, plan_used = v.plan_used, plan_reserved = v.plan_reserved,
+    cost_micros = v.cost_micros, charged_micros = v.charged_micros,
+    day = v.day, day_cost_micros = v.day_cost_micros, reserved_cost_micros = v.reserved_cost_micros,
+    active = v.active, queued = v.queued, parked = v.parked, seq = v.seq, last_decided_at = v.last_decided_at
+FROM (SELECT
+    unnest(@ids::uuid[]) AS id,
+    unnest(@period_nos::bigint[]) AS period_no,
+    unnest(@period_starts::timestamptz[]) AS period_start,
+    unnest(@period_ends::timestamptz[]) AS period_end,
+    unnest(@used::bigint[]) AS used,
+    unnest(@reserved::bigint[]) AS reserved,
+    unnest(@plan_used::bigint[]) AS plan_used,
+    unnest(@plan_reserved::bigint[]) AS plan_reserved,
+    unnest(@costs::bigint[]) AS cost_micros,
+    unnest(@charged::bigint[]) AS charged_micros,
+    unnest(@days::date[]) AS day,
+    unnest(@day_costs::bigint[]) AS day_cost_micros,
+    unnest(@reserved_costs::bigint[]) AS reserved_cost_micros,
+    unnest(@active::integer[]) AS active,
+    unnest(@queued::integer[]) AS queued,
+    unnest(@parked::integer[]) AS parked,
+    unnest(@seqs::bigint[]) AS seq,
+    unnest(@decided_at::timestamptz[]) AS last_decided_at
+) AS v
+WHERE a.user_id = v.id;
+
+-- name: UpdateSettings :exec
+UPDATE usage_quotas SET
+    plan_name = @plan_name, quota_uid = sqlc.narg('quota_uid'), quota_name = sqlc.narg('quota_name'),
+    credits_override = sqlc.narg('credits_override'), file_size_override = sqlc.narg('file_size_override'),
+    audio_ms_override = sqlc.narg('audio_ms_override'), concurrent_override = sqlc.narg('concurrent_override'),
+    queued_override = sqlc.narg('queued_override'), unlimited_overrides = @unlimited_overrides::text[],
+    suspended = @suspended, anchor_at = @anchor_at, time_zone = @time_zone
+WHERE user_id = @user_id;
+
+-- name: UpsertLots :exec
+INSERT INTO credit_lots (id, user_id, kind, name, credits, used, reserved, expires_at, created_at)
+SELECT
+    unnest(@ids::uuid[]), unnest(@accounts::uuid[]), unnest(@kinds::text[]), unnest(@names::text[]),
+    unnest(@credits::bigint[]), unnest(@used::bigint[]), unnest(@reserved::bigint[]),
+    unnest(@expires_at::timestamptz[]), unnest(@created_at::timestamptz[])
+ON CONFLICT (id) DO UPDATE SET credits = excluded.credits, used = excluded.used, reserved = excluded.reserved;
+
+-- name: InsertPeriods :exec
+INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
+    cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at)
+SELECT
+    unnest(@accounts::uuid[]), unnest(@nos::bigint[]), unnest(@starts::timestamptz[]), unnest(@ends::timestamptz[]),
+    unnest(@used::bigint[]), unnest(@reserved::bigint[]), unnest(@plan_used::bigint[]), unnest(@plan_reserved::bigint[]),
+    unnest(@costs::bigint[]), unnest(@charged::bigint[]), unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]),
+    unnest(@plan_credits::bigint[]), unnest(@carry_overs::bigint[]), unnest(@carry_over_maxs::bigint[]),
+    unnest(@closed_at::timestamptz[]);
+
+-- name: UpdatePeriods :exec
+-- Readers tell by the revision that a closed period has changed.
+UPDATE usage_periods AS p SET
+    used = v.used, reserved = v.reserved, plan_used = v.plan_used, plan_reserved = v.plan_reserved,
+    cost_micros = v.cost_micros, charged_micros = v.charged_micros, carry_over = v.carry_over, revision = p.revision + 1
+FROM (SELECT
+    unnest(@accounts::uuid[]) AS account, unnest(@nos::bigint[]) AS no,
+    unnest(@used::bigint[]) AS used, unnest(@reserved::bigint[]) AS reserved,
+    unnest(@plan_used::bigint[]) AS plan_used, unnest(@plan_reserved::bigint[]) AS plan_reserved,
+    unnest(@costs::bigint[]) AS cost_micros, unnest(@charged::bigint[]) AS charged_micros,
+    unnest(@carry_overs::bigint[]) AS carry_over
+) AS v
+WHERE p.user_id = v.account AND p.period_no = v.no;
+
+-- name: InsertAdmissions :exec
+INSERT INTO concurrent_processing (id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate,
+    file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
+    provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq,
+    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active)
+SELECT
+    unnest(@ids::uuid[]), unnest(@accounts::uuid[]), unnest(@sources::text[]), unnest(@namespaces::text[]),
+    unnest(@names::text[]), unnest(@requested_by::text[]), unnest(@body_hashes::bytea[]), unnest(@states::text[]),
+    unnest(@reasons::text[]), unnest(@estimates::bigint[]), unnest(@file_sizes::bigint[]), unnest(@priorities::integer[]),
+    unnest(@enforced::boolean[]), unnest(@parked::boolean[]), unnest(@ever_parked::boolean[]),
+    unnest(@period_nos::bigint[]), unnest(@period_ends::timestamptz[]), unnest(@plan_parts::bigint[]), unnest(@lots::jsonb[]),
+    unnest(@estimated_costs::bigint[]), unnest(@provider_costs::bigint[]), unnest(@reported::bigint[]),
+    unnest(@actuals::bigint[]), unnest(@late::boolean[]), unnest(@created_at::timestamptz[]),
+    unnest(@admitted_at::timestamptz[]), unnest(@ended_at::timestamptz[]), unnest(@lease_ms::bigint[]),
+    unnest(@lease_until::timestamptz[]), unnest(@arrived_seqs::bigint[]), unnest(@admitted_seqs::bigint[]),
+    unnest(@ended_seqs::bigint[]), unnest(@seen_remaining::bigint[]), unnest(@seen_concurrent::integer[]),
+    unnest(@seen_used::bigint[]), unnest(@seen_reserved::bigint[]), unnest(@seen_active::integer[]);
+
+-- name: UpdateAdmissions :exec
+UPDATE concurrent_processing AS c SET
+    state = v.state, reason = v.reason, parked = v.parked, ever_parked = v.ever_parked, period_no = v.period_no,
+    period_end = v.period_end, plan_part = v.plan_part, lots = v.lots, estimated_cost_micros = v.estimated_cost_micros,
+    provider_cost_micros = v.provider_cost_micros, reported = v.reported, actual = v.actual, late = v.late,
+    admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, admitted_seq = v.admitted_seq,
+    ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
+    seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active
+FROM (SELECT
+    unnest(@ids::uuid[]) AS id, unnest(@states::text[]) AS state, unnest(@reasons::text[]) AS reason,
+    unnest(@parked::boolean[]) AS parked, unnest(@ever_parked::boolean[]) AS ever_parked,
+    unnest(@period_nos::bigint[]) AS period_no, unnest(@period_ends::timestamptz[]) AS period_end,
+    unnest(@plan_parts::bigint[]) AS plan_part, unnest(@lots::jsonb[]) AS lots,
+    unnest(@estimated_costs::bigint[]) AS estimated_cost_micros, unnest(@provider_costs::bigint[]) AS provider_cost_micros,
+    unnest(@reported::bigint[]) AS reported, unnest(@actuals::bigint[]) AS actual, unnest(@late::boolean[]) AS late,
+    unnest(@admitted_at::timestamptz[]) AS admitted_at, unnest(@ended_at::timestamptz[]) AS ended_at,
+    unnest(@lease_until::timestamptz[]) AS lease_until, unnest(@admitted_seqs::bigint[]) AS admitted_seq,
+    unnest(@ended_seqs::bigint[]) AS ended_seq, unnest(@seen_remaining::bigint[]) AS seen_remaining,
+    unnest(@seen_concurrent::integer[]) AS seen_concurrent, unnest(@seen_used::bigint[]) AS seen_used,
+    unnest(@seen_reserved::bigint[]) AS seen_reserved, unnest(@seen_active::integer[]) AS seen_active
+) AS v
+WHERE c.id = v.id;
+
+-- name: InsertEvents :exec
+INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, occurred_at, credits,
+    plan_part, overage, lots, duration_ms, file_size, price_micros, cost_micros, currency, plan_name, plan_version, late, seq)
+SELECT
+    unnest(@ids::uuid[]), unnest(@recorded_at::timestamptz[]), unnest(@accounts::uuid[]), unnest(@periods::bigint[]),
+    unnest(@kinds::text[]), 'transcription', unnest(@admissions::uuid[]), unnest(@occurred_at::timestamptz[]),
+    unnest(@credits::bigint[]), unnest(@plan_parts::bigint[]), unnest(@overages::bigint[]), unnest(@lots::jsonb[]),
+    unnest(@durations::bigint[]), unnest(@file_sizes::bigint[]), unnest(@prices::bigint[]), unnest(@costs::bigint[]),
+    unnest(@currencies::text[]), unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]), unnest(@late::boolean[]),
+    unnest(@seqs::bigint[]);
+
+-- name: InsertAudit :exec
+INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)
+SELECT
+    unnest(@at::timestamptz[]), unnest(@actors::text[]), unnest(@actions::text[]), unnest(@kinds::text[]),
+    unnest(@names::text[]), unnest(@accounts::uuid[]), unnest(@before::jsonb[]), unnest(@after::jsonb[]);
+
+-- name: LoadLotIDs :many
+SELECT id, user_id FROM credit_lots WHERE user_id = ANY (@ids::uuid[]);

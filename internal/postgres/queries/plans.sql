@@ -1,0 +1,63 @@
+-- name: LockPlan :one
+SELECT * FROM user_plan_limits WHERE name = @name FOR UPDATE;
+
+-- name: DefaultPlan :one
+SELECT * FROM user_plan_limits WHERE is_default AND NOT retired;
+
+-- name: InsertPlan :one
+-- Two who create the same plan at once: the second finds nothing returned, and the row.
+INSERT INTO user_plan_limits (name, object_uid, display_name, is_default, rank, features, calendar_month, credits_limit,
+    file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max,
+    provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds,
+    alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size)
+VALUES (@name, sqlc.narg('object_uid'), @display_name, @is_default, @rank, @features, @calendar_month, sqlc.narg('credits_limit'),
+    sqlc.narg('file_size_limit'), sqlc.narg('audio_ms_limit'), sqlc.narg('concurrent_limit'), sqlc.narg('queued_limit'), @overage_max, @overage_price_micros, @carry_over_max,
+    @provider_cost_micros, @currency, @period_price_micros, sqlc.narg('daily_cost_ceiling_micros'), @rate_requests, @rate_window_seconds,
+    @alert_thresholds, @admit_when_unavailable, @reset_schedule, @reset_batch_size)
+ON CONFLICT (name) DO NOTHING
+RETURNING *;
+
+-- name: UpdatePlan :one
+UPDATE user_plan_limits SET
+    object_uid = sqlc.narg('object_uid'), version = version + 1, display_name = @display_name, is_default = @is_default,
+    retired = false, rank = @rank, features = @features, calendar_month = @calendar_month,
+    credits_limit = sqlc.narg('credits_limit'), file_size_limit = sqlc.narg('file_size_limit'),
+    audio_ms_limit = sqlc.narg('audio_ms_limit'), concurrent_limit = sqlc.narg('concurrent_limit'),
+    queued_limit = sqlc.narg('queued_limit'), overage_max = @overage_max, overage_price_micros = @overage_price_micros,
+    carry_over_max = @carry_over_max, provider_cost_micros = @provider_cost_micros, currency = @currency,
+    period_price_micros = @period_price_micros, daily_cost_ceiling_micros = sqlc.narg('daily_cost_ceiling_micros'),
+    rate_requests = @rate_requests, rate_window_seconds = @rate_window_seconds, alert_thresholds = @alert_thresholds,
+    admit_when_unavailable = @admit_when_unavailable, reset_schedule = @reset_schedule,
+    reset_batch_size = @reset_batch_size, updated_at = clock_timestamp()
+WHERE name = @name
+RETURNING *;
+
+-- name: RetirePlan :one
+UPDATE user_plan_limits SET retired = true, version = version + 1, updated_at = clock_timestamp()
+WHERE name = @name AND NOT retired
+RETURNING *;
+
+-- name: PlanUsers :one
+SELECT p.version, (SELECT count(*) FROM usage_quotas AS a WHERE a.plan_name = p.name)::bigint AS users,
+    ARRAY(SELECT u.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+          WHERE a.plan_name = p.name ORDER BY u.user_id LIMIT 10)::text[] AS first_users
+FROM user_plan_limits AS p WHERE p.name = @name;
+
+-- name: EnsureUser :exec
+INSERT INTO users (user_id) VALUES (@user_id) ON CONFLICT (user_id) DO NOTHING;
+
+-- name: UserID :one
+SELECT id FROM users WHERE user_id = @user_id;
+
+-- name: Clock :one
+SELECT coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz;
+
+-- name: InsertAccount :execrows
+INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at)
+VALUES (@user_id, @plan_name, @now, @period_start, @period_end, @now)
+ON CONFLICT (user_id) DO NOTHING;
+
+-- name: InsertAuditRow :exec
+INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)
+VALUES (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), @actor, @action, @object_kind, @object_name,
+    sqlc.narg('user_id'), sqlc.narg('before'), sqlc.narg('after'));

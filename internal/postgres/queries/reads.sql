@@ -1,0 +1,69 @@
+-- Reads without locks.
+
+-- name: AccountID :one
+SELECT a.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id WHERE u.user_id = @user_id;
+
+-- name: ReadAccounts :many
+SELECT sqlc.embed(a), u.user_id AS external_id,
+    greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
+FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+WHERE u.user_id = ANY (@user_ids::text[]);
+
+-- name: LastPeriods :many
+SELECT p.* FROM usage_quotas AS a
+JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1
+WHERE a.user_id = ANY (@ids::uuid[]);
+
+-- name: AllPlans :many
+SELECT * FROM user_plan_limits ORDER BY rank, name;
+
+-- name: Admission :one
+SELECT sqlc.embed(c), u.user_id AS external_id,
+    CASE WHEN c.state = 'Queued' AND NOT c.parked THEN (
+        SELECT count(*) FROM concurrent_processing AS o
+        WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked
+          AND (o.priority > c.priority OR (o.priority = c.priority AND o.arrived_seq <= c.arrived_seq)))
+    ELSE 0 END::bigint AS position,
+    CASE WHEN c.state = 'Queued' THEN (
+        SELECT count(*) FROM concurrent_processing AS o
+        WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked)
+    ELSE 0 END::bigint AS waiting
+FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+WHERE c.id = @id;
+
+-- name: LiveJobs :many
+SELECT sqlc.embed(c), u.user_id AS external_id
+FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
+ORDER BY c.user_id, c.arrived_seq;
+
+-- name: QuotaOwner :one
+SELECT user_id FROM usage_quotas WHERE quota_uid = @uid::uuid;
+
+-- name: LeaseKey :one
+SELECT secret FROM service_keys WHERE purpose = 'lease';
+
+-- name: DuePeriods :many
+SELECT user_id FROM usage_quotas
+WHERE period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+  AND (sqlc.narg('plan')::text IS NULL OR plan_name = sqlc.narg('plan')::text)
+  AND user_id > @after
+ORDER BY user_id LIMIT @most;
+
+-- name: DueLeases :many
+-- With ties, for a page must not end within an account: the next one starts behind it.
+SELECT user_id, id FROM concurrent_processing
+WHERE state IN ('Queued', 'Admitted') AND source = 'api'
+  AND lease_until < coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+  AND user_id > @after
+ORDER BY user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
+
+-- name: DueQueues :many
+SELECT a.user_id FROM usage_quotas AS a
+WHERE a.user_id > @after AND EXISTS (
+    SELECT FROM concurrent_processing AS c
+    WHERE c.user_id = a.user_id AND c.state = 'Queued'
+      AND (a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+           OR (c.parked AND c.reason = 'DailyCostCeiling'
+               AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date)))
+ORDER BY a.user_id LIMIT @most;

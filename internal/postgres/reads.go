@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Lookup implements metering.Store.
+func (s *Store) Lookup(ctx context.Context, userID string) (quota.ID, error) {
+	id, err := s.queries.AccountID(ctx, userID)
+	if err != nil {
+		return id, fmt.Errorf("user %q: %w", userID, mapError(err))
+	}
+	return id, nil
+}
+
+// Admission implements metering.Store.
+func (s *Store) Admission(ctx context.Context, id quota.ID) (*metering.Admission, error) {
+	r, err := s.queries.Admission(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("admission %s: %w", uuidText(id), mapError(err))
+	}
+	adm, err := admissionOf(&r.ConcurrentProcessing, r.ExternalID)
+	if err != nil {
+		return nil, err
+	}
+	adm.Position, adm.Waiting = int(r.Position), int(r.Waiting)
+	return adm, nil
+}
+
+// LiveJobs implements metering.Store.
+func (s *Store) LiveJobs(ctx context.Context) ([]*metering.Admission, error) {
+	rows, err := s.queries.LiveJobs(ctx)
+	if err != nil {
+		return nil, mapError(err)
+	}
+	out := make([]*metering.Admission, len(rows))
+	for i := range rows {
+		if out[i], err = admissionOf(&rows[i].ConcurrentProcessing, rows[i].ExternalID); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// Accounts implements metering.Store. What is read is of one snapshot, so balances and lots agree.
+func (s *Store) Accounts(ctx context.Context, userIDs []string) (map[string]metering.Usage, error) {
+	var out map[string]metering.Usage
+	err := s.snapshot(ctx, func(q *dbsqlc.Queries) error {
+		var err error
+		out, err = s.accounts(ctx, q, userIDs)
+		return err
+	})
+	return out, mapError(err)
+}
+
+func (s *Store) accounts(ctx context.Context, q *dbsqlc.Queries, userIDs []string) (map[string]metering.Usage, error) {
+	rows, err := q.ReadAccounts(ctx, dbsqlc.ReadAccountsParams{Now: s.now(), UserIds: userIDs})
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]quota.ID, len(rows))
+	byID := make(map[quota.ID]metering.Usage, len(rows))
+	planNames := make(map[quota.ID]string, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		account, settings, err := s.account(&r.UsageQuota, r.ExternalID)
+		if err != nil {
+			return nil, err
+		}
+		ids[i] = account.ID
+		planNames[account.ID] = r.UsageQuota.PlanName
+		byID[account.ID] = metering.Usage{Account: account, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID}
+	}
+	plans, err := q.LoadPlans(ctx, dbsqlc.LoadPlansParams{Ids: ids, Names: []string{}})
+	if err != nil {
+		return nil, err
+	}
+	byName := make(map[string]*quota.Plan, len(plans))
+	for i := range plans {
+		byName[plans[i].Name] = planOf(&plans[i])
+	}
+	lots, err := q.LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: ids, Now: s.now()})
+	if err != nil {
+		return nil, err
+	}
+	for i := range lots {
+		a := byID[lots[i].UserID].Account
+		a.Lots = append(a.Lots, lotOf(&lots[i]))
+	}
+	periods, err := q.LastPeriods(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	for i := range periods {
+		u := byID[periods[i].UserID]
+		u.Last = periodOf(&periods[i])
+		byID[periods[i].UserID] = u
+	}
+	out := make(map[string]metering.Usage, len(rows))
+	for id, u := range byID {
+		u.Account.Plan = byName[planNames[id]]
+		out[u.Account.UserID] = u
+	}
+	return out, nil
+}
+
+// Plans implements metering.Store.
+func (s *Store) Plans(ctx context.Context) ([]*metering.Plan, error) {
+	rows, err := s.queries.AllPlans(ctx)
+	if err != nil {
+		return nil, mapError(err)
+	}
+	out := make([]*metering.Plan, len(rows))
+	for i := range rows {
+		out[i] = meteringPlan(&rows[i])
+	}
+	return out, nil
+}
+
+// QuotaOwner implements metering.Store.
+func (s *Store) QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error) {
+	id, err := s.queries.QuotaOwner(ctx, uid)
+	if err != nil {
+		return id, fmt.Errorf("UserQuota %s: %w", uuidText(uid), mapError(err))
+	}
+	return id, nil
+}
+
+// Due implements metering.Store.
+func (s *Store) Due(ctx context.Context, what metering.Due, after quota.ID, limit int) ([]metering.Candidate, error) {
+	kind, plan, narrowed := strings.Cut(string(what), "/")
+	var ids []quota.ID
+	var err error
+	switch metering.Due(kind) {
+	case metering.DuePeriod:
+		p := dbsqlc.DuePeriodsParams{Now: s.now(), After: after, Most: int32(limit)}
+		if narrowed {
+			p.Plan = &plan
+		}
+		ids, err = s.queries.DuePeriods(ctx, p)
+	case metering.DueQueue:
+		ids, err = s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{Now: s.now(), After: after, Most: int32(limit)})
+	case metering.DueLease:
+		rows, err := s.queries.DueLeases(ctx, dbsqlc.DueLeasesParams{Now: s.now(), After: after, Most: int64(limit)})
+		out := make([]metering.Candidate, len(rows))
+		for i, r := range rows {
+			out[i] = metering.Candidate{Account: r.UserID, Admission: r.ID}
+		}
+		return out, mapError(err)
+	default:
+		return nil, fmt.Errorf("%w: nothing is due for %q", metering.ErrInvalid, what)
+	}
+	out := make([]metering.Candidate, len(ids))
+	for i, id := range ids {
+		out[i] = metering.Candidate{Account: id}
+	}
+	return out, mapError(err)
+}

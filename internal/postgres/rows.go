@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// The names by which unlimited_overrides says that an override lifts a limit.
+const (
+	unlimitedCredits    = "credits"
+	unlimitedFileSize   = "file_size"
+	unlimitedAudio      = "audio"
+	unlimitedConcurrent = "concurrent"
+	unlimitedQueued     = "queued"
+)
+
+// limit reads a column in which NULL means unlimited.
+func limit[T ~int32 | ~int64, C int32 | int64](column *C) quota.Limit[T] {
+	if column == nil {
+		return quota.Limit[T]{Unlimited: true}
+	}
+	return quota.AtMost(T(*column))
+}
+
+// column is limit's inverse.
+func column[C int32 | int64, T ~int32 | ~int64](l quota.Limit[T]) *C {
+	if l.Unlimited {
+		return nil
+	}
+	return new(C(l.Max))
+}
+
+// milliseconds and fromMilliseconds convert the limit of one job's audio, which columns hold in milliseconds.
+func milliseconds(l quota.Limit[time.Duration]) quota.Limit[int64] {
+	return quota.Limit[int64]{Max: l.Max.Milliseconds(), Unlimited: l.Unlimited}
+}
+
+func fromMilliseconds(l quota.Limit[int64]) quota.Limit[time.Duration] {
+	return quota.Limit[time.Duration]{Max: time.Duration(l.Max) * time.Millisecond, Unlimited: l.Unlimited}
+}
+
+func timeOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+func timeColumn(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UTC().Truncate(time.Microsecond))
+}
+
+func idColumn(id quota.ID) *quota.ID {
+	if id == (quota.ID{}) {
+		return nil
+	}
+	return &id
+}
+
+func idOf(id *quota.ID) quota.ID {
+	if id == nil {
+		return quota.ID{}
+	}
+	return *id
+}
+
+func planOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
+	return &quota.Plan{
+		Name: r.Name, DisplayName: r.DisplayName, Version: r.Version, Rank: r.Rank, Default: r.IsDefault, Retired: r.Retired,
+		Features: r.Features, CalendarMonth: r.CalendarMonth,
+		Limits: quota.Limits{
+			Credits:    limit[quota.Credits](r.CreditsLimit),
+			FileSize:   limit[int64](r.FileSizeLimit),
+			Audio:      fromMilliseconds(limit[int64](r.AudioMsLimit)),
+			Concurrent: limit[int32](r.ConcurrentLimit),
+			Queued:     limit[int32](r.QueuedLimit),
+		},
+		OverageMax: quota.Credits(r.OverageMax), OveragePrice: quota.Money(r.OveragePriceMicros),
+		CarryOverMax: quota.Credits(r.CarryOverMax), ProviderCost: quota.Money(r.ProviderCostMicros),
+		Currency: r.Currency, PeriodPrice: quota.Money(r.PeriodPriceMicros),
+		DailyCostCeiling: limit[quota.Money](r.DailyCostCeilingMicros),
+		RateRequests:     r.RateRequests, RateWindow: time.Duration(r.RateWindowSeconds) * time.Second,
+		AlertThresholds: r.AlertThresholds, AdmitWhenUnavailable: r.AdmitWhenUnavailable,
+	}
+}
+
+func meteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
+	return &metering.Plan{
+		Plan: *planOf(r), ObjectUID: idOf(r.ObjectUid), ResetSchedule: r.ResetSchedule, ResetBatchSize: r.ResetBatchSize,
+	}
+}
+
+// account reads an account's row, without its plan and lots.
+func (s *Store) account(r *dbsqlc.UsageQuota, userID string) (*quota.Account, metering.Settings, error) {
+	zone, err := s.zone(r.TimeZone)
+	if err != nil {
+		return nil, metering.Settings{}, fmt.Errorf("user %q: time zone %q: %w", userID, r.TimeZone, err)
+	}
+	settings := metering.Settings{QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone}
+	if r.QuotaName != nil {
+		settings.QuotaName = *r.QuotaName
+	}
+	return &quota.Account{
+		ID: r.UserID, UserID: userID, Overrides: overridesOf(r), Suspended: r.Suspended,
+		Anchor: r.AnchorAt.UTC(), Zone: zone,
+		Period: quota.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()}, PeriodNo: r.PeriodNo,
+		Used: quota.Credits(r.Used), Reserved: quota.Credits(r.Reserved),
+		PlanUsed: quota.Credits(r.PlanUsed), PlanReserved: quota.Credits(r.PlanReserved),
+		Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
+		Day: r.Day.UTC(), DayCost: quota.Money(r.DayCostMicros), ReservedCost: quota.Money(r.ReservedCostMicros),
+		Active: r.Active, Queued: r.Queued, Parked: r.Parked, Seq: r.Seq,
+	}, settings, nil
+}
+
+func overridesOf(r *dbsqlc.UsageQuota) quota.Overrides {
+	return quota.Overrides{
+		Credits:    overrideOf[quota.Credits](r.CreditsOverride, r.UnlimitedOverrides, unlimitedCredits),
+		FileSize:   overrideOf[int64](r.FileSizeOverride, r.UnlimitedOverrides, unlimitedFileSize),
+		Audio:      audioOverride(r),
+		Concurrent: overrideOf[int32](r.ConcurrentOverride, r.UnlimitedOverrides, unlimitedConcurrent),
+		Queued:     overrideOf[int32](r.QueuedOverride, r.UnlimitedOverrides, unlimitedQueued),
+	}
+}
+
+func overrideOf[T ~int32 | ~int64, C int32 | int64](column *C, unlimited []string, name string) *quota.Limit[T] {
+	switch {
+	case slices.Contains(unlimited, name):
+		return &quota.Limit[T]{Unlimited: true}
+	case column != nil:
+		return new(quota.AtMost(T(*column)))
+	}
+	return nil
+}
+
+func audioOverride(r *dbsqlc.UsageQuota) *quota.Limit[time.Duration] {
+	ms := overrideOf[int64](r.AudioMsOverride, r.UnlimitedOverrides, unlimitedAudio)
+	if ms == nil {
+		return nil
+	}
+	return new(fromMilliseconds(*ms))
+}
+
+// settingsParams are the columns of an account that a UserQuota declares.
+func settingsParams(a *quota.Account, s metering.Settings) dbsqlc.UpdateSettingsParams {
+	p := dbsqlc.UpdateSettingsParams{
+		PlanName: a.Plan.Name, QuotaUid: idColumn(s.QuotaUID), Suspended: a.Suspended,
+		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID, UnlimitedOverrides: []string{},
+	}
+	if s.QuotaName != "" {
+		p.QuotaName = &s.QuotaName
+	}
+	o := a.Overrides
+	p.CreditsOverride = overrideColumn[int64](&p, o.Credits, unlimitedCredits)
+	p.FileSizeOverride = overrideColumn[int64](&p, o.FileSize, unlimitedFileSize)
+	if o.Audio != nil {
+		p.AudioMsOverride = overrideColumn[int64](&p, new(milliseconds(*o.Audio)), unlimitedAudio)
+	}
+	p.ConcurrentOverride = overrideColumn[int32](&p, o.Concurrent, unlimitedConcurrent)
+	p.QueuedOverride = overrideColumn[int32](&p, o.Queued, unlimitedQueued)
+	return p
+}
+
+func overrideColumn[C int32 | int64, T ~int32 | ~int64](p *dbsqlc.UpdateSettingsParams, o *quota.Limit[T], name string) *C {
+	if o == nil {
+		return nil
+	}
+	if o.Unlimited {
+		p.UnlimitedOverrides = append(p.UnlimitedOverrides, name)
+	}
+	return column[C](*o)
+}
+
+func lotOf(r *dbsqlc.CreditLot) quota.Lot {
+	return quota.Lot{
+		ID: r.ID, Kind: quota.LotKind(r.Kind), Name: r.Name, Credits: quota.Credits(r.Credits), Used: quota.Credits(r.Used),
+		Reserved: quota.Credits(r.Reserved), ExpiresAt: timeOf(r.ExpiresAt),
+	}
+}
+
+func periodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
+	return &quota.ClosedPeriod{
+		No: r.PeriodNo, Period: quota.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()},
+		Used: quota.Credits(r.Used), Reserved: quota.Credits(r.Reserved),
+		PlanUsed: quota.Credits(r.PlanUsed), PlanReserved: quota.Credits(r.PlanReserved),
+		Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
+		PlanLimit: limit[quota.Credits](r.PlanCredits), PlanName: r.PlanName, PlanVersion: r.PlanVersion,
+		CarryOver: quota.Credits(r.CarryOver), CarryOverMax: quota.Credits(r.CarryOverMax),
+	}
+}
+
+// share is how a column keeps a part of an allocation.
+type share struct {
+	Lot     pgtype.UUID `json:"lot"`
+	Credits int64       `json:"credits"`
+}
+
+func sharesColumn(shares []quota.Share) []byte {
+	if len(shares) == 0 {
+		return nil
+	}
+	out := make([]share, len(shares))
+	for i, s := range shares {
+		out[i] = share{Lot: pgtype.UUID{Bytes: s.Lot, Valid: true}, Credits: int64(s.Credits)}
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		panic(err) // ids and integers can always be encoded
+	}
+	return b
+}
+
+func sharesOf(column []byte) ([]quota.Share, error) {
+	if column == nil {
+		return nil, nil
+	}
+	var in []share
+	if err := json.Unmarshal(column, &in); err != nil {
+		return nil, fmt.Errorf("lots: %w", err)
+	}
+	out := make([]quota.Share, len(in))
+	for i, s := range in {
+		out[i] = quota.Share{Lot: s.Lot.Bytes, Credits: quota.Credits(s.Credits)}
+	}
+	return out, nil
+}
+
+func admissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*metering.Admission, error) {
+	lots, err := sharesOf(r.Lots)
+	if err != nil {
+		return nil, fmt.Errorf("admission %s: %w", pgtype.UUID{Bytes: r.ID, Valid: true}, err)
+	}
+	adm := &metering.Admission{
+		Admission: quota.Admission{
+			ID: r.ID, Account: r.UserID, Source: quota.Source(r.Source), State: quota.State(r.State), Reason: quota.Reason(r.Reason),
+			Request:  quota.Request{Estimate: quota.Credits(r.Estimate), FileSize: r.FileSize},
+			Priority: r.Priority, Enforced: r.Enforced, PeriodEnd: timeOf(r.PeriodEnd),
+			Alloc:         quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},
+			EstimatedCost: quota.Money(r.EstimatedCostMicros), ProviderCost: quota.Money(r.ProviderCostMicros),
+			Reported: creditsOf(r.Reported), Actual: creditsOf(r.Actual), Late: r.Late, Parked: r.Parked, EverParked: r.EverParked,
+			CreatedAt: r.CreatedAt.UTC(), AdmittedAt: timeOf(r.AdmittedAt), EndedAt: timeOf(r.EndedAt),
+			Lease: time.Duration(r.LeaseMs) * time.Millisecond, LeaseUntil: r.LeaseUntil.UTC(),
+			ArrivedSeq: r.ArrivedSeq, AdmittedSeq: numberOf(r.AdmittedSeq), EndedSeq: numberOf(r.EndedSeq),
+		},
+		UserID: userID, Namespace: r.Namespace, Name: r.Name, RequestedBy: r.RequestedBy, BodyHash: r.BodyHash,
+	}
+	adm.PeriodNo = numberOf(r.PeriodNo)
+	if r.AdmittedAt != nil {
+		adm.Seen = quota.Seen{
+			Remaining: limit[quota.Credits](r.SeenRemaining), Concurrent: limit[int32](r.SeenConcurrent),
+			Used: quota.Credits(numberOf(r.SeenUsed)), Reserved: quota.Credits(numberOf(r.SeenReserved)), Active: numberOf(r.SeenActive),
+		}
+	}
+	return adm, nil
+}
+
+func numberOf[T int32 | int64](column *T) T {
+	if column == nil {
+		return 0
+	}
+	return *column
+}
+
+func creditsOf(column *int64) *quota.Credits {
+	if column == nil {
+		return nil
+	}
+	return new(quota.Credits(*column))
+}
+
+func creditsColumn(c *quota.Credits) *int64 {
+	if c == nil {
+		return nil
+	}
+	return new(int64(*c))
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ledgertest gives tests a ledger of their own and holds whatever they do to it against the invariants.
+package ledgertest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
+)
+
+// checkTimeout bounds the check that runs after a test, whose own context is cancelled by then.
+const checkTimeout = time.Minute
+
+// New returns the DSN of a migrated database of the test's own, as pgtest.New does. When the test ends its ledger is checked,
+// and each violation of an invariant is an error of the test.
+func New(tb testing.TB) string {
+	tb.Helper()
+	dsn := pgtest.New(tb, postgres.Migrate)
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+		defer cancel()
+		Check(ctx, tb, dsn)
+	})
+	return dsn
+}
+
+// Check reports each violation of an invariant in the database as an error of the test.
+func Check(ctx context.Context, tb testing.TB, dsn string) {
+	tb.Helper()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		tb.Errorf("check the ledger: %v", err)
+		return
+	}
+	violations, err := postgres.CheckInvariants(ctx, conn)
+	if err != nil {
+		tb.Errorf("check the ledger: %v", err)
+	}
+	for _, v := range violations {
+		tb.Error(v)
+	}
+	if err := conn.Close(ctx); err != nil {
+		tb.Errorf("check the ledger: %v", err)
+	}
+}
