@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// faulty is a real store whose transactions fail where a test says so.
+type faulty struct {
+	metering.Store
+	mu sync.Mutex
+	// before the batch begins, and instead of or after its commit; nil means no fault.
+	begin  func(metering.Keys) error
+	commit func(keys metering.Keys, really func() error) error
+	begun  []metering.Keys
+}
+
+func (f *faulty) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.begun = append(f.begun, keys)
+	if f.begin != nil {
+		if err := f.begin(keys); err != nil {
+			return nil, err
+		}
+	}
+	b, err := f.Store.Begin(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	return &faultyBatch{Batch: b, store: f, keys: keys}, nil
+}
+
+type faultyBatch struct {
+	metering.Batch
+	store *faulty
+	keys  metering.Keys
+}
+
+func (b *faultyBatch) Commit(ctx context.Context) error {
+	really := func() error { return b.Batch.Commit(ctx) }
+	if b.store.commit == nil {
+		return really()
+	}
+	return b.store.commit(b.keys, really)
+}
+
+// times fails the first n times with err.
+func times(n int, err error) func() error {
+	return func() error {
+		if n--; n >= 0 {
+			return err
+		}
+		return nil
+	}
+}
+
+func TestEngineTriesAgain(t *testing.T) {
+	t.Parallel()
+	tests := map[string]func(*faulty){
+		"serialization failure": func(f *faulty) {
+			fail := times(3, metering.ErrRetry)
+			f.begin = func(metering.Keys) error { return fail() }
+		},
+		"commit did not happen": func(f *faulty) {
+			fail := times(2, metering.ErrUnknownOutcome)
+			f.commit = func(_ metering.Keys, really func() error) error {
+				if err := fail(); err != nil {
+					return err
+				}
+				return really()
+			}
+		},
+		"commit happened and nobody heard of it": func(f *faulty) {
+			fail := times(2, metering.ErrUnknownOutcome)
+			f.commit = func(_ metering.Keys, really func() error) error {
+				return errors.Join(really(), fail())
+			}
+		},
+	}
+	for name, inject := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &faulty{}
+			w := newWorldOn(t, f)
+			inject(f)
+			res := w.admit("alice", "k", 10*quota.Credit)
+			if res.Admission == nil || res.Admission.State != quota.Admitted {
+				t.Fatalf("got %+v", res)
+			}
+			inject(f)
+			if _, err := w.Complete(t.Context(), quota.ID{}, res.Admission.ID, 6*quota.Credit); err != nil {
+				t.Fatal(err)
+			}
+			w.wantUsage("alice", 6*quota.Credit, 0, 0)
+		})
+	}
+}
+
+func TestEngineIsolatesTheCallThatTheDatabaseRefuses(t *testing.T) {
+	t.Parallel()
+	f := &faulty{}
+	w := newWorldOn(t, f)
+	bad := w.register("bad")
+	hasBad := func(k metering.Keys) bool {
+		for _, a := range k.Accounts {
+			if a == bad {
+				return true
+			}
+		}
+		return false
+	}
+	var users []string
+	for i := range 20 {
+		users = append(users, fmt.Sprintf("user-%d", i))
+		w.register(users[i])
+	}
+	f.commit = func(k metering.Keys, really func() error) error {
+		if hasBad(k) {
+			return fmt.Errorf("%w: by the test", metering.ErrData)
+		}
+		return really()
+	}
+	var wg sync.WaitGroup
+	for _, user := range append(users, "bad") {
+		wg.Go(func() {
+			_, err := w.Admit(t.Context(), request(user, "k", quota.Credit))
+			if got := errors.Is(err, metering.ErrData); got != (user == "bad") || (err != nil && user != "bad") {
+				t.Errorf("%s: %v", user, err)
+			}
+		})
+	}
+	wg.Wait()
+	f.commit = nil
+	w.wantUsage("bad", 0, 0, 0)
+}
+
+func TestEngineLetsBystandersPassABusyAccount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	busy := w.register("busy")
+	holder, err := w.store.Begin(t.Context(), metering.Keys{Accounts: []quota.ID{busy}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	for i := range 2 {
+		go func() {
+			_, err := w.Admit(t.Context(), request("busy", fmt.Sprint(i), quota.Credit))
+			done <- err
+		}()
+	}
+	for i := range 10 {
+		w.admit(fmt.Sprintf("bystander-%d", i), "k", quota.Credit)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("a call got past another transaction's lock: %v", err)
+	default:
+	}
+	holder.Rollback()
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if a := w.usage("busy").Account; a.Active != 1 || a.Queued != 1 {
+		t.Errorf("got %d active, %d queued", a.Active, a.Queued)
+	}
+}
+
+func TestEngineRefusesMoreThanItCanHold(t *testing.T) {
+	t.Parallel()
+	f := &faulty{}
+	w := newWorldOn(t, f)
+	w.register("alice")
+	small := metering.New(f, metering.Options{Lanes: 1, MaxPending: 2})
+	release := make(chan struct{})
+	begun := make(chan struct{}, 1)
+	f.begin = func(metering.Keys) error {
+		select {
+		case begun <- struct{}{}:
+		default:
+		}
+		<-release
+		return nil
+	}
+	results := make(chan error, 8)
+	ask := func(i int) {
+		_, err := small.Admit(t.Context(), request("alice", fmt.Sprint(i), quota.Credit))
+		results <- err
+	}
+	go ask(0)
+	<-begun
+	for i := 1; i < 8; i++ {
+		go ask(i)
+	}
+	// One runs, two wait: the other five are turned away at once, before anything is released.
+	for range 5 {
+		if err := <-results; !errors.Is(err, metering.ErrOverloaded) {
+			t.Errorf("want ErrOverloaded, got %v", err)
+		}
+	}
+	close(release)
+	for range 3 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestEngineFinishesWhatItsCallerLeft(t *testing.T) {
+	t.Parallel()
+	f := &faulty{}
+	w := newWorldOn(t, f)
+	w.register("alice")
+	ctx, cancel := context.WithCancel(t.Context())
+	begun, release := make(chan struct{}), make(chan struct{})
+	f.begin = func(metering.Keys) error {
+		close(begun)
+		<-release
+		return nil
+	}
+	left := make(chan error)
+	go func() {
+		_, err := w.Admit(ctx, request("alice", "k", quota.Credit))
+		left <- err
+	}()
+	<-begun
+	cancel()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("want the caller let go, got %v", err)
+	}
+	f.begin = nil
+	close(release)
+	if res := w.admit("alice", "k", quota.Credit); res.Created {
+		t.Error("the call of the caller who left did not take effect")
+	}
+	w.wantUsage("alice", 0, quota.Credit, 1)
+}

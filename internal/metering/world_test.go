@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+)
+
+// world is a service over a database of the test's own, with a clock that the test moves. When the test ends, the ledger
+// is checked against the invariants.
+type world struct {
+	*metering.Service
+	t     *testing.T
+	dsn   string
+	store metering.Store
+
+	mu    sync.Mutex
+	clock time.Time
+}
+
+func newWorld(t *testing.T) *world { return newWorldOn(t, nil) }
+
+// newWorldOn puts f, if there is one, between the service and the store.
+func newWorldOn(t *testing.T, f *faulty) *world {
+	t.Helper()
+	w := &world{t: t, dsn: ledgertest.New(t), clock: time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)}
+	w.store = w.open(t, w.now)
+	if f != nil {
+		f.Store = w.store
+		w.store = f
+	}
+	w.Service = metering.New(w.store, metering.Options{AutoRegister: true})
+	pro := freePlan()
+	pro.Name, pro.ObjectUID, pro.Default, pro.Rank = "pro", quota.ID{2}, false, 20
+	pro.Limits.Credits, pro.Limits.Concurrent = quota.AtMost(500*quota.Credit), quota.AtMost(int32(5))
+	for _, p := range []metering.Plan{freePlan(), pro} {
+		if _, err := w.ApplyPlan(t.Context(), p, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// open opens the world's database once more, as another replica would. A nil now leaves the database its own clock.
+func (w *world) open(t *testing.T, now func() time.Time) *postgres.Store {
+	t.Helper()
+	if now == nil {
+		now = w.now
+	}
+	store, err := postgres.Open(t.Context(), w.dsn, postgres.Options{AllowUnsafe: true, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	return store
+}
+
+func freePlan() metering.Plan {
+	return metering.Plan{
+		Plan: quota.Plan{
+			Name: "free", DisplayName: "Free", Default: true, Rank: 0, Currency: "USD",
+			Limits: quota.Limits{
+				Credits: quota.AtMost(30 * quota.Credit), FileSize: quota.AtMost(int64(25 << 20)), Audio: quota.AtMost(24 * time.Hour),
+				Concurrent: quota.AtMost(int32(1)), Queued: quota.AtMost(int32(100)),
+			},
+			ProviderCost: 6000, DailyCostCeiling: quota.AtMost(quota.Money(50_000_000)),
+			RateRequests: 100, RateWindow: time.Hour,
+		},
+		ObjectUID: quota.ID{1}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
+	}
+}
+
+func request(user, key string, estimate quota.Credits) metering.AdmitRequest {
+	return metering.AdmitRequest{
+		UserID: user, Key: key, BodyHash: []byte(user + estimate.String()), Source: quota.SourceAPI, RequestedBy: "test",
+		Estimate: estimate, FileSize: 1 << 20, Queue: true,
+	}
+}
+
+func (w *world) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.clock
+}
+
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.clock = w.clock.Add(d)
+}
+
+func (w *world) admit(user, key string, estimate quota.Credits) metering.AdmitResult {
+	w.t.Helper()
+	res, err := w.Admit(w.t.Context(), request(user, key, estimate))
+	if err != nil {
+		w.t.Fatalf("admit: %v", err)
+	}
+	return res
+}
+
+func (w *world) register(user string) quota.ID {
+	w.t.Helper()
+	id, err := w.store.Register(w.t.Context(), user)
+	if err != nil {
+		w.t.Fatalf("register: %v", err)
+	}
+	return id
+}
+
+func (w *world) quota(q metering.Quota) {
+	w.t.Helper()
+	if err := w.ApplyQuota(w.t.Context(), q, "test"); err != nil {
+		w.t.Fatalf("apply quota: %v", err)
+	}
+}
+
+func (w *world) settleJob(id quota.ID, fallback quota.Credits) {
+	w.t.Helper()
+	if _, err := w.SettleJob(w.t.Context(), id, fallback); err != nil {
+		w.t.Fatalf("settle job: %v", err)
+	}
+}
+
+func (w *world) reap() {
+	w.t.Helper()
+	if err := w.Reap(w.t.Context()); err != nil {
+		w.t.Fatalf("reap: %v", err)
+	}
+}
+
+func (w *world) usage(user string) metering.Usage {
+	w.t.Helper()
+	u, err := w.Current(w.t.Context(), user)
+	if err != nil {
+		w.t.Fatalf("current: %v", err)
+	}
+	return u
+}
+
+func (w *world) wantUsage(user string, used, reserved quota.Credits, active int32) {
+	w.t.Helper()
+	a := w.usage(user).Account
+	if a.Used != used || a.Reserved != reserved || a.Active != active {
+		w.t.Errorf("%s: want %s used, %s reserved, %d active; got %s, %s, %d", user, used, reserved, active, a.Used, a.Reserved, a.Active)
+	}
+}
+
+func (w *world) wantState(id quota.ID, want quota.State) {
+	w.t.Helper()
+	adm, err := w.Get(w.t.Context(), id)
+	if err != nil {
+		w.t.Fatalf("get: %v", err)
+	}
+	if adm.State != want {
+		w.t.Errorf("admission %x: want %s, got %s (%s)", id[:2], want, adm.State, adm.Reason)
+	}
+}
