@@ -146,10 +146,8 @@ func (s *Store) Due(ctx context.Context, what metering.Due, after quota.ID, limi
 			p.Plan = &plan
 		}
 		ids, err = s.queries.DuePeriods(ctx, p)
-	case metering.DueQueue, metering.DueQueued:
-		ids, err = s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{
-			Now: s.now(), Anything: what == metering.DueQueued, After: after, Most: int32(limit),
-		})
+	case metering.DueQueue:
+		ids, err = s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{Now: s.now(), After: after, Most: int32(limit)})
 	case metering.DueQueued:
 		ids, err = s.queries.QueuedAccounts(ctx, dbsqlc.QueuedAccountsParams{After: after, Most: int32(limit)})
 	case metering.DueLease:

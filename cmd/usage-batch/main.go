@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command usage-batch does the work around the service that is run to its end: it migrates the database, closes the periods
+// of a plan (as the CronJobs do), and checks the ledger against its invariants.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+)
+
+// The bounds of --batch-size, those of the plan's own field.
+const (
+	defaultBatchSize = 500
+	maxBatchSize     = 10_000
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command(os.Getenv).ExecuteContext(ctx); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "usage-batch:", err)
+		os.Exit(1) //nolint:gocritic // the deferred stop only restores the signals
+	}
+}
+
+// options are what all subcommands share.
+type options struct {
+	databaseURL string
+	allowUnsafe bool
+}
+
+// url returns the database's URL, from the flag or else the environment.
+func (o *options) url(getenv func(string) string, environment ...string) (string, error) {
+	values := []string{o.databaseURL}
+	for _, name := range environment {
+		values = append(values, getenv(name))
+	}
+	url := cmp.Or(values...)
+	if url == "" {
+		return "", errors.New("no database: set --database-url or the environment variable DATABASE_URL, such as postgres://usage@db.example/usage")
+	}
+	return url, nil
+}
+
+func command(getenv func(string) string) *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:           "usage-batch",
+		Short:         "Migrate, reset and check the usage ledger",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.PersistentFlags().StringVar(&o.databaseURL, "database-url", "", "PostgreSQL connection string; the environment's DATABASE_URL without it")
+	root.PersistentFlags().BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
+	root.AddCommand(migrateCommand(&o, getenv), checkCommand(&o, getenv), resetCommand(&o, getenv))
+	return root
+}
+
+func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the database's schema to this release",
+		Long: "Bring the database's schema to this release. Several may run at once, and again: what is done is not done twice. " +
+			"The connection must lead past a transaction pooler; DIRECT_DATABASE_URL is taken before DATABASE_URL.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			url, err := o.url(getenv, "DIRECT_DATABASE_URL", "DATABASE_URL")
+			if err != nil {
+				return err
+			}
+			// Opened first for the sake of its check: an unsafe server is to be refused before anything is written to it.
+			store, err := postgres.Open(cmd.Context(), url, postgres.Options{AllowUnsafe: o.allowUnsafe})
+			if err != nil {
+				return err
+			}
+			store.Close()
+			if err := postgres.Migrate(cmd.Context(), url); err != nil {
+				return err
+			}
+			cmd.Println("the schema is up to date")
+			return nil
+		},
+	}
+}
+
+func checkCommand(o *options, getenv func(string) string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Check the ledger against its invariants",
+		Long:  "Check the ledger against its invariants, in one snapshot and beside a running service. It prints each violation and fails if there is one.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			url, err := o.url(getenv, "DATABASE_URL")
+			if err != nil {
+				return err
+			}
+			conn, err := pgx.Connect(cmd.Context(), url)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(cmd.Context()))) }()
+			violations, err := postgres.CheckInvariants(cmd.Context(), conn)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			for _, v := range violations {
+				_, _ = fmt.Fprintln(out, v)
+			}
+			_, _ = fmt.Fprintf(out, "%d violations of the ledger's invariants\n", len(violations))
+			if len(violations) > 0 {
+				return fmt.Errorf("the ledger violates its invariants %d times", len(violations))
+			}
+			return nil
+		},
+	}
+}
+
+func resetCommand(o *options, getenv func(string) string) *cobra.Command {
+	var plan string
+	var batchSize int
+	cmd := &cobra.Command{
+		Use:   "reset",
+		Short: "Close the ended periods of a plan's accounts",
+		Long: "Close the ended periods of a plan's accounts. Nobody waits for it: an account that is used closes its own periods. " +
+			"Running it twice, or beside itself, changes nothing more.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if batchSize < 1 || batchSize > maxBatchSize {
+				return fmt.Errorf("--batch-size %d: must lie between 1 and %d", batchSize, maxBatchSize)
+			}
+			url, err := o.url(getenv, "DATABASE_URL")
+			if err != nil {
+				return err
+			}
+			store, err := postgres.Open(cmd.Context(), url, postgres.Options{AllowUnsafe: o.allowUnsafe})
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			return reset(cmd, store, plan, batchSize)
+		},
+	}
+	cmd.Flags().StringVar(&plan, "plan", "", "name of the plan (required)")
+	cmd.Flags().IntVar(&batchSize, "batch-size", defaultBatchSize, "accounts that are looked for at a time")
+	if err := cmd.MarkFlagRequired("plan"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	return cmd
+}
+
+// reset runs the engine for as long as the reset takes.
+func reset(cmd *cobra.Command, store *postgres.Store, plan string, batchSize int) error {
+	service := metering.New(store, metering.Options{})
+	ctx, stop := context.WithCancel(cmd.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- service.Run(ctx) }()
+	result, err := service.Reset(ctx, plan, batchSize)
+	stop()
+	<-ran // what it did is known from the result; the engine ends because it was told to
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "plan %s: %d periods of %d accounts closed, %d accounts failed\n",
+		plan, result.Periods, result.Accounts, result.Failed)
+	return err
+}
