@@ -148,8 +148,6 @@ func (s *Store) Due(ctx context.Context, what metering.Due, after quota.ID, limi
 		ids, err = s.queries.DuePeriods(ctx, p)
 	case metering.DueQueue:
 		ids, err = s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{Now: s.now(), After: after, Most: int32(limit)})
-	case metering.DueQueued:
-		ids, err = s.queries.QueuedAccounts(ctx, dbsqlc.QueuedAccountsParams{After: after, Most: int32(limit)})
 	case metering.DueLease:
 		rows, err := s.queries.DueLeases(ctx, dbsqlc.DueLeasesParams{Now: s.now(), After: after, Most: int64(limit)})
 		out := make([]metering.Candidate, len(rows))

@@ -391,37 +391,6 @@ func (q *Queries) LiveJobs(ctx context.Context) ([]LiveJobsRow, error) {
 	return items, nil
 }
 
-const QueuedAccounts = `-- name: QueuedAccounts :many
-SELECT DISTINCT user_id FROM concurrent_processing
-WHERE state = 'Queued' AND user_id > $1
-ORDER BY user_id LIMIT $2
-`
-
-type QueuedAccountsParams struct {
-	After quota.ID
-	Most  int32
-}
-
-func (q *Queries) QueuedAccounts(ctx context.Context, arg QueuedAccountsParams) ([]quota.ID, error) {
-	rows, err := q.db.Query(ctx, QueuedAccounts, arg.After, arg.Most)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []quota.ID
-	for rows.Next() {
-		var user_id quota.ID
-		if err := rows.Scan(&user_id); err != nil {
-			return nil, err
-		}
-		items = append(items, user_id)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const QuotaOwner = `-- name: QuotaOwner :one
 SELECT user_id FROM usage_quotas WHERE quota_uid = $1::uuid
 `

@@ -67,8 +67,3 @@ WHERE a.user_id > @after AND EXISTS (
            OR (c.parked AND c.reason = 'DailyCostCeiling'
                AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date)))
 ORDER BY a.user_id LIMIT @most;
-
--- name: QueuedAccounts :many
-SELECT DISTINCT user_id FROM concurrent_processing
-WHERE state = 'Queued' AND user_id > @after
-ORDER BY user_id LIMIT @most;
