@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/cantonesescribe/usage-operator/internal/job"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// The paths of the Job webhook, one for each mode of a namespace: config/webhook-job selects by the namespace's label, so
+// the handlers need not look it up.
+const (
+	JobEnforcePath = "/jobs/enforce"
+	JobWarnPath    = "/jobs/warn"
+)
+
+// checkTimeout is well below the webhook's own: a slow database must not keep a Job from being created suspended.
+const checkTimeout = 2 * time.Second
+
+// JobChecker says what the user's quota would decide on a Job. It reserves nothing.
+type JobChecker interface {
+	Check(ctx context.Context, userID string, req quota.Request) (metering.CheckResult, error)
+}
+
+// SetupJob registers the webhook for Jobs that carry the user label.
+func SetupJob(mgr manager.Manager, svc JobChecker) error {
+	server := mgr.GetWebhookServer()
+	server.Register(JobEnforcePath, &admission.Webhook{Handler: &jobHandler{svc: svc, enforce: true}})
+	server.Register(JobWarnPath, &admission.Webhook{Handler: &jobHandler{svc: svc}})
+	return nil
+}
+
+// jobHandler has no side effects at all, so a dry run needs no care.
+type jobHandler struct {
+	svc     JobChecker
+	enforce bool
+}
+
+// Handle suspends a new Job and refuses early what its user's quota does not allow; or only warns.
+func (h *jobHandler) Handle(ctx context.Context, req admission.Request) admission.Response {
+	if req.Operation != admissionv1.Create {
+		return admission.Allowed("")
+	}
+	var object batchv1.Job
+	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
+		return admission.Errored(http.StatusBadRequest, fmt.Errorf("decode the Job: %w", err))
+	}
+	refusal := h.check(ctx, &object)
+	if !h.enforce {
+		response := admission.Allowed("")
+		if refusal != nil {
+			response = response.WithWarnings("usage-operator would refuse this Job in a namespace that enforces: " + refusal.Message)
+		}
+		return response
+	}
+	if refusal != nil {
+		return admission.Response{AdmissionResponse: admissionv1.AdmissionResponse{Result: refusal}}
+	}
+	if object.Spec.Suspend != nil && *object.Spec.Suspend {
+		return admission.Allowed("")
+	}
+	// A patch of its own instead of a comparison: fields of a newer API that this program does not know stay untouched.
+	return patchSuspend(object.Spec.Suspend != nil)
+}
+
+func patchSuspend(present bool) admission.Response {
+	response := admission.Allowed("")
+	operation := "add"
+	if present {
+		operation = "replace"
+	}
+	patchType := admissionv1.PatchTypeJSONPatch
+	response.PatchType = &patchType
+	response.Patch = []byte(`[{"op":"` + operation + `","path":"/spec/suspend","value":true}]`)
+	return response
+}
+
+// check returns why the Job would be refused, or nil where it would not or where that cannot be told: the controller decides
+// in its turn.
+func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Status {
+	declared, err := job.Parse(object.Labels, object.Annotations)
+	if err != nil {
+		return nil // What is wrong with it is the policy's to say.
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	res, err := h.svc.Check(ctx, declared.UserID, quota.Request{Estimate: declared.Estimate, FileSize: declared.FileSize, Queue: true})
+	if refused, ok := errors.AsType[*metering.RefusedError](err); ok {
+		return status(http.StatusForbidden, refused.Error())
+	}
+	if err != nil {
+		logf.FromContext(ctx).Error(err, "The quota could not be checked early, the Job will wait for the controller", "user", declared.UserID)
+		return nil
+	}
+	if res.Decision.Outcome != quota.Refuse {
+		return nil
+	}
+	return status(code(res.Decision.Reason), refusal(declared.UserID, res))
+}
+
+// code is the HTTP code of a refusal, the same as on the HTTP API.
+func code(reason quota.Reason) int32 {
+	switch reason {
+	case quota.FileTooLarge, quota.AudioTooLong:
+		return http.StatusRequestEntityTooLarge
+	case quota.CreditsExhausted, quota.DailyCostCeiling, quota.QueueFull, quota.ConcurrencyLimit, quota.NotFirst:
+		return http.StatusTooManyRequests
+	case quota.UserSuspended, quota.UnknownUser, quota.UnknownPlan:
+	}
+	return http.StatusForbidden
+}
+
+func status(code int32, message string) *metav1.Status {
+	reason := metav1.StatusReasonForbidden
+	switch code {
+	case http.StatusTooManyRequests:
+		reason = metav1.StatusReasonTooManyRequests
+	case http.StatusRequestEntityTooLarge:
+		reason = metav1.StatusReasonRequestEntityTooLarge
+	}
+	return &metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}
+}
+
+// refusal says what the limit is, what remains, when it resets and which plan would have allowed it.
+func refusal(userID string, res metering.CheckResult) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s: user %q: %s", res.Decision.Reason, userID, res.Decision.Message())
+	if account := res.Account; account != nil {
+		if account.Plan != nil {
+			fmt.Fprintf(&text, " (plan %q)", account.Plan.Name)
+		}
+		if res.Decision.Reason == quota.CreditsExhausted {
+			fmt.Fprintf(&text, "; the period ends and credits reset at %s", account.Period.End.UTC().Format(time.RFC3339))
+		}
+	}
+	if res.Decision.Reason == quota.DailyCostCeiling && !res.Decision.RetryAt.IsZero() {
+		fmt.Fprintf(&text, "; the day ends at %s", res.Decision.RetryAt.UTC().Format(time.RFC3339))
+	}
+	if res.Upgrade != nil {
+		fmt.Fprintf(&text, "; plan %q would have allowed it", res.Upgrade.Name)
+	}
+	return text.String()
+}
