@@ -167,22 +167,21 @@ func (r *userQuotaReconciler) takeDeleted(name types.NamespacedName) []owner {
 
 // waitingFor are the UserQuotas that a plan would do good which they could not find before.
 func (r *userQuotaReconciler) waitingFor(ctx context.Context, obj client.Object) []reconcile.Request {
-	names := []string{obj.GetName()}
-	if plan, ok := obj.(*v1alpha1.UsagePlan); ok && plan.Spec.Default {
-		names = append(names, "")
+	var which []client.ListOption
+	// Whoever has no account yet needs the default plan to get one, whatever plan it moves to then.
+	if plan, ok := obj.(*v1alpha1.UsagePlan); ok && !plan.Spec.Default {
+		which = append(which, client.MatchingFields{planField: plan.Name})
+	}
+	var list v1alpha1.UserQuotaList
+	if err := r.client.List(ctx, &list, append(which, client.UnsafeDisableDeepCopy)...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list the UserQuotas that wait for a plan", "plan", obj.GetName())
+		return nil
 	}
 	var requests []reconcile.Request
-	for _, name := range names {
-		var list v1alpha1.UserQuotaList
-		if err := r.client.List(ctx, &list, client.MatchingFields{planField: name}, client.UnsafeDisableDeepCopy); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "list the UserQuotas that wait for a plan", "plan", obj.GetName())
-			continue
-		}
-		for i := range list.Items {
-			q := &list.Items[i]
-			if q.Status.ObservedGeneration != q.Generation || !meta.IsStatusConditionTrue(q.Status.Conditions, v1alpha1.ConditionPlanResolved) {
-				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(q)})
-			}
+	for i := range list.Items {
+		q := &list.Items[i]
+		if q.Status.ObservedGeneration != q.Generation || !meta.IsStatusConditionTrue(q.Status.Conditions, v1alpha1.ConditionPlanResolved) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(q)})
 		}
 	}
 	return requests
@@ -325,12 +324,12 @@ func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
 	switch {
 	case errors.Is(err, metering.ErrConflict):
 		notInForce(q, v1alpha1.ReasonConflict, describe(err)+": delete one of them")
-	case isRefusal && refusal.Reason == quota.UnknownPlan || errors.Is(err, metering.ErrNotFound):
-		if name := planName(q); name != "" {
-			unresolved(v1alpha1.ReasonPlanNotFound, fmt.Sprintf("there is no plan %s: apply it, or correct spec.planRef.name", name))
-		} else {
-			unresolved(v1alpha1.ReasonNoDefaultPlan, "there is no spec.planRef and no plan is the default: set one of them")
-		}
+	case errors.Is(err, metering.ErrNotFound) && planName(q) != "":
+		unresolved(v1alpha1.ReasonPlanNotFound, fmt.Sprintf("there is no plan %s: apply it, or correct spec.planRef.name", planName(q)))
+	case isRefusal && refusal.Reason == quota.UnknownPlan && planName(q) != "":
+		unresolved(v1alpha1.ReasonNoDefaultPlan, fmt.Sprintf("user %s has no account yet, which begins on the default plan, and no plan is the default: set spec.default in one", q.Spec.UserID))
+	case isRefusal && refusal.Reason == quota.UnknownPlan, errors.Is(err, metering.ErrNotFound):
+		unresolved(v1alpha1.ReasonNoDefaultPlan, "there is no spec.planRef and no plan is the default: set one of them")
 	case errors.Is(err, metering.ErrInvalid), errors.Is(err, quota.ErrAmount):
 		notInForce(q, v1alpha1.ReasonInvalid, describe(err))
 	default:

@@ -16,6 +16,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/convert"
 )
 
+// +kubebuilder:webhookconfiguration:mutating=false,name=usage-operator
+
 // The CRD judges everything else, so a webhook that is away must not stop anybody: the controller says what is wrong then.
 // +kubebuilder:webhook:path=/validate-usage-cantonesescribe-io-v1alpha1-usageplan,mutating=false,failurePolicy=ignore,sideEffects=None,matchPolicy=Equivalent,groups=usage.cantonesescribe.io,resources=usageplans,verbs=create;update;delete,versions=v1alpha1,name=usageplan.usage.cantonesescribe.io,admissionReviewVersions=v1,timeoutSeconds=5,serviceName=usage-operator-webhook,serviceNamespace=usage-operator-system
 

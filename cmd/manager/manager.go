@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/go-logr/logr"
+	batchv1 "k8s.io/api/batch/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	webhookserver "sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/controller"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/telemetry"
+	"github.com/cantonesescribe/usage-operator/internal/webhook"
+)
+
+// readyTimeout bounds the readiness probe's question to the database.
+const readyTimeout = 2 * time.Second
+
+// serve runs everything until ctx ends.
+func serve(ctx context.Context, o *options) error {
+	handler, err := telemetry.NewLogger(os.Stderr, o.logFormat, o.logLevel)
+	if err != nil {
+		return err
+	}
+	ctrl.SetLogger(logr.FromSlogHandler(handler.Handler()))
+	log := ctrl.Log.WithName("metering")
+	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL})
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	defer store.Close()
+	svc := metering.New(store, metering.Options{
+		AutoRegister: o.autoRegister,
+		Log:          func(err error, message string) { log.Error(err, message) },
+	})
+
+	mgr, err := newManager(o)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(everywhere(svc.Run)); err != nil {
+		return err
+	}
+	if err := setup(mgr, svc, o); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+func newManager(o *options) (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	restConfig, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, err
+	}
+	// A thousand Jobs at once are a normal morning; the API server has its own fairness.
+	restConfig.QPS, restConfig.Burst = 200, 400
+
+	tlsOptions := []func(*tls.Config){func(c *tls.Config) {
+		c.MinVersion = tls.VersionTLS12
+		if !o.enableHTTP2 {
+			c.NextProtos = []string{"http/1.1"}
+		}
+	}}
+	metrics := server.Options{BindAddress: o.metrics, SecureServing: o.metricsSecure, CertDir: o.metricsCertDir, TLSOpts: tlsOptions}
+	if o.metricsSecure {
+		metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
+	}
+	return ctrl.NewManager(restConfig, ctrl.Options{
+		Scheme: scheme,
+		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+			// Of the cluster's CronJobs only our own are ours to see.
+			&batchv1.CronJob{}: {Namespaces: map[string]cache.Config{o.namespace: {}}},
+		}},
+		Metrics:                       metrics,
+		HealthProbeBindAddress:        o.health,
+		WebhookServer:                 webhookserver.NewServer(webhookserver.Options{Port: o.webhookPort, CertDir: o.webhookCertDir, TLSOpts: tlsOptions}),
+		LeaderElection:                o.leaderElect,
+		LeaderElectionID:              "usage-operator-manager",
+		LeaderElectionNamespace:       o.namespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+}
+
+// setup registers controllers, webhooks and probes.
+func setup(mgr ctrl.Manager, svc *metering.Service, o *options) error {
+	for name, register := range map[string]func() error{
+		"UsagePlan controller": func() error {
+			return controller.SetupUsagePlan(mgr, svc, controller.UsagePlanOptions{Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync})
+		},
+		"UserQuota controller": func() error {
+			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{StatusInterval: o.statusInterval})
+		},
+		"Job controller":    func() error { return controller.SetupJob(mgr, svc) },
+		"UsagePlan webhook": func() error { return webhook.SetupUsagePlan(mgr) },
+		"UserQuota webhook": func() error { return webhook.SetupUserQuota(mgr) },
+		"Job webhook":       func() error { return webhook.SetupJob(mgr, svc) },
+		"liveness":          func() error { return mgr.AddHealthzCheck("ping", healthz.Ping) },
+		"readiness of webhooks": func() error {
+			return mgr.AddReadyzCheck("webhooks", mgr.GetWebhookServer().StartedChecker())
+		},
+		"readiness of the database": func() error {
+			return mgr.AddReadyzCheck("database", func(req *http.Request) error {
+				ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)
+				defer cancel()
+				return svc.Reachable(ctx)
+			})
+		},
+	} {
+		if err := register(); err != nil {
+			return fmt.Errorf("set up the %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// everywhere runs on each replica, whether or not it leads: the webhooks ask the same service.
+type everywhere func(context.Context) error
+
+// Start implements manager.Runnable.
+func (run everywhere) Start(ctx context.Context) error { return run(ctx) }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (everywhere) NeedLeaderElection() bool { return false }

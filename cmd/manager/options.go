@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
+
+	"github.com/cantonesescribe/usage-operator/internal/controller"
+)
+
+type options struct {
+	databaseURL, directURL     string
+	allowUnsafe, autoRegister  bool
+	namespace, image           string
+	statusInterval, resync     time.Duration
+	leaderElect                bool
+	health                     string
+	metrics, metricsCertDir    string
+	metricsSecure, enableHTTP2 bool
+	webhookPort                int
+	webhookCertDir             string
+	logFormat, logLevel        string
+}
+
+// parse reads the command line, and the environment where a flag is absent.
+func parse(args []string, getenv func(string) string) (*options, error) {
+	o := &options{}
+	flags := flag.NewFlagSet("manager", flag.ContinueOnError)
+	flags.StringVar(&o.databaseURL, "database-url", "", "PostgreSQL connection string; the environment's DATABASE_URL without it")
+	flags.StringVar(&o.directURL, "direct-database-url", "", "connection string past a transaction pooler, for LISTEN; the environment's DIRECT_DATABASE_URL without it, else the same as --database-url")
+	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a database server that may lose acknowledged writes in a crash")
+	flags.BoolVar(&o.autoRegister, "auto-register", true, "give unknown users an account on the default plan at their first use, instead of refusing them")
+	flags.StringVar(&o.namespace, "namespace", "", "namespace of the reset CronJobs and of the leader election; the environment's POD_NAMESPACE without it")
+	flags.StringVar(&o.image, "image", "", "image of the reset CronJobs; the environment's IMAGE without it, else usage-operator:dev")
+	flags.DurationVar(&o.statusInterval, "status-interval", controller.DefaultStatusInterval, "how often the standing of users is read into their UserQuotas' status")
+	flags.DurationVar(&o.resync, "resync-interval", controller.DefaultResyncInterval, "how often plans are compared with the database")
+	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several replicas run the controllers")
+	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
+	flags.StringVar(&o.metrics, "metrics-bind-address", ":8443", "address of /metrics; 0 serves none")
+	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics by HTTPS, to callers with the right to get /metrics only")
+	flags.StringVar(&o.metricsCertDir, "metrics-cert-dir", "", "folder with the metrics' tls.crt and tls.key; a certificate is made up without it")
+	flags.IntVar(&o.webhookPort, "webhook-port", 9443, "port of the admission webhooks")
+	flags.StringVar(&o.webhookCertDir, "webhook-cert-dir", "/var/run/usage-operator/webhook", "folder with the webhooks' tls.crt and tls.key")
+	flags.BoolVar(&o.enableHTTP2, "enable-http2", false, "offer HTTP/2 on the metrics and webhook servers")
+	flags.StringVar(&o.logFormat, "log-format", "json", "json or text")
+	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	config.RegisterFlags(flags)
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if flags.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	o.databaseURL = cmp.Or(o.databaseURL, getenv("DATABASE_URL"))
+	o.directURL = cmp.Or(o.directURL, getenv("DIRECT_DATABASE_URL"), o.databaseURL)
+	o.namespace = cmp.Or(o.namespace, getenv("POD_NAMESPACE"))
+	o.image = cmp.Or(o.image, getenv("IMAGE"), "usage-operator:dev")
+	switch {
+	case o.databaseURL == "":
+		return nil, errors.New("no database: set --database-url or DATABASE_URL")
+	case o.namespace == "":
+		return nil, errors.New("no namespace for the reset CronJobs: set --namespace or POD_NAMESPACE")
+	case o.statusInterval < time.Second:
+		return nil, fmt.Errorf("--status-interval is %s: must be at least 1s", o.statusInterval)
+	case o.resync < time.Second:
+		return nil, fmt.Errorf("--resync-interval is %s: must be at least 1s", o.resync)
+	}
+	return o, nil
+}
