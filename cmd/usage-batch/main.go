@@ -61,7 +61,6 @@ func command(getenv func(string) string) *cobra.Command {
 		Short:         "Migrate, reset and check the usage ledger",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVar(&o.databaseURL, "database-url", "", "PostgreSQL connection string; the environment's DATABASE_URL without it")

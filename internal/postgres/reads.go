@@ -146,8 +146,10 @@ func (s *Store) Due(ctx context.Context, what metering.Due, after quota.ID, limi
 			p.Plan = &plan
 		}
 		ids, err = s.queries.DuePeriods(ctx, p)
-	case metering.DueQueue:
-		ids, err = s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{Now: s.now(), After: after, Most: int32(limit)})
+	case metering.DueQueue, metering.DueQueued:
+		ids, err = s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{
+			Now: s.now(), Whatever: what == metering.DueQueued, After: after, Most: int32(limit),
+		})
 	case metering.DueLease:
 		rows, err := s.queries.DueLeases(ctx, dbsqlc.DueLeasesParams{Now: s.now(), After: after, Most: int64(limit)})
 		out := make([]metering.Candidate, len(rows))

@@ -233,20 +233,26 @@ SELECT a.user_id FROM usage_quotas AS a
 WHERE a.user_id > $1 AND EXISTS (
     SELECT FROM concurrent_processing AS c
     WHERE c.user_id = a.user_id AND c.state = 'Queued'
-      AND (a.period_end <= coalesce($2::timestamptz, clock_timestamp())
+      AND ($2::boolean OR a.period_end <= coalesce($3::timestamptz, clock_timestamp())
            OR (c.parked AND c.reason = 'DailyCostCeiling'
-               AND a.day < (coalesce($2::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date)))
-ORDER BY a.user_id LIMIT $3
+               AND a.day < (coalesce($3::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date)))
+ORDER BY a.user_id LIMIT $4
 `
 
 type DueQueuesParams struct {
-	After quota.ID
-	Now   *time.Time
-	Most  int32
+	After    quota.ID
+	Whatever bool
+	Now      *time.Time
+	Most     int32
 }
 
 func (q *Queries) DueQueues(ctx context.Context, arg DueQueuesParams) ([]quota.ID, error) {
-	rows, err := q.db.Query(ctx, DueQueues, arg.After, arg.Now, arg.Most)
+	rows, err := q.db.Query(ctx, DueQueues,
+		arg.After,
+		arg.Whatever,
+		arg.Now,
+		arg.Most,
+	)
 	if err != nil {
 		return nil, err
 	}

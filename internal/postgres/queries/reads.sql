@@ -63,7 +63,7 @@ SELECT a.user_id FROM usage_quotas AS a
 WHERE a.user_id > @after AND EXISTS (
     SELECT FROM concurrent_processing AS c
     WHERE c.user_id = a.user_id AND c.state = 'Queued'
-      AND (a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+      AND (@whatever::boolean OR a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
            OR (c.parked AND c.reason = 'DailyCostCeiling'
                AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date)))
 ORDER BY a.user_id LIMIT @most;
