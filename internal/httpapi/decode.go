@@ -110,7 +110,7 @@ func undecodable(err error) error {
 	if missing, ok := errors.AsType[*RequiredHeaderError](err); ok {
 		return problem(http.StatusBadRequest, "missing-header", "the header %s is required", missing.ParamName)
 	}
-	if field, ok := strings.CutPrefix(errors.Unwrap(err).Error(), "json: unknown field "); ok {
+	if _, field, ok := strings.Cut(err.Error(), "json: unknown field "); ok {
 		return malformed("there is no field %s", field)
 	}
 	return problem(http.StatusBadRequest, "malformed-request", "%v", err)

@@ -4,6 +4,7 @@ package httpapi
 
 import (
 	"cmp"
+	"net/http"
 	"slices"
 	"time"
 
@@ -87,7 +88,7 @@ func checkResult(res metering.CheckResult) CheckResult {
 		b := bound(d, res.Account, res.Now)
 		out.Limit, out.Used, out.Reserved, out.Requested, out.Remaining = b.limit, b.used, b.reserved, b.requested, b.remaining
 		out.Unit = b.unit
-		if d.Outcome == quota.Refuse && statusOf(d.Reason) == 429 {
+		if d.Outcome == quota.Refuse && statusOf(d.Reason) == http.StatusTooManyRequests {
 			out.RetryAfter = wholeSeconds(b.retryAfter)
 		}
 		out.UpgradePlan = planName(res.Upgrade)
@@ -162,7 +163,7 @@ func offers(plans []*metering.Plan) []OfferedPlan {
 		}
 		offer := OfferedPlan{
 			Name: p.Name, DisplayName: cmp.Or(p.DisplayName, p.Name), Rank: p.Rank, Default: p.Default, Currency: p.Currency,
-			PricePerPeriod: Number(p.PeriodPrice.String()), Limits: encodeLimits(p.Plan.Limits), Features: slices.Concat([]string{}, p.Features),
+			PricePerPeriod: Number(p.PeriodPrice.String()), Limits: encodeLimits(p.Plan.Limits), Features: append([]string{}, p.Features...),
 		}
 		if p.CarryOverMax > 0 {
 			offer.CarryOverCredits = credits(p.CarryOverMax)

@@ -1,0 +1,669 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+var (
+	noon      = time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
+	nextMonth = time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
+	accountID = quota.ID{1}
+	admID     = quota.ID(uuid.MustParse("0198c5f0-0000-8000-8000-000000000001"))
+	admPath   = "/api/v1/admissions/" + uuid.UUID(admID).String()
+)
+
+const (
+	goodBody = `{"user_id":"alice","estimated_duration_seconds":165.5,"file_size_bytes":1048576}`
+	lease    = "the-lease"
+)
+
+// fake answers every call with what the test gave it.
+type fake struct {
+	err   error
+	admit metering.AdmitResult
+	check metering.CheckResult
+	adm   *metering.Admission
+	usage metering.Usage
+	plans []*metering.Plan
+	wait  func(ctx context.Context) (*metering.Admission, error)
+
+	got    metering.AdmitRequest
+	actual quota.Credits
+	holder quota.ID
+}
+
+func (f *fake) Check(context.Context, string, quota.Request) (metering.CheckResult, error) {
+	return f.check, f.err
+}
+
+func (f *fake) Admit(_ context.Context, req metering.AdmitRequest) (metering.AdmitResult, error) {
+	f.got = req
+	return f.admit, f.err
+}
+
+func (f *fake) Heartbeat(_ context.Context, account, _ quota.ID) (*metering.Admission, error) {
+	f.holder = account
+	return f.adm, f.err
+}
+
+func (f *fake) Complete(_ context.Context, account, _ quota.ID, actual quota.Credits) (*metering.Admission, error) {
+	f.holder, f.actual = account, actual
+	return f.adm, f.err
+}
+
+func (f *fake) Release(_ context.Context, account, _ quota.ID) (*metering.Admission, error) {
+	f.holder = account
+	return f.adm, f.err
+}
+
+func (f *fake) Get(_ context.Context, id quota.ID) (*metering.Admission, error) {
+	if id != admID {
+		return nil, fmt.Errorf("admission %s: %w", uuid.UUID(id), metering.ErrNotFound)
+	}
+	return f.adm, nil
+}
+
+func (f *fake) Wait(ctx context.Context, _ quota.ID, _ time.Time) (*metering.Admission, error) {
+	return f.wait(ctx)
+}
+
+func (f *fake) Current(context.Context, string) (metering.Usage, error) { return f.usage, f.err }
+func (f *fake) Plans(context.Context) ([]*metering.Plan, error)         { return f.plans, f.err }
+func (f *fake) Reachable(context.Context) error                         { return f.err }
+
+func (f *fake) LeaseToken(context.Context, quota.ID, quota.ID) (string, error) { return lease, nil }
+
+func (f *fake) VerifyLease(_ context.Context, token string, id quota.ID) (quota.ID, bool, error) {
+	return accountID, token == lease && id == admID, nil
+}
+
+// testAuth knows the tokens "spender" and "reader" (service accounts of namespace transcripts with that right on alice),
+// "nobody", who has no right, "abroad", which is for another audience, and "broken", which cannot be checked.
+func testAuth() *Auth {
+	return &Auth{
+		Audiences: authenticator.Audiences{"usaged"},
+		Authenticator: authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
+			token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+			resp := &authenticator.Response{
+				Audiences: authenticator.Audiences{"usaged"},
+				User:      &user.DefaultInfo{Name: "system:serviceaccount:transcripts:" + token},
+			}
+			switch token {
+			case "spender", "reader", "nobody", "unchecked":
+				return resp, true, nil
+			case "abroad":
+				resp.Audiences = authenticator.Audiences{"elsewhere"}
+				return resp, true, nil
+			case "broken":
+				return nil, false, &url.Error{Op: "Post", URL: "https://kubernetes", Err: errors.New("connection refused")}
+			}
+			return nil, false, errors.New("invalid bearer token")
+		}),
+		Authorizer: authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+			_, who, _ := strings.Cut(a.GetUser().GetName(), ":transcripts:")
+			if who == "unchecked" {
+				return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
+			}
+			verbs := map[string]string{"spender": "spend", "reader": "get"}
+			if verbs[who] == a.GetVerb() && a.GetName() == "alice" && a.GetNamespace() == "transcripts" &&
+				a.GetAPIGroup() == "usage.cantonesescribe.io" && a.GetResource() == "users" && a.IsResourceRequest() {
+				return authorizer.DecisionAllow, "", nil
+			}
+			return authorizer.DecisionNoOpinion, "", nil
+		}),
+	}
+}
+
+func handler(t *testing.T, f *fake) http.Handler {
+	t.Helper()
+	return New(Options{
+		Service: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
+	})
+}
+
+type request struct {
+	method, path, token, contentType, body string
+	// key is sent as Idempotency-Key unless it is "-"; "k" if empty.
+	key string
+}
+
+func do(h http.Handler, q request) *httptest.ResponseRecorder {
+	if q.method == "" {
+		q.method = http.MethodPost
+	}
+	if q.path == "" {
+		q.path = "/api/v1/admissions"
+	}
+	r := httptest.NewRequest(q.method, q.path, strings.NewReader(q.body))
+	if q.token == "" {
+		q.token = "Bearer spender"
+	}
+	if q.token != "-" {
+		r.Header.Set("Authorization", q.token)
+	}
+	if q.contentType == "" {
+		q.contentType = "application/json"
+	}
+	if q.body != "" && q.contentType != "-" {
+		r.Header.Set("Content-Type", q.contentType)
+	}
+	if q.key == "" {
+		q.key = "k"
+	}
+	if q.key != "-" {
+		r.Header.Set("Idempotency-Key", q.key)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func decode(t *testing.T, w *httptest.ResponseRecorder) map[string]any {
+	t.Helper()
+	var v map[string]any
+	d := json.NewDecoder(w.Body)
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("the answer is not JSON: %v", err)
+	}
+	return v
+}
+
+func queued() *metering.Admission {
+	return &metering.Admission{
+		Admission: quota.Admission{
+			ID: admID, Account: accountID, State: quota.Queued, Reason: quota.ConcurrencyLimit, CreatedAt: noon,
+			Request: quota.Request{Estimate: 165_500, FileSize: 1 << 20}, Lease: 2 * time.Minute, LeaseUntil: noon.Add(2 * time.Minute),
+		},
+		UserID: "alice", Position: 2, Waiting: 3,
+	}
+}
+
+func admitted() *metering.Admission {
+	a := queued()
+	a.State, a.Reason, a.Position, a.Waiting, a.AdmittedAt = quota.Admitted, "", 0, 0, noon
+	return a
+}
+
+func settled() *metering.Admission {
+	a := admitted()
+	actual := quota.Credits(165_000)
+	a.State, a.Actual, a.EndedAt = quota.Settled, &actual, noon.Add(time.Minute)
+	return a
+}
+
+func freePlan() *quota.Plan {
+	return &quota.Plan{
+		Name: "free", DisplayName: "Free", Default: true, Currency: "USD", AlertThresholds: []int32{80, 100},
+		Limits: quota.Limits{
+			Credits: quota.AtMost(quota.WholeCredits(30)), FileSize: quota.AtMost(int64(25 << 20)), Audio: quota.AtMost(24 * time.Hour),
+			Concurrent: quota.AtMost(int32(1)), Queued: quota.AtMost(int32(0)),
+		},
+	}
+}
+
+func proPlan() *quota.Plan {
+	return &quota.Plan{
+		Name: "pro", DisplayName: "Pro", Rank: 20, Currency: "USD", PeriodPrice: 79_500_000, Features: []string{"priority"},
+		Limits: quota.Limits{
+			Credits: quota.Limit[quota.Credits]{Unlimited: true}, FileSize: quota.AtMost(int64(1 << 30)), Audio: quota.AtMost(24 * time.Hour),
+			Concurrent: quota.AtMost(int32(5)), Queued: quota.AtMost(int32(100)),
+		},
+		OverageMax: quota.WholeCredits(10), OveragePrice: 20_000, CarryOverMax: quota.WholeCredits(5),
+	}
+}
+
+func alice() *quota.Account {
+	return &quota.Account{
+		ID: accountID, UserID: "alice", Plan: freePlan(), Used: 24 * quota.Credit, PlanUsed: 24 * quota.Credit, Active: 1, Zone: time.UTC,
+		Period: quota.Period{Start: nextMonth.AddDate(0, -1, 0), End: nextMonth},
+	}
+}
+
+func TestRequestsThatFail(t *testing.T) {
+	for name, tc := range map[string]struct {
+		request
+		err        error
+		want       int
+		wantDetail string
+		wantType   string
+	}{
+		"no credentials":     {request: request{body: goodBody, token: "-"}, want: 401, wantDetail: "bearer token"},
+		"basic credentials":  {request: request{body: goodBody, token: "Basic YTpi"}, want: 401, wantDetail: "bearer token"},
+		"empty token":        {request: request{body: goodBody, token: "Bearer "}, want: 401, wantDetail: "bearer token"},
+		"invalid token":      {request: request{body: goodBody, token: "Bearer forged"}, want: 401, wantDetail: "audience usaged"},
+		"foreign audience":   {request: request{body: goodBody, token: "Bearer abroad"}, want: 401, wantDetail: "audience usaged"},
+		"unreachable":        {request: request{body: goodBody, token: "Bearer broken"}, want: 503, wantDetail: "cannot be checked"},
+		"unchecked right":    {request: request{body: goodBody, token: "Bearer unchecked"}, want: 503, wantDetail: "cannot be checked"},
+		"no right":           {request: request{body: goodBody, token: "Bearer nobody"}, want: 403, wantDetail: `may not spend for user "alice"`},
+		"may only read":      {request: request{body: goodBody, token: "Bearer reader"}, want: 403, wantDetail: "verb spend"},
+		"another user":       {request: request{body: strings.Replace(goodBody, "alice", "bob", 1)}, want: 403, wantDetail: `user "bob"`},
+		"lease for an admit": {request: request{body: goodBody, token: "Lease " + lease}, want: 401, wantDetail: "needs a bearer token"},
+
+		"no key":        {request: request{body: goodBody, key: "-"}, want: 400, wantDetail: "Idempotency-Key is required"},
+		"long key":      {request: request{body: goodBody, key: strings.Repeat("k", 256)}, want: 400, wantDetail: "256 characters, the limit is 255"},
+		"key of spaces": {request: request{body: goodBody, key: "a b"}, want: 400, wantDetail: "visible ASCII"},
+
+		"form":               {request: request{body: "user_id=alice", contentType: "application/x-www-form-urlencoded"}, want: 415, wantDetail: "must be application/json"},
+		"no content type":    {request: request{body: goodBody, contentType: "-"}, want: 415, wantDetail: "must be application/json"},
+		"other charset":      {request: request{body: goodBody, contentType: "application/json; charset=big5"}, want: 415, wantDetail: "UTF-8"},
+		"large body":         {request: request{body: `{"user_id":"` + strings.Repeat("a", 64<<10) + `"}`}, want: 413, wantDetail: "limit of 65536 bytes"},
+		"empty body":         {request: request{body: " "}, want: 400, wantDetail: "the body is empty"},
+		"malformed":          {request: request{body: `{"user_id":"alice",}`}, want: 400, wantDetail: "at byte 20"},
+		"cut off":            {request: request{body: `{"user_id":`}, want: 400, wantDetail: "unexpected end"},
+		"two values":         {request: request{body: goodBody + "{}"}, want: 400, wantDetail: "after top-level value"},
+		"array":              {request: request{body: `[]`}, want: 400, wantDetail: "must be an object"},
+		"unknown field":      {request: request{body: `{"user_id":"alice","minutes":3}`}, want: 400, wantDetail: `no field "minutes"`},
+		"number as string":   {request: request{body: `{"estimated_duration_seconds":"60"}`}, want: 400, wantDetail: "estimated_duration_seconds is of type string, it must be a number"},
+		"string as number":   {request: request{body: `{"user_id":7}`}, want: 400, wantDetail: "user_id is of type number, it must be a string"},
+		"fraction of a byte": {request: request{body: `{"file_size_bytes":1.5}`}, want: 400, wantDetail: "file_size_bytes"},
+		"body not wanted":    {request: request{path: admPath + "/heartbeat", body: "{}"}, want: 400, wantDetail: "takes no body"},
+
+		"null body":         {request: request{body: `null`}, want: 422, wantDetail: "user_id is required"},
+		"no user":           {request: request{body: `{}`}, want: 422, wantDetail: "user_id is required"},
+		"bad user":          {request: request{body: `{"user_id":"-alice"}`}, want: 422, wantDetail: `user_id: "-alice"`},
+		"long user":         {request: request{body: `{"user_id":"` + strings.Repeat("a", 64) + `"}`}, want: 422, wantDetail: "64 characters, the limit is 63"},
+		"no duration":       {request: request{body: `{"user_id":"alice"}`}, want: 422, wantDetail: "estimated_duration_seconds is required"},
+		"negative duration": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":-5}`}, want: 422, wantDetail: "estimated_duration_seconds: -5 must be between 0.001 and 2592000"},
+		"zero duration":     {request: request{body: `{"user_id":"alice","estimated_duration_seconds":0}`}, want: 422, wantDetail: "estimated_duration_seconds: 0 must"},
+		"negative zero":     {request: request{body: `{"user_id":"alice","estimated_duration_seconds":-0.0}`}, want: 422, wantDetail: "must be between"},
+		"too long":          {request: request{body: `{"user_id":"alice","estimated_duration_seconds":2592000.001}`}, want: 422, wantDetail: "2592000.001 must be between"},
+		"absurd":            {request: request{body: `{"user_id":"alice","estimated_duration_seconds":` + strings.Repeat("9", 400) + `}`}, want: 422, wantDetail: "999... must be between"},
+		"exponent":          {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1e3}`}, want: 422, wantDetail: "no exponent"},
+		"microseconds":      {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1.0005}`}, want: 422, wantDetail: "at most 3 decimals"},
+		"no file size":      {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1}`}, want: 422, wantDetail: "file_size_bytes: 0 must be between 1 and 1099511627776"},
+		"absurd file size":  {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1,"file_size_bytes":1099511627777}`}, want: 422, wantDetail: "file_size_bytes: 1099511627777"},
+		"priority":          {request: request{body: strings.Replace(goodBody, "}", `,"priority":1001}`, 1)}, want: 422, wantDetail: "priority: 1001 must be between -1000 and 1000"},
+		"short lease":       {request: request{body: strings.Replace(goodBody, "}", `,"lease_seconds":4.999}`, 1)}, want: 422, wantDetail: "lease_seconds: 4.999 must be between 5 and 3600"},
+		"actual":            {request: request{path: admPath + "/complete", body: `{"duration_seconds":-1}`}, want: 422, wantDetail: "duration_seconds: -1"},
+		"no actual":         {request: request{path: admPath + "/complete", body: `{}`}, want: 422, wantDetail: "duration_seconds is required"},
+		"check of nobody":   {request: request{path: "/api/v1/usage/check", body: `{"user_id":"a b"}`}, want: 422, wantDetail: "user_id"},
+
+		"id":                {request: request{method: "GET", path: "/api/v1/admissions/7"}, want: 400, wantDetail: "id"},
+		"unknown admission": {request: request{method: "GET", path: "/api/v1/admissions/0198c5f0-0000-8000-8000-00000000ffff"}, want: 404, wantType: "not-found"},
+		"wait":              {request: request{method: "GET", path: admPath + "?wait=soon"}, want: 400, wantDetail: `wait: "soon"`},
+		"long wait":         {request: request{method: "GET", path: admPath + "?wait=61s"}, want: 422, wantDetail: "wait: 1m1s must be between 0s and 1m0s"},
+		"foreign lease":     {request: request{path: admPath + "/release", token: "Lease forged"}, want: 403, wantDetail: "not that of admission"},
+		"not its holder":    {request: request{path: admPath + "/release", token: "Bearer reader"}, want: 403, wantDetail: "may not spend"},
+		"no user to report": {request: request{method: "GET", path: "/api/v1/usage/current"}, want: 400, wantDetail: "user_id"},
+		"report for nobody": {request: request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer nobody"}, want: 403, wantDetail: "spend or get"},
+		"limits by lease":   {request: request{method: "GET", path: "/api/v1/usage/limits", token: "Lease " + lease}, want: 401, wantDetail: "bearer"},
+		"no such path":      {request: request{method: "GET", path: "/api/v2"}, want: 404, wantDetail: "/api/v2"},
+		"no such method":    {request: request{method: "DELETE", path: admPath}, want: 405, wantDetail: "only GET"},
+
+		"key reused":   {request: request{body: goodBody}, err: metering.ErrKeyReused, want: 422, wantType: "key-reused"},
+		"conflict":     {request: request{path: admPath + "/release"}, err: &quota.Conflict{State: quota.Settled, What: "it was charged"}, want: 409, wantDetail: "it was charged"},
+		"invalid":      {request: request{body: goodBody}, err: fmt.Errorf("%w: priority", metering.ErrInvalid), want: 422, wantDetail: "priority"},
+		"overloaded":   {request: request{body: goodBody}, err: metering.ErrOverloaded, want: 503, wantDetail: "too many calls"},
+		"no database":  {request: request{body: goodBody}, err: fmt.Errorf("%w: dial tcp 10.0.0.1", metering.ErrUnavailable), want: 503, wantDetail: "the database cannot be reached"},
+		"unknown user": {request: request{body: goodBody}, err: &metering.RefusedError{Reason: quota.UnknownUser, UserID: "alice"}, want: 404, wantType: "unknown-user"},
+		"gave up":      {request: request{body: goodBody}, err: context.DeadlineExceeded, want: 503, wantDetail: "given up"},
+		"bug":          {request: request{body: goodBody}, err: errors.New("secret of the database"), want: 500, wantDetail: "an internal error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := do(handler(t, &fake{err: tc.err, adm: admitted()}), tc.request)
+			if w.Code != tc.want {
+				t.Fatalf("status: got %d, want %d; body %s", w.Code, tc.want, w.Body)
+			}
+			if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+				t.Errorf("content type: got %q", got)
+			}
+			if (w.Code == 503) != (w.Header().Get("Retry-After") != "") {
+				t.Errorf("Retry-After: got %q with status %d", w.Header().Get("Retry-After"), w.Code)
+			}
+			if (w.Code == 401) != (w.Header().Get("WWW-Authenticate") != "") {
+				t.Errorf("WWW-Authenticate: got %q with status %d", w.Header().Get("WWW-Authenticate"), w.Code)
+			}
+			got := decode(t, w)
+			if got["status"] != json.Number(fmt.Sprint(tc.want)) || got["title"] == "" {
+				t.Errorf("problem: got %v", got)
+			}
+			if detail, _ := got["detail"].(string); !strings.Contains(detail, tc.wantDetail) || strings.Contains(detail, "10.0.0.1") || strings.Contains(detail, "secret") {
+				t.Errorf("detail: got %q, want it to contain %q", detail, tc.wantDetail)
+			}
+			if kind, _ := got["type"].(string); !strings.HasSuffix(kind, "/"+tc.wantType) && tc.wantType != "" {
+				t.Errorf("type: got %q, want %q", kind, tc.wantType)
+			}
+		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for name, tc := range map[string]struct {
+		decision quota.Decision
+		upgrade  *quota.Plan
+		want     int
+		wantBody string
+	}{
+		"credits": {
+			decision: quota.Decision{
+				Reason: quota.CreditsExhausted, Bound: quota.Bound{Unit: quota.UnitCredits, Limit: 1_800_000, Used: 645_000, Reserved: 60_000, Requested: 2_400_000, Remaining: 1_095_000},
+			},
+			upgrade: proPlan(), want: 429,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/credits-exhausted","title":"Credits exhausted","status":429,
+				"detail":"40 credits are needed, 18.25 of 30 remain in this period (10.75 used, 1 reserved)","reason":"CreditsExhausted",
+				"limit":30,"used":10.75,"reserved":1,"requested":40,"remaining":18.25,"unit":"credits","resets_at":"2026-04-01T00:00:00Z",
+				"retry_after":1512000,"upgrade_plan":{"name":"pro","display_name":"Pro"}}`,
+		},
+		"slots": {
+			decision: quota.Decision{Reason: quota.ConcurrencyLimit, Bound: quota.Bound{Unit: quota.UnitJobs, Limit: 1, Used: 1, Requested: 1}},
+			want:     429,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/concurrency-limit","title":"Concurrency limit","status":429,
+				"detail":"1 of 1 jobs are running","reason":"ConcurrencyLimit","limit":1,"used":1,"reserved":0,"requested":1,"remaining":0,
+				"unit":"jobs","retry_after":5}`,
+		},
+		"cost": {
+			decision: quota.Decision{
+				Reason: quota.DailyCostCeiling, RetryAt: noon.Add(12 * time.Hour),
+				Bound: quota.Bound{Unit: quota.UnitMoney, Limit: 50_000_000, Used: 49_500_000, Requested: 600_000, Remaining: 500_000},
+			},
+			want: 429,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/daily-cost-ceiling","title":"Daily cost ceiling","status":429,
+				"detail":"the job would cost 0.6, 0.5 of the daily ceiling of 50 remain","reason":"DailyCostCeiling","limit":50,"used":49.5,
+				"reserved":0,"requested":0.6,"remaining":0.5,"unit":"money","resets_at":"2026-03-15T00:00:00Z","retry_after":43200}`,
+		},
+		"file": {
+			decision: quota.Decision{Reason: quota.FileTooLarge, Bound: quota.Bound{Unit: quota.UnitBytes, Limit: 25 << 20, Requested: 26 << 20, Remaining: 25 << 20}},
+			want:     413,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/file-too-large","title":"File too large","status":413,
+				"detail":"the file has 26Mi, the limit is 25Mi per file","reason":"FileTooLarge","limit":26214400,"used":0,"reserved":0,
+				"requested":27262976,"remaining":26214400,"unit":"bytes"}`,
+		},
+		"audio": {
+			decision: quota.Decision{Reason: quota.AudioTooLong, Bound: quota.Bound{Unit: quota.UnitAudio, Limit: 60_000, Requested: 165_500, Remaining: 60_000}},
+			want:     413,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/audio-too-long","title":"Audio too long","status":413,
+				"detail":"the audio lasts 2m45.5s, the limit is 1m0s per job","reason":"AudioTooLong","limit":60,"used":0,"reserved":0,
+				"requested":165.5,"remaining":60,"unit":"seconds"}`,
+		},
+		"suspended": {
+			decision: quota.Decision{Reason: quota.UserSuspended}, want: 403,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/user-suspended","title":"User suspended","status":403,
+				"detail":"the user is suspended","reason":"UserSuspended"}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := refusal(tc.decision, alice(), tc.upgrade, noon)
+			p := classify(err)
+			got, _ := json.Marshal(p)
+			if p.Status != tc.want {
+				t.Errorf("status: got %d, want %d", p.Status, tc.want)
+			}
+			equalJSON(t, string(got), tc.wantBody)
+			w := do(handler(t, &fake{admit: metering.AdmitResult{Decision: tc.decision, Account: alice(), Upgrade: tc.upgrade}}), request{body: goodBody})
+			if w.Code != tc.want || (w.Code == 429) != (w.Header().Get("Retry-After") != "") {
+				t.Errorf("answer: got %d with Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+			}
+		})
+	}
+}
+
+func equalJSON(t *testing.T, got, want string) {
+	t.Helper()
+	parse := func(s string) (v any) {
+		d := json.NewDecoder(strings.NewReader(s))
+		d.UseNumber()
+		if err := d.Decode(&v); err != nil {
+			t.Fatalf("%v in %s", err, s)
+		}
+		return v
+	}
+	if diff := cmp.Diff(parse(want), parse(got)); diff != "" {
+		t.Errorf("unexpected JSON (-want +got):\n%s", diff)
+	}
+}
+
+func TestAdmissionAnswers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		res  metering.AdmitResult
+		want int
+		body string
+	}{
+		"admitted": {
+			res: metering.AdmitResult{Admission: admitted(), Created: true}, want: 201,
+			body: `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Admitted","estimated_duration_seconds":165.5,
+				"estimated_credits":2.758,"estimated_ms":165500,"file_size_bytes":1048576,"priority":0,"created_at":"2026-03-14T12:00:00Z",
+				"admitted_at":"2026-03-14T12:00:00Z","lease_seconds":120,"lease_until":"2026-03-14T12:02:00Z","lease_token":"the-lease"}`,
+		},
+		"queued": {
+			res: metering.AdmitResult{Admission: queued(), Created: true, Decision: quota.Decision{Outcome: quota.Wait}}, want: 202,
+			body: `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Queued","reason":"ConcurrencyLimit","position":2,
+				"waiting":3,"estimated_duration_seconds":165.5,"estimated_credits":2.758,"estimated_ms":165500,"file_size_bytes":1048576,
+				"priority":0,"created_at":"2026-03-14T12:00:00Z","lease_seconds":120,"lease_until":"2026-03-14T12:02:00Z","lease_token":"the-lease"}`,
+		},
+		"repeated": {
+			res: metering.AdmitResult{Admission: settled()}, want: 200,
+			body: `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Settled","estimated_duration_seconds":165.5,
+				"estimated_credits":2.758,"estimated_ms":165500,"charged_credits":2.75,"charged_ms":165000,"file_size_bytes":1048576,
+				"priority":0,"created_at":"2026-03-14T12:00:00Z","admitted_at":"2026-03-14T12:00:00Z","ended_at":"2026-03-14T12:01:00Z",
+				"lease_seconds":120,"lease_until":"2026-03-14T12:02:00Z","lease_token":"the-lease"}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{admit: tc.res}
+			w := do(handler(t, f), request{body: goodBody, contentType: "application/json; charset=UTF-8"})
+			if w.Code != tc.want {
+				t.Fatalf("status: got %d, want %d; %s", w.Code, tc.want, w.Body)
+			}
+			equalJSON(t, w.Body.String(), tc.body)
+			if location := w.Header().Get("Location"); (w.Code == 200) != (location == "") || (location != "" && location != admPath) {
+				t.Errorf("Location: got %q", location)
+			}
+			f.got.BodyHash = nil
+			want := metering.AdmitRequest{
+				UserID: "alice", Key: "k", Source: quota.SourceAPI, Namespace: "transcripts", Name: "spender",
+				RequestedBy: "system:serviceaccount:transcripts:spender", Estimate: 165_500, FileSize: 1 << 20, Queue: true, Lease: metering.DefaultLease,
+			}
+			if diff := cmp.Diff(want, f.got); diff != "" {
+				t.Errorf("request to metering (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The same request in other words is the same request, and each part of it counts.
+func TestBodyHash(t *testing.T) {
+	hash := func(body string) string {
+		t.Helper()
+		f := &fake{admit: metering.AdmitResult{Admission: admitted()}}
+		if w := do(handler(t, f), request{body: body}); w.Code != 200 {
+			t.Fatalf("status %d: %s", w.Code, w.Body)
+		}
+		return string(f.got.BodyHash)
+	}
+	const base = `{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1}`
+	for name, tc := range map[string]struct {
+		body string
+		same bool
+	}{
+		"another order":    {`{"file_size_bytes":1, "estimated_duration_seconds":60, "user_id":"alice"}`, true},
+		"decimals":         {`{"user_id":"alice","estimated_duration_seconds":60.000,"file_size_bytes":1}`, true},
+		"defaults":         {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"queue":true,"priority":0,"lease_seconds":120}`, true},
+		"another estimate": {`{"user_id":"alice","estimated_duration_seconds":60.001,"file_size_bytes":1}`, false},
+		"another size":     {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":2}`, false},
+		"does not queue":   {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"queue":false}`, false},
+		"priority":         {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"priority":1}`, false},
+		"lease":            {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"lease_seconds":5}`, false},
+	} {
+		if got := hash(tc.body) == hash(base); got != tc.same {
+			t.Errorf("%s: got same=%t, want %t", name, got, tc.same)
+		}
+	}
+}
+
+func TestHolders(t *testing.T) {
+	for _, token := range []string{"Lease " + lease, "lease " + lease, "Bearer spender"} {
+		for path, body := range map[string]string{"/heartbeat": "", "/release": "", "/complete": `{"duration_seconds": 165}`} {
+			f := &fake{adm: settled()}
+			w := do(handler(t, f), request{path: admPath + path, token: token, body: body})
+			if w.Code != 200 || f.holder != accountID {
+				t.Errorf("%s with %q: got %d for account %v: %s", path, token, w.Code, f.holder, w.Body)
+			}
+			if path == "/complete" && f.actual != 165_000 {
+				t.Errorf("actual: got %d", f.actual)
+			}
+		}
+		if w := do(handler(t, &fake{adm: queued()}), request{method: "GET", path: admPath, token: token}); w.Code != 200 || decode(t, w)["lease_token"] != nil {
+			t.Errorf("GET with %q: got %d: %s", token, w.Code, w.Body)
+		}
+	}
+	if w := do(handler(t, &fake{adm: queued()}), request{method: "GET", path: admPath, token: "Bearer reader"}); w.Code != 200 {
+		t.Errorf("GET by somebody who may read: got %d: %s", w.Code, w.Body)
+	}
+}
+
+// A long poll ends with the process, not after it.
+func TestWaitEndsWhenDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		draining, drain := context.WithCancel(t.Context())
+		f := &fake{adm: queued(), wait: func(ctx context.Context) (*metering.Admission, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
+		h := New(Options{Service: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining})
+		done := make(chan *httptest.ResponseRecorder)
+		go func() { done <- do(h, request{method: "GET", path: admPath + "?wait=30s"}) }()
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Fatal("answered before anything happened")
+		default:
+		}
+		if w := do(h, request{method: "GET", path: "/readyz", token: "-"}); w.Code != 200 {
+			t.Errorf("readyz: got %d", w.Code)
+		}
+		drain()
+		if w := <-done; w.Code != 200 || decode(t, w)["state"] != "Queued" {
+			t.Errorf("got %d: %s", w.Code, w.Body)
+		}
+		if w := do(h, request{method: "GET", path: "/readyz", token: "-"}); w.Code != 503 {
+			t.Errorf("readyz while draining: got %d", w.Code)
+		}
+	})
+}
+
+func TestCheck(t *testing.T) {
+	for name, tc := range map[string]struct {
+		res  metering.CheckResult
+		want string
+	}{
+		"fine": {
+			metering.CheckResult{Decision: quota.Decision{Outcome: quota.Admit}},
+			`{"can_process":true,"would_queue":false,"message":"within all limits","plan":{"name":"free","display_name":"Free"},
+				"remaining_credits":6,"resets_at":"2026-04-01T00:00:00Z"}`,
+		},
+		"would wait": {
+			metering.CheckResult{Decision: quota.Decision{Outcome: quota.Wait, Reason: quota.ConcurrencyLimit, Bound: quota.Bound{Unit: quota.UnitJobs, Limit: 1, Used: 1, Requested: 1}}},
+			`{"can_process":true,"would_queue":true,"blocking_reason":"ConcurrencyLimit","message":"1 of 1 jobs are running","limit":1,"used":1,
+				"reserved":0,"requested":1,"remaining":0,"unit":"jobs","plan":{"name":"free","display_name":"Free"},"remaining_credits":6,
+				"resets_at":"2026-04-01T00:00:00Z"}`,
+		},
+		"refused": {
+			metering.CheckResult{
+				Decision: quota.Decision{Reason: quota.CreditsExhausted, RetryAt: nextMonth, Bound: quota.Bound{Unit: quota.UnitCredits, Limit: 1_800_000, Used: 1_440_000, Requested: 600_000, Remaining: 360_000}},
+				Upgrade:  proPlan(),
+			},
+			`{"can_process":false,"would_queue":false,"blocking_reason":"CreditsExhausted",
+				"message":"10 credits are needed, 6 of 30 remain in this period (24 used, 0 reserved)","limit":30,"used":24,"reserved":0,"requested":10,
+				"remaining":6,"unit":"credits","plan":{"name":"free","display_name":"Free"},"remaining_credits":6,"resets_at":"2026-04-01T00:00:00Z",
+				"retry_after":1512000,"upgrade_plan":{"name":"pro","display_name":"Pro"}}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.res.Account, tc.res.Now = alice(), noon
+			for _, path := range []string{"/api/v1/usage/check", "/api/v1/transcription/check-limits"} {
+				w := do(handler(t, &fake{check: tc.res}), request{path: path, token: "Bearer reader", body: goodBody, key: "-"})
+				if w.Code != 200 {
+					t.Fatalf("status: got %d: %s", w.Code, w.Body)
+				}
+				equalJSON(t, w.Body.String(), tc.want)
+			}
+		})
+	}
+}
+
+func TestCurrentUsage(t *testing.T) {
+	usage := metering.Usage{Account: alice(), Now: noon, Last: &quota.ClosedPeriod{
+		Period: quota.Period{Start: nextMonth.AddDate(0, -2, 0), End: nextMonth.AddDate(0, -1, 0)}, Used: 90_000,
+	}}
+	w := do(handler(t, &fake{usage: usage}), request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer reader"})
+	equalJSON(t, w.Body.String(), `{"user_id":"alice","plan":{"name":"free","display_name":"Free"},"suspended":false,"used_credits":24,
+		"reserved_credits":0,"limit_credits":30,"remaining_credits":6,"running":1,"queued":0,"period_start":"2026-03-01T00:00:00Z",
+		"resets_at":"2026-04-01T00:00:00Z","alerts":[80],"as_of":"2026-03-14T12:00:00Z",
+		"limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,"unlimited":[]},
+		"last_period":{"start":"2026-02-01T00:00:00Z","end":"2026-03-01T00:00:00Z","used_credits":1.5}}`)
+}
+
+func TestLimits(t *testing.T) {
+	plans := []*metering.Plan{{Plan: *proPlan()}, {Plan: *freePlan()}, {Plan: quota.Plan{Name: "old", Retired: true}}}
+	const offered = `"plans":[
+		{"name":"free","display_name":"Free","rank":0,"default":true,"price_per_period":0,"currency":"USD","features":[],
+		 "limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,"unlimited":[]}},
+		{"name":"pro","display_name":"Pro","rank":20,"default":false,"price_per_period":79.5,"currency":"USD","features":["priority"],
+		 "limits":{"file_size_bytes":1073741824,"audio_duration_seconds":86400,"concurrent":5,"queued":100,"unlimited":["credits"]},
+		 "carry_over_credits":5,"overage":{"max_credits":10,"price_per_credit":0.02}}]`
+	h := handler(t, &fake{plans: plans, usage: metering.Usage{Account: alice(), Now: noon}})
+	// The plans are for everybody who is somebody.
+	equalJSON(t, do(h, request{method: "GET", path: "/api/v1/usage/limits", token: "Bearer nobody"}).Body.String(), `{`+offered+`}`)
+	equalJSON(t, do(h, request{method: "GET", path: "/api/v1/usage/limits?user_id=alice"}).Body.String(), `{`+offered+`,
+		"user":{"user_id":"alice","plan":{"name":"free","display_name":"Free"},
+		"limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,"unlimited":[]}}}`)
+	if w := do(h, request{method: "GET", path: "/api/v1/usage/limits?user_id=alice", token: "Bearer nobody"}); w.Code != 403 {
+		t.Errorf("limits of a user by somebody without rights: got %d", w.Code)
+	}
+}
+
+func TestProbesAndMetrics(t *testing.T) {
+	f := &fake{adm: admitted()}
+	h := handler(t, f)
+	get := func(path string) *httptest.ResponseRecorder {
+		return do(h, request{method: "GET", path: path, token: "-"})
+	}
+	if w := get("/healthz"); w.Code != 200 {
+		t.Errorf("healthz: got %d", w.Code)
+	}
+	f.err = metering.ErrUnavailable
+	if w := get("/readyz"); w.Code != 503 {
+		t.Errorf("readyz without a database: got %d", w.Code)
+	}
+	if w := get("/healthz"); w.Code != 200 {
+		t.Errorf("healthz without a database: got %d", w.Code)
+	}
+	do(h, request{method: "GET", path: admPath})
+	get("/no/such/path")
+	w := get("/metrics")
+	text, _ := io.ReadAll(w.Body)
+	for _, want := range []string{
+		`usaged_http_request_duration_seconds_count{code="200",route="GET /api/v1/admissions/{id}"} 1`,
+		`usaged_http_request_duration_seconds_count{code="404",route="other"} 1`,
+		`usaged_http_request_duration_seconds_count{code="503",route="GET /readyz"} 1`,
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+}
