@@ -40,8 +40,15 @@ type Quotas interface {
 	UsageOf(ctx context.Context, userIDs []string) (map[string]metering.Usage, error)
 }
 
+// QuotaOwners lists the UserQuotas, by UID, that the database knows as owners of an account.
+type QuotaOwners interface {
+	QuotaOwners(ctx context.Context) ([]quota.ID, error)
+}
+
 // UserQuotaOptions configure the UserQuota controller.
 type UserQuotaOptions struct {
+	// Owners, if given, are compared with the objects at the start, so that what was deleted while nobody watched is removed.
+	Owners QuotaOwners
 	// StatusInterval is how often the standing of all users with a UserQuota is read; DefaultStatusInterval if zero.
 	StatusInterval time.Duration
 }
@@ -72,6 +79,11 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 	r := &userQuotaReconciler{
 		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas,
 		wake: make(chan event.GenericEvent), deleted: map[types.NamespacedName][]owner{},
+	}
+	if opts.Owners != nil {
+		if err := mgr.Add(&orphanSweeper{reader: mgr.GetAPIReader(), quotas: quotas, owners: opts.Owners}); err != nil {
+			return err
+		}
 	}
 	poller := &standingPoller{client: mgr.GetClient(), quotas: quotas, interval: opts.StatusInterval, wake: r.wake}
 	if err := mgr.Add(poller); err != nil {
@@ -356,4 +368,3 @@ func notInForce(q *v1alpha1.UserQuota, reason, message string) {
 	conds.unknown(v1alpha1.ConditionPlanResolved, "the plan is looked up once the UserQuota is accepted")
 	forget(&q.Status)
 }
-
