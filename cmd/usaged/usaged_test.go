@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/cantonesescribe/usage-operator/internal/httpapi"
+	"github.com/cantonesescribe/usage-operator/internal/telemetry"
+	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
+)
+
+func environment(values map[string]string) func(string) string {
+	return func(name string) string { return values[name] }
+}
+
+func TestParse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		env  map[string]string
+		want string
+	}{
+		"no database":      {want: "set --database-url or the environment variable DATABASE_URL"},
+		"from environment": {env: map[string]string{"DATABASE_URL": "postgres://db"}},
+		"key alone":        {args: []string{"--database-url=x", "--tls-key-file=k"}, want: "belong together"},
+		"no audience":      {args: []string{"--database-url=x", "--audience="}, want: "at least one audience"},
+		"argument":         {args: []string{"--database-url=x", "serve"}, want: `unexpected argument "serve"`},
+		"unknown flag":     {args: []string{"--port=1"}, want: "unknown flag: --port"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, err := parse(tc.args, environment(tc.env), io.Discard)
+			if tc.want == "" && (err != nil || o.databaseURL != "postgres://db" || o.directURL != "postgres://db") {
+				t.Errorf("got %+v, %v", o, err)
+			}
+			if tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("error: got %v, want it to contain %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func kubeconfig(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	err := clientcmd.WriteToFile(clientcmdapi.Config{
+		CurrentContext: "c", Contexts: map[string]*clientcmdapi.Context{"c": {Cluster: "c"}},
+		Clusters: map[string]*clientcmdapi.Cluster{"c": {Server: "https://127.0.0.1:1"}},
+	}, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRefusesToStart(t *testing.T) {
+	for name, tc := range map[string]struct {
+		dsn  func(t *testing.T) string
+		args []string
+		want string
+	}{
+		"nobody there": {
+			dsn:  func(*testing.T) string { return "postgres://127.0.0.1:1/usage?connect_timeout=2" },
+			want: "open the database",
+		},
+		"not a URL": {dsn: func(*testing.T) string { return "postgres://%" }, want: "database URL"},
+		"no schema": {
+			dsn:  func(t *testing.T) string { return pgtest.New(t, nil) },
+			args: []string{"--allow-unsafe-database"}, want: "usage-batch migrate",
+		},
+		"address taken": {
+			dsn:  func(t *testing.T) string { return pgtest.New(t, nil) },
+			args: []string{"--allow-unsafe-database", "--migrate", "--listen=256.0.0.1:0"}, want: "--listen 256.0.0.1:0",
+		},
+		"weaker than required": {
+			dsn: func(t *testing.T) string {
+				return pgtest.New(t, nil) + "&synchronous_commit=off"
+			},
+			want: "synchronous_commit",
+		},
+		"log level": {dsn: func(*testing.T) string { return "postgres://db" }, args: []string{"--log-level=loud"}, want: `log level "loud"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dsn := tc.dsn(t)
+			if strings.HasSuffix(dsn, "&synchronous_commit=off") && !strings.Contains(dsn, "?") {
+				dsn = strings.Replace(dsn, "&", "?", 1)
+			}
+			args := append([]string{"--kubeconfig=" + kubeconfig(t), "--database-url=" + dsn}, tc.args...)
+			err := command(t.Context(), args, environment(nil), io.Discard)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error: got %v, want it to contain %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestRefusesWithoutAPIServer(t *testing.T) {
+	err := command(t.Context(), []string{"--database-url=postgres://db", "--kubeconfig=" + filepath.Join(t.TempDir(), "none")}, environment(nil), io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "no API server to check tokens with") {
+		t.Errorf("error: got %v", err)
+	}
+}
+
+// slow is a service whose readiness takes until it is told.
+type slow struct {
+	httpapi.Service
+
+	entered, leave chan struct{}
+}
+
+func (s *slow) Reachable(context.Context) error {
+	close(s.entered)
+	<-s.leave
+	return nil
+}
+
+func TestDrain(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := &slow{entered: make(chan struct{}), leave: make(chan struct{})}
+	ctx, stop := context.WithCancel(t.Context())
+	backgroundEnded, ended := make(chan struct{}), make(chan error, 1)
+	opts := httpapi.Options{Service: service, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler), Registry: telemetry.NewRegistry()}
+	go func() {
+		ended <- run(ctx, options{drainTimeout: time.Minute}, opts.Log, listener, opts, func(ctx context.Context) error {
+			<-ctx.Done()
+			close(backgroundEnded)
+			return ctx.Err()
+		})
+	}()
+	answered := make(chan int, 1)
+	go func() {
+		resp, err := http.Get("http://" + listener.Addr().String() + "/readyz")
+		if err != nil {
+			answered <- 0
+			return
+		}
+		_ = resp.Body.Close()
+		answered <- resp.StatusCode
+	}()
+	<-service.entered
+	stop()
+	// The listener is closed while the request is still under way, and so is the background work that it needs.
+	for {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			break
+		}
+		_ = conn.Close()
+	}
+	select {
+	case <-backgroundEnded:
+		t.Error("the background work ended before the requests did")
+	default:
+	}
+	close(service.leave)
+	if status := <-answered; status != http.StatusOK {
+		t.Errorf("the request that was under way: got status %d", status)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("run: %v", err)
+	}
+	<-backgroundEnded
+}
+
+func TestBackgroundFailureEndsTheProcess(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("broken")
+	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler), Registry: telemetry.NewRegistry()}
+	err = run(t.Context(), options{drainTimeout: time.Minute}, opts.Log, listener, opts, func(context.Context) error { return broken })
+	if !errors.Is(err, broken) {
+		t.Errorf("got %v, want %v", err, broken)
+	}
+}
+
+func TestWrongCertificate(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tls.crt")
+	if err := os.WriteFile(path, []byte("not a certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler), Registry: telemetry.NewRegistry()}
+	err = run(t.Context(), options{tlsCert: path, tlsKey: path}, opts.Log, listener, opts, func(context.Context) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("error: got %v, want it to name %s", err, path)
+	}
+}
