@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
+)
+
+// run returns what the command prints and its error.
+func run(t *testing.T, dsn string, args ...string) (string, error) {
+	t.Helper()
+	cmd := command(func(name string) string {
+		if name == "DATABASE_URL" {
+			return dsn
+		}
+		return ""
+	})
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestMistakesAreNamed(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no database":     {[]string{"check"}, "set --database-url or the environment variable DATABASE_URL"},
+		"no plan":         {[]string{"reset"}, `"plan" not set`},
+		"batch too large": {[]string{"reset", "--plan=free", "--batch-size=10001"}, "--batch-size 10001: must lie between 1 and 10000"},
+		"unknown command": {[]string{"fix"}, `unknown command "fix"`},
+		"stray argument":  {[]string{"migrate", "now"}, `unknown command "now"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := run(t, "", tc.args...); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("want an error with %q, got %v", tc.want, err)
+			}
+		})
+	}
+}
+
+func TestMigrateAndCheck(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t, nil)
+	for range 2 {
+		if out, err := run(t, dsn, "migrate", "--allow-unsafe-database"); err != nil {
+			t.Fatalf("%s%v", out, err)
+		}
+	}
+	if out, err := run(t, dsn, "check"); err != nil || out != "0 violations of the ledger's invariants\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "INSERT INTO user_plan_limits (name, display_name) VALUES ('smuggled', 'Smuggled')"); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, dsn, "check")
+	if err == nil || !strings.Contains(out, "I8") || !strings.Contains(out, "smuggled") || !strings.HasSuffix(out, "\n1 violations of the ledger's invariants\n") {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+func TestReset(t *testing.T) {
+	t.Parallel()
+	dsn := ledgertest.New(t)
+	store, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	free := metering.Plan{
+		Plan: quota.Plan{
+			Name: "free", Default: true, Currency: "USD", RateRequests: 1, RateWindow: 1e9,
+			Limits: quota.Limits{Concurrent: quota.AtMost[int32](1), FileSize: quota.AtMost[int64](1), Audio: quota.Limits{}.Audio},
+		},
+		ResetSchedule: "0 2 * * *", ResetBatchSize: 1,
+	}
+	free.Limits.Audio.Unlimited = true
+	if err := store.ApplyPlan(t.Context(), free, "test"); err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range []string{"alice", "bob", "carol"} {
+		if _, err := store.Register(t.Context(), user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Two of them have an ended period.
+	if _, err := store.Pool().Exec(t.Context(), `UPDATE usage_quotas SET anchor_at = p.at, period_start = p.at, period_end = p.at + interval '1 month'
+		FROM users AS u, (SELECT now() - interval '1 month 1 day' AS at) AS p WHERE u.id = usage_quotas.user_id AND u.user_id <> 'carol'`); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"plan free: 2 periods of 2 accounts closed, 0 accounts failed\n",
+		"plan free: 0 periods of 0 accounts closed, 0 accounts failed\n",
+	} {
+		if out, err := run(t, dsn, "reset", "--allow-unsafe-database", "--plan=free", "--batch-size=1"); err != nil || out != want {
+			t.Errorf("want %q, got %q, %v", want, out, err)
+		}
+	}
+	if out, err := run(t, dsn, "reset", "--allow-unsafe-database", "--plan=none"); err == nil || !strings.Contains(err.Error(), `plan "none"`) {
+		t.Errorf("%q, %v", out, err)
+	}
+}

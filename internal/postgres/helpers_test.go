@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
+)
+
+// clock is the instant at which the tests' database lives.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)} }
+
+func (c *clock) read() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// fixture is a store on a database of the test's own, with a default plan.
+type fixture struct {
+	*postgres.Store
+	t     *testing.T
+	dsn   string
+	clock *clock
+}
+
+// newFixture's ledger is checked against the invariants when the test ends.
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	return newFixtureOn(t, ledgertest.New(t))
+}
+
+// newCorruptible gives a fixture whose ledger the test breaks.
+func newCorruptible(t *testing.T) *fixture {
+	t.Helper()
+	return newFixtureOn(t, pgtest.New(t, postgres.Migrate))
+}
+
+func newFixtureOn(t *testing.T, dsn string) *fixture {
+	t.Helper()
+	f := &fixture{t: t, dsn: dsn, clock: newClock()}
+	f.Store = f.open()
+	if err := f.ApplyPlan(t.Context(), plan("free"), "test"); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *fixture) open() *postgres.Store {
+	f.t.Helper()
+	s, err := postgres.Open(f.t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: f.clock.read})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(s.Close)
+	return s
+}
+
+// plan has every field set, so that a round trip shows each of them. Only "free" is the default.
+func plan(name string) metering.Plan {
+	return metering.Plan{
+		Plan: quota.Plan{
+			Name: name, DisplayName: "The " + name, Rank: 10, Default: name == "free", Features: []string{"diarization"},
+			Limits: quota.Limits{
+				Credits: quota.AtMost(60 * quota.Credit), FileSize: quota.AtMost[int64](25 << 20), Audio: quota.AtMost(time.Hour),
+				Concurrent: quota.AtMost[int32](1), Queued: quota.AtMost[int32](10),
+			},
+			OverageMax: 5 * quota.Credit, OveragePrice: 20_000, CarryOverMax: 10 * quota.Credit, ProviderCost: 6_000,
+			Currency: "USD", PeriodPrice: 9_990_000, DailyCostCeiling: quota.AtMost[quota.Money](50_000_000),
+			RateRequests: 100, RateWindow: time.Hour, AlertThresholds: []int32{80, 100},
+		},
+		ObjectUID: quota.ID{0xf0, name[0]}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
+	}
+}
+
+func (f *fixture) register(user string) quota.ID {
+	f.t.Helper()
+	id, err := f.Register(f.t.Context(), user)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return id
+}
+
+// change runs a batch on one account.
+func (f *fixture) change(keys metering.Keys, apply func(b metering.Batch, l *metering.Ledger)) {
+	f.t.Helper()
+	if err := f.tryChange(f.t.Context(), keys, apply); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) tryChange(ctx context.Context, keys metering.Keys, apply func(b metering.Batch, l *metering.Ledger)) error {
+	b, err := f.Begin(ctx, keys)
+	if err != nil {
+		return err
+	}
+	defer b.Rollback()
+	apply(b, b.Ledgers()[keys.Accounts[0]])
+	return b.Commit(ctx)
+}
+
+// enter admits or queues a new admission as the engine would.
+func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...func(*metering.Admission)) {
+	f.t.Helper()
+	f.change(metering.Keys{Accounts: []quota.ID{account}}, func(_ metering.Batch, l *metering.Ledger) {
+		f.roll(l)
+		adm := &metering.Admission{
+			Admission: quota.Admission{
+				ID: id, Source: quota.SourceAPI, Request: quota.Request{Estimate: credits, FileSize: 7, Queue: true},
+				Enforced: true, Lease: time.Minute,
+			},
+			UserID: l.Account.UserID, Namespace: "jobs", Name: "one", RequestedBy: "system:serviceaccount:jobs:default", BodyHash: []byte{1, 2},
+		}
+		for _, e := range edit {
+			e(adm)
+		}
+		if d := l.Account.Enter(&adm.Admission, l.Now); d.Outcome == quota.Refuse && !l.Account.Park(&adm.Admission, d, l.Now) {
+			f.t.Fatalf("refused: %s", d.Message())
+		}
+		l.Touched, l.NewAdmissions = true, append(l.NewAdmissions, adm)
+	})
+}
+
+// settle charges an admission and starts what waits for its slot.
+func (f *fixture) settle(account, id quota.ID, actual quota.Credits) {
+	f.t.Helper()
+	f.change(metering.Keys{Accounts: []quota.ID{account}, Admissions: []quota.ID{id}}, func(_ metering.Batch, l *metering.Ledger) {
+		f.roll(l)
+		adm := l.Admissions[id]
+		p := l.Closed[adm.PeriodNo]
+		charge, err := l.Account.Settle(&adm.Admission, actual, p, l.Now)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if p != nil {
+			l.ChangedPeriods[p.No] = p
+		}
+		l.Touched, l.ChangedAdmissions[id] = true, adm
+		l.Charges = append(l.Charges, metering.ChargeRow{Charge: *charge, Admission: adm, Plan: l.Account.Plan})
+		f.promote(l)
+	})
+}
+
+func (f *fixture) promote(l *metering.Ledger) {
+	for _, adm := range l.Queue {
+		if len(l.Account.Promote([]*quota.Admission{&adm.Admission}, l.Now)) > 0 {
+			l.ChangedAdmissions[adm.ID] = adm
+		}
+	}
+}
+
+func (f *fixture) roll(l *metering.Ledger) {
+	for _, p := range l.Account.Roll(l.Now) {
+		l.NewPeriods, l.Closed[p.No], l.Touched = append(l.NewPeriods, &p), &p, true
+		l.Audit = append(l.Audit, metering.AuditRow{Actor: "test", Action: "period.closed", Kind: "Account", Name: l.Account.UserID})
+	}
+}
+
+func (f *fixture) usage(user string) metering.Usage {
+	f.t.Helper()
+	all, err := f.Accounts(f.t.Context(), []string{user, "nobody"})
+	if err != nil || len(all) != 1 {
+		f.t.Fatalf("%v %v", all, err)
+	}
+	return all[user]
+}
+
+func (f *fixture) exec(sql string, args ...any) {
+	f.t.Helper()
+	if _, err := f.Pool().Exec(f.t.Context(), sql, args...); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) count(sql string, args ...any) int {
+	f.t.Helper()
+	var n int
+	if err := f.Pool().QueryRow(f.t.Context(), sql, args...).Scan(&n); err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}

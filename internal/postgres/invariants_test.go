@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+func TestCheckerFindsWhatIsBroken(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		sql             string
+		invariant, what string
+	}{
+		"used":               {"UPDATE usage_quotas SET used = used + 1", "I1", "used of period 1"},
+		"cost":               {"UPDATE usage_quotas SET cost_micros = 1", "I1", "cost of period 1"},
+		"used when closed":   {"UPDATE usage_periods SET used = used + 1", "I1", "used of period 0"},
+		"event lost":         {"DELETE FROM usage_tracking", "I1", "used of period 0"},
+		"event nowhere":      {"UPDATE usage_tracking SET period_id = 7", "I1", "in period 7"},
+		"event's lots":       {"UPDATE usage_tracking SET plan_part = plan_part - 1", "I1", "lots that pay for event"},
+		"reserved":           {"UPDATE usage_quotas SET reserved = reserved + 1", "I2", "reserved of period 1"},
+		"plan's reserved":    {"UPDATE usage_quotas SET plan_reserved = plan_reserved - 1", "I2", "plan_reserved of period 1"},
+		"active":             {"UPDATE usage_quotas SET active = active + 1", "I2", "active"},
+		"queued":             {"UPDATE usage_quotas SET queued = queued + 1", "I2", "queued"},
+		"parked":             {"UPDATE usage_quotas SET parked = parked + 1", "I2", "parked"},
+		"reserved cost":      {"UPDATE usage_quotas SET reserved_cost_micros = 0", "I2", "reserved_cost"},
+		"lot used":           {"UPDATE credit_lots SET used = used + 1", "I2", "used of lot carry_over/0"},
+		"lot reserved":       {"UPDATE credit_lots SET reserved = reserved + 1", "I2", "reserved of lot carry_over/0"},
+		"admission's lots":   {"UPDATE concurrent_processing SET plan_part = plan_part + 1 WHERE state = 'Admitted'", "I2", "lots that admission"},
+		"active seen":        {"UPDATE concurrent_processing SET seen_active = -1 WHERE state = 'Admitted'", "I3", "active seen"},
+		"used seen":          {"UPDATE concurrent_processing SET seen_used = 9 WHERE state = 'Admitted'", "I3", "used seen"},
+		"reserved seen":      {"UPDATE concurrent_processing SET seen_reserved = 9 WHERE state = 'Admitted'", "I3", "reserved seen"},
+		"charged twice":      {"INSERT INTO usage_tracking SELECT (jsonb_populate_record(e, jsonb_build_object('id', gen_random_uuid()))).* FROM usage_tracking AS e", "I4", "charges of admission"},
+		"charged wrongly":    {"UPDATE concurrent_processing SET actual = actual + 1 WHERE state = 'Settled'", "I4", "charges of admission"},
+		"event of none":      {"UPDATE usage_tracking SET admission_id = gen_random_uuid()", "I4", "of event"},
+		"overtaken":          {"UPDATE concurrent_processing SET priority = 5 WHERE state = 'Queued' AND NOT parked; UPDATE concurrent_processing SET arrived_seq = 0 WHERE state = 'Queued'", "I7", "admission"},
+		"plan without trace": {"DELETE FROM audit_log WHERE object_kind = 'UsagePlan'", "I8", "audit rows of plan free"},
+		"silent account":     {"DELETE FROM audit_log WHERE action = 'account.registered'", "I8", "registration"},
+		"silent close":       {"DELETE FROM audit_log WHERE action = 'period.closed'", "I8", "closed periods"},
+		"silent grant":       {"UPDATE credit_lots SET kind = 'grant'", "I8", "audit row of grant 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newCorruptible(t)
+			f.story()
+			if found, err := postgres.CheckInvariants(t.Context(), f.Pool()); err != nil || len(found) > 0 {
+				t.Fatalf("before anything was broken: %v, %v", found, err)
+			}
+			// One of them would not get past the table's own check.
+			f.exec("ALTER TABLE usage_quotas DROP CONSTRAINT usage_quotas_queue_check")
+			for _, sql := range strings.Split(tc.sql, "; ") {
+				f.exec(sql)
+			}
+			found, err := postgres.CheckInvariants(t.Context(), f.Pool())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range found {
+				if v.Invariant == tc.invariant && strings.Contains(v.What, tc.what) && v.Expected != v.Found {
+					return
+				}
+			}
+			t.Errorf("want %s about %q, got %v", tc.invariant, tc.what, found)
+		})
+	}
+}
+
+// story leaves a closed period with a charge, a carry-over that pays for what runs, and a queue.
+func (f *fixture) story() {
+	f.t.Helper()
+	alice := f.register("alice")
+	f.enter(alice, quota.ID{1}, 5*quota.Credit)
+	f.settle(alice, quota.ID{1}, 4*quota.Credit)
+	f.clock.advance(31 * 24 * time.Hour)
+	f.enter(alice, quota.ID{2}, 12*quota.Credit)
+	f.enter(alice, quota.ID{3}, quota.Credit)
+	f.enter(alice, quota.ID{4}, quota.Credit, func(a *metering.Admission) { a.Source = quota.SourceJob })
+}
