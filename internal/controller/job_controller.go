@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// JobMeter admits, meters and settles Jobs.
+type JobMeter interface {
+	Admit(ctx context.Context, req metering.AdmitRequest) (metering.AdmitResult, error)
+	Get(ctx context.Context, id quota.ID) (*metering.Admission, error)
+	Current(ctx context.Context, userID string) (metering.Usage, error)
+	SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*metering.Admission, error)
+	LiveJobs(ctx context.Context) ([]*metering.Admission, error)
+	RenewJobs(ctx context.Context, jobs []*metering.Admission) error
+	Subscribe(ctx context.Context) <-chan metering.Change
+}
+
+const (
+	// sweepInterval bounds what a lost wake-up costs.
+	sweepInterval = 5 * time.Second
+	// renewInterval is well within metering.JobLease.
+	renewInterval = time.Minute
+	// refreshInterval is how often a waiting Job's position is written at most.
+	refreshInterval = 30 * time.Second
+	// refusedInterval is how long a Job that no waiting cures waits to be asked for again, unless a plan changes.
+	refusedInterval = 5 * time.Minute
+
+	jobConcurrency = 16
+	maxJobBackoff  = 30 * time.Second
+)
+
+// jobKey is one Job, not only its name: another one of the same name is another admission.
+type jobKey struct {
+	Namespace, Name string
+	UID             types.UID
+}
+
+func (k jobKey) object() types.NamespacedName {
+	return types.NamespacedName{Namespace: k.Namespace, Name: k.Name}
+}
+
+func keyOf(job client.Object) jobKey {
+	return jobKey{Namespace: job.GetNamespace(), Name: job.GetName(), UID: job.GetUID()}
+}
+
+func keyOfAdmission(namespace, name string, id quota.ID) jobKey {
+	return jobKey{
+		Namespace: namespace, Name: name,
+		UID: types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])),
+	}
+}
+
+// +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups="",resources=pods;namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// SetupJob registers the controller of the Jobs that carry the user label. It has a cache of its own, which holds no other
+// Jobs, and of pods only what it needs.
+func SetupJob(mgr ctrl.Manager, svc JobMeter) error {
+	jobs, err := newJobCache(mgr)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(jobs); err != nil {
+		return err
+	}
+	r := &jobReconciler{
+		svc: svc, jobs: jobs, client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		events: mgr.GetEventRecorder("usage-operator"), memory: newJobMemory(),
+	}
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	return builder.TypedControllerManagedBy[jobKey](mgr).
+		Named("job").
+		WithOptions(controller.TypedOptions[jobKey]{
+			MaxConcurrentReconciles: jobConcurrency,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[jobKey](50*time.Millisecond, maxJobBackoff),
+		}).
+		WatchesRawSource(source.TypedKind(jobs, &batchv1.Job{}, handler.TypedFuncs[*batchv1.Job, jobKey]{
+			CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*batchv1.Job], q workqueue.TypedRateLimitingInterface[jobKey]) {
+				q.Add(keyOf(e.Object))
+			},
+			UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*batchv1.Job], q workqueue.TypedRateLimitingInterface[jobKey]) {
+				if e.ObjectOld.UID != e.ObjectNew.UID {
+					r.bury(e.ObjectOld, q)
+				}
+				q.Add(keyOf(e.ObjectNew))
+			},
+			DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*batchv1.Job], q workqueue.TypedRateLimitingInterface[jobKey]) {
+				r.bury(e.Object, q)
+			},
+		})).
+		WatchesRawSource(source.TypedKind(jobs, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(r.jobOfPod))).
+		WatchesRawSource(source.TypedKind(jobs, namespace, handler.TypedFuncs[*metav1.PartialObjectMetadata, jobKey]{
+			UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*metav1.PartialObjectMetadata], q workqueue.TypedRateLimitingInterface[jobKey]) {
+				if mode(e.ObjectOld) != mode(e.ObjectNew) {
+					r.enqueue(ctx, q, func(*batchv1.Job) bool { return true }, client.InNamespace(e.ObjectNew.Name))
+				}
+			},
+		})).
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), &v1alpha1.UsagePlan{}, handler.TypedFuncs[*v1alpha1.UsagePlan, jobKey]{
+			UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UsagePlan], q workqueue.TypedRateLimitingInterface[jobKey]) {
+				// Its status says that the database has the change.
+				if before, after := e.ObjectOld.Status, e.ObjectNew.Status; before.Version != after.Version || before.ObservedGeneration != after.ObservedGeneration {
+					r.enqueue(ctx, q, refused)
+				}
+			},
+		})).
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), &v1alpha1.UserQuota{}, handler.TypedFuncs[*v1alpha1.UserQuota, jobKey]{
+			UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UserQuota], q workqueue.TypedRateLimitingInterface[jobKey]) {
+				if e.ObjectOld.Status.ObservedGeneration != e.ObjectNew.Status.ObservedGeneration {
+					r.enqueue(ctx, q, refused, client.MatchingLabels{v1alpha1.UserLabel: e.ObjectNew.Spec.UserID})
+				}
+			},
+		})).
+		WatchesRawSource(source.TypedFunc[jobKey](func(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) error {
+			go r.follow(ctx, q)
+			go r.sweepAlways(ctx, q)
+			return nil
+		})).
+		Complete(r)
+}
+
+// newJobCache holds labelled Jobs, the namespaces' labels, and of the pods of all Jobs how far they are: pods do not carry
+// the user label.
+func newJobCache(mgr ctrl.Manager) (cache.Cache, error) {
+	labelled, err := labels.NewRequirement(v1alpha1.UserLabel, selection.Exists, nil)
+	if err != nil {
+		return nil, err
+	}
+	ofJobs, err := labels.NewRequirement(batchv1.ControllerUidLabel, selection.Exists, nil)
+	if err != nil {
+		return nil, err
+	}
+	return cache.New(mgr.GetConfig(), cache.Options{
+		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&batchv1.Job{}: {Label: labels.NewSelector().Add(*labelled)},
+			&corev1.Pod{}:  {Label: labels.NewSelector().Add(*ofJobs), Transform: stripPod},
+		},
+	})
+}
+
+func stripPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil
+	}
+	stripped := &corev1.Pod{Status: corev1.PodStatus{Phase: pod.Status.Phase}}
+	stripped.Namespace, stripped.Name, stripped.UID, stripped.ResourceVersion = pod.Namespace, pod.Name, pod.UID, pod.ResourceVersion
+	stripped.Labels = map[string]string{
+		batchv1.ControllerUidLabel: pod.Labels[batchv1.ControllerUidLabel], batchv1.JobNameLabel: pod.Labels[batchv1.JobNameLabel],
+	}
+	return stripped, nil
+}
+
+// jobOfPod wakes the Job that a pod's end may free. While the Job is there, its own status tells.
+func (r *jobReconciler) jobOfPod(_ context.Context, pod *corev1.Pod) []jobKey {
+	uid := types.UID(pod.Labels[batchv1.ControllerUidLabel])
+	if !r.memory.gone(uid) {
+		return nil
+	}
+	return []jobKey{{Namespace: pod.Namespace, Name: pod.Labels[batchv1.JobNameLabel], UID: uid}}
+}
+
+// bury remembers how a Job stood when it was last seen: with a short time to live it may be gone before it was settled.
+func (r *jobReconciler) bury(job *batchv1.Job, q workqueue.TypedRateLimitingInterface[jobKey]) {
+	if _, settled := terminalState[job.Annotations[v1alpha1.StateAnnotation]]; settled {
+		r.memory.forget(job.UID)
+		return
+	}
+	r.memory.bury(job)
+	q.Add(keyOf(job))
+}
+
+// refused selects the Jobs that a changed plan may help. Those that the ledger knows are promoted there.
+func refused(job *batchv1.Job) bool {
+	return job.Annotations[v1alpha1.StateAnnotation] == v1alpha1.StateParked
+}
+
+func (r *jobReconciler) enqueue(
+	ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey], which func(*batchv1.Job) bool, opts ...client.ListOption,
+) {
+	var list batchv1.JobList
+	if err := r.jobs.List(ctx, &list, opts...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "List the Jobs that a change concerns")
+		return
+	}
+	for i := range list.Items {
+		if which(&list.Items[i]) {
+			q.Add(keyOf(&list.Items[i]))
+		}
+	}
+}
+
+// follow wakes Jobs whose admission was changed by somebody else: a freed slot starts who waits for it.
+func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) {
+	changes := r.svc.Subscribe(ctx)
+	for {
+		select {
+		case c, ok := <-changes:
+			if !ok {
+				return
+			}
+			// Admissions over HTTP have a caller's name at most.
+			if c.Namespace != "" && c.Name != "" {
+				q.Add(keyOfAdmission(c.Namespace, c.Name, c.ID))
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sweepAlways compares the ledger with the cluster, for what no event has told.
+func (r *jobReconciler) sweepAlways(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	var renewed time.Time
+	for {
+		renew := time.Since(renewed) >= renewInterval
+		if err := r.sweep(ctx, renew, q.Add); err != nil && ctx.Err() == nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Compare the live admissions with the Jobs")
+		} else if renew {
+			renewed = time.Now()
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *jobReconciler) sweep(ctx context.Context, renew bool, add func(jobKey)) error {
+	live, err := r.svc.LiveJobs(ctx)
+	if err != nil {
+		return err
+	}
+	var alive []*metering.Admission
+	for _, adm := range live {
+		key := keyOfAdmission(adm.Namespace, adm.Name, adm.ID)
+		var job batchv1.Job
+		if err := r.jobs.Get(ctx, key.object(), &job); client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		if job.UID != key.UID {
+			add(key)
+			continue
+		}
+		alive = append(alive, adm)
+		if r.needsLook(&job, adm) {
+			add(key)
+		}
+	}
+	if !renew {
+		return nil
+	}
+	return r.svc.RenewJobs(ctx, alive)
+}
+
+// needsLook says whether the Job does not show what the ledger says.
+func (r *jobReconciler) needsLook(job *batchv1.Job, adm *metering.Admission) bool {
+	if ended(job) != "" || job.DeletionTimestamp != nil {
+		return true
+	}
+	if adm.State == quota.Queued {
+		return r.memory.due(job.UID)
+	}
+	return job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateAdmitted
+}
+
+func admissionID(uid types.UID) (quota.ID, error) { return convert.UID(uid) }

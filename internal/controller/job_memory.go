@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"sync"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+)
+
+// jobMemory is what the controller remembers of Jobs between reconciliations. Losing it costs a write too many, and for Jobs
+// that go while the manager is down, the outcome that only their last state told.
+type jobMemory struct {
+	mu      sync.Mutex
+	written map[types.UID]written
+	buried  map[types.UID]buried
+}
+
+// written is what a waiting Job was last told.
+type written struct {
+	state, reason string
+	at            time.Time
+}
+
+// buried is a Job as it was last seen.
+type buried struct {
+	ended     batchv1.JobConditionType
+	container string
+}
+
+func newJobMemory() *jobMemory {
+	return &jobMemory{written: map[types.UID]written{}, buried: map[types.UID]buried{}}
+}
+
+// fresh reports whether a Job was told the same state and reason so recently that a changed position can wait.
+func (m *jobMemory) fresh(uid types.UID, state, reason string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w, ok := m.written[uid]
+	return ok && w.state == state && w.reason == reason && time.Since(w.at) < refreshInterval
+}
+
+// due reports whether a waiting Job's position may be written again.
+func (m *jobMemory) due(uid types.UID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Since(m.written[uid].at) >= refreshInterval
+}
+
+func (m *jobMemory) wrote(uid types.UID, state, reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.written[uid] = written{state: state, reason: reason, at: time.Now()}
+}
+
+func (m *jobMemory) bury(job *batchv1.Job) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.written, job.UID)
+	m.buried[job.UID] = buried{ended: ended(job), container: job.Annotations[v1alpha1.ContainerAnnotation]}
+}
+
+func (m *jobMemory) last(uid types.UID) buried {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.buried[uid]
+}
+
+// gone reports whether a Job is gone and its end not settled.
+func (m *jobMemory) gone(uid types.UID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.buried[uid]
+	return ok
+}
+
+func (m *jobMemory) forget(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.written, uid)
+	delete(m.buried, uid)
+}

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	jobs "github.com/cantonesescribe/usage-operator/internal/job"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// jobReconciler brings a Job to where the ledger says that it is.
+type jobReconciler struct {
+	svc    JobMeter
+	client client.Client
+	// jobs is the cache, live the API server itself: that a Job or its pods are gone must be true, not only not seen.
+	jobs   client.Reader
+	live   client.Reader
+	events events.EventRecorder
+	memory *jobMemory
+}
+
+// terminalState are the values of the state annotation after which nothing more happens.
+var terminalState = map[string]struct{}{v1alpha1.StateSettled: {}, v1alpha1.StateReleased: {}}
+
+// Reconcile implements reconcile.TypedReconciler.
+func (r *jobReconciler) Reconcile(ctx context.Context, key jobKey) (reconcile.Result, error) {
+	id, err := admissionID(key.UID)
+	if err != nil {
+		return reconcile.Result{}, reconcile.TerminalError(err)
+	}
+	job := &batchv1.Job{}
+	if err := r.jobs.Get(ctx, key.object(), job); client.IgnoreNotFound(err) != nil {
+		return reconcile.Result{}, err
+	}
+	state := job.Annotations[v1alpha1.StateAnnotation]
+	_, over := terminalState[state]
+	switch {
+	case job.UID != key.UID:
+		return reconcile.Result{}, r.settleGone(ctx, key, id)
+	case over:
+		r.memory.forget(key.UID)
+		return reconcile.Result{}, nil
+	case ended(job) != "":
+		return reconcile.Result{}, r.settle(ctx, job, id)
+	case job.DeletionTimestamp != nil:
+		return reconcile.Result{}, r.settleGone(ctx, key, id)
+	}
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	if err := r.jobs.Get(ctx, types.NamespacedName{Name: key.Namespace}, namespace); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	switch {
+	case state == "" && mode(namespace) == v1alpha1.EnforcementOff:
+		return reconcile.Result{}, nil
+	case state == v1alpha1.StateAdmitted && !suspended(job):
+		return reconcile.Result{}, nil
+	case suspended(job) && jobs.Held(job.Annotations):
+		return reconcile.Result{}, r.hold(ctx, job, id)
+	}
+	return r.admit(ctx, job, id, mode(namespace))
+}
+
+// mode is how a namespace treats its Jobs.
+func mode(namespace client.Object) string {
+	switch m := namespace.GetLabels()[v1alpha1.EnforcementLabel]; m {
+	case v1alpha1.EnforcementWarn, v1alpha1.EnforcementOff:
+		return m
+	}
+	return v1alpha1.EnforcementEnforce
+}
+
+func suspended(job *batchv1.Job) bool { return job.Spec.Suspend != nil && *job.Spec.Suspend }
+
+// ended says how the Job has ended, if it has.
+func ended(job *batchv1.Job) batchv1.JobConditionType {
+	for _, c := range job.Status.Conditions {
+		if (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue {
+			return c.Type
+		}
+	}
+	return ""
+}
+
+func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.ID) error {
+	message := "held back by annotation " + v1alpha1.HoldAnnotation
+	switch adm, err := r.svc.Get(ctx, id); {
+	case err == nil && adm.State == quota.Admitted:
+		message += "; it keeps the slot that it was given"
+	case err == nil && adm.State == quota.Queued:
+		message += "; it keeps its place in the queue"
+	case err != nil && !errors.Is(err, metering.ErrNotFound):
+		return err
+	}
+	_, err := r.tell(ctx, job, v1alpha1.StateHeld, "", message)
+	return err
+}
+
+// admit asks for the Job's admission, which is booked the first time only, and brings the Job to it.
+func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID, mode string) (reconcile.Result, error) {
+	declared, err := jobs.Parse(job.Labels, job.Annotations)
+	if err != nil {
+		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error())
+	}
+	// What runs already can only be metered.
+	warnOnly := mode == v1alpha1.EnforcementWarn || !suspended(job)
+	res, err := r.svc.Admit(ctx, metering.AdmitRequest{
+		UserID: declared.UserID, ID: id, Source: quota.SourceJob, Namespace: job.Namespace, Name: job.Name,
+		RequestedBy: "system:serviceaccount:" + job.Namespace + ":" + serviceAccount(job),
+		Estimate:    declared.Estimate, FileSize: declared.FileSize, Priority: declared.Priority,
+		Queue: true, Park: true, WarnOnly: warnOnly, Lease: metering.JobLease,
+	})
+	if refused, ok := errors.AsType[*metering.RefusedError](err); ok {
+		return again(r.refuse(ctx, job, v1alpha1.StateParked, string(refused.Reason), refused.Error()))
+	}
+	if errors.Is(err, metering.ErrInvalid) {
+		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error())
+	}
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	adm := res.Admission
+	if adm == nil {
+		message := string(res.Decision.Reason) + ": " + res.Decision.Message()
+		if res.Upgrade != nil {
+			message += fmt.Sprintf("; plan %q would allow it", res.Upgrade.Name)
+		}
+		return again(r.refuse(ctx, job, v1alpha1.StateParked, string(res.Decision.Reason), message))
+	}
+	switch adm.State {
+	case quota.Admitted:
+		return reconcile.Result{}, r.start(ctx, job, id, adm, res.Decision)
+	case quota.Queued:
+		return reconcile.Result{}, r.wait(ctx, job, adm, res.Account)
+	case quota.Settled, quota.Released, quota.Expired, quota.Cancelled:
+	}
+	return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "AdmissionEnded",
+		fmt.Sprintf("its admission is %s and cannot begin again: create a new Job", adm.State))
+}
+
+func again(err error) (reconcile.Result, error) {
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{RequeueAfter: refusedInterval}, nil
+}
+
+func serviceAccount(job *batchv1.Job) string {
+	if name := job.Spec.Template.Spec.ServiceAccountName; name != "" {
+		return name
+	}
+	return "default"
+}
+
+// start lets the Job run. If that fails it is tried again; if the Job is gone meanwhile, its slot returns.
+func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID, adm *metering.Admission, d quota.Decision) error {
+	message := adm.Request.Estimate.String() + " credits are reserved"
+	if !adm.Enforced && d.Reason != "" {
+		message += fmt.Sprintf("; where it is enforced it would not start: %s: %s", d.Reason, d.Message())
+	}
+	err := r.patch(ctx, job, v1alpha1.StateAdmitted, message, suspended(job))
+	if apierrors.IsNotFound(err) {
+		return r.settleGone(ctx, keyOf(job), id)
+	}
+	if err != nil {
+		return fmt.Errorf("start the admitted Job: %w", err)
+	}
+	r.memory.forget(job.UID)
+	r.event(job, corev1.EventTypeNormal, "Admitted", "Admit", message)
+	return nil
+}
+
+// wait tells a queued Job why it waits and where.
+func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *metering.Admission, account *quota.Account) error {
+	state, message := v1alpha1.StateQueued, ""
+	if adm.Parked {
+		state = v1alpha1.StateParked
+		usage, err := r.svc.Current(ctx, adm.UserID)
+		if err != nil {
+			return err
+		}
+		message = parkedMessage(adm, usage)
+	} else {
+		message = queuedMessage(adm, account)
+	}
+	first := job.Annotations[v1alpha1.StateAnnotation] != state
+	told, err := r.tell(ctx, job, state, string(adm.Reason), message)
+	if err == nil && told && first {
+		kind := corev1.EventTypeNormal
+		if adm.Parked {
+			kind = corev1.EventTypeWarning
+		}
+		r.event(job, kind, state, "Queue", message)
+	}
+	return err
+}
+
+func queuedMessage(adm *metering.Admission, account *quota.Account) string {
+	slots := account.Limits().Concurrent
+	d := quota.Decision{Reason: adm.Reason, Bound: quota.Bound{Unit: quota.UnitJobs, Used: int64(account.Active), Limit: int64(slots.Max)}}
+	return fmt.Sprintf("%s; position %d of %d", d.Message(), adm.Position, adm.Waiting)
+}
+
+func parkedMessage(adm *metering.Admission, usage metering.Usage) string {
+	d := quota.Decide(usage.Account, adm.Request, usage.Now)
+	if d.Reason != adm.Reason {
+		return string(adm.Reason) + ": it starts by itself when that has changed"
+	}
+	return fmt.Sprintf("%s: %s; it starts by itself when that has changed", d.Reason, d.Message())
+}
+
+// refuse parks a Job that no waiting cures.
+func (r *jobReconciler) refuse(ctx context.Context, job *batchv1.Job, state, reason, message string) error {
+	first := job.Annotations[v1alpha1.StateAnnotation] != state
+	told, err := r.tell(ctx, job, state, reason, message)
+	if err == nil && told && first {
+		r.event(job, corev1.EventTypeWarning, "Refused", "Admit", message)
+	}
+	return err
+}
+
+// settle charges a Job that has ended.
+func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.ID) error {
+	adm, err := r.svc.Get(ctx, id)
+	if errors.Is(err, metering.ErrNotFound) {
+		return nil // Over before it was metered: there is nothing to settle.
+	}
+	if err != nil {
+		return err
+	}
+	use := quota.Credits(0)
+	if ended(job) == batchv1.JobComplete {
+		use = adm.Request.Estimate
+	}
+	if container := job.Annotations[v1alpha1.ContainerAnnotation]; container != "" && adm.Reported == nil {
+		pods, err := r.podsOf(ctx, keyOf(job))
+		if err != nil {
+			return err
+		}
+		use = r.reported(job, pods, container, use)
+	}
+	if adm, err = r.svc.SettleJob(ctx, id, use); err != nil {
+		return fmt.Errorf("settle the Job: %w", err)
+	}
+	state, message := v1alpha1.StateReleased, "nothing was charged"
+	if adm.State == quota.Settled && adm.Actual != nil {
+		state, message = v1alpha1.StateSettled, adm.Actual.String()+" credits were charged"
+	}
+	if err := r.patch(ctx, job, state, message, false); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	r.memory.forget(job.UID)
+	r.event(job, corev1.EventTypeNormal, state, "Settle", message)
+	return nil
+}
+
+// settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives.
+func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID) error {
+	adm, err := r.svc.Get(ctx, id)
+	if errors.Is(err, metering.ErrNotFound) || (err == nil && !adm.State.Live()) {
+		r.memory.forget(key.UID)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	job := &metav1.PartialObjectMetadata{}
+	job.SetGroupVersionKind(batchv1.SchemeGroupVersion.WithKind("Job"))
+	if err := r.live.Get(ctx, key.object(), job); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if job.UID == key.UID && job.DeletionTimestamp == nil {
+		return nil // Only the cache does not have it yet.
+	}
+	pods, err := r.podsOf(ctx, key)
+	if err != nil {
+		return err
+	}
+	last, use := r.memory.last(key.UID), quota.Credits(0)
+	for i := range pods {
+		switch pods[i].Status.Phase {
+		case corev1.PodSucceeded:
+			use = adm.Request.Estimate
+		case corev1.PodFailed:
+		default:
+			return nil // Its end, or the next sweep, comes back to it.
+		}
+	}
+	if last.ended == batchv1.JobComplete {
+		use = adm.Request.Estimate
+	}
+	if last.container != "" && adm.Reported == nil {
+		use = r.reported(nil, pods, last.container, use)
+	}
+	if _, err := r.svc.SettleJob(ctx, id, use); err != nil && !errors.Is(err, metering.ErrNotFound) {
+		return fmt.Errorf("settle the Job that is gone: %w", err)
+	}
+	r.memory.forget(key.UID)
+	return nil
+}
+
+func (r *jobReconciler) podsOf(ctx context.Context, key jobKey) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	err := r.live.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingLabels{batchv1.ControllerUidLabel: string(key.UID)})
+	return list.Items, err
+}
+
+// reported returns what the container that ended last says it used, or otherwise if it says nothing that can be believed.
+func (r *jobReconciler) reported(job *batchv1.Job, pods []corev1.Pod, container string, otherwise quota.Credits) quota.Credits {
+	var last *corev1.ContainerStateTerminated
+	for i := range pods {
+		for j := range pods[i].Status.ContainerStatuses {
+			s := &pods[i].Status.ContainerStatuses[j]
+			if t := s.State.Terminated; s.Name == container && t != nil && (last == nil || last.FinishedAt.Before(&t.FinishedAt)) {
+				last = t
+			}
+		}
+	}
+	if last == nil || last.Message == "" {
+		return otherwise
+	}
+	use, err := jobs.ParseTermination(last.Message)
+	if err != nil {
+		if job != nil {
+			r.event(job, corev1.EventTypeWarning, "ReportIgnored", "Settle", fmt.Sprintf("container %s: %v", container, err))
+		}
+		return otherwise
+	}
+	return use
+}
+
+// tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then.
+func (r *jobReconciler) tell(ctx context.Context, job *batchv1.Job, state, reason, message string) (told bool, err error) {
+	if job.Annotations[v1alpha1.StateAnnotation] == state &&
+		(job.Annotations[v1alpha1.MessageAnnotation] == message || r.memory.fresh(job.UID, state, reason)) {
+		r.remember(job, state, reason)
+		return false, nil
+	}
+	if err := r.patch(ctx, job, state, message, false); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	r.memory.wrote(job.UID, state, reason)
+	return true, nil
+}
+
+// remember notes that what is written is still right, so that the sweep leaves the Job alone for a while.
+func (r *jobReconciler) remember(job *batchv1.Job, state, reason string) {
+	if !r.memory.fresh(job.UID, state, reason) {
+		r.memory.wrote(job.UID, state, reason)
+	}
+}
+
+// patch writes the controller's annotations, and starts the Job if start. The UID keeps it from a successor of the same name.
+func (r *jobReconciler) patch(ctx context.Context, job *batchv1.Job, state, message string, start bool) error {
+	if !start && job.Annotations[v1alpha1.StateAnnotation] == state && job.Annotations[v1alpha1.MessageAnnotation] == message {
+		return nil
+	}
+	change := map[string]any{"metadata": map[string]any{
+		"uid":         job.UID,
+		"annotations": map[string]string{v1alpha1.StateAnnotation: state, v1alpha1.MessageAnnotation: message},
+	}}
+	if start {
+		change["spec"] = map[string]any{"suspend": false}
+	}
+	body, err := json.Marshal(change)
+	if err != nil {
+		return err
+	}
+	target := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: job.Namespace, Name: job.Name}}
+	return r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, body), client.FieldOwner(fieldOwner))
+}
+
+func (r *jobReconciler) event(job *batchv1.Job, kind, reason, action, message string) {
+	r.events.Eventf(job, nil, kind, reason, action, "%s", message)
+}
