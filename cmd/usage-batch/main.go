@@ -166,11 +166,12 @@ func resetCommand(o *options, getenv func(string) string) *cobra.Command {
 func reset(cmd *cobra.Command, store *postgres.Store, plan string, batchSize int) error {
 	service := metering.New(store, metering.Options{})
 	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
 	ran := make(chan error, 1)
 	go func() { ran <- service.Run(ctx) }()
 	result, err := service.Reset(ctx, plan, batchSize)
 	stop()
-	<-ran // what it did is known from the result; the engine ends because it was told to
+	err = errors.Join(err, <-ran)
 	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "plan %s: %d periods of %d accounts closed, %d accounts failed\n",
 		plan, result.Periods, result.Accounts, result.Failed)
 	return err

@@ -54,7 +54,7 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 			}
 			// One of them would not get past the table's own check.
 			f.exec("ALTER TABLE usage_quotas DROP CONSTRAINT usage_quotas_queue_check")
-			for _, sql := range strings.Split(tc.sql, "; ") {
+			for sql := range strings.SplitSeq(tc.sql, "; ") {
 				f.exec(sql)
 			}
 			found, err := postgres.CheckInvariants(t.Context(), f.Pool())

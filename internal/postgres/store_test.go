@@ -520,3 +520,35 @@ func TestLeaseKeyAndPing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Behind a transaction pooler statements cannot be kept prepared by name; these modes of the driver do without.
+func TestWithoutPreparedStatements(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"cache_describe", "describe_exec"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			separator := "?"
+			if strings.Contains(f.dsn, "?") {
+				separator = "&"
+			}
+			f.dsn += separator + "default_query_exec_mode=" + mode
+			f.Store = f.open()
+			alice := f.register("alice")
+			f.enter(alice, quota.ID{1}, quota.Credit)
+			f.enter(alice, quota.ID{2}, quota.Credit)
+			f.settle(alice, quota.ID{1}, quota.Credit)
+			f.clock.advance(31 * 24 * time.Hour)
+			f.settle(alice, quota.ID{2}, 0)
+			if u := f.usage("alice"); u.Last == nil || u.Last.Used != quota.Credit {
+				t.Errorf("%+v", u)
+			}
+			if n := f.count("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''"); n != 0 {
+				t.Errorf("%d statements stay prepared in the session", n)
+			}
+			if err := f.Notify(t.Context(), []metering.Change{{ID: quota.ID{1}, State: quota.Settled}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
