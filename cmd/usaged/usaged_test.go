@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,44 +67,42 @@ func kubeconfig(t *testing.T) string {
 }
 
 func TestRefusesToStart(t *testing.T) {
+	empty := pgtest.New(t, nil)
 	for name, tc := range map[string]struct {
-		dsn  func(t *testing.T) string
+		dsn  string
 		args []string
 		want string
 	}{
-		"nobody there": {
-			dsn:  func(*testing.T) string { return "postgres://127.0.0.1:1/usage?connect_timeout=2" },
-			want: "open the database",
+		"nobody there":         {dsn: "postgres://127.0.0.1:1/usage?connect_timeout=2", want: "open the database"},
+		"not a URL":            {dsn: "postgres://%", want: "database URL"},
+		"weaker than required": {dsn: with(t, empty, "synchronous_commit", "off"), want: "synchronous_commit"},
+		"no schema":            {dsn: empty, args: []string{"--allow-unsafe-database"}, want: "usage-batch migrate"},
+		"no such address": {
+			dsn: pgtest.New(t, nil), args: []string{"--allow-unsafe-database", "--migrate", "--listen=256.0.0.1:0"}, want: "--listen 256.0.0.1:0",
 		},
-		"not a URL": {dsn: func(*testing.T) string { return "postgres://%" }, want: "database URL"},
-		"no schema": {
-			dsn:  func(t *testing.T) string { return pgtest.New(t, nil) },
-			args: []string{"--allow-unsafe-database"}, want: "usage-batch migrate",
-		},
-		"address taken": {
-			dsn:  func(t *testing.T) string { return pgtest.New(t, nil) },
-			args: []string{"--allow-unsafe-database", "--migrate", "--listen=256.0.0.1:0"}, want: "--listen 256.0.0.1:0",
-		},
-		"weaker than required": {
-			dsn: func(t *testing.T) string {
-				return pgtest.New(t, nil) + "&synchronous_commit=off"
-			},
-			want: "synchronous_commit",
-		},
-		"log level": {dsn: func(*testing.T) string { return "postgres://db" }, args: []string{"--log-level=loud"}, want: `log level "loud"`},
+		"log level": {dsn: "postgres://db", args: []string{"--log-level=loud"}, want: `log level "loud"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dsn := tc.dsn(t)
-			if strings.HasSuffix(dsn, "&synchronous_commit=off") && !strings.Contains(dsn, "?") {
-				dsn = strings.Replace(dsn, "&", "?", 1)
-			}
-			args := append([]string{"--kubeconfig=" + kubeconfig(t), "--database-url=" + dsn}, tc.args...)
+			args := append([]string{"--kubeconfig=" + kubeconfig(t), "--database-url=" + tc.dsn}, tc.args...)
 			err := command(t.Context(), args, environment(nil), io.Discard)
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error: got %v, want it to contain %q", err, tc.want)
 			}
 		})
 	}
+}
+
+// with returns the connection string with a setting of its sessions.
+func with(t *testing.T, dsn, setting, value string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set(setting, value)
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 func TestRefusesWithoutAPIServer(t *testing.T) {

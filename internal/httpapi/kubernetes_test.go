@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
+)
+
+func TestMain(m *testing.M) { kubetest.Main(m) }
+
+// bind gives a service account rights on users by a Role in the namespace.
+func bind(t *testing.T, env *kubetest.Env, namespace, account, accountNamespace, verb string, users ...string) {
+	t.Helper()
+	meta := metav1.ObjectMeta{Namespace: namespace, Name: account + "-" + verb + "-" + accountNamespace}
+	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{rbacGroup}, Resources: []string{rbacResource}, ResourceNames: users, Verbs: []string{verb}},
+	}}
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: accountNamespace, Name: account}},
+	}
+	if err := env.Client.Create(t.Context(), role); err != nil {
+		t.Fatal(err)
+	}
+	if err := env.Client.Create(t.Context(), binding); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Tokens and rights are those of a real API server, asked by a service account with no rights but system:auth-delegator.
+func TestKubernetesAuth(t *testing.T) {
+	env := kubetest.Shared(t)
+	system, team, elsewhere := env.Namespace(t), env.Namespace(t), env.Namespace(t)
+	config := env.ServiceAccount(t, system, "usaged")
+	delegator := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: system + "-auth-delegator"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:auth-delegator"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: system, Name: "usaged"}},
+	}
+	if err := env.Client.Create(t.Context(), delegator); err != nil {
+		t.Fatal(err)
+	}
+	bind(t, env, team, "spender", team, "spend", "alice")
+	bind(t, env, team, "reader", team, "get", "alice")
+	// A right in somebody else's namespace is not one in one's own.
+	bind(t, env, team, "foreigner", elsewhere, "spend", "alice")
+
+	auth, err := NewKubernetesAuth(config, []string{"usaged"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{admit: metering.AdmitResult{Admission: admitted(), Created: true}, usage: metering.Usage{Account: alice(), Now: noon}}
+	h := New(Options{Service: f, Auth: auth, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context()})
+	token := func(namespace, account string, audiences ...string) string {
+		return "Bearer " + env.Token(t, namespace, account, audiences...)
+	}
+	read := request{method: http.MethodGet, path: "/api/v1/usage/current?user_id=alice"}
+	spend := request{body: goodBody}
+	for name, tc := range map[string]struct {
+		request
+		token string
+		want  int
+	}{
+		"spender spends":        {spend, token(team, "spender", "usaged"), 201},
+		"spender reads":         {read, token(team, "spender", "usaged"), 200},
+		"for another user":      {request{body: strings.Replace(goodBody, "alice", "bob", 1)}, token(team, "spender", "usaged"), 403},
+		"reader reads":          {read, token(team, "reader", "usaged"), 200},
+		"reader spends":         {spend, token(team, "reader", "usaged"), 403},
+		"foreigner spends":      {spend, token(elsewhere, "foreigner", "usaged"), 403},
+		"for the API server":    {spend, token(team, "spender"), 401},
+		"for another audience":  {spend, token(team, "spender", "elsewhere"), 401},
+		"for several audiences": {spend, token(team, "spender", "elsewhere", "usaged"), 201},
+		"forged":                {spend, token(team, "spender", "usaged") + "x", 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.request.token = tc.token
+			if w := do(h, tc.request); w.Code != tc.want {
+				t.Errorf("got %d, want %d: %s", w.Code, tc.want, w.Body)
+			}
+		})
+	}
+	if w := do(h, request{body: goodBody, token: token(team, "spender", "usaged")}); w.Code != 201 {
+		t.Errorf("got %d: %s", w.Code, w.Body)
+	}
+	if got := f.got.Namespace + "/" + f.got.Name; got != team+"/spender" {
+		t.Errorf("the caller on record: got %q", got)
+	}
+}
+
+// Where the API server cannot be reached nobody is let in, and nobody is told that their token were wrong.
+func TestAPIServerAway(t *testing.T) {
+	auth, err := NewKubernetesAuth(&rest.Config{Host: "http://127.0.0.1:1"}, []string{"usaged"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := New(Options{Service: &fake{}, Auth: auth, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context()})
+	if w := do(h, request{body: goodBody, token: "Bearer some.signed.token"}); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+		t.Errorf("got %d: %s", w.Code, w.Body)
+	}
+}
