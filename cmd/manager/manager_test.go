@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
+	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
+)
+
+const namespace = "usage-operator-system"
+
+// The process with the rights of its service account, as config/rbac gives them, brings a plan and a quota into force.
+func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
+	env := kubetest.Start(t, kubetest.WithManifests("config/rbac"))
+	certs := t.TempDir()
+	writeCert(t, certs)
+	health, webhooks := port(t), port(t)
+	environment := map[string]string{"DATABASE_URL": pgtest.New(t, postgres.Migrate), "POD_NAMESPACE": namespace}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- run(ctx, []string{
+			"--kubeconfig=" + kubeconfig(t, env), "--webhook-cert-dir=" + certs, "--webhook-port=" + strconv.Itoa(webhooks),
+			"--health-probe-bind-address=127.0.0.1:" + strconv.Itoa(health), "--metrics-bind-address=127.0.0.1:0", "--status-interval=1s",
+			"--allow-unsafe-database",
+		}, func(key string) string { return environment[key] })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+
+	eventually(t, done, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/readyz", health), http.NoBody)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("readyz: %s", resp.Status)
+		}
+		return nil
+	})
+
+	plan := &v1alpha1.UsagePlan{
+		ObjectMeta: metav1.ObjectMeta{Name: "free"},
+		Spec: v1alpha1.UsagePlanSpec{DisplayName: "Free", Default: true, AlertThresholds: []int32{80}, Limits: v1alpha1.UsagePlanLimits{
+			Credits: new(int64(30)), FileSize: new(resource.MustParse("25Mi")), Concurrent: new(int32(1)),
+		}},
+	}
+	quota := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "alice"}, Spec: v1alpha1.UserQuotaSpec{UserID: "alice"}}
+	for _, obj := range []client.Object{plan, quota} {
+		if err := env.Client.Create(t.Context(), obj); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, done, func(ctx context.Context) error {
+		for _, obj := range []client.Object{plan, quota} {
+			if err := env.Client.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
+				return err
+			}
+		}
+		for name, conditions := range map[string][]metav1.Condition{"plan": plan.Status.Conditions, "quota": quota.Status.Conditions} {
+			if !meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady) {
+				return fmt.Errorf("the %s is not ready: %+v", name, conditions)
+			}
+		}
+		return nil
+	})
+	if err := env.Client.Delete(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	environment := func(string) string { return "" }
+	for want, args := range map[string][]string{
+		"DATABASE_URL":      nil,
+		"POD_NAMESPACE":     {"--database-url=postgres://db/usage"},
+		"--status-interval": {"--database-url=postgres://db/usage", "--namespace=x", "--status-interval=0s"},
+		"--resync-interval": {"--database-url=postgres://db/usage", "--namespace=x", "--resync-interval=1ms"},
+		"extra":             {"extra"},
+	} {
+		if _, err := parse(args, environment); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want an error with %q", args, err, want)
+		}
+	}
+}
+
+func eventually(t *testing.T, done chan error, check func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		select {
+		case err := <-done:
+			done <- nil
+			return false, fmt.Errorf("the manager ended: %w", err)
+		default:
+		}
+		last = check(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%v: %v", err, last)
+	}
+}
+
+func kubeconfig(t *testing.T, env *kubetest.Env) string {
+	t.Helper()
+	account := env.ServiceAccount(t, namespace, "usage-operator-manager")
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	err := clientcmd.WriteToFile(clientcmdapi.Config{
+		CurrentContext: "test",
+		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: "test"}},
+		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: account.Host, CertificateAuthorityData: account.CAData}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"test": {Token: account.BearerToken}},
+	}, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func port(t *testing.T) int {
+	t.Helper()
+	p, err := freeport.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// writeCert writes a certificate for webhooks that nobody calls here.
+func writeCert(t *testing.T, dir string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{
+		"tls.crt": {Type: "CERTIFICATE", Bytes: cert}, "tls.key": {Type: "PRIVATE KEY", Bytes: keyDER},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
