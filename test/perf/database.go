@@ -1,0 +1,187 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/testing/pgserver"
+)
+
+const template = "bench_template"
+
+// settings that decide what a commit costs and what it is worth.
+var settings = []string{
+	"server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers", "max_wal_size", "max_connections",
+}
+
+// mustBeOn are those of them without which the figures mean nothing.
+var mustBeOn = []string{"fsync", "synchronous_commit", "full_page_writes"}
+
+// lab is a durable server with a template of a migrated database full of users.
+type lab struct {
+	server *pgserver.Server
+	made   int
+}
+
+func newLab(ctx context.Context, out io.Writer, users int) (_ *lab, err error) {
+	server, err := pgserver.Start(ctx, pgserver.Options{Durable: true, Settings: map[string]string{
+		"shared_buffers": "512MB",
+		// A checkpoint in the middle of one trial and not of another would make them incomparable: there is one before each.
+		"max_wal_size": "8GB", "checkpoint_timeout": "30min",
+		// 256 clients of pgbench beside the pools of usaged.
+		"max_connections": "400",
+	}})
+	if err != nil {
+		return nil, err
+	}
+	l := &lab{server: server}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, server.Stop())
+		}
+	}()
+	if err := l.printSettings(ctx, out); err != nil {
+		return nil, err
+	}
+	if err := l.exec(ctx, "postgres", "CREATE DATABASE "+template); err != nil {
+		return nil, err
+	}
+	dsn := server.DSN(template)
+	if err := postgres.Migrate(ctx, dsn); err != nil {
+		return nil, err
+	}
+	return l, l.seed(ctx, users)
+}
+
+func (l *lab) printSettings(ctx context.Context, out io.Writer) error {
+	conn, err := pgx.Connect(ctx, l.server.DSN("postgres"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	values := map[string]string{}
+	_, _ = fmt.Fprint(out, "server:")
+	for _, name := range settings {
+		var value string
+		if err := conn.QueryRow(ctx, "SHOW "+name).Scan(&value); err != nil {
+			return err
+		}
+		values[name] = value
+		_, _ = fmt.Fprintf(out, " %s=%s", name, strings.ReplaceAll(value, " ", ""))
+	}
+	_, _ = fmt.Fprintln(out)
+	for _, name := range mustBeOn {
+		if values[name] != "on" {
+			return fmt.Errorf("%s is %s: figures of such a server mean nothing", name, values[name])
+		}
+	}
+	return nil
+}
+
+// seed makes one plan with limits that are checked but never reached, and the users on it. An account's id follows from
+// the user's number, so that pgbench needs no look-up: that is in its favour.
+func (l *lab) seed(ctx context.Context, users int) error {
+	conn, err := pgx.Connect(ctx, l.server.DSN(template))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	for _, sql := range []string{
+		`INSERT INTO user_plan_limits (name, display_name, is_default, calendar_month, credits_limit, file_size_limit, audio_ms_limit,
+		     concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests)
+		 VALUES ('bench', 'Bench', true, true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000, 2147483647)`,
+		fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM generate_series(1, %d) AS n`, users),
+		`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end)
+		 SELECT id, 'bench', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC'
+		 FROM users, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
+		`INSERT INTO audit_log (actor, action, object_kind, object_name) VALUES ('bench', 'plan.created', 'UsagePlan', 'bench')`,
+		`INSERT INTO audit_log (actor, action, object_kind, object_name, user_id)
+		 SELECT 'bench', 'account.registered', 'Account', user_id, id FROM users`,
+		"VACUUM (ANALYZE, FREEZE)",
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("make the plan and the users: %w", err)
+		}
+	}
+	return nil
+}
+
+// fresh makes a copy of the template for one trial, with a checkpoint behind it.
+func (l *lab) fresh(ctx context.Context) (name string, err error) {
+	l.made++
+	name = fmt.Sprintf("bench_%d", l.made)
+	if err := l.exec(ctx, "postgres", "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
+		return "", err
+	}
+	return name, l.exec(ctx, "postgres", "CHECKPOINT")
+}
+
+func (l *lab) drop(ctx context.Context, name string) error {
+	return l.exec(ctx, "postgres", "DROP DATABASE "+name+" WITH (FORCE)")
+}
+
+func (l *lab) exec(ctx context.Context, database, sql string) error {
+	conn, err := pgx.Connect(ctx, l.server.DSN(database))
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, sql)
+	return errors.Join(err, conn.Close(ctx))
+}
+
+// verify checks that the rows of all acknowledged pairs are in the database, and no others.
+func (l *lab) verify(ctx context.Context, database string, pairs int) error {
+	conn, err := pgx.Connect(ctx, l.server.DSN(database))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	var settled, others, charges, charged, sum, reserved int64
+	if err := conn.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM concurrent_processing WHERE state = 'Settled'),
+		       (SELECT count(*) FROM concurrent_processing WHERE state <> 'Settled'),
+		       (SELECT count(*) FROM usage_tracking WHERE kind = 'charge'),
+		       (SELECT count(DISTINCT admission_id) FROM usage_tracking),
+		       (SELECT sum(used)::bigint FROM usage_quotas),
+		       (SELECT sum(reserved + active)::bigint FROM usage_quotas)`).Scan(&settled, &others, &charges, &charged, &sum, &reserved); err != nil {
+		return err
+	}
+	want := int64(pairs)
+	if settled != want || others != 0 || charges != want || charged != want || sum != want*used.Milliseconds() || reserved != 0 {
+		return fmt.Errorf("%s: %d pairs were acknowledged, but there are %d settled and %d other admissions, %d charges of %d admissions, "+
+			"%d units used (want %d) and %d still reserved", database, pairs, settled, others, charges, charged, sum, want*used.Milliseconds(), reserved)
+	}
+	return nil
+}
+
+// checkInvariants replays every decision. It is for load that is spread over many users: the replay of one user's
+// admissions takes the square of their number.
+func (l *lab) checkInvariants(ctx context.Context, database string) error {
+	pool, err := pgxpool.New(ctx, l.server.DSN(database))
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	// Nothing of the service reads all of a user's admissions, so there is no index for that.
+	if _, err := pool.Exec(ctx, `CREATE INDEX ON concurrent_processing (user_id, admitted_seq); ANALYZE`); err != nil {
+		return err
+	}
+	violations, err := postgres.CheckInvariants(ctx, pool)
+	if err != nil {
+		return err
+	}
+	if len(violations) > 0 {
+		return fmt.Errorf("%s: %d violations of the invariants, the first is %v", database, len(violations), violations[0])
+	}
+	return nil
+}

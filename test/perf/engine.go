@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// engine is the target without HTTP: the service in this process.
+type engine struct {
+	service *metering.Service
+	run     string
+	serial  atomic.Int64
+}
+
+// startEngine runs the service over the database until stop is called.
+func startEngine(ctx context.Context, dsn string) (_ *engine, stop func() error, err error) {
+	store, err := postgres.Open(ctx, dsn, postgres.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	e := &engine{service: metering.New(store, metering.Options{}), run: rand.Text()}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- e.service.Run(ctx) }()
+	return e, func() error {
+		cancel()
+		err := <-done
+		store.Close()
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it ended because it was told to
+		}
+		return err
+	}, nil
+}
+
+func (e *engine) pair(ctx context.Context, client, user int) error {
+	key := e.run + "-" + strconv.FormatInt(e.serial.Add(1), 10)
+	hash := sha256.Sum256([]byte(key))
+	result, err := e.service.Admit(ctx, metering.AdmitRequest{
+		UserID: "user-" + strconv.Itoa(user), Key: key, BodyHash: hash[:], Source: quota.SourceAPI,
+		RequestedBy: "system:serviceaccount:bench:client-" + strconv.Itoa(client),
+		Estimate:    quota.Credits(declared.Milliseconds()), FileSize: fileSize, Lease: metering.DefaultLease,
+	})
+	if err != nil {
+		return err
+	}
+	if result.Decision.Outcome != quota.Admit {
+		return fmt.Errorf("user-%d was refused: %s", user, result.Decision.Message())
+	}
+	completed, err := e.service.Complete(ctx, result.Admission.Account, result.Admission.ID, quota.Credits(used.Milliseconds()))
+	if err != nil {
+		return err
+	}
+	if completed.State != quota.Settled {
+		return fmt.Errorf("user-%d: the admission is %s, want %s", user, completed.State, quota.Settled)
+	}
+	return nil
+}
