@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
 	// Whether a time zone exists must not depend on the machine.
 	_ "time/tzdata"
 
