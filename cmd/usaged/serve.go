@@ -80,7 +80,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 func newAuth(o options) (*httpapi.Auth, error) {
 	config, err := restConfig(o.kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("no API server to check tokens with: %w", err)
+		return nil, fmt.Errorf("no API server to check tokens with: set --kubeconfig or the environment variable KUBECONFIG, or run in a pod: %w", err)
 	}
 	config.QPS, config.Burst = reviewQPS, reviewBurst
 	config.UserAgent = "usaged"

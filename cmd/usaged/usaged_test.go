@@ -4,11 +4,14 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -202,5 +205,44 @@ func TestWrongCertificate(t *testing.T) {
 	err = run(t.Context(), options{tlsCert: path, tlsKey: path}, opts.Log, listener, opts, func(context.Context) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("error: got %v, want it to name %s", err, path)
+	}
+}
+
+func TestServesHTTPS(t *testing.T) {
+	borrowed := httptest.NewTLSServer(nil)
+	defer borrowed.Close()
+	pair := borrowed.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options{tlsCert: filepath.Join(t.TempDir(), "tls.crt"), tlsKey: filepath.Join(t.TempDir(), "tls.key"), drainTimeout: time.Minute}
+	for path, block := range map[string]*pem.Block{
+		o.tlsCert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, o.tlsKey: {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler), Registry: telemetry.NewRegistry()}
+	go func() {
+		ended <- run(ctx, o, opts.Log, listener, opts, func(ctx context.Context) error { <-ctx.Done(); return nil })
+	}()
+	resp, err := borrowed.Client().Get("https://" + listener.Addr().String() + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("got %d, %v", resp.StatusCode, err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("run: %v", err)
 	}
 }
