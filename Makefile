@@ -20,15 +20,19 @@ help: ## Show this list
 
 .PHONY: demo
 demo: ## Play the whole story on a cluster of this machine's own (the first run builds the control plane)
-	@assets=$$(hack/controlplane/build.sh); $(call build-stack); KUBEBUILDER_ASSETS=$$assets exec bin/stack demo
+	@$(call stack,demo)
 
 .PHONY: run
 run: ## Bring up the same stack and leave it running until Ctrl-C
-	@assets=$$(hack/controlplane/build.sh); $(call build-stack); KUBEBUILDER_ASSETS=$$assets exec bin/stack run
+	@$(call stack,run)
 
 # Built and then executed, because `go run` would stand between the terminal's signals and the stack.
-define build-stack
-mkdir -p bin; go build -o bin/stack ./hack/stack
+define stack
+assets=$$(hack/controlplane/build.sh); \
+mkdir -p bin; \
+echo "building $(PROGRAMS) and the stack (a minute or two the first time)" >&2; \
+go build -o bin/ $(addprefix ./cmd/,$(PROGRAMS)) ./hack/stack; \
+KUBEBUILDER_ASSETS=$$assets exec bin/stack $(1)
 endef
 
 .PHONY: test
