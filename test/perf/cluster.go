@@ -28,8 +28,8 @@ const (
 	bodyLimit   = 1 << 20
 )
 
-// cluster answers what usaged asks an API server: who a token belongs to, and whether that one may spend. So
-// authentication is on as in production, and its caches are measured instead of somebody's API server.
+// cluster answers what usaged asks an API server: who a token belongs to, and whether that one may spend. Its clients may
+// spend for every user, as backends may. So authentication is on as in production, and usaged is measured, not an API server.
 type cluster struct {
 	server           *httptest.Server
 	tokens, spenders atomic.Int64

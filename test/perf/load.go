@@ -109,7 +109,7 @@ func (l load) pick(client int) int {
 }
 
 // own returns a client's users: the first, how many, and how far apart they are. Each client has users of its own as long
-// as there are enough, as a cache of who may spend whose credits is of use then; all users come equally often all the same.
+// as there are enough, like the backends of a service that is split by users; all come equally often all the same.
 func (l load) own(client int) (first, count, step int) {
 	if l.users < l.clients {
 		return 1, l.users, 1

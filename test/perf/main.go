@@ -30,6 +30,9 @@ const (
 	one  = 1
 )
 
+// maxConnecting is how long all clients of pgbench may take to connect.
+const maxConnecting = 30 * time.Second
+
 type options struct {
 	users            int
 	duration, warmup time.Duration
@@ -39,8 +42,8 @@ type options struct {
 func main() {
 	var opts options
 	flag.IntVar(&opts.users, "users", 10_000, "accounts that the load is spread over")
-	flag.DurationVar(&opts.duration, "duration", 5*time.Second, "measured time of each trial, in whole seconds")
-	flag.DurationVar(&opts.warmup, "warmup", time.Second, "time before it that is not measured, in whole seconds")
+	flag.DurationVar(&opts.duration, "duration", 4*time.Second, "measured time of each trial, in whole seconds")
+	flag.DurationVar(&opts.warmup, "warmup", 3*time.Second, "time before it that is not measured, in whole seconds")
 	flag.BoolVar(&opts.strict, "strict", false, "fail if a goal is missed")
 	flag.Parse()
 
@@ -171,19 +174,28 @@ func (b *bench) baselines(ctx context.Context, users int, naive ...int) (baselin
 }
 
 func (b *bench) baseline(ctx context.Context, what, variant string, l load) (result, error) {
-	database, err := b.lab.fresh(ctx)
-	if err != nil {
-		return result{}, err
+	// Usually enough for connecting; on a busy machine it takes longer.
+	connecting := time.Duration(l.clients/100) * time.Second
+	for {
+		database, err := b.lab.fresh(ctx)
+		if err != nil {
+			return result{}, err
+		}
+		r, err := b.pgbench.run(ctx, b.lab.server.DSN(database), variant, l, connecting)
+		if errors.Is(err, errTooShort) && connecting < maxConnecting {
+			connecting += maxConnecting / 3
+			b.report.progress("again with %s for connecting: %v", connecting, err)
+			continue
+		}
+		if err != nil {
+			return result{}, err
+		}
+		b.report.trial(what, l, r)
+		if err := b.lab.verify(ctx, database, r.pairs); err != nil {
+			return result{}, err
+		}
+		return r, b.lab.drop(ctx, database)
 	}
-	r, err := b.pgbench.run(ctx, b.lab.server.DSN(database), variant, l)
-	if err != nil {
-		return result{}, err
-	}
-	b.report.trial(what, l, r)
-	if err := b.lab.verify(ctx, database, r.pairs); err != nil {
-		return result{}, err
-	}
-	return r, b.lab.drop(ctx, database)
 }
 
 // try puts a load on a target of ours and adds what was acknowledged to pairs.

@@ -69,8 +69,12 @@ func withoutComments(script string) string {
 	return b.String()
 }
 
-// run puts the load on the database that dsn names. All transactions that it started have ended when it returns.
-func (p *pgbench) run(ctx context.Context, dsn, variant string, l load) (result, error) {
+// errTooShort says that pgbench spent its time on connecting.
+var errTooShort = errors.New("it measured nothing after the warm-up")
+
+// run puts the load on the database that dsn names. All transactions that it started have ended when it returns. The time
+// that pgbench is given includes connecting, which is not measured.
+func (p *pgbench) run(ctx context.Context, dsn, variant string, l load, connecting time.Duration) (result, error) {
 	logs, err := os.MkdirTemp(p.dir, "pgbench-")
 	if err != nil {
 		return result{}, err
@@ -79,7 +83,7 @@ func (p *pgbench) run(ctx context.Context, dsn, variant string, l load) (result,
 		"--no-vacuum", "--protocol=prepared", "--file=" + filepath.Join(p.dir, variant+".sql"),
 		"--define=users=" + strconv.Itoa(l.users),
 		"--client=" + strconv.Itoa(l.clients), "--jobs=" + strconv.Itoa(min(l.clients, runtime.NumCPU())),
-		"--time=" + strconv.Itoa(int((l.warmup + l.duration).Seconds())), "--progress=1",
+		"--time=" + strconv.Itoa(int((connecting + l.warmup + l.duration).Seconds())), "--progress=1",
 		"--log", "--log-prefix=" + filepath.Join(logs, "log"),
 	}
 	if l.rate > 0 {
@@ -116,7 +120,7 @@ var (
 func parsePgbench(out string, warmup int) (result, error) {
 	seconds := progressLine.FindAllStringSubmatch(out, -1)
 	if len(seconds) <= warmup {
-		return result{}, fmt.Errorf("it reported %d seconds, want more than the %d of warm-up: %s", len(seconds), warmup, lastLines(out, 5))
+		return result{}, fmt.Errorf("%w: it reported on %d seconds, the warm-up takes %d", errTooShort, len(seconds), warmup)
 	}
 	sum := 0.0
 	for _, second := range seconds[warmup:] {
