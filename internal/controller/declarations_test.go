@@ -333,7 +333,8 @@ func TestSecondDefaultPlanWaits(t *testing.T) {
 	c.create(first)
 	c.ready(first)
 	c.create(second)
-	c.wants(second, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonConflict, "first")
+	c.wants(second, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonConflict,
+		`plan "first" is the default already: set spec.default to false in one of them`)
 	c.wants(second, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonConflict)
 	c.wants(second, v1alpha1.ConditionResetScheduled, metav1.ConditionFalse, v1alpha1.ReasonNotAccepted)
 	c.ready(first)

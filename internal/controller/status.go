@@ -71,7 +71,10 @@ func (c conditions) sumUp(ready string, parts ...string) {
 func describe(err error) string {
 	text := err.Error()
 	for _, sentinel := range []error{metering.ErrConflict, metering.ErrNotFound, metering.ErrInvalid} {
-		text = strings.TrimPrefix(text, sentinel.Error()+": ")
+		// What stands before it names the object, which needs no telling in the object's own condition.
+		if _, what, found := strings.Cut(text, sentinel.Error()+": "); found {
+			text = what
+		}
 		text = strings.TrimSuffix(text, ": "+sentinel.Error())
 	}
 	return text
