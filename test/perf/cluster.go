@@ -113,7 +113,12 @@ func writeReview(w http.ResponseWriter, review runtime.Object) {
 		return
 	}
 	review.GetObjectKind().SetGroupVersionKind(kinds[0])
+	body, err := json.Marshal(review)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusCreated)
-	_ = json.NewEncoder(w).Encode(review)
+	_, _ = w.Write(body)
 }

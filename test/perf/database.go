@@ -53,7 +53,7 @@ func newLab(ctx context.Context, out io.Writer, users int) (_ *lab, err error) {
 	if err := l.printSettings(ctx, out); err != nil {
 		return nil, err
 	}
-	if err := l.exec(ctx, "postgres", "CREATE DATABASE "+template); err != nil {
+	if err := l.exec(ctx, "CREATE DATABASE "+template); err != nil {
 		return nil, err
 	}
 	dsn := server.DSN(template)
@@ -97,9 +97,10 @@ func (l *lab) seed(ctx context.Context, users int) error {
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	for _, sql := range []string{
-		`INSERT INTO user_plan_limits (name, display_name, is_default, calendar_month, credits_limit, file_size_limit, audio_ms_limit,
-		     concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests)
-		 VALUES ('bench', 'Bench', true, true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000, 2147483647)`,
+		`INSERT INTO user_plan_limits (name, display_name, is_default, credits_limit, file_size_limit, audio_ms_limit,
+		     concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests,
+		     calendar_month)
+		 VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000, 2147483647, true)`,
 		fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM generate_series(1, %d) AS n`, users),
 		`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end)
 		 SELECT id, 'bench', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC'
@@ -120,18 +121,18 @@ func (l *lab) seed(ctx context.Context, users int) error {
 func (l *lab) fresh(ctx context.Context) (name string, err error) {
 	l.made++
 	name = fmt.Sprintf("bench_%d", l.made)
-	if err := l.exec(ctx, "postgres", "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
+	if err := l.exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
 		return "", err
 	}
-	return name, l.exec(ctx, "postgres", "CHECKPOINT")
+	return name, l.exec(ctx, "CHECKPOINT")
 }
 
 func (l *lab) drop(ctx context.Context, name string) error {
-	return l.exec(ctx, "postgres", "DROP DATABASE "+name+" WITH (FORCE)")
+	return l.exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")
 }
 
-func (l *lab) exec(ctx context.Context, database, sql string) error {
-	conn, err := pgx.Connect(ctx, l.server.DSN(database))
+func (l *lab) exec(ctx context.Context, sql string) error {
+	conn, err := pgx.Connect(ctx, l.server.DSN("postgres"))
 	if err != nil {
 		return err
 	}

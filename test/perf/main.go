@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -81,7 +83,11 @@ func run(ctx context.Context, opts options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir), forget()) }()
 
-	b.report.progress("a private PostgreSQL with one plan and %d users", opts.users)
+	// What else the machine does shows in every figure.
+	if average, err := os.ReadFile("/proc/loadavg"); err == nil {
+		b.report.progressf("%d processors, load average before the start %s", runtime.NumCPU(), strings.Join(strings.Fields(string(average))[:3], " "))
+	}
+	b.report.progressf("a private PostgreSQL with one plan and %d users", opts.users)
 	if b.lab, err = newLab(ctx, os.Stdout, opts.users); err != nil {
 		return err
 	}
@@ -184,7 +190,7 @@ func (b *bench) baseline(ctx context.Context, what, variant string, l load) (res
 		r, err := b.pgbench.run(ctx, b.lab.server.DSN(database), variant, l, connecting)
 		if errors.Is(err, errTooShort) && connecting < maxConnecting {
 			connecting += maxConnecting / 3
-			b.report.progress("again with %s for connecting: %v", connecting, err)
+			b.report.progressf("again with %s for connecting: %v", connecting, err)
 			continue
 		}
 		if err != nil {
@@ -200,7 +206,7 @@ func (b *bench) baseline(ctx context.Context, what, variant string, l load) (res
 
 // try puts a load on a target of ours and adds what was acknowledged to pairs.
 func (b *bench) try(ctx context.Context, what string, t target, l load, pairs *int) (result, error) {
-	if err := b.lab.exec(ctx, "postgres", "CHECKPOINT"); err != nil {
+	if err := b.lab.exec(ctx, "CHECKPOINT"); err != nil {
 		return result{}, err
 	}
 	r, err := put(ctx, t, l)
@@ -241,7 +247,7 @@ func (b *bench) measureHTTP(ctx context.Context) (err error) {
 	if err := kube.writeKubeconfig(kubeconfig); err != nil {
 		return err
 	}
-	b.report.progress("building and starting usaged")
+	b.report.progressf("building and starting usaged")
 	uniform, err := b.lab.fresh(ctx)
 	if err != nil {
 		return err
@@ -282,7 +288,7 @@ func (b *bench) uniformOverHTTP(ctx context.Context, t *overHTTP, kube *cluster)
 	}
 	b.report.rate("admit_http_uniform_256", r, b.uniform.naive[many], 3)
 	b.report.rate("admit_http_uniform_256_best", r, b.uniform.best, 1)
-	b.report.progress("usaged asked for %d token reviews and %d access reviews, its caches answered the rest", kube.tokens.Load(), kube.spenders.Load())
+	b.report.progressf("usaged asked for %d token reviews and %d access reviews, its caches answered the rest", kube.tokens.Load(), kube.spenders.Load())
 	if r, err = b.tryHTTP(ctx, t, b.openLoop(), &pairs); err != nil {
 		return 0, err
 	}
@@ -317,6 +323,6 @@ func (b *bench) verifyOurs(ctx context.Context, what, database string, pairs int
 	if err := b.lab.checkInvariants(ctx, database); err != nil {
 		return err
 	}
-	b.report.progress("%s: all %d acknowledged pairs are in the database, and the invariants hold", what, pairs)
+	b.report.progressf("%s: all %d acknowledged pairs are in the database, and the invariants hold", what, pairs)
 	return nil
 }

@@ -34,13 +34,13 @@ type report struct {
 	figures []figure
 }
 
-func (r *report) progress(format string, args ...any) {
+func (r *report) progressf(format string, args ...any) {
 	_, _ = fmt.Fprintf(r.out, "[%4.0fs] %s\n", time.Since(r.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
 func (r *report) trial(what string, l load, res result) {
 	r.trials = append(r.trials, trial{what: what, clients: l.clients, users: l.users, result: res})
-	r.progress("%s, %d clients, %d users: %.0f pairs/s, p50 %s, p99 %s", what, l.clients, l.users, res.perSecond, millis(res.p50), millis(res.p99))
+	r.progressf("%s, %d clients, %d users: %.0f pairs/s, p50 %s, p99 %s", what, l.clients, l.users, res.perSecond, millis(res.p50), millis(res.p99))
 }
 
 // rate compares pairs per second.
