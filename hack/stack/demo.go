@@ -58,7 +58,14 @@ func declarePlans(ctx context.Context, s *story) error {
 	if err != nil {
 		return err
 	}
-	return s.contains("the table", table, "free", "starter", "pro", "enterprise")
+	if err := s.contains("the table", table, "free", "starter", "pro", "enterprise"); err != nil {
+		return err
+	}
+	jobs, err := s.succeed(ctx, "kubectl -n usage-operator-system get cronjobs")
+	if err != nil {
+		return err
+	}
+	return equal(s, "the number of reset CronJobs", strings.Count(jobs, "0 2 * * *"), 4)
 }
 
 func refuseWrongPlan(ctx context.Context, s *story) error {
@@ -82,7 +89,14 @@ func runOneByOne(ctx context.Context, s *story) error {
 		return err
 	}
 	s.out.claim("one of three runs, two wait")
-	if _, err := s.succeed(ctx, `kubectl -n transcripts get jobs -l usage.cantonesescribe.io/user=mina -o custom-columns='NAME:.metadata.name,SUSPENDED:.spec.suspend,STATE:.metadata.annotations.usage\.cantonesescribe\.io/state,MESSAGE:.metadata.annotations.usage\.cantonesescribe\.io/message'`); err != nil {
+	if _, err = s.succeed(ctx, `kubectl -n transcripts get jobs -l usage.cantonesescribe.io/user=mina -o custom-columns='NAME:.metadata.name,SUSPENDED:.spec.suspend,STATE:.metadata.annotations.usage\.cantonesescribe\.io/state,MESSAGE:.metadata.annotations.usage\.cantonesescribe\.io/message'`); err != nil {
+		return err
+	}
+	description, err := s.succeed(ctx, "kubectl -n transcripts describe job "+waiting[0]+" | sed -n '/^Annotations/,/^Parallelism/p;/^Events/,$p'")
+	if err != nil {
+		return err
+	}
+	if err := s.contains("the description", description, "Queued", "position 1"); err != nil {
 		return err
 	}
 	if err := s.refused(ctx, `kubectl -n transcripts patch job `+waiting[0]+` -p '{"spec":{"suspend":false}}'`, "suspend"); err != nil {

@@ -26,7 +26,7 @@ func (s *story) curl(ctx context.Context, c call, want int, v any) error {
 	if c.authorization == "" {
 		c.authorization = "Bearer $TOKEN"
 	}
-	lines := []string{"curl -sS -w '\\nHTTP %{http_code}\\n' -X " + c.method + ` "$USAGED` + c.path + `"`, `-H "Authorization: ` + c.authorization + `"`}
+	lines := []string{"curl -sS -w 'HTTP %{http_code}\\n' -X " + c.method + ` "$USAGED` + c.path + `"`, `-H "Authorization: ` + c.authorization + `"`}
 	for _, h := range c.headers {
 		lines = append(lines, "-H '"+h+"'")
 	}
@@ -37,11 +37,12 @@ func (s *story) curl(ctx context.Context, c call, want int, v any) error {
 	if err != nil {
 		return err
 	}
-	i := strings.LastIndex(answer, "\nHTTP ")
+	const mark = "HTTP "
+	i := strings.LastIndex(answer, mark)
 	if i < 0 {
 		return fmt.Errorf("expected curl to print the status last, got %q", answer)
 	}
-	status, err := strconv.Atoi(strings.TrimSpace(answer[i+len("\nHTTP "):]))
+	status, err := strconv.Atoi(strings.TrimSpace(answer[i+len(mark):]))
 	if err != nil {
 		return err
 	}

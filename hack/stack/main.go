@@ -37,6 +37,9 @@ func main() {
 
 	out := newPrinter(os.Stdout)
 	err := run(ctx, out, os.Args[1:])
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
 	if err != nil {
 		out.failure(err.Error())
 		os.Exit(1) //nolint:gocritic // the deferred stop only restores the signals
