@@ -45,7 +45,7 @@ func main() {
 	var opts options
 	flag.IntVar(&opts.users, "users", 10_000, "accounts that the load is spread over")
 	flag.DurationVar(&opts.duration, "duration", 4*time.Second, "measured time of each trial, in whole seconds")
-	flag.DurationVar(&opts.warmup, "warmup", 3*time.Second, "time before it that is not measured, in whole seconds")
+	flag.DurationVar(&opts.warmup, "warmup", 2*time.Second, "time before it that is not measured, in whole seconds")
 	flag.BoolVar(&opts.strict, "strict", false, "fail if a goal is missed")
 	flag.Parse()
 
