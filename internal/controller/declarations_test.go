@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -61,15 +60,6 @@ func (s *service) ApplyPlan(ctx context.Context, p metering.Plan, actor string) 
 		return metering.PlanStatus{}, fmt.Errorf("dial 127.0.0.1:%d: %w", time.Now().UnixNano(), metering.ErrUnavailable)
 	}
 	return s.Service.ApplyPlan(ctx, p, actor)
-}
-
-// QuotaOwners implements controller.QuotaOwners.
-func (s *service) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
-	rows, err := s.store.Pool().Query(ctx, "SELECT quota_uid FROM usage_quotas WHERE quota_uid IS NOT NULL")
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[quota.ID])
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -128,7 +118,7 @@ func (c *cluster) start() {
 	if err != nil {
 		c.Fatal(err)
 	}
-	if err := controller.SetupUserQuota(mgr, c.service, controller.UserQuotaOptions{StatusInterval: interval, Owners: c.service}); err != nil {
+	if err := controller.SetupUserQuota(mgr, c.service, controller.UserQuotaOptions{StatusInterval: interval}); err != nil {
 		c.Fatal(err)
 	}
 	c.stop = c.run(mgr.Start)

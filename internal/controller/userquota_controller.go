@@ -38,17 +38,13 @@ type Quotas interface {
 	ApplyQuota(ctx context.Context, q metering.Quota, actor string) error
 	RemoveQuota(ctx context.Context, uid quota.ID, actor string) error
 	UsageOf(ctx context.Context, userIDs []string) (map[string]metering.Usage, error)
-}
-
-// QuotaOwners lists the UserQuotas, by UID, that the database knows as owners of an account.
-type QuotaOwners interface {
+	// QuotaOwners are the UserQuotas that own an account. They are compared with the objects at the start, so that what was
+	// deleted while nobody watched is removed.
 	QuotaOwners(ctx context.Context) ([]quota.ID, error)
 }
 
 // UserQuotaOptions configure the UserQuota controller.
 type UserQuotaOptions struct {
-	// Owners, if given, are compared with the objects at the start, so that what was deleted while nobody watched is removed.
-	Owners QuotaOwners
 	// StatusInterval is how often the standing of all users with a UserQuota is read; DefaultStatusInterval if zero.
 	StatusInterval time.Duration
 }
@@ -80,10 +76,8 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas,
 		wake: make(chan event.GenericEvent), deleted: map[types.NamespacedName][]owner{},
 	}
-	if opts.Owners != nil {
-		if err := mgr.Add(&orphanSweeper{reader: mgr.GetAPIReader(), quotas: quotas, owners: opts.Owners}); err != nil {
-			return err
-		}
+	if err := mgr.Add(&orphanSweeper{reader: mgr.GetAPIReader(), quotas: quotas}); err != nil {
+		return err
 	}
 	poller := &standingPoller{client: mgr.GetClient(), quotas: quotas, interval: opts.StatusInterval, wake: r.wake}
 	if err := mgr.Add(poller); err != nil {

@@ -23,7 +23,6 @@ const orphanRetry = 5 * time.Second
 type orphanSweeper struct {
 	reader client.Reader
 	quotas Quotas
-	owners QuotaOwners
 }
 
 // NeedLeaderElection is true: one replica is enough.
@@ -44,7 +43,7 @@ func (s *orphanSweeper) Start(ctx context.Context) error {
 
 func (s *orphanSweeper) sweep(ctx context.Context) error {
 	// The rows first: an object whose row is written in between is in the list then.
-	owners, err := s.owners.QuotaOwners(ctx)
+	owners, err := s.quotas.QuotaOwners(ctx)
 	if err != nil {
 		return err
 	}

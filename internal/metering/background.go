@@ -21,6 +21,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { s.listen(ctx); return nil })
 	g.Go(func() error { s.notify(ctx); return nil })
 	g.Go(func() error { s.reap(ctx); return nil })
+	g.Go(func() error { s.partition(ctx); return nil })
 	err := g.Wait()
 	s.engine.running.Wait()
 	return err
@@ -68,6 +69,18 @@ func (s *Service) reap(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+	}
+}
+
+// partitionInterval is short against the months that partitions are made ahead.
+const partitionInterval = 6 * time.Hour
+
+func (s *Service) partition(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := s.store.EnsurePartitions(ctx); err != nil && ctx.Err() == nil {
+			s.opts.Log(err, "making partitions ahead failed; until it succeeds, events may go to the default partition")
+		}
+		pause(ctx, partitionInterval)
 	}
 }
 

@@ -42,6 +42,12 @@ type Store interface {
 	// QuotaOwner returns the account that the UserQuota with this UID owns, or ErrNotFound.
 	QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error)
 
+	// QuotaOwners returns the UIDs of all UserQuotas that own an account.
+	QuotaOwners(ctx context.Context) ([]quota.ID, error)
+
+	// EnsurePartitions makes the partitions of the events ahead of time.
+	EnsurePartitions(ctx context.Context) error
+
 	// Due looks for accounts, without locks, in pages ordered by id after the given one.
 	Due(ctx context.Context, what Due, after quota.ID, limit int) ([]Candidate, error)
 

@@ -134,6 +134,28 @@ func (s *Store) QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error) 
 	return id, nil
 }
 
+// QuotaOwners implements metering.Store.
+func (s *Store) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
+	owners, err := s.queries.QuotaOwners(ctx)
+	return owners, mapError(err)
+}
+
+// EnsurePartitions implements metering.Store. Two at once may both find one missing: the second one's error is the first
+// one's success, and found out by looking again.
+func (s *Store) EnsurePartitions(ctx context.Context) error {
+	missing, err := s.queries.MissingPartitions(ctx)
+	if err != nil || !missing {
+		return mapError(err)
+	}
+	if err = s.queries.EnsurePartitions(ctx); err == nil {
+		return nil
+	}
+	if missing, again := s.queries.MissingPartitions(ctx); again == nil && !missing {
+		return nil
+	}
+	return mapError(err)
+}
+
 // Due implements metering.Store.
 func (s *Store) Due(ctx context.Context, what metering.Due, after quota.ID, limit int) ([]metering.Candidate, error) {
 	kind, plan, narrowed := strings.Cut(string(what), "/")

@@ -552,3 +552,25 @@ func TestWithoutPreparedStatements(t *testing.T) {
 		})
 	}
 }
+
+func TestEnsurePartitions(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t).Store
+	ctx := t.Context()
+	next := "usage_tracking_" + time.Now().UTC().AddDate(0, 1, 1-time.Now().UTC().Day()).Format("200601")
+	for range 2 { // the second time there is nothing to do
+		if err := s.EnsurePartitions(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Pool().Exec(ctx, "DROP TABLE "+next); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.EnsurePartitions(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var there bool
+	if err := s.Pool().QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", next).Scan(&there); err != nil || !there {
+		t.Errorf("the partition %s is missing: %v", next, err)
+	}
+}

@@ -271,6 +271,15 @@ func (q *Queries) DueQueues(ctx context.Context, arg DueQueuesParams) ([]quota.I
 	return items, nil
 }
 
+const EnsurePartitions = `-- name: EnsurePartitions :exec
+SELECT ensure_usage_partition(((date_trunc('month', now() AT TIME ZONE 'UTC')) + n * interval '1 month')::date) FROM generate_series(0, 3) AS n
+`
+
+func (q *Queries) EnsurePartitions(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, EnsurePartitions)
+	return err
+}
+
 const LastPeriods = `-- name: LastPeriods :many
 SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at FROM usage_quotas AS a
 JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1
@@ -397,6 +406,20 @@ func (q *Queries) LiveJobs(ctx context.Context) ([]LiveJobsRow, error) {
 	return items, nil
 }
 
+const MissingPartitions = `-- name: MissingPartitions :one
+SELECT EXISTS (
+    SELECT FROM generate_series(0, 3) AS n
+    WHERE to_regclass('usage_tracking_' || to_char((now() AT TIME ZONE 'UTC') + n * interval '1 month', 'YYYYMM')) IS NULL)
+`
+
+// Whether a partition of this or one of the next three months is missing: making one takes a lock, looking does not.
+func (q *Queries) MissingPartitions(ctx context.Context) (bool, error) {
+	row := q.db.QueryRow(ctx, MissingPartitions)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const QuotaOwner = `-- name: QuotaOwner :one
 SELECT user_id FROM usage_quotas WHERE quota_uid = $1::uuid
 `
@@ -406,6 +429,30 @@ func (q *Queries) QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error
 	var user_id quota.ID
 	err := row.Scan(&user_id)
 	return user_id, err
+}
+
+const QuotaOwners = `-- name: QuotaOwners :many
+SELECT quota_uid::uuid FROM usage_quotas WHERE quota_uid IS NOT NULL
+`
+
+func (q *Queries) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
+	rows, err := q.db.Query(ctx, QuotaOwners)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []quota.ID
+	for rows.Next() {
+		var quota_uid quota.ID
+		if err := rows.Scan(&quota_uid); err != nil {
+			return nil, err
+		}
+		items = append(items, quota_uid)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const ReadAccounts = `-- name: ReadAccounts :many

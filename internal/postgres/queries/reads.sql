@@ -67,3 +67,15 @@ WHERE a.user_id > @after AND EXISTS (
            OR (c.parked AND c.reason = 'DailyCostCeiling'
                AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date)))
 ORDER BY a.user_id LIMIT @most;
+
+-- name: QuotaOwners :many
+SELECT quota_uid::uuid FROM usage_quotas WHERE quota_uid IS NOT NULL;
+
+-- name: MissingPartitions :one
+-- Whether a partition of this or one of the next three months is missing: making one takes a lock, looking does not.
+SELECT EXISTS (
+    SELECT FROM generate_series(0, 3) AS n
+    WHERE to_regclass('usage_tracking_' || to_char((now() AT TIME ZONE 'UTC') + n * interval '1 month', 'YYYYMM')) IS NULL);
+
+-- name: EnsurePartitions :exec
+SELECT ensure_usage_partition(((date_trunc('month', now() AT TIME ZONE 'UTC')) + n * interval '1 month')::date) FROM generate_series(0, 3) AS n;
