@@ -173,8 +173,12 @@ func (l *lab) checkInvariants(ctx context.Context, database string) error {
 		return err
 	}
 	defer pool.Close()
-	// Nothing of the service reads all of a user's admissions, so there is no index for that.
-	if _, err := pool.Exec(ctx, `CREATE INDEX ON concurrent_processing (user_id, admitted_seq); ANALYZE`); err != nil {
+	// The service itself needs no such indexes: it never reads all of a user's admissions, nor events by admission.
+	if _, err := pool.Exec(ctx, `CREATE INDEX ON concurrent_processing (user_id, admitted_seq);
+		CREATE INDEX ON usage_tracking (admission_id)`); err != nil {
+		return err
+	}
+	if _, err := pool.Exec(ctx, "VACUUM (ANALYZE)"); err != nil {
 		return err
 	}
 	violations, err := postgres.CheckInvariants(ctx, pool)
