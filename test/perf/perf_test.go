@@ -29,18 +29,18 @@ tps = 2733.1 (without initial connection time)
 `
 
 func TestParsePgbench(t *testing.T) {
-	got, err := parsePgbench(pgbenchOutput, 1)
+	got, err := parsePgbench(pgbenchOutput, 1, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := (result{pairs: 8200, perSecond: 4050}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if _, err := parsePgbench(pgbenchOutput, 3); !errors.Is(err, errTooShort) {
-		t.Errorf("nothing but warm-up: got error %v, want %v", err, errTooShort)
+	if _, err := parsePgbench(pgbenchOutput, 2, 2); !errors.Is(err, errTooShort) {
+		t.Errorf("too few seconds: got error %v, want %v", err, errTooShort)
 	}
 	failed := strings.Replace(pgbenchOutput, "failed transactions: 0", "failed transactions: 7", 1)
-	if _, err := parsePgbench(failed, 1); err == nil || !strings.Contains(err.Error(), "7 transactions failed") {
+	if _, err := parsePgbench(failed, 1, 2); err == nil || !strings.Contains(err.Error(), "7 transactions failed") {
 		t.Errorf("failed transactions: got error %v", err)
 	}
 }

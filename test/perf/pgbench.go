@@ -70,7 +70,7 @@ func withoutComments(script string) string {
 }
 
 // errTooShort says that pgbench spent its time on connecting.
-var errTooShort = errors.New("it measured nothing after the warm-up")
+var errTooShort = errors.New("it measured too little after the warm-up")
 
 // run puts the load on the database that dsn names. All transactions that it started have ended when it returns. The time
 // that pgbench is given includes connecting, which is not measured.
@@ -98,7 +98,7 @@ func (p *pgbench) run(ctx context.Context, dsn, variant string, l load, connecti
 	if err != nil {
 		return result{}, fmt.Errorf("pgbench with %s: %w: %s", variant, err, firstError(string(out)))
 	}
-	r, err := parsePgbench(string(out), int(l.warmup.Seconds()))
+	r, err := parsePgbench(string(out), int(l.warmup.Seconds()), int(l.duration.Seconds()+1)/2)
 	if err != nil {
 		return result{}, fmt.Errorf("pgbench with %s: %w", variant, err)
 	}
@@ -117,9 +117,10 @@ var (
 )
 
 // parsePgbench reads what pgbench printed: a rate per second, of which the first ones are warm-up, and totals.
-func parsePgbench(out string, warmup int) (result, error) {
+// Of the others there must be atLeast so many.
+func parsePgbench(out string, warmup, atLeast int) (result, error) {
 	seconds := progressLine.FindAllStringSubmatch(out, -1)
-	if len(seconds) <= warmup {
+	if len(seconds) < warmup+atLeast {
 		return result{}, fmt.Errorf("%w: it reported on %d seconds, the warm-up takes %d", errTooShort, len(seconds), warmup)
 	}
 	sum := 0.0
