@@ -99,7 +99,9 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) e
 }
 
 // QuotaOwners returns the UIDs of all UserQuotas that own an account, so that those whose object is gone can be removed.
-func (s *Service) QuotaOwners(ctx context.Context) ([]quota.ID, error) { return s.store.QuotaOwners(ctx) }
+func (s *Service) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
+	return s.store.QuotaOwners(ctx)
+}
 
 // declared is everything about an account that a UserQuota decides.
 type declared struct {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -110,14 +111,7 @@ func TestEngineIsolatesTheCallThatTheDatabaseRefuses(t *testing.T) {
 	f := &faulty{}
 	w := newWorldOn(t, f)
 	bad := w.register("bad")
-	hasBad := func(k metering.Keys) bool {
-		for _, a := range k.Accounts {
-			if a == bad {
-				return true
-			}
-		}
-		return false
-	}
+	hasBad := func(k metering.Keys) bool { return slices.Contains(k.Accounts, bad) }
 	var users []string
 	for i := range 20 {
 		users = append(users, fmt.Sprintf("user-%d", i))

@@ -25,7 +25,10 @@ type world struct {
 	clock time.Time
 }
 
-func newWorld(t *testing.T) *world { return newWorldOn(t, nil) }
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	return newWorldOn(t, nil)
+}
 
 // newWorldOn puts f, if there is one, between the service and the store.
 func newWorldOn(t *testing.T, f *faulty) *world {
