@@ -187,7 +187,7 @@ func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID
 
 // wait tells a queued Job why it waits and where.
 func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *metering.Admission, account *quota.Account) error {
-	state, message := v1alpha1.StateQueued, ""
+	state, message := v1alpha1.StateQueued, queuedMessage(adm, account)
 	if adm.Parked {
 		state = v1alpha1.StateParked
 		usage, err := r.svc.Current(ctx, adm.UserID)
@@ -195,8 +195,6 @@ func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *meterin
 			return err
 		}
 		message = parkedMessage(adm, usage)
-	} else {
-		message = queuedMessage(adm, account)
 	}
 	first := job.Annotations[v1alpha1.StateAnnotation] != state
 	told, err := r.tell(ctx, job, state, string(adm.Reason), message)

@@ -76,7 +76,7 @@ func Parse(labels, annotations map[string]string) (Declared, error) {
 
 func parseDuration(text string) (quota.Credits, error) {
 	if text == "" {
-		return 0, fmt.Errorf("is required: declare the length of the audio as a duration such as 12m30s, above 0 and at most %s", hours(quota.MaxAudio))
+		return 0, fmt.Errorf("is required: declare the length of the audio as a duration such as 12m30s, above 0 and at most %s", longest)
 	}
 	if len(text) <= maxDuration && duration.MatchString(text) {
 		if d, err := time.ParseDuration(text); err == nil {
@@ -86,7 +86,7 @@ func parseDuration(text string) (quota.Credits, error) {
 		}
 	}
 	return 0, fmt.Errorf("%.80q must be a duration such as 12m30s in h, m, s and ms, above 0, at most %s, and a whole number of milliseconds",
-		text, hours(quota.MaxAudio))
+		text, longest)
 }
 
 func parseSize(text string) (int64, error) {
@@ -109,7 +109,8 @@ func parsePriority(text string) (int32, error) {
 	return 0, fmt.Errorf("%.80q must be an integer from %d to %d", text, -metering.MaxPriority, metering.MaxPriority)
 }
 
-func hours(d time.Duration) string { return fmt.Sprintf("%dh", d/time.Hour) }
+// longest is quota.MaxAudio as people write it.
+var longest = fmt.Sprintf("%dh", quota.MaxAudio/time.Hour)
 
 // Held reports whether the Job's owner holds it back.
 func Held(annotations map[string]string) bool { return annotations[v1alpha1.HoldAnnotation] == "true" }
@@ -135,7 +136,7 @@ func ParseTermination(message string) (quota.Credits, error) {
 		return 0, err
 	}
 	if d > quota.MaxAudio {
-		return 0, fmt.Errorf("the termination message reports %s, the limit is %s", d, hours(quota.MaxAudio))
+		return 0, fmt.Errorf("the termination message reports %s, the limit is %s", d, longest)
 	}
 	if d = d.Round(time.Millisecond); d <= 0 {
 		return 0, fmt.Errorf("the termination message %q reports no audio: the duration must be above 0", text)
@@ -166,7 +167,7 @@ func parseReport(text string) (time.Duration, error) {
 		return 0, fmt.Errorf("the termination message %q must have a decimal number in duration_seconds", text)
 	}
 	if seconds.Cmp(new(big.Rat).SetInt64(int64(quota.MaxAudio/time.Second))) > 0 {
-		return 0, fmt.Errorf("the termination message %q reports more than the limit of %s", text, hours(quota.MaxAudio))
+		return 0, fmt.Errorf("the termination message %q reports more than the limit of %s", text, longest)
 	}
 	nanoseconds := seconds.Mul(seconds, new(big.Rat).SetInt64(int64(time.Second)))
 	whole := new(big.Int).Quo(nanoseconds.Num(), nanoseconds.Denom())

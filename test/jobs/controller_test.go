@@ -4,6 +4,7 @@ package jobs_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -227,11 +228,8 @@ func TestJobsWithManager(t *testing.T) {
 		} {
 			err := w.Client.Create(t.Context(), newJob(ns, "refused", once("bob", tc.change)))
 			refusedWith(t, err, tc.want...)
-			if s := apierrors.APIStatus(nil); err != nil {
-				s, _ = err.(apierrors.APIStatus)
-				if s == nil || s.Status().Code != tc.code {
-					t.Errorf("%s: got %v, want code %d", name, err, tc.code)
-				}
+			if s, ok := errors.AsType[*apierrors.StatusError](err); !ok || s.ErrStatus.Code != tc.code {
+				t.Errorf("%s: got %v, want code %d", name, err, tc.code)
 			}
 		}
 		err := w.Client.Create(t.Context(), newJob(ns, "refused", once("stranger", annotate(v1alpha1.AudioDurationAnnotation, "31m"))))
