@@ -23,7 +23,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { s.reap(ctx); return nil })
 	g.Go(func() error { s.partition(ctx); return nil })
 	err := g.Wait()
-	s.engine.running.Wait()
+	s.engine.running.wait()
 	return err
 }
 

@@ -49,7 +49,7 @@ type engine struct {
 	maxPending int
 	// promoted is told, after the commit, what changed in the queues.
 	promoted func([]Change)
-	running  sync.WaitGroup
+	running  inflight
 
 	// slow holds the calls of accounts that another replica held when their batch came by. They wait for the lock in
 	// transactions of their own, so that bystanders do not.
@@ -57,6 +57,47 @@ type engine struct {
 	slow   map[quota.ID][]*call
 	// slowSlots bounds how many connections may wait for locks.
 	slowSlots chan struct{}
+}
+
+// inflight counts what runs. Unlike a sync.WaitGroup it may be waited for while more is being started.
+type inflight struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when n falls to 0; nil unless somebody waits
+}
+
+func (f *inflight) start(do func()) {
+	f.mu.Lock()
+	f.n++
+	f.mu.Unlock()
+	go func() {
+		defer f.end()
+		do()
+	}()
+}
+
+func (f *inflight) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n--; f.n == 0 && f.idle != nil {
+		close(f.idle)
+		f.idle = nil
+	}
+}
+
+// wait returns at a moment at which nothing runs.
+func (f *inflight) wait() {
+	f.mu.Lock()
+	if f.n == 0 {
+		f.mu.Unlock()
+		return
+	}
+	if f.idle == nil {
+		f.idle = make(chan struct{})
+	}
+	idle := f.idle
+	f.mu.Unlock()
+	<-idle
 }
 
 type lane struct {
@@ -87,7 +128,7 @@ func (e *engine) do(ctx context.Context, c *call) error {
 	l.pending = append(l.pending, c)
 	if !l.busy {
 		l.busy = true
-		e.running.Go(func() { e.drain(l) })
+		e.running.start(func() { e.drain(l) })
 	}
 	l.mu.Unlock()
 	select {
@@ -141,7 +182,7 @@ func (e *engine) wait(busy []*call) {
 		waiting, slow := e.slow[c.account]
 		e.slow[c.account] = append(waiting, c)
 		if !slow {
-			e.running.Go(func() { e.drainSlow(c.account) })
+			e.running.start(func() { e.drainSlow(c.account) })
 		}
 	}
 }

@@ -240,3 +240,28 @@ func TestEngineFinishesWhatItsCallerLeft(t *testing.T) {
 	}
 	w.wantUsage("alice", 0, quota.Credit, 1)
 }
+
+// TestRunEndsWhileCallsArrive is for the race detector: a process drains while its last requests come in.
+func TestRunEndsWhileCallsArrive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register("alice")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	var calls sync.WaitGroup
+	for i := range 8 {
+		calls.Go(func() {
+			for j := range 10 {
+				if _, err := w.Admit(t.Context(), request("alice", fmt.Sprint(i, j), quota.Credit)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	calls.Wait()
+}
