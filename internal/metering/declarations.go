@@ -60,6 +60,9 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 		if plan == nil {
 			return fmt.Errorf("plan %q: %w", q.PlanName, ErrNotFound)
 		}
+		if plan.Retired && plan.Name != l.Account.Plan.Name {
+			return fmt.Errorf("plan %q is retired, it serves the users it has and takes no others: %w", q.PlanName, ErrNotFound)
+		}
 		anchor := q.Anchor
 		if anchor.IsZero() {
 			anchor = l.Account.Anchor

@@ -279,6 +279,25 @@ func TestQuota(t *testing.T) {
 	}
 }
 
+func TestRetiredPlanKeepsItsUsersAndTakesNoOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	on := func(user string, uid byte) metering.Quota {
+		return metering.Quota{ObjectUID: quota.ID{uid}, ObjectName: user, UserID: user, PlanName: "pro", Zone: "UTC"}
+	}
+	w.quota(on("alice", 1))
+	if err := w.RetirePlan(t.Context(), "pro", quota.ID{}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	w.quota(on("alice", 1))
+	if err := w.ApplyQuota(t.Context(), on("bob", 2), "test"); !errors.Is(err, metering.ErrNotFound) {
+		t.Errorf("want ErrNotFound, got %v", err)
+	}
+	if a := w.usage("alice").Account; a.Plan.Name != "pro" {
+		t.Errorf("alice lost her plan: %s", a.Plan.Name)
+	}
+}
+
 func TestSuspendedUserParksJobsUntilLifted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
