@@ -118,7 +118,7 @@ func TestQueueIsServedInOrder(t *testing.T) {
 func TestWaitWakesUpOnAnotherReplicasChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	other := metering.New(w.open(t, nil), metering.Options{AutoRegister: true})
+	other := metering.New(w.open(t), metering.Options{AutoRegister: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	for _, s := range []*metering.Service{w.Service, other} {
@@ -343,7 +343,7 @@ func TestPlanChangeStartsWhoWaits(t *testing.T) {
 func TestManyClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	replicas := []*metering.Service{w.Service, metering.New(w.open(t, nil), metering.Options{AutoRegister: true})}
+	replicas := []*metering.Service{w.Service, metering.New(w.open(t), metering.Options{AutoRegister: true})}
 	var wg sync.WaitGroup
 	var charged atomic.Int64
 	for c := range 24 {

@@ -34,7 +34,7 @@ func newWorld(t *testing.T) *world {
 func newWorldOn(t *testing.T, f *faulty) *world {
 	t.Helper()
 	w := &world{t: t, dsn: ledgertest.New(t), clock: time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)}
-	w.store = w.open(t, w.now)
+	w.store = w.open(t)
 	if f != nil {
 		f.Store = w.store
 		w.store = f
@@ -51,13 +51,10 @@ func newWorldOn(t *testing.T, f *faulty) *world {
 	return w
 }
 
-// open opens the world's database once more, as another replica would. A nil now leaves the database its own clock.
-func (w *world) open(t *testing.T, now func() time.Time) *postgres.Store {
+// open opens the world's database once more, as another replica would, on the world's clock.
+func (w *world) open(t *testing.T) *postgres.Store {
 	t.Helper()
-	if now == nil {
-		now = w.now
-	}
-	store, err := postgres.Open(t.Context(), w.dsn, postgres.Options{AllowUnsafe: true, Now: now})
+	store, err := postgres.Open(t.Context(), w.dsn, postgres.Options{AllowUnsafe: true, Now: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
