@@ -437,14 +437,16 @@ func TestQuotaWaitsForItsPlan(t *testing.T) {
 	c.create(alice, bob)
 	c.wants(bob, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonNoDefaultPlan)
 
-	free := newPlan("free", 30, true)
-	c.create(free)
-	c.ready(bob)
-	c.wants(bob, v1alpha1.ConditionPlanResolved, metav1.ConditionTrue, v1alpha1.ReasonDefaultPlan, "free")
 	c.wants(alice, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPlanNotFound, "starter")
 
+	// A quota that names its plan needs no default one.
 	c.create(newPlan("starter", 150, false))
 	c.ready(alice)
+	c.wants(bob, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonNoDefaultPlan)
+
+	c.create(newPlan("free", 30, true))
+	c.ready(bob)
+	c.wants(bob, v1alpha1.ConditionPlanResolved, metav1.ConditionTrue, v1alpha1.ReasonDefaultPlan, "free")
 	if alice.Status.Plan != "starter" || alice.Status.Usage.Limit != "150" || alice.Status.Usage.Slots != "0/1" || alice.Status.ResetsAt == nil {
 		t.Errorf("status %+v", alice.Status)
 	}

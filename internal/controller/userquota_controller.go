@@ -332,8 +332,6 @@ func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
 		notInForce(q, v1alpha1.ReasonConflict, describe(err)+": delete one of them")
 	case errors.Is(err, metering.ErrNotFound) && planName(q) != "":
 		unresolved(v1alpha1.ReasonPlanNotFound, fmt.Sprintf("there is no plan %s: apply it, or correct spec.planRef.name", planName(q)))
-	case isRefusal && refusal.Reason == quota.UnknownPlan && planName(q) != "":
-		unresolved(v1alpha1.ReasonNoDefaultPlan, fmt.Sprintf("user %s has no account yet, which begins on the default plan, and no plan is the default: set spec.default in one", q.Spec.UserID))
 	case isRefusal && refusal.Reason == quota.UnknownPlan, errors.Is(err, metering.ErrNotFound):
 		unresolved(v1alpha1.ReasonNoDefaultPlan, "there is no spec.planRef and no plan is the default: set one of them")
 	case errors.Is(err, metering.ErrInvalid), errors.Is(err, quota.ErrAmount):

@@ -46,7 +46,7 @@ func (s *Service) Admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 	if err := req.validate(); err != nil {
 		return AdmitResult{}, err
 	}
-	account, err := s.register(ctx, req.UserID, s.opts.AutoRegister)
+	account, err := s.accountFor(ctx, req.UserID)
 	if err != nil {
 		return AdmitResult{}, err
 	}

@@ -45,7 +45,7 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	if err != nil || q.Zone == "Local" {
 		return fmt.Errorf("%w: time zone %q is not an IANA zone such as \"Asia/Hong_Kong\"", ErrInvalid, q.Zone)
 	}
-	account, err := s.register(ctx, q.UserID, true)
+	account, err := s.register(ctx, q.UserID, q.PlanName)
 	if err != nil {
 		return err
 	}

@@ -113,15 +113,22 @@ func (s *Service) lookup(ctx context.Context, userID string) (quota.ID, error) {
 	return id, err
 }
 
-// register returns the user's account and makes it where it is missing and mayCreate.
-func (s *Service) register(ctx context.Context, userID string, mayCreate bool) (quota.ID, error) {
+// accountFor returns the account of a user who wants to spend, and makes it where the options say so.
+func (s *Service) accountFor(ctx context.Context, userID string) (quota.ID, error) {
+	if s.opts.AutoRegister {
+		return s.register(ctx, userID, "")
+	}
+	return s.lookup(ctx, userID)
+}
+
+// register returns the user's account and makes it where it is missing, on the named plan or, without a name, the default.
+func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, error) {
 	id, err := s.lookup(ctx, userID)
-	var refused *RefusedError
-	if !errors.As(err, &refused) || !mayCreate {
+	if _, unknown := errors.AsType[*RefusedError](err); !unknown {
 		return id, err
 	}
-	id, err = s.store.Register(ctx, userID)
-	if errors.Is(err, ErrNotFound) {
+	id, err = s.store.Register(ctx, userID, plan)
+	if errors.Is(err, ErrNotFound) && plan == "" {
 		return id, &RefusedError{Reason: quota.UnknownPlan, UserID: userID}
 	}
 	if err == nil {

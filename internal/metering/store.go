@@ -17,9 +17,9 @@ type Store interface {
 	// under a fresh snapshot. Unless keys.Wait, accounts that somebody else holds are left out and named by Busy.
 	Begin(ctx context.Context, keys Keys) (Batch, error)
 
-	// Register makes the account of a user who has none, on the default plan, and returns its id; it returns the id of the
-	// one that is there otherwise. ErrNotFound if there is no default plan.
-	Register(ctx context.Context, userID string) (quota.ID, error)
+	// Register makes the account of a user who has none, on the plan of that name (empty: the default plan), and returns its
+	// id; it returns the id of the one that is there otherwise. ErrNotFound if there is no such plan, or it is retired.
+	Register(ctx context.Context, userID, plan string) (quota.ID, error)
 	// Lookup returns a user's account id, or ErrNotFound.
 	Lookup(ctx context.Context, userID string) (quota.ID, error)
 

@@ -107,7 +107,7 @@ func (w *world) admit(user, key string, estimate quota.Credits) metering.AdmitRe
 
 func (w *world) register(user string) quota.ID {
 	w.t.Helper()
-	id, err := w.store.Register(w.t.Context(), user)
+	id, err := w.store.Register(w.t.Context(), user, "")
 	if err != nil {
 		w.t.Fatalf("register: %v", err)
 	}

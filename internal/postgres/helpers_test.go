@@ -94,7 +94,7 @@ func plan(name string) metering.Plan {
 
 func (f *fixture) register(user string) quota.ID {
 	f.t.Helper()
-	id, err := f.Register(f.t.Context(), user)
+	id, err := f.Register(f.t.Context(), user, "")
 	if err != nil {
 		f.t.Fatal(err)
 	}

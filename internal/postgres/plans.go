@@ -71,7 +71,7 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 		return audit(ctx, tx, s.now(), planAudit("plan.changed", actor, &before, &after))
 	})
 	if errors.Is(err, metering.ErrConflict) {
-		current, lookErr := s.queries.DefaultPlan(ctx)
+		current, lookErr := s.queries.PlanOnOffer(ctx, "")
 		if lookErr == nil && current.Name != p.Name {
 			return fmt.Errorf("plan %q: %w: plan %q is the default already", p.Name, metering.ErrConflict, current.Name)
 		}
@@ -144,7 +144,7 @@ func (s *Store) PlanStatus(ctx context.Context, name string) (metering.PlanStatu
 }
 
 // Register implements metering.Store.
-func (s *Store) Register(ctx context.Context, userID string) (quota.ID, error) {
+func (s *Store) Register(ctx context.Context, userID, plan string) (quota.ID, error) {
 	if id, err := s.queries.AccountID(ctx, userID); err == nil {
 		return id, nil
 	} else if !errors.Is(err, pgx.ErrNoRows) {
@@ -152,9 +152,9 @@ func (s *Store) Register(ctx context.Context, userID string) (quota.ID, error) {
 	}
 	var id quota.ID
 	err := s.transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
-		row, err := q.DefaultPlan(ctx)
+		row, err := q.PlanOnOffer(ctx, plan)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("the default plan: %w", metering.ErrNotFound)
+			return fmt.Errorf("plan %q on offer (without a name the default): %w", plan, metering.ErrNotFound)
 		}
 		if err != nil {
 			return err

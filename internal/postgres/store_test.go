@@ -102,7 +102,7 @@ func TestPlans(t *testing.T) {
 	if err := f.RetirePlan(ctx, "free", changed.ObjectUID, "test"); err != nil || version() != 3 {
 		t.Errorf("retired: version %d, %v", version(), err)
 	}
-	if _, err := f.Register(ctx, "alice"); !errors.Is(err, metering.ErrNotFound) {
+	if _, err := f.Register(ctx, "alice", ""); !errors.Is(err, metering.ErrNotFound) {
 		t.Errorf("registered without a default plan: %v", err)
 	}
 	changed.ObjectUID = quota.ID{8}
@@ -165,7 +165,10 @@ func TestRegister(t *testing.T) {
 	if st, err := f.PlanStatus(t.Context(), "free"); err != nil || st.Users != 1 || len(st.FirstUsers) != 1 || st.FirstUsers[0] != "alice" {
 		t.Errorf("%+v, %v", st, err)
 	}
-	if _, err := f.Register(t.Context(), "not a user id!"); !errors.Is(err, metering.ErrData) {
+	if _, err := f.Register(t.Context(), "bob", "none"); !errors.Is(err, metering.ErrNotFound) || !strings.Contains(err.Error(), `plan "none"`) {
+		t.Errorf("registered on a plan that is not there: %v", err)
+	}
+	if _, err := f.Register(t.Context(), "not a user id!", ""); !errors.Is(err, metering.ErrData) {
 		t.Errorf("a wrong user id: %v", err)
 	}
 }

@@ -23,46 +23,6 @@ func (q *Queries) Clock(ctx context.Context, now *time.Time) (time.Time, error) 
 	return column_1, err
 }
 
-const DefaultPlan = `-- name: DefaultPlan :one
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at FROM user_plan_limits WHERE is_default AND NOT retired
-`
-
-func (q *Queries) DefaultPlan(ctx context.Context) (UserPlanLimit, error) {
-	row := q.db.QueryRow(ctx, DefaultPlan)
-	var i UserPlanLimit
-	err := row.Scan(
-		&i.Name,
-		&i.ObjectUid,
-		&i.Version,
-		&i.DisplayName,
-		&i.IsDefault,
-		&i.Retired,
-		&i.Rank,
-		&i.Features,
-		&i.CalendarMonth,
-		&i.CreditsLimit,
-		&i.FileSizeLimit,
-		&i.AudioMsLimit,
-		&i.ConcurrentLimit,
-		&i.QueuedLimit,
-		&i.OverageMax,
-		&i.OveragePriceMicros,
-		&i.CarryOverMax,
-		&i.ProviderCostMicros,
-		&i.Currency,
-		&i.PeriodPriceMicros,
-		&i.DailyCostCeilingMicros,
-		&i.RateRequests,
-		&i.RateWindowSeconds,
-		&i.AlertThresholds,
-		&i.AdmitWhenUnavailable,
-		&i.ResetSchedule,
-		&i.ResetBatchSize,
-		&i.UpdatedAt,
-	)
-	return i, err
-}
-
 const EnsureUser = `-- name: EnsureUser :exec
 INSERT INTO users (user_id) VALUES ($1) ON CONFLICT (user_id) DO NOTHING
 `
@@ -241,6 +201,48 @@ SELECT name, object_uid, version, display_name, is_default, retired, rank, featu
 
 func (q *Queries) LockPlan(ctx context.Context, name string) (UserPlanLimit, error) {
 	row := q.db.QueryRow(ctx, LockPlan, name)
+	var i UserPlanLimit
+	err := row.Scan(
+		&i.Name,
+		&i.ObjectUid,
+		&i.Version,
+		&i.DisplayName,
+		&i.IsDefault,
+		&i.Retired,
+		&i.Rank,
+		&i.Features,
+		&i.CalendarMonth,
+		&i.CreditsLimit,
+		&i.FileSizeLimit,
+		&i.AudioMsLimit,
+		&i.ConcurrentLimit,
+		&i.QueuedLimit,
+		&i.OverageMax,
+		&i.OveragePriceMicros,
+		&i.CarryOverMax,
+		&i.ProviderCostMicros,
+		&i.Currency,
+		&i.PeriodPriceMicros,
+		&i.DailyCostCeilingMicros,
+		&i.RateRequests,
+		&i.RateWindowSeconds,
+		&i.AlertThresholds,
+		&i.AdmitWhenUnavailable,
+		&i.ResetSchedule,
+		&i.ResetBatchSize,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const PlanOnOffer = `-- name: PlanOnOffer :one
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at FROM user_plan_limits
+WHERE NOT retired AND CASE WHEN $1::text = '' THEN is_default ELSE name = $1::text END
+`
+
+// The plan of that name, or the default one where the name is empty. A retired plan takes no new users.
+func (q *Queries) PlanOnOffer(ctx context.Context, name string) (UserPlanLimit, error) {
+	row := q.db.QueryRow(ctx, PlanOnOffer, name)
 	var i UserPlanLimit
 	err := row.Scan(
 		&i.Name,

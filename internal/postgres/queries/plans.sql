@@ -1,8 +1,10 @@
 -- name: LockPlan :one
 SELECT * FROM user_plan_limits WHERE name = @name FOR UPDATE;
 
--- name: DefaultPlan :one
-SELECT * FROM user_plan_limits WHERE is_default AND NOT retired;
+-- name: PlanOnOffer :one
+-- The plan of that name, or the default one where the name is empty. A retired plan takes no new users.
+SELECT * FROM user_plan_limits
+WHERE NOT retired AND CASE WHEN @name::text = '' THEN is_default ELSE name = @name::text END;
 
 -- name: InsertPlan :one
 -- Two who create the same plan at once: the second finds nothing returned, and the row.
