@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -36,6 +37,13 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
+	"github.com/cantonesescribe/usage-operator/internal/testing/localstack"
+)
+
+const (
+	startTimeout = 2 * time.Minute
+	stopTimeout  = 20 * time.Second
+	pollInterval = 50 * time.Millisecond
 )
 
 // Env is a running control plane.
@@ -56,12 +64,14 @@ type Env struct {
 	// Webhooks has the address and the certificates that a manager has to serve webhooks with; see WithWebhooks.
 	Webhooks envtest.WebhookInstallOptions
 
-	dir               string
-	kubectl           string
-	opts              options
-	control           *envtest.Environment
-	controllerManager *controllerManager
-	forget            []func() error
+	dir     string
+	kubectl string
+	opts    options
+	control *envtest.Environment
+	// processes run beside the API server while running lasts; both nil without any.
+	processes *localstack.Processes
+	running   context.Context //nolint:containedctx // its cause tells which of the processes ended, and why
+	forget    []func() error
 }
 
 func start(opts []Option) (_ *Env, err error) {
@@ -178,14 +188,12 @@ func (e *Env) startControlPlane(root, assets string) error {
 	return err
 }
 
-func (e *Env) startControllerManager(assets string) (err error) {
-	rootCA := filepath.Join(e.dir, "root-ca.crt")
-	if err := os.WriteFile(rootCA, e.Config.CAData, 0o600); err != nil {
+func (e *Env) startControllerManager(assets string) error {
+	if err := os.WriteFile(filepath.Join(e.dir, "ca.crt"), e.Config.CAData, 0o600); err != nil {
 		return err
 	}
-	e.controllerManager, err = startControllerManager(filepath.Join(assets, "kube-controller-manager"), e.dir, e.Kubeconfig,
-		filepath.Join(e.control.ControlPlane.APIServer.CertDir, "sa-signer.key"), rootCA)
-	return err
+	e.running, e.processes = localstack.NewProcesses(context.Background(), e.dir)
+	return e.processes.StartControllerManager(assets, e.dir, e.Kubeconfig, e.control.ControlPlane.APIServer.CertDir)
 }
 
 func (e *Env) apply(path string) error {
@@ -199,8 +207,8 @@ func (e *Env) apply(path string) error {
 
 func (e *Env) stop() error {
 	var errs []error
-	if e.controllerManager != nil {
-		errs = append(errs, e.controllerManager.stop())
+	if e.processes != nil {
+		errs = append(errs, e.processes.StopAll())
 	}
 	if e.control != nil {
 		errs = append(errs, e.control.Stop())
@@ -268,7 +276,8 @@ func (e *Env) ensureServiceAccount(tb testing.TB, namespace, name string) {
 			return err == nil, client.IgnoreNotFound(err)
 		})
 		if err != nil {
-			tb.Fatalf("kubetest: wait for service account %s/%s: %v", namespace, name, err)
+			// The cause tells whether the controller that makes it has ended.
+			tb.Fatalf("kubetest: wait for service account %s/%s: %v", namespace, name, errors.Join(err, context.Cause(e.running)))
 		}
 		return
 	}

@@ -139,51 +139,28 @@ func (c *ControlPlane) startControllers(dir string) error {
 	if err := os.WriteFile(stagesFile, stages, 0o600); err != nil {
 		return err
 	}
-	var ports [3]int
-	for i := range ports {
-		port, err := freeport.Get()
-		if err != nil {
-			return err
-		}
-		ports[i] = port
+	if err := c.processes.StartControllerManager(c.assets, dir, c.Kubeconfig, filepath.Join(dir, "kube-apiserver")); err != nil {
+		return err
 	}
-	common := func(name string, port int) []string {
-		return []string{
-			"--kubeconfig=" + c.Kubeconfig,
-			"--authentication-kubeconfig=" + c.Kubeconfig,
-			"--authorization-kubeconfig=" + c.Kubeconfig,
-			"--authentication-skip-lookup=true",
-			"--bind-address=127.0.0.1",
-			"--secure-port=" + strconv.Itoa(port),
-			"--cert-dir=" + filepath.Join(dir, name),
-			"--leader-elect=false",
-			"--kube-api-qps=1000",
-			"--kube-api-burst=2000",
-		}
+	flags, err := controllerFlags("kube-scheduler", dir, c.Kubeconfig)
+	if err != nil {
+		return err
 	}
-	for name, args := range map[string][]string{
-		"kube-controller-manager": append(common("kube-controller-manager", ports[0]),
-			"--use-service-account-credentials=false",
-			"--service-account-private-key-file="+filepath.Join(dir, "kube-apiserver", "sa-signer.key"),
-			"--root-ca-file="+filepath.Join(dir, "ca.crt"),
-			"--allocate-node-cidrs=false",
-			"--concurrent-job-syncs=20"),
-		"kube-scheduler": common("kube-scheduler", ports[1]),
-		"kwok": {
-			"--kubeconfig=" + c.Kubeconfig,
-			"--config=" + stagesFile,
-			"--manage-all-nodes=true",
-			"--node-lease-duration-seconds=40",
-			"--cidr=10.244.0.0/16",
-			"--node-ip=127.0.0.1",
-			"--server-address=127.0.0.1:" + strconv.Itoa(ports[2]),
-		},
-	} {
-		if err := c.processes.Start(name, filepath.Join(c.assets, name), nil, args...); err != nil {
-			return err
-		}
+	if err := c.processes.Start("kube-scheduler", filepath.Join(c.assets, "kube-scheduler"), nil, flags...); err != nil {
+		return err
 	}
-	return nil
+	port, err := freeport.Get()
+	if err != nil {
+		return err
+	}
+	return c.processes.Start("kwok", filepath.Join(c.assets, "kwok"), nil,
+		"--kubeconfig="+c.Kubeconfig,
+		"--config="+stagesFile,
+		"--manage-all-nodes=true",
+		"--node-lease-duration-seconds=40",
+		"--cidr=10.244.0.0/16",
+		"--node-ip=127.0.0.1",
+		"--server-address=127.0.0.1:"+strconv.Itoa(port))
 }
 
 // waitReady returns once a Job can run: its namespace has a service account and there is a node that is ready.
