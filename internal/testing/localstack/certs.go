@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// writeServingCert writes tls.crt and tls.key for the loopback interface into dir and returns the PEM of the authority
+// WriteServingCert writes tls.crt and tls.key for the loopback interface into dir and returns the PEM of the authority
 // that signed them, which lives in this call only.
-func writeServingCert(dir string) (ca []byte, err error) {
+func WriteServingCert(dir string) (ca []byte, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -17,6 +17,16 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
+// Install applies what kustomize makes of the folder, such as config/default, without what would run in the cluster.
+// Webhooks are called at webhookURL, whose certificate is signed by ca.
+func (c *ControlPlane) Install(ctx context.Context, folder, webhookURL string, ca []byte) error {
+	manifests, err := c.render(ctx, folder, webhookURL, ca)
+	if err != nil {
+		return err
+	}
+	return c.apply(ctx, manifests)
+}
+
 // render returns what kustomize makes of the folder, changed for programs that run beside the cluster instead of in it:
 // no Deployments and Services, and webhooks that are reached on the loopback interface.
 func (c *ControlPlane) render(ctx context.Context, folder, webhookURL string, ca []byte) ([]byte, error) {

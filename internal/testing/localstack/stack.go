@@ -14,12 +14,6 @@ import (
 	"strconv"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-
 	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgserver"
@@ -34,9 +28,6 @@ const (
 	Usaged  = "usaged"
 	Batch   = "usage-batch"
 )
-
-// tokenLifetime is longer than anybody leaves a stack running: nobody renews the tokens.
-const tokenLifetime = 7 * 24 * time.Hour
 
 // Options of a stack.
 type Options struct {
@@ -167,7 +158,7 @@ func (s *Stack) migrate(ctx context.Context) error {
 
 func (s *Stack) startProduct(ctx context.Context) error {
 	certs := filepath.Join(s.dir, "webhook")
-	ca, err := writeServingCert(certs)
+	ca, err := WriteServingCert(certs)
 	if err != nil {
 		return err
 	}
@@ -180,11 +171,8 @@ func (s *Stack) startProduct(ctx context.Context) error {
 	address := func(i int) string { return "127.0.0.1:" + strconv.Itoa(ports[i]) }
 	webhook, health, metrics, usaged := ports[0], address(1), address(2), address(3)
 
-	manifests, err := s.Plane.render(ctx, filepath.Join(s.opts.Root, "config", "default"), "https://127.0.0.1:"+strconv.Itoa(webhook), ca)
+	err = s.Plane.Install(ctx, filepath.Join(s.opts.Root, "config", "default"), "https://127.0.0.1:"+strconv.Itoa(webhook), ca)
 	if err != nil {
-		return err
-	}
-	if err := s.Plane.apply(ctx, manifests); err != nil {
 		return err
 	}
 	if err := s.startAs(ctx, Manager, "usage-operator-manager",
@@ -209,31 +197,9 @@ func (s *Stack) startProduct(ctx context.Context) error {
 // startAs starts one of the product's programs with the rights of its service account in the cluster.
 func (s *Stack) startAs(ctx context.Context, program, account string, args ...string) error {
 	kubeconfig := filepath.Join(s.dir, program+".kubeconfig")
-	if err := s.writeKubeconfig(ctx, account, kubeconfig); err != nil {
-		return fmt.Errorf("a kubeconfig for service account %s/%s: %w", SystemNamespace, account, err)
+	if err := s.Plane.WriteKubeconfig(ctx, account, kubeconfig); err != nil {
+		return err
 	}
 	env := []string{"DATABASE_URL=" + s.DatabaseURL, "KUBECONFIG=" + kubeconfig, "POD_NAMESPACE=" + SystemNamespace}
 	return s.Processes.Start(program, filepath.Join(s.opts.Programs, program), env, args...)
-}
-
-func (s *Stack) writeKubeconfig(ctx context.Context, account, path string) error {
-	clients, err := kubernetes.NewForConfig(s.Plane.Config)
-	if err != nil {
-		return err
-	}
-	seconds := int64(tokenLifetime.Seconds())
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
-	request, err = clients.CoreV1().ServiceAccounts(SystemNamespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
-	if err != nil {
-		return err
-	}
-	const name = "local"
-	return clientcmd.WriteToFile(clientcmdapi.Config{
-		CurrentContext: name,
-		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name, Namespace: SystemNamespace}},
-		Clusters: map[string]*clientcmdapi.Cluster{
-			name: {Server: s.Plane.Config.Host, CertificateAuthorityData: s.Plane.Config.CAData},
-		},
-		AuthInfos: map[string]*clientcmdapi.AuthInfo{name: {Token: request.Status.Token}},
-	}, path)
 }

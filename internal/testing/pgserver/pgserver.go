@@ -52,14 +52,18 @@ type Options struct {
 
 // Server is a running PostgreSQL server.
 type Server struct {
-	binDir string
-	dir    string
-	port   int
-	secret string
+	binDir  string
+	dir     string
+	port    int
+	secret  string
+	opts    Options
+	account *syscall.Credential
 
 	cmd    *exec.Cmd
 	exited chan struct{}
-	forget []func() error
+	// forget takes the folder off the watchdog's list, forgetProcess the process.
+	forget        []func() error
+	forgetProcess func() error
 }
 
 // Start creates a database cluster and a server for it, and returns once the server answers.
@@ -68,15 +72,14 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 	if progress == nil {
 		progress = os.Stderr
 	}
-	s := &Server{secret: rand.Text()}
+	s := &Server{secret: rand.Text(), opts: opts}
 	if s.binDir, err = FindOrInstall(ctx, progress); err != nil {
 		return nil, err
 	}
-	account, err := unprivileged()
-	if err != nil {
+	if s.account, err = unprivileged(); err != nil {
 		return nil, err
 	}
-	if err := s.makeFolder(account); err != nil {
+	if err := s.makeFolder(); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -84,17 +87,22 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 			err = errors.Join(err, s.Stop())
 		}
 	}()
-	if err := s.initdb(ctx, account); err != nil {
+	if err := s.initdb(ctx); err != nil {
 		return nil, err
 	}
+	return s, s.start(ctx)
+}
+
+// start launches the server on a free port.
+func (s *Server) start(ctx context.Context) error {
 	// Between choosing a free port and taking it somebody else may come first.
 	for attempt := 1; ; attempt++ {
-		err := s.launch(ctx, account, opts)
+		err := s.launch(ctx)
 		if err == nil {
-			return s, nil
+			return nil
 		}
 		if attempt == 5 || !strings.Contains(err.Error(), "Address already in use") {
-			return nil, fmt.Errorf("start PostgreSQL from %s: %w", s.binDir, err)
+			return fmt.Errorf("start PostgreSQL from %s: %w", s.binDir, err)
 		}
 	}
 }
@@ -103,10 +111,13 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 func (s *Server) DSN(database string) string {
 	u := url.URL{
 		Scheme: "postgres", User: url.UserPassword(superuser, s.secret),
-		Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)), Path: database, RawQuery: "sslmode=disable",
+		Host: s.Addr(), Path: database, RawQuery: "sslmode=disable",
 	}
 	return u.String()
 }
+
+// Addr is the address that the server listens on. It may change at a Restart.
+func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
 // BinDir is the folder of PostgreSQL's programs, psql and pgbench among them where they are installed.
 func (s *Server) BinDir() string { return s.binDir }
@@ -121,7 +132,7 @@ func (s *Server) PID() int { return s.cmd.Process.Pid }
 func (s *Server) Stop() error {
 	var errs []error
 	if s.cmd != nil {
-		errs = append(errs, s.halt())
+		errs = append(errs, s.halt(), s.forgetProcess())
 		s.cmd = nil
 	}
 	errs = append(errs, os.RemoveAll(s.dir))
@@ -147,8 +158,8 @@ func (s *Server) halt() error {
 	return fmt.Errorf("stop PostgreSQL: process %d is still there after SIGKILL", s.cmd.Process.Pid)
 }
 
-func (s *Server) makeFolder(account *syscall.Credential) error {
-	parent, err := reachable(account)
+func (s *Server) makeFolder() error {
+	parent, err := reachable(s.account)
 	if err != nil {
 		return err
 	}
@@ -160,19 +171,19 @@ func (s *Server) makeFolder(account *syscall.Credential) error {
 		return errors.Join(err, os.RemoveAll(s.dir))
 	}
 	s.forget = append(s.forget, forget)
-	if account == nil {
+	if s.account == nil {
 		return nil
 	}
-	return os.Chown(s.dir, int(account.Uid), int(account.Gid))
+	return os.Chown(s.dir, int(s.account.Uid), int(s.account.Gid))
 }
 
-func (s *Server) initdb(ctx context.Context, account *syscall.Credential) error {
+func (s *Server) initdb(ctx context.Context) error {
 	passwordFile := filepath.Join(s.dir, "password")
 	if err := os.WriteFile(passwordFile, []byte(s.secret), 0o600); err != nil {
 		return err
 	}
-	if account != nil {
-		if err := os.Chown(passwordFile, int(account.Uid), int(account.Gid)); err != nil {
+	if s.account != nil {
+		if err := os.Chown(passwordFile, int(s.account.Uid), int(s.account.Gid)); err != nil {
 			return err
 		}
 	}
@@ -182,32 +193,32 @@ func (s *Server) initdb(ctx context.Context, account *syscall.Credential) error 
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(s.binDir, "initdb"), "--no-sync", "--pgdata="+s.data(),
 		"--username="+superuser, "--pwfile="+passwordFile, "--auth=scram-sha-256", "--encoding=UTF8", "--locale="+locale)
-	s.confine(cmd, account)
+	s.confine(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, lastLines(string(out), 5))
 	}
 	return os.Remove(passwordFile)
 }
 
-func (s *Server) launch(ctx context.Context, account *syscall.Credential, opts Options) error {
+func (s *Server) launch(ctx context.Context) error {
 	port, err := freeport.Get()
 	if err != nil {
 		return err
 	}
 	s.port = port
-	log, err := os.Create(filepath.Join(s.dir, "postgres.log"))
+	log, err := os.OpenFile(filepath.Join(s.dir, "postgres.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }()
 
 	args := []string{"-D", s.data()}
-	settings := s.settings(opts)
+	settings := s.settings()
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		args = append(args, "-c", name+"="+settings[name])
 	}
 	cmd := exec.Command(filepath.Join(s.binDir, "postgres"), args...)
-	s.confine(cmd, account)
+	s.confine(cmd)
 	// A group of its own: Ctrl-C in the terminal is for us, and we stop the server after its clients.
 	cmd.SysProcAttr.Setpgid = true
 	cmd.Stdout, cmd.Stderr = log, log
@@ -228,12 +239,11 @@ func (s *Server) launch(ctx context.Context, account *syscall.Credential, opts O
 		<-exited
 		return errors.Join(err, forget())
 	}
-	s.cmd, s.exited = cmd, exited
-	s.forget = append(s.forget, forget)
+	s.cmd, s.exited, s.forgetProcess = cmd, exited, forget
 	return nil
 }
 
-func (s *Server) settings(opts Options) map[string]string {
+func (s *Server) settings() map[string]string {
 	sockets := s.dir
 	if len(sockets) > maxSocketFolder {
 		sockets = ""
@@ -246,12 +256,12 @@ func (s *Server) settings(opts Options) map[string]string {
 		"timezone":                "UTC",
 		"log_timezone":            "UTC",
 	}
-	if !opts.Durable {
+	if !s.opts.Durable {
 		settings["fsync"] = "off"
 		settings["synchronous_commit"] = "off"
 		settings["full_page_writes"] = "off"
 	}
-	maps.Copy(settings, opts.Settings)
+	maps.Copy(settings, s.opts.Settings)
 	return settings
 }
 
@@ -285,11 +295,11 @@ func (s *Server) logTail() string {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// confine runs cmd as account, with nothing of our environment that could change what PostgreSQL's programs do.
-func (s *Server) confine(cmd *exec.Cmd, account *syscall.Credential) {
+// confine runs cmd as the server's account, with nothing of our environment that could change what PostgreSQL's programs do.
+func (s *Server) confine(cmd *exec.Cmd) {
 	cmd.Dir = s.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "LC_ALL=C"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.account}
 }
 
 // unprivileged returns whom to run as: PostgreSQL refuses root. Nil means ourselves.
