@@ -18,7 +18,7 @@ header=hack/boilerplate.go.txt
 rm -rf api/v1alpha1/applyconfiguration
 "$controller_gen" applyconfiguration:headerFile=$header paths=./api/v1alpha1
 "$controller_gen" crd paths=./api/v1alpha1 output:crd:dir=config/crd/bases
-"$controller_gen" rbac:roleName=usage-operator-manager paths=./internal/controller/... output:rbac:dir=config/rbac
+"$controller_gen" rbac:roleName=usage-operator-manager paths=./internal/controller/... paths=./internal/certs/... output:rbac:dir=config/rbac
 "$controller_gen" webhook paths=./internal/webhook/... output:webhook:dir=config/webhook
 
 # PostgreSQL: Go from the queries and migrations.

@@ -11,6 +11,8 @@ import (
 	"os"
 
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/cantonesescribe/usage-operator/internal/version"
 )
 
 func main() {
@@ -27,6 +29,10 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	o, err := parse(args, getenv)
 	if err != nil {
 		return err
+	}
+	if o.showVersion {
+		fmt.Println("manager", version.String())
+		return nil
 	}
 	return serve(ctx, o)
 }

@@ -3,17 +3,21 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,6 +27,7 @@ import (
 	webhookserver "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/certs"
 	"github.com/cantonesescribe/usage-operator/internal/controller"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
@@ -32,6 +37,9 @@ import (
 
 // readyTimeout bounds the readiness probe's question to the database.
 const readyTimeout = 2 * time.Second
+
+// containerName is the manager's in its Deployment.
+const containerName = "manager"
 
 // serve runs everything until ctx ends.
 func serve(ctx context.Context, o *options) error {
@@ -53,6 +61,9 @@ func serve(ctx context.Context, o *options) error {
 
 	mgr, err := newManager(o)
 	if err != nil {
+		return err
+	}
+	if o.image, err = resetImage(ctx, mgr.GetAPIReader(), o); err != nil {
 		return err
 	}
 	if err := mgr.Add(everywhere(svc.Run)); err != nil {
@@ -84,11 +95,15 @@ func newManager(o *options) (ctrl.Manager, error) {
 			c.NextProtos = []string{"http/1.1"}
 		}
 	}}
+	webhooks, keep, err := newWebhookServer(restConfig, scheme, o, tlsOptions)
+	if err != nil {
+		return nil, err
+	}
 	metrics := server.Options{BindAddress: o.metrics, SecureServing: o.metricsSecure, CertDir: o.metricsCertDir, TLSOpts: tlsOptions}
 	if o.metricsSecure {
 		metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
 	}
-	return ctrl.NewManager(restConfig, ctrl.Options{
+	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
 		Scheme: scheme,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			// Of the cluster's CronJobs only our own are ours to see.
@@ -96,12 +111,50 @@ func newManager(o *options) (ctrl.Manager, error) {
 		}},
 		Metrics:                       metrics,
 		HealthProbeBindAddress:        o.health,
-		WebhookServer:                 webhookserver.NewServer(webhookserver.Options{Port: o.webhookPort, CertDir: o.webhookCertDir, TLSOpts: tlsOptions}),
+		WebhookServer:                 webhooks,
 		LeaderElection:                o.leaderElect,
 		LeaderElectionID:              "usage-operator-manager",
 		LeaderElectionNamespace:       o.namespace,
 		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 &o.lease,
+		RenewDeadline:                 &o.renew,
+		RetryPeriod:                   &o.retry,
 	})
+	if err != nil || keep == nil {
+		return mgr, err
+	}
+	return mgr, mgr.Add(keep)
+}
+
+// newWebhookServer returns the server of the webhooks, and what keeps its certificates where nobody else does.
+func newWebhookServer(config *rest.Config, scheme *runtime.Scheme, o *options, tlsOptions []func(*tls.Config)) (webhookserver.Server, everywhere, error) {
+	if o.webhookCertDir != "" {
+		return webhookserver.NewServer(webhookserver.Options{Port: o.webhookPort, CertDir: o.webhookCertDir, TLSOpts: tlsOptions}), nil, nil
+	}
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, nil, err
+	}
+	keeper := certs.NewKeeper(c, o.namespace)
+	tlsOptions = append(slices.Clone(tlsOptions), func(c *tls.Config) { c.GetCertificate = keeper.GetCertificate })
+	return webhookserver.NewServer(webhookserver.Options{Port: o.webhookPort, TLSOpts: tlsOptions}), keeper.Run, nil
+}
+
+// resetImage is the image of the reset CronJobs: the manager's own, whatever set or rewrote it.
+func resetImage(ctx context.Context, reader client.Reader, o *options) (string, error) {
+	if o.image != "" || o.podName == "" {
+		return cmp.Or(o.image, "usage-operator:dev"), nil
+	}
+	pod := &corev1.Pod{}
+	if err := reader.Get(ctx, client.ObjectKey{Namespace: o.namespace, Name: o.podName}, pod); err != nil {
+		return "", fmt.Errorf("find out the image of the reset CronJobs (or set --image): %w", err)
+	}
+	for _, c := range pod.Spec.Containers {
+		if c.Name == containerName {
+			return c.Image, nil
+		}
+	}
+	return "", fmt.Errorf("pod %s/%s has no container %q whose image the reset CronJobs could run: set --image", o.namespace, o.podName, containerName)
 }
 
 // setup registers controllers, webhooks and probes.

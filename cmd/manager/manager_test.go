@@ -4,21 +4,15 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
@@ -39,15 +34,13 @@ const namespace = "usage-operator-system"
 // The process with the rights of its service account, as config/rbac gives them, brings a plan and a quota into force.
 func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
 	env := kubetest.Start(t, kubetest.WithManifests("config/rbac"))
-	certs := t.TempDir()
-	writeCert(t, certs)
 	health, webhooks := port(t), port(t)
 	environment := map[string]string{"DATABASE_URL": pgtest.New(t, postgres.Migrate), "POD_NAMESPACE": namespace}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
 		done <- run(ctx, []string{
-			"--kubeconfig=" + kubeconfig(t, env), "--webhook-cert-dir=" + certs, "--webhook-port=" + strconv.Itoa(webhooks),
+			"--kubeconfig=" + kubeconfig(t, env), "--webhook-port=" + strconv.Itoa(webhooks),
 			"--health-probe-bind-address=127.0.0.1:" + strconv.Itoa(health), "--metrics-bind-address=127.0.0.1:0", "--status-interval=1s",
 			"--allow-unsafe-database",
 		}, func(key string) string { return environment[key] })
@@ -108,14 +101,45 @@ func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	environment := func(string) string { return "" }
 	for want, args := range map[string][]string{
-		"DATABASE_URL":      nil,
-		"POD_NAMESPACE":     {"--database-url=postgres://db/usage"},
-		"--status-interval": {"--database-url=postgres://db/usage", "--namespace=x", "--status-interval=0s"},
-		"--resync-interval": {"--database-url=postgres://db/usage", "--namespace=x", "--resync-interval=1ms"},
-		"extra":             {"extra"},
+		"DATABASE_URL":                  nil,
+		"POD_NAMESPACE":                 {"--database-url=postgres://db/usage"},
+		"--status-interval":             {"--database-url=postgres://db/usage", "--namespace=x", "--status-interval=0s"},
+		"--resync-interval":             {"--database-url=postgres://db/usage", "--namespace=x", "--resync-interval=1ms"},
+		"extra":                         {"extra"},
+		"--leader-elect-renew-deadline": {"--database-url=postgres://db/usage", "--namespace=x", "--leader-elect-renew-deadline=1s"},
 	} {
 		if _, err := parse(args, environment); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", args, err, want)
+		}
+	}
+}
+
+func TestResetImageIsThePods(t *testing.T) {
+	pod := func(container string) client.Reader {
+		return fake.NewClientBuilder().WithObjects(&corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "manager-0"},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "mesh", Image: "mesh:1"}, {Name: container, Image: "mirror.example/usage-operator:v2"}}},
+		}).Build()
+	}
+	for name, tc := range map[string]struct {
+		options   options
+		container string
+		want      string
+	}{
+		"the flag goes first": {options{image: "mine:1", podName: "manager-0"}, "manager", "mine:1"},
+		"the pod's own":       {options{podName: "manager-0"}, "manager", "mirror.example/usage-operator:v2"},
+		"outside a pod":       {options{}, "manager", "usage-operator:dev"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.options.namespace = namespace
+			if got, err := resetImage(t.Context(), pod(tc.container), &tc.options); err != nil || got != tc.want {
+				t.Errorf("got %q, %v, want %q", got, err, tc.want)
+			}
+		})
+	}
+	for _, o := range []options{{namespace: namespace, podName: "gone"}, {namespace: namespace, podName: "manager-0"}} {
+		if got, err := resetImage(t.Context(), pod("other"), &o); err == nil || !strings.Contains(err.Error(), "--image") {
+			t.Errorf("pod %s: got %q, %v, want an error that says what to set", o.podName, got, err)
 		}
 	}
 }
@@ -161,29 +185,4 @@ func port(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return p
-}
-
-// writeCert writes a certificate for webhooks that nobody calls here.
-func writeCert(t *testing.T, dir string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{
-		"tls.crt": {Type: "CERTIFICATE", Bytes: cert}, "tls.key": {Type: "PRIVATE KEY", Bytes: keyDER},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 }

@@ -20,13 +20,23 @@ type options struct {
 	namespace, image           string
 	statusInterval, resync     time.Duration
 	leaderElect                bool
+	lease, renew, retry        time.Duration
 	health                     string
 	metrics, metricsCertDir    string
 	metricsSecure, enableHTTP2 bool
 	webhookPort                int
 	webhookCertDir             string
 	logFormat, logLevel        string
+	podName                    string
+	showVersion                bool
 }
+
+// The election's defaults are shorter than controller-runtime's: after a manager was killed another one leads within 15 s.
+const (
+	defaultLease = 10 * time.Second
+	defaultRenew = 7 * time.Second
+	defaultRetry = 2 * time.Second
+)
 
 // parse reads the command line, and the environment where a flag is absent.
 func parse(args []string, getenv func(string) string) (*options, error) {
@@ -37,19 +47,23 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a database server that may lose acknowledged writes in a crash")
 	flags.BoolVar(&o.autoRegister, "auto-register", true, "give unknown users an account on the default plan at their first use, instead of refusing them")
 	flags.StringVar(&o.namespace, "namespace", "", "namespace of the reset CronJobs and of the leader election; the environment's POD_NAMESPACE without it")
-	flags.StringVar(&o.image, "image", "", "image of the reset CronJobs; the environment's IMAGE without it, else usage-operator:dev")
+	flags.StringVar(&o.image, "image", "", "image of the reset CronJobs; without it that of the pod that POD_NAME in the environment names, else usage-operator:dev")
 	flags.DurationVar(&o.statusInterval, "status-interval", controller.DefaultStatusInterval, "how often the standing of users is read into their UserQuotas' status")
 	flags.DurationVar(&o.resync, "resync-interval", controller.DefaultResyncInterval, "how often plans are compared with the database")
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several replicas run the controllers")
+	flags.DurationVar(&o.lease, "leader-elect-lease-duration", defaultLease, "how long the others wait for a leader that does not answer")
+	flags.DurationVar(&o.renew, "leader-elect-renew-deadline", defaultRenew, "how long a leader that cannot renew its lease goes on")
+	flags.DurationVar(&o.retry, "leader-elect-retry-period", defaultRetry, "how often the lease is tried for")
 	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
 	flags.StringVar(&o.metrics, "metrics-bind-address", ":8443", "address of /metrics; 0 serves none")
 	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics by HTTPS, to callers with the right to get /metrics only")
 	flags.StringVar(&o.metricsCertDir, "metrics-cert-dir", "", "folder with the metrics' tls.crt and tls.key; a certificate is made up without it")
 	flags.IntVar(&o.webhookPort, "webhook-port", 9443, "port of the admission webhooks")
-	flags.StringVar(&o.webhookCertDir, "webhook-cert-dir", "/var/run/usage-operator/webhook", "folder with the webhooks' tls.crt and tls.key")
+	flags.StringVar(&o.webhookCertDir, "webhook-cert-dir", "", "folder with the webhooks' tls.crt and tls.key, read again when they change; without it the manager makes and rotates the certificates of the webhooks and of usaged by itself")
 	flags.BoolVar(&o.enableHTTP2, "enable-http2", false, "offer HTTP/2 on the metrics and webhook servers")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.BoolVar(&o.showVersion, "version", false, "print the version and end")
 	config.RegisterFlags(flags)
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -57,10 +71,13 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
+	if o.showVersion {
+		return o, nil
+	}
 	o.databaseURL = cmp.Or(o.databaseURL, getenv("DATABASE_URL"))
 	o.directURL = cmp.Or(o.directURL, getenv("DIRECT_DATABASE_URL"), o.databaseURL)
 	o.namespace = cmp.Or(o.namespace, getenv("POD_NAMESPACE"))
-	o.image = cmp.Or(o.image, getenv("IMAGE"), "usage-operator:dev")
+	o.podName = getenv("POD_NAME")
 	switch {
 	case o.databaseURL == "":
 		return nil, errors.New("no database: set --database-url or DATABASE_URL")
@@ -68,6 +85,9 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 		return nil, errors.New("no namespace for the reset CronJobs: set --namespace or POD_NAMESPACE")
 	case o.statusInterval < time.Second:
 		return nil, fmt.Errorf("--status-interval is %s: must be at least 1s", o.statusInterval)
+	case o.retry <= 0 || o.renew <= o.retry || o.lease <= o.renew:
+		return nil, fmt.Errorf("--leader-elect-retry-period is %s, --leader-elect-renew-deadline %s, --leader-elect-lease-duration %s: each must be longer than the one before, and the first above 0",
+			o.retry, o.renew, o.lease)
 	case o.resync < time.Second:
 		return nil, fmt.Errorf("--resync-interval is %s: must be at least 1s", o.resync)
 	}

@@ -12,12 +12,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/version"
 )
 
 // The bounds of --batch-size, those of the plan's own field.
@@ -25,6 +27,9 @@ const (
 	defaultBatchSize = 500
 	maxBatchSize     = 10_000
 )
+
+// retryInterval is how often a database that does not answer is tried.
+const retryInterval = time.Second
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -59,9 +64,11 @@ func command(getenv func(string) string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "usage-batch",
 		Short:         "Migrate, reset and check the usage ledger",
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVar(&o.databaseURL, "database-url", "", "PostgreSQL connection string; the environment's DATABASE_URL without it")
 	root.PersistentFlags().BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
@@ -70,7 +77,8 @@ func command(getenv func(string) string) *cobra.Command {
 }
 
 func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
-	return &cobra.Command{
+	var patience time.Duration
+	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Bring the database's schema to this release",
 		Long: "Bring the database's schema to this release. Several may run at once, and again: what is done is not done twice. " +
@@ -82,7 +90,7 @@ func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
 				return err
 			}
 			// Opened first for the sake of its check: an unsafe server is to be refused before anything is written to it.
-			store, err := postgres.Open(cmd.Context(), url, postgres.Options{AllowUnsafe: o.allowUnsafe})
+			store, err := openPatiently(cmd, url, postgres.Options{AllowUnsafe: o.allowUnsafe}, patience)
 			if err != nil {
 				return err
 			}
@@ -93,6 +101,25 @@ func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
 			cmd.Println("the schema is up to date")
 			return nil
 		},
+	}
+	cmd.Flags().DurationVar(&patience, "wait", 0, "how long to try to reach a database that does not answer yet")
+	return cmd
+}
+
+// openPatiently opens the database, again every second while it does not answer and patience lasts.
+func openPatiently(cmd *cobra.Command, url string, opts postgres.Options, patience time.Duration) (*postgres.Store, error) {
+	deadline := time.Now().Add(patience)
+	for {
+		store, err := postgres.Open(cmd.Context(), url, opts)
+		if !errors.Is(err, metering.ErrUnavailable) || time.Until(deadline) < retryInterval {
+			return store, err
+		}
+		cmd.PrintErrln("trying again in", retryInterval, "because:", err)
+		select {
+		case <-cmd.Context().Done():
+			return nil, err
+		case <-time.After(retryInterval):
+		}
 	}
 }
 

@@ -4,7 +4,14 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -12,6 +19,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
@@ -31,6 +39,13 @@ func run(t *testing.T, dsn string, args ...string) (string, error) {
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(t.Context())
 	return out.String(), err
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	if out, err := run(t, "", "--version"); err != nil || !strings.HasPrefix(out, "usage-batch ") || !strings.Contains(out, runtime.Version()) {
+		t.Errorf("%q, %v", out, err)
+	}
 }
 
 func TestMistakesAreNamed(t *testing.T) {
@@ -77,6 +92,55 @@ func TestMigrateAndCheck(t *testing.T) {
 		t.Errorf("%q, %v", out, err)
 	}
 }
+
+// A pod's migration may start before the database does.
+func TestMigrateWaitsForTheDatabase(t *testing.T) {
+	t.Parallel()
+	port, err := freeport.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan error, 1)
+	asked := make(chan struct{})
+	var once sync.Once
+	go func() {
+		// Nobody listens at the first try.
+		<-asked
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			listening <- err
+			return
+		}
+		conn, err := listener.Accept()
+		if err == nil {
+			err = conn.Close()
+		}
+		listening <- errors.Join(err, listener.Close())
+	}()
+	cmd := command(func(string) string { return fmt.Sprintf("postgres://127.0.0.1:%d/usage?sslmode=disable", port) })
+	cmd.SetErr(writerFunc(func(p []byte) (int, error) {
+		if bytes.Contains(p, []byte("trying again")) {
+			once.Do(func() { close(asked) })
+		}
+		return len(p), nil
+	}))
+	cmd.SetArgs([]string{"migrate", "--wait=10s"})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- cmd.ExecuteContext(ctx) }()
+	// It came back and was served.
+	if err := <-listening; err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, metering.ErrUnavailable) && !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestReset(t *testing.T) {
 	t.Parallel()

@@ -40,7 +40,7 @@ type options struct {
 	tlsCert, tlsKey           string
 	logFormat, logLevel       string
 	autoRegister, allowUnsafe bool
-	migrate                   bool
+	migrate, showVersion      bool
 	drainDelay, drainTimeout  time.Duration
 }
 
@@ -60,6 +60,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
 	flags.DurationVar(&o.drainDelay, "drain-delay", 0, "on SIGTERM, how long to go on serving while not ready, so that load balancers notice")
 	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second, "on SIGTERM, how long requests under way may take to end")
+	flags.BoolVar(&o.showVersion, "version", false, "print the version and end")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	if err := flags.Parse(args); err != nil {
@@ -67,6 +68,9 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: usaged takes flags only", flags.Arg(0))
+	}
+	if o.showVersion {
+		return o, nil
 	}
 	if o.databaseURL == "" {
 		o.databaseURL = getenv("DATABASE_URL")

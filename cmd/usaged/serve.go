@@ -22,6 +22,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
+	"github.com/cantonesescribe/usage-operator/internal/version"
 )
 
 const (
@@ -39,6 +40,10 @@ const (
 func command(ctx context.Context, args []string, getenv func(string) string, out io.Writer) error {
 	o, err := parse(args, getenv, out)
 	if err != nil {
+		return err
+	}
+	if o.showVersion {
+		_, err := fmt.Fprintln(out, "usaged", version.String())
 		return err
 	}
 	log, err := telemetry.NewLogger(out, o.logFormat, o.logLevel)
