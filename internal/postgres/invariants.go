@@ -54,9 +54,9 @@ var checks = []string{
 	// I1: what a period has used and cost is the sum of its events.
 	`SELECT 'I1' AS invariant, who, col || ' of period ' || no AS what, want::text AS expected, got::text AS found
 	FROM (` + periods + `) AS p
-	LEFT JOIN (SELECT user_id, period_id, sum(credits) AS credits, sum(plan_part) AS plan_part, sum(cost_micros) AS cost,
-	        sum(price_micros) AS price
-	    FROM usage_tracking GROUP BY user_id, period_id) AS e ON e.user_id = p.user_id AND e.period_id = p.no
+	LEFT JOIN (SELECT user_id, period_id, sum(sign * credits) AS credits, sum(sign * plan_part) AS plan_part, sum(cost_micros) AS cost,
+	        sum(sign * price_micros) AS price
+	    FROM (` + signed + `) AS s GROUP BY user_id, period_id) AS e ON e.user_id = p.user_id AND e.period_id = p.no
 	CROSS JOIN LATERAL (VALUES
 	    ('used', coalesce(e.credits, 0), p.used), ('plan_used', coalesce(e.plan_part, 0), p.plan_used),
 	    ('cost', coalesce(e.cost, 0), p.cost), ('charged', coalesce(e.price, 0), p.charged)) AS v (col, want, got)
@@ -97,8 +97,8 @@ var checks = []string{
 	LEFT JOIN (SELECT (s ->> 'lot')::uuid AS lot, sum((s ->> 'credits')::bigint) AS credits
 	    FROM concurrent_processing AS c CROSS JOIN LATERAL jsonb_array_elements(c.lots) AS s
 	    WHERE c.state = 'Admitted' GROUP BY 1) AS held ON held.lot = l.id
-	LEFT JOIN (SELECT (s ->> 'lot')::uuid AS lot, sum((s ->> 'credits')::bigint) AS credits
-	    FROM usage_tracking AS e CROSS JOIN LATERAL jsonb_array_elements(e.lots) AS s GROUP BY 1) AS paid ON paid.lot = l.id
+	LEFT JOIN (SELECT (s ->> 'lot')::uuid AS lot, sum(e.sign * (s ->> 'credits')::bigint) AS credits
+	    FROM (` + signed + `) AS e CROSS JOIN LATERAL jsonb_array_elements(e.lots) AS s GROUP BY 1) AS paid ON paid.lot = l.id
 	CROSS JOIN LATERAL (VALUES
 	    ('reserved', coalesce(held.credits, 0), l.reserved), ('used', coalesce(paid.credits, 0), l.used)) AS v (col, want, got)
 	WHERE want <> got`,
@@ -108,7 +108,7 @@ var checks = []string{
 	FROM usage_tracking AS e LEFT JOIN users AS u ON u.id = e.user_id
 	CROSS JOIN LATERAL (SELECT e.plan_part + coalesce((SELECT sum((s ->> 'credits')::bigint)
 	    FROM jsonb_array_elements(e.lots) AS s), 0) AS paid) AS p
-	WHERE paid <> e.credits
+	WHERE paid <> CASE WHEN e.refund_lot IS NULL THEN e.credits ELSE 0 END
 	UNION ALL
 	SELECT 'I2', u.user_id, 'lots that admission ' || c.id || ' holds', c.estimate::text, held::text
 	FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
@@ -138,10 +138,41 @@ var checks = []string{
 	UNION ALL
 	SELECT 'I4', u.user_id, 'admission ' || coalesce(e.admission_id::text, 'NULL') || ' of event ' || e.id, 'one of the account', 'none'
 	FROM usage_tracking AS e LEFT JOIN users AS u ON u.id = e.user_id
-	WHERE NOT EXISTS (SELECT FROM concurrent_processing AS c WHERE c.id = e.admission_id AND c.user_id = e.user_id)
+	WHERE (e.admission_id IS NOT NULL OR e.idempotency_key IS NULL)
+	  AND NOT EXISTS (SELECT FROM concurrent_processing AS c WHERE c.id = e.admission_id AND c.user_id = e.user_id)`,
+
+	// I4: one key has one event while it is kept, and it is the one that it names.
+	`SELECT 'I4' AS invariant, u.user_id AS who, 'events with key ' || e.idempotency_key AS what, '1 in 35 days' AS expected, count(*)::text AS found
+	FROM usage_tracking AS e LEFT JOIN users AS u ON u.id = e.user_id
+	JOIN usage_tracking AS o ON o.user_id = e.user_id AND o.idempotency_key = e.idempotency_key
+	    AND o.recorded_at BETWEEN e.recorded_at AND e.recorded_at + interval '35 days'
+	WHERE e.idempotency_key IS NOT NULL
+	GROUP BY u.user_id, e.id, e.idempotency_key HAVING count(*) > 1
 	UNION ALL
-	SELECT 'I4', NULL, 'reversals of event ' || reverses, '1', count(*)::text
-	FROM usage_tracking WHERE kind = 'reversal' GROUP BY reverses HAVING count(*) > 1`,
+	SELECT 'I4', u.user_id, 'event ' || k.event_id || ' of key ' || k.key, 'one with that key', 'none'
+	FROM idempotency_keys AS k LEFT JOIN users AS u ON u.id = k.user_id
+	WHERE NOT EXISTS (SELECT FROM usage_tracking AS e
+	    WHERE e.id = k.event_id AND e.user_id = k.user_id AND e.idempotency_key = k.key AND e.recorded_at = k.made_at)`,
+
+	// I4: one event has one reversal, of all of it, in its own period or as a lot.
+	`SELECT 'I4' AS invariant, u.user_id AS who, 'reversals of event ' || e.id AS what,
+	    coalesce('1 of ' || e.credits, '0') AS expected, r.n || ' of ' || r.credits AS found
+	FROM (SELECT reverses, user_id, count(*) AS n, sum(credits) AS credits, bool_and(refund_lot IS NOT NULL) AS refunded,
+	        min(period_id) AS period_id, array_agg(id) AS ids
+	    FROM usage_tracking WHERE kind = 'reversal' GROUP BY reverses, user_id) AS r
+	LEFT JOIN usage_tracking AS e ON e.id = r.reverses AND e.user_id = r.user_id AND e.kind IN ('charge', 'adjustment')
+	LEFT JOIN usage_reversals AS k ON k.event_id = r.reverses AND k.user_id = r.user_id AND k.reversal_id = ANY (r.ids)
+	LEFT JOIN users AS u ON u.id = r.user_id
+	WHERE r.n <> 1 OR r.credits IS DISTINCT FROM e.credits OR k.event_id IS NULL OR (NOT r.refunded AND r.period_id <> e.period_id)
+	UNION ALL
+	SELECT 'I4', u.user_id, 'lot of refund ' || e.id, e.credits::text, coalesce(l.credits::text, 'none')
+	FROM usage_tracking AS e LEFT JOIN users AS u ON u.id = e.user_id
+	LEFT JOIN credit_lots AS l ON l.id = e.refund_lot AND l.user_id = e.user_id
+	WHERE e.refund_lot IS NOT NULL AND l.credits IS DISTINCT FROM e.credits
+	UNION ALL
+	SELECT 'I4', u.user_id, 'reversal ' || k.reversal_id || ' of event ' || k.event_id, '1', '0'
+	FROM usage_reversals AS k JOIN users AS u ON u.id = k.user_id
+	WHERE NOT EXISTS (SELECT FROM usage_tracking AS e WHERE e.id = k.reversal_id AND e.reverses = k.event_id)`,
 
 	// I7: nobody was admitted before one that stood in front of it, unless that one was ever parked.
 	`SELECT 'I7' AS invariant, u.user_id AS who, 'admission ' || late.id || ' (admitted as decision ' || late.admitted_seq || ')' AS what,
@@ -176,8 +207,18 @@ var checks = []string{
 	FROM credit_lots AS l JOIN users AS u ON u.id = l.user_id
 	LEFT JOIN audit_log AS t ON t.user_id = l.user_id AND t.action = 'grant.given' AND t.after ->> 'grant' = l.name
 	WHERE l.kind = 'grant'
-	GROUP BY l.id, u.user_id, l.name HAVING count(t.id) <> 1`,
+	GROUP BY l.id, u.user_id, l.name HAVING count(t.id) <> 1
+	UNION ALL
+	SELECT 'I8', u.user_id, 'audit row of event ' || e.id, '1', count(t.id)::text
+	FROM usage_tracking AS e LEFT JOIN users AS u ON u.id = e.user_id
+	LEFT JOIN audit_log AS t ON t.user_id = e.user_id AND t.object_kind = 'UsageEvent' AND t.object_name = e.id::text
+	WHERE e.kind = 'reversal' OR e.reason <> ''
+	GROUP BY e.id, u.user_id HAVING count(t.id) <> 1`,
 }
+
+// signed are the events with the sign of their effect on what a period and lots have used: a reversal takes away, unless it
+// gave a lot instead.
+const signed = `SELECT *, CASE WHEN kind <> 'reversal' THEN 1 WHEN refund_lot IS NULL THEN -1 ELSE 0 END AS sign FROM usage_tracking`
 
 // periods are the open and the closed ones of all accounts.
 const periods = `SELECT a.user_id, u.user_id AS who, a.period_no AS no, a.used, a.reserved, a.plan_used, a.plan_reserved,
@@ -195,7 +236,7 @@ const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id
 	CROSS JOIN LATERAL (SELECT count(*) AS active, coalesce(sum(o.estimate) FILTER (WHERE o.period_no = c.period_no), 0) AS reserved
 	    FROM concurrent_processing AS o
 	    WHERE o.user_id = c.user_id AND o.admitted_seq < c.admitted_seq AND (o.ended_seq IS NULL OR o.ended_seq > c.admitted_seq)) AS r
-	CROSS JOIN LATERAL (SELECT coalesce(sum(e.credits), 0) AS used FROM usage_tracking AS e
+	CROSS JOIN LATERAL (SELECT coalesce(sum(e.sign * e.credits), 0) AS used FROM (` + signed + `) AS e
 	    WHERE e.user_id = c.user_id AND e.period_id = c.period_no AND e.seq < c.admitted_seq) AS b
 	CROSS JOIN LATERAL (VALUES
 	    ('active seen', r.active::numeric, c.seen_active::numeric), ('reserved seen', r.reserved, c.seen_reserved),

@@ -63,7 +63,7 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 			PeriodPriceMicros: params.PeriodPriceMicros, DailyCostCeilingMicros: params.DailyCostCeilingMicros,
 			RateRequests: params.RateRequests, RateWindowSeconds: params.RateWindowSeconds,
 			AlertThresholds: params.AlertThresholds, AdmitWhenUnavailable: params.AdmitWhenUnavailable,
-			ResetSchedule: params.ResetSchedule, ResetBatchSize: params.ResetBatchSize, Name: params.Name,
+			ResetSchedule: params.ResetSchedule, ResetBatchSize: params.ResetBatchSize, UsageTypes: params.UsageTypes, Name: params.Name,
 		})
 		if err != nil {
 			return err
@@ -96,7 +96,7 @@ func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
 		DailyCostCeilingMicros: column[int64](p.DailyCostCeiling),
 		RateRequests:           p.RateRequests, RateWindowSeconds: int32(p.RateWindow / time.Second),
 		AlertThresholds: orEmpty(p.AlertThresholds), AdmitWhenUnavailable: p.AdmitWhenUnavailable,
-		ResetSchedule: p.ResetSchedule, ResetBatchSize: p.ResetBatchSize,
+		ResetSchedule: p.ResetSchedule, ResetBatchSize: p.ResetBatchSize, UsageTypes: usageTypesColumn(p.UsageTypes),
 	}
 }
 

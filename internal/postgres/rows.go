@@ -93,8 +93,28 @@ func planOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
 		Currency: r.Currency, PeriodPrice: quota.Money(r.PeriodPriceMicros),
 		DailyCostCeiling: limit[quota.Money](r.DailyCostCeilingMicros),
 		RateRequests:     r.RateRequests, RateWindow: time.Duration(r.RateWindowSeconds) * time.Second,
-		AlertThresholds: r.AlertThresholds, AdmitWhenUnavailable: r.AdmitWhenUnavailable,
+		AlertThresholds: r.AlertThresholds, AdmitWhenUnavailable: r.AdmitWhenUnavailable, UsageTypes: usageTypesOf(r.UsageTypes),
 	}
+}
+
+// usageTypesColumn and usageTypesOf keep the prices of a plan's usage types as an object of whole numbers.
+func usageTypesColumn(types map[string]quota.Rate) json.RawMessage {
+	if len(types) == 0 {
+		return json.RawMessage("{}")
+	}
+	b, err := json.Marshal(types)
+	if err != nil {
+		panic(err) // names and integers can always be encoded
+	}
+	return b
+}
+
+func usageTypesOf(column json.RawMessage) map[string]quota.Rate {
+	var types map[string]quota.Rate
+	if err := json.Unmarshal(column, &types); err != nil || len(types) == 0 {
+		return nil
+	}
+	return types
 }
 
 func meteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {

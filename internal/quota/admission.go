@@ -83,9 +83,9 @@ type Seen struct {
 	Active         int32
 }
 
-// Charge is an event to be recorded for a settled admission.
+// Charge is an event to be recorded: of a settled admission, of a recorded use or of an adjustment.
 type Charge struct {
-	// Adjustment is true where the admission's own period was final and the charge went to the open one instead.
+	// Adjustment is true where the charge's own period was final and the open one was charged instead, and for Account.Adjust.
 	Adjustment bool
 	// Seq places the charge in the account's order of decisions.
 	Seq      int64
@@ -95,6 +95,8 @@ type Charge struct {
 	// Overage is the part of Credits beyond the plan's; Price is what the user owes for it, Cost what the provider takes.
 	Overage     Credits
 	Price, Cost Money
+	// Rate is the plan's price of a unit where it made the Credits, else nil.
+	Rate *Rate
 }
 
 // ErrConflict says that an operation does not fit the admission's state. The text names both.
@@ -296,8 +298,14 @@ func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, n
 	adm.State, adm.Reason, adm.Actual = Settled, "", &actual
 
 	c := &Charge{PeriodNo: adm.PeriodNo, Seq: a.Seq, Credits: actual, Cost: Price(actual, adm.ProviderCost)}
+	a.charge(c, pinned(adm, a.lotExpiry, min(actual, adm.Alloc.Total())), period, now)
+	return c, nil
+}
+
+// charge books c, whose period, credits and cost are known: what is held for it pays first, the rest is paid as new work
+// would be. period is the closed period that it belongs to, nil where that is open; once it is final the open one pays.
+func (a *Account) charge(c *Charge, held Allocation, period *ClosedPeriod, now time.Time) {
 	a.DayCost, a.Day = a.dayCost(now).Add(c.Cost), utcDay(now)
-	held := pinned(adm, a.lotExpiry, min(actual, adm.Alloc.Total()))
 	if period != nil && period.Final(now) {
 		// The plan's lot that it held went with its period, which keeps what it did not use; the open one pays.
 		a.topUp(period)
@@ -305,8 +313,8 @@ func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, n
 		held.Plan, period = 0, nil
 	}
 	a.book(c, held, period)
-	if rest := actual.Sub(held.Total()); rest > 0 {
-		// An overrun, or what it no longer holds, is paid as new work would be.
+	if rest := c.Credits.Sub(held.Total()); rest > 0 {
+		// An overrun, or what nothing is held for, is paid as new work would be.
 		var al Allocation
 		if period == nil {
 			al = a.allocate(rest, now)
@@ -318,11 +326,10 @@ func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, n
 	c.Price = Price(c.Overage, a.Plan.OveragePrice)
 	if period == nil {
 		a.Cost, a.Charged = a.Cost.Add(c.Cost), a.Charged.Add(c.Price)
-		return c, nil
+		return
 	}
 	period.Cost, period.Charged = period.Cost.Add(c.Cost), period.Charged.Add(c.Price)
 	a.topUp(period)
-	return c, nil
 }
 
 func alreadyCharged(charged, actual Credits) string {

@@ -85,6 +85,8 @@ type Plan struct {
 	// RateRequests per RateWindow are allowed to one user's API calls.
 	RateRequests int32
 	RateWindow   time.Duration
+	// UsageTypes are the prices of the types of use that the plan names; see Plan.UsageRate.
+	UsageTypes map[string]Rate
 	// AlertThresholds are percentages of the credit limit, ascending.
 	AlertThresholds []int32
 	// AdmitWhenUnavailable lets work start while the database cannot be reached.

@@ -519,7 +519,7 @@ func (q *Queries) LoadPeriods(ctx context.Context, arg LoadPeriodsParams) ([]Usa
 }
 
 const LoadPlans = `-- name: LoadPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types FROM user_plan_limits
 WHERE name IN (SELECT a.plan_name FROM usage_quotas AS a WHERE a.user_id = ANY ($1::uuid[]))
    OR name = ANY ($2::text[])
    OR ($3::boolean AND is_default AND NOT retired)
@@ -569,6 +569,7 @@ func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPla
 			&i.ResetSchedule,
 			&i.ResetBatchSize,
 			&i.UpdatedAt,
+			&i.UsageTypes,
 		); err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@
 package dbsqlc
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -74,6 +75,22 @@ type CreditLot struct {
 	CreatedAt time.Time
 }
 
+type IdempotencyKey struct {
+	UserID   quota.ID
+	Key      string
+	MadeAt   time.Time
+	BodyHash []byte
+	EventID  quota.ID
+}
+
+type IdempotencyKeysDefault struct {
+	UserID   quota.ID
+	Key      string
+	MadeAt   time.Time
+	BodyHash []byte
+	EventID  quota.ID
+}
+
 type ServiceKey struct {
 	Purpose   string
 	Secret    []byte
@@ -133,30 +150,46 @@ type UsageQuota struct {
 	LastDecidedAt      time.Time
 }
 
+type UsageReversal struct {
+	EventID    quota.ID
+	UserID     quota.ID
+	ReversalID quota.ID
+	ReversedAt time.Time
+}
+
 type UsageTracking struct {
-	ID          quota.ID
-	RecordedAt  time.Time
-	UserID      quota.ID
-	PeriodID    int64
-	Kind        string
-	UsageType   string
-	AdmissionID *quota.ID
-	Reverses    *quota.ID
-	OccurredAt  time.Time
-	Credits     int64
-	PlanPart    int64
-	Overage     int64
-	Lots        []byte
-	DurationMs  int64
-	FileSize    int64
-	PriceMicros int64
-	CostMicros  int64
-	Currency    string
-	PlanName    string
-	PlanVersion int64
-	Late        bool
-	Seq         int64
-	Metadata    []byte
+	ID             quota.ID
+	RecordedAt     time.Time
+	UserID         quota.ID
+	PeriodID       int64
+	Kind           string
+	UsageType      string
+	AdmissionID    *quota.ID
+	Reverses       *quota.ID
+	OccurredAt     time.Time
+	Credits        int64
+	PlanPart       int64
+	Overage        int64
+	Lots           []byte
+	DurationMs     int64
+	FileSize       int64
+	PriceMicros    int64
+	CostMicros     int64
+	Currency       string
+	PlanName       string
+	PlanVersion    int64
+	Late           bool
+	Seq            int64
+	Metadata       []byte
+	IdempotencyKey *string
+	Tokens         int64
+	Quantity       int64
+	// the plan's price of one unit in millionths of a credit; NULL where it did not decide
+	UnitMicros *int64
+	// the lot that a reversal gave instead of changing a period that was final
+	RefundLot  *quota.ID
+	RecordedBy string
+	Reason     string
 }
 
 type UsageTrackingDefault struct {
@@ -220,4 +253,5 @@ type UserPlanLimit struct {
 	ResetSchedule          string
 	ResetBatchSize         int32
 	UpdatedAt              time.Time
+	UsageTypes             json.RawMessage
 }

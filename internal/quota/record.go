@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package quota
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bounds of what can be recorded without an admission.
+const (
+	// MaxRecordAge is how long ago a recorded use may have happened, MaxRecordAhead how far the caller's clock may be ahead.
+	MaxRecordAge   = 35 * 24 * time.Hour
+	MaxRecordAhead = 5 * time.Minute
+	// MaxRecordCredits is the most that one record or adjustment may take: 10 million credits.
+	MaxRecordCredits = 10_000_000 * Credit
+	// MaxQuantity is the most units that one record may count.
+	MaxQuantity = 1_000_000
+)
+
+// ErrUse says that a use cannot be recorded as it is described. The text names the field, its value and the limit.
+var ErrUse = errors.New("invalid use")
+
+// Use is something that a user has used without asking for admission before.
+type Use struct {
+	// Type is one of the plan's UsageTypes.
+	Type string
+	// Credits that the use costs, zero included. Nil leaves the price to the plan: a transcription costs its Audio, anything
+	// else what the plan asks for Quantity units of it.
+	Credits *Credits
+	// Audio is the length of what was transcribed, played or exported; zero where there is none.
+	Audio time.Duration
+	// Quantity counts units, at least 1.
+	Quantity int64
+	// Cost is what the provider takes; nil means the plan's price of transcribed audio, and nothing for other types.
+	Cost *Money
+	// OccurredAt decides which period pays.
+	OccurredAt time.Time
+}
+
+// Record charges a use that has happened, in full, whatever the limits say: a balance may be overdrawn by it, which blocks
+// new work. The period that contains OccurredAt pays, as for late work: once that is final it is an adjustment in the open
+// one. closed are the account's closed periods by number, as far back as MaxRecordAge; the one that is charged, if any, is
+// returned with the charge. Nothing changes if it fails.
+func (a *Account) Record(u Use, closed map[int64]*ClosedPeriod, now time.Time) (*Charge, *ClosedPeriod, error) {
+	if err := checkOccurred(u.OccurredAt, now); err != nil {
+		return nil, nil, err
+	}
+	c, err := a.Plan.priced(u)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.Seq++
+	c.Seq, c.PeriodNo = a.Seq, a.PeriodNo
+	period := a.closedAt(u.OccurredAt, closed)
+	if period != nil {
+		c.PeriodNo = period.No
+	}
+	a.charge(c, Allocation{}, period, now)
+	if c.PeriodNo == a.PeriodNo {
+		period = nil
+	}
+	return c, period, nil
+}
+
+func checkOccurred(at, now time.Time) error {
+	switch {
+	case at.Before(now.Add(-MaxRecordAge)):
+		return fmt.Errorf("%w: occurred_at %s must be at most %d days before now, which is %s",
+			ErrUse, at.UTC().Format(time.RFC3339), MaxRecordAge/(24*time.Hour), now.UTC().Format(time.RFC3339))
+	case at.After(now.Add(MaxRecordAhead)):
+		return fmt.Errorf("%w: occurred_at %s must be at most %d minutes after now, which is %s",
+			ErrUse, at.UTC().Format(time.RFC3339), MaxRecordAhead/time.Minute, now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// priced returns the charge of a use, not yet booked.
+func (p *Plan) priced(u Use) (*Charge, error) {
+	rate, known := p.UsageRate(u.Type)
+	if !known {
+		return nil, fmt.Errorf("%w: usage_type %.40q must be one of %s", ErrUse, u.Type, strings.Join(p.UsageTypeNames(), ", "))
+	}
+	c := &Charge{}
+	switch {
+	case u.Quantity < 1 || u.Quantity > MaxQuantity:
+		return nil, fmt.Errorf("%w: quantity %d must be between 1 and %d", ErrUse, u.Quantity, MaxQuantity)
+	case u.Credits != nil:
+		c.Credits = *u.Credits
+	case u.Type == UsageTranscription && u.Audio <= 0:
+		return nil, fmt.Errorf("%w: a %s needs duration_seconds or credits", ErrUse, UsageTranscription)
+	case u.Type == UsageTranscription:
+		audio, err := CreditsForAudio(u.Audio)
+		if err != nil {
+			return nil, err
+		}
+		c.Credits = audio
+	default:
+		c.Credits, c.Rate = rate.Of(u.Quantity), &rate
+	}
+	if c.Credits < 0 || c.Credits > MaxRecordCredits {
+		return nil, fmt.Errorf("%w: credits %s must be between 0 and %s", ErrUse, c.Credits, MaxRecordCredits)
+	}
+	switch {
+	case u.Cost != nil:
+		c.Cost = *u.Cost
+	case u.Type == UsageTranscription:
+		c.Cost = Price(c.Credits, p.ProviderCost)
+	}
+	if c.Cost < 0 || c.Cost > MaxMoney {
+		return nil, fmt.Errorf("%w: cost %s must be between 0 and %s", ErrUse, c.Cost, MaxMoney)
+	}
+	return c, nil
+}
+
+// closedAt returns the closed period that contains t, nil where that is the open one. What lies before the account's first
+// period belongs to that.
+func (a *Account) closedAt(t time.Time, closed map[int64]*ClosedPeriod) *ClosedPeriod {
+	if !t.Before(a.Period.Start) {
+		return nil
+	}
+	var found *ClosedPeriod
+	for no := a.PeriodNo - 1; closed[no] != nil; no-- {
+		found = closed[no]
+		if !t.Before(found.Period.Start) {
+			break
+		}
+	}
+	return found
+}
+
+// Adjust debits the open period with credits that no use explains, above zero and at most MaxRecordCredits, in full whatever
+// the limits say.
+func (a *Account) Adjust(credits Credits, now time.Time) (*Charge, error) {
+	if credits <= 0 || credits > MaxRecordCredits {
+		return nil, fmt.Errorf("%w: credits %s must be above 0 and at most %s", ErrUse, credits, MaxRecordCredits)
+	}
+	a.Seq++
+	c := &Charge{Adjustment: true, Seq: a.Seq, PeriodNo: a.PeriodNo, Credits: credits}
+	a.charge(c, Allocation{}, nil, now)
+	return c, nil
+}
+
+// Reversal undoes a whole charge.
+type Reversal struct {
+	// Seq places the reversal in the account's order of decisions.
+	Seq int64
+	// PeriodNo is the charge's own period, or the open one where Refund is set.
+	PeriodNo int64
+	// Credits, their lots, the part beyond the plan's and its price, all as the charge had them. They are taken off what was
+	// used, unless Refund is set. The provider's cost stays: it was spent.
+	Credits Credits
+	Alloc   Allocation
+	Overage Credits
+	Price   Money
+	// Refund is the lot that the user got because the charge's period was final. It never expires.
+	Refund *Lot
+}
+
+// Reverse undoes a charge, the event with this id, that has not been reversed before: whoever calls has made sure. period is
+// the period that the charge is booked in if it has closed, else nil. Until that is final the credits return to it and to
+// the lots that paid, which must be among the account's, expired or not; afterwards it stays as it is and the user gets a
+// lot of as many credits.
+func (a *Account) Reverse(event ID, c *Charge, period *ClosedPeriod, now time.Time) *Reversal {
+	a.Seq++
+	r := &Reversal{Seq: a.Seq, PeriodNo: c.PeriodNo, Credits: c.Credits}
+	if period != nil && period.Final(now) && c.Credits > 0 {
+		name := refundName(event)
+		lot := Lot{ID: LotID(a.ID, LotGrant, name), Kind: LotGrant, Name: name, Credits: c.Credits}
+		a.Lots = append(a.Lots, lot)
+		r.PeriodNo, r.Refund = a.PeriodNo, &lot
+		return r
+	}
+	r.Alloc, r.Overage, r.Price = c.Alloc, c.Overage, c.Price
+	used, planUsed, charged := &a.Used, &a.PlanUsed, &a.Charged
+	if period != nil {
+		used, planUsed, charged = &period.Used, &period.PlanUsed, &period.Charged
+	}
+	*used, *planUsed, *charged = used.Sub(c.Credits), planUsed.Sub(c.Alloc.Plan), charged.Sub(c.Price)
+	for _, s := range c.Alloc.Lots {
+		lot := a.lot(s.Lot)
+		lot.Used = lot.Used.Sub(s.Credits)
+	}
+	if period != nil {
+		a.topUp(period)
+	}
+	return r
+}
+
+// refundName names the lot of a refund after the event that it refunds. No grant of a UserQuota has a name with a slash.
+func refundName(event ID) string { return "refund/" + hex.EncodeToString(event[:]) }
+
+// Overdrawn returns by how much the plan's credits and its overage are exceeded by what is used and reserved.
+func (a *Account) Overdrawn() Credits {
+	limit := a.Limits().Credits
+	if limit.Unlimited {
+		return 0
+	}
+	return max(0, a.PlanUsed.Add(a.PlanReserved).Sub(limit.Max).Sub(a.Plan.OverageMax))
+}
+
+// The types of use that every plan has. A transcription costs its audio; the others cost nothing unless the plan names them.
+const (
+	UsageTranscription = "transcription"
+	UsageExport        = "export"
+	UsageAPICall       = "api_call"
+	// UsageAdjustment is the type of an Adjust; it cannot be recorded.
+	UsageAdjustment = "adjustment"
+)
+
+// Rate is what one unit of a use costs, in millionths of a credit.
+type Rate int64
+
+// MaxRate is the highest price of a unit: a million credits.
+const MaxRate Rate = 1e12
+
+// ParseRate reads credits a unit as a decimal with at most six decimals, such as "0.25", at most a million.
+func ParseRate(s string) (Rate, error) {
+	m, err := ParseMoney(s)
+	if err != nil {
+		return 0, err
+	}
+	if r := Rate(m); r <= MaxRate {
+		return r, nil
+	}
+	return 0, fmt.Errorf("%w: %q must be at most %s", ErrAmount, s, MaxRate)
+}
+
+// String returns the rate as a decimal without trailing zeros: "0.25".
+func (r Rate) String() string { return formatDecimal(int64(r), 6) }
+
+// Of returns what n units cost, rounded half-even to 1/60000 credit once. n must lie between 0 and MaxQuantity.
+func (r Rate) Of(n int64) Credits {
+	// At most 1e12 * 1e6 * 6, which an int64 holds. A millionth of a credit is 6/100 of a unit of Credits.
+	return Credits(roundHalfEven(int64(min(r, MaxRate))*min(n, MaxQuantity)*int64(Credit/10_000), 100))
+}
+
+// UsageRate returns the price of a type of use, and whether the plan knows it.
+func (p *Plan) UsageRate(name string) (Rate, bool) {
+	rate, named := p.UsageTypes[name]
+	return rate, named || slices.Contains([]string{UsageTranscription, UsageExport, UsageAPICall}, name)
+}
+
+// UsageTypeNames returns the types of use that can be recorded on the plan, in order.
+func (p *Plan) UsageTypeNames() []string {
+	names := []string{UsageTranscription, UsageExport, UsageAPICall}
+	for name := range p.UsageTypes {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
