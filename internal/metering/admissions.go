@@ -4,7 +4,6 @@ package metering
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,9 +97,7 @@ func (l *Ledger) add(adm *Admission) {
 	l.NewAdmissions = append(l.NewAdmissions, adm)
 	l.Admissions[adm.ID] = adm
 	if adm.State == quota.Queued {
-		i, _ := slices.BinarySearchFunc(l.Queue, adm, func(x, y *Admission) int {
-			return cmp.Or(cmp.Compare(y.Priority, x.Priority), cmp.Compare(x.ArrivedSeq, y.ArrivedSeq))
-		})
+		i, _ := slices.BinarySearchFunc(l.Queue, adm, QueueOrder)
 		l.Queue = slices.Insert(l.Queue, i, adm)
 	}
 }

@@ -3,6 +3,7 @@
 package metering
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -95,8 +96,7 @@ type Ledger struct {
 	Account *quota.Account
 	// Now is the one clock that decides: the database's, never before the account's last decision.
 	Now time.Time
-	// Admissions that were asked for, and Queue in the order (priority descending, arrival). An admission in both is the
-	// same pointer.
+	// Admissions that were asked for and those of Queue, which is in QueueOrder. An admission in both is the same pointer.
 	Admissions map[quota.ID]*Admission
 	Queue      []*Admission
 	// Closed are the closed periods that the admissions belong to, by number.
@@ -115,6 +115,11 @@ type Ledger struct {
 	ChangedPeriods           map[int64]*quota.ClosedPeriod
 	Charges                  []ChargeRow
 	Audit                    []AuditRow
+}
+
+// QueueOrder compares queued admissions of one account: higher priority first, then who arrived first.
+func QueueOrder(x, y *Admission) int {
+	return cmp.Or(cmp.Compare(y.Priority, x.Priority), cmp.Compare(x.ArrivedSeq, y.ArrivedSeq))
 }
 
 // Settings are what a UserQuota declares about an account, beyond what quota.Account holds already.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,10 @@ import (
 const (
 	// rollbackTimeout bounds how long a rollback may hold up whoever gives up a batch; then the connection is closed.
 	rollbackTimeout = 5 * time.Second
+	// planOnce has each statement planned once a connection, and for an index: without it small batches are planned anew each
+	// time, because a generic plan assumes ten rows, and a plan that was made while a table was small goes on reading all of it
+	// when it no longer is. Such a penalty on sequential scans looks to the JIT compiler like an expensive query.
+	planOnce = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)"
 	// A batch that waits for a lock gives up and is run again rather than keep its own locks for ever.
 	waitForLocks = "SET LOCAL lock_timeout = '5s'"
 )
@@ -31,6 +36,9 @@ type batch struct {
 	loaded  map[quota.ID]loaded
 	busy    map[quota.ID]bool
 	plans   map[string]*quota.Plan
+	// plansOf are the plans that serve the accounts, admissions the admissions as they were read.
+	plansOf    map[quota.ID]planKey
+	admissions map[quota.ID]quota.Admission
 }
 
 // loaded is what of an account is compared at the commit, to write only what differs.
@@ -57,7 +65,7 @@ func (s *Store) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, 
 	if err != nil {
 		return nil, mapError(err)
 	}
-	b := &batch{conn: conn}
+	b := &batch{conn: conn, admissions: make(map[quota.ID]quota.Admission, len(keys.Admissions))}
 	if err := s.load(ctx, b, keys); err != nil {
 		b.Rollback()
 		return nil, mapError(err)
@@ -67,69 +75,72 @@ func (s *Store) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, 
 
 // load queues the statements and reads their answers in the same order.
 func (s *Store) load(ctx context.Context, b *batch, keys metering.Keys) (err error) {
-	accounts, withDefault, now := keys.Accounts, false, s.now()
-	names := make([]string, 0, len(keys.Plans))
-	for _, name := range keys.Plans {
-		withDefault = withDefault || name == ""
-		names = append(names, name)
-	}
-	settings := len(keys.Plans) > 0
+	accounts, now, settings := keys.Accounts, s.now(), len(keys.Plans) > 0
 
 	var q pgx.Batch
 	q.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-	lock := dbsqlc.LockFreeAccounts
+	q.Queue(planOnce)
+	lock, preparations := dbsqlc.LockFreeAccounts, 2
 	if keys.Wait {
 		q.Queue(waitForLocks)
-		lock = dbsqlc.LockAccounts
+		lock, preparations = dbsqlc.LockAccounts, 3
 	}
 	q.Queue(lock, accounts)
 	q.Queue(dbsqlc.LoadAccounts, now, accounts)
-	q.Queue(dbsqlc.LoadPlans, accounts, names, withDefault)
 	q.Queue(dbsqlc.LoadLots, accounts, now)
+	q.Queue(dbsqlc.LoadAdmissions, orEmpty(keys.Admissions), accounts)
 	if len(keys.Admissions) > 0 {
-		q.Queue(dbsqlc.LoadAdmissions, keys.Admissions, accounts)
 		q.Queue(dbsqlc.LoadPeriods, keys.Admissions, accounts)
 	}
-	q.Queue(dbsqlc.LoadQueues, accounts)
 	if settings {
+		q.Queue(dbsqlc.LoadPlans, keys.Plans, slices.Contains(keys.Plans, ""))
 		q.Queue(dbsqlc.LoadLotIDs, accounts)
 	}
 
-	answers := b.conn.SendBatch(ctx, &q)
-	defer func() { err = errors.Join(err, answers.Close()) }()
-	read := dbsqlc.New(results{answers})
-	if _, err := answers.Exec(); err != nil {
-		return err
-	}
-	if keys.Wait {
-		if _, err := answers.Exec(); err != nil {
-			return err
-		}
-	}
-	locked, err := read.LockAccounts(ctx, nil)
-	if err != nil {
-		return err
-	}
-	rows, err := read.LoadAccounts(ctx, dbsqlc.LoadAccountsParams{})
-	if err != nil {
-		return err
-	}
-	plans, err := read.LoadPlans(ctx, dbsqlc.LoadPlansParams{})
+	plans, err := s.readFacts(ctx, b, &q, preparations, len(keys.Admissions) > 0, settings)
 	if err != nil {
 		return err
 	}
 	b.readPlans(plans, keys.Plans)
-	if err := s.readAccounts(b, locked, rows, plans, settings); err != nil {
-		return err
+	return s.givePlans(ctx, b)
+}
+
+// readFacts sends the statements and reads their answers in the same order, of which the first ones are empty.
+func (s *Store) readFacts(ctx context.Context, b *batch, q *pgx.Batch, preparations int, asked, settings bool) (plans []dbsqlc.UserPlanLimit, err error) {
+	answers := b.conn.SendBatch(ctx, q)
+	defer func() { err = errors.Join(err, answers.Close()) }()
+	read := dbsqlc.New(results{answers})
+	for range preparations {
+		if _, err := answers.Exec(); err != nil {
+			return nil, err
+		}
+	}
+	locked, err := read.LockAccounts(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := read.LoadAccounts(ctx, dbsqlc.LoadAccountsParams{})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.readAccounts(b, locked, rows); err != nil {
+		return nil, err
 	}
 	lots, err := read.LoadLots(ctx, dbsqlc.LoadLotsParams{})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b.readLots(lots)
-	return b.readAdmissions(ctx, read, len(keys.Admissions) > 0, settings)
+	if err := b.readAdmissions(ctx, read, asked); err != nil || !settings {
+		return nil, err
+	}
+	if plans, err = read.LoadPlans(ctx, dbsqlc.LoadPlansParams{}); err != nil {
+		return nil, err
+	}
+	return plans, b.readLotIDs(ctx, read)
 }
 
+// readPlans keeps those of the plans that were asked for.
 func (b *batch) readPlans(rows []dbsqlc.UserPlanLimit, asked []string) {
 	wanted := map[string]bool{}
 	for _, name := range asked {
@@ -147,17 +158,14 @@ func (b *batch) readPlans(rows []dbsqlc.UserPlanLimit, asked []string) {
 	}
 }
 
-func (s *Store) readAccounts(b *batch, locked []quota.ID, rows []dbsqlc.LoadAccountsRow, plans []dbsqlc.UserPlanLimit, settings bool) error {
+func (s *Store) readAccounts(b *batch, locked []quota.ID, rows []dbsqlc.LoadAccountsRow) error {
 	b.ledgers = make(map[quota.ID]*metering.Ledger, len(locked))
 	b.loaded = make(map[quota.ID]loaded, len(locked))
+	b.plansOf = make(map[quota.ID]planKey, len(locked))
 	b.busy = map[quota.ID]bool{}
 	mine := make(map[quota.ID]bool, len(locked))
 	for _, id := range locked {
 		mine[id] = true
-	}
-	byName := make(map[string]*quota.Plan, len(plans))
-	for i := range plans {
-		byName[plans[i].Name] = planOf(&plans[i])
 	}
 	for i := range rows {
 		r := &rows[i]
@@ -169,16 +177,11 @@ func (s *Store) readAccounts(b *batch, locked []quota.ID, rows []dbsqlc.LoadAcco
 		if err != nil {
 			return err
 		}
-		if account.Plan = byName[r.UsageQuota.PlanName]; account.Plan == nil {
-			return fmt.Errorf("user %q: plan %q was not read", r.ExternalID, r.UsageQuota.PlanName)
-		}
+		b.plansOf[account.ID] = planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
 		l := &metering.Ledger{
 			Account: account, Now: r.Now.UTC(), Settings: declared,
 			Admissions: map[quota.ID]*metering.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},
 			ChangedAdmissions: map[quota.ID]*metering.Admission{}, ChangedPeriods: map[int64]*quota.ClosedPeriod{},
-		}
-		if settings {
-			l.HadLots = map[quota.ID]bool{}
 		}
 		b.ledgers[account.ID] = l
 	}
@@ -203,47 +206,58 @@ func (b *batch) readLots(rows []dbsqlc.CreditLot) {
 	}
 }
 
-func (b *batch) readAdmissions(ctx context.Context, read *dbsqlc.Queries, asked, settings bool) error {
-	if asked {
-		rows, err := read.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{})
-		if err != nil {
-			return err
-		}
-		for i := range rows {
-			if _, err := b.readAdmission(&rows[i], true); err != nil {
-				return err
-			}
-		}
-		periods, err := read.LoadPeriods(ctx, dbsqlc.LoadPeriodsParams{})
-		if err != nil {
-			return err
-		}
-		for i := range periods {
-			if l := b.ledgers[periods[i].UserID]; l != nil {
-				l.Closed[periods[i].PeriodNo] = periodOf(&periods[i])
-			}
-		}
-	}
-	queued, err := read.LoadQueues(ctx, nil)
+func (b *batch) readAdmissions(ctx context.Context, read *dbsqlc.Queries, asked bool) error {
+	rows, err := read.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{})
 	if err != nil {
 		return err
 	}
-	for i := range queued {
-		adm, err := b.readAdmission(&queued[i], false)
-		if err != nil {
+	for i := range rows {
+		if err := b.readAdmission(&rows[i]); err != nil {
 			return err
 		}
-		if adm != nil {
-			l := b.ledgers[adm.Account]
-			l.Queue = append(l.Queue, adm)
-		}
 	}
-	if !settings {
+	for _, l := range b.ledgers {
+		slices.SortFunc(l.Queue, metering.QueueOrder)
+	}
+	if !asked {
 		return nil
 	}
+	periods, err := read.LoadPeriods(ctx, dbsqlc.LoadPeriodsParams{})
+	if err != nil {
+		return err
+	}
+	for i := range periods {
+		if l := b.ledgers[periods[i].UserID]; l != nil {
+			l.Closed[periods[i].PeriodNo] = periodOf(&periods[i])
+		}
+	}
+	return nil
+}
+
+func (b *batch) readAdmission(r *dbsqlc.ConcurrentProcessing) error {
+	l := b.ledgers[r.UserID]
+	if l == nil {
+		return nil
+	}
+	adm, err := admissionOf(r, l.Account.UserID)
+	if err != nil {
+		return err
+	}
+	b.admissions[adm.ID] = adm.Admission
+	l.Admissions[adm.ID] = adm
+	if adm.State == quota.Queued {
+		l.Queue = append(l.Queue, adm)
+	}
+	return nil
+}
+
+func (b *batch) readLotIDs(ctx context.Context, read *dbsqlc.Queries) error {
 	lots, err := read.LoadLotIDs(ctx, nil)
 	if err != nil {
 		return err
+	}
+	for _, l := range b.ledgers {
+		l.HadLots = map[quota.ID]bool{}
 	}
 	for _, r := range lots {
 		if l := b.ledgers[r.UserID]; l != nil {
@@ -251,22 +265,6 @@ func (b *batch) readAdmissions(ctx context.Context, read *dbsqlc.Queries, asked,
 		}
 	}
 	return nil
-}
-
-// readAdmission returns the admission of a row, the same pointer for the same admission; nil if its account is not locked.
-func (b *batch) readAdmission(r *dbsqlc.ConcurrentProcessing, asked bool) (*metering.Admission, error) {
-	l := b.ledgers[r.UserID]
-	if l == nil {
-		return nil, nil
-	}
-	if adm := l.Admissions[r.ID]; adm != nil {
-		return adm, nil
-	}
-	adm, err := admissionOf(r, l.Account.UserID)
-	if err == nil && asked {
-		l.Admissions[r.ID] = adm
-	}
-	return adm, err
 }
 
 // Ledgers implements metering.Batch.
@@ -301,7 +299,7 @@ func (b *batch) Commit(ctx context.Context) error {
 	}
 	w := &writes{}
 	for id, l := range b.ledgers {
-		if err := w.collect(l, b.loaded[id]); err != nil {
+		if err := w.collect(l, b.loaded[id], b.admissions); err != nil {
 			b.Rollback()
 			return err
 		}

@@ -116,6 +116,13 @@ var checks = []string{
 	    FROM jsonb_array_elements(c.lots) AS s), 0) AS held) AS h
 	WHERE c.state = 'Admitted' AND held <> c.estimate`,
 
+	// I2: whatever counts for an account has one.
+	`SELECT 'I2' AS invariant, NULL AS who, what, 'an account' AS expected, 'none' AS found
+	FROM (SELECT user_id, 'account of admission ' || id AS what FROM concurrent_processing
+	    UNION ALL SELECT user_id, 'account of lot ' || id FROM credit_lots
+	    UNION ALL SELECT user_id, 'account ' || user_id || ' of period ' || period_no FROM usage_periods) AS r
+	WHERE NOT EXISTS (SELECT FROM usage_quotas AS a WHERE a.user_id = r.user_id)`,
+
 	// I3: each enforced admission was within the limits that it saw.
 	`SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id || ': ' || col AS what, '<= ' || most AS expected, got::text AS found
 	FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id

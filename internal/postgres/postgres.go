@@ -41,6 +41,7 @@ type Store struct {
 	listen  *pgx.ConnConfig
 	clock   func() time.Time
 	zones   sync.Map // name -> *time.Location
+	plans   planCache
 }
 
 var _ metering.Store = (*Store)(nil)

@@ -69,6 +69,7 @@ func (s *Store) accounts(ctx context.Context, q *dbsqlc.Queries, userIDs []strin
 	ids := make([]quota.ID, len(rows))
 	byID := make(map[quota.ID]metering.Usage, len(rows))
 	planNames := make(map[quota.ID]string, len(rows))
+	names := make([]string, 0, len(rows))
 	for i := range rows {
 		r := &rows[i]
 		account, settings, err := s.account(&r.UsageQuota, r.ExternalID)
@@ -77,9 +78,10 @@ func (s *Store) accounts(ctx context.Context, q *dbsqlc.Queries, userIDs []strin
 		}
 		ids[i] = account.ID
 		planNames[account.ID] = r.UsageQuota.PlanName
+		names = append(names, r.UsageQuota.PlanName)
 		byID[account.ID] = metering.Usage{Account: account, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID}
 	}
-	plans, err := q.LoadPlans(ctx, dbsqlc.LoadPlansParams{Ids: ids, Names: []string{}})
+	plans, err := q.LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: names})
 	if err != nil {
 		return nil, err
 	}

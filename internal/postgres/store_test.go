@@ -222,7 +222,7 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 		for _, q := range l.Queue {
 			order = append(order, q.ID[0])
 		}
-		if string(order) != "\x04\x03\x02" || l.Queue[1] != l.Admissions[third] || len(l.Admissions) != 2 {
+		if string(order) != "\x04\x03\x02" || l.Queue[1] != l.Admissions[third] || len(l.Admissions) != 4 {
 			t.Errorf("queue %v, admissions %v", order, l.Admissions)
 		}
 		if b.Plan("").Name != "free" || b.Plan("none") != nil || b.Plan("free") != nil {

@@ -5,6 +5,7 @@ package postgres
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,12 +56,12 @@ func (t *table) queue(q *pgx.Batch, sql string) {
 
 // writes collects what a batch changes.
 type writes struct {
-	accounts, lots, newPeriods, periods, newAdmissions, admissions, events, audit table
+	accounts, lots, newPeriods, periods, newAdmissions, ended, renewed, admissions, events, audit table
 
 	settings []dbsqlc.UpdateSettingsParams
 }
 
-func (w *writes) collect(l *metering.Ledger, was loaded) error {
+func (w *writes) collect(l *metering.Ledger, was loaded, admissions map[quota.ID]quota.Admission) error {
 	if l.Touched {
 		w.account(l)
 		for i := range l.Account.Lots {
@@ -89,7 +90,7 @@ func (w *writes) collect(l *metering.Ledger, was loaded) error {
 	}
 	for id, adm := range l.ChangedAdmissions {
 		if !made[id] {
-			w.admission(adm)
+			w.changedAdmission(admissions[id], adm)
 		}
 	}
 	for i := range l.Charges {
@@ -103,14 +104,15 @@ func (w *writes) collect(l *metering.Ledger, was loaded) error {
 	return nil
 }
 
-// batch queues the statements. The accounts come last: what refers to them locks their rows, which is free as long as they
-// have not been written.
+// batch queues the statements.
 func (w *writes) batch() *pgx.Batch {
 	q := &pgx.Batch{}
 	w.newPeriods.queue(q, dbsqlc.InsertPeriods)
 	w.periods.queue(q, dbsqlc.UpdatePeriods)
 	w.lots.queue(q, dbsqlc.UpsertLots)
 	w.newAdmissions.queue(q, dbsqlc.InsertAdmissions)
+	w.ended.queue(q, dbsqlc.EndAdmissions)
+	w.renewed.queue(q, dbsqlc.RenewLeases)
 	w.admissions.queue(q, dbsqlc.UpdateAdmissions)
 	w.events.queue(q, dbsqlc.InsertEvents)
 	w.audit.queue(q, dbsqlc.InsertAudit)
@@ -228,6 +230,34 @@ func (w *writes) newAdmission(l *metering.Ledger, adm *metering.Admission) {
 	putIf(r, admitted, adm.AdmittedSeq)
 	putIf(r, !adm.EndedAt.IsZero(), adm.EndedSeq)
 	putSeen(r, adm)
+}
+
+// changedAdmission chooses the narrowest statement that writes what differs. What an admission holds and has seen is set
+// together with AdmittedSeq, and later only given up.
+func (w *writes) changedAdmission(before quota.Admission, adm *metering.Admission) {
+	held := before.AdmittedSeq == adm.AdmittedSeq && before.Alloc.Plan == adm.Alloc.Plan && slices.Equal(before.Alloc.Lots, adm.Alloc.Lots) &&
+		before.Parked == adm.Parked && before.EverParked == adm.EverParked && before.Reported == adm.Reported
+	switch {
+	case held && before.LeaseUntil.Equal(adm.LeaseUntil):
+		w.endedAdmission(adm)
+	case held && before.State == adm.State && before.Reason == adm.Reason:
+		r := w.renewed.row()
+		put(r, adm.ID)
+		put(r, adm.LeaseUntil)
+	default:
+		w.admission(adm)
+	}
+}
+
+func (w *writes) endedAdmission(adm *metering.Admission) {
+	r := w.ended.row()
+	put(r, adm.ID)
+	put(r, string(adm.State))
+	put(r, string(adm.Reason))
+	put(r, creditsColumn(adm.Actual))
+	put(r, adm.Late)
+	put(r, timeColumn(adm.EndedAt))
+	putIf(r, !adm.EndedAt.IsZero(), adm.EndedSeq)
 }
 
 func (w *writes) admission(adm *metering.Admission) {

@@ -12,6 +12,41 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
+const EndAdmissions = `-- name: EndAdmissions :exec
+UPDATE concurrent_processing AS c SET
+    state = v.state, reason = v.reason, actual = v.actual, late = v.late, ended_at = v.ended_at, ended_seq = v.ended_seq
+FROM (SELECT
+    unnest($1::uuid[]) AS id, unnest($2::text[]) AS state, unnest($3::text[]) AS reason,
+    unnest($4::bigint[]) AS actual, unnest($5::boolean[]) AS late, unnest($6::timestamptz[]) AS ended_at,
+    unnest($7::bigint[]) AS ended_seq
+) AS v
+WHERE c.id = v.id
+`
+
+type EndAdmissionsParams struct {
+	Ids       []quota.ID
+	States    []string
+	Reasons   []string
+	Actuals   []int64
+	Late      []bool
+	EndedAt   []time.Time
+	EndedSeqs []int64
+}
+
+// What ends an admission that was admitted; the most frequent change by far.
+func (q *Queries) EndAdmissions(ctx context.Context, arg EndAdmissionsParams) error {
+	_, err := q.db.Exec(ctx, EndAdmissions,
+		arg.Ids,
+		arg.States,
+		arg.Reasons,
+		arg.Actuals,
+		arg.Late,
+		arg.EndedAt,
+		arg.EndedSeqs,
+	)
+	return err
+}
+
 const InsertAdmissions = `-- name: InsertAdmissions :exec
 INSERT INTO concurrent_processing (id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate,
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
@@ -260,9 +295,9 @@ func (q *Queries) InsertPeriods(ctx context.Context, arg InsertPeriodsParams) er
 }
 
 const LoadAccounts = `-- name: LoadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, u.user_id AS external_id,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, u.user_id AS external_id, p.version AS plan_version,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
-FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id JOIN user_plan_limits AS p ON p.name = a.plan_name
 WHERE a.user_id = ANY ($2::uuid[])
 `
 
@@ -272,11 +307,13 @@ type LoadAccountsParams struct {
 }
 
 type LoadAccountsRow struct {
-	UsageQuota UsageQuota
-	ExternalID string
-	Now        time.Time
+	UsageQuota  UsageQuota
+	ExternalID  string
+	PlanVersion int64
+	Now         time.Time
 }
 
+// With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
 func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]LoadAccountsRow, error) {
 	rows, err := q.db.Query(ctx, LoadAccounts, arg.Now, arg.Ids)
 	if err != nil {
@@ -318,6 +355,7 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 			&i.UsageQuota.Seq,
 			&i.UsageQuota.LastDecidedAt,
 			&i.ExternalID,
+			&i.PlanVersion,
 			&i.Now,
 		); err != nil {
 			return nil, err
@@ -331,7 +369,12 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 }
 
 const LoadAdmissions = `-- name: LoadAdmissions :many
-SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active FROM concurrent_processing WHERE id = ANY ($1::uuid[]) AND user_id = ANY ($2::uuid[])
+SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
+UNION ALL
+SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active FROM usage_quotas AS u CROSS JOIN LATERAL (
+    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active FROM concurrent_processing AS c
+    WHERE c.user_id = u.user_id AND c.state = 'Queued' AND c.id <> ALL ($1::uuid[]) OFFSET 0) AS q
+WHERE u.user_id = ANY ($2::uuid[]) AND u.queued > 0
 `
 
 type LoadAdmissionsParams struct {
@@ -339,6 +382,8 @@ type LoadAdmissionsParams struct {
 	Accounts []quota.ID
 }
 
+// Those that are asked for, and the queues of the accounts. OFFSET keeps the planner from turning the second part round: the
+// queue is looked for only where the account says that there is one.
 func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) ([]ConcurrentProcessing, error) {
 	rows, err := q.db.Query(ctx, LoadAdmissions, arg.Ids, arg.Accounts)
 	if err != nil {
@@ -520,19 +565,16 @@ func (q *Queries) LoadPeriods(ctx context.Context, arg LoadPeriodsParams) ([]Usa
 
 const LoadPlans = `-- name: LoadPlans :many
 SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types FROM user_plan_limits
-WHERE name IN (SELECT a.plan_name FROM usage_quotas AS a WHERE a.user_id = ANY ($1::uuid[]))
-   OR name = ANY ($2::text[])
-   OR ($3::boolean AND is_default AND NOT retired)
+WHERE name = ANY ($1::text[]) OR ($2::boolean AND is_default AND NOT retired)
 `
 
 type LoadPlansParams struct {
-	Ids         []quota.ID
 	Names       []string
 	WithDefault bool
 }
 
 func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPlanLimit, error) {
-	rows, err := q.db.Query(ctx, LoadPlans, arg.Ids, arg.Names, arg.WithDefault)
+	rows, err := q.db.Query(ctx, LoadPlans, arg.Names, arg.WithDefault)
 	if err != nil {
 		return nil, err
 	}
@@ -570,70 +612,6 @@ func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPla
 			&i.ResetBatchSize,
 			&i.UpdatedAt,
 			&i.UsageTypes,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const LoadQueues = `-- name: LoadQueues :many
-SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active FROM concurrent_processing
-WHERE user_id = ANY ($1::uuid[]) AND state = 'Queued'
-ORDER BY user_id, priority DESC, arrived_seq
-`
-
-func (q *Queries) LoadQueues(ctx context.Context, accounts []quota.ID) ([]ConcurrentProcessing, error) {
-	rows, err := q.db.Query(ctx, LoadQueues, accounts)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []ConcurrentProcessing
-	for rows.Next() {
-		var i ConcurrentProcessing
-		if err := rows.Scan(
-			&i.ID,
-			&i.UserID,
-			&i.Source,
-			&i.Namespace,
-			&i.Name,
-			&i.RequestedBy,
-			&i.BodyHash,
-			&i.State,
-			&i.Reason,
-			&i.Estimate,
-			&i.FileSize,
-			&i.Priority,
-			&i.Enforced,
-			&i.Parked,
-			&i.EverParked,
-			&i.PeriodNo,
-			&i.PeriodEnd,
-			&i.PlanPart,
-			&i.Lots,
-			&i.EstimatedCostMicros,
-			&i.ProviderCostMicros,
-			&i.Reported,
-			&i.Actual,
-			&i.Late,
-			&i.CreatedAt,
-			&i.AdmittedAt,
-			&i.EndedAt,
-			&i.LeaseMs,
-			&i.LeaseUntil,
-			&i.ArrivedSeq,
-			&i.AdmittedSeq,
-			&i.EndedSeq,
-			&i.SeenRemaining,
-			&i.SeenConcurrent,
-			&i.SeenUsed,
-			&i.SeenReserved,
-			&i.SeenActive,
 		); err != nil {
 			return nil, err
 		}
@@ -695,6 +673,22 @@ func (q *Queries) LockFreeAccounts(ctx context.Context, ids []quota.ID) ([]quota
 		return nil, err
 	}
 	return items, nil
+}
+
+const RenewLeases = `-- name: RenewLeases :exec
+UPDATE concurrent_processing AS c SET lease_until = v.lease_until
+FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::timestamptz[]) AS lease_until) AS v
+WHERE c.id = v.id
+`
+
+type RenewLeasesParams struct {
+	Ids        []quota.ID
+	LeaseUntil []time.Time
+}
+
+func (q *Queries) RenewLeases(ctx context.Context, arg RenewLeasesParams) error {
+	_, err := q.db.Exec(ctx, RenewLeases, arg.Ids, arg.LeaseUntil)
+	return err
 }
 
 const UpdateAccounts = `-- name: UpdateAccounts :exec
@@ -824,6 +818,7 @@ type UpdateAdmissionsParams struct {
 	SeenActive     []int32
 }
 
+// Everything that an admission's life can change.
 func (q *Queries) UpdateAdmissions(ctx context.Context, arg UpdateAdmissionsParams) error {
 	_, err := q.db.Exec(ctx, UpdateAdmissions,
 		arg.Ids,

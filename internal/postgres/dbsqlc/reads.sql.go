@@ -230,14 +230,12 @@ func (q *Queries) DuePeriods(ctx context.Context, arg DuePeriodsParams) ([]quota
 }
 
 const DueQueues = `-- name: DueQueues :many
-SELECT a.user_id FROM usage_quotas AS a
-WHERE a.user_id > $1 AND EXISTS (
-    SELECT FROM concurrent_processing AS c
-    WHERE c.user_id = a.user_id AND c.state = 'Queued'
-      AND ($2::boolean OR a.period_end <= coalesce($3::timestamptz, clock_timestamp())
-           OR (c.parked AND c.reason = 'DailyCostCeiling'
-               AND a.day < (coalesce($3::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date)))
-ORDER BY a.user_id LIMIT $4
+SELECT DISTINCT c.user_id FROM concurrent_processing AS c JOIN usage_quotas AS a ON a.user_id = c.user_id
+WHERE c.state = 'Queued' AND c.user_id > $1
+  AND ($2::boolean OR a.period_end <= coalesce($3::timestamptz, clock_timestamp())
+       OR (c.parked AND c.reason = 'DailyCostCeiling'
+           AND a.day < (coalesce($3::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date))
+ORDER BY c.user_id LIMIT $4
 `
 
 type DueQueuesParams struct {

@@ -9,16 +9,15 @@ SELECT user_id FROM usage_quotas WHERE user_id = ANY (@ids::uuid[]) ORDER BY use
 SELECT user_id FROM usage_quotas WHERE user_id = ANY (@ids::uuid[]) ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: LoadAccounts :many
-SELECT sqlc.embed(a), u.user_id AS external_id,
+-- With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
+SELECT sqlc.embed(a), u.user_id AS external_id, p.version AS plan_version,
     greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
-FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id JOIN user_plan_limits AS p ON p.name = a.plan_name
 WHERE a.user_id = ANY (@ids::uuid[]);
 
 -- name: LoadPlans :many
 SELECT * FROM user_plan_limits
-WHERE name IN (SELECT a.plan_name FROM usage_quotas AS a WHERE a.user_id = ANY (@ids::uuid[]))
-   OR name = ANY (@names::text[])
-   OR (@with_default::boolean AND is_default AND NOT retired);
+WHERE name = ANY (@names::text[]) OR (@with_default::boolean AND is_default AND NOT retired);
 
 -- name: LoadLots :many
 -- The clock has moved on since the accounts were read, so lots that expired a moment ago are read too.
@@ -28,12 +27,14 @@ WHERE user_id = ANY (@ids::uuid[])
        OR expires_at > coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) - interval '1 minute');
 
 -- name: LoadAdmissions :many
-SELECT * FROM concurrent_processing WHERE id = ANY (@ids::uuid[]) AND user_id = ANY (@accounts::uuid[]);
-
--- name: LoadQueues :many
-SELECT * FROM concurrent_processing
-WHERE user_id = ANY (@accounts::uuid[]) AND state = 'Queued'
-ORDER BY user_id, priority DESC, arrived_seq;
+-- Those that are asked for, and the queues of the accounts. OFFSET keeps the planner from turning the second part round: the
+-- queue is looked for only where the account says that there is one.
+SELECT a.* FROM concurrent_processing AS a WHERE a.id = ANY (@ids::uuid[]) AND a.user_id = ANY (@accounts::uuid[])
+UNION ALL
+SELECT q.* FROM usage_quotas AS u CROSS JOIN LATERAL (
+    SELECT c.* FROM concurrent_processing AS c
+    WHERE c.user_id = u.user_id AND c.state = 'Queued' AND c.id <> ALL (@ids::uuid[]) OFFSET 0) AS q
+WHERE u.user_id = ANY (@accounts::uuid[]) AND u.queued > 0;
 
 -- name: LoadPeriods :many
 SELECT DISTINCT p.* FROM usage_periods AS p
@@ -129,7 +130,24 @@ SELECT
     unnest(@ended_seqs::bigint[]), unnest(@seen_remaining::bigint[]), unnest(@seen_concurrent::integer[]),
     unnest(@seen_used::bigint[]), unnest(@seen_reserved::bigint[]), unnest(@seen_active::integer[]);
 
+-- name: EndAdmissions :exec
+-- What ends an admission that was admitted; the most frequent change by far.
+UPDATE concurrent_processing AS c SET
+    state = v.state, reason = v.reason, actual = v.actual, late = v.late, ended_at = v.ended_at, ended_seq = v.ended_seq
+FROM (SELECT
+    unnest(@ids::uuid[]) AS id, unnest(@states::text[]) AS state, unnest(@reasons::text[]) AS reason,
+    unnest(@actuals::bigint[]) AS actual, unnest(@late::boolean[]) AS late, unnest(@ended_at::timestamptz[]) AS ended_at,
+    unnest(@ended_seqs::bigint[]) AS ended_seq
+) AS v
+WHERE c.id = v.id;
+
+-- name: RenewLeases :exec
+UPDATE concurrent_processing AS c SET lease_until = v.lease_until
+FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@lease_until::timestamptz[]) AS lease_until) AS v
+WHERE c.id = v.id;
+
 -- name: UpdateAdmissions :exec
+-- Everything that an admission's life can change.
 UPDATE concurrent_processing AS c SET
     state = v.state, reason = v.reason, parked = v.parked, ever_parked = v.ever_parked, period_no = v.period_no,
     period_end = v.period_end, plan_part = v.plan_part, lots = v.lots, estimated_cost_micros = v.estimated_cost_micros,

@@ -59,14 +59,12 @@ WHERE state IN ('Queued', 'Admitted') AND source = 'api'
 ORDER BY user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
 
 -- name: DueQueues :many
-SELECT a.user_id FROM usage_quotas AS a
-WHERE a.user_id > @after AND EXISTS (
-    SELECT FROM concurrent_processing AS c
-    WHERE c.user_id = a.user_id AND c.state = 'Queued'
-      AND (@whatever::boolean OR a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
-           OR (c.parked AND c.reason = 'DailyCostCeiling'
-               AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date)))
-ORDER BY a.user_id LIMIT @most;
+SELECT DISTINCT c.user_id FROM concurrent_processing AS c JOIN usage_quotas AS a ON a.user_id = c.user_id
+WHERE c.state = 'Queued' AND c.user_id > @after
+  AND (@whatever::boolean OR a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+       OR (c.parked AND c.reason = 'DailyCostCeiling'
+           AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date))
+ORDER BY c.user_id LIMIT @most;
 
 -- name: QuotaOwners :many
 SELECT quota_uid::uuid FROM usage_quotas WHERE quota_uid IS NOT NULL;

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// planKey names one state of a plan for ever: a plan's row never changes without a new version, and is never deleted.
+type planKey struct {
+	name    string
+	version int64
+}
+
+// planCache keeps the plans that were read last, by name. What it gives must not be changed. Which version serves an account
+// is read behind the account's lock, so the cache saves reading the plan, not the look at it.
+type planCache struct {
+	mu     sync.RWMutex
+	byName map[string]*quota.Plan
+}
+
+// get returns the plan in exactly that version, or nil.
+func (c *planCache) get(key planKey) *quota.Plan {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if p := c.byName[key.name]; p != nil && p.Version == key.version {
+		return p
+	}
+	return nil
+}
+
+func (c *planCache) put(p *quota.Plan) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byName == nil {
+		c.byName = map[string]*quota.Plan{}
+	}
+	c.byName[p.Name] = p
+}
+
+// givePlans gives the accounts of a batch their plans. Those that have changed since they were read last take another round
+// trip, once.
+func (s *Store) givePlans(ctx context.Context, b *batch) error {
+	var missing []string
+	for id, key := range b.plansOf {
+		if b.ledgers[id].Account.Plan = s.plans.get(key); b.ledgers[id].Account.Plan == nil {
+			missing = append(missing, key.name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	rows, err := dbsqlc.New(b.conn).LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: missing})
+	if err != nil {
+		return err
+	}
+	read := make(map[string]*quota.Plan, len(rows))
+	for i := range rows {
+		p := planOf(&rows[i])
+		s.plans.put(p)
+		read[p.Name] = p
+	}
+	for id, key := range b.plansOf {
+		a := b.ledgers[id].Account
+		if a.Plan == nil {
+			a.Plan = read[key.name]
+		}
+		if a.Plan == nil {
+			return fmt.Errorf("user %q: plan %q was not read", a.UserID, key.name)
+		}
+	}
+	return nil
+}
