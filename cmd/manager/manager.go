@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	webhookserver "sigs.k8s.io/controller-runtime/pkg/webhook"
@@ -49,7 +50,9 @@ func serve(ctx context.Context, o *options) error {
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(handler.Handler()))
 	log := ctrl.Log.WithName("metering")
-	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL})
+	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
+		AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL, Reachable: telemetry.Database(ctrlmetrics.Registry, handler),
+	})
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}

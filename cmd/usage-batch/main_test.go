@@ -162,7 +162,7 @@ func TestReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, user := range []string{"alice", "bob", "carol"} {
-		if _, err := store.Register(t.Context(), user); err != nil {
+		if _, err := store.Register(t.Context(), user, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -59,7 +59,10 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 			return fmt.Errorf("migrate the database: %w", err)
 		}
 	}
-	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL})
+	registry := telemetry.NewRegistry()
+	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
+		AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL, Reachable: telemetry.Database(registry, log),
+	})
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
@@ -78,7 +81,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	}
 	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
 	return run(ctx, o, log, listener, httpapi.Options{
-		Service: service, Auth: auth, Log: log, Registry: telemetry.NewRegistry(),
+		Service: service, Auth: auth, Log: log, Registry: registry,
 	}, service.Run)
 }
 

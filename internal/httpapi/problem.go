@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -52,7 +53,8 @@ func forbidden(format string, args ...any) error {
 func unavailable(after time.Duration, format string, args ...any) error {
 	err := &problemError{}
 	errors.As(problem(http.StatusServiceUnavailable, "unavailable", format, args...), &err)
-	err.RetryAfter = wholeSeconds(after)
+	// Up to twice as long: those who are sent away together should not come back together.
+	err.RetryAfter = wholeSeconds(after) + rand.Int64N(wholeSeconds(after)+1)
 	return err
 }
 
@@ -139,8 +141,8 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := classify(err)
 	if p.Status >= http.StatusInternalServerError {
 		level := slog.LevelError
-		if r.Context().Err() != nil {
-			level = slog.LevelDebug // the caller is gone, whatever went wrong
+		if r.Context().Err() != nil || errors.Is(err, metering.ErrUnavailable) {
+			level = slog.LevelDebug // the caller is gone, whatever went wrong; that the database is away is logged once, not for each call
 		}
 		s.log.Log(r.Context(), level, "request failed", "route", r.Pattern, "status", p.Status, "error", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -27,13 +28,34 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
+// failed reports what background work could not do. That the database is away tells the store, once: not each one who
+// notices it.
+func (s *Service) failed(err error, message string) {
+	if !errors.Is(err, ErrUnavailable) {
+		s.opts.Log(err, message)
+	}
+}
+
+// Pauses between attempts to listen, give or take a half, so that replicas do not come back all at once.
+const listenPause, maxListenPause = 500 * time.Millisecond, 5 * time.Second
+
 // listen hears of other replicas' changes. While the connection is down, polls stand in for it.
 func (s *Service) listen(ctx context.Context) {
-	for ctx.Err() == nil {
-		if err := s.store.Listen(ctx, s.hub.deliver); err != nil && ctx.Err() == nil {
-			s.opts.Log(err, "listening for changes failed, trying again")
+	for lost := 0; ctx.Err() == nil; {
+		began := time.Now()
+		err := s.store.Listen(ctx, s.hub.deliver)
+		if ctx.Err() != nil {
+			return
 		}
-		pause(ctx, time.Second)
+		if time.Since(began) > maxListenPause {
+			lost = 0
+		}
+		// The first time says it all: it may be another server than the one that the store reports on.
+		if lost++; lost == 1 {
+			s.opts.Log(err, "listening for changes failed, polls stand in for it until it succeeds")
+		}
+		d := min(maxListenPause, listenPause<<min(lost, 4))
+		pause(ctx, d/2+rand.N(d))
 	}
 }
 
@@ -51,7 +73,7 @@ func (s *Service) notify(ctx context.Context) {
 		pause(ctx, notifyInterval)
 		if changes := s.hub.takeOutgoing(); len(changes) > 0 {
 			if err := s.store.Notify(ctx, changes); err != nil && ctx.Err() == nil {
-				s.opts.Log(err, "notifying other replicas failed; they find the changes by polling")
+				s.failed(err, "notifying other replicas failed; they find the changes by polling")
 			}
 		}
 	}
@@ -62,7 +84,7 @@ func (s *Service) reap(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		if err := s.Reap(ctx); err != nil && ctx.Err() == nil {
-			s.opts.Log(err, "looking for lapsed leases failed, trying again")
+			s.failed(err, "looking for lapsed leases failed, trying again")
 		}
 		select {
 		case <-ctx.Done():
@@ -78,7 +100,7 @@ const partitionInterval = 6 * time.Hour
 func (s *Service) partition(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := s.store.EnsurePartitions(ctx); err != nil && ctx.Err() == nil {
-			s.opts.Log(err, "making partitions ahead failed; until it succeeds, events may go to the default partition")
+			s.failed(err, "making partitions ahead failed; until it succeeds, events may go to the default partition")
 		}
 		pause(ctx, partitionInterval)
 	}

@@ -56,9 +56,11 @@ func mapServerError(err error, pgErr *pgconn.PgError) error {
 	return err
 }
 
-// isShutdown tells the codes with which a server takes leave, or is not ready (53300: too many connections).
+const tooManyConnections = "53300"
+
+// isShutdown tells the codes with which a server takes leave, or is not ready.
 func isShutdown(code string) bool {
-	return strings.HasPrefix(code, "57P0") || strings.HasPrefix(code, "08") || code == "53300"
+	return strings.HasPrefix(code, "57P0") || strings.HasPrefix(code, "08") || code == tooManyConnections
 }
 
 func isConnectionError(err error) bool {

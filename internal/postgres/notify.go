@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -21,6 +22,8 @@ const (
 	// PostgreSQL refuses payloads of 8000 bytes and more.
 	maxPayload   = 7900
 	closeTimeout = 5 * time.Second
+	// listenPatience is how long silence is taken for having nothing to say.
+	listenPatience = 30 * time.Second
 )
 
 // change is how a notification carries a metering.Change.
@@ -91,7 +94,7 @@ func (s *Store) Listen(ctx context.Context, each func(metering.Change)) (err err
 		return mapError(err)
 	}
 	for {
-		n, err := conn.WaitForNotification(ctx)
+		n, err := next(ctx, conn)
 		if err != nil {
 			return mapError(err)
 		}
@@ -101,6 +104,24 @@ func (s *Store) Listen(ctx context.Context, each func(metering.Change)) (err err
 		}
 		for _, c := range changes {
 			each(metering.Change{ID: c.ID.Bytes, Namespace: c.Namespace, Name: c.Name, State: c.State})
+		}
+	}
+}
+
+// next waits for a notification. Silence is only good while the other end is there: now and then it is asked.
+func next(ctx context.Context, conn *pgx.Conn) (*pgconn.Notification, error) {
+	for {
+		waiting, cancel := context.WithTimeout(ctx, listenPatience)
+		n, err := conn.WaitForNotification(waiting)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(waiting.Err(), context.DeadlineExceeded) || conn.IsClosed() {
+			return n, err
+		}
+		asking, cancel := context.WithTimeout(ctx, closeTimeout)
+		err = conn.Ping(asking)
+		cancel()
+		if err != nil {
+			return nil, err
 		}
 	}
 }

@@ -6,10 +6,10 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -30,13 +30,26 @@ type Options struct {
 	AllowUnsafe bool
 	// ListenURL leads to the server itself where the pool's URL leads to a transaction pooler, which cannot LISTEN.
 	ListenURL string
+	// Reachable is told whenever the database can be reached (once more) or no longer, and then why. It must not block.
+	Reachable func(up bool, cause error)
 	// Now replaces the database's clock in tests.
 	Now func() time.Time
 }
 
+// Of what a connection string leaves open.
+const (
+	// defaultConnectTimeout bounds one attempt to connect to one of the servers that it names.
+	defaultConnectTimeout = 2 * time.Second
+	// defaultMaxConns is enough for the lanes of the engine, as many that wait for locks, and the reads beside them.
+	defaultMaxConns = 16
+	// pingTimeout bounds the look at a connection that has been idle.
+	pingTimeout = time.Second
+)
+
 // Store implements metering.Store. It is safe for concurrent use.
 type Store struct {
 	pool    *pgxpool.Pool
+	gate    *gate
 	queries *dbsqlc.Queries
 	listen  *pgx.ConnConfig
 	clock   func() time.Time
@@ -48,57 +61,61 @@ var _ metering.Store = (*Store)(nil)
 
 // Open connects to the database that dsn names. It refuses a server that may lose acknowledged writes, unless allowed.
 func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
-	config, err := pgxpool.ParseConfig(dsn)
+	config, err := poolConfig(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("database URL: %w", err)
-	}
-	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
-		conn.TypeMap().RegisterType(&pgtype.Type{
-			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
-		})
-		return nil
+		return nil, err
 	}
 	listen := config.ConnConfig
 	if opts.ListenURL != "" {
 		if listen, err = pgx.ParseConfig(opts.ListenURL); err != nil {
 			return nil, fmt.Errorf("database URL for LISTEN: %w", err)
 		}
+		listen.ConnectTimeout = cmp.Or(listen.ConnectTimeout, defaultConnectTimeout)
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
+	s := &Store{listen: listen.Copy(), clock: opts.Now}
+	direct := config.ConnConfig.Copy()
+	probe := func(ctx context.Context) error { return checkServer(ctx, direct.Copy(), opts.AllowUnsafe) }
+	if err := probe(ctx); err != nil {
 		return nil, mapError(err)
 	}
-	s := &Store{pool: pool, queries: dbsqlc.New(pool), listen: listen.Copy(), clock: opts.Now}
-	if err := s.checkServer(ctx, opts.AllowUnsafe); err != nil {
-		pool.Close()
-		return nil, err
+	s.gate = newGate(probe, opts.Reachable)
+	s.gate.attach(config)
+	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return nil, mapError(err)
 	}
+	s.queries = dbsqlc.New(s.pool)
+	s.gate.start(s.pool)
 	return s, nil
 }
 
+// poolConfig reads the connection string and bounds what it leaves open.
+func poolConfig(dsn string) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", err)
+	}
+	if given, err := pgx.ParseConfig(dsn); err == nil && given.RuntimeParams["pool_max_conns"] == "" {
+		config.MaxConns = defaultMaxConns
+	}
+	config.PingTimeout = cmp.Or(config.PingTimeout, pingTimeout)
+	config.ConnConfig.ConnectTimeout = cmp.Or(config.ConnConfig.ConnectTimeout, defaultConnectTimeout)
+	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		conn.TypeMap().RegisterType(&pgtype.Type{
+			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+		})
+		return nil
+	}
+	return config, nil
+}
+
 // Close ends all connections. It waits for open batches.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() {
+	s.gate.close()
+	s.pool.Close()
+}
 
 // Pool gives access to the database for checks and tests.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
-
-// checkServer looks at the settings on which an acknowledged write depends.
-func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
-	rows, err := s.pool.Query(ctx, `SELECT name FROM pg_catalog.pg_settings
-		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off' ORDER BY name`)
-	if err != nil {
-		return mapError(err)
-	}
-	off, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return mapError(err)
-	}
-	if len(off) > 0 && !allowUnsafe {
-		return fmt.Errorf("%w: %s is off on the server; turn it on, or accept the loss explicitly with --allow-unsafe-database",
-			ErrUnsafe, strings.Join(off, ", "))
-	}
-	return nil
-}
 
 // now is the instant that replaces the database's clock, nil where it does not.
 func (s *Store) now() *time.Time {

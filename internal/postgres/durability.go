@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// checkServer asks the server, on a connection of its own, for the settings on which an acknowledged write depends. They are
+// those of the session, so what ALTER ROLE or ALTER DATABASE has set for us counts.
+func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe bool) error {
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		_ = conn.Close(ctx)
+	}()
+	// The simple protocol: nothing is prepared, which a transaction pooler might not bear.
+	results, err := conn.PgConn().Exec(ctx, `SELECT name, setting FROM pg_catalog.pg_settings
+		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names')`).ReadAll()
+	if err != nil {
+		return err
+	}
+	settings := map[string]string{}
+	for _, row := range results[0].Rows {
+		settings[string(row[0])] = string(row[1])
+	}
+	if weak := weaknesses(settings); len(weak) > 0 && !allowUnsafe {
+		return fmt.Errorf("%w: %s; change that, or accept the loss explicitly with --allow-unsafe-database", ErrUnsafe, strings.Join(weak, ", "))
+	}
+	return nil
+}
+
+// weaknesses names the settings with which the server forgets, in a crash or a promotion, what it has acknowledged. Where
+// standbys are synchronous, remote_write is enough for a promotion: the standby has the write, although not on disk.
+func weaknesses(settings map[string]string) []string {
+	var weak []string
+	for _, name := range []string{"fsync", "full_page_writes", "synchronous_commit"} {
+		if settings[name] == "off" {
+			weak = append(weak, name+" is off")
+		}
+	}
+	if settings["synchronous_commit"] == "local" && settings["synchronous_standby_names"] != "" {
+		weak = append(weak, "synchronous_commit is local although standbys are synchronous")
+	}
+	return weak
+}

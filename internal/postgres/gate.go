@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+)
+
+const (
+	// suspectAfter is how long nobody may be answered, while somebody waits, before the server is asked whether it is there.
+	suspectAfter = time.Second
+	watchEvery   = suspectAfter / 4
+	// probeTimeout bounds the question.
+	probeTimeout = 2 * time.Second
+	// While the server is away it is asked again after probePause, twice as long each time up to maxProbePause, give or take
+	// a half: replicas that lost it together do not come back together.
+	probePause, maxProbePause = 100 * time.Millisecond, 2 * time.Second
+	// maxConnecting is how many connections one process opens at once, so that a server that has just come back is not met by
+	// all of everybody's at the same instant.
+	maxConnecting = 4
+)
+
+// gate keeps callers from waiting for a server that cannot be reached. As soon as a connection fails, or nothing is answered
+// for a while, one prober asks the server. If that fails the gate is shut: what is under way is cut off, and whoever asks for a
+// connection is refused at once, until the prober is answered. The pool tells it, as a tracer and by its hooks, all that it
+// needs to know.
+type gate struct {
+	// probe asks the server for an answer, on a connection of its own.
+	probe func(context.Context) error
+	// told hears of each change, with the cause of an outage; never twice the same.
+	told func(up bool, cause error)
+	// reset drops the pool's connections.
+	reset func()
+
+	connecting chan struct{}
+	// answered is when the server last answered anybody, in Unix nanoseconds.
+	answered atomic.Int64
+	ctx      context.Context //nolint:containedctx // it ends the background work of Close
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+
+	mu sync.Mutex
+	// up is done while the gate is shut, and its cause says why; cut shuts it.
+	up      context.Context //nolint:containedctx // it is about the database, not about a call
+	cut     context.CancelCauseFunc
+	probing bool
+	// asked is when the last probe was answered.
+	asked time.Time
+	// underway are the operations that have not ended, held those of them that have a connection.
+	underway map[*operation]struct{}
+	held     map[*pgx.Conn]*operation
+}
+
+type operation struct{ since time.Time }
+
+type (
+	operationKey struct{}
+	connectKey   struct{}
+)
+
+var (
+	_ pgx.QueryTracer       = (*gate)(nil)
+	_ pgx.ConnectTracer     = (*gate)(nil)
+	_ pgxpool.AcquireTracer = (*gate)(nil)
+	_ pgxpool.ReleaseTracer = (*gate)(nil)
+)
+
+func newGate(probe func(context.Context) error, told func(up bool, cause error)) *gate {
+	if told == nil {
+		told = func(bool, error) {}
+	}
+	g := &gate{
+		probe: probe, told: told, connecting: make(chan struct{}, maxConnecting),
+		underway: map[*operation]struct{}{}, held: map[*pgx.Conn]*operation{},
+	}
+	g.ctx, g.stop = context.WithCancel(context.Background())
+	g.up, g.cut = context.WithCancelCause(context.Background())
+	return g
+}
+
+// attach makes the pool that config describes ask the gate.
+func (g *gate) attach(config *pgxpool.Config) {
+	config.ConnConfig.Tracer = g
+	config.BeforeConnect = func(ctx context.Context, _ *pgx.ConnConfig) error { return g.takeTurn(ctx) }
+	config.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) {
+		err := g.pass()
+		return err == nil, err
+	}
+	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
+		return p.IdleDuration > time.Second && g.pass() == nil
+	}
+}
+
+// start begins to watch over the pool, until close.
+func (g *gate) start(pool *pgxpool.Pool) {
+	g.reset = pool.Reset
+	g.told(true, nil)
+	g.running.Go(g.watch)
+}
+
+func (g *gate) close() {
+	g.mu.Lock()
+	g.stop()
+	g.mu.Unlock()
+	g.running.Wait()
+}
+
+// state returns the context that is done while the gate is shut.
+func (g *gate) state() context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.up
+}
+
+// pass returns why nobody is let through, or nil.
+func (g *gate) pass() error { return context.Cause(g.state()) }
+
+// takeTurn waits until another connection may be opened. TraceConnectEnd passes the turn on.
+func (g *gate) takeTurn(ctx context.Context) error {
+	up := g.state()
+	if up.Err() != nil {
+		return context.Cause(up)
+	}
+	select {
+	case g.connecting <- struct{}{}:
+		return nil
+	case <-up.Done():
+		return context.Cause(up)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// watch looks for operations that are not answered.
+func (g *gate) watch() {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if time.Since(time.Unix(0, g.answered.Load())) > suspectAfter && g.waited() > suspectAfter {
+			g.suspect()
+		}
+	}
+}
+
+// waited is how long the oldest operation has been under way.
+func (g *gate) waited() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var longest time.Duration
+	for op := range g.underway {
+		longest = max(longest, time.Since(op.since))
+	}
+	return longest
+}
+
+// suspect has the prober ask the server, unless it does already or has just had an answer.
+func (g *gate) suspect() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.probing || g.ctx.Err() != nil || time.Since(g.asked) < watchEvery {
+		return
+	}
+	g.probing = true
+	g.running.Go(g.ask)
+}
+
+// ask probes the server until it answers. It is the only one that opens and shuts the gate.
+func (g *gate) ask() {
+	for pause, shut := probePause, false; ; pause = min(2*pause, maxProbePause) {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(g.ctx, probeTimeout)
+		err := g.probe(ctx)
+		cancel()
+		switch {
+		case g.ctx.Err() != nil:
+			return
+		// A slow answer to the prober is no outage while others are answered.
+		case answers(err), !shut && g.answered.Load() > began.UnixNano():
+			g.open()
+			return
+		}
+		if g.shut(err); !shut {
+			shut = true
+			g.told(false, err)
+		}
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+	}
+}
+
+// answers reports whether what a probe came to is an answer of a server that works, or will for those who are connected.
+func answers(err error) bool {
+	if err == nil {
+		return true
+	}
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (!isShutdown(pgErr.Code) || pgErr.Code == tooManyConnections)
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	was := g.up.Err() != nil
+	if was {
+		g.up, g.cut = context.WithCancelCause(context.Background())
+	}
+	g.probing, g.asked = false, time.Now()
+	g.answered.Store(g.asked.UnixNano())
+	g.mu.Unlock()
+	if was {
+		g.told(true, nil)
+	}
+}
+
+func (g *gate) shut(cause error) {
+	g.mu.Lock()
+	g.cut(fmt.Errorf("%w: %w", metering.ErrUnavailable, cause))
+	conns := make([]*pgx.Conn, 0, len(g.held))
+	for conn := range g.held {
+		conns = append(conns, conn)
+	}
+	g.mu.Unlock()
+	for _, conn := range conns {
+		_ = conn.PgConn().Conn().Close() // whoever reads from it learns of it
+	}
+	g.reset()
+}
+
+// TraceConnectStart has an attempt to connect given up when the gate is shut.
+func (g *gate) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(g.state(), cancel)
+	return context.WithValue(ctx, connectKey{}, func() { stop(); cancel() })
+}
+
+// TraceConnectEnd lets the next one connect.
+func (g *gate) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
+	<-g.connecting
+	if end, ok := ctx.Value(connectKey{}).(func()); ok {
+		end()
+	}
+	if data.Err != nil && !answers(data.Err) {
+		g.suspect()
+	}
+}
+
+// TraceAcquireStart notes that an operation begins.
+func (g *gate) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
+	op := &operation{since: time.Now()}
+	g.mu.Lock()
+	g.underway[op] = struct{}{}
+	g.mu.Unlock()
+	return context.WithValue(ctx, operationKey{}, op)
+}
+
+// TraceAcquireEnd notes which connection an operation has got.
+func (g *gate) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, data pgxpool.TraceAcquireEndData) {
+	op, _ := ctx.Value(operationKey{}).(*operation)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if data.Err != nil || data.Conn == nil {
+		delete(g.underway, op)
+		return
+	}
+	g.held[data.Conn] = op
+}
+
+// TraceRelease notes that an operation has ended.
+func (g *gate) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
+	if !data.Conn.IsClosed() {
+		g.answered.Store(time.Now().UnixNano())
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.underway, g.held[data.Conn])
+	delete(g.held, data.Conn)
+}
+
+// TraceQueryStart is there because a tracer must have it.
+func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+// TraceQueryEnd is there because a tracer must have it.
+func (g *gate) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
