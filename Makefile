@@ -68,7 +68,7 @@ verify: generate ## Regenerate, vet, lint; then nothing may differ from what is 
 image: ## Build the container image $(IMG)
 	@mkdir -p bin/image
 	for p in $(PROGRAMS); do \
-	  CGO_ENABLED=0 go build -trimpath -tags timetzdata -ldflags "-s -w" -o bin/image/$$p ./cmd/$$p; \
+	  CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/image/$$p ./cmd/$$p; \
 	done
 	@for f in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do \
 	  if [ -s $$f ]; then cp $$f bin/image/ca-certificates.crt; break; fi; \

@@ -81,8 +81,8 @@ func TestSamplesAndColumns(t *testing.T) {
 		"plans wide": {
 			[]string{"up", "-o", "wide"},
 			[]string{
-				"NAME|DISPLAY NAME|DEFAULT|RANK|CREDITS|FILE SIZE|CONCURRENT|UNLIMITED|USERS|NEXT RESET|READY|AGE",
-				"free|Free|true|0|30|25Mi|1|7|2030-01-02T02:00:00Z|True|AGE",
+				"NAME|DISPLAY NAME|DEFAULT|RANK|CREDITS|FILE SIZE|CONCURRENT|UNLIMITED|USERS|NEXT RESET|LAST RESET|READY|AGE",
+				"free|Free|true|0|30|25Mi|1|7|2030-01-02T02:00:00Z|Succeeded|True|AGE",
 			},
 		},
 		"quotas": {
@@ -95,8 +95,8 @@ func TestSamplesAndColumns(t *testing.T) {
 		"quotas wide": {
 			[]string{"uq", "-o", "wide"},
 			[]string{
-				"NAME|USER|PLAN|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|SUSPENDED|ZONE|READY|AGE",
-				"alice|alice|starter|12.5|210|195|2.5|1/3|0|2030-01-31T08:00:00Z|false|Asia/Hong_Kong|True|AGE",
+				"NAME|USER|PLAN|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|LAST USED|SUSPENDED|ZONE|READY|AGE",
+				"alice|alice|starter|12.5|210|195|2.5|1/3|0|2030-01-31T08:00:00Z|7.25|false|Asia/Hong_Kong|True|AGE",
 			},
 		},
 		"one user": {
@@ -151,11 +151,13 @@ func giveStatus(t *testing.T, env *kubetest.Env) {
 	update(t, env, "free", &plan, func() {
 		meta.SetStatusCondition(&plan.Status.Conditions, ready)
 		plan.Status.Users, plan.Status.NextResetTime = 7, at(time.January, 2, 2)
+		plan.Status.LastReset = &v1alpha1.UsagePlanResetRun{State: "Succeeded", StartTime: *at(time.January, 1, 2)}
 	})
 	var quota v1alpha1.UserQuota
 	update(t, env, "alice", &quota, func() {
 		meta.SetStatusCondition(&quota.Status.Conditions, ready)
 		quota.Status.Plan, quota.Status.ResetsAt = "starter", at(time.January, 31, 8)
+		quota.Status.LastPeriod = &v1alpha1.UserQuotaPeriod{Used: "7.25"}
 		quota.Status.Usage = &v1alpha1.UserQuotaUsage{
 			Used: "12.5", Limit: "210", Remaining: "195", Reserved: "2.5",
 			Running: 1, ConcurrentLimit: ptr.To[int32](3), Slots: fmt.Sprintf("%d/%d", 1, 3),

@@ -90,6 +90,15 @@ type UsagePlanPeriod struct {
 	// +optional
 	// +kubebuilder:default=AccountCreation
 	Anchor PeriodAnchor `json:"anchor,omitempty"`
+
+	// finalAfter is how long after its end a period takes the charges of work that was admitted in it: 1h to 720h, whole
+	// seconds. Later ones are adjustments in the open period. A period keeps what was in force when it closed.
+	// +optional
+	// +kubebuilder:default="72h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]{1,3}h)?([0-9]{1,5}m)?([0-9]{1,7}s)?$') && self.size() > 0 && duration(self) >= duration('1h') && duration(self) <= duration('720h')`,messageExpression=`"period.finalAfter is '" + self + "': must be a duration in hours, minutes and seconds, from 1h to 720h, for example 72h"`,message="period.finalAfter must be a duration in hours, minutes and seconds, from 1h to 720h, for example 72h"
+	FinalAfter *metav1.Duration `json:"finalAfter,omitempty"`
 }
 
 // UsagePlanReset configures the CronJob that closes periods which nobody has touched. Balances never depend on it: whoever
@@ -285,6 +294,46 @@ type UsagePlanSpec struct {
 	DatabaseUnavailable DatabaseUnavailablePolicy `json:"databaseUnavailable,omitempty"`
 }
 
+// ResetState says how a run of the reset stands.
+// +kubebuilder:validation:Enum=Running;Succeeded;Failed;Interrupted;Lost
+type ResetState string
+
+// UsagePlanResetRun is one run of the reset.
+type UsagePlanResetRun struct {
+	// state of the run. Failed: accounts could not be closed, or it gave up. Interrupted: it was asked to end. Lost: it was
+	// killed. What a run left over is closed by the next, or by whoever uses the account.
+	// +required
+	State ResetState `json:"state"`
+
+	// startTime is when the run began.
+	// +required
+	StartTime metav1.Time `json:"startTime,omitzero"`
+
+	// completionTime is when it ended, however it did.
+	// +optional
+	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+
+	// accounts of which the run closed periods.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Accounts int64 `json:"accounts"`
+
+	// periods that it closed; an account that has slept for months has several.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Periods int64 `json:"periods"`
+
+	// failures are the accounts that could not be closed. The run's log names them.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Failures int64 `json:"failures"`
+
+	// message says why the run did not succeed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
 // UsagePlanStatus is what the operator has seen and done.
 type UsagePlanStatus struct {
 	// observedGeneration is the metadata.generation that this status is about.
@@ -313,9 +362,13 @@ type UsagePlanStatus struct {
 	// +optional
 	NextResetTime *metav1.Time `json:"nextResetTime,omitempty"`
 
-	// lastResetTime is when the reset CronJob last succeeded.
+	// lastResetTime is when a reset last closed all that was due.
 	// +optional
 	LastResetTime *metav1.Time `json:"lastResetTime,omitempty"`
+
+	// lastReset is the run of the reset that started last.
+	// +optional
+	LastReset *UsagePlanResetRun `json:"lastReset,omitempty"`
 
 	// cronJobName is the name of the reset CronJob in the operator's namespace.
 	// +optional
@@ -338,6 +391,7 @@ type UsagePlanStatus struct {
 // +kubebuilder:printcolumn:name="Unlimited",type=string,JSONPath=`.spec.limits.unlimited`,priority=1
 // +kubebuilder:printcolumn:name="Users",type=integer,JSONPath=`.status.users`
 // +kubebuilder:printcolumn:name="Next Reset",type=string,JSONPath=`.status.nextResetTime`
+// +kubebuilder:printcolumn:name="Last Reset",type=string,JSONPath=`.status.lastReset.state`,priority=1
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 63`,message="metadata.name must have at most 63 characters, because a plan's name is the value of labels"

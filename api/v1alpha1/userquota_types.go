@@ -180,6 +180,10 @@ type UserQuotaPeriod struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Used string `json:"used,omitempty"`
+
+	// finalAt is when it takes no more charges of late work.
+	// +optional
+	FinalAt *metav1.Time `json:"finalAt,omitempty"`
 }
 
 // UserQuotaStatus is where the user stands. It follows the database at intervals; the HTTP API has the balance of the moment.
@@ -234,6 +238,7 @@ type UserQuotaStatus struct {
 // +kubebuilder:printcolumn:name="Running",type=string,JSONPath=`.status.usage.slots`
 // +kubebuilder:printcolumn:name="Queued",type=integer,JSONPath=`.status.usage.queued`
 // +kubebuilder:printcolumn:name="Resets At",type=string,JSONPath=`.status.resetsAt`
+// +kubebuilder:printcolumn:name="Last Used",type=string,JSONPath=`.status.lastPeriod.used`,priority=1
 // +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspended`,priority=1
 // +kubebuilder:printcolumn:name="Zone",type=string,JSONPath=`.spec.timeZone`,priority=1
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`

@@ -22,12 +22,6 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/version"
 )
 
-// The bounds of --batch-size, those of the plan's own field.
-const (
-	defaultBatchSize = 500
-	maxBatchSize     = 10_000
-)
-
 // retryInterval is how often a database that does not answer is tried.
 const retryInterval = time.Second
 
@@ -36,7 +30,7 @@ func main() {
 	defer stop()
 	if err := command(os.Getenv).ExecuteContext(ctx); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "usage-batch:", err)
-		os.Exit(1) //nolint:gocritic // the deferred stop only restores the signals
+		os.Exit(exitCode(err)) //nolint:gocritic // the deferred stop only restores the signals
 	}
 }
 
@@ -154,52 +148,4 @@ func checkCommand(o *options, getenv func(string) string) *cobra.Command {
 			return nil
 		},
 	}
-}
-
-func resetCommand(o *options, getenv func(string) string) *cobra.Command {
-	var plan string
-	var batchSize int
-	cmd := &cobra.Command{
-		Use:   "reset",
-		Short: "Close the ended periods of a plan's accounts",
-		Long: "Close the ended periods of a plan's accounts. Nobody waits for it: an account that is used closes its own periods. " +
-			"Running it twice, or beside itself, changes nothing more.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if batchSize < 1 || batchSize > maxBatchSize {
-				return fmt.Errorf("--batch-size %d: must lie between 1 and %d", batchSize, maxBatchSize)
-			}
-			url, err := o.url(getenv, "DATABASE_URL")
-			if err != nil {
-				return err
-			}
-			store, err := postgres.Open(cmd.Context(), url, postgres.Options{AllowUnsafe: o.allowUnsafe})
-			if err != nil {
-				return err
-			}
-			defer store.Close()
-			return reset(cmd, store, plan, batchSize)
-		},
-	}
-	cmd.Flags().StringVar(&plan, "plan", "", "name of the plan (required)")
-	cmd.Flags().IntVar(&batchSize, "batch-size", defaultBatchSize, "accounts that are looked for at a time")
-	if err := cmd.MarkFlagRequired("plan"); err != nil {
-		panic(err) // the flag is defined above
-	}
-	return cmd
-}
-
-// reset runs the engine for as long as the reset takes.
-func reset(cmd *cobra.Command, store *postgres.Store, plan string, batchSize int) error {
-	service := metering.New(store, metering.Options{})
-	ctx, stop := context.WithCancel(cmd.Context())
-	defer stop()
-	ran := make(chan error, 1)
-	go func() { ran <- service.Run(ctx) }()
-	result, err := service.Reset(ctx, plan, batchSize)
-	stop()
-	err = errors.Join(err, <-ran)
-	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "plan %s: %d periods of %d accounts closed, %d accounts failed\n",
-		plan, result.Periods, result.Accounts, result.Failed)
-	return err
 }

@@ -17,10 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
-	"github.com/cantonesescribe/usage-operator/internal/postgres"
-	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
-	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
 
@@ -43,7 +40,7 @@ func run(t *testing.T, dsn string, args ...string) (string, error) {
 
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	if out, err := run(t, "", "--version"); err != nil || !strings.HasPrefix(out, "usage-batch ") || !strings.Contains(out, runtime.Version()) {
+	if out, err := run(t, "", "--version"); err != nil || !strings.HasPrefix(out, "usage-batch ") || !strings.Contains(out, runtime.Version()) || !strings.Contains(out, "time zones") {
 		t.Errorf("%q, %v", out, err)
 	}
 }
@@ -57,6 +54,11 @@ func TestMistakesAreNamed(t *testing.T) {
 		"no database":     {[]string{"check"}, "set --database-url or the environment variable DATABASE_URL"},
 		"no plan":         {[]string{"reset"}, `"plan" not set`},
 		"batch too large": {[]string{"reset", "--plan=free", "--batch-size=10001"}, "--batch-size 10001: must lie between 1 and 10000"},
+		"no batch size":   {[]string{"reset", "--plan=free", "--batch-size=0"}, "--batch-size 0: must lie between 1 and 10000"},
+		"no workers":      {[]string{"reset", "--plan=free", "--workers=0"}, "--workers 0: must lie between 1 and 64"},
+		"no patience":     {[]string{"reset", "--plan=free", "--retry-for=0s"}, "--retry-for 0s: must be positive"},
+		"no instant":      {[]string{"reset", "--plan=free", "--as-of=tomorrow"}, `--as-of "tomorrow": must be an instant such as`},
+		"the future":      {[]string{"reset", "--plan=free", "--as-of=2999-01-01T00:00:00Z"}, "--as-of 2999-01-01T00:00:00Z lies in the future"},
 		"unknown command": {[]string{"fix"}, `unknown command "fix"`},
 		"stray argument":  {[]string{"migrate", "now"}, `unknown command "now"`},
 	} {
@@ -141,45 +143,3 @@ func TestMigrateWaitsForTheDatabase(t *testing.T) {
 type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
-func TestReset(t *testing.T) {
-	t.Parallel()
-	dsn := ledgertest.New(t)
-	store, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(store.Close)
-	free := metering.Plan{
-		Plan: quota.Plan{
-			Name: "free", Default: true, Currency: "USD", RateRequests: 1, RateWindow: 1e9,
-			Limits: quota.Limits{Concurrent: quota.AtMost[int32](1), FileSize: quota.AtMost[int64](1), Audio: quota.Limits{}.Audio},
-		},
-		ResetSchedule: "0 2 * * *", ResetBatchSize: 1,
-	}
-	free.Limits.Audio.Unlimited = true
-	if err := store.ApplyPlan(t.Context(), free, "test"); err != nil {
-		t.Fatal(err)
-	}
-	for _, user := range []string{"alice", "bob", "carol"} {
-		if _, err := store.Register(t.Context(), user, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// Two of them have an ended period.
-	if _, err := store.Pool().Exec(t.Context(), `UPDATE usage_quotas SET anchor_at = p.at, period_start = p.at, period_end = p.at + interval '1 month'
-		FROM users AS u, (SELECT now() - interval '1 month 1 day' AS at) AS p WHERE u.id = usage_quotas.user_id AND u.user_id <> 'carol'`); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{
-		"plan free: 2 periods of 2 accounts closed, 0 accounts failed\n",
-		"plan free: 0 periods of 0 accounts closed, 0 accounts failed\n",
-	} {
-		if out, err := run(t, dsn, "reset", "--allow-unsafe-database", "--plan=free", "--batch-size=1"); err != nil || out != want {
-			t.Errorf("want %q, got %q, %v", want, out, err)
-		}
-	}
-	if out, err := run(t, dsn, "reset", "--allow-unsafe-database", "--plan=none"); err == nil || !strings.Contains(err.Error(), `plan "none"`) {
-		t.Errorf("%q, %v", out, err)
-	}
-}

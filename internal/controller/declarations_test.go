@@ -11,6 +11,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -335,9 +336,9 @@ func TestSecondDefaultPlanWaits(t *testing.T) {
 
 func TestResetCronJob(t *testing.T) {
 	c := newCluster(t)
-	plan := newPlan("pro", 500, false)
-	c.create(plan)
-	c.ready(plan)
+	plan, petra := newPlan("pro", 500, false), newQuota("petra", "petra-1", "pro")
+	c.create(plan, petra)
+	c.ready(plan, petra)
 	key := types.NamespacedName{Namespace: c.namespace, Name: controller.CronJobName("pro")}
 	cronJob := &batchv1.CronJob{}
 	asDeclared := func(schedule string) {
@@ -346,7 +347,13 @@ func TestResetCronJob(t *testing.T) {
 			if err := c.client.Get(t.Context(), key, cronJob); err != nil {
 				return err.Error()
 			}
-			spec, pod := cronJob.Spec, cronJob.Spec.JobTemplate.Spec.Template.Spec
+			spec, job, pod := cronJob.Spec, cronJob.Spec.JobTemplate.Spec, cronJob.Spec.JobTemplate.Spec.Template.Spec
+			if *spec.StartingDeadlineSeconds != 3600 || *spec.SuccessfulJobsHistoryLimit != 1 || *spec.FailedJobsHistoryLimit != 3 ||
+				*job.ActiveDeadlineSeconds != 3600 || *job.BackoffLimit != 2 || pod.RestartPolicy != corev1.RestartPolicyNever ||
+				pod.Containers[0].Resources.Requests.Cpu().IsZero() || pod.Containers[0].Resources.Limits.Memory().IsZero() ||
+				*pod.AutomountServiceAccountToken {
+				return fmt.Sprintf("CronJob %+v", cronJob)
+			}
 			args := strings.Join(append(pod.Containers[0].Command, pod.Containers[0].Args...), " ")
 			if !metav1.IsControlledBy(cronJob, plan) || spec.Schedule != schedule || *spec.TimeZone != "Etc/UTC" || *spec.Suspend ||
 				spec.ConcurrencyPolicy != batchv1.ForbidConcurrent || args != "/usage-batch reset --plan pro" ||
@@ -358,6 +365,23 @@ func TestResetCronJob(t *testing.T) {
 	}
 	asDeclared("0 2 * * *")
 
+	// The API server itself judges the security context, in a namespace that takes restricted pods only.
+	restricted := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "restricted-", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+	}}
+	c.create(restricted)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "reset-", Namespace: restricted.Name}, Spec: cronJob.Spec.JobTemplate.Spec.Template.Spec,
+	}
+	pod.Spec.ServiceAccountName = "" // that of the manager's namespace is not here
+	if err := c.client.Create(t.Context(), pod, client.DryRunAll); err != nil {
+		t.Errorf("a reset's pod is not restricted: %v", err)
+	}
+	pod.Spec.Containers[0].SecurityContext = nil
+	if err := c.client.Create(t.Context(), pod, client.DryRunAll); !apierrors.IsForbidden(err) {
+		t.Errorf("a pod that is not restricted: want it forbidden, got %v", err)
+	}
+
 	c.change(cronJob, func() {
 		cronJob.Spec.Suspend, cronJob.Spec.Schedule = new(true), "@yearly"
 		cronJob.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Image = "example.com/other"
@@ -368,15 +392,25 @@ func TestResetCronJob(t *testing.T) {
 	c.change(plan, func() { plan.Spec.Reset.Schedule = "30 3 * * *" })
 	asDeclared("30 3 * * *")
 
-	ran := metav1.NewTime(time.Date(2026, 1, 2, 3, 30, 0, 0, time.UTC))
+	// The CronJob's event, when a run of it has ended, brings what the run did into the plan's status.
+	if plan.Status.LastReset != nil || plan.Status.LastResetTime != nil {
+		t.Errorf("before the first run the status has %+v of %s", plan.Status.LastReset, plan.Status.LastResetTime)
+	}
+	c.exec(`UPDATE usage_quotas SET period_start = now() - interval '2 months', period_end = now() - interval '1 month'`)
+	if res, err := c.service.Reset(t.Context(), metering.ResetOptions{Plan: "pro", Actor: "test"}); err != nil || res.Accounts != 1 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	ran := metav1.Now()
 	before := cronJob.DeepCopy()
 	cronJob.Status.LastScheduleTime, cronJob.Status.LastSuccessfulTime = &ran, &ran
 	if err := c.client.Status().Patch(t.Context(), cronJob, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
 	c.eventually(func() string {
-		if err := c.client.Get(t.Context(), client.ObjectKeyFromObject(plan), plan); err != nil || !plan.Status.LastResetTime.Equal(&ran) {
-			return fmt.Sprintf("lastResetTime %s, %v", plan.Status.LastResetTime, err)
+		err := c.client.Get(t.Context(), client.ObjectKeyFromObject(plan), plan)
+		if run := plan.Status.LastReset; err != nil || run == nil || run.State != "Succeeded" || run.Accounts != 1 || run.Periods < 1 ||
+			run.Failures != 0 || !run.CompletionTime.Equal(plan.Status.LastResetTime) {
+			return fmt.Sprintf("lastReset %+v, lastResetTime %s, %v", run, plan.Status.LastResetTime, err)
 		}
 		return ""
 	})

@@ -174,12 +174,29 @@ func (r *usagePlanReconciler) sync(ctx context.Context, plan *v1alpha1.UsagePlan
 	conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, "the plan is in force")
 	conds.set(v1alpha1.ConditionSynced, true, v1alpha1.ReasonSynced, "the database holds what the spec says")
 	plan.Status.Version, plan.Status.Users = status.Version, status.Users
+	plan.Status.LastReset, plan.Status.LastResetTime = lastReset(status.LastReset), timestamp(status.ResetSucceededAt)
 	if status.Users > 0 {
 		conds.set(v1alpha1.ConditionInUse, true, v1alpha1.ReasonInUse, countUsers(status))
 	} else {
 		conds.set(v1alpha1.ConditionInUse, false, v1alpha1.ReasonUnused, "no user is on this plan")
 	}
 	return true, nil
+}
+
+// maxResetMessage is the longest message that a run of the reset may have in a status.
+const maxResetMessage = 1024
+
+// lastReset is what the database knows about a run. The CronJob's own status knows less: neither what a run did, nor runs that
+// somebody started by hand.
+func lastReset(run *metering.ResetRun) *v1alpha1.UsagePlanResetRun {
+	if run == nil {
+		return nil
+	}
+	return &v1alpha1.UsagePlanResetRun{
+		State: v1alpha1.ResetState(run.State), StartTime: *timestamp(run.StartedAt), CompletionTime: timestamp(run.FinishedAt),
+		Accounts: run.Accounts, Periods: run.Periods, Failures: run.Failures,
+		Message: strings.ToValidUTF8(run.Message[:min(len(run.Message), maxResetMessage)], ""),
+	}
 }
 
 func countUsers(s metering.PlanStatus) string {
@@ -212,14 +229,6 @@ func (r *usagePlanReconciler) schedule(ctx context.Context, plan *v1alpha1.Usage
 	}
 	plan.Status.CronJobName = name
 	plan.Status.NextResetTime = timestamp(schedule.Next(time.Now().UTC()))
-	cronJob := &batchv1.CronJob{}
-	// From the cache, which may not know it yet: its first event brings us back.
-	if err := r.client.Get(ctx, types.NamespacedName{Namespace: r.opts.Namespace, Name: name}, cronJob); client.IgnoreNotFound(err) != nil {
-		return err
-	}
-	if last := cronJob.Status.LastSuccessfulTime; last != nil {
-		plan.Status.LastResetTime = last.DeepCopy()
-	}
 	conds.set(v1alpha1.ConditionResetScheduled, true, v1alpha1.ReasonScheduled,
 		fmt.Sprintf("CronJob %s/%s runs at %q, UTC", r.opts.Namespace, name, plan.Spec.Reset.Schedule))
 	return nil

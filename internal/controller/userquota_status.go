@@ -64,6 +64,7 @@ func stand(status *v1alpha1.UserQuotaStatus, u metering.Usage) {
 	if last := u.Last; last != nil {
 		status.LastPeriod = &v1alpha1.UserQuotaPeriod{
 			Start: timestamp(last.Period.Start), End: timestamp(last.Period.End), Used: last.Used.String(),
+			FinalAt: timestamp(last.FinalAt()),
 		}
 	}
 }

@@ -53,7 +53,7 @@ func plan(changes ...func(*v1alpha1.UsagePlanSpec)) *v1alpha1.UsagePlan {
 func converted(changes ...func(*metering.Plan)) metering.Plan {
 	p := metering.Plan{
 		Plan: quota.Plan{
-			Name: "pro", DisplayName: "Pro", Rank: 20, Features: []string{"export"},
+			Name: "pro", DisplayName: "Pro", Rank: 20, Features: []string{"export"}, FinalAfter: 72 * time.Hour,
 			Limits: quota.Limits{
 				Credits: quota.AtMost(500 * quota.Credit), FileSize: quota.AtMost(int64(500 << 20)), Audio: quota.AtMost(24 * time.Hour),
 				Concurrent: quota.AtMost(int32(5)), Queued: quota.AtMost(int32(100)),
@@ -103,9 +103,11 @@ func TestPlan(t *testing.T) {
 				s.Default, s.Period.Anchor, s.CarryOver.MaxCredits = true, v1alpha1.AnchorCalendar, 7
 				s.DatabaseUnavailable, s.DailyCostCeiling, s.Reset.Schedule = v1alpha1.DatabaseUnavailableAdmit, "0", "@daily"
 				s.AlertThresholds = []int32{}
+				s.Period.FinalAfter = &metav1.Duration{Duration: 30 * time.Hour}
 			},
 			func(p *metering.Plan) {
 				p.Default, p.CalendarMonth, p.CarryOverMax, p.AdmitWhenUnavailable = true, true, 7*quota.Credit, true
+				p.FinalAfter = 30 * time.Hour
 				p.DailyCostCeiling, p.ResetSchedule, p.AlertThresholds = quota.AtMost(quota.Money(0)), "@daily", nil
 			},
 		},

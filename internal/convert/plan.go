@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -24,7 +26,8 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 	providerCost, providerCostErr := money("pricing.providerCostPerMinute", spec.Pricing.ProviderCostPerMinute)
 	ceiling, ceilingErr := money("dailyCostCeiling", spec.DailyCostCeiling)
 	overageMax, overagePrice, overageErr := overage(&spec.Overage)
-	if err := errors.Join(uidErr, scheduleErr, limitsErr, perPeriodErr, providerCostErr, ceilingErr, overageErr); err != nil {
+	finalAfter, finalAfterErr := finalAfter(spec.Period.FinalAfter)
+	if err := errors.Join(uidErr, scheduleErr, limitsErr, perPeriodErr, providerCostErr, ceilingErr, overageErr, finalAfterErr); err != nil {
 		return metering.Plan{}, err
 	}
 	return metering.Plan{
@@ -35,6 +38,7 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 			Default:              spec.Default,
 			Features:             slices.Clone(spec.Features),
 			CalendarMonth:        spec.Period.Anchor == v1alpha1.AnchorCalendar,
+			FinalAfter:           finalAfter,
 			Limits:               limits,
 			OverageMax:           overageMax,
 			OveragePrice:         overagePrice,
@@ -52,6 +56,19 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 		ResetSchedule:  spec.Reset.Schedule,
 		ResetBatchSize: spec.Reset.BatchSize,
 	}, nil
+}
+
+// The bounds of period.finalAfter, which the API server checks as well.
+const minFinalAfter, maxFinalAfter = time.Hour, 720 * time.Hour
+
+func finalAfter(d *metav1.Duration) (time.Duration, error) {
+	switch {
+	case d == nil:
+		return quota.FinalAfter, nil
+	case d.Duration < minFinalAfter || d.Duration > maxFinalAfter || d.Duration%time.Second != 0:
+		return 0, fmt.Errorf("period.finalAfter is %s: must be whole seconds from %s to %s", d.Duration, minFinalAfter, maxFinalAfter)
+	}
+	return d.Duration, nil
 }
 
 func planLimits(l *v1alpha1.UsagePlanLimits) (quota.Limits, error) {

@@ -48,16 +48,24 @@ type fake struct {
 	check metering.CheckResult
 	adm   *metering.Admission
 	usage metering.Usage
+	past  metering.History
 	plans []*metering.Plan
 	wait  func(ctx context.Context) (*metering.Admission, error)
 
 	got    metering.AdmitRequest
+	before int64
+	limit  int
 	actual quota.Credits
 	holder quota.ID
 }
 
 func (f *fake) Check(context.Context, string, quota.Request) (metering.CheckResult, error) {
 	return f.check, f.err
+}
+
+func (f *fake) History(_ context.Context, _ string, before int64, limit int) (metering.History, error) {
+	f.before, f.limit = before, limit
+	return f.past, f.err
 }
 
 func (f *fake) Admit(_ context.Context, req metering.AdmitRequest) (metering.AdmitResult, error) {
@@ -303,17 +311,24 @@ func TestRequestsThatFail(t *testing.T) {
 		"no actual":         {request: request{path: admPath + "/complete", body: `{}`}, want: 422, wantDetail: "duration_seconds is required"},
 		"check of nobody":   {request: request{path: "/api/v1/usage/check", body: `{"user_id":"a b"}`}, want: 422, wantDetail: "user_id"},
 
-		"id":                {request: request{method: "GET", path: "/api/v1/admissions/7"}, want: 400, wantDetail: "id"},
-		"unknown admission": {request: request{method: "GET", path: "/api/v1/admissions/0198c5f0-0000-8000-8000-00000000ffff"}, want: 404, wantType: "not-found"},
-		"wait":              {request: request{method: "GET", path: admPath + "?wait=soon"}, want: 400, wantDetail: `wait: "soon"`},
-		"long wait":         {request: request{method: "GET", path: admPath + "?wait=61s"}, want: 422, wantDetail: "wait: 1m1s must be between 0s and 1m0s"},
-		"foreign lease":     {request: request{path: admPath + "/release", token: "Lease forged"}, want: 403, wantDetail: "not that of admission"},
-		"not its holder":    {request: request{path: admPath + "/release", token: "Bearer reader"}, want: 403, wantDetail: "may not spend"},
-		"no user to report": {request: request{method: "GET", path: "/api/v1/usage/current"}, want: 400, wantDetail: "user_id"},
-		"report for nobody": {request: request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer nobody"}, want: 403, wantDetail: "spend or get"},
-		"limits by lease":   {request: request{method: "GET", path: "/api/v1/usage/limits", token: "Lease " + lease}, want: 401, wantDetail: "bearer"},
-		"no such path":      {request: request{method: "GET", path: "/api/v2"}, want: 404, wantDetail: "/api/v2"},
-		"no such method":    {request: request{method: "DELETE", path: admPath}, want: 405, wantDetail: "only GET"},
+		"id":                 {request: request{method: "GET", path: "/api/v1/admissions/7"}, want: 400, wantDetail: "id"},
+		"unknown admission":  {request: request{method: "GET", path: "/api/v1/admissions/0198c5f0-0000-8000-8000-00000000ffff"}, want: 404, wantType: "not-found"},
+		"wait":               {request: request{method: "GET", path: admPath + "?wait=soon"}, want: 400, wantDetail: `wait: "soon"`},
+		"long wait":          {request: request{method: "GET", path: admPath + "?wait=61s"}, want: 422, wantDetail: "wait: 1m1s must be between 0s and 1m0s"},
+		"foreign lease":      {request: request{path: admPath + "/release", token: "Lease forged"}, want: 403, wantDetail: "not that of admission"},
+		"not its holder":     {request: request{path: admPath + "/release", token: "Bearer reader"}, want: 403, wantDetail: "may not spend"},
+		"no user to report":  {request: request{method: "GET", path: "/api/v1/usage/current"}, want: 400, wantDetail: "user_id"},
+		"report for nobody":  {request: request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer nobody"}, want: 403, wantDetail: "spend or get"},
+		"no user's history":  {request: request{method: "GET", path: "/api/v1/usage/history"}, want: 400, wantDetail: "user_id"},
+		"history for nobody": {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice", token: "Bearer nobody"}, want: 403, wantDetail: "spend or get"},
+		"history by lease":   {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice", token: "Lease " + lease}, want: 401, wantDetail: "bearer"},
+		"no page":            {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&limit=0"}, want: 422, wantDetail: "limit: 0 must be between 1 and 100"},
+		"large page":         {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&limit=101"}, want: 422, wantDetail: "limit: 101 must be between 1 and 100"},
+		"page of many":       {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&limit=many"}, want: 400, wantDetail: "limit"},
+		"made-up cursor":     {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&cursor=3"}, want: 400, wantDetail: `cursor: "3" is not the next_cursor of a page`},
+		"limits by lease":    {request: request{method: "GET", path: "/api/v1/usage/limits", token: "Lease " + lease}, want: 401, wantDetail: "bearer"},
+		"no such path":       {request: request{method: "GET", path: "/api/v2"}, want: 404, wantDetail: "/api/v2"},
+		"no such method":     {request: request{method: "DELETE", path: admPath}, want: 405, wantDetail: "only GET"},
 
 		"key reused":   {request: request{body: goodBody}, err: metering.ErrKeyReused, want: 422, wantType: "key-reused"},
 		"conflict":     {request: request{path: admPath + "/release"}, err: &quota.Conflict{State: quota.Settled, What: "it was charged"}, want: 409, wantDetail: "it was charged"},

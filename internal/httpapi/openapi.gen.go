@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/oapi-codegen/runtime"
 	openapi_types "github.com/oapi-codegen/runtime/types"
@@ -215,6 +216,39 @@ type Overage struct {
 	PricePerCredit Decimal `json:"price_per_credit"`
 }
 
+// Period defines model for Period.
+type Period struct {
+	// CarryOverCredits What the period has left to the next one.
+	CarryOverCredits Decimal   `json:"carry_over_credits"`
+	Currency         string    `json:"currency"`
+	End              time.Time `json:"end"`
+	FinalAt          time.Time `json:"final_at"`
+
+	// LimitCredits The plan's credits, or the user's own; absent if unlimited.
+	LimitCredits Decimal `json:"limit_credits,omitempty,omitzero"`
+
+	// Number Counts the user's periods without gaps, from 0.
+	Number int64 `json:"number"`
+
+	// Plan Name of the plan in force, at the close if the period has ended.
+	Plan string `json:"plan"`
+
+	// Price What the user owes for use beyond the plan.
+	Price Decimal `json:"price"`
+
+	// ProviderCost What the provider takes for the period's use.
+	ProviderCost    Decimal `json:"provider_cost"`
+	ReservedCredits Decimal `json:"reserved_credits"`
+
+	// Revision How often the period has changed since its close.
+	Revision int32     `json:"revision"`
+	Start    time.Time `json:"start"`
+
+	// State Open while it lasts. Closed after its end, when it still takes the charges of its own work; Final from `final_at` on.
+	State       metering.PeriodState `json:"state"`
+	UsedCredits Decimal              `json:"used_credits"`
+}
+
 // Plan defines model for Plan.
 type Plan struct {
 	DisplayName string `json:"display_name"`
@@ -251,6 +285,16 @@ type State = quota.State
 
 // Unit defines model for Unit.
 type Unit string
+
+// UsageHistory defines model for UsageHistory.
+type UsageHistory struct {
+	AsOf time.Time `json:"as_of"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string   `json:"next_cursor,omitempty,omitzero"`
+	Periods    []Period `json:"periods"`
+	UserId     string   `json:"user_id"`
+}
 
 // UsageLimits defines model for UsageLimits.
 type UsageLimits struct {
@@ -291,6 +335,17 @@ type GetAdmissionParams struct {
 // GetCurrentUsageParams defines parameters for GetCurrentUsage.
 type GetCurrentUsageParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
+}
+
+// GetUsageHistoryParams defines parameters for GetUsageHistory.
+type GetUsageHistoryParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// Limit The most periods that the page has; 12 unless given.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before; the newest periods without it.
+	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
 // GetUsageLimitsParams defines parameters for GetUsageLimits.
@@ -336,6 +391,9 @@ type ServerInterface interface {
 	// GetCurrentUsage Where a user stands.
 	// (GET /api/v1/usage/current)
 	GetCurrentUsage(w http.ResponseWriter, r *http.Request, params GetCurrentUsageParams)
+	// GetUsageHistory A user's periods, the newest first.
+	// (GET /api/v1/usage/history)
+	GetUsageHistory(w http.ResponseWriter, r *http.Request, params GetUsageHistoryParams)
 	// GetUsageLimits The plans on offer, and the limits of one user.
 	// (GET /api/v1/usage/limits)
 	GetUsageLimits(w http.ResponseWriter, r *http.Request, params GetUsageLimitsParams)
@@ -576,6 +634,65 @@ func (siw *ServerInterfaceWrapper) GetCurrentUsage(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// GetUsageHistory operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageHistory(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageHistoryParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageHistory(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetUsageLimits operation middleware
 func (siw *ServerInterfaceWrapper) GetUsageLimits(w http.ResponseWriter, r *http.Request) {
 
@@ -737,6 +854,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/check", wrapper.CheckUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/transcription/check-limits", wrapper.CheckTranscriptionLimits)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/current", wrapper.GetCurrentUsage)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/history", wrapper.GetUsageHistory)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/limits", wrapper.GetUsageLimits)
 
 	return m
@@ -1107,6 +1225,45 @@ func (response GetCurrentUsagedefaultApplicationProblemPlusJSONResponse) VisitGe
 	return err
 }
 
+type GetUsageHistoryRequestObject struct {
+	Params GetUsageHistoryParams
+}
+
+type GetUsageHistoryResponseObject interface {
+	VisitGetUsageHistoryResponse(w http.ResponseWriter) error
+}
+
+type GetUsageHistory200JSONResponse UsageHistory
+
+func (response GetUsageHistory200JSONResponse) VisitGetUsageHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageHistorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageHistorydefaultApplicationProblemPlusJSONResponse) VisitGetUsageHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetUsageLimitsRequestObject struct {
 	Params GetUsageLimitsParams
 }
@@ -1172,6 +1329,9 @@ type StrictServerInterface interface {
 	// GetCurrentUsage Where a user stands.
 	// (GET /api/v1/usage/current)
 	GetCurrentUsage(ctx context.Context, request GetCurrentUsageRequestObject) (GetCurrentUsageResponseObject, error)
+	// GetUsageHistory A user's periods, the newest first.
+	// (GET /api/v1/usage/history)
+	GetUsageHistory(ctx context.Context, request GetUsageHistoryRequestObject) (GetUsageHistoryResponseObject, error)
 	// GetUsageLimits The plans on offer, and the limits of one user.
 	// (GET /api/v1/usage/limits)
 	GetUsageLimits(ctx context.Context, request GetUsageLimitsRequestObject) (GetUsageLimitsResponseObject, error)
@@ -1442,6 +1602,32 @@ func (sh *strictHandler) GetCurrentUsage(w http.ResponseWriter, r *http.Request,
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetCurrentUsageResponseObject); ok {
 		if err := validResponse.VisitGetCurrentUsageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUsageHistory operation middleware
+func (sh *strictHandler) GetUsageHistory(w http.ResponseWriter, r *http.Request, params GetUsageHistoryParams) {
+	var request GetUsageHistoryRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageHistory(ctx, request.(GetUsageHistoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageHistory")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageHistoryResponseObject); ok {
+		if err := validResponse.VisitGetUsageHistoryResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -32,6 +32,7 @@ type Service interface {
 	Get(ctx context.Context, id quota.ID) (*metering.Admission, error)
 	Wait(ctx context.Context, id quota.ID, until time.Time) (*metering.Admission, error)
 	Current(ctx context.Context, userID string) (metering.Usage, error)
+	History(ctx context.Context, userID string, before int64, limit int) (metering.History, error)
 	Plans(ctx context.Context) ([]*metering.Plan, error)
 	LeaseToken(ctx context.Context, account, id quota.ID) (string, error)
 	VerifyLease(ctx context.Context, token string, id quota.ID) (account quota.ID, ok bool, err error)

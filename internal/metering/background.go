@@ -5,7 +5,6 @@ package metering
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -147,35 +146,6 @@ func (s *Service) expire(ctx context.Context, c Candidate) error {
 // touch does nothing to an account but what every batch does: roll it and promote its queue.
 func (s *Service) touch(ctx context.Context, account quota.ID) error {
 	return s.engine.do(ctx, &call{account: account, apply: func(*Ledger, Batch) error { return nil }})
-}
-
-// Reset closes the ended periods of all accounts of a plan, batch at a time. Running it twice, or beside itself, changes
-// nothing more: whoever touches an account first closes what is due.
-func (s *Service) Reset(ctx context.Context, plan string, batch int) (ResetResult, error) {
-	if _, err := s.store.PlanStatus(ctx, plan); err != nil {
-		return ResetResult{}, fmt.Errorf("plan %q: %w", plan, err)
-	}
-	var mu sync.Mutex
-	var res ResetResult
-	err := s.forEachDue(ctx, DueOf(plan), batch, func(c Candidate) error {
-		var closed int
-		err := s.engine.do(ctx, &call{account: c.Account, apply: func(l *Ledger, _ Batch) error {
-			closed = len(l.NewPeriods)
-			return nil
-		}})
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil {
-			res.Failed++
-			return fmt.Errorf("account %x: %w", c.Account, err)
-		}
-		if closed > 0 {
-			res.Accounts++
-			res.Periods += closed
-		}
-		return nil
-	})
-	return res, err
 }
 
 // each runs do for 0..n-1 at once, so that the calls meet in batches, and joins their errors.

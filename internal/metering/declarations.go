@@ -141,15 +141,11 @@ func (l *Ledger) declare(to declared, action, actor string) {
 	}
 	a := l.Account
 	fresh := a.Seq == 0 && a.PeriodNo == 0
-	calendarBefore := a.Calendar()
 	l.Settings, a.Plan, a.Overrides, a.Suspended, a.Anchor, a.Zone = to.settings, to.plan, to.overrides, to.suspended, to.anchor, to.zone
-	if calendar := a.Calendar(); !calendar.Anchor.Equal(calendarBefore.Anchor) || calendar.CalendarMonth != calendarBefore.CalendarMonth ||
-		from.settings.ZoneName != to.settings.ZoneName {
-		period := calendar.At(l.Now)
-		if fresh {
-			a.Period = period
-		}
-		a.Period.End = period.End
+	// The open period keeps its end, and the next one leads to the new calendar's first boundary. Before its first use an account
+	// has no period that anybody relies on.
+	if fresh {
+		a.Period = a.Calendar().At(l.Now)
 	}
 	l.Touched, l.SettingsTouched = true, true
 	l.Audit = append(l.Audit, AuditRow{

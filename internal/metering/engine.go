@@ -23,6 +23,8 @@ type call struct {
 	// apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than once,
 	// each time on fresh facts, and only the last run counts.
 	apply func(l *Ledger, b Batch) error
+	// unlessBusy has the call answered with errBusy where somebody else holds the account, instead of waiting for the lock.
+	unlessBusy bool
 	// err is the answer, valid once done is closed.
 	err  error
 	done chan struct{}
@@ -215,7 +217,7 @@ func (e *engine) run(calls []*call, wait bool) {
 			e.promoted(out.changes)
 			var busy []*call
 			for i, c := range calls {
-				if out.errs[i] == errBusy { //nolint:errorlint // a mark of our own, never wrapped
+				if out.errs[i] == errBusy && !c.unlessBusy { //nolint:errorlint // a mark of our own, never wrapped
 					busy = append(busy, c)
 					continue
 				}
@@ -295,7 +297,7 @@ func (e *engine) attempt(calls []*call, wait bool) (*outcome, error) {
 	return out, nil
 }
 
-// errBusy marks a call whose account somebody else holds. No caller sees it.
+// errBusy marks a call whose account somebody else holds. No caller outside this package sees it.
 var errBusy = errors.New("busy")
 
 // applySafely keeps a defect in one operation from taking down the calls that happen to share its batch.

@@ -117,6 +117,10 @@ type PlanStatus struct {
 	Users   int64
 	// FirstUsers are at most ten user ids on the plan, in order.
 	FirstUsers []string
+	// LastReset is the run of the reset that started last, nil before the first; ResetSucceededAt when one last closed all that
+	// was due, zero before.
+	LastReset        *ResetRun
+	ResetSucceededAt time.Time
 }
 
 // Grant is a one-time gift of credits.
@@ -149,9 +153,4 @@ type Usage struct {
 	Last *quota.ClosedPeriod
 	// QuotaUID is the UserQuota that owns the account's settings, zero without one.
 	QuotaUID quota.ID
-}
-
-// ResetResult counts what a reset did.
-type ResetResult struct {
-	Accounts, Periods, Failed int
 }

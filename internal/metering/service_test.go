@@ -218,25 +218,6 @@ func TestPeriodRollsWhenItIsTouched(t *testing.T) {
 	}
 }
 
-func TestResetClosesWhatIsDueOnce(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	for i := range 25 {
-		w.admit(fmt.Sprintf("user-%d", i), "k", quota.Credit)
-	}
-	w.advance(62 * 24 * time.Hour)
-	res, err := w.Reset(t.Context(), "free", 10)
-	if want := (metering.ResetResult{Accounts: 25, Periods: 50}); err != nil || res != want {
-		t.Errorf("want %+v, got %+v, %v", want, res, err)
-	}
-	if res, err := w.Reset(t.Context(), "free", 10); err != nil || res != (metering.ResetResult{}) {
-		t.Errorf("the second time: %+v, %v", res, err)
-	}
-	if _, err := w.Reset(t.Context(), "none", 10); !errors.Is(err, metering.ErrNotFound) {
-		t.Errorf("an unknown plan: %v", err)
-	}
-}
-
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

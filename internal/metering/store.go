@@ -46,6 +46,18 @@ type Store interface {
 	// QuotaOwners returns the UIDs of all UserQuotas that own an account.
 	QuotaOwners(ctx context.Context) ([]quota.ID, error)
 
+	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the newest
+	// first. ErrNotFound if the user is not known.
+	Periods(ctx context.Context, userID string, before int64, limit int) (Usage, []StoredPeriod, error)
+
+	// DueAccounts counts the accounts of a plan whose open period ended at or before an instant (zero: the present), and says
+	// when the first of these periods ended.
+	DueAccounts(ctx context.Context, plan string, until time.Time) (accounts int64, oldest time.Time, err error)
+	// BeginReset writes the row of a run that begins; runs of the plan whose process died are marked Lost. SaveReset writes how
+	// far it has come.
+	BeginReset(ctx context.Context, run ResetRun) error
+	SaveReset(ctx context.Context, run ResetRun) error
+
 	// EnsurePartitions makes the partitions of the events ahead of time.
 	EnsurePartitions(ctx context.Context) error
 

@@ -79,7 +79,7 @@ func (f *fixture) open() *postgres.Store {
 func plan(name string) metering.Plan {
 	return metering.Plan{
 		Plan: quota.Plan{
-			Name: name, DisplayName: "The " + name, Rank: 10, Default: name == "free", Features: []string{"diarization"},
+			Name: name, DisplayName: "The " + name, Rank: 10, Default: name == "free", Features: []string{"diarization"}, FinalAfter: 36 * time.Hour,
 			Limits: quota.Limits{
 				Credits: quota.AtMost(60 * quota.Credit), FileSize: quota.AtMost[int64](25 << 20), Audio: quota.AtMost(time.Hour),
 				Concurrent: quota.AtMost[int32](1), Queued: quota.AtMost[int32](10),

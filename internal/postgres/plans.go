@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,8 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 			PeriodPriceMicros: params.PeriodPriceMicros, DailyCostCeilingMicros: params.DailyCostCeilingMicros,
 			RateRequests: params.RateRequests, RateWindowSeconds: params.RateWindowSeconds,
 			AlertThresholds: params.AlertThresholds, AdmitWhenUnavailable: params.AdmitWhenUnavailable,
-			ResetSchedule: params.ResetSchedule, ResetBatchSize: params.ResetBatchSize, UsageTypes: params.UsageTypes, Name: params.Name,
+			ResetSchedule: params.ResetSchedule, ResetBatchSize: params.ResetBatchSize, UsageTypes: params.UsageTypes,
+			FinalAfterSeconds: params.FinalAfterSeconds, Name: params.Name,
 		})
 		if err != nil {
 			return err
@@ -86,12 +88,13 @@ func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
 	return dbsqlc.InsertPlanParams{
 		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), DisplayName: p.DisplayName, IsDefault: p.Default, Rank: p.Rank,
 		Features: orEmpty(p.Features), CalendarMonth: p.CalendarMonth,
-		CreditsLimit:    column[int64](p.Limits.Credits),
-		FileSizeLimit:   column[int64](p.Limits.FileSize),
-		AudioMsLimit:    column[int64](milliseconds(p.Limits.Audio)),
-		ConcurrentLimit: column[int32](p.Limits.Concurrent),
-		QueuedLimit:     column[int32](p.Limits.Queued),
-		OverageMax:      int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice), CarryOverMax: int64(p.CarryOverMax),
+		FinalAfterSeconds: finalAfter(p.FinalAfter),
+		CreditsLimit:      column[int64](p.Limits.Credits),
+		FileSizeLimit:     column[int64](p.Limits.FileSize),
+		AudioMsLimit:      column[int64](milliseconds(p.Limits.Audio)),
+		ConcurrentLimit:   column[int32](p.Limits.Concurrent),
+		QueuedLimit:       column[int32](p.Limits.Queued),
+		OverageMax:        int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice), CarryOverMax: int64(p.CarryOverMax),
 		ProviderCostMicros: int64(p.ProviderCost), Currency: p.Currency, PeriodPriceMicros: int64(p.PeriodPrice),
 		DailyCostCeilingMicros: column[int64](p.DailyCostCeiling),
 		RateRequests:           p.RateRequests, RateWindowSeconds: int32(p.RateWindow / time.Second),
@@ -99,6 +102,9 @@ func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
 		ResetSchedule: p.ResetSchedule, ResetBatchSize: p.ResetBatchSize, UsageTypes: usageTypesColumn(p.UsageTypes),
 	}
 }
+
+// finalAfter is the column of how long after its end a period takes late charges.
+func finalAfter(d time.Duration) int32 { return int32(cmp.Or(d, quota.FinalAfter) / time.Second) }
 
 func paramsOfRow(r *dbsqlc.UserPlanLimit) dbsqlc.InsertPlanParams { return planParams(meteringPlan(r)) }
 
@@ -140,7 +146,13 @@ func (s *Store) PlanStatus(ctx context.Context, name string) (metering.PlanStatu
 	if err != nil {
 		return metering.PlanStatus{}, fmt.Errorf("plan %q: %w", name, mapError(err))
 	}
-	return metering.PlanStatus{Version: r.Version, Users: r.Users, FirstUsers: r.FirstUsers}, nil
+	run, succeeded, err := lastReset(ctx, s.queries, name)
+	if err != nil {
+		return metering.PlanStatus{}, fmt.Errorf("plan %q: the last reset: %w", name, mapError(err))
+	}
+	return metering.PlanStatus{
+		Version: r.Version, Users: r.Users, FirstUsers: r.FirstUsers, LastReset: run, ResetSucceededAt: succeeded,
+	}, nil
 }
 
 // Register implements metering.Store.

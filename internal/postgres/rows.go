@@ -80,7 +80,7 @@ func idOf(id *quota.ID) quota.ID {
 func planOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
 	return &quota.Plan{
 		Name: r.Name, DisplayName: r.DisplayName, Version: r.Version, Rank: r.Rank, Default: r.IsDefault, Retired: r.Retired,
-		Features: r.Features, CalendarMonth: r.CalendarMonth,
+		Features: r.Features, CalendarMonth: r.CalendarMonth, FinalAfter: time.Duration(r.FinalAfterSeconds) * time.Second,
 		Limits: quota.Limits{
 			Credits:    limit[quota.Credits](r.CreditsLimit),
 			FileSize:   limit[int64](r.FileSizeLimit),
@@ -127,7 +127,8 @@ func meteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
 func (s *Store) account(r *dbsqlc.UsageQuota, userID string) (*quota.Account, metering.Settings, error) {
 	zone, err := s.zone(r.TimeZone)
 	if err != nil {
-		return nil, metering.Settings{}, fmt.Errorf("user %q: time zone %q: %w", userID, r.TimeZone, err)
+		// A data error, so that a batch finds the call that it belongs to.
+		return nil, metering.Settings{}, fmt.Errorf("%w: user %q: time zone %q: %w", metering.ErrData, userID, r.TimeZone, err)
 	}
 	settings := metering.Settings{QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone}
 	if r.QuotaName != nil {
@@ -218,7 +219,15 @@ func periodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
 		Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
 		PlanLimit: limit[quota.Credits](r.PlanCredits), PlanName: r.PlanName, PlanVersion: r.PlanVersion,
 		CarryOver: quota.Credits(r.CarryOver), CarryOverMax: quota.Credits(r.CarryOverMax),
+		Grace: time.Duration(r.FinalAfterSeconds) * time.Second, Currency: textOf(r.Currency),
 	}
+}
+
+func textOf(column *string) string {
+	if column == nil {
+		return ""
+	}
+	return *column
 }
 
 // share is how a column keeps a part of an allocation.

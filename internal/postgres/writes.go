@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -179,6 +180,8 @@ func (w *writes) newPeriod(l *metering.Ledger, p *quota.ClosedPeriod) {
 	put(r, int64(p.CarryOver))
 	put(r, int64(p.CarryOverMax))
 	put(r, l.Now)
+	put(r, finalAfter(p.Grace))
+	put(r, cmp.Or(p.Currency, l.Account.Plan.Currency))
 }
 
 func (w *writes) period(l *metering.Ledger, p *quota.ClosedPeriod) {

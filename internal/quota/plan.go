@@ -68,7 +68,9 @@ type Plan struct {
 	Retired       bool
 	Features      []string
 	CalendarMonth bool
-	Limits        Limits
+	// FinalAfter is how long after its end a period takes late charges; zero means quota.FinalAfter.
+	FinalAfter time.Duration
+	Limits     Limits
 	// OverageMax is how far the plan's credits may be exceeded in a period; zero blocks.
 	OverageMax Credits
 	// OveragePrice is charged per credit beyond the plan's.

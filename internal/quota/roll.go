@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// FinalAfter is how long after its end a period takes late charges where no other Grace is set; afterwards they become
+// FinalAfter is how long after its end a period takes late charges where its plan says nothing else; afterwards they become
 // adjustments in the current one.
 const FinalAfter = 72 * time.Hour
 
@@ -26,14 +26,19 @@ type ClosedPeriod struct {
 	PlanVersion int64
 	// CarryOver is the lot that the next period got, and CarryOverMax the cap that bounds its top-ups.
 	CarryOver, CarryOverMax Credits
-	// Grace is how long after its end the period takes late charges; zero means FinalAfter.
+	// Grace is how long after its end the period takes late charges, as the plan said at the close; zero means FinalAfter.
 	Grace time.Duration
+	// Currency of Cost and Charged; empty where it was not recorded.
+	Currency string
 }
 
 // Final reports whether the period takes no more charges.
 func (p *ClosedPeriod) Final(now time.Time) bool {
-	return !now.Before(p.Period.End.Add(cmp.Or(p.Grace, FinalAfter)))
+	return !now.Before(p.FinalAt())
 }
+
+// FinalAt returns the instant from which the period takes no more charges.
+func (p *ClosedPeriod) FinalAt() time.Time { return p.Period.End.Add(cmp.Or(p.Grace, FinalAfter)) }
 
 func (p *ClosedPeriod) unused() Credits {
 	if p.PlanLimit.Unlimited {
@@ -53,7 +58,7 @@ func (a *Account) Roll(now time.Time) []ClosedPeriod {
 			Used: a.Used, Reserved: a.Reserved, PlanUsed: a.PlanUsed, PlanReserved: a.PlanReserved,
 			Cost: a.Cost, Charged: a.Charged,
 			PlanLimit: a.Limits().Credits, PlanName: a.Plan.Name, PlanVersion: a.Plan.Version,
-			CarryOverMax: a.Plan.CarryOverMax,
+			CarryOverMax: a.Plan.CarryOverMax, Grace: a.Plan.FinalAfter, Currency: a.Plan.Currency,
 		}
 		p.CarryOver = p.unused()
 		next := Period{Start: a.Period.End, End: a.Calendar().At(a.Period.End).End}

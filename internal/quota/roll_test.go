@@ -23,6 +23,7 @@ func TestRollSeveralPeriods(t *testing.T) {
 	}
 	for i := range want {
 		want[i].PlanLimit, want[i].PlanName, want[i].PlanVersion, want[i].CarryOverMax = AtMost(30*Credit), "free", 7, 12*Credit
+		want[i].Currency = "USD"
 	}
 	if diff := cmp.Diff(want, closed); diff != "" {
 		t.Errorf("closed (-want +got):\n%s", diff)

@@ -40,6 +40,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.UsagePlanRateLimitApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UsagePlanReset"):
 		return &apiv1alpha1.UsagePlanResetApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("UsagePlanResetRun"):
+		return &apiv1alpha1.UsagePlanResetRunApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UsagePlanSpec"):
 		return &apiv1alpha1.UsagePlanSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UsagePlanStatus"):

@@ -244,32 +244,34 @@ func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) erro
 
 const InsertPeriods = `-- name: InsertPeriods :exec
 INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
-    cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at)
+    cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at, final_after_seconds, currency)
 SELECT
     unnest($1::uuid[]), unnest($2::bigint[]), unnest($3::timestamptz[]), unnest($4::timestamptz[]),
     unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::bigint[]),
     unnest($9::bigint[]), unnest($10::bigint[]), unnest($11::text[]), unnest($12::bigint[]),
     unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::bigint[]),
-    unnest($16::timestamptz[])
+    unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::text[])
 `
 
 type InsertPeriodsParams struct {
-	Accounts      []quota.ID
-	Nos           []int64
-	Starts        []time.Time
-	Ends          []time.Time
-	Used          []int64
-	Reserved      []int64
-	PlanUsed      []int64
-	PlanReserved  []int64
-	Costs         []int64
-	Charged       []int64
-	PlanNames     []string
-	PlanVersions  []int64
-	PlanCredits   []int64
-	CarryOvers    []int64
-	CarryOverMaxs []int64
-	ClosedAt      []time.Time
+	Accounts          []quota.ID
+	Nos               []int64
+	Starts            []time.Time
+	Ends              []time.Time
+	Used              []int64
+	Reserved          []int64
+	PlanUsed          []int64
+	PlanReserved      []int64
+	Costs             []int64
+	Charged           []int64
+	PlanNames         []string
+	PlanVersions      []int64
+	PlanCredits       []int64
+	CarryOvers        []int64
+	CarryOverMaxs     []int64
+	ClosedAt          []time.Time
+	FinalAfterSeconds []int32
+	Currencies        []string
 }
 
 func (q *Queries) InsertPeriods(ctx context.Context, arg InsertPeriodsParams) error {
@@ -290,6 +292,8 @@ func (q *Queries) InsertPeriods(ctx context.Context, arg InsertPeriodsParams) er
 		arg.CarryOvers,
 		arg.CarryOverMaxs,
 		arg.ClosedAt,
+		arg.FinalAfterSeconds,
+		arg.Currencies,
 	)
 	return err
 }
@@ -515,7 +519,7 @@ func (q *Queries) LoadLots(ctx context.Context, arg LoadLotsParams) ([]CreditLot
 }
 
 const LoadPeriods = `-- name: LoadPeriods :many
-SELECT DISTINCT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at FROM usage_periods AS p
+SELECT DISTINCT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency FROM usage_periods AS p
 JOIN concurrent_processing AS c ON c.user_id = p.user_id AND c.period_no = p.period_no
 WHERE c.id = ANY ($1::uuid[]) AND c.user_id = ANY ($2::uuid[])
 `
@@ -552,6 +556,8 @@ func (q *Queries) LoadPeriods(ctx context.Context, arg LoadPeriodsParams) ([]Usa
 			&i.CarryOverMax,
 			&i.Revision,
 			&i.ClosedAt,
+			&i.FinalAfterSeconds,
+			&i.Currency,
 		); err != nil {
 			return nil, err
 		}
@@ -564,7 +570,7 @@ func (q *Queries) LoadPeriods(ctx context.Context, arg LoadPeriodsParams) ([]Usa
 }
 
 const LoadPlans = `-- name: LoadPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds FROM user_plan_limits
 WHERE name = ANY ($1::text[]) OR ($2::boolean AND is_default AND NOT retired)
 `
 
@@ -612,6 +618,7 @@ func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPla
 			&i.ResetBatchSize,
 			&i.UpdatedAt,
 			&i.UsageTypes,
+			&i.FinalAfterSeconds,
 		); err != nil {
 			return nil, err
 		}

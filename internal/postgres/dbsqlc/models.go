@@ -91,6 +91,20 @@ type IdempotencyKeysDefault struct {
 	EventID  quota.ID
 }
 
+type ResetRun struct {
+	ID         quota.ID
+	PlanName   string
+	Actor      string
+	State      string
+	StartedAt  time.Time
+	UpdatedAt  time.Time
+	FinishedAt *time.Time
+	Accounts   int64
+	Periods    int64
+	Failures   int64
+	Message    string
+}
+
 type ServiceKey struct {
 	Purpose   string
 	Secret    []byte
@@ -98,23 +112,25 @@ type ServiceKey struct {
 }
 
 type UsagePeriod struct {
-	UserID        quota.ID
-	PeriodNo      int64
-	PeriodStart   time.Time
-	PeriodEnd     time.Time
-	Used          int64
-	Reserved      int64
-	PlanUsed      int64
-	PlanReserved  int64
-	CostMicros    int64
-	ChargedMicros int64
-	PlanName      string
-	PlanVersion   int64
-	PlanCredits   *int64
-	CarryOver     int64
-	CarryOverMax  int64
-	Revision      int32
-	ClosedAt      time.Time
+	UserID            quota.ID
+	PeriodNo          int64
+	PeriodStart       time.Time
+	PeriodEnd         time.Time
+	Used              int64
+	Reserved          int64
+	PlanUsed          int64
+	PlanReserved      int64
+	CostMicros        int64
+	ChargedMicros     int64
+	PlanName          string
+	PlanVersion       int64
+	PlanCredits       *int64
+	CarryOver         int64
+	CarryOverMax      int64
+	Revision          int32
+	ClosedAt          time.Time
+	FinalAfterSeconds int32
+	Currency          *string
 }
 
 type UsageQuota struct {
@@ -254,4 +270,5 @@ type UserPlanLimit struct {
 	ResetBatchSize         int32
 	UpdatedAt              time.Time
 	UsageTypes             json.RawMessage
+	FinalAfterSeconds      int32
 }

@@ -96,13 +96,13 @@ const InsertPlan = `-- name: InsertPlan :one
 INSERT INTO user_plan_limits (name, object_uid, display_name, is_default, rank, features, calendar_month, credits_limit,
     file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max,
     provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds,
-    alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, usage_types)
+    alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, usage_types, final_after_seconds)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
     $9, $10, $11, $12, $13, $14, $15,
     $16, $17, $18, $19, $20, $21,
-    $22, $23, $24, $25, $26)
+    $22, $23, $24, $25, $26, $27)
 ON CONFLICT (name) DO NOTHING
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
 `
 
 type InsertPlanParams struct {
@@ -132,6 +132,7 @@ type InsertPlanParams struct {
 	ResetSchedule          string
 	ResetBatchSize         int32
 	UsageTypes             json.RawMessage
+	FinalAfterSeconds      int32
 }
 
 // Two who create the same plan at once: the second finds nothing returned, and the row.
@@ -163,6 +164,7 @@ func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPla
 		arg.ResetSchedule,
 		arg.ResetBatchSize,
 		arg.UsageTypes,
+		arg.FinalAfterSeconds,
 	)
 	var i UserPlanLimit
 	err := row.Scan(
@@ -195,12 +197,13 @@ func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPla
 		&i.ResetBatchSize,
 		&i.UpdatedAt,
 		&i.UsageTypes,
+		&i.FinalAfterSeconds,
 	)
 	return i, err
 }
 
 const LockPlan = `-- name: LockPlan :one
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types FROM user_plan_limits WHERE name = $1 FOR UPDATE
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds FROM user_plan_limits WHERE name = $1 FOR UPDATE
 `
 
 func (q *Queries) LockPlan(ctx context.Context, name string) (UserPlanLimit, error) {
@@ -236,12 +239,13 @@ func (q *Queries) LockPlan(ctx context.Context, name string) (UserPlanLimit, err
 		&i.ResetBatchSize,
 		&i.UpdatedAt,
 		&i.UsageTypes,
+		&i.FinalAfterSeconds,
 	)
 	return i, err
 }
 
 const PlanOnOffer = `-- name: PlanOnOffer :one
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds FROM user_plan_limits
 WHERE NOT retired AND CASE WHEN $1::text = '' THEN is_default ELSE name = $1::text END
 `
 
@@ -279,6 +283,7 @@ func (q *Queries) PlanOnOffer(ctx context.Context, name string) (UserPlanLimit, 
 		&i.ResetBatchSize,
 		&i.UpdatedAt,
 		&i.UsageTypes,
+		&i.FinalAfterSeconds,
 	)
 	return i, err
 }
@@ -306,7 +311,7 @@ func (q *Queries) PlanUsers(ctx context.Context, name string) (PlanUsersRow, err
 const RetirePlan = `-- name: RetirePlan :one
 UPDATE user_plan_limits SET retired = true, version = version + 1, updated_at = clock_timestamp()
 WHERE name = $1 AND NOT retired
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
 `
 
 func (q *Queries) RetirePlan(ctx context.Context, name string) (UserPlanLimit, error) {
@@ -342,6 +347,7 @@ func (q *Queries) RetirePlan(ctx context.Context, name string) (UserPlanLimit, e
 		&i.ResetBatchSize,
 		&i.UpdatedAt,
 		&i.UsageTypes,
+		&i.FinalAfterSeconds,
 	)
 	return i, err
 }
@@ -357,9 +363,9 @@ UPDATE user_plan_limits SET
     period_price_micros = $17, daily_cost_ceiling_micros = $18,
     rate_requests = $19, rate_window_seconds = $20, alert_thresholds = $21,
     admit_when_unavailable = $22, reset_schedule = $23,
-    reset_batch_size = $24, usage_types = $25, updated_at = clock_timestamp()
-WHERE name = $26
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types
+    reset_batch_size = $24, usage_types = $25, final_after_seconds = $26, updated_at = clock_timestamp()
+WHERE name = $27
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
 `
 
 type UpdatePlanParams struct {
@@ -388,6 +394,7 @@ type UpdatePlanParams struct {
 	ResetSchedule          string
 	ResetBatchSize         int32
 	UsageTypes             json.RawMessage
+	FinalAfterSeconds      int32
 	Name                   string
 }
 
@@ -418,6 +425,7 @@ func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPla
 		arg.ResetSchedule,
 		arg.ResetBatchSize,
 		arg.UsageTypes,
+		arg.FinalAfterSeconds,
 		arg.Name,
 	)
 	var i UserPlanLimit
@@ -451,6 +459,7 @@ func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPla
 		&i.ResetBatchSize,
 		&i.UpdatedAt,
 		&i.UsageTypes,
+		&i.FinalAfterSeconds,
 	)
 	return i, err
 }

@@ -96,7 +96,7 @@ func (q *Queries) Admission(ctx context.Context, id quota.ID) (AdmissionRow, err
 }
 
 const AllPlans = `-- name: AllPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types FROM user_plan_limits ORDER BY rank, name
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds FROM user_plan_limits ORDER BY rank, name
 `
 
 func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
@@ -138,6 +138,7 @@ func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
 			&i.ResetBatchSize,
 			&i.UpdatedAt,
 			&i.UsageTypes,
+			&i.FinalAfterSeconds,
 		); err != nil {
 			return nil, err
 		}
@@ -280,7 +281,7 @@ func (q *Queries) EnsurePartitions(ctx context.Context) error {
 }
 
 const LastPeriods = `-- name: LastPeriods :many
-SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at FROM usage_quotas AS a
+SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency FROM usage_quotas AS a
 JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1
 WHERE a.user_id = ANY ($1::uuid[])
 `
@@ -312,6 +313,8 @@ func (q *Queries) LastPeriods(ctx context.Context, ids []quota.ID) ([]UsagePerio
 			&i.CarryOverMax,
 			&i.Revision,
 			&i.ClosedAt,
+			&i.FinalAfterSeconds,
+			&i.Currency,
 		); err != nil {
 			return nil, err
 		}

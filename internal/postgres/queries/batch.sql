@@ -90,13 +90,13 @@ ON CONFLICT (id) DO UPDATE SET credits = excluded.credits, used = excluded.used,
 
 -- name: InsertPeriods :exec
 INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
-    cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at)
+    cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at, final_after_seconds, currency)
 SELECT
     unnest(@accounts::uuid[]), unnest(@nos::bigint[]), unnest(@starts::timestamptz[]), unnest(@ends::timestamptz[]),
     unnest(@used::bigint[]), unnest(@reserved::bigint[]), unnest(@plan_used::bigint[]), unnest(@plan_reserved::bigint[]),
     unnest(@costs::bigint[]), unnest(@charged::bigint[]), unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]),
     unnest(@plan_credits::bigint[]), unnest(@carry_overs::bigint[]), unnest(@carry_over_maxs::bigint[]),
-    unnest(@closed_at::timestamptz[]);
+    unnest(@closed_at::timestamptz[]), unnest(@final_after_seconds::integer[]), unnest(@currencies::text[]);
 
 -- name: UpdatePeriods :exec
 -- Readers tell by the revision that a closed period has changed.

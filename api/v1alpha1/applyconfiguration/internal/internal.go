@@ -76,6 +76,8 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.LimitName
           elementRelationship: associative
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.ResetState
+  scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlan
   map:
     fields:
@@ -147,6 +149,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.PeriodAnchor
       default: AccountCreation
+    - name: finalAfter
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+      default: 72h
     - name: type
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.PeriodType
@@ -188,6 +194,30 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
       default: 0 2 * * *
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanResetRun
+  map:
+    fields:
+    - name: accounts
+      type:
+        scalar: numeric
+    - name: completionTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: failures
+      type:
+        scalar: numeric
+    - name: message
+      type:
+        scalar: string
+    - name: periods
+      type:
+        scalar: numeric
+    - name: startTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: state
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.ResetState
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanSpec
   map:
     fields:
@@ -267,6 +297,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: cronJobName
       type:
         scalar: string
+    - name: lastReset
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanResetRun
     - name: lastResetTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
@@ -304,6 +337,9 @@ var schemaYAML = typed.YAMLObject(`types:
   map:
     fields:
     - name: end
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: finalAt
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: start

@@ -6,6 +6,7 @@ package v1alpha1
 
 import (
 	apiv1alpha1 "github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // UsagePlanPeriodApplyConfiguration represents a declarative configuration of the UsagePlanPeriod type for use
@@ -17,6 +18,9 @@ type UsagePlanPeriodApplyConfiguration struct {
 	Type *apiv1alpha1.PeriodType `json:"type,omitempty"`
 	// anchor is where a user's periods begin: at the account's creation, or on the first of each calendar month.
 	Anchor *apiv1alpha1.PeriodAnchor `json:"anchor,omitempty"`
+	// finalAfter is how long after its end a period takes the charges of work that was admitted in it: 1h to 720h, whole
+	// seconds. Later ones are adjustments in the open period. A period keeps what was in force when it closed.
+	FinalAfter *v1.Duration `json:"finalAfter,omitempty"`
 }
 
 // UsagePlanPeriodApplyConfiguration constructs a declarative configuration of the UsagePlanPeriod type for use with
@@ -38,5 +42,13 @@ func (b *UsagePlanPeriodApplyConfiguration) WithType(value apiv1alpha1.PeriodTyp
 // If called multiple times, the Anchor field is set to the value of the last call.
 func (b *UsagePlanPeriodApplyConfiguration) WithAnchor(value apiv1alpha1.PeriodAnchor) *UsagePlanPeriodApplyConfiguration {
 	b.Anchor = &value
+	return b
+}
+
+// WithFinalAfter sets the FinalAfter field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the FinalAfter field is set to the value of the last call.
+func (b *UsagePlanPeriodApplyConfiguration) WithFinalAfter(value v1.Duration) *UsagePlanPeriodApplyConfiguration {
+	b.FinalAfter = &value
 	return b
 }

@@ -24,8 +24,10 @@ type UsagePlanStatusApplyConfiguration struct {
 	Users *int64 `json:"users,omitempty"`
 	// nextResetTime is when the reset CronJob runs next.
 	NextResetTime *metav1.Time `json:"nextResetTime,omitempty"`
-	// lastResetTime is when the reset CronJob last succeeded.
+	// lastResetTime is when a reset last closed all that was due.
 	LastResetTime *metav1.Time `json:"lastResetTime,omitempty"`
+	// lastReset is the run of the reset that started last.
+	LastReset *UsagePlanResetRunApplyConfiguration `json:"lastReset,omitempty"`
 	// cronJobName is the name of the reset CronJob in the operator's namespace.
 	CronJobName *string `json:"cronJobName,omitempty"`
 }
@@ -86,6 +88,14 @@ func (b *UsagePlanStatusApplyConfiguration) WithNextResetTime(value metav1.Time)
 // If called multiple times, the LastResetTime field is set to the value of the last call.
 func (b *UsagePlanStatusApplyConfiguration) WithLastResetTime(value metav1.Time) *UsagePlanStatusApplyConfiguration {
 	b.LastResetTime = &value
+	return b
+}
+
+// WithLastReset sets the LastReset field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the LastReset field is set to the value of the last call.
+func (b *UsagePlanStatusApplyConfiguration) WithLastReset(value *UsagePlanResetRunApplyConfiguration) *UsagePlanStatusApplyConfiguration {
+	b.LastReset = value
 	return b
 }
 

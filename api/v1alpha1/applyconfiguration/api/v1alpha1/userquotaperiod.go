@@ -19,6 +19,8 @@ type UserQuotaPeriodApplyConfiguration struct {
 	End *v1.Time `json:"end,omitempty"`
 	// used are the credits that were charged in it.
 	Used *string `json:"used,omitempty"`
+	// finalAt is when it takes no more charges of late work.
+	FinalAt *v1.Time `json:"finalAt,omitempty"`
 }
 
 // UserQuotaPeriodApplyConfiguration constructs a declarative configuration of the UserQuotaPeriod type for use with
@@ -48,5 +50,13 @@ func (b *UserQuotaPeriodApplyConfiguration) WithEnd(value v1.Time) *UserQuotaPer
 // If called multiple times, the Used field is set to the value of the last call.
 func (b *UserQuotaPeriodApplyConfiguration) WithUsed(value string) *UserQuotaPeriodApplyConfiguration {
 	b.Used = &value
+	return b
+}
+
+// WithFinalAt sets the FinalAt field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the FinalAt field is set to the value of the last call.
+func (b *UserQuotaPeriodApplyConfiguration) WithFinalAt(value v1.Time) *UserQuotaPeriodApplyConfiguration {
+	b.FinalAt = &value
 	return b
 }

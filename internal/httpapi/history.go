@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// defaultHistory is a year of months.
+const defaultHistory = 12
+
+// GetUsageHistory implements GET /api/v1/usage/history.
+func (s *server) GetUsageHistory(ctx context.Context, r GetUsageHistoryRequestObject) (GetUsageHistoryResponseObject, error) {
+	user, limit := r.Params.UserId, defaultHistory
+	if err := checkUserID(user); err != nil {
+		return nil, err
+	}
+	if given := r.Params.Limit; given != nil {
+		limit = int(*given)
+	}
+	if limit < 1 || limit > metering.MaxHistory {
+		return nil, invalid("limit: %d must be between 1 and %d", limit, metering.MaxHistory)
+	}
+	before, err := parseCursor(r.Params.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.mayRead(ctx, user); err != nil {
+		return nil, err
+	}
+	history, err := s.service.History(ctx, user, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	return GetUsageHistory200JSONResponse(usageHistory(user, history)), nil
+}
+
+// cursorPrefix tells cursors of the history from others, and from those of another release.
+const cursorPrefix = "history/1/"
+
+// cursor says where a page begins, in a form that nobody is tempted to compute.
+func cursor(before int64) string {
+	if before == 0 {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString([]byte(cursorPrefix + strconv.FormatInt(before, 10)))
+}
+
+func parseCursor(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	text, err := base64.RawURLEncoding.DecodeString(s)
+	digits, ours := strings.CutPrefix(string(text), cursorPrefix)
+	before, numberErr := strconv.ParseInt(digits, 10, 64)
+	if err != nil || !ours || numberErr != nil || before < 1 {
+		return 0, problem(http.StatusBadRequest, "malformed-request", "cursor: %.64q is not the next_cursor of a page", s)
+	}
+	return before, nil
+}
+
+func usageHistory(user string, h metering.History) UsageHistory {
+	out := UsageHistory{UserId: user, Periods: make([]Period, len(h.Periods)), NextCursor: cursor(h.Before), AsOf: h.Now}
+	for i, p := range h.Periods {
+		out.Periods[i] = Period{
+			Number: p.No, Start: p.Period.Start, End: p.Period.End, State: p.State, FinalAt: p.FinalAt, Revision: p.Revision,
+			Plan: p.PlanName, UsedCredits: credits(p.Used), ReservedCredits: credits(p.Reserved), CarryOverCredits: credits(p.CarryOver),
+			ProviderCost: money(p.Cost), Price: money(p.Charged), Currency: p.Currency,
+		}
+		if !p.PlanLimit.Unlimited {
+			out.Periods[i].LimitCredits = credits(p.PlanLimit.Max)
+		}
+	}
+	return out
+}
+
+func money(m quota.Money) Number { return Number(m.String()) }

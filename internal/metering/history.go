@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// PeriodState says what may still happen to a period.
+type PeriodState string
+
+// The states of a period, in their order.
+const (
+	// PeriodOpen contains the present.
+	PeriodOpen PeriodState = "Open"
+	// PeriodClosed has ended and still takes the charges of its own work.
+	PeriodClosed PeriodState = "Closed"
+	// PeriodFinal takes nothing more.
+	PeriodFinal PeriodState = "Final"
+)
+
+// StoredPeriod is a closed period with how often it has changed since its close.
+type StoredPeriod struct {
+	quota.ClosedPeriod
+
+	Revision int32
+}
+
+// HistoryPeriod is one period of a user, open or closed.
+type HistoryPeriod struct {
+	StoredPeriod
+
+	State PeriodState
+	// FinalAt is the instant from which the period takes nothing more.
+	FinalAt time.Time
+}
+
+// History is a page of a user's periods, the newest first.
+type History struct {
+	Periods []HistoryPeriod
+	// Before is where the next page begins: it has the periods with numbers below it. Zero if this page was the last.
+	Before int64
+	Now    time.Time
+}
+
+// MaxHistory is the most periods that one page has.
+const MaxHistory = 100
+
+// History returns at most limit (1 to MaxHistory) of the user's periods with numbers below before, all of them for zero: the
+// open one and, back in time, those that have closed. Like every read it is rolled to now: a period whose end has passed is
+// closed in it whether or not anything has touched the account. Periods never change their numbers, so pages fit together
+// however much happens between them.
+func (s *Service) History(ctx context.Context, userID string, before int64, limit int) (History, error) {
+	switch {
+	case limit < 1 || limit > MaxHistory:
+		return History{}, fmt.Errorf("%w: the limit %d must be between 1 and %d", ErrInvalid, limit, MaxHistory)
+	case before < 0:
+		return History{}, fmt.Errorf("%w: periods have numbers from 0 on, there are none below %d", ErrInvalid, before)
+	}
+	if err := ValidateUserID(userID); err != nil {
+		return History{}, err
+	}
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	// One more than asked for tells whether there is a next page.
+	u, stored, err := s.store.Periods(ctx, userID, before, limit+1)
+	if errors.Is(err, ErrNotFound) {
+		// Where the service would make an account, its first period is the history.
+		u, err = s.Current(ctx, userID)
+	}
+	if err != nil {
+		return History{}, err
+	}
+	h := History{Now: u.Now}
+	a := u.Account
+	closed := a.Roll(u.Now)
+	if a.PeriodNo < before {
+		h.add(StoredPeriod{ClosedPeriod: quota.ClosedPeriod{
+			No: a.PeriodNo, Period: a.Period, Used: a.Used, Reserved: a.Reserved, PlanUsed: a.PlanUsed, PlanReserved: a.PlanReserved,
+			Cost: a.Cost, Charged: a.Charged, PlanLimit: a.Limits().Credits, PlanName: a.Plan.Name, PlanVersion: a.Plan.Version,
+			CarryOverMax: a.Plan.CarryOverMax, Grace: a.Plan.FinalAfter, Currency: a.Plan.Currency,
+		}})
+	}
+	for _, p := range slices.Backward(closed) {
+		if p.No < before {
+			h.add(StoredPeriod{ClosedPeriod: p})
+		}
+	}
+	for _, p := range stored {
+		if p.Currency == "" {
+			p.Currency = a.Plan.Currency
+		}
+		h.add(p)
+	}
+	if len(h.Periods) > limit {
+		h.Periods = h.Periods[:limit]
+		h.Before = h.Periods[limit-1].No
+	}
+	return h, nil
+}
+
+func (h *History) add(p StoredPeriod) {
+	state := PeriodOpen
+	switch {
+	case p.Final(h.Now):
+		state = PeriodFinal
+	case !h.Now.Before(p.Period.End):
+		state = PeriodClosed
+	}
+	h.Periods = append(h.Periods, HistoryPeriod{StoredPeriod: p, State: state, FinalAt: p.FinalAt()})
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+)
+
+const (
+	// A run of the reset writes its row every few seconds; after so much silence it is taken for dead.
+	resetSilence = 2 * time.Minute
+	// resetRunDays is how long the rows of runs are kept.
+	resetRunDays = 400
+)
+
+// Periods implements metering.Store.
+func (s *Store) Periods(ctx context.Context, userID string, before int64, limit int) (metering.Usage, []metering.StoredPeriod, error) {
+	var usage metering.Usage
+	var periods []metering.StoredPeriod
+	err := s.snapshot(ctx, func(q *dbsqlc.Queries) error {
+		all, err := s.accounts(ctx, q, []string{userID})
+		if err != nil {
+			return err
+		}
+		var known bool
+		if usage, known = all[userID]; !known {
+			return pgx.ErrNoRows
+		}
+		rows, err := q.PeriodsBefore(ctx, dbsqlc.PeriodsBeforeParams{UserID: usage.Account.ID, Before: before, Most: int32(limit)})
+		if err != nil {
+			return err
+		}
+		periods = make([]metering.StoredPeriod, len(rows))
+		for i := range rows {
+			periods[i] = metering.StoredPeriod{ClosedPeriod: *periodOf(&rows[i]), Revision: rows[i].Revision}
+		}
+		return nil
+	})
+	if err != nil {
+		return metering.Usage{}, nil, fmt.Errorf("user %q: %w", userID, mapError(err))
+	}
+	return usage, periods, nil
+}
+
+// DueAccounts implements metering.Store.
+func (s *Store) DueAccounts(ctx context.Context, plan string, until time.Time) (accounts int64, oldest time.Time, err error) {
+	if until.IsZero() {
+		if until, err = s.queries.Clock(ctx, s.now()); err != nil {
+			return 0, time.Time{}, mapError(err)
+		}
+	}
+	row, err := s.queries.DueAccounts(ctx, dbsqlc.DueAccountsParams{Plan: plan, Until: until})
+	return row.Accounts, row.Oldest.UTC(), mapError(err)
+}
+
+// BeginReset implements metering.Store.
+func (s *Store) BeginReset(ctx context.Context, run metering.ResetRun) error {
+	return s.transaction(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
+		return errors.Join(
+			q.LoseResetRuns(ctx, dbsqlc.LoseResetRunsParams{PlanName: run.Plan, SilentSeconds: resetSilence.Seconds()}),
+			q.PruneResetRuns(ctx, dbsqlc.PruneResetRunsParams{PlanName: run.Plan, Days: resetRunDays}),
+			q.SaveResetRun(ctx, resetRunParams(run)))
+	})
+}
+
+// SaveReset implements metering.Store.
+func (s *Store) SaveReset(ctx context.Context, run metering.ResetRun) error {
+	return mapError(s.queries.SaveResetRun(ctx, resetRunParams(run)))
+}
+
+func resetRunParams(run metering.ResetRun) dbsqlc.SaveResetRunParams {
+	return dbsqlc.SaveResetRunParams{
+		ID: run.ID, PlanName: run.Plan, Actor: run.Actor, State: string(cmp.Or(run.State, metering.ResetRunning)),
+		Accounts: run.Accounts, Periods: run.Periods, Failures: run.Failures, Message: run.Message,
+	}
+}
+
+// lastReset reads the run of a plan's reset that started last, and when one last succeeded.
+func lastReset(ctx context.Context, q *dbsqlc.Queries, plan string) (*metering.ResetRun, time.Time, error) {
+	r, err := q.LastResetRun(ctx, plan)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, time.Time{}, nil
+	}
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	succeeded, err := q.LastResetSuccess(ctx, plan)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return nil, time.Time{}, err
+	}
+	if !succeeded.IsZero() {
+		succeeded = succeeded.UTC()
+	}
+	return &metering.ResetRun{
+		ID: r.ID, Plan: r.PlanName, Actor: r.Actor, State: metering.ResetState(r.State),
+		StartedAt: r.StartedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), FinishedAt: timeOf(r.FinishedAt),
+		Accounts: r.Accounts, Periods: r.Periods, Failures: r.Failures, Message: r.Message,
+	}, succeeded, nil
+}
