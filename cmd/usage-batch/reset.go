@@ -155,7 +155,7 @@ func hostname() string {
 
 func (o *resetOptions) summarise(cmd *cobra.Command, log *slog.Logger, r metering.ResetResult, took time.Duration) {
 	for _, f := range r.Failures {
-		log.Error("account not closed", "plan", o.plan, "error", f)
+		log.Error("account not closed", "plan", o.plan, "error", f.String())
 	}
 	if more := r.Failed - int64(len(r.Failures)); more > 0 {
 		log.Error("further accounts not closed", "plan", o.plan, "accounts", more)

@@ -78,7 +78,7 @@ type ResetFailure struct {
 	Err     error
 }
 
-func (f ResetFailure) Error() string {
+func (f ResetFailure) String() string {
 	return fmt.Sprintf("account %s: %v", uuid.UUID(f.Account), f.Err)
 }
 

@@ -139,7 +139,7 @@ func TestResetLeavesABadAccountBehind(t *testing.T) {
 		if !errors.Is(err, metering.ErrAccountsFailed) || res.Accounts == 0 && name == "run" || res.Failed != 1 || len(res.Failures) != 1 {
 			t.Fatalf("%s: want one failure, got %+v, %v", name, res, err)
 		}
-		if text := res.Failures[0].Error(); !strings.Contains(text, "user-17") || !strings.Contains(text, "Mars/Olympus") {
+		if text := res.Failures[0].String(); !strings.Contains(text, "user-17") || !strings.Contains(text, "Mars/Olympus") {
 			t.Errorf("%s: the failure does not name the account and the reason: %s", name, text)
 		}
 	}
