@@ -99,7 +99,7 @@ const partitionInterval = 6 * time.Hour
 func (s *Service) partition(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := s.store.EnsurePartitions(ctx); err != nil && ctx.Err() == nil {
-			s.failed(err, "making partitions ahead failed; until it succeeds, events may go to the default partition")
+			s.failed(err, "making partitions ahead or dropping old ones failed; until it succeeds, rows may go to the default partition")
 		}
 		pause(ctx, partitionInterval)
 	}

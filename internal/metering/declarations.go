@@ -166,9 +166,13 @@ func (l *Ledger) grant(grants map[string]Grant, actor string) {
 			ID: id, Kind: quota.LotGrant, Name: name, Credits: g.Credits, ExpiresAt: g.ExpiresAt.UTC().Truncate(time.Microsecond),
 		})
 		l.Touched = true
-		l.Audit = append(l.Audit, AuditRow{
-			Actor: actor, Action: "grant.given", Kind: "Account", Name: l.Account.UserID,
-			After: map[string]any{"grant": name, "credits": g.Credits.String(), "expires_at": g.ExpiresAt},
-		})
+		l.Audit = append(l.Audit, grantRow(l, actor, name, g))
+	}
+}
+
+func grantRow(l *Ledger, actor, name string, g Grant) AuditRow {
+	return AuditRow{
+		Actor: actor, Action: "grant.given", Kind: "Account", Name: l.Account.UserID,
+		After: map[string]any{"grant": name, "credits": g.Credits.String(), "expires_at": g.ExpiresAt},
 	}
 }

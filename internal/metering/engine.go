@@ -20,6 +20,9 @@ type call struct {
 	// admission and plans that the operation needs to see; zero and nil if none.
 	admission quota.ID
 	plans     []string
+	// key is the idempotency key under which the operation makes something once, and event what it is about; empty if none.
+	key   string
+	event quota.ID
 	// apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than once,
 	// each time on fresh facts, and only the last run counts.
 	apply func(l *Ledger, b Batch) error
@@ -120,6 +123,14 @@ func (e *engine) do(ctx context.Context, c *call) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := e.enqueue(c); err != nil {
+		return err
+	}
+	return c.wait(ctx)
+}
+
+// enqueue puts c into its lane, behind the calls that are there.
+func (e *engine) enqueue(c *call) error {
 	c.done = make(chan struct{})
 	l := &e.lanes[int(c.account[15])%len(e.lanes)]
 	l.mu.Lock()
@@ -133,6 +144,11 @@ func (e *engine) do(ctx context.Context, c *call) error {
 		e.running.start(func() { e.drain(l) })
 	}
 	l.mu.Unlock()
+	return nil
+}
+
+// wait returns the call's answer, or the context's error if that ends first.
+func (c *call) wait(ctx context.Context) error {
 	select {
 	case <-c.done:
 		return c.err
@@ -321,6 +337,12 @@ func keysOf(calls []*call, wait bool) Keys {
 		if c.admission != (quota.ID{}) {
 			keys.Admissions = append(keys.Admissions, c.admission)
 		}
+		if c.key != "" {
+			keys.Idempotency = append(keys.Idempotency, AccountKey{Account: c.account, Key: c.key})
+		}
+		if c.event != (quota.ID{}) {
+			keys.Events = append(keys.Events, c.event)
+		}
 		keys.Plans = append(keys.Plans, c.plans...)
 	}
 	return keys
@@ -383,9 +405,14 @@ func (l *Ledger) closed(a *Admission) (*quota.ClosedPeriod, error) {
 	if a.State == quota.Queued || a.State == quota.Cancelled || a.PeriodNo == l.Account.PeriodNo {
 		return nil, nil
 	}
-	p := l.Closed[a.PeriodNo]
+	return l.closedPeriod(a.PeriodNo)
+}
+
+// closedPeriod returns a closed period and marks it to be written.
+func (l *Ledger) closedPeriod(no int64) (*quota.ClosedPeriod, error) {
+	p := l.Closed[no]
 	if p == nil {
-		return nil, fmt.Errorf("period %d of user %q: %w", a.PeriodNo, l.Account.UserID, ErrNotFound)
+		return nil, fmt.Errorf("period %d of user %q: %w", no, l.Account.UserID, ErrNotFound)
 	}
 	if !slices.Contains(l.NewPeriods, p) {
 		l.ChangedPeriods[p.No] = p

@@ -28,6 +28,8 @@ type Store interface {
 	Admission(ctx context.Context, id quota.ID) (*Admission, error)
 	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions.
 	LiveJobs(ctx context.Context) ([]*Admission, error)
+	// Event reads one event without locks, or ErrNotFound.
+	Event(ctx context.Context, id quota.ID) (*Event, error)
 	// Accounts reads standings without locks; users that are not known are missing from the result. Not rolled.
 	Accounts(ctx context.Context, userIDs []string) (map[string]Usage, error)
 	// Plans reads all plans, retired ones included.
@@ -58,7 +60,8 @@ type Store interface {
 	BeginReset(ctx context.Context, run ResetRun) error
 	SaveReset(ctx context.Context, run ResetRun) error
 
-	// EnsurePartitions makes the partitions of the events ahead of time.
+	// EnsurePartitions makes the partitions of the events and the idempotency keys ahead of time, and drops those of keys that
+	// are older than KeyRetention.
 	EnsurePartitions(ctx context.Context) error
 
 	// Due looks for accounts, without locks, in pages ordered by id after the given one.
@@ -83,8 +86,18 @@ type Keys struct {
 	Admissions []quota.ID
 	// Plans to load besides those of the accounts, by name; an empty name stands for the default plan.
 	Plans []string
+	// Idempotency are keys to look up, with what they made, in accounts of which the recently closed periods are loaded too.
+	Idempotency []AccountKey
+	// Events to load, with the lots that paid for them and the closed periods that they are booked in.
+	Events []quota.ID
 	// Wait for locks instead of leaving busy accounts out.
 	Wait bool
+}
+
+// AccountKey is an idempotency key in its scope.
+type AccountKey struct {
+	Account quota.ID
+	Key     string
 }
 
 // Batch is an open transaction.
@@ -111,7 +124,11 @@ type Ledger struct {
 	// Admissions that were asked for and those of Queue, which is in QueueOrder. An admission in both is the same pointer.
 	Admissions map[quota.ID]*Admission
 	Queue      []*Admission
-	// Closed are the closed periods that the admissions belong to, by number.
+	// Made is what the idempotency keys made that were asked for, and Events are those that were asked for.
+	Made   map[string]Made
+	Events map[quota.ID]*Event
+	// Closed are the closed periods that the admissions and events belong to and those of the last weeks where a key was asked
+	// for, by number.
 	Closed map[int64]*quota.ClosedPeriod
 	// HadLots names every lot that the account ever got, spent and expired ones included. It is loaded only where Keys.Plans
 	// asks for plans, that is for changes of settings.
@@ -126,12 +143,21 @@ type Ledger struct {
 	NewPeriods               []*quota.ClosedPeriod
 	ChangedPeriods           map[int64]*quota.ClosedPeriod
 	Charges                  []ChargeRow
+	NewEvents                []Made
 	Audit                    []AuditRow
 }
 
 // QueueOrder compares queued admissions of one account: higher priority first, then who arrived first.
 func QueueOrder(x, y *Admission) int {
 	return cmp.Or(cmp.Compare(y.Priority, x.Priority), cmp.Compare(x.ArrivedSeq, y.ArrivedSeq))
+}
+
+// Made is an event that an idempotency key made.
+type Made struct {
+	*Event
+
+	// BodyHash tells two requests with one key apart.
+	BodyHash []byte
 }
 
 // Settings are what a UserQuota declares about an account, beyond what quota.Account holds already.

@@ -75,7 +75,7 @@ func (s *Store) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, 
 
 // load queues the statements and reads their answers in the same order.
 func (s *Store) load(ctx context.Context, b *batch, keys metering.Keys) (err error) {
-	accounts, now, settings := keys.Accounts, s.now(), len(keys.Plans) > 0
+	accounts, now := keys.Accounts, s.now()
 
 	var q pgx.Batch
 	q.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -92,12 +92,13 @@ func (s *Store) load(ctx context.Context, b *batch, keys metering.Keys) (err err
 	if len(keys.Admissions) > 0 {
 		q.Queue(dbsqlc.LoadPeriods, keys.Admissions, accounts)
 	}
-	if settings {
+	if len(keys.Plans) > 0 {
 		q.Queue(dbsqlc.LoadPlans, keys.Plans, slices.Contains(keys.Plans, ""))
 		q.Queue(dbsqlc.LoadLotIDs, accounts)
 	}
+	s.queueRecords(&q, &keys)
 
-	plans, err := s.readFacts(ctx, b, &q, preparations, len(keys.Admissions) > 0, settings)
+	plans, err := s.readFacts(ctx, b, &q, preparations, &keys)
 	if err != nil {
 		return err
 	}
@@ -106,7 +107,7 @@ func (s *Store) load(ctx context.Context, b *batch, keys metering.Keys) (err err
 }
 
 // readFacts sends the statements and reads their answers in the same order, of which the first ones are empty.
-func (s *Store) readFacts(ctx context.Context, b *batch, q *pgx.Batch, preparations int, asked, settings bool) (plans []dbsqlc.UserPlanLimit, err error) {
+func (s *Store) readFacts(ctx context.Context, b *batch, q *pgx.Batch, preparations int, keys *metering.Keys) (plans []dbsqlc.UserPlanLimit, err error) {
 	answers := b.conn.SendBatch(ctx, q)
 	defer func() { err = errors.Join(err, answers.Close()) }()
 	read := dbsqlc.New(results{answers})
@@ -131,13 +132,18 @@ func (s *Store) readFacts(ctx context.Context, b *batch, q *pgx.Batch, preparati
 		return nil, err
 	}
 	b.readLots(lots)
-	if err := b.readAdmissions(ctx, read, asked); err != nil || !settings {
+	if err := b.readAdmissions(ctx, read, len(keys.Admissions) > 0); err != nil {
 		return nil, err
 	}
-	if plans, err = read.LoadPlans(ctx, dbsqlc.LoadPlansParams{}); err != nil {
-		return nil, err
+	if len(keys.Plans) > 0 {
+		if plans, err = read.LoadPlans(ctx, dbsqlc.LoadPlansParams{}); err != nil {
+			return nil, err
+		}
+		if err := b.readLotIDs(ctx, read); err != nil {
+			return nil, err
+		}
 	}
-	return plans, b.readLotIDs(ctx, read)
+	return plans, b.readRecords(ctx, read, keys)
 }
 
 // readPlans keeps those of the plans that were asked for.
@@ -182,6 +188,7 @@ func (s *Store) readAccounts(b *batch, locked []quota.ID, rows []dbsqlc.LoadAcco
 			Account: account, Now: r.Now.UTC(), Settings: declared,
 			Admissions: map[quota.ID]*metering.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},
 			ChangedAdmissions: map[quota.ID]*metering.Admission{}, ChangedPeriods: map[int64]*quota.ClosedPeriod{},
+			Made: map[string]metering.Made{}, Events: map[quota.ID]*metering.Event{},
 		}
 		b.ledgers[account.ID] = l
 	}
@@ -195,9 +202,11 @@ func (b *batch) readLots(rows []dbsqlc.CreditLot) {
 		if l == nil {
 			continue
 		}
-		lot := lotOf(r)
+		lot, was := lotOf(r), b.loaded[r.UserID]
+		if _, there := was.lots[lot.ID]; there {
+			continue
+		}
 		l.Account.Lots = append(l.Account.Lots, lot)
-		was := b.loaded[r.UserID]
 		if was.lots == nil {
 			was.lots = map[quota.ID]quota.Lot{}
 			b.loaded[r.UserID] = was
@@ -226,11 +235,7 @@ func (b *batch) readAdmissions(ctx context.Context, read *dbsqlc.Queries, asked 
 	if err != nil {
 		return err
 	}
-	for i := range periods {
-		if l := b.ledgers[periods[i].UserID]; l != nil {
-			l.Closed[periods[i].PeriodNo] = periodOf(&periods[i])
-		}
-	}
+	b.readPeriods(periods)
 	return nil
 }
 

@@ -162,15 +162,21 @@ var checks = []string{
 	    WHERE e.id = k.event_id AND e.user_id = k.user_id AND e.idempotency_key = k.key AND e.recorded_at = k.made_at)`,
 
 	// I4: one event has one reversal, of all of it, in its own period or as a lot.
-	`SELECT 'I4' AS invariant, u.user_id AS who, 'reversals of event ' || e.id AS what,
+	`SELECT 'I4' AS invariant, u.user_id AS who, 'reversals of event ' || r.reverses AS what,
 	    coalesce('1 of ' || e.credits, '0') AS expected, r.n || ' of ' || r.credits AS found
-	FROM (SELECT reverses, user_id, count(*) AS n, sum(credits) AS credits, bool_and(refund_lot IS NOT NULL) AS refunded,
-	        min(period_id) AS period_id, array_agg(id) AS ids
+	FROM (SELECT reverses, user_id, count(*) AS n, sum(credits) AS credits
 	    FROM usage_tracking WHERE kind = 'reversal' GROUP BY reverses, user_id) AS r
 	LEFT JOIN usage_tracking AS e ON e.id = r.reverses AND e.user_id = r.user_id AND e.kind IN ('charge', 'adjustment')
-	LEFT JOIN usage_reversals AS k ON k.event_id = r.reverses AND k.user_id = r.user_id AND k.reversal_id = ANY (r.ids)
 	LEFT JOIN users AS u ON u.id = r.user_id
-	WHERE r.n <> 1 OR r.credits IS DISTINCT FROM e.credits OR k.event_id IS NULL OR (NOT r.refunded AND r.period_id <> e.period_id)
+	WHERE r.n <> 1 OR r.credits IS DISTINCT FROM e.credits
+	UNION ALL
+	SELECT 'I4', u.user_id, 'period of the reversal of event ' || e.id, e.period_id::text, r.period_id::text
+	FROM usage_tracking AS r JOIN usage_tracking AS e ON e.id = r.reverses LEFT JOIN users AS u ON u.id = r.user_id
+	WHERE r.kind = 'reversal' AND r.refund_lot IS NULL AND r.period_id <> e.period_id
+	UNION ALL
+	SELECT 'I4', u.user_id, 'mark of the reversal of event ' || r.reverses, r.id::text, coalesce(k.reversal_id::text, 'none')
+	FROM usage_tracking AS r LEFT JOIN usage_reversals AS k ON k.event_id = r.reverses LEFT JOIN users AS u ON u.id = r.user_id
+	WHERE r.kind = 'reversal' AND k.reversal_id IS DISTINCT FROM r.id
 	UNION ALL
 	SELECT 'I4', u.user_id, 'lot of refund ' || e.id, e.credits::text, coalesce(l.credits::text, 'none')
 	FROM usage_tracking AS e LEFT JOIN users AS u ON u.id = e.user_id

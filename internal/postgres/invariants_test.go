@@ -46,6 +46,15 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"plan without trace": {"DELETE FROM audit_log WHERE object_kind = 'UsagePlan'", "I8", "audit rows of plan free"},
 		"silent account":     {"DELETE FROM audit_log WHERE action = 'account.registered'", "I8", "registration"},
 		"silent close":       {"DELETE FROM audit_log WHERE action = 'period.closed'", "I8", "closed periods"},
+		"key forgotten":      {"UPDATE usage_tracking SET idempotency_key = 'other' WHERE idempotency_key = 'adjust'", "I4", "of key adjust"},
+		"key used twice":     {"INSERT INTO usage_tracking SELECT (jsonb_populate_record(e, jsonb_build_object('id', gen_random_uuid()))).* FROM usage_tracking AS e WHERE idempotency_key = 'adjust'", "I4", "events with key adjust"},
+		"reversal's amount":  {"UPDATE usage_tracking SET credits = credits - 1 WHERE kind = 'reversal'", "I4", "reversals of event"},
+		"reversal's sign":    {"UPDATE usage_tracking SET kind = 'charge', reverses = NULL WHERE kind = 'reversal'", "I1", "used of period 1"},
+		"reversal of none":   {"UPDATE usage_tracking SET reverses = gen_random_uuid() WHERE kind = 'reversal'", "I4", "reversals of event"},
+		"reversal elsewhere": {"UPDATE usage_tracking SET period_id = 0 WHERE kind = 'reversal'", "I4", "period of the reversal"},
+		"reversal unmarked":  {"DELETE FROM usage_reversals", "I4", "mark of the reversal"},
+		"marked in vain":     {"INSERT INTO usage_reversals SELECT gen_random_uuid(), user_id, gen_random_uuid(), now() FROM usage_quotas", "I4", "reversal"},
+		"silent reversal":    {"DELETE FROM audit_log WHERE object_kind = 'UsageEvent'", "I8", "audit row of event"},
 		"silent grant":       {"UPDATE credit_lots SET kind = 'grant'", "I8", "audit row of grant 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -84,4 +93,7 @@ func (f *fixture) story() {
 	f.enter(alice, quota.ID{2}, 12*quota.Credit)
 	f.enter(alice, quota.ID{3}, quota.Credit)
 	f.enter(alice, quota.ID{4}, quota.Credit, func(a *metering.Admission) { a.Source = quota.SourceJob })
+	f.made(alice, "adjust", quota.ID{5})
+	f.made(alice, "mistake", quota.ID{6})
+	f.undo(alice, "undo", quota.ID{6}, quota.ID{7})
 }

@@ -31,6 +31,8 @@ func TestHotPathReadsByIndex(t *testing.T) {
 		"LoadLots": dbsqlc.LoadLots, "LoadAdmissions": dbsqlc.LoadAdmissions, "LoadPeriods": dbsqlc.LoadPeriods,
 		"LoadLotIDs": dbsqlc.LoadLotIDs, "EndAdmissions": dbsqlc.EndAdmissions, "RenewLeases": dbsqlc.RenewLeases,
 		"UpdateAdmissions": dbsqlc.UpdateAdmissions, "UpdateAccounts": dbsqlc.UpdateAccounts, "UpdatePeriods": dbsqlc.UpdatePeriods,
+		"LoadKeys": dbsqlc.LoadKeys, "LoadRecentPeriods": dbsqlc.LoadRecentPeriods, "LoadEvents": dbsqlc.LoadEvents,
+		"LoadEventLots": dbsqlc.LoadEventLots, "Event": dbsqlc.Event,
 	} {
 		statement, err := conn.Prepare(t.Context(), name, sql)
 		if err != nil {

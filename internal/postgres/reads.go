@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -145,6 +146,10 @@ func (s *Store) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
 // EnsurePartitions implements metering.Store. Two at once may both find one missing: the second one's error is the first
 // one's success, and found out by looking again.
 func (s *Store) EnsurePartitions(ctx context.Context) error {
+	return errors.Join(s.ensureEventPartitions(ctx), s.ensureKeyPartitions(ctx))
+}
+
+func (s *Store) ensureEventPartitions(ctx context.Context) error {
 	missing, err := s.queries.MissingPartitions(ctx)
 	if err != nil || !missing {
 		return mapError(err)

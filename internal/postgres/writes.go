@@ -57,7 +57,7 @@ func (t *table) queue(q *pgx.Batch, sql string) {
 
 // writes collects what a batch changes.
 type writes struct {
-	accounts, lots, newPeriods, periods, newAdmissions, ended, renewed, admissions, events, audit table
+	accounts, lots, newPeriods, periods, newAdmissions, ended, renewed, admissions, events, keys, reversals, audit table
 
 	settings []dbsqlc.UpdateSettingsParams
 }
@@ -95,7 +95,14 @@ func (w *writes) collect(l *metering.Ledger, was loaded, admissions map[quota.ID
 		}
 	}
 	for i := range l.Charges {
-		w.event(l, &l.Charges[i])
+		if err := w.event(chargeEvent(l, &l.Charges[i])); err != nil {
+			return err
+		}
+	}
+	for i := range l.NewEvents {
+		if err := w.made(&l.NewEvents[i]); err != nil {
+			return err
+		}
 	}
 	for i := range l.Audit {
 		if err := w.auditRow(l.Now, l.Account.ID, &l.Audit[i]); err != nil {
@@ -116,6 +123,8 @@ func (w *writes) batch() *pgx.Batch {
 	w.renewed.queue(q, dbsqlc.RenewLeases)
 	w.admissions.queue(q, dbsqlc.UpdateAdmissions)
 	w.events.queue(q, dbsqlc.InsertEvents)
+	w.keys.queue(q, dbsqlc.InsertKeys)
+	w.reversals.queue(q, dbsqlc.InsertReversals)
 	w.audit.queue(q, dbsqlc.InsertAudit)
 	for i := range w.settings {
 		p := &w.settings[i]
@@ -311,32 +320,19 @@ func putIf[T any](r *row, there bool, value T) {
 	put[*T](r, nil)
 }
 
-func (w *writes) event(l *metering.Ledger, c *metering.ChargeRow) {
-	kind := "charge"
+// chargeEvent is the event of an admission's charge.
+func chargeEvent(l *metering.Ledger, c *metering.ChargeRow) *metering.Event {
+	adm, kind := c.Admission, metering.EventCharge
 	if c.Adjustment {
-		kind = "adjustment"
+		kind = metering.EventAdjustment
 	}
-	adm, r := c.Admission, w.events.row()
-	put(r, ChargeID(l.Account.ID, adm.ID))
-	put(r, l.Now)
-	put(r, l.Account.ID)
-	put(r, c.PeriodNo)
-	put(r, kind)
-	put(r, adm.ID)
-	put(r, adm.EndedAt)
-	put(r, int64(c.Credits))
-	put(r, int64(c.Alloc.Plan))
-	put(r, int64(c.Overage))
-	put(r, sharesColumn(c.Alloc.Lots))
-	put(r, c.Credits.Audio().Milliseconds())
-	put(r, adm.Request.FileSize)
-	put(r, int64(c.Price))
-	put(r, int64(c.Cost))
-	put(r, c.Plan.Currency)
-	put(r, c.Plan.Name)
-	put(r, c.Plan.Version)
-	put(r, adm.Late)
-	put(r, c.Seq)
+	return &metering.Event{
+		ID: ChargeID(l.Account.ID, adm.ID), Account: l.Account.ID, Kind: kind, UsageType: quota.UsageTranscription,
+		Admission: adm.ID, OccurredAt: adm.EndedAt, RecordedAt: l.Now, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits,
+		Alloc: c.Alloc, Overage: c.Overage, Price: c.Price, Cost: c.Cost, Currency: c.Plan.Currency,
+		Duration: c.Credits.Audio(), FileSize: adm.Request.FileSize, Quantity: 1, PlanName: c.Plan.Name, PlanVersion: c.Plan.Version,
+		Late: adm.Late,
+	}
 }
 
 // ChargeID is the id of the one charge that an admission can have.

@@ -182,38 +182,51 @@ func (q *Queries) InsertAudit(ctx context.Context, arg InsertAuditParams) error 
 }
 
 const InsertEvents = `-- name: InsertEvents :exec
-INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, occurred_at, credits,
-    plan_part, overage, lots, duration_ms, file_size, price_micros, cost_micros, currency, plan_name, plan_version, late, seq)
+INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, idempotency_key, reverses,
+    refund_lot, occurred_at, credits, plan_part, overage, lots, duration_ms, file_size, tokens, quantity, unit_micros,
+    price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason)
 SELECT
     unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::uuid[]), unnest($4::bigint[]),
-    unnest($5::text[]), 'transcription', unnest($6::uuid[]), unnest($7::timestamptz[]),
-    unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::bigint[]), unnest($11::jsonb[]),
-    unnest($12::bigint[]), unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::bigint[]),
-    unnest($16::text[]), unnest($17::text[]), unnest($18::bigint[]), unnest($19::boolean[]),
-    unnest($20::bigint[])
+    unnest($5::text[]), unnest($6::text[]), unnest($7::uuid[]), unnest($8::text[]),
+    unnest($9::uuid[]), unnest($10::uuid[]), unnest($11::timestamptz[]),
+    unnest($12::bigint[]), unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::jsonb[]),
+    unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[]), unnest($19::bigint[]),
+    unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]), unnest($23::text[]),
+    unnest($24::text[]), unnest($25::bigint[]), unnest($26::boolean[]), unnest($27::bigint[]),
+    unnest($28::jsonb[]), unnest($29::text[]), unnest($30::text[])
 `
 
 type InsertEventsParams struct {
-	Ids          []quota.ID
-	RecordedAt   []time.Time
-	Accounts     []quota.ID
-	Periods      []int64
-	Kinds        []string
-	Admissions   []quota.ID
-	OccurredAt   []time.Time
-	Credits      []int64
-	PlanParts    []int64
-	Overages     []int64
-	Lots         [][]byte
-	Durations    []int64
-	FileSizes    []int64
-	Prices       []int64
-	Costs        []int64
-	Currencies   []string
-	PlanNames    []string
-	PlanVersions []int64
-	Late         []bool
-	Seqs         []int64
+	Ids             []quota.ID
+	RecordedAt      []time.Time
+	Accounts        []quota.ID
+	Periods         []int64
+	Kinds           []string
+	UsageTypes      []string
+	Admissions      []quota.ID
+	IdempotencyKeys []string
+	Reverses        []quota.ID
+	RefundLots      []quota.ID
+	OccurredAt      []time.Time
+	Credits         []int64
+	PlanParts       []int64
+	Overages        []int64
+	Lots            [][]byte
+	Durations       []int64
+	FileSizes       []int64
+	Tokens          []int64
+	Quantities      []int64
+	Units           []int64
+	Prices          []int64
+	Costs           []int64
+	Currencies      []string
+	PlanNames       []string
+	PlanVersions    []int64
+	Late            []bool
+	Seqs            []int64
+	Metadata        [][]byte
+	RecordedBy      []string
+	Reasons         []string
 }
 
 func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) error {
@@ -223,7 +236,11 @@ func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) erro
 		arg.Accounts,
 		arg.Periods,
 		arg.Kinds,
+		arg.UsageTypes,
 		arg.Admissions,
+		arg.IdempotencyKeys,
+		arg.Reverses,
+		arg.RefundLots,
 		arg.OccurredAt,
 		arg.Credits,
 		arg.PlanParts,
@@ -231,6 +248,9 @@ func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) erro
 		arg.Lots,
 		arg.Durations,
 		arg.FileSizes,
+		arg.Tokens,
+		arg.Quantities,
+		arg.Units,
 		arg.Prices,
 		arg.Costs,
 		arg.Currencies,
@@ -238,6 +258,9 @@ func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) erro
 		arg.PlanVersions,
 		arg.Late,
 		arg.Seqs,
+		arg.Metadata,
+		arg.RecordedBy,
+		arg.Reasons,
 	)
 	return err
 }

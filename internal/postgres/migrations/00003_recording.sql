@@ -55,6 +55,8 @@ DECLARE
     first  timestamptz := monday::timestamp AT TIME ZONE 'UTC';
     next   timestamptz := (monday + 7)::timestamp AT TIME ZONE 'UTC';
 BEGIN
+    -- One at a time; whoever waited sees what the one before has done. Readers and writers do not notice.
+    LOCK TABLE idempotency_keys_default IN SHARE UPDATE EXCLUSIVE MODE;
     IF to_regclass(part) IS NOT NULL THEN
         RETURN;
     END IF;
@@ -72,6 +74,8 @@ CREATE FUNCTION drop_key_partitions(older_than timestamptz) RETURNS void LANGUAG
 DECLARE
     part regclass;
 BEGIN
+    -- One at a time; whoever waited sees what the one before has done. Readers and writers do not notice.
+    LOCK TABLE idempotency_keys_default IN SHARE UPDATE EXCLUSIVE MODE;
     FOR part IN
         SELECT inhrelid::regclass FROM pg_inherits JOIN pg_class AS c ON c.oid = inhrelid
         WHERE inhparent = 'idempotency_keys'::regclass AND c.relname ~ '^idempotency_keys_[0-9]{8}$'

@@ -171,15 +171,18 @@ FROM (SELECT
 WHERE c.id = v.id;
 
 -- name: InsertEvents :exec
-INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, occurred_at, credits,
-    plan_part, overage, lots, duration_ms, file_size, price_micros, cost_micros, currency, plan_name, plan_version, late, seq)
+INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, idempotency_key, reverses,
+    refund_lot, occurred_at, credits, plan_part, overage, lots, duration_ms, file_size, tokens, quantity, unit_micros,
+    price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason)
 SELECT
     unnest(@ids::uuid[]), unnest(@recorded_at::timestamptz[]), unnest(@accounts::uuid[]), unnest(@periods::bigint[]),
-    unnest(@kinds::text[]), 'transcription', unnest(@admissions::uuid[]), unnest(@occurred_at::timestamptz[]),
+    unnest(@kinds::text[]), unnest(@usage_types::text[]), unnest(@admissions::uuid[]), unnest(@idempotency_keys::text[]),
+    unnest(@reverses::uuid[]), unnest(@refund_lots::uuid[]), unnest(@occurred_at::timestamptz[]),
     unnest(@credits::bigint[]), unnest(@plan_parts::bigint[]), unnest(@overages::bigint[]), unnest(@lots::jsonb[]),
-    unnest(@durations::bigint[]), unnest(@file_sizes::bigint[]), unnest(@prices::bigint[]), unnest(@costs::bigint[]),
-    unnest(@currencies::text[]), unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]), unnest(@late::boolean[]),
-    unnest(@seqs::bigint[]);
+    unnest(@durations::bigint[]), unnest(@file_sizes::bigint[]), unnest(@tokens::bigint[]), unnest(@quantities::bigint[]),
+    unnest(@units::bigint[]), unnest(@prices::bigint[]), unnest(@costs::bigint[]), unnest(@currencies::text[]),
+    unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]), unnest(@late::boolean[]), unnest(@seqs::bigint[]),
+    unnest(@metadata::jsonb[]), unnest(@recorded_by::text[]), unnest(@reasons::text[]);
 
 -- name: InsertAudit :exec
 INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)

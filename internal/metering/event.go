@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// EventKind says what an event does to its account.
+type EventKind string
+
+// The kinds of events.
+const (
+	// EventCharge debits the period that the use belongs to.
+	EventCharge EventKind = "charge"
+	// EventReversal gives one whole charge or adjustment back.
+	EventReversal EventKind = "reversal"
+	// EventAdjustment debits the open period: for a use whose own period was final, or for a reason that an admin gave.
+	EventAdjustment EventKind = "adjustment"
+)
+
+// Event is one entry of the ledger. Events are never changed.
+type Event struct {
+	ID, Account quota.ID
+	UserID      string
+	Kind        EventKind
+	UsageType   string
+	// Admission that was settled by it; zero for what was recorded directly, which has a Key instead.
+	Admission quota.ID
+	Key       string
+	// Reverses is the event that a reversal undoes. RefundLot is the lot that it gave for that where the period was final.
+	Reverses, RefundLot quota.ID
+	// OccurredAt is when the use happened, RecordedAt when the ledger took it.
+	OccurredAt, RecordedAt time.Time
+	// PeriodNo is the period that it is booked in, Seq its place in the account's order of decisions.
+	PeriodNo, Seq int64
+	// Credits and the lots that paid them; Overage is the part beyond the plan's, Price what the user owes for it.
+	Credits     quota.Credits
+	Alloc       quota.Allocation
+	Overage     quota.Credits
+	Price, Cost quota.Money
+	Currency    string
+	// Duration, FileSize in bytes, Tokens and Quantity measure the use.
+	Duration                   time.Duration
+	FileSize, Tokens, Quantity int64
+	// Rate is the plan's price of a unit where that made the credits.
+	Rate        *quota.Rate
+	PlanName    string
+	PlanVersion int64
+	Late        bool
+	Metadata    map[string]string
+	// RecordedBy is who sent it; empty for admissions, which know their holder. Reason is an admin's.
+	RecordedBy, Reason string
+	// ReversedBy is the event that undid this one, zero if none has.
+	ReversedBy quota.ID
+}
+
+// charge returns the booking of a charge or adjustment.
+func (e *Event) charge() *quota.Charge {
+	return &quota.Charge{
+		Adjustment: e.Kind == EventAdjustment, Seq: e.Seq, PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc,
+		Overage: e.Overage, Price: e.Price, Cost: e.Cost, Rate: e.Rate,
+	}
+}

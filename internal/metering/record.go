@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Bounds of what is recorded directly.
+const (
+	// KeyRetention is how long an idempotency key is kept at least: as long as a use may be recorded after it happened, so
+	// that a use with a time of its own is charged once however late it is repeated.
+	KeyRetention = quota.MaxRecordAge + 24*time.Hour
+	MaxTokens    = int64(1) << 40
+	MaxReason    = 256
+	// Metadata have at most so many keys, of so many characters each, with values of so many bytes, so many bytes as JSON in all.
+	MaxMetadata, MaxMetadataKey, MaxMetadataValue, MaxMetadataBytes = 16, 63, 256, 4 << 10
+)
+
+// RecordRequest describes a use that has happened without an admission.
+type RecordRequest struct {
+	UserID string
+	// Key is the caller's idempotency key, and BodyHash tells two requests with the same key apart.
+	Key      string
+	BodyHash []byte
+	// Use that is to be charged. A zero OccurredAt means now; a Quantity of zero means one.
+	Use quota.Use
+	// FileSize in bytes, and Tokens.
+	FileSize, Tokens int64
+	// Currency of the Use's Cost; empty means the plan's.
+	Currency   string
+	Metadata   map[string]string
+	RecordedBy string
+}
+
+// ReverseRequest undoes an event.
+type ReverseRequest struct {
+	// Account and Event that is to be undone, as Service.Event returns them.
+	Account, Event quota.ID
+	Key            string
+	BodyHash       []byte
+	Reason, Actor  string
+}
+
+// AdjustRequest debits credits that no use explains.
+type AdjustRequest struct {
+	UserID        string
+	Key           string
+	BodyHash      []byte
+	Credits       quota.Credits
+	Reason, Actor string
+}
+
+// RecordResult is an event as it stands, and the account that it was booked on.
+type RecordResult struct {
+	Event   *Event
+	Account *quota.Account
+	Now     time.Time
+	// Created is false for a repeated request.
+	Created bool
+}
+
+// recording is one operation that makes an event under a key.
+type recording struct {
+	call *call
+	res  RecordResult
+}
+
+// newRecording prepares an operation: unless the key has made an event before, make is asked for one and its audit row.
+func newRecording(account quota.ID, key string, bodyHash []byte, make func(l *Ledger) (*Event, error)) *recording {
+	r := &recording{call: &call{account: account, key: key}}
+	r.call.apply = func(l *Ledger, _ Batch) error {
+		r.res = RecordResult{}
+		made, repeated := l.Made[key]
+		if !repeated {
+			event, err := make(l)
+			if err != nil {
+				return err
+			}
+			made = l.made(key, bodyHash, event)
+		}
+		if !bytes.Equal(made.BodyHash, bodyHash) {
+			return ErrKeyReused
+		}
+		event := *made.Event
+		r.res = RecordResult{Event: &event, Account: l.account(), Now: l.Now, Created: !repeated}
+		return nil
+	}
+	return r
+}
+
+// made books a new event in the ledger.
+func (l *Ledger) made(key string, bodyHash []byte, e *Event) Made {
+	e.Key, e.Account, e.UserID, e.RecordedAt = key, l.Account.ID, l.Account.UserID, l.Now
+	m := Made{Event: e, BodyHash: bodyHash}
+	l.Touched = true
+	l.NewEvents = append(l.NewEvents, m)
+	l.Made[key] = m
+	return m
+}
+
+// Record charges a use that has happened, in full, whatever the limits say, to the period that it happened in. The same user
+// and key is charged once; the same key with another body is ErrKeyReused.
+func (s *Service) Record(ctx context.Context, req RecordRequest) (RecordResult, error) {
+	res, errs := s.RecordAll(ctx, []RecordRequest{req})
+	return res[0], errs[0]
+}
+
+// RecordAll records each of the uses as Record does, those of one user in their order. One that fails does not stop the others:
+// results and errors are those of the requests with the same index.
+func (s *Service) RecordAll(ctx context.Context, reqs []RecordRequest) ([]RecordResult, []error) {
+	recordings, errs := make([]*recording, len(reqs)), make([]error, len(reqs))
+	_ = each(len(reqs), func(i int) error {
+		recordings[i], errs[i] = s.newRecord(ctx, &reqs[i])
+		return nil
+	})
+	for i, r := range recordings {
+		if errs[i] == nil {
+			errs[i] = cmp.Or(ctx.Err(), s.engine.enqueue(r.call))
+		}
+	}
+	results := make([]RecordResult, len(reqs))
+	for i, r := range recordings {
+		if errs[i] == nil {
+			if errs[i] = r.call.wait(ctx); errs[i] == nil {
+				results[i] = r.res
+			}
+		}
+	}
+	return results, errs
+}
+
+func (s *Service) newRecord(ctx context.Context, req *RecordRequest) (*recording, error) {
+	if err := req.validate(); err != nil {
+		return nil, err
+	}
+	// Made before the first try, so that a batch whose commit is in doubt can be run again.
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	account, err := s.accountFor(ctx, req.UserID)
+	if err != nil {
+		return nil, err
+	}
+	return newRecording(account, req.Key, req.BodyHash, func(l *Ledger) (*Event, error) { return record(l, quota.ID(id), req) }), nil
+}
+
+func record(l *Ledger, id quota.ID, req *RecordRequest) (*Event, error) {
+	plan, use := l.Account.Plan, req.Use
+	if req.Currency != "" && req.Currency != plan.Currency {
+		return nil, fmt.Errorf("%w: currency %q must be that of the user's plan, %s", ErrInvalid, req.Currency, plan.Currency)
+	}
+	use.Quantity = cmp.Or(use.Quantity, 1)
+	if use.OccurredAt.IsZero() {
+		use.OccurredAt = l.Now
+	}
+	use.OccurredAt = use.OccurredAt.UTC().Truncate(time.Microsecond)
+	c, period, err := l.Account.Record(use, l.Closed, l.Now)
+	if err != nil {
+		return nil, err
+	}
+	if period != nil {
+		if _, err := l.closedPeriod(period.No); err != nil {
+			return nil, err
+		}
+	}
+	e := chargeEvent(id, c, plan)
+	e.UsageType, e.OccurredAt, e.Duration, e.Quantity = use.Type, use.OccurredAt, use.Audio, use.Quantity
+	e.FileSize, e.Tokens, e.Metadata, e.RecordedBy = req.FileSize, req.Tokens, req.Metadata, req.RecordedBy
+	return e, nil
+}
+
+// chargeEvent is the event of a charge on an account of the plan.
+func chargeEvent(id quota.ID, c *quota.Charge, plan *quota.Plan) *Event {
+	e := &Event{
+		ID: id, Kind: EventCharge, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc, Overage: c.Overage,
+		Price: c.Price, Cost: c.Cost, Rate: c.Rate, Currency: plan.Currency, PlanName: plan.Name, PlanVersion: plan.Version, Quantity: 1,
+	}
+	if c.Adjustment {
+		e.Kind = EventAdjustment
+	}
+	return e
+}
+
+// Event returns an event as it stands, or ErrNotFound.
+func (s *Service) Event(ctx context.Context, id quota.ID) (*Event, error) {
+	return s.store.Event(ctx, id)
+}
+
+// Reverse undoes a whole charge or adjustment, once: another key is ErrConflict. See quota.Account.Reverse for what the user
+// gets back.
+func (s *Service) Reverse(ctx context.Context, req ReverseRequest) (RecordResult, error) {
+	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
+		return RecordResult{}, err
+	}
+	r := newRecording(req.Account, req.Key, req.BodyHash, func(l *Ledger) (*Event, error) { return reverse(l, &req) })
+	r.call.event = req.Event
+	err := s.engine.do(ctx, r.call)
+	return r.res, err
+}
+
+func reverse(l *Ledger, req *ReverseRequest) (*Event, error) {
+	target := l.Events[req.Event]
+	switch {
+	case target == nil:
+		return nil, fmt.Errorf("event %s: %w", uuid.UUID(req.Event), ErrNotFound)
+	case target.Kind == EventReversal:
+		return nil, fmt.Errorf("%w: event %s is a reversal, only charges and adjustments can be reversed", ErrConflict, uuid.UUID(target.ID))
+	case target.ReversedBy != quota.ID{}:
+		return nil, fmt.Errorf("%w: event %s was reversed already, by event %s", ErrConflict, uuid.UUID(target.ID), uuid.UUID(target.ReversedBy))
+	}
+	var period *quota.ClosedPeriod
+	if target.PeriodNo != l.Account.PeriodNo {
+		var err error
+		if period, err = l.closedPeriod(target.PeriodNo); err != nil {
+			return nil, err
+		}
+	}
+	before := l.standing()
+	rev := l.Account.Reverse(target.ID, target.charge(), period, l.Now)
+	e := &Event{
+		// It follows from the event, so that two reversals of one could not be told apart, let alone both be stored.
+		ID:   quota.NameID("reversal", l.Account.ID, uuid.UUID(target.ID).String()),
+		Kind: EventReversal, UsageType: target.UsageType, Reverses: target.ID, OccurredAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq,
+		Credits: rev.Credits, Alloc: rev.Alloc, Overage: rev.Overage, Price: rev.Price, Currency: target.Currency,
+		Quantity: target.Quantity, PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version, RecordedBy: req.Actor, Reason: req.Reason,
+	}
+	after := l.standing()
+	if lot := rev.Refund; lot != nil {
+		e.RefundLot = lot.ID
+		after["refund"] = lot.Name
+		l.Audit = append(l.Audit, grantRow(l, req.Actor, lot.Name, Grant{Credits: lot.Credits}))
+	}
+	target.ReversedBy = e.ID
+	l.auditEvent(e, "usage.reversed", before, after)
+	return e, nil
+}
+
+// Adjust debits credits for a reason, in full whatever the limits say, from the user's open period. The user must be known.
+func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, error) {
+	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
+		return RecordResult{}, err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return RecordResult{}, err
+	}
+	account, err := s.lookup(ctx, req.UserID)
+	if err != nil {
+		return RecordResult{}, err
+	}
+	r := newRecording(account, req.Key, req.BodyHash, func(l *Ledger) (*Event, error) {
+		before := l.standing()
+		c, err := l.Account.Adjust(req.Credits, l.Now)
+		if err != nil {
+			return nil, err
+		}
+		e := chargeEvent(quota.ID(id), c, l.Account.Plan)
+		e.UsageType, e.OccurredAt, e.RecordedBy, e.Reason = quota.UsageAdjustment, l.Now, req.Actor, req.Reason
+		l.auditEvent(e, "usage.adjusted", before, l.standing())
+		return e, nil
+	})
+	err = s.engine.do(ctx, r.call)
+	return r.res, err
+}
+
+// standing is the part of an account that an admin's correction changes, for the audit log.
+func (l *Ledger) standing() map[string]any {
+	a := l.Account
+	s := map[string]any{"period_no": a.PeriodNo, "used": a.Used.String(), "charged": a.Charged.String()}
+	if left := a.Remaining(l.Now); !left.Unlimited {
+		s["remaining"] = left.Max.String()
+	}
+	return s
+}
+
+func (l *Ledger) auditEvent(e *Event, action string, before, after map[string]any) {
+	after["credits"], after["reason"] = e.Credits.String(), e.Reason
+	if (e.Reverses != quota.ID{}) {
+		after["reverses"] = uuid.UUID(e.Reverses)
+	}
+	l.Audit = append(l.Audit, AuditRow{
+		Actor: e.RecordedBy, Action: action, Kind: "UsageEvent", Name: uuid.UUID(e.ID).String(), Before: before, After: after,
+	})
+}
+
+func validateKey(key string) error {
+	switch {
+	case key == "" || len(key) > MaxKey:
+		return fmt.Errorf("%w: the idempotency key must have 1 to %d bytes, this one has %d", ErrInvalid, MaxKey, len(key))
+	case !isText(key):
+		return fmt.Errorf("%w: the idempotency key %.70q must not have control characters", ErrInvalid, key)
+	}
+	return nil
+}
+
+func validateReason(reason string) error {
+	if strings.TrimSpace(reason) == "" || utf8.RuneCountInString(reason) > MaxReason || !isText(reason) {
+		return fmt.Errorf("%w: reason must have 1 to %d characters and no control characters, this one has %d",
+			ErrInvalid, MaxReason, utf8.RuneCountInString(reason))
+	}
+	return nil
+}
+
+// isText reports whether the database takes s as it is and people can read it.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) }
+
+var metadataKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]*$`)
+
+func (r *RecordRequest) validate() error {
+	switch {
+	case r.FileSize < 0 || r.FileSize > MaxFileSize:
+		return fmt.Errorf("%w: file_size_bytes %d must be between 0 and %d", ErrInvalid, r.FileSize, MaxFileSize)
+	case r.Tokens < 0 || r.Tokens > MaxTokens:
+		return fmt.Errorf("%w: tokens %d must be between 0 and %d", ErrInvalid, r.Tokens, MaxTokens)
+	case r.Use.Audio < 0 || r.Use.Audio > quota.MaxAudio:
+		return fmt.Errorf("%w: the duration %s must be between 0 and %s", ErrInvalid, r.Use.Audio, quota.MaxAudio)
+	case len(r.Metadata) > MaxMetadata:
+		return fmt.Errorf("%w: metadata has %d keys, the limit is %d", ErrInvalid, len(r.Metadata), MaxMetadata)
+	}
+	for k, v := range r.Metadata {
+		switch {
+		case len(k) > MaxMetadataKey || !metadataKey.MatchString(k):
+			return fmt.Errorf("%w: the metadata key %.70q must have 1 to %d of [A-Za-z0-9._/-] and begin with a letter or digit", ErrInvalid, k, MaxMetadataKey)
+		case len(v) > MaxMetadataValue:
+			return fmt.Errorf("%w: metadata %q has %d bytes, the limit is %d", ErrInvalid, k, len(v), MaxMetadataValue)
+		case !utf8.ValidString(v) || strings.ContainsRune(v, 0):
+			return fmt.Errorf("%w: metadata %q must be text in UTF-8 without NUL", ErrInvalid, k)
+		}
+	}
+	encoded, err := json.Marshal(r.Metadata)
+	if err != nil {
+		return err
+	}
+	if len(encoded) > MaxMetadataBytes {
+		return fmt.Errorf("%w: metadata has %d bytes as JSON, the limit is %d", ErrInvalid, len(encoded), MaxMetadataBytes)
+	}
+	return validateKey(r.Key)
+}

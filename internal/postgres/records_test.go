@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres_test
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// made books an adjustment of one credit under a key.
+func (f *fixture) made(account quota.ID, key string, event quota.ID) {
+	f.t.Helper()
+	keys := metering.Keys{Accounts: []quota.ID{account}, Idempotency: []metering.AccountKey{{Account: account, Key: key}}}
+	f.change(keys, func(_ metering.Batch, l *metering.Ledger) {
+		f.roll(l)
+		c, err := l.Account.Adjust(quota.Credit, l.Now)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		l.Touched = true
+		l.NewEvents = append(l.NewEvents, metering.Made{BodyHash: []byte{1}, Event: &metering.Event{
+			ID: event, Account: account, Kind: metering.EventAdjustment, UsageType: quota.UsageAdjustment, Key: key,
+			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc,
+			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
+		}})
+	})
+}
+
+// found returns the event that a key made, as far as it is remembered.
+func (f *fixture) found(account quota.ID, key string) (id quota.ID) {
+	f.t.Helper()
+	keys := metering.Keys{Accounts: []quota.ID{account}, Idempotency: []metering.AccountKey{{Account: account, Key: key}}}
+	f.change(keys, func(_ metering.Batch, l *metering.Ledger) {
+		if m, ok := l.Made[key]; ok {
+			id = m.ID
+		}
+	})
+	return id
+}
+
+func (f *fixture) keyPartitions() []string {
+	f.t.Helper()
+	rows, err := f.Pool().Query(f.t.Context(), `SELECT c.relname FROM pg_inherits JOIN pg_class AS c ON c.oid = inhrelid
+		WHERE inhparent = 'idempotency_keys'::regclass ORDER BY 1`)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer rows.Close()
+	var names []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			f.t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+func TestKeysAreKeptAndDropped(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice := f.register("alice")
+	ensure := func() {
+		t.Helper()
+		if err := f.EnsurePartitions(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// 2026-03-10 is a Tuesday. Nobody has made its partition: the key goes to the default one, and moves when it is made.
+	f.made(alice, "first", quota.ID{1})
+	if n := f.count("SELECT count(*) FROM idempotency_keys_default"); n != 1 {
+		t.Errorf("%d keys in the default partition, want 1", n)
+	}
+	ensure()
+	if n := f.count("SELECT count(*) FROM idempotency_keys_20260309"); n != 1 {
+		t.Errorf("%d keys in the week's partition, want 1", n)
+	}
+	for _, week := range []string{"20260309", "20260316", "20260323", "20260330", "20260406"} {
+		if !slices.Contains(f.keyPartitions(), "idempotency_keys_"+week) {
+			t.Errorf("no partition of the week of %s: %v", week, f.keyPartitions())
+		}
+	}
+	f.clock.advance(35 * 24 * time.Hour)
+	ensure()
+	f.made(alice, "second", quota.ID{2})
+	if f.found(alice, "first") != (quota.ID{1}) {
+		t.Error("a key was forgotten after 35 days")
+	}
+	// The week ended on March 16; 36 days later nothing of it is needed any more.
+	f.clock.advance(7 * 24 * time.Hour)
+	ensure()
+	if names := f.keyPartitions(); slices.Contains(names, "idempotency_keys_20260309") || f.found(alice, "first") != (quota.ID{}) {
+		t.Errorf("the old week is still there: %v", names)
+	}
+	if f.found(alice, "second") != (quota.ID{2}) {
+		t.Error("the second key was dropped with the first")
+	}
+	// Forgotten means usable again.
+	f.made(alice, "first", quota.ID{3})
+	if f.found(alice, "first") != (quota.ID{3}) {
+		t.Error("the key is not that of the last event")
+	}
+}
+
+// Every replica looks after the partitions.
+func TestKeyPartitionsByMany(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	replicas := []*postgres.Store{f.open(), f.open(), f.open()}
+	for range 5 {
+		var all sync.WaitGroup
+		for _, r := range replicas {
+			all.Go(func() {
+				if err := r.EnsurePartitions(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		f.clock.advance(14 * 24 * time.Hour)
+	}
+}
+
+// undo reverses an event as if it had not been reversed before.
+func (f *fixture) undo(account quota.ID, key string, event, id quota.ID) {
+	f.t.Helper()
+	if err := f.tryUndo(account, key, event, id); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) tryUndo(account quota.ID, key string, event, id quota.ID) error {
+	keys := metering.Keys{
+		Accounts: []quota.ID{account}, Idempotency: []metering.AccountKey{{Account: account, Key: key}}, Events: []quota.ID{event},
+	}
+	return f.tryChange(f.t.Context(), keys, func(_ metering.Batch, l *metering.Ledger) {
+		e := l.Events[event]
+		rev := l.Account.Reverse(e.ID, &quota.Charge{PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc}, nil, l.Now)
+		l.Touched = true
+		l.NewEvents = append(l.NewEvents, metering.Made{BodyHash: []byte{1}, Event: &metering.Event{
+			ID: id, Account: account, Kind: metering.EventReversal, UsageType: e.UsageType, Key: key, Reverses: e.ID,
+			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq, Credits: rev.Credits, Alloc: rev.Alloc,
+			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
+		}})
+		l.Audit = append(l.Audit, metering.AuditRow{Actor: "test", Action: "usage.reversed", Kind: "UsageEvent", Name: uuid.UUID(id).String()})
+	})
+}
+
+// The database is the last guard of "reversed once", over all partitions.
+func TestSecondReversalIsRefusedByTheDatabase(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice := f.register("alice")
+	f.made(alice, "k", quota.ID{1})
+	f.made(alice, "k2", quota.ID{4}) // so that the second reversal does not fail for a negative balance
+	f.undo(alice, "a", quota.ID{1}, quota.ID{2})
+	f.clock.advance(20 * 24 * time.Hour)
+	if err := f.tryUndo(alice, "b", quota.ID{1}, quota.ID{3}); !errors.Is(err, metering.ErrData) {
+		t.Errorf("a charge was reversed twice: %v", err)
+	}
+}
