@@ -27,8 +27,12 @@ const (
 	KeyRetention = quota.MaxRecordAge + 24*time.Hour
 	MaxTokens    = int64(1) << 40
 	MaxReason    = 256
-	// Metadata have at most so many keys, of so many characters each, with values of so many bytes, so many bytes as JSON in all.
-	MaxMetadata, MaxMetadataKey, MaxMetadataValue, MaxMetadataBytes = 16, 63, 256, 4 << 10
+	// MaxMetadata is how many keys metadata may have, MaxMetadataKey how many characters each, MaxMetadataValue how many bytes a
+	// value, and MaxMetadataBytes how many all of it as JSON.
+	MaxMetadata      = 16
+	MaxMetadataKey   = 63
+	MaxMetadataValue = 256
+	MaxMetadataBytes = 4 << 10
 )
 
 // RecordRequest describes a use that has happened without an admission.
@@ -80,14 +84,14 @@ type recording struct {
 	res  RecordResult
 }
 
-// newRecording prepares an operation: unless the key has made an event before, make is asked for one and its audit row.
-func newRecording(account quota.ID, key string, bodyHash []byte, make func(l *Ledger) (*Event, error)) *recording {
+// newRecording prepares an operation: unless the key has made an event before, book is asked for one and its audit row.
+func newRecording(account quota.ID, key string, bodyHash []byte, book func(l *Ledger) (*Event, error)) *recording {
 	r := &recording{call: &call{account: account, key: key}}
 	r.call.apply = func(l *Ledger, _ Batch) error {
 		r.res = RecordResult{}
 		made, repeated := l.Made[key]
 		if !repeated {
-			event, err := make(l)
+			event, err := book(l)
 			if err != nil {
 				return err
 			}
