@@ -12,7 +12,7 @@ TESTFLAGS ?=
 
 GOLANGCI_LINT := bin/golangci-lint
 # Every program that the image holds.
-PROGRAMS := manager usaged usage-batch
+PROGRAMS := manager usaged usage-batch usage-run
 
 .PHONY: help
 help: ## Show this list

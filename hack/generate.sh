@@ -24,5 +24,6 @@ rm -rf api/v1alpha1/applyconfiguration
 # PostgreSQL: Go from the queries and migrations.
 (cd internal/postgres && "$sqlc" generate)
 
-# HTTP: the server from the contract.
+# HTTP: the server and the client from the contract.
 "$oapi_codegen" -config internal/httpapi/oapi-codegen.yaml api/openapi/openapi.yaml
+"$oapi_codegen" -config internal/client/oapi-codegen.yaml api/openapi/openapi.yaml

@@ -206,8 +206,7 @@ type Candidate struct {
 
 // Change tells that an admission changed by the operation of somebody who does not hold it.
 type Change struct {
-	ID quota.ID
-	// Namespace and Name of the Job whose admission it is; empty for others.
+	ID              quota.ID
 	Namespace, Name string
 	State           quota.State
 }

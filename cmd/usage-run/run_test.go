@@ -1,0 +1,481 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+func TestRuns(t *testing.T) {
+	w := newWorld(t)
+	// The file is found among the arguments, and the streams are the command's.
+	p := w.launch("--", "sh", "-c", `cat; echo "$0" >&2`, toneFile)
+	p.ends(0, "admitted: 1.234s of audio, 0.021 credits reserved for alice", toneFile, "0.021 credits are charged")
+	if got := p.out.String(); got != "from stdin" {
+		t.Errorf("stdout: got %q", got)
+	}
+	w.standing(toneCredits, 0, 0)
+}
+
+func TestExitCodes(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("#!/none\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	stranger := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(stranger, []byte("a.b.c"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const given, size = "--duration=90s", "--file-size=1000"
+	for name, tc := range map[string]struct {
+		args []string
+		code int
+		said string
+	}{
+		"command fails":              {[]string{"sh", "-c", "exit 3", toneFile}, 3, "nothing is charged"},
+		"command is killed":          {[]string{"sh", "-c", "kill -9 $$", toneFile}, 137, "nothing is charged"},
+		"no command":                 {nil, 125, "no command"},
+		"unknown flag":               {[]string{"--port=1", "true"}, 125, "unknown flag: --port"},
+		"flag out of range":          {[]string{"--lease=1s", "true"}, 125, "--lease 1s: must be between 5s and 1h0m0s"},
+		"server":                     {[]string{"--server=usaged", given, size, "true"}, 125, `--server, --ca-file: "usaged" must be a URL`},
+		"no token":                   {[]string{"--token-file=none", given, size, "true"}, 125, "--token-file: token: open none"},
+		"no audio":                   {[]string{"true", "run_test.go"}, 125, "no argument of the command names an audio file"},
+		"two audios":                 {[]string{"true", toneFile, toneFile}, 125, "2 arguments of the command name audio files"},
+		"not audio":                  {[]string{"--audio=run_test.go", "true"}, 125, "run_test.go: not WAV, MP3, FLAC, Ogg or MP4 audio (--duration"},
+		"no such file":               {[]string{"--audio=none.mp3", "true"}, 125, "none.mp3: no such file"},
+		"key used for another audio": {[]string{"--key=taken", given, size, "true"}, 125, "key"},
+		"not found":                  {[]string{given, size, "no-such-command"}, 127, "no-such-command"},
+		"not executable":             {[]string{given, size, script}, 126, "permission denied"},
+		"no credits":                 {[]string{"--duration=31m", size, "true"}, 75, "CreditsExhausted: 31 credits are needed"},
+		"file too large":             {[]string{given, "--file-size=26214401", "true"}, 77, "FileTooLarge"},
+		"no right":                   {[]string{"--user=bob", given, size, "true"}, 77, `may not spend for user "bob"`},
+		"service away":               {[]string{"--server=http://127.0.0.1:1", "--admit-timeout=300ms", given, size, "true"}, 75, "connection refused"},
+		"not usaged": {
+			[]string{"--server=" + elsewhere(t), given, size, "true"}, 125, "the answer was 418 I'm a teapot",
+		},
+		"not a token":               {[]string{"--token-file=run_test.go", given, size, "true"}, 125, "--token-file: token: run_test.go does not hold one"},
+		"not a token that is known": {[]string{"--token-file=" + stranger, given, size, "true"}, 77, "not valid for audience usaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tc.args != nil && strings.HasPrefix(tc.args[0], "--key=") {
+				w.launchIn(t, "--key=taken", "--", "true", toneFile).ends(0)
+			}
+			w.launchIn(t, tc.args...).ends(tc.code, tc.said)
+		})
+	}
+	w.standing(toneCredits, 0, 0) // of key "taken" only
+}
+
+// elsewhere is the URL of a server that is not usaged.
+func elsewhere(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func TestHelp(t *testing.T) {
+	w := newWorld(t)
+	w.launch("--help").ends(0, "usage-run [flags] [--] COMMAND", "--settle-timeout")
+}
+
+func TestEnvironment(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("USAGE_DURATION", "90s")
+	t.Setenv("USAGE_FILE_SIZE", "1000")
+	t.Setenv("USAGE_LEASE", "20s")
+	w.launch("--duration=60s", "true").ends(0, "1m0s of audio, 1 credits")
+	w.standing(quota.Credit, 0, 0)
+	t.Setenv("USAGE_LEASE", "soon")
+	w.launch("true").ends(125, "environment variable USAGE_LEASE", `"soon"`)
+}
+
+func TestChargeOnFailure(t *testing.T) {
+	w := newWorld(t)
+	w.launch("--charge-on-failure", "--", "sh", "-c", "exit 3", toneFile).ends(3, "0.021 credits are charged")
+	w.standing(toneCredits, 0, 0)
+}
+
+func TestQueued(t *testing.T) {
+	w := newWorld(t)
+	until, open := w.gate("first")
+	first := w.launch("--", "sh", "-c", until, toneFile)
+	first.says("admitted")
+	w.launch("--no-queue", "--", "true", toneFile).ends(75, "ConcurrencyLimit")
+	w.launch("--wait-timeout=200ms", "--", "sh", "-c", "true", toneFile).ends(75, "queued, position 1 of 1", "no slot within 200ms")
+	if n := w.waiting(); n != 0 {
+		t.Errorf("%d wait after the only one has given up", n)
+	}
+	second := w.launch("--", "sh", "-c", "exit 0", toneFile)
+	second.says("queued, position 1 of 1 (ConcurrencyLimit)")
+	w.standing(0, toneCredits, 1)
+	open()
+	first.ends(0)
+	second.ends(0, "charged")
+	w.standing(2*toneCredits, 0, 0)
+}
+
+func TestSignals(t *testing.T) {
+	w := newWorld(t)
+	until, _ := w.gate("never")
+	for name, tc := range map[string]struct {
+		script string
+		send   syscall.Signal
+		code   int
+	}{
+		"not caught":         {"echo ready >&2; " + until, syscall.SIGTERM, 128 + 15},
+		"caught":             {"trap 'exit 7' TERM; echo ready >&2; " + until, syscall.SIGTERM, 7},
+		"of no consequence":  {"trap 'exit 9' USR1; echo ready >&2; " + until, syscall.SIGUSR1, 9},
+		"from the keyboard":  {"trap 'exit 8' INT; echo ready >&2; " + until, syscall.SIGINT, 8},
+		"caught, and it ran": {"trap 'exit 0' TERM; echo ready >&2; " + until, syscall.SIGTERM, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := w.launchIn(t, "--", "sh", "-c", tc.script, toneFile)
+			p.says("ready")
+			p.signal(tc.send)
+			p.ends(tc.code)
+		})
+	}
+	w.standing(toneCredits, 0, 0)
+}
+
+func TestSignalWhileQueued(t *testing.T) {
+	w := newWorld(t)
+	until, open := w.gate("first")
+	first := w.launch("--", "sh", "-c", until, toneFile)
+	first.says("admitted")
+	second := w.launch("--", "true", toneFile)
+	second.says("queued")
+	second.signal(syscall.SIGUSR1) // asks for nothing
+	second.signal(syscall.SIGTERM)
+	second.ends(128 + 15)
+	if n := w.waiting(); n != 0 {
+		t.Errorf("%d still wait", n)
+	}
+	open()
+	first.ends(0)
+}
+
+func TestServiceIsKilled(t *testing.T) {
+	w := newWorld(t)
+	until, open := w.gate("first")
+	p := w.launch("--lease=5s", "--", "sh", "-c", until, toneFile)
+	p.says("admitted")
+	w.kill()
+	p.says("renew the lease:")
+	open()
+	p.says("record the use:")
+	w.start()
+	p.ends(0, "0.021 credits are charged")
+	w.standing(toneCredits, 0, 0)
+}
+
+func TestServiceIsKilledWhileQueued(t *testing.T) {
+	w := newWorld(t)
+	until, open := w.gate("first")
+	first := w.launch("--", "sh", "-c", until, toneFile)
+	first.says("admitted")
+	second := w.launch("--", "true", toneFile)
+	second.says("queued")
+	w.kill()
+	second.says("look at the admission:")
+	w.start()
+	open()
+	first.ends(0)
+	second.ends(0, "charged")
+	w.standing(2*toneCredits, 0, 0)
+}
+
+// TestAnswersAreLost cuts the connection after the service has done what each first call of a kind asked for.
+func TestAnswersAreLost(t *testing.T) {
+	w := newWorld(t)
+	w.kill()
+	var admissions, completes atomic.Int32
+	w.around = func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			lose := strings.HasSuffix(r.URL.Path, "/complete") && completes.Add(1) <= 2
+			if r.URL.Path == "/api/v1/admissions" {
+				lose = admissions.Add(1) <= 2
+			}
+			if !lose {
+				h.ServeHTTP(rw, r)
+				return
+			}
+			h.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		})
+	}
+	w.start()
+	w.launch("--", "true", toneFile).ends(0, "ask for admission:", "record the use:", "0.021 credits are charged")
+	if admissions.Load() != 3 || completes.Load() != 3 {
+		t.Errorf("got %d requests for admission and %d reports, want 3 of each", admissions.Load(), completes.Load())
+	}
+	w.standing(toneCredits, 0, 0)
+}
+
+// TestOverloaded answers 503 for a while, as the service does when its queues are full.
+func TestOverloaded(t *testing.T) {
+	w := newWorld(t)
+	w.kill()
+	var calls atomic.Int32
+	var first, second time.Time
+	w.around = func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			switch calls.Add(1) {
+			case 1:
+				first = time.Now()
+				rw.Header().Set("Content-Type", "application/problem+json")
+				rw.Header().Set("Retry-After", "1")
+				rw.WriteHeader(http.StatusServiceUnavailable)
+				fmt.Fprint(rw, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"overloaded","retry_after":1}`)
+			case 2:
+				second = time.Now()
+				fallthrough
+			default:
+				h.ServeHTTP(rw, r)
+			}
+		})
+	}
+	w.start()
+	w.launch("--", "true", toneFile).ends(0, "overloaded; trying again", "ask for admission: done")
+	if pause := second.Sub(first); pause < time.Second {
+		t.Errorf("it came back after %s, the service asked for 1s", pause)
+	}
+	w.standing(toneCredits, 0, 0)
+}
+
+func TestUnrecorded(t *testing.T) {
+	w := newWorld(t)
+	for _, tc := range []struct {
+		exit string
+		code int
+		said string
+	}{
+		{"0", exitUnrecorded, "its use of 1.234s is not known to be recorded: given up after 300ms"},
+		{"4", 4, "it returns by itself within 2m0s"},
+	} {
+		until, open := w.gate(tc.exit)
+		p := w.launch("--settle-timeout=300ms", "--", "sh", "-c", until+"; exit "+tc.exit, toneFile)
+		p.says("admitted")
+		w.kill()
+		open()
+		p.ends(tc.code, tc.said)
+		w.start()
+		w.standing(0, toneCredits, 1)
+		w.advance(time.Hour)
+		eventually(t, "the slot returns", func() bool {
+			usage, err := w.service.Current(t.Context(), "alice")
+			return err == nil && usage.Account.Active == 0
+		})
+	}
+	w.standing(0, 0, 0)
+}
+
+func TestGivesUpRecordingWhenToldTwice(t *testing.T) {
+	w := newWorld(t)
+	until, open := w.gate("first")
+	p := w.launch("--", "sh", "-c", until, toneFile)
+	p.says("admitted")
+	w.kill()
+	open()
+	p.says("record the use:")
+	p.signal(syscall.SIGTERM)
+	p.says("once more gives that up")
+	p.signal(syscall.SIGTERM)
+	p.ends(exitUnrecorded, "ended by signal: terminated")
+	w.start()
+}
+
+// TestLeaseEnds: what runs on after its lease is charged all the same, once.
+func TestLeaseEnds(t *testing.T) {
+	w := newWorld(t)
+	until, open := w.gate("first")
+	p := w.launch("--lease=5s", "--", "sh", "-c", until, toneFile)
+	p.says("admitted")
+	w.advance(time.Hour)
+	p.says("the lease has ended")
+	open()
+	p.ends(0, "0.021 credits are charged")
+	w.standing(toneCredits, 0, 0)
+}
+
+// TestPlaceIsLost: the lease of what waits can end as well; then it takes another place.
+func TestPlaceIsLost(t *testing.T) {
+	w := newWorld(t)
+	until, open := w.gate("first")
+	first := w.launch("--lease=1h", "--", "sh", "-c", until, toneFile)
+	first.says("admitted")
+	second := w.launch("--lease=5s", "--", "true", toneFile)
+	second.says("queued")
+	w.advance(time.Minute)
+	second.says("the place in the queue was lost (Cancelled)")
+	open()
+	first.ends(0)
+	second.ends(0, "charged")
+	w.standing(2*toneCredits, 0, 0)
+}
+
+// TestContainerRestarts: the same command in the same pod is the same work.
+func TestContainerRestarts(t *testing.T) {
+	w := newWorld(t)
+	until, open := w.gate("first")
+	mark := filepath.Join(w.dir, "second")
+	args := []string{"--", "sh", "-c", fmt.Sprintf("if [ -e %s ]; then exit 0; fi; %s; exit 1", mark, until), toneFile}
+	p := w.launch(args...)
+	p.says("admitted")
+	if err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-p.ended
+	w.standing(0, toneCredits, 1)
+
+	// It takes up the slot that it holds, fails, and tries again.
+	w.token("pod-1")
+	again := w.launch(args...)
+	again.says("admitted")
+	w.standing(0, toneCredits, 1)
+	open()
+	again.ends(1, "nothing is charged")
+	w.standing(0, 0, 0)
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.launch(args...).ends(0, "0.021 credits are charged")
+	w.standing(toneCredits, 0, 0)
+
+	// What is done is not done again; in another pod it is other work.
+	w.launch(args...).ends(0, "done and charged already: not run again")
+	w.standing(toneCredits, 0, 0)
+	w.token("pod-2")
+	w.launch(args...).ends(0, "0.021 credits are charged")
+	w.standing(2*toneCredits, 0, 0)
+}
+
+// jobAdmission books the admission of a Job that declared a minute, as the Job controller does.
+func (w *world) jobAdmission() uuid.UUID {
+	w.t.Helper()
+	job := uuid.New()
+	res, err := w.service.Admit(w.t.Context(), metering.AdmitRequest{
+		UserID: "alice", ID: quota.ID(job), Source: quota.SourceJob, Namespace: "transcripts", Name: "interview",
+		RequestedBy: "system:serviceaccount:transcripts:transcriber", Estimate: quota.Credit, Queue: true, Park: true, Lease: metering.JobLease,
+	})
+	if err != nil || res.Admission == nil {
+		w.t.Fatalf("admit the Job: %+v, %v", res, err)
+	}
+	return job
+}
+
+// labels writes what the downward API shows of a Job's pod.
+func (w *world) labels(job uuid.UUID) string {
+	w.t.Helper()
+	path := filepath.Join(w.dir, "labels")
+	text := fmt.Sprintf("batch.kubernetes.io/controller-uid=%q\nbatch.kubernetes.io/job-name=\"interview\"\nusage.cantonesescribe.io/user=\"alice\"", job)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}
+
+func TestJoinsItsJob(t *testing.T) {
+	w := newWorld(t)
+	job := w.jobAdmission()
+	message := filepath.Join(w.dir, "termination-log")
+	if err := os.WriteFile(message, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"--user=", "--labels-file=" + w.labels(job), "--termination-log=" + message, "--"}
+	// Its user has one slot, which the Job holds: a second admission would wait for ever. The first pod fails.
+	w.launch(append(flags, "sh", "-c", "exit 5", toneFile)...).ends(5, "by Job "+job.String(), "nothing is reported")
+	if text, err := os.ReadFile(message); err != nil || len(text) > 0 {
+		t.Errorf("the termination message of a failure: %q, %v", text, err)
+	}
+	// The token is replaced while the second one runs.
+	until, open := w.gate("first")
+	p := w.launch(append(flags, "sh", "-c", until, toneFile)...)
+	p.says("admitted: 1.234s of audio, 1 credits reserved for alice by Job")
+	w.token("pod-1")
+	open()
+	p.ends(0, "0.021 credits are recorded, charged when the Job is over")
+	w.standing(0, quota.Credit, 1)
+	if text, err := os.ReadFile(message); err != nil || string(text) != `{"duration_seconds":1.234}` {
+		t.Errorf("termination message: got %q, %v", text, err)
+	}
+	// Another pod of the Job may run it again, and may have another opinion: the first report counts.
+	w.launch(append([]string{"--duration=50s"}, append(flags, "sh", "-c", "printf mine >"+message, toneFile)...)...).ends(0, "another use was recorded before")
+	if text, err := os.ReadFile(message); err != nil || string(text) != "mine" {
+		t.Errorf("the command's own termination message: got %q, %v", text, err)
+	}
+	if _, err := w.service.SettleJob(t.Context(), quota.ID(job), quota.Credit); err != nil {
+		t.Fatal(err)
+	}
+	w.standing(toneCredits, 0, 0)
+	w.launch(append(flags, "true", toneFile)...).ends(exitOwn, "is Settled: it is over")
+}
+
+func TestWaitsForItsJob(t *testing.T) {
+	w := newWorld(t)
+	first, second := w.jobAdmission(), w.jobAdmission()
+	p := w.launch("--job-uid="+second.String(), "--", "true", toneFile)
+	p.says("queued, position 1 of 1")
+	if _, err := w.service.SettleJob(t.Context(), quota.ID(first), 0); err != nil {
+		t.Fatal(err)
+	}
+	p.ends(0, "recorded")
+	if _, err := w.service.SettleJob(t.Context(), quota.ID(second), 0); err != nil {
+		t.Fatal(err)
+	}
+	w.standing(toneCredits, 0, 0)
+}
+
+func TestJobWithoutAdmission(t *testing.T) {
+	w := newWorld(t)
+	job := "--job-uid=" + uuid.NewString()
+	w.launch(job, "--user=", "--join-timeout=100ms", "--", "true", toneFile).ends(75, "has no admission after 100ms")
+	w.launch(job, "--join-timeout=100ms", "--", "true", toneFile).ends(0, "one of its own is taken", "charged")
+	w.standing(toneCredits, 0, 0)
+}
+
+func TestLabels(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "labels")
+	for name, tc := range map[string]struct {
+		text string
+		want string
+	}{
+		"none":         {"", "whose quota is to be spent?"},
+		"not a label":  {"user=alice", `"user=alice" is not name="value"`},
+		"not a UID":    {jobLabel + `="1"`, `"1" is not the UID of a Job`},
+		"user and Job": {userLabel + "=\"alice\"\n" + jobLabel + "=\"" + uuid.NewString() + `"`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			w, err := describe(options{labelsFile: path, duration: time.Second, fileSize: 1})
+			if tc.want == "" && (err != nil || w.user != "alice" || w.job == nil) {
+				t.Errorf("got %+v, %v", w, err)
+			}
+			if tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("error: got %v, want it to contain %q", err, tc.want)
+			}
+		})
+	}
+	if _, err := describe(options{labelsFile: t.TempDir(), user: "alice"}); err == nil || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a folder of labels: got %v", err)
+	}
+}
