@@ -17,18 +17,32 @@ import (
 // ApplyPlan makes the database agree with a plan's declaration and lets waiting work of its users profit from it. It changes
 // nothing if nothing differs. A second default plan is ErrConflict.
 func (s *Service) ApplyPlan(ctx context.Context, p Plan, actor string) (PlanStatus, error) {
-	before, err := s.store.PlanStatus(ctx, p.Name)
+	before, err := s.storedPlan(ctx, p.Name)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return PlanStatus{}, err
 	}
 	if err := s.store.ApplyPlan(ctx, p, actor); err != nil {
 		return PlanStatus{}, err
 	}
+	// Counting the users of a plan that has millions takes its time: once is enough.
 	after, err := s.store.PlanStatus(ctx, p.Name)
-	if err == nil && before.Version != 0 && before.Version != after.Version {
+	if err == nil && before != nil && before.Version != after.Version {
 		err = s.forEachDue(ctx, DueQueued, duePage, func(c Candidate) error { return s.touch(ctx, c.Account) })
 	}
 	return after, err
+}
+
+// storedPlan reads a plan as it is now, or ErrNotFound.
+func (s *Service) storedPlan(ctx context.Context, name string) (*Plan, error) {
+	plans, err := s.store.Plans(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(plans, func(p *Plan) bool { return p.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("plan %q: %w", name, ErrNotFound)
+	}
+	return plans[i], nil
 }
 
 // RetirePlan takes a plan off the offer because its object with this UID is gone. Its users keep it. A zero uid retires it
