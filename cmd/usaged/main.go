@@ -12,15 +12,21 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(metering.GCPercent)
+	}
 	// A second signal is not caught: it ends the process at once.
 	context.AfterFunc(ctx, stop)
 	if err := command(ctx, os.Args[1:], os.Getenv, os.Stderr); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -45,23 +46,33 @@ const (
 	retryFor = 30 * time.Second
 )
 
-// engine coalesces calls into batches. A batch is whatever arrived in its lane while the previous one was committing: no
-// delay is ever added. All calls of one account meet in one lane.
+// engine coalesces calls into batches. A batch is whatever arrived while all the lanes were busy: no delay is ever added. The
+// calls of one account run one batch after another, in the order in which they came.
 type engine struct {
-	store      Store
-	lanes      []lane
-	maxBatch   int
-	maxPending int
+	store Store
+	// lanes is how many batches may be in the database at once.
+	lanes, maxBatch, maxPending int
 	// promoted is told, after the commit, what changed in the queues.
 	promoted func([]Change)
 	running  inflight
 
-	// slow holds the calls of accounts that another replica held when their batch came by. They wait for the lock in
-	// transactions of their own, so that bystanders do not.
-	slowMu sync.Mutex
-	slow   map[quota.ID][]*call
-	// slowSlots bounds how many connections may wait for locks.
-	slowSlots chan struct{}
+	mu sync.Mutex
+	// accounts are those of which calls wait or run, ready those of them that no batch has, in the order of arrival.
+	accounts map[quota.ID]*pending
+	ready    []*pending
+	// waiting calls in all, and lanes that are busy.
+	waiting, busy int
+
+	// lockSlots bounds how many connections may wait for the lock of an account that another process holds.
+	lockSlots chan struct{}
+}
+
+// pending are the calls of one account that wait, in order. While taken, a batch has others of the account, or waits for its
+// lock.
+type pending struct {
+	account quota.ID
+	calls   []*call
+	taken   bool
 }
 
 // inflight counts what runs. Unlike a sync.WaitGroup it may be waited for while more is being started.
@@ -105,16 +116,10 @@ func (f *inflight) wait() {
 	<-idle
 }
 
-type lane struct {
-	mu      sync.Mutex
-	pending []*call
-	busy    bool
-}
-
 func newEngine(store Store, opts Options, promoted func([]Change)) *engine {
 	return &engine{
-		store: store, lanes: make([]lane, opts.Lanes), maxBatch: opts.MaxBatch, maxPending: opts.MaxPending,
-		promoted: promoted, slow: map[quota.ID][]*call{}, slowSlots: make(chan struct{}, opts.Lanes),
+		store: store, lanes: opts.Lanes, maxBatch: opts.MaxBatch, maxPending: opts.MaxPending, promoted: promoted,
+		accounts: map[quota.ID]*pending{}, lockSlots: make(chan struct{}, opts.Lanes),
 	}
 }
 
@@ -129,24 +134,6 @@ func (e *engine) do(ctx context.Context, c *call) error {
 	return c.wait(ctx)
 }
 
-// enqueue puts c into its lane, behind the calls that are there.
-func (e *engine) enqueue(c *call) error {
-	c.done = make(chan struct{})
-	l := &e.lanes[int(c.account[15])%len(e.lanes)]
-	l.mu.Lock()
-	if len(l.pending) >= e.maxPending {
-		l.mu.Unlock()
-		return ErrOverloaded
-	}
-	l.pending = append(l.pending, c)
-	if !l.busy {
-		l.busy = true
-		e.running.start(func() { e.drain(l) })
-	}
-	l.mu.Unlock()
-	return nil
-}
-
 // wait returns the call's answer, or the context's error if that ends first.
 func (c *call) wait(ctx context.Context) error {
 	select {
@@ -157,102 +144,150 @@ func (c *call) wait(ctx context.Context) error {
 	}
 }
 
-// drain runs batches until the lane is empty.
-func (e *engine) drain(l *lane) {
+// enqueue takes note of a call, behind those of its account that are there. If no batch has the account it is ready, and opens a
+// lane if one is free.
+func (e *engine) enqueue(c *call) error {
+	c.done = make(chan struct{})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.waiting >= e.maxPending {
+		return ErrOverloaded
+	}
+	e.waiting++
+	p := e.accounts[c.account]
+	if p == nil {
+		p = &pending{account: c.account}
+		e.accounts[c.account] = p
+	}
+	p.calls = append(p.calls, c)
+	if p.taken || len(p.calls) > 1 {
+		return nil
+	}
+	e.ready = append(e.ready, p)
+	if e.busy < e.lanes {
+		e.busy++
+		e.running.start(e.lane)
+	}
+	return nil
+}
+
+// lane runs batches until nothing is ready.
+func (e *engine) lane() {
 	for {
-		l.mu.Lock()
-		n := min(len(l.pending), e.maxBatch)
-		if n == 0 {
-			l.busy = false
-			l.mu.Unlock()
-			return
-		}
-		batch := l.pending[:n:n]
-		l.pending = l.pending[n:]
-		l.mu.Unlock()
-		if batch = e.divertSlow(batch); len(batch) > 0 {
-			e.run(batch, false)
-		}
-	}
-}
-
-// divertSlow hands calls of accounts that are waited for already to those who wait, which keeps an account's calls in order.
-func (e *engine) divertSlow(batch []*call) []*call {
-	e.slowMu.Lock()
-	defer e.slowMu.Unlock()
-	if len(e.slow) == 0 {
-		return batch
-	}
-	return slices.DeleteFunc(batch, func(c *call) bool {
-		waiting, slow := e.slow[c.account]
-		if slow {
-			e.slow[c.account] = append(waiting, c)
-		}
-		return slow
-	})
-}
-
-// wait queues calls of busy accounts for a transaction that waits for the lock.
-func (e *engine) wait(busy []*call) {
-	e.slowMu.Lock()
-	defer e.slowMu.Unlock()
-	for _, c := range busy {
-		waiting, slow := e.slow[c.account]
-		e.slow[c.account] = append(waiting, c)
-		if !slow {
-			e.running.start(func() { e.drainSlow(c.account) })
-		}
-	}
-}
-
-func (e *engine) drainSlow(account quota.ID) {
-	e.slowSlots <- struct{}{}
-	defer func() { <-e.slowSlots }()
-	for {
-		e.slowMu.Lock()
-		batch := e.slow[account]
+		// Whoever has just been answered and asks again at once is in the next batch, not in the one after it.
+		runtime.Gosched()
+		batch, accounts := e.take()
 		if len(batch) == 0 {
-			delete(e.slow, account)
-			e.slowMu.Unlock()
 			return
 		}
-		n := min(len(batch), e.maxBatch)
-		batch, e.slow[account] = batch[:n:n], batch[n:]
-		e.slowMu.Unlock()
+		e.done(accounts, e.run(batch, false))
+	}
+}
+
+// take makes a batch of what is ready. Without any it closes the lane.
+func (e *engine) take() (batch []*call, accounts []*pending) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for len(e.ready) > 0 && len(batch) < e.maxBatch {
+		p := e.ready[0]
+		e.ready[0], e.ready = nil, e.ready[1:]
+		p.taken = true
+		accounts = append(accounts, p)
+		batch = append(batch, e.some(p, e.maxBatch-len(batch))...)
+	}
+	if len(batch) == 0 {
+		e.busy--
+	}
+	return batch, accounts
+}
+
+// some takes the first calls of an account, at most n.
+func (e *engine) some(p *pending, n int) []*call {
+	n = min(n, len(p.calls))
+	calls := p.calls[:n:n]
+	p.calls = p.calls[n:]
+	e.waiting -= n
+	return calls
+}
+
+// done gives the accounts of a batch free for the next one, except those of the calls that found their account held by another
+// process: these wait for its lock in a transaction of their own, so that bystanders do not.
+func (e *engine) done(accounts []*pending, held []*call) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	again := make(map[quota.ID][]*call, len(held))
+	for _, c := range held {
+		again[c.account] = append(again[c.account], c)
+	}
+	for _, p := range accounts {
+		if calls := again[p.account]; calls != nil {
+			e.waiting += len(calls)
+			p.calls = append(calls, p.calls...)
+			e.running.start(func() { e.waitFor(p) })
+			continue
+		}
+		e.free(p)
+	}
+}
+
+// free lets go of an account, whose calls may be taken from now on.
+func (e *engine) free(p *pending) {
+	p.taken = false
+	if len(p.calls) == 0 {
+		delete(e.accounts, p.account)
+		return
+	}
+	e.ready = append(e.ready, p)
+	if e.busy < e.lanes {
+		e.busy++
+		e.running.start(e.lane)
+	}
+}
+
+// waitFor runs the calls of an account whose lock another process has, until none is left.
+func (e *engine) waitFor(p *pending) {
+	e.lockSlots <- struct{}{}
+	defer func() { <-e.lockSlots }()
+	for {
+		e.mu.Lock()
+		batch := e.some(p, e.maxBatch)
+		if len(batch) == 0 {
+			e.free(p)
+			e.mu.Unlock()
+			return
+		}
+		e.mu.Unlock()
 		e.run(batch, true)
 	}
 }
 
-// run answers every call of the batch, trying again and splitting it as the store's errors ask.
-func (e *engine) run(calls []*call, wait bool) {
+// run answers every call of the batch, trying again and splitting it as the store's errors ask. It returns those that it did not
+// answer because somebody else holds their account: none if it waits for locks.
+func (e *engine) run(calls []*call, wait bool) (held []*call) {
 	deadline := time.Now().Add(retryFor)
 	for attempt := 0; ; attempt++ {
 		out, err := e.attempt(calls, wait)
 		switch {
 		case err == nil:
 			e.promoted(out.changes)
-			var busy []*call
 			for i, c := range calls {
 				if out.errs[i] == errBusy && !c.unlessBusy { //nolint:errorlint // a mark of our own, never wrapped
-					busy = append(busy, c)
+					held = append(held, c)
 					continue
 				}
 				c.answer(out.errs[i])
 			}
-			e.wait(busy)
-			return
+			return held
 		case out != nil && out.panicked != nil:
 			// The others have nothing to do with it: they run again without it.
 			out.panicked.answer(err)
 			if calls = slices.DeleteFunc(calls, func(c *call) bool { return c == out.panicked }); len(calls) == 0 {
-				return
+				return nil
 			}
 			continue
 		case errors.Is(err, ErrData) && len(calls) > 1:
 			half := len(calls) / 2
-			e.run(calls[:half:half], wait)
-			e.run(calls[half:], wait)
-			return
+			return append(e.run(calls[:half:half], wait), e.run(calls[half:], wait)...)
 		case (errors.Is(err, ErrRetry) || errors.Is(err, ErrUnknownOutcome)) && time.Now().Before(deadline):
 			time.Sleep(min(time.Second, time.Duration(attempt+1)*10*time.Millisecond))
 			continue
@@ -262,7 +297,7 @@ func (e *engine) run(calls []*call, wait bool) {
 		for _, c := range calls {
 			c.answer(err)
 		}
-		return
+		return nil
 	}
 }
 

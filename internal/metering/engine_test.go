@@ -211,6 +211,52 @@ func TestEngineRefusesMoreThanItCanHold(t *testing.T) {
 	}
 }
 
+func TestEngineKeepsAnAccountsCallsInOneBatchAtATime(t *testing.T) {
+	t.Parallel()
+	f := &faulty{}
+	w := newWorldOn(t, f)
+	users := []string{"alice", "bob", "carol"}
+	for _, user := range users {
+		w.register(user)
+	}
+	wide := metering.New(f, metering.Options{Lanes: 8, MaxBatch: 3})
+	var mu sync.Mutex
+	running := map[quota.ID]bool{}
+	f.begin = func(k metering.Keys) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, id := range k.Accounts {
+			if running[id] {
+				t.Errorf("account %x is in two batches at once", id)
+			}
+			running[id] = true
+		}
+		if len(k.Accounts) > 3 || len(k.Admissions) > 3 {
+			t.Errorf("a batch of %d accounts and %d admissions", len(k.Accounts), len(k.Admissions))
+		}
+		return nil
+	}
+	f.commit = func(k metering.Keys, really func() error) error {
+		defer func() {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, id := range k.Accounts {
+				delete(running, id)
+			}
+		}()
+		return really()
+	}
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			if _, err := wide.Admit(t.Context(), request(users[i%3], fmt.Sprint(i), quota.Credit)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestEngineFinishesWhatItsCallerLeft(t *testing.T) {
 	t.Parallel()
 	f := &faulty{}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"runtime"
 	"sync"
 	"time"
 
@@ -23,8 +24,9 @@ import (
 type Options struct {
 	// AutoRegister gives unknown users an account on the default plan at their first admission, instead of refusing them.
 	AutoRegister bool
-	// Lanes is how many batches may be in the database at once; 4 if zero. MaxBatch bounds the calls of one batch (512),
-	// MaxPending those that wait in one lane (4096): beyond it calls fail with ErrOverloaded.
+	// Lanes is how many batches may be in the database at once; one more than there are processors if zero, so that one can
+	// wait for its commit, and at most 8. MaxBatch bounds the calls of one batch (512), MaxPending those that wait (16,384):
+	// beyond it calls fail with ErrOverloaded.
 	Lanes, MaxBatch, MaxPending int
 	// ReapInterval is how often leases and queues are looked through; 5 s if zero.
 	ReapInterval time.Duration
@@ -38,9 +40,9 @@ func (o Options) withDefaults() Options {
 			*n = value
 		}
 	}
-	def(&o.Lanes, 4)
+	def(&o.Lanes, min(runtime.GOMAXPROCS(0)+1, 8))
 	def(&o.MaxBatch, 512)
-	def(&o.MaxPending, 4096)
+	def(&o.MaxPending, 16_384)
 	if o.ReapInterval <= 0 {
 		o.ReapInterval = 5 * time.Second
 	}
