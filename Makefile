@@ -6,6 +6,14 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # The image's name and tag.
 IMG ?= usage-operator:dev
+# What the image is built from: any image that can run a static program.
+BASE ?= scratch
+# What is deployed, and where: a folder below config/overlays, or default.
+OVERLAY ?= default
+NAMESPACE ?= usage-operator-system
+KUBECTL ?= kubectl
+# The database of OVERLAY=dev; `make postgres-image` builds one where no registry is in reach.
+POSTGRES_IMG ?= postgres:17
 # What to test, and further flags of `go test`, such as TESTFLAGS='-run TestAdmit -v'.
 PKGS ?= ./...
 TESTFLAGS ?=
@@ -16,7 +24,7 @@ PROGRAMS := manager usaged usage-batch usage-run
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Play the whole story on a cluster of this machine's own (the first run builds the control plane)
@@ -65,16 +73,24 @@ verify: generate ## Regenerate, vet, lint; then nothing may differ from what is 
 	fi
 
 .PHONY: image
-image: ## Build the container image $(IMG)
-	@mkdir -p bin/image
-	for p in $(PROGRAMS); do \
-	  CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/image/$$p ./cmd/$$p; \
-	done
-	@for f in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do \
-	  if [ -s $$f ]; then cp $$f bin/image/ca-certificates.crt; break; fi; \
-	done
-	@[ -s bin/image/ca-certificates.crt ] || { echo "image: this machine has no bundle of CA certificates; install ca-certificates" >&2; exit 1; }
-	docker build --tag $(IMG) .
+image: ## Build the container image $(IMG), FROM $(BASE)
+	@hack/image/build.sh $(IMG) $(BASE) $(PROGRAMS)
+
+.PHONY: postgres-image
+postgres-image: ## Build the image $(POSTGRES_IMG) of a development database from Debian's packages, where no registry is in reach
+	@hack/image/postgres.sh $(POSTGRES_IMG)
+
+.PHONY: install
+install: ## Install the CRDs and the admission policies alone into the cluster that kubectl points at
+	$(KUBECTL) apply --server-side --kustomize config/install
+
+.PHONY: deploy
+deploy: ## Deploy to the cluster that kubectl points at: OVERLAY (default, dev, cert-manager, prometheus), IMG, NAMESPACE
+	@KUBECTL="$(KUBECTL)" hack/deploy.sh deploy $(OVERLAY) $(NAMESPACE) $(IMG) $(POSTGRES_IMG)
+
+.PHONY: undeploy
+undeploy: ## Remove everything that deploy made, plans and quotas included; the external database stays
+	@KUBECTL="$(KUBECTL)" hack/deploy.sh undeploy $(OVERLAY) $(NAMESPACE) $(IMG) $(POSTGRES_IMG)
 
 .PHONY: clean
 clean: ## Remove what was built in this folder (the control plane's cache stays)

@@ -98,11 +98,14 @@ func newManager(o *options) (ctrl.Manager, error) {
 			c.NextProtos = []string{"http/1.1"}
 		}
 	}}
-	webhooks, keep, err := newWebhookServer(restConfig, scheme, o, tlsOptions)
+	serving, keep, err := servingTLS(restConfig, scheme, o, tlsOptions)
 	if err != nil {
 		return nil, err
 	}
 	metrics := server.Options{BindAddress: o.metrics, SecureServing: o.metricsSecure, CertDir: o.metricsCertDir, TLSOpts: tlsOptions}
+	if o.metricsCertDir == "" {
+		metrics.TLSOpts = serving
+	}
 	if o.metricsSecure {
 		metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
 	}
@@ -114,7 +117,7 @@ func newManager(o *options) (ctrl.Manager, error) {
 		}},
 		Metrics:                       metrics,
 		HealthProbeBindAddress:        o.health,
-		WebhookServer:                 webhooks,
+		WebhookServer:                 webhookserver.NewServer(webhookserver.Options{Port: o.webhookPort, CertDir: o.webhookCertDir, TLSOpts: serving}),
 		LeaderElection:                o.leaderElect,
 		LeaderElectionID:              "usage-operator-manager",
 		LeaderElectionNamespace:       o.namespace,
@@ -129,18 +132,18 @@ func newManager(o *options) (ctrl.Manager, error) {
 	return mgr, mgr.Add(keep)
 }
 
-// newWebhookServer returns the server of the webhooks, and what keeps its certificates where nobody else does.
-func newWebhookServer(config *rest.Config, scheme *runtime.Scheme, o *options, tlsOptions []func(*tls.Config)) (webhookserver.Server, everywhere, error) {
+// servingTLS adds to the options where the servers' certificate comes from, and returns what keeps it, unless it is given as
+// files.
+func servingTLS(config *rest.Config, scheme *runtime.Scheme, o *options, opts []func(*tls.Config)) ([]func(*tls.Config), everywhere, error) {
 	if o.webhookCertDir != "" {
-		return webhookserver.NewServer(webhookserver.Options{Port: o.webhookPort, CertDir: o.webhookCertDir, TLSOpts: tlsOptions}), nil, nil
+		return opts, nil, nil
 	}
 	c, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
 		return nil, nil, err
 	}
 	keeper := certs.NewKeeper(c, o.namespace)
-	tlsOptions = append(slices.Clone(tlsOptions), func(c *tls.Config) { c.GetCertificate = keeper.GetCertificate })
-	return webhookserver.NewServer(webhookserver.Options{Port: o.webhookPort, TLSOpts: tlsOptions}), keeper.Run, nil
+	return append(slices.Clone(opts), func(c *tls.Config) { c.GetCertificate = keeper.GetCertificate }), keeper.Run, nil
 }
 
 // resetImage is the image of the reset CronJobs: the manager's own, whatever set or rewrote it.

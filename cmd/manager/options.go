@@ -57,7 +57,7 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
 	flags.StringVar(&o.metrics, "metrics-bind-address", ":8443", "address of /metrics; 0 serves none")
 	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics by HTTPS, to callers with the right to get /metrics only")
-	flags.StringVar(&o.metricsCertDir, "metrics-cert-dir", "", "folder with the metrics' tls.crt and tls.key; a certificate is made up without it")
+	flags.StringVar(&o.metricsCertDir, "metrics-cert-dir", "", "folder with the metrics' tls.crt and tls.key; without it the certificate that the manager makes, or with --webhook-cert-dir one made up")
 	flags.IntVar(&o.webhookPort, "webhook-port", 9443, "port of the admission webhooks")
 	flags.StringVar(&o.webhookCertDir, "webhook-cert-dir", "", "folder with the webhooks' tls.crt and tls.key, read again when they change; without it the manager makes and rotates the certificates of the webhooks and of usaged by itself")
 	flags.BoolVar(&o.enableHTTP2, "enable-http2", false, "offer HTTP/2 on the metrics and webhook servers")

@@ -36,13 +36,12 @@ const (
 	BundleConfigMap = "usage-operator-ca"
 	// BundleKey is the key in BundleConfigMap.
 	BundleKey = "ca.crt"
-	// WebhookSecret has the certificate of the admission webhooks.
+	// WebhookSecret has the manager's certificate, for the admission webhooks and the metrics.
 	WebhookSecret = "usage-operator-webhook-cert"
 	// UsagedSecret has the certificate of the HTTP service.
 	UsagedSecret = "usage-operator-usaged-cert"
 
-	webhookService, usagedService = "usage-operator-webhook", "usage-operator-usaged"
-	authorityName                 = "usage-operator-ca"
+	authorityName = "usage-operator-ca"
 )
 
 const (
@@ -69,7 +68,7 @@ type Keeper struct {
 	client    client.Client
 	namespace string
 	now       func() time.Time
-	webhook   atomic.Pointer[tls.Certificate]
+	current   atomic.Pointer[tls.Certificate]
 }
 
 // NewKeeper returns a Keeper of the certificates in the namespace. The client must not read from a cache.
@@ -80,15 +79,16 @@ func NewKeeper(c client.Client, namespace string) *Keeper {
 // GetCertificate is for the tls.Config of the webhooks' server. It shows what was rotated without a restart, and is an error
 // until the first certificate is there.
 func (k *Keeper) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if cert := k.webhook.Load(); cert != nil {
+	if cert := k.current.Load(); cert != nil {
 		return cert, nil
 	}
-	return nil, errors.New("the webhooks' certificate has not been made yet")
+	return nil, errors.New("the certificate has not been made yet")
 }
 
 // Run keeps the certificates until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
 	log := logf.FromContext(ctx).WithName("certificates")
+	ctx = logf.IntoContext(ctx, log)
 	for {
 		next := interval
 		if err := k.Ensure(ctx); err != nil && ctx.Err() == nil {
@@ -124,10 +124,10 @@ func (k *Keeper) ensure(ctx context.Context) error {
 	if err := k.injectBundle(ctx, bundle); err != nil {
 		return err
 	}
-	if _, err := k.serving(ctx, authority, UsagedSecret, usagedService); err != nil {
+	if _, err := k.serving(ctx, authority, UsagedSecret, "usage-operator-usaged"); err != nil {
 		return fmt.Errorf("the certificate of usaged: %w", err)
 	}
-	secret, err := k.serving(ctx, authority, WebhookSecret, webhookService)
+	secret, err := k.serving(ctx, authority, WebhookSecret, "usage-operator-webhook", "usage-operator-metrics")
 	if err != nil {
 		return fmt.Errorf("the certificate of the webhooks: %w", err)
 	}
@@ -135,7 +135,7 @@ func (k *Keeper) ensure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.webhook.Store(&cert)
+	k.current.Store(&cert)
 	return nil
 }
 
@@ -160,14 +160,17 @@ func (k *Keeper) authority(ctx context.Context) (*rotator.KeyPairArtifacts, erro
 	return keyPair(pair, certPEM, keyPEM)
 }
 
-// serving returns the Secret with the service's certificate, a new one if need be.
-func (k *Keeper) serving(ctx context.Context, authority *rotator.KeyPairArtifacts, name, service string) (*corev1.Secret, error) {
+// serving returns the Secret with the services' certificate, a new one if need be.
+func (k *Keeper) serving(ctx context.Context, authority *rotator.KeyPairArtifacts, name string, services ...string) (*corev1.Secret, error) {
 	secret, err := k.secret(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	host := service + "." + k.namespace
-	names := []string{host + ".svc", host + ".svc.cluster.local", host, service}
+	var names []string
+	for _, service := range services {
+		host := service + "." + k.namespace
+		names = append(names, host+".svc", host+".svc.cluster.local", host, service)
+	}
 	valid := true
 	for _, dnsName := range names {
 		ok, _ := rotator.ValidCert(authority.CertPEM, secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], dnsName,

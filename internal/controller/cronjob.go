@@ -22,6 +22,9 @@ const (
 	// The Secret that has the database's URL.
 	databaseSecret    = "usage-operator-database"
 	databaseSecretKey = "url"
+	// The Secret with what the URL may name by path: ca.crt, and tls.crt and tls.key of a client.
+	databaseTLSSecret = "usage-operator-database-tls"
+	databaseTLSPath   = "/var/run/usage-operator/database-tls"
 	// planLabel names the plan that a CronJob and its Jobs and pods reset.
 	planLabel = v1alpha1.Group + "/plan"
 
@@ -52,6 +55,7 @@ func resetCronJob(plan *v1alpha1.UsagePlan, namespace, image string) *batchac.Cr
 		WithArgs("reset", "--plan", plan.Name).
 		WithEnv(coreac.EnvVar().WithName("DATABASE_URL").WithValueFrom(coreac.EnvVarSource().WithSecretKeyRef(
 			coreac.SecretKeySelector().WithName(databaseSecret).WithKey(databaseSecretKey)))).
+		WithVolumeMounts(coreac.VolumeMount().WithName("database-tls").WithMountPath(databaseTLSPath).WithReadOnly(true)).
 		WithResources(coreac.ResourceRequirements().
 			WithRequests(corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("64Mi")}).
 			WithLimits(corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")})).
@@ -68,6 +72,8 @@ func resetCronJob(plan *v1alpha1.UsagePlan, namespace, image string) *batchac.Cr
 			WithSecurityContext(coreac.PodSecurityContext().
 				WithRunAsNonRoot(true).
 				WithSeccompProfile(coreac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+			WithVolumes(coreac.Volume().WithName("database-tls").WithSecret(
+				coreac.SecretVolumeSource().WithSecretName(databaseTLSSecret).WithOptional(true))).
 			WithContainers(container))
 	return batchac.CronJob(CronJobName(plan.Name), namespace).
 		WithLabels(labels).

@@ -5,9 +5,16 @@
 package version
 
 import (
+	"cmp"
 	"runtime/debug"
 	"strings"
 )
+
+// The linker sets them for the image, whatever Go could find out about the working copy.
+var version, commit, date string
+
+// shortCommit is as many digits of a commit as tell it from every other.
+const shortCommit = 12
 
 // String is the version of the module, the commit and its time as far as the build recorded them, Go's version and that of
 // the time zones, such as "v1.2.0 (commit 4f2c1d0e9a7b, 2026-11-23T12:00:00Z, go1.26.0), time zones 2025c embedded". A commit
@@ -15,30 +22,26 @@ import (
 func String() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown, time zones " + TZData()
+		return cmp.Or(version, "unknown") + ", time zones " + TZData()
 	}
-	return describe(info) + ", time zones " + TZData()
+	return describe(info, version, commit, date) + ", time zones " + TZData()
 }
 
-func describe(info *debug.BuildInfo) string {
+func describe(info *debug.BuildInfo, version, commit, date string) string {
 	settings := make(map[string]string, len(info.Settings))
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
 	}
-	version := info.Main.Version
-	if version == "" {
-		version = "(devel)"
+	modified := ""
+	if commit == "" && settings["vcs.modified"] == "true" {
+		modified = "+dirty"
 	}
 	var details []string
-	if commit := settings["vcs.revision"]; commit != "" {
-		commit = commit[:min(12, len(commit))]
-		if settings["vcs.modified"] == "true" {
-			commit += "+dirty"
-		}
-		details = append(details, "commit "+commit)
+	if commit = cmp.Or(commit, settings["vcs.revision"]); commit != "" {
+		details = append(details, "commit "+commit[:min(shortCommit, len(commit))]+modified)
 	}
-	if at := settings["vcs.time"]; at != "" {
-		details = append(details, at)
+	if date = cmp.Or(date, settings["vcs.time"]); date != "" {
+		details = append(details, date)
 	}
-	return version + " (" + strings.Join(append(details, info.GoVersion), ", ") + ")"
+	return cmp.Or(version, info.Main.Version, "(devel)") + " (" + strings.Join(append(details, info.GoVersion), ", ") + ")"
 }

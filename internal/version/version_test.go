@@ -23,8 +23,16 @@ func TestDescribe(t *testing.T) {
 			},
 		},
 	} {
-		if got := describe(info); got != want {
+		if got := describe(info, "", "", ""); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+	// What the linker was told counts more.
+	info := &debug.BuildInfo{GoVersion: "go1.26.0", Main: debug.Module{Version: "v0.0.1"}, Settings: []debug.BuildSetting{
+		{Key: "vcs.revision", Value: "4f2c"}, {Key: "vcs.modified", Value: "true"},
+	}}
+	want := "v1.3.0-dirty (commit 0123456789ab, 2026-11-24T12:00:00+08:00, go1.26.0)"
+	if got := describe(info, "v1.3.0-dirty", "0123456789abcdef", "2026-11-24T12:00:00+08:00"); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
