@@ -23,16 +23,11 @@ import (
 // invariants are checked when the test ends.
 func onStore(t *testing.T) http.Handler {
 	t.Helper()
-	return onDatabase(t, ledgertest.New(t), metering.Options{AutoRegister: true}, false)
-}
-
-func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavailable bool) http.Handler {
-	t.Helper()
-	store, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
+	store, err := postgres.Open(t.Context(), ledgertest.New(t), postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := metering.New(store, opts)
+	service := metering.New(store, metering.Options{AutoRegister: true})
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	stopped := make(chan error)
 	go func() { stopped <- service.Run(ctx) }()
@@ -44,7 +39,6 @@ func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavai
 		store.Close()
 	})
 	plan := metering.Plan{Plan: *freePlan(), ObjectUID: quota.ID{1}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500}
-	plan.AdmitWhenUnavailable = admitWhenUnavailable
 	plan.Limits.Queued = quota.AtMost(int32(10))
 	plan.DailyCostCeiling = quota.AtMost(quota.Money(50_000_000))
 	plan.RateRequests, plan.RateWindow = 100, time.Hour

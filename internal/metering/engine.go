@@ -293,6 +293,9 @@ func (e *engine) run(calls []*call, wait bool) (held []*call) {
 			continue
 		case errors.Is(err, ErrUnknownOutcome):
 			err = fmt.Errorf("%w, and whether the call took effect is not known: repeat it as it is: %w", ErrUnavailable, err)
+		case errors.Is(err, ErrRetry):
+			// The database answers, so it is not unavailable; somebody else holds what the batch needs.
+			err = fmt.Errorf("%w: %w", ErrOverloaded, err)
 		}
 		for _, c := range calls {
 			c.answer(err)

@@ -24,9 +24,7 @@ const (
 	// planOnce has each statement planned once a connection, and for an index: without it small batches are planned anew each
 	// time, because a generic plan assumes ten rows, and a plan that was made while a table was small goes on reading all of it
 	// when it no longer is. Such a penalty on sequential scans looks to the JIT compiler like an expensive query.
-	planOnce = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)"
-	// A batch that waits for a lock gives up and is run again rather than keep its own locks for ever.
-	waitForLocks = "SET LOCAL lock_timeout = '5s'"
+	planOnce = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), " + boundedLocks
 )
 
 // batch is an open transaction with what it has loaded.
@@ -80,10 +78,9 @@ func (s *Store) load(ctx context.Context, b *batch, keys metering.Keys) (err err
 	var q pgx.Batch
 	q.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
 	q.Queue(planOnce)
-	lock, preparations := dbsqlc.LockFreeAccounts, 2
+	lock := dbsqlc.LockFreeAccounts
 	if keys.Wait {
-		q.Queue(waitForLocks)
-		lock, preparations = dbsqlc.LockAccounts, 3
+		lock = dbsqlc.LockAccounts
 	}
 	q.Queue(lock, accounts)
 	q.Queue(dbsqlc.LoadAccounts, now, accounts)
@@ -98,7 +95,7 @@ func (s *Store) load(ctx context.Context, b *batch, keys metering.Keys) (err err
 	}
 	s.queueRecords(&q, &keys)
 
-	plans, err := s.readFacts(ctx, b, &q, preparations, &keys)
+	plans, err := s.readFacts(ctx, b, &q, &keys)
 	if err != nil {
 		return err
 	}
@@ -106,12 +103,12 @@ func (s *Store) load(ctx context.Context, b *batch, keys metering.Keys) (err err
 	return s.givePlans(ctx, b)
 }
 
-// readFacts sends the statements and reads their answers in the same order, of which the first ones are empty.
-func (s *Store) readFacts(ctx context.Context, b *batch, q *pgx.Batch, preparations int, keys *metering.Keys) (plans []dbsqlc.UserPlanLimit, err error) {
+// readFacts sends the statements and reads their answers in the same order, of which the first two are empty.
+func (s *Store) readFacts(ctx context.Context, b *batch, q *pgx.Batch, keys *metering.Keys) (plans []dbsqlc.UserPlanLimit, err error) {
 	answers := b.conn.SendBatch(ctx, q)
 	defer func() { err = errors.Join(err, answers.Close()) }()
 	read := dbsqlc.New(results{answers})
-	for range preparations {
+	for range 2 {
 		if _, err := answers.Exec(); err != nil {
 			return nil, err
 		}

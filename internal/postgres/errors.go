@@ -48,13 +48,17 @@ func mapServerError(err error, pgErr *pgconn.PgError) error {
 	switch code := pgErr.Code; {
 	case strings.HasPrefix(code, "22"), strings.HasPrefix(code, "23"):
 		return fmt.Errorf("%w: %w", metering.ErrData, err)
-	case code == "40001", code == "40P01", code == "55P03":
+	case code == "40001", code == "40P01", code == "55P03", isOutOfTime(code):
 		return fmt.Errorf("%w: %w", metering.ErrRetry, err)
 	case isShutdown(code):
 		return fmt.Errorf("%w: %w", metering.ErrUnavailable, err)
 	}
 	return err
 }
+
+// isOutOfTime tells the codes with which the server ends what took longer than it may: a statement (57014), or a transaction
+// whose client said nothing for too long or in all (25P03, 25P04). None of them comes after the commit.
+func isOutOfTime(code string) bool { return code == "57014" || code == "25P03" || code == "25P04" }
 
 const tooManyConnections = "53300"
 

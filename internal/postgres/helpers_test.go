@@ -119,6 +119,26 @@ func (f *fixture) tryChange(ctx context.Context, keys metering.Keys, apply func(
 	return b.Commit(ctx)
 }
 
+// declare changes an account's settings as a UserQuota would, with the audit row that tells it.
+func (f *fixture) declare(account quota.ID, edit func(l *metering.Ledger)) {
+	f.t.Helper()
+	f.change(metering.Keys{Accounts: []quota.ID{account}, Plans: []string{""}}, func(_ metering.Batch, l *metering.Ledger) {
+		told := func() map[string]any {
+			a := l.Account
+			return map[string]any{
+				"object": l.Settings.QuotaName, "plan": a.Plan.Name, "overrides": a.Overrides, "suspended": a.Suspended,
+				"anchor": a.Anchor, "time_zone": l.Settings.ZoneName,
+			}
+		}
+		before := told()
+		edit(l)
+		l.SettingsTouched = true
+		l.Audit = append(l.Audit, metering.AuditRow{
+			Actor: "test", Action: "quota.applied", Kind: "Account", Name: l.Account.UserID, Before: before, After: told(),
+		})
+	})
+}
+
 // enter admits or queues a new admission as the engine would.
 func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...func(*metering.Admission)) {
 	f.t.Helper()

@@ -25,7 +25,7 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"event nowhere":      {"UPDATE usage_tracking SET period_id = 7", "I1", "in period 7"},
 		"event's lots":       {"UPDATE usage_tracking SET plan_part = plan_part - 1", "I1", "lots that pay for event"},
 		"reserved":           {"UPDATE usage_quotas SET reserved = reserved + 1", "I2", "reserved of period 1"},
-		"plan's reserved":    {"UPDATE usage_quotas SET plan_reserved = plan_reserved - 1", "I2", "plan_reserved of period 1"},
+		"plan's reserved":    {"UPDATE usage_quotas SET plan_reserved = plan_reserved - 1 WHERE plan_reserved > 0", "I2", "plan_reserved of period 1"},
 		"active":             {"UPDATE usage_quotas SET active = active + 1", "I2", "active"},
 		"queued":             {"UPDATE usage_quotas SET queued = queued + 1", "I2", "queued"},
 		"parked":             {"UPDATE usage_quotas SET parked = parked + 1", "I2", "parked"},
@@ -39,10 +39,17 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"active seen":        {"UPDATE concurrent_processing SET seen_active = -1 WHERE state = 'Admitted'", "I3", "active seen"},
 		"used seen":          {"UPDATE concurrent_processing SET seen_used = 9 WHERE state = 'Admitted'", "I3", "used seen"},
 		"reserved seen":      {"UPDATE concurrent_processing SET seen_reserved = 9 WHERE state = 'Admitted'", "I3", "reserved seen"},
+		"slots allowed":      {"UPDATE concurrent_processing SET seen_concurrent = 2 WHERE state = 'Admitted'", "I3", "slots allowed"},
+		"remaining seen":     {"UPDATE concurrent_processing SET seen_remaining = seen_remaining + 1 WHERE priority = 3", "I3", "remaining seen"},
+		"beyond the seen":    {"ALTER TABLE concurrent_processing DROP CONSTRAINT concurrent_processing_within_limits_check; UPDATE concurrent_processing SET seen_remaining = estimate - 1", "I3", "estimate within the credits seen"},
+		"decision lost":      {"UPDATE usage_quotas SET seq = 1", "I3", "decisions of the account"},
+		"lease outlived":     {"UPDATE concurrent_processing SET lease_until = lease_until - interval '71 seconds' WHERE state = 'Admitted'", "I6", "(Admitted)"},
+		"place outlived":     {"UPDATE concurrent_processing SET lease_until = lease_until - interval '71 seconds', source = 'api' WHERE state = 'Queued'", "I6", "(Queued)"},
 		"charged twice":      {"INSERT INTO usage_tracking SELECT (jsonb_populate_record(e, jsonb_build_object('id', gen_random_uuid()))).* FROM usage_tracking AS e", "I4", "charges of admission"},
 		"charged wrongly":    {"UPDATE concurrent_processing SET actual = actual + 1 WHERE state = 'Settled'", "I4", "charges of admission"},
 		"event of none":      {"UPDATE usage_tracking SET admission_id = gen_random_uuid()", "I4", "of event"},
 		"overtaken":          {"UPDATE concurrent_processing SET priority = 5 WHERE state = 'Queued' AND NOT parked; UPDATE concurrent_processing SET arrived_seq = 0 WHERE state = 'Queued'", "I7", "admission"},
+		"overtaken by lower": {"UPDATE concurrent_processing SET priority = 9 WHERE state = 'Queued' AND NOT parked; UPDATE concurrent_processing SET arrived_seq = 0 WHERE state = 'Queued' AND NOT parked", "I7", "admission"},
 		"plan without trace": {"DELETE FROM audit_log WHERE object_kind = 'UsagePlan'", "I8", "audit rows of plan free"},
 		"silent account":     {"DELETE FROM audit_log WHERE action = 'account.registered'", "I8", "registration"},
 		"silent close":       {"DELETE FROM audit_log WHERE action = 'period.closed'", "I8", "closed periods"},
@@ -56,12 +63,25 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"marked in vain":     {"INSERT INTO usage_reversals SELECT gen_random_uuid(), user_id, gen_random_uuid(), now() FROM usage_quotas", "I4", "reversal"},
 		"silent reversal":    {"DELETE FROM audit_log WHERE object_kind = 'UsageEvent'", "I8", "audit row of event"},
 		"silent grant":       {"UPDATE credit_lots SET kind = 'grant'", "I8", "audit row of grant 0"},
+		"silent limit":       {"UPDATE user_plan_limits SET credits_limit = credits_limit + 1", "I8", "of plan free, after: creditslimit"},
+		"limit lifted":       {"UPDATE user_plan_limits SET concurrent_limit = NULL", "I8", "of plan pro, after: concurrentlimit"},
+		"plan's past":        {"UPDATE audit_log SET before = jsonb_set(before, '{CreditsLimit}', '1') WHERE action = 'plan.changed'", "I8", "of plan pro, before: CreditsLimit"},
+		"plan of no past":    {"UPDATE audit_log SET before = NULL WHERE action = 'plan.changed'", "I8", "of plan pro, before: Name"},
+		"silent suspension":  {"UPDATE usage_quotas SET suspended = NOT suspended", "I8", "settings, after: suspended"},
+		"silent move":        {"UPDATE usage_quotas SET plan_name = 'pro'", "I8", "settings, after: plan"},
+		"silent override":    {"UPDATE usage_quotas SET credits_override = 7", "I8", "settings, after: overrides"},
+		"silent lift":        {"UPDATE usage_quotas SET unlimited_overrides = '{queued}'", "I8", "settings, after: overrides"},
+		"silent anchor":      {"UPDATE usage_quotas SET anchor_at = anchor_at + interval '1 second'", "I8", "settings, after: anchor"},
+		"account's past":     {"UPDATE audit_log SET before = before || '{\"suspended\": true}' WHERE action = 'quota.applied'", "I8", "settings, before: suspended"},
+		"change lost":        {"DELETE FROM audit_log WHERE id = (SELECT min(id) FROM audit_log WHERE action = 'quota.applied')", "I8", "settings, before: overrides"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newCorruptible(t)
 			f.story()
-			if found, err := postgres.CheckInvariants(t.Context(), f.Pool()); err != nil || len(found) > 0 {
+			// Leases of a minute, renewed last just now, and a reaper that looks every ten seconds.
+			reaper := postgres.WithLeases(f.clock.read(), 10*time.Second)
+			if found, err := postgres.CheckInvariants(t.Context(), f.Pool(), reaper); err != nil || len(found) > 0 {
 				t.Fatalf("before anything was broken: %v, %v", found, err)
 			}
 			// One of them would not get past the table's own check.
@@ -69,7 +89,7 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 			for sql := range strings.SplitSeq(tc.sql, "; ") {
 				f.exec(sql)
 			}
-			found, err := postgres.CheckInvariants(t.Context(), f.Pool())
+			found, err := postgres.CheckInvariants(t.Context(), f.Pool(), reaper)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,7 +103,8 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 	}
 }
 
-// story leaves a closed period with a charge, a carry-over that pays for what runs, and a queue.
+// story leaves alice with a closed period with a charge, a carry-over that pays for what runs, and a queue; bob with settings
+// that changed twice; carol on limits that never did; and a plan that changed.
 func (f *fixture) story() {
 	f.t.Helper()
 	alice := f.register("alice")
@@ -96,4 +117,24 @@ func (f *fixture) story() {
 	f.made(alice, "adjust", quota.ID{5})
 	f.made(alice, "mistake", quota.ID{6})
 	f.undo(alice, "undo", quota.ID{6}, quota.ID{7})
+
+	bob := f.register("bob")
+	f.declare(bob, func(l *metering.Ledger) {
+		l.Account.Overrides.Credits, l.Account.Overrides.Queued = new(quota.AtMost(9*quota.Credit)), &quota.Limit[int32]{Unlimited: true}
+		l.Account.Overrides.Audio = new(quota.AtMost(time.Minute))
+	})
+	f.declare(bob, func(l *metering.Ledger) { l.Account.Overrides = quota.Overrides{} })
+
+	carol := f.register("carol")
+	f.enter(carol, quota.ID{5}, 3*quota.Credit)
+	f.settle(carol, quota.ID{5}, 2*quota.Credit)
+	f.enter(carol, quota.ID{6}, 60*quota.Credit, func(a *metering.Admission) { a.Priority = 3 })
+
+	pro := plan("pro")
+	for range 2 {
+		if err := f.ApplyPlan(f.t.Context(), pro, "test"); err != nil {
+			f.t.Fatal(err)
+		}
+		pro.Limits.Credits = quota.AtMost(70 * quota.Credit)
+	}
 }

@@ -28,7 +28,8 @@ func (s *Store) snapshot(ctx context.Context, f func(*dbsqlc.Queries) error) err
 
 // transaction runs writes that are not those of a batch.
 func (s *Store) transaction(ctx context.Context, f func(pgx.Tx, *dbsqlc.Queries) error) error {
-	return mapError(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(tx, s.queries.WithTx(tx)) }))
+	options := pgx.TxOptions{BeginQuery: beginBounded}
+	return mapError(pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error { return f(tx, s.queries.WithTx(tx)) }))
 }
 
 // ApplyPlan implements metering.Store.

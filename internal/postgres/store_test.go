@@ -257,14 +257,14 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 		Audio: new(quota.AtMost(time.Minute)), Concurrent: new(quota.AtMost[int32](2)), Queued: &quota.Limit[int32]{Unlimited: true},
 	}
 	settings := metering.Settings{QuotaUID: quota.ID{7}, QuotaName: "alice", ZoneName: "Asia/Hong_Kong"}
-	f.change(keys, func(_ metering.Batch, l *metering.Ledger) {
+	f.declare(alice, func(l *metering.Ledger) {
 		l.Account.Lots, l.Touched = append(l.Account.Lots, gift), true
-		l.Settings, l.Account.Suspended, l.Account.Overrides, l.SettingsTouched = settings, true, overrides, true
+		l.Settings, l.Account.Suspended, l.Account.Overrides = settings, true, overrides
 		l.Audit = append(l.Audit, metering.AuditRow{
 			Actor: "test", Action: "grant.given", Kind: "Account", Name: "alice", After: map[string]string{"grant": "gift"},
 		})
 	})
-	f.change(keys, func(_ metering.Batch, l *metering.Ledger) {
+	f.declare(alice, func(l *metering.Ledger) {
 		a := l.Account
 		if diff := cmp.Diff(overrides, a.Overrides); diff != "" || l.Settings != settings || !a.Suspended || a.Zone.String() != "Asia/Hong_Kong" {
 			t.Errorf("settings %+v, account %+v\n%s", l.Settings, a, diff)
@@ -272,7 +272,7 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 		if len(a.Lots) != 1 || a.Lots[0] != gift || !l.HadLots[gift.ID] {
 			t.Errorf("lots %+v, had %v", a.Lots, l.HadLots)
 		}
-		a.Suspended, a.Overrides, l.SettingsTouched = false, quota.Overrides{}, true
+		a.Suspended, a.Overrides = false, quota.Overrides{}
 	})
 	if id, err := f.QuotaOwner(t.Context(), settings.QuotaUID); err != nil || id != alice {
 		t.Errorf("owner %x, %v", id, err)
@@ -355,6 +355,7 @@ func TestErrors(t *testing.T) {
 	if !errors.Is(err, metering.ErrData) {
 		t.Errorf("a negative balance: want a data error, got %v", err)
 	}
+	// Without a name, so that nothing changes that the audit log tells.
 	own := func(_ metering.Batch, l *metering.Ledger) { l.Settings.QuotaUID, l.SettingsTouched = quota.ID{5}, true }
 	f.change(metering.Keys{Accounts: []quota.ID{bob}}, own)
 	if err := f.tryChange(t.Context(), keys, own); !errors.Is(err, metering.ErrConflict) {
@@ -390,6 +391,7 @@ func TestErrors(t *testing.T) {
 	if _, err := f.Accounts(t.Context(), []string{"bob"}); err == nil || !strings.Contains(err.Error(), `user "bob": time zone "Nowhere/Land"`) {
 		t.Errorf("an unknown zone: %v", err)
 	}
+	f.exec("UPDATE usage_quotas SET time_zone = 'UTC' WHERE user_id = $1", bob)
 }
 
 func TestClockNeverGoesBack(t *testing.T) {
@@ -575,5 +577,27 @@ func TestEnsurePartitions(t *testing.T) {
 	var there bool
 	if err := s.Pool().QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", next).Scan(&there); err != nil || !there {
 		t.Errorf("the partition %s is missing: %v", next, err)
+	}
+}
+
+// TestEnsurePartitionsTakesInWhatCameEarly: events of a month without a partition go to the default one, and its partition is
+// made all the same.
+func TestEnsurePartitionsTakesInWhatCameEarly(t *testing.T) {
+	t.Parallel()
+	f := newCorruptible(t)
+	now := time.Now().UTC()
+	current := "usage_tracking_" + now.Format("200601")
+	f.exec("DROP TABLE " + current)
+	f.exec(`INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, occurred_at, credits, plan_part, currency, plan_name, plan_version, seq)
+		SELECT gen_random_uuid(), at, gen_random_uuid(), 0, 'charge', 'transcription', at, 1, 1, 'USD', 'free', 1, 1
+		FROM unnest($1::timestamptz[]) AS at`, []time.Time{now, now.AddDate(-1, 0, 0)})
+	if err := f.EnsurePartitions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.count("SELECT count(*) FROM " + current); n != 1 {
+		t.Errorf("want this month's event in its partition, got %d there", n)
+	}
+	if n := f.count("SELECT count(*) FROM usage_tracking_default"); n != 1 {
+		t.Errorf("want last year's event left alone, got %d in the default partition", n)
 	}
 }

@@ -61,7 +61,6 @@ type ConcurrentProcessing struct {
 	SeenUsed            *int64
 	SeenReserved        *int64
 	SeenActive          *int32
-	Offline             bool
 }
 
 type CreditLot struct {
