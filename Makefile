@@ -17,6 +17,8 @@ POSTGRES_IMG ?= postgres:17
 # What to test, and further flags of `go test`, such as TESTFLAGS='-run TestAdmit -v'.
 PKGS ?= ./...
 TESTFLAGS ?=
+# Flags of the crash run, such as '-seed 7 -duration 30m'.
+CRASHFLAGS ?=
 
 GOLANGCI_LINT := bin/golangci-lint
 # Every program that the image holds.
@@ -50,6 +52,13 @@ test: ## Run all tests with the race detector against a real API server and a re
 .PHONY: bench
 bench: ## Measure against pgbench in the same run, one BENCH line per figure
 	go run ./test/perf
+
+.PHONY: crash
+crash: ## Kill servers and services under load, and compare what was acknowledged (CRASHFLAGS='-operations 1000000')
+	@assets=$$(hack/controlplane/build.sh); \
+	mkdir -p bin; \
+	go build -o bin/ $(addprefix ./cmd/,$(PROGRAMS)) ./test/crash; \
+	KUBEBUILDER_ASSETS=$$assets exec bin/crash $(CRASHFLAGS)
 
 .PHONY: generate
 generate: ## Regenerate everything that is generated: CRDs, RBAC, deep copies, SQL and HTTP code
