@@ -228,7 +228,7 @@ func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitin
 			if !ok {
 				return
 			}
-			// Admissions over HTTP have a caller's name at most.
+			// Admissions over HTTP have neither.
 			if c.Namespace != "" && c.Name != "" {
 				q.Add(keyOfAdmission(c.Namespace, c.Name, c.ID))
 			}

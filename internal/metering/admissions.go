@@ -195,6 +195,8 @@ func (s *Service) Release(ctx context.Context, account, id quota.ID) (*Admission
 func (s *Service) SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*Admission, error) {
 	return s.on(ctx, quota.ID{}, id, func(l *Ledger, adm *Admission) error {
 		switch {
+		case adm.Source != quota.SourceJob:
+			return &quota.Conflict{State: adm.State, What: "it is not a Job's: its holder completes or releases it"}
 		case adm.State == quota.Settled || adm.State == quota.Released || adm.State == quota.Cancelled:
 			return nil
 		case adm.State != quota.Queued && adm.Reported != nil:

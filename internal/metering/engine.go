@@ -419,7 +419,11 @@ func promote(l *Ledger, changes []Change) []Change {
 	for _, adm := range changed {
 		i := slices.Index(queue, adm)
 		l.change(l.Queue[i])
-		changes = append(changes, Change{ID: adm.ID, Namespace: l.Queue[i].Namespace, Name: l.Queue[i].Name, State: adm.State})
+		c := Change{ID: adm.ID, State: adm.State}
+		if adm.Source == quota.SourceJob {
+			c.Namespace, c.Name = l.Queue[i].Namespace, l.Queue[i].Name
+		}
+		changes = append(changes, c)
 	}
 	l.Queue = slices.DeleteFunc(l.Queue, func(a *Admission) bool { return a.State != quota.Queued })
 	return changes

@@ -196,6 +196,31 @@ func TestJobReportIsChargedByTheController(t *testing.T) {
 	w.wantUsage("alice", 5*quota.Credit, 0, 0)
 }
 
+// An HTTP caller that is a service account has a namespace and a name as a Job has. The controller must neither hear of its
+// admission as of a Job, nor be able to end it as one that is gone.
+func TestAdmissionsOverHTTPAreNotJobs(t *testing.T) {
+	w := newWorld(t)
+	changes := w.Subscribe(t.Context())
+	first := w.admit("alice", "first", quota.Credit)
+	req := request("alice", "second", quota.Credit)
+	req.Namespace, req.Name = "transcripts", "transcriber"
+	second, err := w.Admit(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Complete(t.Context(), quota.ID{}, first.Admission.ID, quota.Credit); err != nil {
+		t.Fatal(err)
+	}
+	want := metering.Change{ID: second.Admission.ID, State: quota.Admitted}
+	if got := <-changes; got != want {
+		t.Errorf("the change of an admission over HTTP: got %+v, want %+v", got, want)
+	}
+	if _, err := w.SettleJob(t.Context(), second.Admission.ID, 0); !errors.Is(err, quota.ErrConflict) {
+		t.Errorf("settle it as a Job: got %v, want a conflict", err)
+	}
+	w.wantState(second.Admission.ID, quota.Admitted)
+}
+
 func TestPeriodRollsWhenItIsTouched(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

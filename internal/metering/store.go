@@ -206,7 +206,8 @@ type Candidate struct {
 
 // Change tells that an admission changed by the operation of somebody who does not hold it.
 type Change struct {
-	ID              quota.ID
+	ID quota.ID
+	// Namespace and Name of the Job whose admission it is; empty for others.
 	Namespace, Name string
 	State           quota.State
 }

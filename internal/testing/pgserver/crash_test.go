@@ -137,4 +137,12 @@ func TestPromotionOfASynchronousStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	exec(t, connect(t, standby), "INSERT INTO written VALUES (101)")
+	third, err := standby.Standby(t.Context(), "third", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopAfter(t, third)
+	if err := standby.Synchronous(t.Context(), "third"); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -32,12 +32,14 @@ func (s *Server) Standby(ctx context.Context, name, address string) (_ *Server, 
 	}
 	// The conninfo quotes by backslashes; none of these needs it.
 	follow := fmt.Sprintf("host=%s port=%s user=%s password=%s application_name=%s sslmode=disable", host, port, superuser, s.secret, name)
-	standby := &Server{binDir: s.binDir, secret: s.secret, account: s.account, opts: Options{Durable: s.opts.Durable, Settings: map[string]string{
+	standby := &Server{binDir: s.binDir, secret: s.secret, account: s.account, opts: Options{Durable: s.opts.Durable, Settings: map[string]string{}}}
+	// This server may have been a standby itself, so its settings come first.
+	maps.Copy(standby.opts.Settings, s.opts.Settings)
+	maps.Copy(standby.opts.Settings, map[string]string{
 		"primary_conninfo": follow,
 		// One that has lost the primary looks for it again soon.
 		"wal_receiver_timeout": "5s", "wal_retrieve_retry_interval": "200ms",
-	}}}
-	maps.Copy(standby.opts.Settings, s.opts.Settings)
+	})
 	if err := standby.makeFolder(); err != nil {
 		return nil, err
 	}
