@@ -49,6 +49,10 @@ endef
 test: ## Run all tests with the race detector against a real API server and a real PostgreSQL
 	assets=$$(hack/controlplane/build.sh); KUBEBUILDER_ASSETS=$$assets go test -race -timeout 20m $(TESTFLAGS) $(PKGS)
 
+.PHONY: test-e2e
+test-e2e: ## Run the end-to-end suite on a kind cluster of several nodes (needs Docker); KEEP=1 keeps it for the next run
+	@hack/e2e.sh
+
 .PHONY: bench
 bench: ## Measure against pgbench in the same run, one BENCH line per figure
 	go run ./test/perf
@@ -74,7 +78,7 @@ fmt: $(GOLANGCI_LINT) ## Format the Go code
 
 .PHONY: verify
 verify: generate ## Regenerate, vet, lint; then nothing may differ from what is committed
-	go vet ./...
+	go vet -tags e2e ./...
 	$(MAKE) lint
 	@if [ -n "$$(git status --porcelain)" ]; then \
 	  git --no-pager diff --stat; git status --short; \

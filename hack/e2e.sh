@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# e2e.sh: run the end-to-end suite on a kind cluster. See docs/development.md for the environment variables.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { echo "test-e2e: $*" >&2; exit 1; }
+command -v docker >/dev/null || fail "docker is not installed; the suite runs on a kind cluster, whose nodes are containers"
+docker version >/dev/null 2>&1 || fail "no Docker daemon answers; start one or set DOCKER_HOST"
+
+kind=${KIND:-$(GOFLAGS=-mod=readonly GOWORK=off go -C hack/tools tool -n kind)}
+cluster=${KIND_CLUSTER:-usage-operator-e2e}
+kubectl=${KUBECTL:-$(command -v kubectl || echo "$(hack/controlplane/build.sh)/kubectl")}
+step() { echo "test-e2e: $* (after $SECONDS s)" >&2; }
+
+if "$kind" get clusters 2>/dev/null | grep -qx "$cluster"; then
+  step "using the cluster $cluster, which stays"
+else
+  step "creating the cluster $cluster"
+  [ -n "${KEEP:-}" ] || trap '"$kind" delete cluster --name "$cluster" >/dev/null 2>&1' EXIT
+  image=()
+  [ -z "${KIND_NODE_IMAGE:-}" ] || image=(--image "$KIND_NODE_IMAGE")
+  "$kind" create cluster --name "$cluster" --config test/e2e/kind.yaml --wait 3m "${image[@]}"
+fi
+mkdir -p bin/e2e
+"$kind" get kubeconfig --name "$cluster" >bin/e2e/kubeconfig
+chmod 600 bin/e2e/kubeconfig
+
+step "building the images"
+export IMG=usage-operator:e2e WORKER_IMG=usage-operator-worker:e2e POSTGRES_IMG=${POSTGRES_IMG:-postgres:17}
+make image
+if ! docker image inspect "$POSTGRES_IMG" >/dev/null 2>&1 && ! timeout 120 docker pull --quiet "$POSTGRES_IMG" >/dev/null 2>&1; then
+  POSTGRES_IMG=usage-operator-postgres:e2e
+  make postgres-image
+fi
+# What the specs' pods run: usage-run from the product's image, and a stand-in for a transcription.
+mkdir -p bin/worker
+cp bin/image/usage-run bin/worker/
+CGO_ENABLED=0 go build -trimpath -o bin/worker/worker ./test/e2e/worker
+docker build --quiet --tag "$WORKER_IMG" --file test/e2e/worker/Dockerfile bin/worker >/dev/null 2>&1 || fail "docker build of $WORKER_IMG failed"
+step "loading the images"
+for i in "$IMG" "$WORKER_IMG" "$POSTGRES_IMG"; do "$kind" load docker-image --name "$cluster" "$i" >/dev/null 2>&1 || fail "kind could not load $i"; done
+
+step "running the specs"
+export KUBECTL=$kubectl KUBECONFIG=$PWD/bin/e2e/kubeconfig
+go test -tags e2e -count 1 -timeout "${E2E_TIMEOUT:-40m}" ./test/e2e -args --ginkgo.v --ginkgo.no-color ${E2E_FOCUS:+--ginkgo.focus="$E2E_FOCUS"}
+step "done"
