@@ -42,5 +42,8 @@ for i in "$IMG" "$WORKER_IMG" "$POSTGRES_IMG"; do "$kind" load docker-image --na
 
 step "running the specs"
 export KUBECTL=$kubectl KUBECONFIG=$PWD/bin/e2e/kubeconfig
-go test -tags e2e -count 1 -timeout "${E2E_TIMEOUT:-40m}" ./test/e2e -args --ginkgo.v --ginkgo.no-color ${E2E_FOCUS:+--ginkgo.focus="$E2E_FOCUS"}
+# Run as a program, because `go test` would keep what it prints to the end.
+go test -tags e2e -c -o bin/e2e/e2e.test ./test/e2e
+(cd test/e2e && ../../bin/e2e/e2e.test --test.timeout 45m --ginkgo.timeout 40m --ginkgo.v --ginkgo.no-color \
+  --ginkgo.focus "${E2E_FOCUS:-}" --ginkgo.json-report ../../bin/e2e/report.json)
 step "done"

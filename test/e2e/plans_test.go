@@ -34,9 +34,9 @@ var _ = Describe("plans", func() {
 		Expect(apply(ctx, `
 apiVersion: usage.cantonesescribe.io/v1alpha1
 kind: UsagePlan
-metadata: {name: second-default}
-spec: {displayName: Second, default: true, rank: 1, limits: {credits: 1, fileSize: 1Mi, concurrent: 1}}
-`)).To(MatchError(ContainSubstring("default")))
+metadata: {name: never}
+spec: {displayName: Never reset, rank: 1, limits: {credits: 1, fileSize: 1Mi, concurrent: 1}, reset: {schedule: "0 0 31 2 *"}}
+`)).To(MatchError(ContainSubstring("spec.reset.schedule")))
 		Expect(apply(ctx, `
 apiVersion: usage.cantonesescribe.io/v1alpha1
 kind: UsagePlan

@@ -14,10 +14,11 @@ import (
 	"time"
 )
 
-const usage = `usage: worker sleep DURATION | exit CODE | eat
+const usage = `usage: worker sleep DURATION | exit CODE | eat | load FLAGS
   sleep  runs for the duration; a SIGTERM ends it with code 143
   exit   ends at once with the code
-  eat    takes memory until it is killed for it`
+  eat    takes memory until it is killed for it
+  load   is many clients of usaged; see load --help`
 
 func main() {
 	code, err := run(os.Args[1:])
@@ -45,6 +46,11 @@ func run(args []string) (code int, err error) {
 	case len(args) == 2 && args[0] == "exit":
 		code, err := strconv.Atoi(args[1])
 		return code, err
+	case len(args) > 0 && args[0] == "load":
+		if err := runLoad(ctx, args[1:]); err != nil {
+			return 1, err
+		}
+		return 0, nil
 	case len(args) == 1 && args[0] == "eat":
 		return eat(ctx), nil
 	}
