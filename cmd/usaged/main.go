@@ -38,6 +38,9 @@ func main() {
 	}
 }
 
+// maxOfflineTickets is what a process can keep in mind without trouble.
+const maxOfflineTickets = 100_000
+
 // options are what the command line and the environment say.
 type options struct {
 	listen, kubeconfig        string
@@ -48,6 +51,7 @@ type options struct {
 	autoRegister, allowUnsafe bool
 	migrate, showVersion      bool
 	drainDelay, drainTimeout  time.Duration
+	offlineTickets            int
 }
 
 func parse(args []string, getenv func(string) string, out io.Writer) (options, error) {
@@ -64,6 +68,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.BoolVar(&o.autoRegister, "auto-register", true, "give unknown users an account on the default plan at their first admission")
 	flags.BoolVar(&o.migrate, "migrate", false, "bring the database's schema up to date before serving; needs the rights to")
 	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
+	flags.IntVar(&o.offlineTickets, "offline-tickets", 1000, "how many offline tickets this replica may have outstanding at once, for users whose plan admits work while the database is away; 0 gives none")
 	flags.DurationVar(&o.drainDelay, "drain-delay", 0, "on SIGTERM, how long to go on serving while not ready, so that load balancers notice")
 	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second, "on SIGTERM, how long requests under way may take to end")
 	flags.BoolVar(&o.showVersion, "version", false, "print the version and end")
@@ -87,6 +92,8 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 		return o, errors.New("no database: set --database-url or the environment variable DATABASE_URL, such as postgres://usaged@db.example/usage")
 	case (o.tlsCert == "") != (o.tlsKey == ""):
 		return o, errors.New("--tls-cert-file and --tls-key-file belong together: set both or neither")
+	case o.offlineTickets < 0 || o.offlineTickets > maxOfflineTickets:
+		return o, fmt.Errorf("--offline-tickets %d: must lie between 0 and %d", o.offlineTickets, maxOfflineTickets)
 	case len(o.audiences) == 0:
 		return o, errors.New("--audience must name at least one audience")
 	}

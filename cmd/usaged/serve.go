@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,8 +68,13 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer store.Close()
+	replica, err := os.Hostname() // of a pod, its name
+	if err != nil {
+		return err
+	}
 	service := metering.New(store, metering.Options{
-		AutoRegister: o.autoRegister, Log: func(err error, message string) { log.Error(message, "error", err) },
+		AutoRegister: o.autoRegister, OfflineTickets: o.offlineTickets, Replica: replica, Metrics: telemetry.NewMetering(registry),
+		Log: func(err error, message string) { log.Error(message, "error", err) },
 	})
 
 	if _, err := service.Plans(ctx); err != nil {

@@ -41,6 +41,7 @@ func TestParse(t *testing.T) {
 		"from environment": {env: map[string]string{"DATABASE_URL": "postgres://db"}},
 		"key alone":        {args: []string{"--database-url=x", "--tls-key-file=k"}, want: "belong together"},
 		"no audience":      {args: []string{"--database-url=x", "--audience="}, want: "at least one audience"},
+		"tickets":          {args: []string{"--database-url=x", "--offline-tickets=-1"}, want: "between 0 and 100000"},
 		"argument":         {args: []string{"--database-url=x", "serve"}, want: `unexpected argument "serve"`},
 		"unknown flag":     {args: []string{"--port=1"}, want: "unknown flag: --port"},
 	} {

@@ -77,10 +77,10 @@ func NewKubernetesAuth(config *rest.Config, audiences []string) (*Auth, error) {
 	return &Auth{Authenticator: authn, Authorizer: authz, Audiences: audiences}, nil
 }
 
-// caller is who sent a request: somebody with a token, or whoever holds a lease.
+// caller is who sent a request: somebody with a token, or whoever holds a lease or an offline ticket.
 type caller struct {
-	user  user.Info
-	lease string
+	user          user.Info
+	lease, ticket string
 }
 
 type callerKey struct{}
@@ -90,15 +90,17 @@ func callerFrom(ctx context.Context) caller {
 	return c
 }
 
-// identify finds out who calls. A lease is only taken note of: it is for one admission, which the handler knows.
+// identify finds out who calls. A lease or a ticket is only taken note of: it is for one admission, which the handler knows.
 func (a *Auth) identify(r *http.Request) (caller, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
 	switch {
 	case strings.EqualFold(scheme, "Lease") && token != "":
 		return caller{lease: token}, nil
+	case strings.EqualFold(scheme, "Ticket") && token != "":
+		return caller{ticket: token}, nil
 	case !strings.EqualFold(scheme, "Bearer") || token == "":
-		return caller{}, unauthorized("the header Authorization must carry a bearer token, or the lease of the admission")
+		return caller{}, unauthorized("the header Authorization must carry a bearer token, or the lease or ticket of the admission")
 	}
 	r = r.WithContext(authenticator.WithAudiences(r.Context(), a.Audiences))
 	resp, ok, err := a.Authenticator.AuthenticateRequest(r)
@@ -130,7 +132,7 @@ func unreachable(err error) bool {
 func (a *Auth) mayAny(ctx context.Context, userID string, verbs ...string) error {
 	c := callerFrom(ctx)
 	if c.user == nil {
-		return unauthorized("a lease is good for its admission only; this call needs a bearer token")
+		return needsBearer()
 	}
 	namespace, _, err := serviceaccount.SplitUsername(c.user.GetName())
 	if err != nil {
@@ -161,6 +163,10 @@ func (s *server) maySpend(ctx context.Context, userID string) error {
 
 func (s *server) mayRead(ctx context.Context, userID string) error {
 	return s.auth.mayAny(ctx, userID, verbSpend, verbGet)
+}
+
+func needsBearer() error {
+	return unauthorized("a lease or a ticket is good for its admission only; this call needs a bearer token")
 }
 
 // holder returns the account of an admission that the caller holds: by its lease, or by the right to any of verbs on its

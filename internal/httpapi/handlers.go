@@ -34,8 +34,10 @@ func (s *server) CreateAdmission(ctx context.Context, r CreateAdmissionRequestOb
 		return nil, refusal(res.Decision, res.Account, res.Upgrade, time.Now())
 	}
 	body := admission(res.Admission)
-	if body.LeaseToken, err = s.service.LeaseToken(ctx, res.Admission.Account, res.Admission.ID); err != nil {
-		return nil, err
+	if body.Ticket = res.Ticket; body.Ticket == "" {
+		if body.LeaseToken, err = s.service.LeaseToken(ctx, res.Admission.Account, res.Admission.ID); err != nil {
+			return nil, err
+		}
 	}
 	location := "/api/v1/admissions/" + body.Id.String()
 	switch {
@@ -53,14 +55,20 @@ func (s *server) GetAdmission(ctx context.Context, r GetAdmissionRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.holder(ctx, r.Id, verbSpend, verbGet); err != nil {
-		return nil, err
+	ticket, err := s.ticket(ctx, r.Id)
+	if ticket == nil && err == nil {
+		_, err = s.holder(ctx, r.Id, verbSpend, verbGet)
 	}
-	adm, err := s.waitFor(ctx, quota.ID(r.Id), wait)
+	body, err := encoded(err, func() (*metering.Admission, error) {
+		if ticket != nil {
+			return s.service.GetTicket(ctx, ticket)
+		}
+		return s.waitFor(ctx, quota.ID(r.Id), wait)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return GetAdmission200JSONResponse{AdmissionJSONResponse(admission(adm))}, nil
+	return GetAdmission200JSONResponse{body}, nil
 }
 
 // waitFor returns the admission once it is no longer queued, or after the time, or when the service is about to end.
@@ -80,7 +88,9 @@ func (s *server) waitFor(ctx context.Context, id quota.ID, d time.Duration) (*me
 
 // HeartbeatAdmission implements POST /api/v1/admissions/{id}/heartbeat.
 func (s *server) HeartbeatAdmission(ctx context.Context, r HeartbeatAdmissionRequestObject) (HeartbeatAdmissionResponseObject, error) {
-	body, err := s.act(ctx, r.Id, s.service.Heartbeat)
+	body, err := s.act(ctx, r.Id, s.service.Heartbeat, func(_ context.Context, t *metering.Ticket) (*metering.Admission, error) {
+		return s.service.TicketAdmission(t), nil // it lives until it expires, whoever asks
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +105,8 @@ func (s *server) CompleteAdmission(ctx context.Context, r CompleteAdmissionReque
 	}
 	body, err := s.act(ctx, r.Id, func(ctx context.Context, account, id quota.ID) (*metering.Admission, error) {
 		return s.service.Complete(ctx, account, id, actual)
+	}, func(ctx context.Context, t *metering.Ticket) (*metering.Admission, error) {
+		return s.service.CompleteTicket(ctx, t, actual)
 	})
 	if err != nil {
 		return nil, err
@@ -104,20 +116,30 @@ func (s *server) CompleteAdmission(ctx context.Context, r CompleteAdmissionReque
 
 // ReleaseAdmission implements POST /api/v1/admissions/{id}/release.
 func (s *server) ReleaseAdmission(ctx context.Context, r ReleaseAdmissionRequestObject) (ReleaseAdmissionResponseObject, error) {
-	body, err := s.act(ctx, r.Id, s.service.Release)
+	body, err := s.act(ctx, r.Id, s.service.Release, s.service.ReleaseTicket)
 	if err != nil {
 		return nil, err
 	}
 	return ReleaseAdmission200JSONResponse{body}, nil
 }
 
-// act does what only an admission's holder may.
-func (s *server) act(ctx context.Context, id uuid.UUID, do func(ctx context.Context, account, id quota.ID) (*metering.Admission, error)) (AdmissionJSONResponse, error) {
+// act does what only an admission's holder may, by its account and id or by its ticket.
+func (s *server) act(
+	ctx context.Context, id uuid.UUID, do func(ctx context.Context, account, id quota.ID) (*metering.Admission, error),
+	doTicket func(ctx context.Context, t *metering.Ticket) (*metering.Admission, error),
+) (AdmissionJSONResponse, error) {
+	if ticket, err := s.ticket(ctx, id); ticket != nil || err != nil {
+		return encoded(err, func() (*metering.Admission, error) { return doTicket(ctx, ticket) })
+	}
 	account, err := s.holder(ctx, id, verbSpend)
+	return encoded(err, func() (*metering.Admission, error) { return do(ctx, account, quota.ID(id)) })
+}
+
+func encoded(err error, do func() (*metering.Admission, error)) (AdmissionJSONResponse, error) {
 	if err != nil {
 		return AdmissionJSONResponse{}, err
 	}
-	adm, err := do(ctx, account, quota.ID(id))
+	adm, err := do()
 	if err != nil {
 		return AdmissionJSONResponse{}, err
 	}
@@ -179,7 +201,7 @@ func (s *server) current(ctx context.Context, userID string) (metering.Usage, er
 // GetUsageLimits implements GET /api/v1/usage/limits. The plans are for everybody who is somebody.
 func (s *server) GetUsageLimits(ctx context.Context, r GetUsageLimitsRequestObject) (GetUsageLimitsResponseObject, error) {
 	if callerFrom(ctx).user == nil {
-		return nil, unauthorized("a lease is good for its admission only; this call needs a bearer token")
+		return nil, needsBearer()
 	}
 	var out UsageLimits
 	if id := r.Params.UserId; id != "" {

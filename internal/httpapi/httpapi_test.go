@@ -103,6 +103,22 @@ func (f *fake) Current(context.Context, string) (metering.Usage, error) { return
 func (f *fake) Plans(context.Context) ([]*metering.Plan, error)         { return f.plans, f.err }
 func (f *fake) Reachable(context.Context) error                         { return f.err }
 
+func (f *fake) VerifyTicket(context.Context, string) (*metering.Ticket, bool, error) {
+	return nil, false, nil
+}
+func (f *fake) TicketAdmission(*metering.Ticket) *metering.Admission { return f.adm }
+func (f *fake) GetTicket(context.Context, *metering.Ticket) (*metering.Admission, error) {
+	return f.adm, f.err
+}
+
+func (f *fake) CompleteTicket(context.Context, *metering.Ticket, quota.Credits) (*metering.Admission, error) {
+	return f.adm, f.err
+}
+
+func (f *fake) ReleaseTicket(context.Context, *metering.Ticket) (*metering.Admission, error) {
+	return f.adm, f.err
+}
+
 func (f *fake) LeaseToken(context.Context, quota.ID, quota.ID) (string, error) { return lease, nil }
 
 func (f *fake) VerifyLease(_ context.Context, token string, id quota.ID) (quota.ID, bool, error) {
@@ -332,6 +348,7 @@ func TestRequestsThatFail(t *testing.T) {
 
 		"key reused":   {request: request{body: goodBody}, err: metering.ErrKeyReused, want: 422, wantType: "key-reused"},
 		"conflict":     {request: request{path: admPath + "/release"}, err: &quota.Conflict{State: quota.Settled, What: "it was charged"}, want: 409, wantDetail: "it was charged"},
+		"late ticket":  {request: request{path: admPath + "/release"}, err: metering.ErrTicketExpired, want: 409, wantType: "ticket-expired"},
 		"invalid":      {request: request{body: goodBody}, err: fmt.Errorf("%w: priority", metering.ErrInvalid), want: 422, wantDetail: "priority"},
 		"overloaded":   {request: request{body: goodBody}, err: metering.ErrOverloaded, want: 503, wantDetail: "too many calls"},
 		"no database":  {request: request{body: goodBody}, err: fmt.Errorf("%w: dial tcp 10.0.0.1", metering.ErrUnavailable), want: 503, wantDetail: "the database cannot be reached"},

@@ -68,6 +68,9 @@ type Admission struct {
 	LeaseToken string    `json:"lease_token,omitempty,omitzero"`
 	LeaseUntil time.Time `json:"lease_until"`
 
+	// Offline Done on an offline ticket, while the database was away.
+	Offline bool `json:"offline,omitempty,omitzero"`
+
 	// Position Place in the user's queue, from 1; only while Queued.
 	Position int   `json:"position,omitempty,omitzero"`
 	Priority int32 `json:"priority"`
@@ -79,6 +82,9 @@ type Admission struct {
 	// ReportedMs What a Job's pod reported; charged when the Job is over.
 	ReportedMs int64 `json:"reported_ms,omitempty,omitzero"`
 	State      State `json:"state"`
+
+	// Ticket In place of `lease_token` while the database is away: `Authorization: Ticket <ticket>`.
+	Ticket string `json:"ticket,omitempty,omitzero"`
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`

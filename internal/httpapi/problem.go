@@ -114,6 +114,9 @@ func classify(err error) *Problem {
 		p.Detail = e.Error()
 		return p
 	}
+	if e, ok := errors.AsType[*metering.NoTicketError](err); ok {
+		return classify(unavailable(retrySoon, "%v", e))
+	}
 	var answer error
 	switch {
 	case errors.Is(err, metering.ErrNotFound):
@@ -122,6 +125,8 @@ func classify(err error) *Problem {
 		answer = problem(http.StatusUnprocessableEntity, "key-reused", "%v", err)
 	case errors.Is(err, metering.ErrInvalid), errors.Is(err, quota.ErrAmount):
 		answer = invalid("%v", err)
+	case errors.Is(err, metering.ErrTicketExpired):
+		answer = problem(http.StatusConflict, "ticket-expired", "%v", err)
 	case errors.Is(err, metering.ErrConflict), errors.Is(err, quota.ErrConflict):
 		answer = problem(http.StatusConflict, "conflict", "%v", err)
 	case errors.Is(err, metering.ErrOverloaded):
@@ -152,6 +157,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Add("WWW-Authenticate", `Bearer realm="usaged"`)
 		w.Header().Add("WWW-Authenticate", `Lease realm="usaged"`)
+		w.Header().Add("WWW-Authenticate", `Ticket realm="usaged"`)
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)

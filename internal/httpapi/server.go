@@ -34,6 +34,11 @@ type Service interface {
 	Current(ctx context.Context, userID string) (metering.Usage, error)
 	History(ctx context.Context, userID string, before int64, limit int) (metering.History, error)
 	Plans(ctx context.Context) ([]*metering.Plan, error)
+	VerifyTicket(ctx context.Context, token string) (*metering.Ticket, bool, error)
+	TicketAdmission(t *metering.Ticket) *metering.Admission
+	GetTicket(ctx context.Context, t *metering.Ticket) (*metering.Admission, error)
+	CompleteTicket(ctx context.Context, t *metering.Ticket, actual quota.Credits) (*metering.Admission, error)
+	ReleaseTicket(ctx context.Context, t *metering.Ticket) (*metering.Admission, error)
 	LeaseToken(ctx context.Context, account, id quota.ID) (string, error)
 	VerifyLease(ctx context.Context, token string, id quota.ID) (account quota.ID, ok bool, err error)
 	Reachable(ctx context.Context) error

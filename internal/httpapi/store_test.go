@@ -23,11 +23,16 @@ import (
 // invariants are checked when the test ends.
 func onStore(t *testing.T) http.Handler {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), ledgertest.New(t), postgres.Options{AllowUnsafe: true})
+	return onDatabase(t, ledgertest.New(t), metering.Options{AutoRegister: true}, false)
+}
+
+func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavailable bool) http.Handler {
+	t.Helper()
+	store, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := metering.New(store, metering.Options{AutoRegister: true})
+	service := metering.New(store, opts)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	stopped := make(chan error)
 	go func() { stopped <- service.Run(ctx) }()
@@ -39,6 +44,7 @@ func onStore(t *testing.T) http.Handler {
 		store.Close()
 	})
 	plan := metering.Plan{Plan: *freePlan(), ObjectUID: quota.ID{1}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500}
+	plan.AdmitWhenUnavailable = admitWhenUnavailable
 	plan.Limits.Queued = quota.AtMost(int32(10))
 	plan.DailyCostCeiling = quota.AtMost(quota.Money(50_000_000))
 	plan.RateRequests, plan.RateWindow = 100, time.Hour

@@ -38,6 +38,7 @@ func (r AdmitRequest) validate() error {
 
 // Admit decides on a request and books it: admitted, queued, or refused by the decision in the result. Asking again with
 // the same ID or Key books nothing and answers with what became of the first; the same Key with another body is ErrKeyReused.
+// While the database is away it may be answered with an offline ticket.
 func (s *Service) Admit(ctx context.Context, req AdmitRequest) (AdmitResult, error) {
 	if req.Lease == 0 {
 		req.Lease = DefaultLease
@@ -45,6 +46,14 @@ func (s *Service) Admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 	if err := req.validate(); err != nil {
 		return AdmitResult{}, err
 	}
+	res, err := s.admit(ctx, req)
+	if errors.Is(err, ErrUnavailable) {
+		return s.admitOffline(ctx, req, err)
+	}
+	return res, err
+}
+
+func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, error) {
 	account, err := s.accountFor(ctx, req.UserID)
 	if err != nil {
 		return AdmitResult{}, err
@@ -53,14 +62,18 @@ func (s *Service) Admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 		req.ID = quota.NameID("admission", account, req.Key)
 	}
 	var res AdmitResult
+	var seen *quota.Account
 	var now time.Time
 	err = s.engine.do(ctx, &call{account: account, admission: req.ID, apply: func(l *Ledger, _ Batch) error {
 		res, now = AdmitResult{}, l.Now
-		return enter(l, req, &res)
+		err := enter(l, req, &res)
+		seen = s.standingOf(l)
+		return err
 	}})
 	if err != nil {
 		return AdmitResult{}, err
 	}
+	s.remember(seen)
 	res.Upgrade = s.upgrade(ctx, res.Account, quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, now)
 	return res, nil
 }
@@ -139,6 +152,7 @@ func (s *Service) on(ctx context.Context, account, id quota.ID, op func(l *Ledge
 		account = adm.Account
 	}
 	var res *Admission
+	var seen *quota.Account
 	err := s.engine.do(ctx, &call{account: account, admission: id, apply: func(l *Ledger, _ Batch) error {
 		res = nil
 		adm := l.Admissions[id]
@@ -148,9 +162,12 @@ func (s *Service) on(ctx context.Context, account, id quota.ID, op func(l *Ledge
 		if err := op(l, adm); err != nil {
 			return err
 		}
-		res = l.snapshot(adm)
+		res, seen = l.snapshot(adm), s.standingOf(l)
 		return nil
 	}})
+	if err == nil {
+		s.remember(seen)
+	}
 	return res, err
 }
 

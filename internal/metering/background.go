@@ -82,6 +82,12 @@ func (s *Service) reap(ctx context.Context) {
 	ticker := time.NewTicker(s.opts.ReapInterval)
 	defer ticker.Stop()
 	for {
+		if _, err := s.signingKey(ctx); err != nil && ctx.Err() == nil {
+			s.failed(err, "reading the key of the lease tokens failed, trying again")
+		}
+		if err := s.forgetTickets(ctx); err != nil && ctx.Err() == nil {
+			s.failed(err, "looking for the ends of offline tickets failed, trying again")
+		}
 		if err := s.Reap(ctx); err != nil && ctx.Err() == nil {
 			s.failed(err, "looking for lapsed leases failed, trying again")
 		}

@@ -25,6 +25,8 @@ var (
 	ErrKeyReused = errors.New("the idempotency key was used before with a different request")
 	// ErrInvalid says that the request itself is wrong; the text names the field, the value and the limit.
 	ErrInvalid = errors.New("invalid request")
+	// ErrTicketExpired says that an offline ticket was not completed in time; nothing was charged.
+	ErrTicketExpired = errors.New("the offline ticket has expired")
 	// ErrConflict says that an object's claim collides with an older one; the text names both.
 	ErrConflict = errors.New("conflict")
 )
@@ -96,6 +98,9 @@ type AdmitResult struct {
 	Upgrade *quota.Plan
 	// Created is false for a repeated request.
 	Created bool
+	// Ticket is what its holder completes the admission with, where the database could not be reached: the ledger does not
+	// know it then.
+	Ticket string
 }
 
 // CheckResult is the answer to a pre-flight check. Nothing is reserved by it.

@@ -30,6 +30,14 @@ type Options struct {
 	Lanes, MaxBatch, MaxPending int
 	// ReapInterval is how often leases and queues are looked through; 5 s if zero.
 	ReapInterval time.Duration
+	// OfflineTickets is how many offline tickets may be outstanding in this process at once; none are given if zero.
+	OfflineTickets int
+	// Replica is the name under which tickets and audit rows know this process.
+	Replica string
+	// Now replaces this process's clock, by which tickets are given, in tests.
+	Now func() time.Time
+	// Metrics is told what operators want to count; nil counts nothing.
+	Metrics Metrics
 	// Log is told what background work could not do; nil keeps silent.
 	Log func(err error, message string)
 }
@@ -46,6 +54,12 @@ func (o Options) withDefaults() Options {
 	if o.ReapInterval <= 0 {
 		o.ReapInterval = 5 * time.Second
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Metrics == nil {
+		o.Metrics = noMetrics{}
+	}
 	if o.Log == nil {
 		o.Log = func(error, string) {}
 	}
@@ -60,6 +74,8 @@ type Service struct {
 	hub    *hub
 	// accounts caches user id -> account id, which never changes while the user exists.
 	accounts *lru.Cache[string, quota.ID]
+	// tickets are the offline ones; nil where none are given.
+	tickets *tickets
 
 	leaseMu  sync.Mutex
 	leaseKey []byte
@@ -83,6 +99,9 @@ func New(store Store, opts Options) *Service {
 		panic(err) // only for a size that is not positive
 	}
 	s := &Service{store: store, opts: opts, hub: newHub(), accounts: cache}
+	if opts.OfflineTickets > 0 {
+		s.tickets = newTickets(opts.OfflineTickets)
+	}
 	s.engine = newEngine(store, opts, s.hub.publish)
 	return s
 }
@@ -194,6 +213,9 @@ func (s *Service) Current(ctx context.Context, userID string) (Usage, error) {
 		return Usage{}, err
 	}
 	if u, ok := all[userID]; ok {
+		if u.Account.Plan.AdmitWhenUnavailable {
+			s.remember(u.Account)
+		}
 		return u, nil
 	}
 	if !s.opts.AutoRegister {
@@ -301,6 +323,18 @@ func (s *Service) VerifyLease(ctx context.Context, token string, id quota.ID) (a
 }
 
 func (s *Service) leaseMAC(ctx context.Context, account, id quota.ID) ([]byte, error) {
+	key, err := s.signingKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := hmac.New(sha256.New, key)
+	h.Write(id[:])
+	h.Write(account[:])
+	return h.Sum(nil)[:leaseMAC], nil
+}
+
+// signingKey reads the key of the lease tokens, once.
+func (s *Service) signingKey(ctx context.Context) ([]byte, error) {
 	s.leaseMu.Lock()
 	defer s.leaseMu.Unlock()
 	if s.leaseKey == nil {
@@ -310,8 +344,5 @@ func (s *Service) leaseMAC(ctx context.Context, account, id quota.ID) ([]byte, e
 		}
 		s.leaseKey = key
 	}
-	h := hmac.New(sha256.New, s.leaseKey)
-	h.Write(id[:])
-	h.Write(account[:])
-	return h.Sum(nil)[:leaseMAC], nil
+	return s.leaseKey, nil
 }

@@ -26,6 +26,8 @@ type Store interface {
 
 	// Admission reads one admission without locks, with its place in the queue.
 	Admission(ctx context.Context, id quota.ID) (*Admission, error)
+	// EndedAdmissions returns those of the admissions that are neither queued nor admitted any more.
+	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
 	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions.
 	LiveJobs(ctx context.Context) ([]*Admission, error)
 	// Event reads one event without locks, or ErrNotFound.

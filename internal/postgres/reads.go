@@ -36,6 +36,12 @@ func (s *Store) Admission(ctx context.Context, id quota.ID) (*metering.Admission
 	return adm, nil
 }
 
+// EndedAdmissions implements metering.Store.
+func (s *Store) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error) {
+	ended, err := s.queries.EndedAdmissions(ctx, ids)
+	return ended, mapError(err)
+}
+
 // LiveJobs implements metering.Store.
 func (s *Store) LiveJobs(ctx context.Context) ([]*metering.Admission, error) {
 	rows, err := s.queries.LiveJobs(ctx)

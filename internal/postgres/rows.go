@@ -275,7 +275,7 @@ func admissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*metering.Admis
 		Admission: quota.Admission{
 			ID: r.ID, Account: r.UserID, Source: quota.Source(r.Source), State: quota.State(r.State), Reason: quota.Reason(r.Reason),
 			Request:  quota.Request{Estimate: quota.Credits(r.Estimate), FileSize: r.FileSize},
-			Priority: r.Priority, Enforced: r.Enforced, PeriodEnd: timeOf(r.PeriodEnd),
+			Priority: r.Priority, Enforced: r.Enforced, Offline: r.Offline, PeriodEnd: timeOf(r.PeriodEnd),
 			Alloc:         quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},
 			EstimatedCost: quota.Money(r.EstimatedCostMicros), ProviderCost: quota.Money(r.ProviderCostMicros),
 			Reported: creditsOf(r.Reported), Actual: creditsOf(r.Actual), Late: r.Late, Parked: r.Parked, EverParked: r.EverParked,

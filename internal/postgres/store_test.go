@@ -588,8 +588,8 @@ func TestEnsurePartitionsTakesInWhatCameEarly(t *testing.T) {
 	now := time.Now().UTC()
 	current := "usage_tracking_" + now.Format("200601")
 	f.exec("DROP TABLE " + current)
-	f.exec(`INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, occurred_at, credits, plan_part, currency, plan_name, plan_version, seq)
-		SELECT gen_random_uuid(), at, gen_random_uuid(), 0, 'charge', 'transcription', at, 1, 1, 'USD', 'free', 1, 1
+	f.exec(`INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, occurred_at, credits, plan_part, currency, plan_name, plan_version, seq)
+		SELECT gen_random_uuid(), at, gen_random_uuid(), 0, 'charge', 'transcription', gen_random_uuid(), at, 1, 1, 'USD', 'free', 1, 1
 		FROM unnest($1::timestamptz[]) AS at`, []time.Time{now, now.AddDate(-1, 0, 0)})
 	if err := f.EnsurePartitions(t.Context()); err != nil {
 		t.Fatal(err)

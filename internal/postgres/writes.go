@@ -59,6 +59,8 @@ func (t *table) queue(q *pgx.Batch, sql string) {
 type writes struct {
 	accounts, lots, newPeriods, periods, newAdmissions, ended, renewed, admissions, events, keys, reversals, audit table
 
+	// offline are the admissions that an offline ticket made, or got out of the queue.
+	offline  []quota.ID
 	settings []dbsqlc.UpdateSettingsParams
 }
 
@@ -88,9 +90,15 @@ func (w *writes) collect(l *metering.Ledger, was loaded, admissions map[quota.ID
 	for _, adm := range l.NewAdmissions {
 		made[adm.ID] = true
 		w.newAdmission(l, adm)
+		if adm.Offline {
+			w.offline = append(w.offline, adm.ID)
+		}
 	}
 	for id, adm := range l.ChangedAdmissions {
 		if !made[id] {
+			if was := admissions[id]; adm.Offline && !was.Offline {
+				w.offline = append(w.offline, id)
+			}
 			w.changedAdmission(admissions[id], adm)
 		}
 	}
@@ -119,6 +127,9 @@ func (w *writes) batch() *pgx.Batch {
 	w.periods.queue(q, dbsqlc.UpdatePeriods)
 	w.lots.queue(q, dbsqlc.UpsertLots)
 	w.newAdmissions.queue(q, dbsqlc.InsertAdmissions)
+	if len(w.offline) > 0 {
+		q.Queue(dbsqlc.MarkOffline, w.offline)
+	}
 	w.ended.queue(q, dbsqlc.EndAdmissions)
 	w.renewed.queue(q, dbsqlc.RenewLeases)
 	w.admissions.queue(q, dbsqlc.UpdateAdmissions)

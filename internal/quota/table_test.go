@@ -159,6 +159,9 @@ var tableOperations = map[string]func(*Account, *Admission, time.Time) (*Charge,
 	"complete with another use": func(a *Account, adm *Admission, now time.Time) (*Charge, error) {
 		return a.Settle(adm, another, nil, now)
 	},
+	"complete with an offline ticket": func(a *Account, adm *Admission, now time.Time) (*Charge, error) {
+		return a.SettleOffline(adm, known, nil, now)
+	},
 	"release": func(a *Account, adm *Admission, now time.Time) (*Charge, error) {
 		return nil, a.End(adm, Released, "", nil, now)
 	},
@@ -235,6 +238,16 @@ func checkCell(t *testing.T, cell string, c tableCase) {
 		used := *adm.Actual
 		a.Used, a.PlanUsed, a.Cost, a.DayCost, a.Day = used, used, Price(used, 6_000), Price(used, 6_000), utcDay(now)
 	}
+	admit := func() {
+		leave()
+		a.Seq++
+		adm.State, adm.Reason, adm.AdmittedAt, adm.AdmittedSeq, adm.LeaseUntil = Admitted, "", now, a.Seq, now.Add(adm.Lease)
+		adm.Seen = Seen{Remaining: AtMost(30 * Credit), Concurrent: AtMost(int32(1))}
+		adm.PeriodEnd, adm.Alloc = a.Period.End, Allocation{Plan: estimate}
+		adm.ProviderCost, adm.EstimatedCost = 6_000, Price(estimate, 6_000)
+		a.Active++
+		a.Reserved, a.PlanReserved, a.ReservedCost = estimate, estimate, adm.EstimatedCost
+	}
 	switch cell {
 	case "=":
 	case "409":
@@ -252,14 +265,13 @@ func checkCell(t *testing.T, cell string, c tableCase) {
 		}
 		adm.Parked, adm.EverParked, adm.Reason = true, true, UserSuspended
 	case "→ Admitted":
-		leave()
-		a.Seq++
-		adm.State, adm.Reason, adm.AdmittedAt, adm.AdmittedSeq, adm.LeaseUntil = Admitted, "", now, a.Seq, now.Add(adm.Lease)
-		adm.Seen = Seen{Remaining: AtMost(30 * Credit), Concurrent: AtMost(int32(1))}
-		adm.PeriodEnd, adm.Alloc = a.Period.End, Allocation{Plan: estimate}
-		adm.ProviderCost, adm.EstimatedCost = 6_000, Price(estimate, 6_000)
-		a.Active++
-		a.Reserved, a.PlanReserved, a.ReservedCost = estimate, estimate, adm.EstimatedCost
+		admit()
+	case "→ Settled offline":
+		admit()
+		adm.Enforced, adm.Offline = false, true
+		giveBack()
+		end(Settled)
+		settled()
 	case "→ Settled":
 		giveBack()
 		end(Settled)

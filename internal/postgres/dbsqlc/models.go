@@ -61,6 +61,7 @@ type ConcurrentProcessing struct {
 	SeenUsed            *int64
 	SeenReserved        *int64
 	SeenActive          *int32
+	Offline             bool
 }
 
 type CreditLot struct {

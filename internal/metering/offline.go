@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// retryOnline bounds the look whether the database is really away, before a ticket is given.
+const retryOnline = 2 * time.Second
+
+// admitOffline answers a request that the database could not decide, because of cause: by a second try if it was a moment's
+// trouble, else by an offline ticket where the user's plan says so and this replica knows enough.
+func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause error) (AdmitResult, error) {
+	if s.tickets == nil || req.Source != quota.SourceAPI || ctx.Err() != nil {
+		return AdmitResult{}, cause
+	}
+	looking, cancel := context.WithTimeout(ctx, retryOnline)
+	defer cancel()
+	if s.store.Ping(looking) == nil {
+		return s.admit(ctx, req)
+	}
+	now := s.opts.Now().UTC()
+	account := s.tickets.standing(req.UserID)
+	if account == nil {
+		s.opts.Metrics.Ticket(TicketRefusedUser)
+		return AdmitResult{}, cause
+	}
+	var id quota.ID
+	_, _ = rand.Read(id[:])
+	t := &Ticket{
+		ID: id, UserID: req.UserID, Account: account.ID, Key: req.Key, BodyHash: req.BodyHash, Estimate: req.Estimate, FileSize: req.FileSize,
+		Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy, Plan: account.Plan.Name, PlanVersion: account.Plan.Version,
+		Replica: s.opts.Replica, IssuedAt: now.Truncate(time.Millisecond),
+	}
+	t.ExpiresAt = t.IssuedAt.Add(req.Estimate.Audio()).Add(ticketLife)
+	token, err := s.sign(ctx, t)
+	if err != nil {
+		return AdmitResult{}, err
+	}
+	given, d, err := s.tickets.give(issued{ticket: t, token: token}, account, now)
+	switch {
+	case err != nil:
+		return AdmitResult{}, err
+	case d.Outcome == quota.Admit:
+		created := given.ticket == t
+		if created {
+			s.opts.Metrics.Ticket(TicketIssued)
+			s.opts.Metrics.Outstanding(s.tickets.count())
+		}
+		return AdmitResult{
+			Decision: d, Admission: given.ticket.admission(now, quota.Admitted), Account: account, Ticket: given.token, Created: created,
+		}, nil
+	}
+	s.opts.Metrics.Ticket(TicketRefusedLimit)
+	if d.Reason == quota.FileTooLarge || d.Reason == quota.AudioTooLong || d.Reason == quota.UserSuspended {
+		// Nothing that the database could tell is likely to change these.
+		return AdmitResult{Decision: d, Account: account}, nil
+	}
+	return AdmitResult{}, fmt.Errorf("%w: %w", &NoTicketError{Reason: d.Reason, Message: d.Message()}, cause)
+}
+
+// NoTicketError is the error of a caller whose plan allows work while the database is away, but not this work: more of it than
+// this replica may vouch for.
+type NoTicketError struct {
+	Reason  quota.Reason
+	Message string
+}
+
+func (e *NoTicketError) Error() string {
+	return fmt.Sprintf("%v, and no offline ticket can be given: %s", ErrUnavailable, e.Message)
+}
+
+// Is makes errors.Is(err, ErrUnavailable) true.
+func (e *NoTicketError) Is(target error) bool { return target == ErrUnavailable }
+
+// CompleteTicket charges the work that was done on a ticket, once: the admission that it stands for is made now, or the one
+// that the same key got online is settled. A ticket that the ledger has not heard of in time is ErrTicketExpired.
+func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Credits) (*Admission, error) {
+	id := t.AdmissionID()
+	var res *Admission
+	var charged bool
+	var seen *quota.Account
+	err := s.engine.do(ctx, &call{account: t.Account, admission: id, apply: func(l *Ledger, _ Batch) error {
+		res, charged = nil, false
+		adm, err := l.redeem(t)
+		if err != nil {
+			return err
+		}
+		if charged, err = settleTicket(l, t, adm, actual); err != nil {
+			return err
+		}
+		res, seen = l.snapshot(adm), s.standingOf(l)
+		return nil
+	}})
+	if err != nil {
+		return nil, err
+	}
+	s.remember(seen)
+	if charged {
+		s.opts.Metrics.Ticket(TicketSettled)
+	}
+	s.dropTicket(id)
+	return res, nil
+}
+
+// redeem returns the admission that a ticket is for: the ledger's, or a new one.
+func (l *Ledger) redeem(t *Ticket) (*Admission, error) {
+	id := t.AdmissionID()
+	adm := l.Admissions[id]
+	switch {
+	case adm != nil && !bytes.Equal(adm.BodyHash, t.BodyHash):
+		return nil, ErrKeyReused
+	case adm != nil:
+		return adm, nil
+	case l.Account.UserID != t.UserID:
+		return nil, fmt.Errorf("user %q: %w", t.UserID, ErrNotFound)
+	case !l.Now.Before(t.ExpiresAt):
+		return nil, fmt.Errorf("%w: it was good until %s", ErrTicketExpired, t.ExpiresAt.Format(time.RFC3339))
+	}
+	return &Admission{
+		Admission: quota.Admission{
+			ID: id, Source: quota.SourceAPI, Lease: DefaultLease, Request: quota.Request{Estimate: t.Estimate, FileSize: t.FileSize},
+		},
+		UserID: t.UserID, Namespace: t.Namespace, Name: t.Name, RequestedBy: t.RequestedBy, BodyHash: t.BodyHash,
+	}, nil
+}
+
+func settleTicket(l *Ledger, t *Ticket, adm *Admission, actual quota.Credits) (charged bool, err error) {
+	var period *quota.ClosedPeriod
+	fresh, plan := adm.State == "", l.Account.Plan
+	if !fresh {
+		if period, err = l.closed(adm); err != nil {
+			return false, err
+		}
+	}
+	charge, err := l.Account.SettleOffline(&adm.Admission, actual, period, l.Now)
+	if err != nil || charge == nil {
+		return false, err
+	}
+	if fresh {
+		if t.IssuedAt.Before(l.Now) {
+			adm.CreatedAt = t.IssuedAt
+		}
+		l.add(adm)
+	} else {
+		l.change(adm)
+		l.Queue = slices.DeleteFunc(l.Queue, func(q *Admission) bool { return q.State != quota.Queued })
+	}
+	l.Touched = true
+	l.Charges = append(l.Charges, ChargeRow{Charge: *charge, Admission: adm, Plan: plan})
+	l.Audit = append(l.Audit, AuditRow{
+		Actor: t.RequestedBy, Action: "ticket.settled", Kind: "Admission", Name: hex.EncodeToString(adm.ID[:]),
+		After: map[string]any{
+			"ticket": hex.EncodeToString(t.ID[:]), "replica": t.Replica, "issued_at": t.IssuedAt, "expires_at": t.ExpiresAt,
+			"estimate": t.Estimate, "actual": actual, "plan": t.Plan, "plan_version": t.PlanVersion, "offline": adm.Offline,
+		},
+	})
+	return true, nil
+}
+
+// ReleaseTicket gives a ticket back without a charge, whether the database can be reached or not: it no longer counts in
+// this replica. Where the same key was admitted online, that is released too if the ledger can be reached.
+func (s *Service) ReleaseTicket(ctx context.Context, t *Ticket) (*Admission, error) {
+	id := t.AdmissionID()
+	adm, err := s.on(ctx, t.Account, id, func(l *Ledger, adm *Admission) error {
+		if !bytes.Equal(adm.BodyHash, t.BodyHash) {
+			return ErrKeyReused
+		}
+		return end(l, adm, quota.Released)
+	})
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnavailable) {
+		adm, err = t.admission(s.opts.Now(), quota.Released), nil
+	}
+	if err == nil && s.dropTicket(id) {
+		s.opts.Metrics.Ticket(TicketReleased)
+	}
+	return adm, err
+}
+
+// TicketAdmission returns the admission that a ticket stands for, without asking the ledger.
+func (s *Service) TicketAdmission(t *Ticket) *Admission {
+	return t.admission(s.opts.Now(), quota.Admitted)
+}
+
+// GetTicket returns the admission of a ticket as the ledger knows it, or as the ticket tells where that does not know it or
+// cannot be asked.
+func (s *Service) GetTicket(ctx context.Context, t *Ticket) (*Admission, error) {
+	adm, err := s.store.Admission(ctx, t.AdmissionID())
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnavailable) {
+		return s.TicketAdmission(t), nil
+	}
+	return adm, err
+}
+
+func (s *Service) dropTicket(id quota.ID) (there bool) {
+	if s.tickets == nil {
+		return false
+	}
+	there = s.tickets.drop(id)
+	s.opts.Metrics.Outstanding(s.tickets.count())
+	return there
+}
+
+// forgetTickets lets go of the tickets whose work has ended, on whichever replica, and of those that have expired.
+func (s *Service) forgetTickets(ctx context.Context) error {
+	if s.tickets == nil {
+		return nil
+	}
+	ids := s.tickets.live(s.opts.Now())
+	if len(ids) == 0 {
+		return nil
+	}
+	ended, err := s.store.EndedAdmissions(ctx, ids)
+	for _, id := range ended {
+		s.dropTicket(id)
+	}
+	return err
+}
+
+// standingOf copies what a replica needs to know to give tickets. It is nil for users who will get none.
+func (s *Service) standingOf(l *Ledger) *quota.Account {
+	if s.tickets == nil {
+		return nil
+	}
+	if !l.Account.Plan.AdmitWhenUnavailable {
+		s.tickets.forget(l.Account.UserID)
+		return nil
+	}
+	return l.account()
+}
+
+func (s *Service) remember(seen *quota.Account) {
+	if s.tickets != nil && seen != nil {
+		s.tickets.saw(seen)
+	}
+}

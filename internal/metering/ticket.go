@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// ticketLife is how long after the audio's own length a ticket can be completed: an outage, and whoever was asleep during it,
+// must be over by then.
+const ticketLife = 24 * time.Hour
+
+// Ticket allows one piece of work that was admitted while the database could not be reached, and pays for it when that is over.
+type Ticket struct {
+	ID      quota.ID `json:"-"`
+	UserID  string   `json:"user"`
+	Account quota.ID `json:"-"`
+	// Key and BodyHash are the idempotency key and what tells two requests with it apart: online, the same key is the same
+	// admission.
+	Key      string        `json:"key"`
+	BodyHash []byte        `json:"hash"`
+	Estimate quota.Credits `json:"estimate"`
+	FileSize int64         `json:"size"`
+	// Namespace, Name and RequestedBy of the caller who asked for it.
+	Namespace   string `json:"ns,omitempty"`
+	Name        string `json:"name,omitempty"`
+	RequestedBy string `json:"by"`
+	// Plan that it was given under, as the replica knew it.
+	Plan        string    `json:"plan"`
+	PlanVersion int64     `json:"plan_version"`
+	Replica     string    `json:"replica"`
+	IssuedAt    time.Time `json:"issued"`
+	ExpiresAt   time.Time `json:"expires"`
+}
+
+// ticketOnWire is a ticket with its ids as short text.
+type ticketOnWire struct {
+	*Ticket
+
+	ID      []byte `json:"id"`
+	Account []byte `json:"account"`
+}
+
+// AdmissionID is the admission that the ticket becomes. It is that of the same user and key online.
+func (t *Ticket) AdmissionID() quota.ID { return quota.NameID("admission", t.Account, t.Key) }
+
+// admission is the ticket as an admission that the ledger has not heard of.
+func (t *Ticket) admission(now time.Time, state quota.State) *Admission {
+	if state == quota.Admitted && !now.Before(t.ExpiresAt) {
+		state = quota.Expired
+	}
+	return &Admission{
+		Admission: quota.Admission{
+			ID: t.AdmissionID(), Account: t.Account, Source: quota.SourceAPI, State: state, Offline: true,
+			Request:   quota.Request{Estimate: t.Estimate, FileSize: t.FileSize},
+			CreatedAt: t.IssuedAt, AdmittedAt: t.IssuedAt, Lease: t.ExpiresAt.Sub(t.IssuedAt), LeaseUntil: t.ExpiresAt,
+		},
+		UserID: t.UserID, Namespace: t.Namespace, Name: t.Name, RequestedBy: t.RequestedBy, BodyHash: t.BodyHash,
+	}
+}
+
+// sign returns the ticket as its holder carries it.
+func (s *Service) sign(ctx context.Context, t *Ticket) (string, error) {
+	payload, err := json.Marshal(ticketOnWire{t, t.ID[:], t.Account[:]})
+	if err != nil {
+		return "", err
+	}
+	encoded := base64.RawURLEncoding.EncodeToString(payload)
+	mac, err := s.ticketMAC(ctx, encoded)
+	if err != nil {
+		return "", err
+	}
+	return encoded + "." + base64.RawURLEncoding.EncodeToString(mac), nil
+}
+
+// VerifyTicket returns the ticket that the token is, if a replica of this service gave it. Whether it can still be completed is
+// decided then.
+func (s *Service) VerifyTicket(ctx context.Context, token string) (*Ticket, bool, error) {
+	encoded, signature, _ := strings.Cut(token, ".")
+	given, err := base64.RawURLEncoding.DecodeString(signature)
+	if err != nil {
+		return nil, false, nil //nolint:nilerr // what cannot be decoded is simply not a ticket
+	}
+	mac, err := s.ticketMAC(ctx, encoded)
+	if err != nil {
+		return nil, false, err
+	}
+	if !hmac.Equal(mac, given) {
+		return nil, false, nil
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, false, err
+	}
+	wire := ticketOnWire{Ticket: &Ticket{}}
+	if err := json.Unmarshal(payload, &wire); err != nil {
+		return nil, false, err
+	}
+	copy(wire.Ticket.ID[:], wire.ID)
+	copy(wire.Ticket.Account[:], wire.Account)
+	return wire.Ticket, true, nil
+}
+
+// ticketMAC signs with the key of the lease tokens. Those sign two ids; the prefix keeps the one from passing for the other.
+func (s *Service) ticketMAC(ctx context.Context, encoded string) ([]byte, error) {
+	key, err := s.signingKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte("offline ticket v1\x00"))
+	h.Write([]byte(encoded))
+	return h.Sum(nil), nil
+}
