@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/oapi-codegen/runtime"
 	openapi_types "github.com/oapi-codegen/runtime/types"
@@ -68,6 +67,9 @@ type Admission struct {
 	LeaseToken string    `json:"lease_token,omitempty,omitzero"`
 	LeaseUntil time.Time `json:"lease_until"`
 
+	// Offline Done on an offline ticket, while the database was away.
+	Offline bool `json:"offline,omitempty,omitzero"`
+
 	// Position Place in the user's queue, from 1; only while Queued.
 	Position int   `json:"position,omitempty,omitzero"`
 	Priority int32 `json:"priority"`
@@ -79,6 +81,9 @@ type Admission struct {
 	// ReportedMs What a Job's pod reported; charged when the Job is over.
 	ReportedMs int64 `json:"reported_ms,omitempty,omitzero"`
 	State      State `json:"state"`
+
+	// Ticket In place of `lease_token` while the database is away: `Authorization: Ticket <ticket>`.
+	Ticket string `json:"ticket,omitempty,omitzero"`
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
@@ -192,63 +197,6 @@ type Limits struct {
 	Unlimited []string `json:"unlimited"`
 }
 
-// OfferedPlan defines model for OfferedPlan.
-type OfferedPlan struct {
-	CarryOverCredits Decimal `json:"carry_over_credits,omitempty,omitzero"`
-
-	// Currency Examples: USD
-	Currency    string   `json:"currency"`
-	Default     bool     `json:"default"`
-	DisplayName string   `json:"display_name"`
-	Features    []string `json:"features"`
-	Limits      Limits   `json:"limits"`
-	Name        string   `json:"name"`
-
-	// Overage What may be used beyond the plan's credits, at a price.
-	Overage        Overage `json:"overage,omitempty,omitzero"`
-	PricePerPeriod Decimal `json:"price_per_period"`
-	Rank           int32   `json:"rank"`
-}
-
-// Overage What may be used beyond the plan's credits, at a price.
-type Overage struct {
-	MaxCredits     Decimal `json:"max_credits"`
-	PricePerCredit Decimal `json:"price_per_credit"`
-}
-
-// Period defines model for Period.
-type Period struct {
-	// CarryOverCredits What the period has left to the next one.
-	CarryOverCredits Decimal   `json:"carry_over_credits"`
-	Currency         string    `json:"currency"`
-	End              time.Time `json:"end"`
-	FinalAt          time.Time `json:"final_at"`
-
-	// LimitCredits The plan's credits, or the user's own; absent if unlimited.
-	LimitCredits Decimal `json:"limit_credits,omitempty,omitzero"`
-
-	// Number Counts the user's periods without gaps, from 0.
-	Number int64 `json:"number"`
-
-	// Plan Name of the plan in force, at the close if the period has ended.
-	Plan string `json:"plan"`
-
-	// Price What the user owes for use beyond the plan.
-	Price Decimal `json:"price"`
-
-	// ProviderCost What the provider takes for the period's use.
-	ProviderCost    Decimal `json:"provider_cost"`
-	ReservedCredits Decimal `json:"reserved_credits"`
-
-	// Revision How often the period has changed since its close.
-	Revision int32     `json:"revision"`
-	Start    time.Time `json:"start"`
-
-	// State Open while it lasts. Closed after its end, when it still takes the charges of its own work; Final from `final_at` on.
-	State       metering.PeriodState `json:"state"`
-	UsedCredits Decimal              `json:"used_credits"`
-}
-
 // Plan defines model for Plan.
 type Plan struct {
 	DisplayName string `json:"display_name"`
@@ -286,33 +234,8 @@ type State = quota.State
 // Unit defines model for Unit.
 type Unit string
 
-// UsageHistory defines model for UsageHistory.
-type UsageHistory struct {
-	AsOf time.Time `json:"as_of"`
-
-	// NextCursor Where the next page begins; absent on the last one.
-	NextCursor string   `json:"next_cursor,omitempty,omitzero"`
-	Periods    []Period `json:"periods"`
-	UserId     string   `json:"user_id"`
-}
-
-// UsageLimits defines model for UsageLimits.
-type UsageLimits struct {
-	Plans []OfferedPlan `json:"plans"`
-	User  UserLimits    `json:"user,omitempty,omitzero"`
-}
-
 // UserID Examples: alice
 type UserID = string
-
-// UserLimits defines model for UserLimits.
-type UserLimits struct {
-	Limits Limits `json:"limits"`
-	Plan   Plan   `json:"plan"`
-
-	// UserId Examples: alice
-	UserId UserID `json:"user_id"`
-}
 
 // AdmissionID defines model for AdmissionID.
 type AdmissionID = openapi_types.UUID
@@ -337,30 +260,11 @@ type GetCurrentUsageParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
 }
 
-// GetUsageHistoryParams defines parameters for GetUsageHistory.
-type GetUsageHistoryParams struct {
-	UserId UserID `form:"user_id" json:"user_id"`
-
-	// Limit The most periods that the page has; 12 unless given.
-	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Cursor The `next_cursor` of the page before; the newest periods without it.
-	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
-}
-
-// GetUsageLimitsParams defines parameters for GetUsageLimits.
-type GetUsageLimitsParams struct {
-	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
-}
-
 // CreateAdmissionJSONRequestBody defines body for CreateAdmission for application/json ContentType.
 type CreateAdmissionJSONRequestBody = AdmissionRequest
 
 // CompleteAdmissionJSONRequestBody defines body for CompleteAdmission for application/json ContentType.
 type CompleteAdmissionJSONRequestBody = CompleteRequest
-
-// CheckTranscriptionLimitsJSONRequestBody defines body for CheckTranscriptionLimits for application/json ContentType.
-type CheckTranscriptionLimitsJSONRequestBody = CheckRequest
 
 // CheckUsageJSONRequestBody defines body for CheckUsage for application/json ContentType.
 type CheckUsageJSONRequestBody = CheckRequest
@@ -494,20 +398,6 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CheckTranscriptionLimitsWithBody The same as /api/v1/usage/check, where an upload form looks for it.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with POST /api/v1/transcription/check-limits (the `CheckTranscriptionLimits` operationId).
-	CheckTranscriptionLimitsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// CheckTranscriptionLimits The same as /api/v1/usage/check, where an upload form looks for it.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /api/v1/transcription/check-limits (the `CheckTranscriptionLimits` operationId).
-	CheckTranscriptionLimits(ctx context.Context, body CheckTranscriptionLimitsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
-
 	// CheckUsageWithBody Would this be admitted now? Nothing is reserved.
 	//
 	// Takes any type of body and a specified content type.
@@ -526,19 +416,6 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/usage/current (the `GetCurrentUsage` operationId).
 	GetCurrentUsage(ctx context.Context, params *GetCurrentUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetUsageHistory A user's periods, the newest first.
-	//
-	// The open period and, back in time, those that have ended. A closed period still changes while late work is charged to
-	// it; its `revision` tells that it has. Pages fit together however much happens between them.
-	//
-	// Corresponds with GET /api/v1/usage/history (the `GetUsageHistory` operationId).
-	GetUsageHistory(ctx context.Context, params *GetUsageHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetUsageLimits The plans on offer, and the limits of one user.
-	//
-	// Corresponds with GET /api/v1/usage/limits (the `GetUsageLimits` operationId).
-	GetUsageLimits(ctx context.Context, params *GetUsageLimitsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // CreateAdmissionWithBody Ask for a slot and reserve credits.
@@ -666,40 +543,6 @@ func (c *Client) ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditor
 	return c.Client.Do(req)
 }
 
-// CheckTranscriptionLimitsWithBody The same as /api/v1/usage/check, where an upload form looks for it.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with POST /api/v1/transcription/check-limits (the `CheckTranscriptionLimits` operationId).
-func (c *Client) CheckTranscriptionLimitsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCheckTranscriptionLimitsRequestWithBody(c.Server, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// CheckTranscriptionLimits The same as /api/v1/usage/check, where an upload form looks for it.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /api/v1/transcription/check-limits (the `CheckTranscriptionLimits` operationId).
-func (c *Client) CheckTranscriptionLimits(ctx context.Context, body CheckTranscriptionLimitsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCheckTranscriptionLimitsRequest(c.Server, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
 // CheckUsageWithBody Would this be admitted now? Nothing is reserved.
 //
 // Takes any type of body and a specified content type.
@@ -739,39 +582,6 @@ func (c *Client) CheckUsage(ctx context.Context, body CheckUsageJSONRequestBody,
 // Corresponds with GET /api/v1/usage/current (the `GetCurrentUsage` operationId).
 func (c *Client) GetCurrentUsage(ctx context.Context, params *GetCurrentUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetCurrentUsageRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetUsageHistory A user's periods, the newest first.
-//
-// The open period and, back in time, those that have ended. A closed period still changes while late work is charged to
-// it; its `revision` tells that it has. Pages fit together however much happens between them.
-//
-// Corresponds with GET /api/v1/usage/history (the `GetUsageHistory` operationId).
-func (c *Client) GetUsageHistory(ctx context.Context, params *GetUsageHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetUsageHistoryRequest(c.Server, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetUsageLimits The plans on offer, and the limits of one user.
-//
-// Corresponds with GET /api/v1/usage/limits (the `GetUsageLimits` operationId).
-func (c *Client) GetUsageLimits(ctx context.Context, params *GetUsageLimitsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetUsageLimitsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1007,46 +817,6 @@ func NewReleaseAdmissionRequest(server string, id AdmissionID) (*http.Request, e
 	return req, nil
 }
 
-// NewCheckTranscriptionLimitsRequest calls the generic CheckTranscriptionLimits builder with application/json body
-func NewCheckTranscriptionLimitsRequest(server string, body CheckTranscriptionLimitsJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewCheckTranscriptionLimitsRequestWithBody(server, "application/json", bodyReader)
-}
-
-// NewCheckTranscriptionLimitsRequestWithBody constructs an http.Request for the CheckTranscriptionLimits method, with any body, and a specified content type
-func NewCheckTranscriptionLimitsRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/transcription/check-limits")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	return req, nil
-}
-
 // NewCheckUsageRequest calls the generic CheckUsage builder with application/json body
 func NewCheckUsageRequest(server string, body CheckUsageJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -1097,126 +867,6 @@ func NewGetCurrentUsageRequest(server string, params *GetCurrentUsageParams) (*h
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/usage/current")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
-			}
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetUsageHistoryRequest constructs an http.Request for the GetUsageHistory method
-func NewGetUsageHistoryRequest(server string, params *GetUsageHistoryParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/usage/history")
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	if params != nil {
-		// queryValues collects non-styled parameters (passthrough, JSON)
-		// that are safe to round-trip through url.Values.Encode().
-		queryValues := queryURL.Query()
-		// rawQueryFragments collects pre-encoded query fragments from
-		// styled parameters, preserving literal commas as delimiters
-		// per the OpenAPI spec (e.g. "color=blue,black,brown").
-		var rawQueryFragments []string
-
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
-			}
-		}
-
-		if params.Limit != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
-			}
-		}
-
-		if encoded := queryValues.Encode(); encoded != "" {
-			rawQueryFragments = append(rawQueryFragments, encoded)
-		}
-		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewGetUsageLimitsRequest constructs an http.Request for the GetUsageLimits method
-func NewGetUsageLimitsRequest(server string, params *GetUsageLimitsParams) (*http.Request, error) {
-	var err error
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/usage/limits")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -1362,20 +1012,6 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmissionWithResponse(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*ReleaseAdmissionResponse, error)
 
-	// CheckTranscriptionLimitsWithBodyWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v1/transcription/check-limits (the `CheckTranscriptionLimits` operationId).
-	CheckTranscriptionLimitsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckTranscriptionLimitsResponse, error)
-
-	// CheckTranscriptionLimitsWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /api/v1/transcription/check-limits (the `CheckTranscriptionLimits` operationId).
-	CheckTranscriptionLimitsWithResponse(ctx context.Context, body CheckTranscriptionLimitsJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckTranscriptionLimitsResponse, error)
-
 	// CheckUsageWithBodyWithResponse Would this be admitted now? Nothing is reserved.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -1396,23 +1032,6 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/usage/current (the `GetCurrentUsage` operationId).
 	GetCurrentUsageWithResponse(ctx context.Context, params *GetCurrentUsageParams, reqEditors ...RequestEditorFn) (*GetCurrentUsageResponse, error)
-
-	// GetUsageHistoryWithResponse A user's periods, the newest first.
-	//
-	// The open period and, back in time, those that have ended. A closed period still changes while late work is charged to
-	// it; its `revision` tells that it has. Pages fit together however much happens between them.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v1/usage/history (the `GetUsageHistory` operationId).
-	GetUsageHistoryWithResponse(ctx context.Context, params *GetUsageHistoryParams, reqEditors ...RequestEditorFn) (*GetUsageHistoryResponse, error)
-
-	// GetUsageLimitsWithResponse The plans on offer, and the limits of one user.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v1/usage/limits (the `GetUsageLimits` operationId).
-	GetUsageLimitsWithResponse(ctx context.Context, params *GetUsageLimitsParams, reqEditors ...RequestEditorFn) (*GetUsageLimitsResponse, error)
 }
 
 // CreateAdmissionResponse201Headers the declared response headers of an HTTP 201 response for CreateAdmission
@@ -1683,54 +1302,6 @@ func (r ReleaseAdmissionResponse) ContentType() string {
 	return ""
 }
 
-type CheckTranscriptionLimitsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Check
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r CheckTranscriptionLimitsResponse) GetJSON200() *Check {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r CheckTranscriptionLimitsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r CheckTranscriptionLimitsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r CheckTranscriptionLimitsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r CheckTranscriptionLimitsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r CheckTranscriptionLimitsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
 type CheckUsageResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -1821,102 +1392,6 @@ func (r GetCurrentUsageResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetCurrentUsageResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetUsageHistoryResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *UsageHistory
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetUsageHistoryResponse) GetJSON200() *UsageHistory {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetUsageHistoryResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetUsageHistoryResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetUsageHistoryResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetUsageHistoryResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetUsageHistoryResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetUsageLimitsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *UsageLimits
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetUsageLimitsResponse) GetJSON200() *UsageLimits {
-	return r.JSON200
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetUsageLimitsResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
-}
-
-// GetBody returns the raw response body bytes
-func (r GetUsageLimitsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetUsageLimitsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetUsageLimitsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetUsageLimitsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2026,32 +1501,6 @@ func (c *ClientWithResponses) ReleaseAdmissionWithResponse(ctx context.Context, 
 	return ParseReleaseAdmissionResponse(rsp)
 }
 
-// CheckTranscriptionLimitsWithBodyWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v1/transcription/check-limits (the `CheckTranscriptionLimits` operationId).
-func (c *ClientWithResponses) CheckTranscriptionLimitsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckTranscriptionLimitsResponse, error) {
-	rsp, err := c.CheckTranscriptionLimitsWithBody(ctx, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseCheckTranscriptionLimitsResponse(rsp)
-}
-
-// CheckTranscriptionLimitsWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /api/v1/transcription/check-limits (the `CheckTranscriptionLimits` operationId).
-func (c *ClientWithResponses) CheckTranscriptionLimitsWithResponse(ctx context.Context, body CheckTranscriptionLimitsJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckTranscriptionLimitsResponse, error) {
-	rsp, err := c.CheckTranscriptionLimits(ctx, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseCheckTranscriptionLimitsResponse(rsp)
-}
-
 // CheckUsageWithBodyWithResponse Would this be admitted now? Nothing is reserved.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -2089,35 +1538,6 @@ func (c *ClientWithResponses) GetCurrentUsageWithResponse(ctx context.Context, p
 		return nil, err
 	}
 	return ParseGetCurrentUsageResponse(rsp)
-}
-
-// GetUsageHistoryWithResponse A user's periods, the newest first.
-//
-// The open period and, back in time, those that have ended. A closed period still changes while late work is charged to
-// it; its `revision` tells that it has. Pages fit together however much happens between them.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v1/usage/history (the `GetUsageHistory` operationId).
-func (c *ClientWithResponses) GetUsageHistoryWithResponse(ctx context.Context, params *GetUsageHistoryParams, reqEditors ...RequestEditorFn) (*GetUsageHistoryResponse, error) {
-	rsp, err := c.GetUsageHistory(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetUsageHistoryResponse(rsp)
-}
-
-// GetUsageLimitsWithResponse The plans on offer, and the limits of one user.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v1/usage/limits (the `GetUsageLimits` operationId).
-func (c *ClientWithResponses) GetUsageLimitsWithResponse(ctx context.Context, params *GetUsageLimitsParams, reqEditors ...RequestEditorFn) (*GetUsageLimitsResponse, error) {
-	rsp, err := c.GetUsageLimits(ctx, params, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetUsageLimitsResponse(rsp)
 }
 
 // ParseCreateAdmissionResponse parses an HTTP response from a CreateAdmissionWithResponse call
@@ -2322,39 +1742,6 @@ func ParseReleaseAdmissionResponse(rsp *http.Response) (*ReleaseAdmissionRespons
 	return response, nil
 }
 
-// ParseCheckTranscriptionLimitsResponse parses an HTTP response from a CheckTranscriptionLimitsWithResponse call
-func ParseCheckTranscriptionLimitsResponse(rsp *http.Response) (*CheckTranscriptionLimitsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &CheckTranscriptionLimitsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Check
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
 // ParseCheckUsageResponse parses an HTTP response from a CheckUsageWithResponse call
 func ParseCheckUsageResponse(rsp *http.Response) (*CheckUsageResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -2404,72 +1791,6 @@ func ParseGetCurrentUsageResponse(rsp *http.Response) (*GetCurrentUsageResponse,
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest CurrentUsage
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetUsageHistoryResponse parses an HTTP response from a GetUsageHistoryWithResponse call
-func ParseGetUsageHistoryResponse(rsp *http.Response) (*GetUsageHistoryResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetUsageHistoryResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest UsageHistory
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
-	}
-
-	return response, nil
-}
-
-// ParseGetUsageLimitsResponse parses an HTTP response from a GetUsageLimitsWithResponse call
-func ParseGetUsageLimitsResponse(rsp *http.Response) (*GetUsageLimitsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetUsageLimitsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest UsageLimits
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
