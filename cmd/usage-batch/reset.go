@@ -49,6 +49,7 @@ type resetOptions struct {
 	batchSize, workers  int
 	retryFor            time.Duration
 	dryRun, allowFuture bool
+	fullSpeed           bool
 	asOf                string
 	logFormat, logLevel string
 }
@@ -73,6 +74,7 @@ func resetCommand(shared *options, getenv func(string) string) *cobra.Command {
 	flags.IntVar(&o.workers, "workers", 2, "transactions at once, 1 to 64")
 	flags.DurationVar(&o.retryFor, "retry-for", 5*time.Minute, "how long to wait for a database that does not answer before giving up")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "count what would be closed, and write nothing")
+	flags.BoolVar(&o.fullSpeed, "full-speed", false, "do not make way for others who are at work in the database")
 	flags.StringVar(&o.asOf, "as-of", "", "instant (RFC 3339) to take for the present, for tests; one in the future is refused")
 	flags.BoolVar(&o.allowFuture, "allow-future", false, "accept an --as-of in the future: the accounts' clocks then stand still until it has come; never on a database that is in use")
 	flags.StringVar(&o.logFormat, "log-format", "text", "json or text")
@@ -127,7 +129,7 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 		return err
 	}
 	ctx := cmd.Context()
-	store, err := postgres.Open(ctx, url, postgres.Options{AllowUnsafe: o.allowUnsafe, Now: now})
+	store, err := postgres.Open(ctx, url, postgres.Options{AllowUnsafe: o.allowUnsafe, Name: "usage-batch reset", Now: now})
 	if err != nil {
 		return err
 	}
@@ -138,7 +140,7 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 	started := time.Now()
 	result, err := service.Reset(ctx, metering.ResetOptions{
 		Plan: o.plan, Actor: "usage-batch@" + cmp.Or(getenv("HOSTNAME"), hostname()), BatchSize: o.batchSize, Workers: o.workers, RetryFor: o.retryFor,
-		DryRun: o.dryRun, Progress: progress.show,
+		DryRun: o.dryRun, FullSpeed: o.fullSpeed, Progress: progress.show,
 	})
 	progress.end()
 	o.summarise(cmd, log, result, time.Since(started))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,6 +54,8 @@ type ResetOptions struct {
 	BatchSize, Workers int
 	// RetryFor bounds how long the run waits for a database that does not answer; 5 min if zero.
 	RetryFor time.Duration
+	// FullSpeed keeps the run from making way for others who are at work in the database.
+	FullSpeed bool
 	// DryRun counts what would be closed, and writes nothing.
 	DryRun bool
 	// Progress is told now and then how far the run has come; nil is told nothing.
@@ -108,12 +111,15 @@ func (s *Service) Reset(ctx context.Context, o ResetOptions) (ResetResult, error
 	if err := r.begin(ctx); err != nil {
 		return ResetResult{}, fmt.Errorf("plan %q: %w", o.Plan, err)
 	}
-	saved := make(chan struct{})
-	saving, stopSaving := context.WithCancel(ctx)
-	go func() { defer close(saved); r.report(saving) }()
+	beside, stop := context.WithCancel(ctx)
+	var besides sync.WaitGroup
+	besides.Go(func() { r.report(beside) })
+	if !r.o.FullSpeed {
+		besides.Go(func() { r.watchOthers(beside) })
+	}
 	err := r.closeAll(ctx)
-	stopSaving()
-	<-saved
+	stop()
+	besides.Wait()
 	res := r.result()
 	if err == nil && res.Failed > 0 {
 		err = fmt.Errorf("%d %w", res.Failed, ErrAccountsFailed)
@@ -139,6 +145,9 @@ type reset struct {
 	s   *Service
 	o   ResetOptions
 	run ResetRun
+
+	// others is how many others are at work in the database, as pace has last seen.
+	others atomic.Int64
 
 	mu       sync.Mutex
 	res      ResetResult
@@ -247,7 +256,7 @@ func (r *reset) closeAll(ctx context.Context) error {
 	for range r.o.Workers {
 		workers.Go(func() {
 			for batch := range batches {
-				if err := r.closeBatch(ctx, batch); err != nil {
+				if err := r.closePolitely(ctx, batch); err != nil {
 					giveUp(err)
 				}
 			}
@@ -301,6 +310,50 @@ func (r *reset) waiting() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.deferred)
+}
+
+const (
+	// watchInterval is how often a run looks whether others are at work.
+	watchInterval = 100 * time.Millisecond
+	// While they are, a transaction closes at most politeBatch accounts, so that nobody waits long for one of them, and is
+	// followed by a pause of as many times its own length as others are at work, up to maxYield.
+	politeBatch = 50
+	maxYield    = 4
+)
+
+// watchOthers keeps count of who else is at work. Of several looks the busiest counts, because most work is shorter than the
+// time between two looks.
+func (r *reset) watchOthers(ctx context.Context) {
+	var looks [10]int64
+	for i := 0; ctx.Err() == nil; i++ {
+		n, err := r.s.store.Others(ctx)
+		if err != nil {
+			n = 0 // a database that does not answer is the workers' business
+		}
+		looks[i%len(looks)] = int64(n)
+		r.others.Store(slices.Max(looks[:]))
+		pause(ctx, watchInterval)
+	}
+}
+
+// closePolitely closes a batch at once if nobody else is at work, else in small parts with pauses: users come first.
+func (r *reset) closePolitely(ctx context.Context, batch []quota.ID) error {
+	for len(batch) > 0 && ctx.Err() == nil {
+		n := len(batch)
+		others := r.others.Load()
+		if others > 0 {
+			n = min(n, politeBatch)
+		}
+		started := time.Now()
+		if err := r.closeBatch(ctx, batch[:n]); err != nil {
+			return err
+		}
+		batch = batch[n:]
+		if others > 0 {
+			pause(ctx, time.Since(started)*time.Duration(min(others, maxYield)))
+		}
+	}
+	return nil
 }
 
 // closeBatch closes what it can at once. Accounts that somebody else holds, or that failed, come later. It fails if the

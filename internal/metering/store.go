@@ -57,6 +57,8 @@ type Store interface {
 	// DueAccounts counts the accounts of a plan whose open period ended at or before an instant (zero: the present), and says
 	// when the first of these periods ended.
 	DueAccounts(ctx context.Context, plan string, until time.Time) (accounts int64, oldest time.Time, err error)
+	// Others counts the sessions that are at work in the database at this moment, except those of programs with this one's name.
+	Others(ctx context.Context) (int, error)
 	// BeginReset writes the row of a run that begins; runs of the plan whose process died are marked Lost. SaveReset writes how
 	// far it has come.
 	BeginReset(ctx context.Context, run ResetRun) error

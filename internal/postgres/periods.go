@@ -62,6 +62,17 @@ func (s *Store) DueAccounts(ctx context.Context, plan string, until time.Time) (
 	return row.Accounts, row.Oldest.UTC(), mapError(err)
 }
 
+// Others implements metering.Store.
+func (s *Store) Others(ctx context.Context) (int, error) {
+	// Not among the queries, because sqlc does not know the view. Sessions of other roles are counted only where this one may
+	// see their state.
+	var n int
+	err := s.pool.QueryRow(ctx, `SELECT count(*) FROM pg_catalog.pg_stat_activity
+		WHERE datname = current_database() AND backend_type = 'client backend' AND state = 'active'
+		  AND application_name <> current_setting('application_name') AND pid <> pg_backend_pid()`).Scan(&n)
+	return n, mapError(err)
+}
+
 // BeginReset implements metering.Store.
 func (s *Store) BeginReset(ctx context.Context, run metering.ResetRun) error {
 	return s.transaction(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {

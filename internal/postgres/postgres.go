@@ -32,6 +32,8 @@ type Options struct {
 	ListenURL string
 	// Reachable is told whenever the database can be reached (once more) or no longer, and then why. It must not block.
 	Reachable func(up bool, cause error)
+	// Name by which the server knows the sessions (application_name); that of the URL if empty.
+	Name string
 	// Now replaces the database's clock in tests.
 	Now func() time.Time
 }
@@ -64,6 +66,9 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 	config, err := poolConfig(dsn)
 	if err != nil {
 		return nil, err
+	}
+	if opts.Name != "" {
+		config.ConnConfig.RuntimeParams["application_name"] = opts.Name
 	}
 	listen := config.ConnConfig
 	if opts.ListenURL != "" {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
@@ -25,7 +26,12 @@ type engine struct {
 
 // startEngine runs the service over the database until stop is called.
 func startEngine(ctx context.Context, dsn string) (_ *engine, stop func() error, err error) {
-	store, err := postgres.Open(ctx, dsn, postgres.Options{})
+	return startEngineAt(ctx, dsn, nil)
+}
+
+// startEngineAt does so with a clock in the database's stead.
+func startEngineAt(ctx context.Context, dsn string, now func() time.Time) (_ *engine, stop func() error, err error) {
+	store, err := postgres.Open(ctx, dsn, postgres.Options{Now: now})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,0 +1,247 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+)
+
+const (
+	resetDatabase = "bench_reset"
+	closedPeriods = 12
+	// resetUsers are those of the accounts that are used while a reset goes on.
+	resetUsers = 10_000
+)
+
+// night is a database of accounts with a year of closed periods behind them, and the clock of everything that uses it.
+type night struct {
+	*bench
+
+	dsn    string
+	offset atomic.Int64
+	months int
+}
+
+// now is the present of the bench: the machine's clock, moved to the night that is played.
+func (n *night) now() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) }
+
+// next moves the clock to the first instant of the next month, when the periods of all accounts have ended that have not
+// been closed since the last time.
+func (n *night) next() {
+	n.months++
+	today := time.Now().UTC()
+	to := time.Date(today.Year(), today.Month()+time.Month(n.months), 1, 0, 0, 0, 0, time.UTC)
+	n.offset.Store(int64(time.Until(to)))
+}
+
+func (b *bench) newNight(ctx context.Context, accounts int) (*night, error) {
+	if err := b.lab.exec(ctx, "CREATE DATABASE "+resetDatabase); err != nil {
+		return nil, err
+	}
+	n := &night{bench: b, dsn: b.lab.server.DSN(resetDatabase)}
+	if err := postgres.Migrate(ctx, n.dsn); err != nil {
+		return nil, err
+	}
+	return n, n.exec(ctx, resetSeed(accounts)...)
+}
+
+// resetSeed makes accounts whose anniversaries are spread over the month, each with a year of closed periods. Nothing checks
+// the references that these statements make, so that a million accounts take minutes.
+func resetSeed(accounts int) []string {
+	return []string{
+		"SET session_replication_role = replica; SET synchronous_commit = off",
+		// Sorted once instead of filled at random.
+		"ALTER TABLE usage_periods DROP CONSTRAINT usage_periods_pkey",
+		"DROP INDEX audit_log_object_idx; DROP INDEX audit_log_user_idx",
+		`INSERT INTO user_plan_limits (name, display_name, is_default, credits_limit, file_size_limit, audio_ms_limit,
+		     concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests)
+		 VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000, 2147483647)`,
+		`INSERT INTO audit_log (actor, action, object_kind, object_name) VALUES ('bench', 'plan.created', 'UsagePlan', 'bench')`,
+		fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM generate_series(1, %d) AS n`, accounts),
+		fmt.Sprintf(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_no, period_start, period_end, last_decided_at)
+		 SELECT id, 'bench', at AT TIME ZONE 'UTC', %[1]d, (at + interval '%[1]d months') AT TIME ZONE 'UTC',
+		     (at + interval '%[2]d months') AT TIME ZONE 'UTC', (at + interval '%[1]d months') AT TIME ZONE 'UTC'
+		 FROM users, LATERAL (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') - interval '%[2]d months'
+		     + (hashtext(user_id) & 65535) / 65536.0 * interval '27 days' AS at) AS a`, closedPeriods, closedPeriods+1),
+		fmt.Sprintf(`INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
+		     cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at)
+		 SELECT user_id, n, anchor_at + n * interval '1 month', anchor_at + (n + 1) * interval '1 month', 0, 0, 0, 0, 0, 0, 'bench', 1,
+		     600000000000, 0, 0, anchor_at + (n + 1) * interval '1 month'
+		 FROM usage_quotas, generate_series(0, %d) AS n`, closedPeriods-1),
+		`INSERT INTO audit_log (actor, action, object_kind, object_name, user_id)
+		 SELECT 'bench', 'account.registered', 'Account', user_id, id FROM users`,
+		`INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, after)
+		 SELECT p.closed_at, 'system', 'period.closed', 'Account', u.user_id, u.id, jsonb_build_object('period_no', p.period_no,
+		     'start', p.period_start, 'end', p.period_end, 'used', '0', 'reserved', '0', 'carry_over', '0')
+		 FROM usage_periods AS p JOIN users AS u ON u.id = p.user_id`,
+		"ALTER TABLE usage_periods ADD PRIMARY KEY (user_id, period_no)",
+		"CREATE INDEX audit_log_object_idx ON audit_log (object_kind, object_name, id)",
+		"CREATE INDEX audit_log_user_idx ON audit_log (user_id, id) WHERE user_id IS NOT NULL",
+		"VACUUM (ANALYZE)",
+	}
+}
+
+// exec runs statements one after the other on one connection.
+func (n *night) exec(ctx context.Context, statements ...string) error {
+	conn, err := pgx.Connect(ctx, n.dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	for _, sql := range statements {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%.60s...: %w", sql, err)
+		}
+	}
+	return nil
+}
+
+// bareReset is one statement that writes the rows that a reset writes: the closed period, its audit row and the account.
+const bareReset = `WITH due AS (
+    SELECT a.*, u.user_id AS name, p.version, p.credits_limit, p.carry_over_max, p.final_after_seconds, p.currency,
+        ((a.anchor_at AT TIME ZONE 'UTC') + (a.period_no + 2) * interval '1 month') AT TIME ZONE 'UTC' AS next_end
+    FROM usage_quotas AS a JOIN user_plan_limits AS p ON p.name = a.plan_name JOIN users AS u ON u.id = a.user_id
+    WHERE a.plan_name = 'bench' AND a.period_end <= $1
+), closed AS (
+    INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
+        cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at,
+        final_after_seconds, currency)
+    SELECT user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved, cost_micros, charged_micros,
+        plan_name, version, credits_limit, 0, carry_over_max, $1, final_after_seconds, currency
+    FROM due
+), told AS (
+    INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, after)
+    SELECT $1, 'system', 'period.closed', 'Account', name, user_id, jsonb_build_object('period_no', period_no,
+        'start', period_start, 'end', period_end, 'used', used::text, 'reserved', reserved::text, 'carry_over', '0')
+    FROM due
+)
+UPDATE usage_quotas AS a SET period_no = a.period_no + 1, period_start = a.period_end, period_end = due.next_end, used = 0,
+    reserved = 0, plan_used = 0, plan_reserved = 0, cost_micros = 0, charged_micros = 0, last_decided_at = $1
+FROM due WHERE a.user_id = due.user_id`
+
+// bare closes the night's periods by the bare statement.
+func (n *night) bare(ctx context.Context, accounts int) (time.Duration, error) {
+	conn, err := pgx.Connect(ctx, n.dsn)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	started := time.Now()
+	tag, err := conn.Exec(ctx, bareReset, n.now())
+	took := time.Since(started)
+	if err == nil && tag.RowsAffected() != int64(accounts) {
+		err = fmt.Errorf("the bare statement closed the periods of %d accounts, want %d", tag.RowsAffected(), accounts)
+	}
+	n.report.progressf("one bare statement closes the periods of %d accounts in %.1f s", tag.RowsAffected(), took.Seconds())
+	return took, err
+}
+
+// reset closes the night's periods by the product's reset, as `usage-batch reset` does.
+func (n *night) reset(ctx context.Context, accounts int) (time.Duration, error) {
+	store, err := postgres.Open(ctx, n.dsn, postgres.Options{Now: n.now, Name: "usage-batch reset"})
+	if err != nil {
+		return 0, err
+	}
+	defer store.Close()
+	service := metering.New(store, metering.Options{})
+	var memory runtime.MemStats
+	var early, late uint64
+	started := time.Now()
+	res, err := service.Reset(ctx, metering.ResetOptions{Plan: "bench", Actor: "bench", Progress: func(r metering.ResetResult) {
+		runtime.ReadMemStats(&memory)
+		if r.Seen < r.Due/2 {
+			early = max(early, memory.HeapInuse)
+		} else {
+			late = max(late, memory.HeapInuse)
+		}
+	}})
+	took := time.Since(started)
+	if err == nil && res.Accounts != int64(accounts) {
+		err = fmt.Errorf("the reset closed the periods of %d accounts, want %d", res.Accounts, accounts)
+	}
+	n.report.progressf("the reset closes the periods of %d accounts in %.1f s; the heap has at most %d MiB in its first half, %d MiB in its second",
+		res.Accounts, took.Seconds(), early>>20, late>>20)
+	return took, err
+}
+
+// measureResets compares the reset with a bare statement, and admissions during it with those of a quiet night.
+func (b *bench) measureResets(ctx context.Context) error {
+	accounts := b.opts.accounts
+	b.report.progressf("a database of %d accounts with %d closed periods each", accounts, closedPeriods)
+	n, err := b.newNight(ctx, accounts)
+	if err != nil {
+		return err
+	}
+	// Each statement leaves the tables larger than it found them: the bare one is measured before and after ours.
+	var times [3]time.Duration
+	for i, closeAll := range []func(context.Context, int) (time.Duration, error){n.bare, n.reset, n.bare} {
+		if err := errors.Join(n.exec(ctx, "VACUUM (ANALYZE)"), b.lab.exec(ctx, "CHECKPOINT")); err != nil {
+			return err
+		}
+		n.next()
+		if times[i], err = closeAll(ctx, accounts); err != nil {
+			return err
+		}
+	}
+	b.report.latency("reset_1m", times[1], (times[0]+times[2])/2, 0.5)
+	if err := n.admitDuringReset(ctx, accounts); err != nil {
+		return err
+	}
+	if err := b.lab.checkInvariants(ctx, resetDatabase); err != nil {
+		return err
+	}
+	b.report.progressf("resets: every period was closed once, and the invariants hold")
+	return b.lab.drop(ctx, resetDatabase)
+}
+
+// admitDuringReset has the same load on the engine without a reset, and while one goes on all the time.
+func (n *night) admitDuringReset(ctx context.Context, accounts int) error {
+	e, stop, err := startEngineAt(ctx, n.dsn, n.now)
+	if err != nil {
+		return err
+	}
+	users := min(accounts, resetUsers)
+	pairs := 0
+	most, err := n.try(ctx, "engine, before the resets", e, n.load(many, users), &pairs)
+	if err != nil {
+		return errors.Join(err, stop())
+	}
+	l := n.load(many, users)
+	l.rate = most.perSecond / 4
+	quiet, err := n.try(ctx, "engine, open loop, quiet night", e, l, &pairs)
+	if err != nil {
+		return errors.Join(err, stop())
+	}
+	n.next()
+	resetting, enough := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.reset(resetting, accounts)
+		done <- err
+	}()
+	during, err := n.try(ctx, "engine, open loop, during a reset", e, l, &pairs)
+	over := len(done) > 0
+	enough()
+	// Users who were there first have closed their own periods: the reset's count is not that of all accounts.
+	if resetErr := <-done; errors.Is(resetErr, context.Canceled) {
+		n.report.progressf("the reset went on for the whole time")
+	} else if over {
+		n.report.progressf("the reset was over before: %v", resetErr)
+	}
+	if err := errors.Join(err, stop()); err != nil {
+		return err
+	}
+	n.report.latency("reset_admission_p99_ms", during.p99, quiet.p99, 1/1.5)
+	return nil
+}
