@@ -153,7 +153,7 @@ func (l *lab) verify(ctx context.Context, database string, pairs int) error {
 		       (SELECT count(*) FROM concurrent_processing WHERE state <> 'Settled'),
 		       (SELECT count(*) FROM usage_tracking WHERE kind = 'charge'),
 		       (SELECT count(DISTINCT admission_id) FROM usage_tracking),
-		       (SELECT sum(used)::bigint FROM usage_quotas),
+		       (SELECT sum(used)::bigint FROM (SELECT used FROM usage_quotas UNION ALL SELECT used FROM usage_periods) AS p),
 		       (SELECT sum(reserved + active)::bigint FROM usage_quotas)`).Scan(&settled, &others, &charges, &charged, &sum, &reserved); err != nil {
 		return err
 	}

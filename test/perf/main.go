@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -46,7 +47,7 @@ func main() {
 	var opts options
 	flag.IntVar(&opts.users, "users", 10_000, "accounts that the load is spread over")
 	flag.IntVar(&opts.accounts, "accounts", 100_000, "accounts of the resets and of the months' boundaries; 1000000 for the full measure")
-	flag.StringVar(&opts.only, "only", "", "measure one part only: admissions or resets")
+	flag.StringVar(&opts.only, "only", "", "measure one part only: admissions, resets or boundary")
 	flag.DurationVar(&opts.duration, "duration", 4*time.Second, "measured time of each trial, in whole seconds")
 	flag.DurationVar(&opts.warmup, "warmup", 2*time.Second, "time before it that is not measured, in whole seconds")
 	flag.BoolVar(&opts.strict, "strict", false, "fail if a goal is missed")
@@ -66,8 +67,8 @@ func (o options) validate() error {
 		return fmt.Errorf("--users=%d: at least %d, one for each client", o.users, many)
 	case o.accounts < many:
 		return fmt.Errorf("--accounts=%d: at least %d, one for each client", o.accounts, many)
-	case o.only != "" && o.only != "admissions" && o.only != "resets":
-		return fmt.Errorf("--only=%s: admissions or resets", o.only)
+	case !slices.Contains([]string{"", "admissions", "resets", "boundary"}, o.only):
+		return fmt.Errorf("--only=%s: admissions, resets or boundary", o.only)
 	case o.duration < time.Second || o.duration%time.Second != 0:
 		return fmt.Errorf("--duration=%s: a whole number of seconds, at least one", o.duration)
 	case o.warmup < 0 || o.warmup%time.Second != 0:
@@ -102,14 +103,19 @@ func run(ctx context.Context, opts options) (err error) {
 	if b.pgbench, err = newPgbench(b.lab.server.BinDir(), b.dir); err != nil {
 		return err
 	}
-	if opts.only != "resets" {
+	if opts.only == "" || opts.only == "admissions" {
 		if err := b.measure(ctx); err != nil {
 			return err
 		}
 	}
-	if opts.only != "admissions" {
+	if opts.only == "" || opts.only == "resets" {
 		if err := b.measureResets(ctx); err != nil {
 			return fmt.Errorf("resets: %w", err)
+		}
+	}
+	if opts.only == "" || opts.only == "boundary" {
+		if err := b.measureBoundary(ctx); err != nil {
+			return fmt.Errorf("the month's boundary: %w", err)
 		}
 	}
 	if missed := b.report.summary(); missed > 0 && opts.strict {

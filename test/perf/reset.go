@@ -64,11 +64,8 @@ func resetSeed(accounts int) []string {
 		// Sorted once instead of filled at random.
 		"ALTER TABLE usage_periods DROP CONSTRAINT usage_periods_pkey",
 		"DROP INDEX audit_log_object_idx; DROP INDEX audit_log_user_idx",
-		`INSERT INTO user_plan_limits (name, display_name, is_default, credits_limit, file_size_limit, audio_ms_limit,
-		     concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests)
-		 VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000, 2147483647)`,
-		`INSERT INTO audit_log (actor, action, object_kind, object_name) VALUES ('bench', 'plan.created', 'UsagePlan', 'bench')`,
-		fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM generate_series(1, %d) AS n`, accounts),
+		benchPlan(false),
+		benchUsers(accounts),
 		fmt.Sprintf(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_no, period_start, period_end, last_decided_at)
 		 SELECT id, 'bench', at AT TIME ZONE 'UTC', %[1]d, (at + interval '%[1]d months') AT TIME ZONE 'UTC',
 		     (at + interval '%[2]d months') AT TIME ZONE 'UTC', (at + interval '%[1]d months') AT TIME ZONE 'UTC'
@@ -79,8 +76,7 @@ func resetSeed(accounts int) []string {
 		 SELECT user_id, n, anchor_at + n * interval '1 month', anchor_at + (n + 1) * interval '1 month', 0, 0, 0, 0, 0, 0, 'bench', 1,
 		     600000000000, 0, 0, anchor_at + (n + 1) * interval '1 month'
 		 FROM usage_quotas, generate_series(0, %d) AS n`, closedPeriods-1),
-		`INSERT INTO audit_log (actor, action, object_kind, object_name, user_id)
-		 SELECT 'bench', 'account.registered', 'Account', user_id, id FROM users`,
+		benchRegistered,
 		`INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, after)
 		 SELECT p.closed_at, 'system', 'period.closed', 'Account', u.user_id, u.id, jsonb_build_object('period_no', p.period_no,
 		     'start', p.period_start, 'end', p.period_end, 'used', '0', 'reserved', '0', 'carry_over', '0')
@@ -147,7 +143,8 @@ func (n *night) bare(ctx context.Context, accounts int) (time.Duration, error) {
 	return took, err
 }
 
-// reset closes the night's periods by the product's reset, as `usage-batch reset` does.
+// reset closes the night's periods by the product's reset, as `usage-batch reset` does. It fails unless it closes those of as
+// many accounts as given, if that is not negative.
 func (n *night) reset(ctx context.Context, accounts int) (time.Duration, error) {
 	store, err := postgres.Open(ctx, n.dsn, postgres.Options{Now: n.now, Name: "usage-batch reset"})
 	if err != nil {
@@ -167,7 +164,7 @@ func (n *night) reset(ctx context.Context, accounts int) (time.Duration, error) 
 		}
 	}})
 	took := time.Since(started)
-	if err == nil && res.Accounts != int64(accounts) {
+	if err == nil && accounts >= 0 && res.Accounts != int64(accounts) {
 		err = fmt.Errorf("the reset closed the periods of %d accounts, want %d", res.Accounts, accounts)
 	}
 	n.report.progressf("the reset closes the periods of %d accounts in %.1f s; the heap has at most %d MiB in its first half, %d MiB in its second",
@@ -227,19 +224,18 @@ func (n *night) admitDuringReset(ctx context.Context, accounts int) error {
 	resetting, enough := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		_, err := n.reset(resetting, accounts)
+		// Those who are used meanwhile close their own periods.
+		_, err := n.reset(resetting, -1)
 		done <- err
 	}()
 	during, err := n.try(ctx, "engine, open loop, during a reset", e, l, &pairs)
-	over := len(done) > 0
 	enough()
-	// Users who were there first have closed their own periods: the reset's count is not that of all accounts.
-	if resetErr := <-done; errors.Is(resetErr, context.Canceled) {
+	resetErr := <-done
+	if errors.Is(resetErr, context.Canceled) {
 		n.report.progressf("the reset went on for the whole time")
-	} else if over {
-		n.report.progressf("the reset was over before: %v", resetErr)
+		resetErr = nil
 	}
-	if err := errors.Join(err, stop()); err != nil {
+	if err := errors.Join(err, resetErr, stop()); err != nil {
 		return err
 	}
 	n.report.latency("reset_admission_p99_ms", during.p99, quiet.p99, 1/1.5)
