@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/robfig/cron/v3"
+	"k8s.io/apimachinery/pkg/util/wait"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+)
+
+// Resets is what the watch over the resets needs of the metering service.
+type Resets interface {
+	Plans(ctx context.Context) ([]*metering.Plan, error)
+	PlanStatus(ctx context.Context, name string) (metering.PlanStatus, error)
+	OverdueResets(ctx context.Context, plan string, before time.Time) (metering.Overdue, error)
+}
+
+// resetGrace is how long after its scheduled time a run of the reset may take until what it left is overdue: the CronJob may
+// start it an hour late, and gives it an hour.
+const resetGrace = (resetStartingDeadlineSeconds + resetActiveDeadlineSeconds) * time.Second
+
+// The metrics of the resets, by plan.
+var (
+	overdueAccounts = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "usage_reset_overdue_accounts",
+		Help: "Accounts whose period ended before a scheduled run of the reset that should have closed it two hours ago, and is open still.",
+	}, []string{"plan"})
+	overdueSeconds = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "usage_reset_oldest_overdue_seconds",
+		Help: "How long ago the first of the overdue periods ended; 0 if none is overdue.",
+	}, []string{"plan"})
+	lastSuccess = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "usage_reset_last_success_timestamp_seconds",
+		Help: "When a run of the reset last closed all that was due; 0 before the first.",
+	}, []string{"plan"})
+	lastFailures = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "usage_reset_last_run_failures",
+		Help: "Accounts that the last run of the reset could not close.",
+	}, []string{"plan"})
+	checkFailures = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "usage_reset_check_failures_total",
+		Help: "How often the state of the resets could not be read. The other metrics of the resets are then those of the last time.",
+	})
+)
+
+func init() {
+	metrics.Registry.MustRegister(overdueAccounts, overdueSeconds, lastSuccess, lastFailures, checkFailures)
+}
+
+// SetupResetMetrics registers the watch over the resets, which runs on the leader and looks once an interval.
+func SetupResetMetrics(mgr ctrl.Manager, resets Resets, interval time.Duration) error {
+	if interval <= 0 {
+		interval = DefaultResyncInterval
+	}
+	return mgr.Add(&resetWatch{resets: resets, interval: interval})
+}
+
+// resetWatch measures how far the resets are behind.
+type resetWatch struct {
+	resets   Resets
+	interval time.Duration
+}
+
+// NeedLeaderElection is true: one replica's figures are enough, and those of several would have to be reconciled.
+func (*resetWatch) NeedLeaderElection() bool { return true }
+
+// Start looks at once and at intervals, until ctx ends.
+func (w *resetWatch) Start(ctx context.Context) error {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		if err := w.look(ctx); err != nil && ctx.Err() == nil {
+			checkFailures.Inc()
+			ctrl.LoggerFrom(ctx).Error(err, "look at the resets")
+		}
+	}, w.interval)
+	return nil
+}
+
+func (w *resetWatch) look(ctx context.Context) error {
+	plans, err := w.resets.Plans(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	for _, plan := range plans {
+		status, err := w.resets.PlanStatus(ctx, plan.Name)
+		if err != nil {
+			return fmt.Errorf("plan %s: %w", plan.Name, err)
+		}
+		overdue := metering.Overdue{Plan: plan.Name}
+		// A schedule that somebody wrote into the database, past all checks, has no runs that could be overdue.
+		if schedule, err := convert.Schedule(plan.ResetSchedule); err == nil {
+			if overdue, err = w.resets.OverdueResets(ctx, plan.Name, lastRun(schedule, now.Add(-resetGrace))); err != nil {
+				return fmt.Errorf("plan %s: %w", plan.Name, err)
+			}
+		}
+		show(plan.Name, status, overdue, now)
+	}
+	return nil
+}
+
+func show(plan string, status metering.PlanStatus, overdue metering.Overdue, now time.Time) {
+	overdueAccounts.WithLabelValues(plan).Set(float64(overdue.Accounts))
+	age := 0.0
+	if overdue.Accounts > 0 {
+		age = now.Sub(overdue.Oldest).Seconds()
+	}
+	overdueSeconds.WithLabelValues(plan).Set(age)
+	success, failures := 0.0, 0.0
+	if !status.ResetSucceededAt.IsZero() {
+		success = float64(status.ResetSucceededAt.Unix())
+	}
+	if status.LastReset != nil {
+		failures = float64(status.LastReset.Failures)
+	}
+	lastSuccess.WithLabelValues(plan).Set(success)
+	lastFailures.WithLabelValues(plan).Set(failures)
+}
+
+// lastRun returns the last time at or before t at which the schedule fires.
+func lastRun(schedule cron.Schedule, t time.Time) time.Time {
+	// A schedule tells only what comes next: look from further and further back until something lies before t.
+	const farthest = 10 * 366 * 24 * time.Hour
+	for back := time.Hour; back < farthest; back *= 2 {
+		run := schedule.Next(t.Add(-back))
+		if run.IsZero() || run.After(t) {
+			continue
+		}
+		for next := schedule.Next(run); !next.IsZero() && !next.After(t); next = schedule.Next(run) {
+			run = next
+		}
+		return run
+	}
+	return time.Time{}
+}
