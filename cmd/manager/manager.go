@@ -169,6 +169,7 @@ func setup(mgr ctrl.Manager, svc *metering.Service, o *options) error {
 		"UsagePlan controller": func() error {
 			return controller.SetupUsagePlan(mgr, svc, controller.UsagePlanOptions{Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync})
 		},
+		"watch over the resets": func() error { return controller.SetupResetMetrics(mgr, svc, o.resync) },
 		"UserQuota controller": func() error {
 			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{StatusInterval: o.statusInterval})
 		},

@@ -49,7 +49,7 @@ type resetOptions struct {
 	batchSize, workers  int
 	retryFor            time.Duration
 	dryRun, allowFuture bool
-	fullSpeed           bool
+	fullSpeed, retired  bool
 	asOf                string
 	logFormat, logLevel string
 }
@@ -70,6 +70,7 @@ func resetCommand(shared *options, getenv func(string) string) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.plan, "plan", "", "name of the plan (required)")
+	flags.BoolVar(&o.retired, "retired", false, "reset the retired plans as well, which have no CronJob of their own any more")
 	flags.IntVar(&o.batchSize, "batch-size", 0, "accounts that one transaction closes, 1 to 10000; the plan's reset.batchSize without it")
 	flags.IntVar(&o.workers, "workers", 2, "transactions at once, 1 to 64")
 	flags.DurationVar(&o.retryFor, "retry-for", 5*time.Minute, "how long to wait for a database that does not answer before giving up")
@@ -136,14 +137,43 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 	defer store.Close()
 	service := metering.New(store, metering.Options{Log: func(err error, message string) { log.Warn(message, "error", err) }})
 	defer context.AfterFunc(ctx, func() { log.Info("asked to end, finishing the batches under way", "plan", o.plan) })()
-	progress := newProgress(cmd.ErrOrStderr(), log, o.plan)
+	plans, err := o.plans(ctx, service)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, plan := range plans {
+		if ctx.Err() == nil {
+			errs = append(errs, o.resetPlan(cmd, getenv, service, log, plan))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// plans are those to reset: the one that was named and, where asked for, those that are retired.
+func (o *resetOptions) plans(ctx context.Context, service *metering.Service) ([]string, error) {
+	names := []string{o.plan}
+	if !o.retired {
+		return names, nil
+	}
+	all, err := service.Plans(ctx)
+	for _, p := range all {
+		if p.Retired && p.Name != o.plan {
+			names = append(names, p.Name)
+		}
+	}
+	return names, err
+}
+
+func (o *resetOptions) resetPlan(cmd *cobra.Command, getenv func(string) string, service *metering.Service, log *slog.Logger, plan string) error {
+	progress := newProgress(cmd.ErrOrStderr(), log, plan)
 	started := time.Now()
-	result, err := service.Reset(ctx, metering.ResetOptions{
-		Plan: o.plan, Actor: "usage-batch@" + cmp.Or(getenv("HOSTNAME"), hostname()), BatchSize: o.batchSize, Workers: o.workers, RetryFor: o.retryFor,
+	result, err := service.Reset(cmd.Context(), metering.ResetOptions{
+		Plan: plan, Actor: "usage-batch@" + cmp.Or(getenv("HOSTNAME"), hostname()), BatchSize: o.batchSize, Workers: o.workers, RetryFor: o.retryFor,
 		DryRun: o.dryRun, FullSpeed: o.fullSpeed, Progress: progress.show,
 	})
 	progress.end()
-	o.summarise(cmd, log, result, time.Since(started))
+	o.summarise(cmd, log, plan, result, time.Since(started))
 	return err
 }
 
@@ -155,17 +185,17 @@ func hostname() string {
 	return name
 }
 
-func (o *resetOptions) summarise(cmd *cobra.Command, log *slog.Logger, r metering.ResetResult, took time.Duration) {
+func (o *resetOptions) summarise(cmd *cobra.Command, log *slog.Logger, plan string, r metering.ResetResult, took time.Duration) {
 	for _, f := range r.Failures {
-		log.Error("account not closed", "plan", o.plan, "error", f.String())
+		log.Error("account not closed", "plan", plan, "error", f.String())
 	}
 	if more := r.Failed - int64(len(r.Failures)); more > 0 {
-		log.Error("further accounts not closed", "plan", o.plan, "accounts", more)
+		log.Error("further accounts not closed", "plan", plan, "accounts", more)
 	}
 	closed := "closed"
 	if o.dryRun {
 		closed = "would be closed"
 	}
 	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "plan %s: %d accounts were due; %d periods of %d accounts %s, %d accounts failed, in %s\n",
-		o.plan, r.Due, r.Periods, r.Accounts, closed, r.Failed, took.Round(time.Millisecond))
+		plan, r.Due, r.Periods, r.Accounts, closed, r.Failed, took.Round(time.Millisecond))
 }

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// ledger has a plan and n users, of whom all but the first have slept for two months.
+// ledger has a plan and n users, of whom all but the last have slept for two months.
 type ledger struct {
 	t    *testing.T
 	dsn  string
@@ -45,7 +45,8 @@ type ledger struct {
 func newLedger(t *testing.T, n int) *ledger {
 	t.Helper()
 	l := &ledger{t: t, dsn: ledgertest.New(t)}
-	store, err := postgres.Open(t.Context(), l.dsn, postgres.Options{AllowUnsafe: true})
+	created := time.Now().AddDate(0, -2, -1).UTC().Truncate(24 * time.Hour)
+	store, err := postgres.Open(t.Context(), l.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time { return created }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +65,9 @@ func newLedger(t *testing.T, n int) *ledger {
 		t.Fatal(err)
 	}
 	for i := range n {
+		if i == n-1 {
+			created = time.Now()
+		}
 		if _, err := store.Register(t.Context(), fmt.Sprintf("user-%d", i), ""); err != nil {
 			t.Fatal(err)
 		}
@@ -72,9 +76,6 @@ func newLedger(t *testing.T, n int) *ledger {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.conn.Close(context.WithoutCancel(t.Context())) })
-	l.exec(`UPDATE usage_quotas SET anchor_at = p.at, period_start = p.at, period_end = p.at + interval '1 month', last_decided_at = p.at
-		FROM users AS u, (SELECT date_trunc('day', now() - interval '2 months 1 day') AS at) AS p
-		WHERE u.id = usage_quotas.user_id AND u.user_id <> 'user-0'`)
 	return l
 }
 
@@ -123,14 +124,50 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// Retired plans have no CronJob any more: the default plan's looks after them.
+func TestResetOfRetiredPlans(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, 4)
+	store, err := postgres.Open(t.Context(), l.dsn, postgres.Options{AllowUnsafe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if err := store.RetirePlan(t.Context(), "free", quota.ID{}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	next := metering.Plan{
+		Plan: quota.Plan{
+			Name: "next", Default: true, Currency: "USD", RateRequests: 1, RateWindow: time.Second,
+			Limits: quota.Limits{Concurrent: quota.AtMost[int32](1), FileSize: quota.AtMost[int64](1), Audio: quota.Limit[time.Duration]{Unlimited: true}},
+		},
+		ResetSchedule: "0 2 * * *", ResetBatchSize: 2,
+	}
+	if err := store.ApplyPlan(t.Context(), next, "test"); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "^plan next: 0 accounts were due;.*\n$"},
+		{[]string{"--retired"}, "^plan next: 0 accounts were due;.*\nplan free: 3 accounts were due; 6 periods of 3 accounts closed.*\n$"},
+	} {
+		out, err := run(t, l.dsn, append([]string{"reset", "--allow-unsafe-database", "--plan=next"}, tc.args...)...)
+		if err != nil || !regexp.MustCompile(tc.want).MatchString(out) {
+			t.Errorf("%v: want %q, got %q, %v", tc.args, tc.want, out, err)
+		}
+	}
+}
+
 // What became of a run is told by its exit code.
 func TestResetExitCodes(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, 5)
-	l.exec(`UPDATE usage_quotas SET time_zone = 'Mars/Olympus' WHERE user_id = (SELECT id FROM users WHERE user_id = 'user-3')`)
+	l.exec(`UPDATE usage_quotas SET time_zone = 'Mars/Olympus' WHERE user_id = (SELECT id FROM users WHERE user_id = 'user-2')`)
 	out, err := l.reset()
 	if exitCode(err) != exitAccountsFailed || !strings.Contains(out, "6 periods of 3 accounts closed, 1 accounts failed") ||
-		!strings.Contains(out, "account not closed") || !strings.Contains(out, "user-3") || !strings.Contains(out, "Mars/Olympus") {
+		!strings.Contains(out, "account not closed") || !strings.Contains(out, "user-2") || !strings.Contains(out, "Mars/Olympus") {
 		t.Errorf("%q, %v", out, err)
 	}
 	l.exec(`UPDATE usage_quotas SET time_zone = 'UTC'`)

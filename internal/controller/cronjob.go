@@ -48,11 +48,16 @@ func resetCronJob(plan *v1alpha1.UsagePlan, namespace, image string) *batchac.Cr
 		"app.kubernetes.io/managed-by": "usage-operator",
 		planLabel:                      plan.Name,
 	}
+	args := []string{"reset", "--plan", plan.Name}
+	if plan.Spec.Default {
+		// One of the plans has to look after those whose own CronJob went with their object, and there is one default plan at most.
+		args = append(args, "--retired")
+	}
 	container := coreac.Container().
 		WithName("reset").
 		WithImage(image).
 		WithCommand("/usage-batch").
-		WithArgs("reset", "--plan", plan.Name).
+		WithArgs(args...).
 		WithEnv(coreac.EnvVar().WithName("DATABASE_URL").WithValueFrom(coreac.EnvVarSource().WithSecretKeyRef(
 			coreac.SecretKeySelector().WithName(databaseSecret).WithKey(databaseSecretKey)))).
 		WithVolumeMounts(coreac.VolumeMount().WithName("database-tls").WithMountPath(databaseTLSPath).WithReadOnly(true)).

@@ -5,6 +5,7 @@ package controller_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -120,6 +121,9 @@ func (c *cluster) start() {
 		c.Fatal(err)
 	}
 	if err := controller.SetupUserQuota(mgr, c.service, controller.UserQuotaOptions{StatusInterval: interval}); err != nil {
+		c.Fatal(err)
+	}
+	if err := controller.SetupResetMetrics(mgr, c.service, resync); err != nil {
 		c.Fatal(err)
 	}
 	c.stop = c.run(mgr.Start)
@@ -391,6 +395,16 @@ func TestResetCronJob(t *testing.T) {
 	asDeclared("0 2 * * *")
 	c.change(plan, func() { plan.Spec.Reset.Schedule = "30 3 * * *" })
 	asDeclared("30 3 * * *")
+	free := newPlan("free", 30, true)
+	c.create(free)
+	c.ready(free)
+	ofFree := &batchv1.CronJob{}
+	if err := c.client.Get(t.Context(), types.NamespacedName{Namespace: c.namespace, Name: controller.CronJobName("free")}, ofFree); err != nil {
+		t.Fatal(err)
+	}
+	if args := ofFree.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Args; !slices.Equal(args, []string{"reset", "--plan", "free", "--retired"}) {
+		t.Errorf("the default plan's reset: %q", args)
+	}
 
 	// The CronJob's event, when a run of it has ended, brings what the run did into the plan's status.
 	if plan.Status.LastReset != nil || plan.Status.LastResetTime != nil {

@@ -20,7 +20,7 @@ import (
 // Resets is what the watch over the resets needs of the metering service.
 type Resets interface {
 	Plans(ctx context.Context) ([]*metering.Plan, error)
-	PlanStatus(ctx context.Context, name string) (metering.PlanStatus, error)
+	LastReset(ctx context.Context, plan string) (run *metering.ResetRun, succeeded time.Time, err error)
 	OverdueResets(ctx context.Context, plan string, before time.Time) (metering.Overdue, error)
 }
 
@@ -91,7 +91,7 @@ func (w *resetWatch) look(ctx context.Context) error {
 	}
 	now := time.Now().UTC()
 	for _, plan := range plans {
-		status, err := w.resets.PlanStatus(ctx, plan.Name)
+		run, succeeded, err := w.resets.LastReset(ctx, plan.Name)
 		if err != nil {
 			return fmt.Errorf("plan %s: %w", plan.Name, err)
 		}
@@ -102,12 +102,12 @@ func (w *resetWatch) look(ctx context.Context) error {
 				return fmt.Errorf("plan %s: %w", plan.Name, err)
 			}
 		}
-		show(plan.Name, status, overdue, now)
+		show(plan.Name, run, succeeded, overdue, now)
 	}
 	return nil
 }
 
-func show(plan string, status metering.PlanStatus, overdue metering.Overdue, now time.Time) {
+func show(plan string, run *metering.ResetRun, succeeded time.Time, overdue metering.Overdue, now time.Time) {
 	overdueAccounts.WithLabelValues(plan).Set(float64(overdue.Accounts))
 	age := 0.0
 	if overdue.Accounts > 0 {
@@ -115,11 +115,11 @@ func show(plan string, status metering.PlanStatus, overdue metering.Overdue, now
 	}
 	overdueSeconds.WithLabelValues(plan).Set(age)
 	success, failures := 0.0, 0.0
-	if !status.ResetSucceededAt.IsZero() {
-		success = float64(status.ResetSucceededAt.Unix())
+	if !succeeded.IsZero() {
+		success = float64(succeeded.Unix())
 	}
-	if status.LastReset != nil {
-		failures = float64(status.LastReset.Failures)
+	if run != nil {
+		failures = float64(run.Failures)
 	}
 	lastSuccess.WithLabelValues(plan).Set(success)
 	lastFailures.WithLabelValues(plan).Set(failures)

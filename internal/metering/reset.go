@@ -109,7 +109,7 @@ const (
 func (s *Service) Reset(ctx context.Context, o ResetOptions) (ResetResult, error) {
 	r := &reset{s: s, o: o.withDefaults(), run: ResetRun{ID: quota.ID(uuid.New()), Plan: o.Plan, Actor: o.Actor, State: ResetRunning}}
 	if err := r.begin(ctx); err != nil {
-		return ResetResult{}, fmt.Errorf("plan %q: %w", o.Plan, err)
+		return ResetResult{}, err
 	}
 	beside, stop := context.WithCancel(ctx)
 	var besides sync.WaitGroup
@@ -164,16 +164,12 @@ func (r *reset) result() ResetResult {
 
 func (r *reset) begin(ctx context.Context) error {
 	return r.patiently(ctx, func() error {
-		plans, err := r.s.store.Plans(ctx)
+		plan, err := r.s.storedPlan(ctx, r.o.Plan)
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(plans, func(p *Plan) bool { return p.Name == r.o.Plan })
-		if i < 0 {
-			return ErrNotFound
-		}
 		if r.o.BatchSize <= 0 {
-			r.o.BatchSize = int(plans[i].ResetBatchSize)
+			r.o.BatchSize = int(plan.ResetBatchSize)
 		}
 		due, _, err := r.s.store.DueAccounts(ctx, r.o.Plan, time.Time{})
 		if err != nil {
@@ -509,6 +505,12 @@ func (r *reset) patiently(ctx context.Context, do func() error) error {
 		pause(ctx, wait)
 		wait = min(2*wait, maxPause)
 	}
+}
+
+// LastReset returns the run of a plan's reset that started last, nil before the first, and when one last closed all that was
+// due, zero before.
+func (s *Service) LastReset(ctx context.Context, plan string) (run *ResetRun, succeeded time.Time, err error) {
+	return s.store.LastReset(ctx, plan)
 }
 
 // Overdue says how far the resets of a plan are behind.

@@ -63,6 +63,8 @@ type Store interface {
 	// far it has come.
 	BeginReset(ctx context.Context, run ResetRun) error
 	SaveReset(ctx context.Context, run ResetRun) error
+	// LastReset reads the run of a plan's reset that started last, nil before the first, and when one last succeeded.
+	LastReset(ctx context.Context, plan string) (run *ResetRun, succeeded time.Time, err error)
 
 	// EnsurePartitions makes the partitions of the events and the idempotency keys ahead of time, and drops those of keys that
 	// are older than KeyRetention.

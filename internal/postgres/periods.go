@@ -95,25 +95,23 @@ func resetRunParams(run metering.ResetRun) dbsqlc.SaveResetRunParams {
 	}
 }
 
-// lastReset reads the run of a plan's reset that started last, and when one last succeeded.
-func lastReset(ctx context.Context, q *dbsqlc.Queries, plan string) (*metering.ResetRun, time.Time, error) {
-	r, err := q.LastResetRun(ctx, plan)
+// LastReset implements metering.Store.
+func (s *Store) LastReset(ctx context.Context, plan string) (run *metering.ResetRun, succeeded time.Time, err error) {
+	r, err := s.queries.LastResetRun(ctx, plan)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, time.Time{}, nil
 	}
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, time.Time{}, mapError(err)
 	}
-	succeeded, err := q.LastResetSuccess(ctx, plan)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return nil, time.Time{}, err
-	}
-	if !succeeded.IsZero() {
-		succeeded = succeeded.UTC()
-	}
-	return &metering.ResetRun{
+	run = &metering.ResetRun{
 		ID: r.ID, Plan: r.PlanName, Actor: r.Actor, State: metering.ResetState(r.State),
 		StartedAt: r.StartedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), FinishedAt: timeOf(r.FinishedAt),
 		Accounts: r.Accounts, Periods: r.Periods, Failures: r.Failures, Message: r.Message,
-	}, succeeded, nil
+	}
+	succeeded, err = s.queries.LastResetSuccess(ctx, plan)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return run, time.Time{}, nil
+	}
+	return run, succeeded.UTC(), mapError(err)
 }

@@ -147,9 +147,9 @@ func (s *Store) PlanStatus(ctx context.Context, name string) (metering.PlanStatu
 	if err != nil {
 		return metering.PlanStatus{}, fmt.Errorf("plan %q: %w", name, mapError(err))
 	}
-	run, succeeded, err := lastReset(ctx, s.queries, name)
+	run, succeeded, err := s.LastReset(ctx, name)
 	if err != nil {
-		return metering.PlanStatus{}, fmt.Errorf("plan %q: the last reset: %w", name, mapError(err))
+		return metering.PlanStatus{}, fmt.Errorf("plan %q: the last reset: %w", name, err)
 	}
 	return metering.PlanStatus{
 		Version: r.Version, Users: r.Users, FirstUsers: r.FirstUsers, LastReset: run, ResetSucceededAt: succeeded,
