@@ -240,6 +240,9 @@ type UserID = string
 // AdmissionID defines model for AdmissionID.
 type AdmissionID = openapi_types.UUID
 
+// EventID defines model for EventID.
+type EventID = openapi_types.UUID
+
 // Check defines model for Check.
 type Check = CheckResult
 

@@ -34,6 +34,7 @@ const (
 	rbacResource = "users"
 	verbSpend    = "spend"
 	verbGet      = "get"
+	verbAdjust   = "adjust"
 )
 
 // Caches of the API server's answers. A right that is given works at once or within denyTTL, one that is withdrawn and a

@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,10 +37,14 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodGet {
 		return nil
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	limit, kinds := int64(maxBody), []string{"application/json"}
+	if r.Pattern == usagePattern {
+		limit, kinds = maxUsageBody, usageMediaTypes
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			return problem(http.StatusRequestEntityTooLarge, "body-too-large", "the body is larger than the limit of %d bytes", maxBody)
+			return problem(http.StatusRequestEntityTooLarge, "body-too-large", "the body is larger than the limit of %d bytes", limit)
 		}
 		return problem(http.StatusBadRequest, "unreadable-body", "the body could not be read: %v", err)
 	}
@@ -49,9 +54,12 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 		}
 		return nil
 	}
-	if given := r.Header.Get("Content-Type"); !isJSON(given) {
-		return problem(http.StatusUnsupportedMediaType, "unsupported-media-type", "Content-Type: %q must be application/json in UTF-8", given)
+	given := r.Header.Get("Content-Type")
+	kind, ok := mediaType(given, kinds)
+	if !ok {
+		return problem(http.StatusUnsupportedMediaType, "unsupported-media-type", "Content-Type: %q must be %s in UTF-8", given, strings.Join(kinds, " or "))
 	}
+	r.Header.Set("Content-Type", kind) // as the generated code looks for it
 	if len(bytes.TrimSpace(data)) == 0 {
 		return malformed("the body is empty")
 	}
@@ -67,10 +75,11 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func isJSON(contentType string) bool {
+// mediaType returns which of the kinds a body is of.
+func mediaType(contentType string, kinds []string) (string, bool) {
 	kind, params, err := mime.ParseMediaType(contentType)
 	charset, ok := params["charset"]
-	return err == nil && kind == "application/json" && (!ok || strings.EqualFold(charset, "utf-8"))
+	return kind, err == nil && slices.Contains(kinds, kind) && (!ok || strings.EqualFold(charset, "utf-8"))
 }
 
 // The generated decoder takes no options, so the types of bodies refuse unknown fields themselves.

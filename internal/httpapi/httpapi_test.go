@@ -52,6 +52,13 @@ type fake struct {
 	plans []*metering.Plan
 	wait  func(ctx context.Context) (*metering.Admission, error)
 
+	recorded []metering.RecordResult
+	failed   []error
+	event    *metering.Event
+	uses     []metering.RecordRequest
+	undone   metering.ReverseRequest
+	adjusted metering.AdjustRequest
+
 	got    metering.AdmitRequest
 	before int64
 	limit  int
@@ -66,6 +73,35 @@ func (f *fake) Check(context.Context, string, quota.Request) (metering.CheckResu
 func (f *fake) History(_ context.Context, _ string, before int64, limit int) (metering.History, error) {
 	f.before, f.limit = before, limit
 	return f.past, f.err
+}
+
+// RecordAll answers with what the test gave, else that each use is new.
+func (f *fake) RecordAll(_ context.Context, reqs []metering.RecordRequest) ([]metering.RecordResult, []error) {
+	f.uses = reqs
+	results, errs := make([]metering.RecordResult, len(reqs)), make([]error, len(reqs))
+	for i := range reqs {
+		results[i], errs[i] = metering.RecordResult{Event: charge(), Account: alice(), Now: noon, Created: true}, f.err
+	}
+	copy(results, f.recorded)
+	copy(errs, f.failed)
+	return results, errs
+}
+
+func (f *fake) Event(_ context.Context, id quota.ID) (*metering.Event, error) {
+	if f.event == nil || f.event.ID != id {
+		return nil, fmt.Errorf("event %s: %w", uuid.UUID(id), metering.ErrNotFound)
+	}
+	return f.event, nil
+}
+
+func (f *fake) Reverse(_ context.Context, req metering.ReverseRequest) (metering.RecordResult, error) {
+	f.undone = req
+	return metering.RecordResult{Event: charge(), Account: alice(), Now: noon, Created: true}, f.err
+}
+
+func (f *fake) Adjust(_ context.Context, req metering.AdjustRequest) (metering.RecordResult, error) {
+	f.adjusted = req
+	return metering.RecordResult{Event: charge(), Account: alice(), Now: noon, Created: true}, f.err
 }
 
 func (f *fake) Admit(_ context.Context, req metering.AdmitRequest) (metering.AdmitResult, error) {
@@ -125,7 +161,7 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.ID) (quota.
 	return accountID, token == lease && id == admID, nil
 }
 
-// testAuth knows the tokens "spender" and "reader" (service accounts of namespace transcripts with that right on alice),
+// testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right on alice),
 // "nobody", who has no right, "abroad", which is for another audience, and "broken", which cannot be checked.
 func testAuth() *Auth {
 	return &Auth{
@@ -137,7 +173,7 @@ func testAuth() *Auth {
 				User:      &user.DefaultInfo{Name: "system:serviceaccount:transcripts:" + token},
 			}
 			switch token {
-			case "spender", "reader", "nobody", "unchecked":
+			case "spender", "reader", "admin", "nobody", "unchecked":
 				return resp, true, nil
 			case "abroad":
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
@@ -152,7 +188,7 @@ func testAuth() *Auth {
 			if who == "unchecked" {
 				return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
 			}
-			verbs := map[string]string{"spender": "spend", "reader": "get"}
+			verbs := map[string]string{"spender": "spend", "reader": "get", "admin": "adjust"}
 			if verbs[who] == a.GetVerb() && a.GetName() == "alice" && a.GetNamespace() == "transcripts" &&
 				a.GetAPIGroup() == "usage.cantonesescribe.io" && a.GetResource() == "users" && a.IsResourceRequest() {
 				return authorizer.DecisionAllow, "", nil

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -45,6 +46,16 @@ func (e Unit) Valid() bool {
 	default:
 		return false
 	}
+}
+
+// AdjustmentRequest defines model for AdjustmentRequest.
+type AdjustmentRequest struct {
+	// Credits Above 0, at most 10000000, at most three decimals.
+	Credits Decimal `json:"credits"`
+	Reason  string  `json:"reason"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
 }
 
 // Admission defines model for Admission.
@@ -153,6 +164,12 @@ type ClosedPeriod struct {
 	UsedCredits Decimal   `json:"used_credits"`
 }
 
+// CloudEvent A CloudEvent 1.0 in JSON.
+type CloudEvent = json.RawMessage
+
+// CloudEvents defines model for CloudEvents.
+type CloudEvents = json.RawMessage
+
 // CompleteRequest defines model for CompleteRequest.
 type CompleteRequest struct {
 	// DurationSeconds Length of the audio that was transcribed; above 0, at most 2592000 (720 h).
@@ -185,6 +202,9 @@ type CurrentUsage struct {
 
 // Decimal defines model for Decimal.
 type Decimal = Number
+
+// EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
+type EventKind = metering.EventKind
 
 // Limits defines model for Limits.
 type Limits struct {
@@ -286,11 +306,114 @@ type Problem struct {
 // Reason Why work was refused or waits.
 type Reason = quota.Reason
 
+// ReverseRequest defines model for ReverseRequest.
+type ReverseRequest struct {
+	Reason string `json:"reason"`
+}
+
+// Standing Where the user stands after a POST, in the open period.
+type Standing struct {
+	// OverLimit More is used and reserved than the user has; new work is refused.
+	OverLimit bool `json:"over_limit"`
+
+	// OverdrawnCredits By how much, where `over_limit`.
+	OverdrawnCredits Decimal `json:"overdrawn_credits,omitempty,omitzero"`
+
+	// RemainingCredits Absent where credits are unlimited.
+	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
+	ResetsAt         time.Time `json:"resets_at"`
+	UsedCredits      Decimal   `json:"used_credits"`
+}
+
 // State defines model for State.
 type State = quota.State
 
 // Unit defines model for Unit.
 type Unit string
+
+// UsageBatch defines model for UsageBatch.
+type UsageBatch struct {
+	Failed int `json:"failed"`
+
+	// Items In the order of the request.
+	Items []UsageBatchItem `json:"items"`
+
+	// Recorded Items that were charged now.
+	Recorded int `json:"recorded"`
+
+	// Repeated Items that had been recorded before.
+	Repeated int `json:"repeated"`
+}
+
+// UsageBatchItem defines model for UsageBatchItem.
+type UsageBatchItem struct {
+	Event UsageEvent `json:"event,omitempty,omitzero"`
+	Key   string     `json:"key,omitempty,omitzero"`
+
+	// Problem RFC 9457. The members from `reason` on are there where a limit decided.
+	Problem Problem `json:"problem,omitempty,omitzero"`
+
+	// Status What a request of its own would have been answered: 201, 200 or that of `problem`.
+	Status int `json:"status"`
+}
+
+// UsageEvent defines model for UsageEvent.
+type UsageEvent struct {
+	// AdmissionId The admission that was settled by it.
+	AdmissionId openapi_types.UUID `json:"admission_id,omitempty,omitzero"`
+	Cost        Decimal            `json:"cost"`
+	Credits     Decimal            `json:"credits"`
+
+	// CreditsMs The same, exactly: 60000 to a credit.
+	CreditsMs int64 `json:"credits_ms"`
+
+	// CreditsPerUnit The plan's price at that time, where it made the credits.
+	CreditsPerUnit  Decimal            `json:"credits_per_unit,omitempty,omitzero"`
+	Currency        string             `json:"currency"`
+	DurationSeconds Decimal            `json:"duration_seconds,omitempty,omitzero"`
+	FileSizeBytes   int64              `json:"file_size_bytes,omitempty,omitzero"`
+	Id              openapi_types.UUID `json:"id"`
+
+	// Kind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
+	Kind       EventKind         `json:"kind"`
+	Late       bool              `json:"late,omitempty,omitzero"`
+	Metadata   map[string]string `json:"metadata,omitempty,omitzero"`
+	OccurredAt time.Time         `json:"occurred_at"`
+
+	// OverageCredits The part beyond the plan's credits.
+	OverageCredits Decimal `json:"overage_credits,omitempty,omitzero"`
+
+	// PeriodNo The period that it is booked in; an account's first one is 0.
+	PeriodNo    int64  `json:"period_no"`
+	Plan        string `json:"plan"`
+	PlanVersion int64  `json:"plan_version"`
+
+	// Price What the user owes for that.
+	Price      Decimal   `json:"price,omitempty,omitzero"`
+	Quantity   int64     `json:"quantity"`
+	Reason     string    `json:"reason,omitempty,omitzero"`
+	RecordedAt time.Time `json:"recorded_at"`
+
+	// RecordedBy The caller that sent it.
+	RecordedBy string `json:"recorded_by,omitempty,omitzero"`
+
+	// RefundedAsGrant A reversal after its period was final: the credits came as a grant.
+	RefundedAsGrant bool `json:"refunded_as_grant,omitempty,omitzero"`
+
+	// ReversedBy The reversal that undid this event.
+	ReversedBy openapi_types.UUID `json:"reversed_by,omitempty,omitzero"`
+
+	// Reverses The event that a reversal undid.
+	Reverses openapi_types.UUID `json:"reverses,omitempty,omitzero"`
+
+	// Standing Where the user stands after a POST, in the open period.
+	Standing  Standing `json:"standing,omitempty,omitzero"`
+	Tokens    int64    `json:"tokens,omitempty,omitzero"`
+	UsageType string   `json:"usage_type"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
 
 // UsageHistory defines model for UsageHistory.
 type UsageHistory struct {
@@ -308,6 +431,43 @@ type UsageLimits struct {
 	User  UserLimits    `json:"user,omitempty,omitzero"`
 }
 
+// UsageRecord One use. What it costs is `credits` if given, else its audio for a transcription, else what the plan asks for `quantity` units.
+type UsageRecord struct {
+	// Cost What it cost the provider, 0 to 999999999.999999; the plan's price of the audio unless given, and nothing for other types.
+	Cost Decimal `json:"cost,omitempty,omitzero"`
+
+	// Credits What it costs, instead of the plan's price; 0 to 10000000, at most three decimals.
+	Credits Decimal `json:"credits,omitempty,omitzero"`
+
+	// Currency Of `cost`. It must be the currency of the user's plan, which is meant unless given.
+	//
+	// Examples: USD
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// DurationSeconds Length of the audio; 0 to 2592000 (720 h), at most three decimals. A transcription needs it, or `credits`.
+	DurationSeconds Decimal `json:"duration_seconds,omitempty,omitzero"`
+	FileSizeBytes   int64   `json:"file_size_bytes,omitempty,omitzero"`
+
+	// Key The idempotency key of an item of a batch; there only. 1 to 255 visible ASCII characters, unique per user.
+	Key string `json:"key,omitempty,omitzero"`
+
+	// Metadata At most 16 keys of 1 to 63 characters with values of at most 256 bytes, 4 KiB as JSON in all.
+	Metadata map[string]string `json:"metadata,omitempty,omitzero"`
+
+	// OccurredAt When it happened; at most 35 days ago and 5 minutes ahead. Now, unless given.
+	OccurredAt string `json:"occurred_at,omitempty,omitzero"`
+	Quantity   *int64 `json:"quantity,omitempty"`
+	Tokens     int64  `json:"tokens,omitempty,omitzero"`
+
+	// UsageType `transcription`, `export`, `api_call` or another one that the user's plan names.
+	//
+	// Examples: export
+	UsageType string `json:"usage_type"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
 // UserID Examples: alice
 type UserID = string
 
@@ -323,6 +483,12 @@ type UserLimits struct {
 // AdmissionID defines model for AdmissionID.
 type AdmissionID = openapi_types.UUID
 
+// EventID defines model for EventID.
+type EventID = openapi_types.UUID
+
+// IdempotencyKey defines model for IdempotencyKey.
+type IdempotencyKey = string
+
 // Check defines model for Check.
 type Check = CheckResult
 
@@ -336,6 +502,29 @@ type CreateAdmissionParams struct {
 type GetAdmissionParams struct {
 	// Wait How long to wait while it is Queued, such as `30s`; at most `60s`.
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// CreateUsageJSONBody defines parameters for CreateUsage.
+type CreateUsageJSONBody = json.RawMessage
+
+// CreateUsageParams defines parameters for CreateUsage.
+type CreateUsageParams struct {
+	// IdempotencyKey Needed with one use that is no CloudEvent; 1 to 255 visible ASCII characters, unique per user.
+	IdempotencyKey string `json:"Idempotency-Key,omitempty,omitzero"`
+
+	// CeSpecversion Binary mode: `1.0`.
+	CeSpecversion string `json:"ce-specversion,omitempty,omitzero"`
+	CeId          string `json:"ce-id,omitempty,omitzero"`
+	CeSource      string `json:"ce-source,omitempty,omitzero"`
+	CeType        string `json:"ce-type,omitempty,omitzero"`
+	CeSubject     string `json:"ce-subject,omitempty,omitzero"`
+	CeTime        string `json:"ce-time,omitempty,omitzero"`
+}
+
+// CreateAdjustmentParams defines parameters for CreateAdjustment.
+type CreateAdjustmentParams struct {
+	// IdempotencyKey The caller's name for this change, unique per user; 1 to 255 visible ASCII characters.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 
 // GetCurrentUsageParams defines parameters for GetCurrentUsage.
@@ -359,6 +548,12 @@ type GetUsageLimitsParams struct {
 	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
 }
 
+// ReverseUsageParams defines parameters for ReverseUsage.
+type ReverseUsageParams struct {
+	// IdempotencyKey The caller's name for this change, unique per user; 1 to 255 visible ASCII characters.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
+}
+
 // CreateAdmissionJSONRequestBody defines body for CreateAdmission for application/json ContentType.
 type CreateAdmissionJSONRequestBody = AdmissionRequest
 
@@ -368,8 +563,23 @@ type CompleteAdmissionJSONRequestBody = CompleteRequest
 // CheckTranscriptionLimitsJSONRequestBody defines body for CheckTranscriptionLimits for application/json ContentType.
 type CheckTranscriptionLimitsJSONRequestBody = CheckRequest
 
+// CreateUsageApplicationCloudeventsPlusJSONRequestBody defines body for CreateUsage for application/cloudevents+json ContentType.
+type CreateUsageApplicationCloudeventsPlusJSONRequestBody = CloudEvent
+
+// CreateUsageApplicationCloudeventsBatchPlusJSONRequestBody defines body for CreateUsage for application/cloudevents-batch+json ContentType.
+type CreateUsageApplicationCloudeventsBatchPlusJSONRequestBody = CloudEvents
+
+// CreateUsageJSONRequestBody defines body for CreateUsage for application/json ContentType.
+type CreateUsageJSONRequestBody = CreateUsageJSONBody
+
+// CreateAdjustmentJSONRequestBody defines body for CreateAdjustment for application/json ContentType.
+type CreateAdjustmentJSONRequestBody = AdjustmentRequest
+
 // CheckUsageJSONRequestBody defines body for CheckUsage for application/json ContentType.
 type CheckUsageJSONRequestBody = CheckRequest
+
+// ReverseUsageJSONRequestBody defines body for ReverseUsage for application/json ContentType.
+type ReverseUsageJSONRequestBody = ReverseRequest
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -391,18 +601,30 @@ type ServerInterface interface {
 	// CheckTranscriptionLimits The same as /api/v1/usage/check, where an upload form looks for it.
 	// (POST /api/v1/transcription/check-limits)
 	CheckTranscriptionLimits(w http.ResponseWriter, r *http.Request)
+	// CreateUsage Record what was used without an admission, one use or up to 1000.
+	// (POST /api/v1/usage)
+	CreateUsage(w http.ResponseWriter, r *http.Request, params CreateUsageParams)
+	// CreateAdjustment Debit credits for a reason.
+	// (POST /api/v1/usage/adjustments)
+	CreateAdjustment(w http.ResponseWriter, r *http.Request, params CreateAdjustmentParams)
 	// CheckUsage Would this be admitted now? Nothing is reserved.
 	// (POST /api/v1/usage/check)
 	CheckUsage(w http.ResponseWriter, r *http.Request)
 	// GetCurrentUsage Where a user stands.
 	// (GET /api/v1/usage/current)
 	GetCurrentUsage(w http.ResponseWriter, r *http.Request, params GetCurrentUsageParams)
+	// GetUsageEvent Read an event.
+	// (GET /api/v1/usage/events/{id})
+	GetUsageEvent(w http.ResponseWriter, r *http.Request, id EventID)
 	// GetUsageHistory A user's periods, the newest first.
 	// (GET /api/v1/usage/history)
 	GetUsageHistory(w http.ResponseWriter, r *http.Request, params GetUsageHistoryParams)
 	// GetUsageLimits The plans on offer, and the limits of one user.
 	// (GET /api/v1/usage/limits)
 	GetUsageLimits(w http.ResponseWriter, r *http.Request, params GetUsageLimitsParams)
+	// ReverseUsage Undo a whole charge or adjustment, once.
+	// (POST /api/v1/usage/{id}/reverse)
+	ReverseUsage(w http.ResponseWriter, r *http.Request, id EventID, params ReverseUsageParams)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -593,6 +815,206 @@ func (siw *ServerInterfaceWrapper) CheckTranscriptionLimits(w http.ResponseWrite
 	handler.ServeHTTP(w, r)
 }
 
+// CreateUsage operation middleware
+func (siw *ServerInterfaceWrapper) CreateUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateUsageParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	// ------------- Optional header parameter "ce-specversion" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("ce-specversion")]; found {
+		var CeSpecversion string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "ce-specversion", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "ce-specversion", valueList[0], &CeSpecversion, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ce-specversion", Err: err})
+			return
+		}
+
+		params.CeSpecversion = CeSpecversion
+
+	}
+
+	// ------------- Optional header parameter "ce-id" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("ce-id")]; found {
+		var CeId string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "ce-id", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "ce-id", valueList[0], &CeId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ce-id", Err: err})
+			return
+		}
+
+		params.CeId = CeId
+
+	}
+
+	// ------------- Optional header parameter "ce-source" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("ce-source")]; found {
+		var CeSource string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "ce-source", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "ce-source", valueList[0], &CeSource, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ce-source", Err: err})
+			return
+		}
+
+		params.CeSource = CeSource
+
+	}
+
+	// ------------- Optional header parameter "ce-type" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("ce-type")]; found {
+		var CeType string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "ce-type", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "ce-type", valueList[0], &CeType, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ce-type", Err: err})
+			return
+		}
+
+		params.CeType = CeType
+
+	}
+
+	// ------------- Optional header parameter "ce-subject" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("ce-subject")]; found {
+		var CeSubject string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "ce-subject", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "ce-subject", valueList[0], &CeSubject, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ce-subject", Err: err})
+			return
+		}
+
+		params.CeSubject = CeSubject
+
+	}
+
+	// ------------- Optional header parameter "ce-time" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("ce-time")]; found {
+		var CeTime string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "ce-time", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "ce-time", valueList[0], &CeTime, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ce-time", Err: err})
+			return
+		}
+
+		params.CeTime = CeTime
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateUsage(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateAdjustment operation middleware
+func (siw *ServerInterfaceWrapper) CreateAdjustment(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateAdjustmentParams
+
+	headers := r.Header
+
+	// ------------- Required header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	} else {
+		err := fmt.Errorf("Header parameter Idempotency-Key is required, but not found")
+		siw.ErrorHandlerFunc(w, r, &RequiredHeaderError{ParamName: "Idempotency-Key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateAdjustment(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // CheckUsage operation middleware
 func (siw *ServerInterfaceWrapper) CheckUsage(w http.ResponseWriter, r *http.Request) {
 
@@ -631,6 +1053,32 @@ func (siw *ServerInterfaceWrapper) GetCurrentUsage(w http.ResponseWriter, r *htt
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetCurrentUsage(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUsageEvent operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageEvent(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id EventID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageEvent(w, r, id)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -723,6 +1171,60 @@ func (siw *ServerInterfaceWrapper) GetUsageLimits(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetUsageLimits(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReverseUsage operation middleware
+func (siw *ServerInterfaceWrapper) ReverseUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id EventID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReverseUsageParams
+
+	headers := r.Header
+
+	// ------------- Required header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	} else {
+		err := fmt.Errorf("Header parameter Idempotency-Key is required, but not found")
+		siw.ErrorHandlerFunc(w, r, &RequiredHeaderError{ParamName: "Idempotency-Key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReverseUsage(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -857,6 +1359,10 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/complete", wrapper.CompleteAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage", wrapper.CreateUsage)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events/{id}", wrapper.GetUsageEvent)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/{id}/reverse", wrapper.ReverseUsage)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/adjustments", wrapper.CreateAdjustment)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/check", wrapper.CheckUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/transcription/check-limits", wrapper.CheckTranscriptionLimits)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/current", wrapper.GetCurrentUsage)
@@ -1153,6 +1659,146 @@ func (response CheckTranscriptionLimitsdefaultApplicationProblemPlusJSONResponse
 	return err
 }
 
+type CreateUsageRequestObject struct {
+	Params                                  CreateUsageParams
+	ApplicationCloudeventsPlusJSONBody      *CreateUsageApplicationCloudeventsPlusJSONRequestBody
+	ApplicationCloudeventsBatchPlusJSONBody *CreateUsageApplicationCloudeventsBatchPlusJSONRequestBody
+	JSONBody                                *CreateUsageJSONRequestBody
+}
+
+type CreateUsageResponseObject interface {
+	VisitCreateUsageResponse(w http.ResponseWriter) error
+}
+
+type CreateUsage200JSONResponse UsageEvent
+
+func (response CreateUsage200JSONResponse) VisitCreateUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateUsage201ResponseHeaders struct {
+	Location string
+}
+
+type CreateUsage201JSONResponse struct {
+	Body    UsageEvent
+	Headers CreateUsage201ResponseHeaders
+}
+
+func (response CreateUsage201JSONResponse) VisitCreateUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateUsage207JSONResponse UsageBatch
+
+func (response CreateUsage207JSONResponse) VisitCreateUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(207)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateUsagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateUsagedefaultApplicationProblemPlusJSONResponse) VisitCreateUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAdjustmentRequestObject struct {
+	Params CreateAdjustmentParams
+	Body   *CreateAdjustmentJSONRequestBody
+}
+
+type CreateAdjustmentResponseObject interface {
+	VisitCreateAdjustmentResponse(w http.ResponseWriter) error
+}
+
+type CreateAdjustment200JSONResponse UsageEvent
+
+func (response CreateAdjustment200JSONResponse) VisitCreateAdjustmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAdjustment201ResponseHeaders struct {
+	Location string
+}
+
+type CreateAdjustment201JSONResponse struct {
+	Body    UsageEvent
+	Headers CreateAdjustment201ResponseHeaders
+}
+
+func (response CreateAdjustment201JSONResponse) VisitCreateAdjustmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAdjustmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateAdjustmentdefaultApplicationProblemPlusJSONResponse) VisitCreateAdjustmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CheckUsageRequestObject struct {
 	Body *CheckUsageJSONRequestBody
 }
@@ -1220,6 +1866,45 @@ type GetCurrentUsagedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetCurrentUsagedefaultApplicationProblemPlusJSONResponse) VisitGetCurrentUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageEventRequestObject struct {
+	Id EventID `json:"id"`
+}
+
+type GetUsageEventResponseObject interface {
+	VisitGetUsageEventResponse(w http.ResponseWriter) error
+}
+
+type GetUsageEvent200JSONResponse UsageEvent
+
+func (response GetUsageEvent200JSONResponse) VisitGetUsageEventResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageEventdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageEventdefaultApplicationProblemPlusJSONResponse) VisitGetUsageEventResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -1309,6 +1994,69 @@ func (response GetUsageLimitsdefaultApplicationProblemPlusJSONResponse) VisitGet
 	return err
 }
 
+type ReverseUsageRequestObject struct {
+	Id     EventID `json:"id"`
+	Params ReverseUsageParams
+	Body   *ReverseUsageJSONRequestBody
+}
+
+type ReverseUsageResponseObject interface {
+	VisitReverseUsageResponse(w http.ResponseWriter) error
+}
+
+type ReverseUsage200JSONResponse UsageEvent
+
+func (response ReverseUsage200JSONResponse) VisitReverseUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReverseUsage201ResponseHeaders struct {
+	Location string
+}
+
+type ReverseUsage201JSONResponse struct {
+	Body    UsageEvent
+	Headers ReverseUsage201ResponseHeaders
+}
+
+func (response ReverseUsage201JSONResponse) VisitReverseUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReverseUsagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ReverseUsagedefaultApplicationProblemPlusJSONResponse) VisitReverseUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// CreateAdmission Ask for a slot and reserve credits.
@@ -1329,18 +2077,30 @@ type StrictServerInterface interface {
 	// CheckTranscriptionLimits The same as /api/v1/usage/check, where an upload form looks for it.
 	// (POST /api/v1/transcription/check-limits)
 	CheckTranscriptionLimits(ctx context.Context, request CheckTranscriptionLimitsRequestObject) (CheckTranscriptionLimitsResponseObject, error)
+	// CreateUsage Record what was used without an admission, one use or up to 1000.
+	// (POST /api/v1/usage)
+	CreateUsage(ctx context.Context, request CreateUsageRequestObject) (CreateUsageResponseObject, error)
+	// CreateAdjustment Debit credits for a reason.
+	// (POST /api/v1/usage/adjustments)
+	CreateAdjustment(ctx context.Context, request CreateAdjustmentRequestObject) (CreateAdjustmentResponseObject, error)
 	// CheckUsage Would this be admitted now? Nothing is reserved.
 	// (POST /api/v1/usage/check)
 	CheckUsage(ctx context.Context, request CheckUsageRequestObject) (CheckUsageResponseObject, error)
 	// GetCurrentUsage Where a user stands.
 	// (GET /api/v1/usage/current)
 	GetCurrentUsage(ctx context.Context, request GetCurrentUsageRequestObject) (GetCurrentUsageResponseObject, error)
+	// GetUsageEvent Read an event.
+	// (GET /api/v1/usage/events/{id})
+	GetUsageEvent(ctx context.Context, request GetUsageEventRequestObject) (GetUsageEventResponseObject, error)
 	// GetUsageHistory A user's periods, the newest first.
 	// (GET /api/v1/usage/history)
 	GetUsageHistory(ctx context.Context, request GetUsageHistoryRequestObject) (GetUsageHistoryResponseObject, error)
 	// GetUsageLimits The plans on offer, and the limits of one user.
 	// (GET /api/v1/usage/limits)
 	GetUsageLimits(ctx context.Context, request GetUsageLimitsRequestObject) (GetUsageLimitsResponseObject, error)
+	// ReverseUsage Undo a whole charge or adjustment, once.
+	// (POST /api/v1/usage/{id}/reverse)
+	ReverseUsage(ctx context.Context, request ReverseUsageRequestObject) (ReverseUsageResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -1558,6 +2318,95 @@ func (sh *strictHandler) CheckTranscriptionLimits(w http.ResponseWriter, r *http
 	}
 }
 
+// CreateUsage operation middleware
+func (sh *strictHandler) CreateUsage(w http.ResponseWriter, r *http.Request, params CreateUsageParams) {
+	var request CreateUsageRequestObject
+
+	request.Params = params
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/cloudevents+json") {
+
+		var body CreateUsageApplicationCloudeventsPlusJSONRequestBody
+		if err := runtime.BindJSONBody(r, &body); err != nil {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+		request.ApplicationCloudeventsPlusJSONBody = &body
+
+	}
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/cloudevents-batch+json") {
+
+		var body CreateUsageApplicationCloudeventsBatchPlusJSONRequestBody
+		if err := runtime.BindJSONBody(r, &body); err != nil {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+		request.ApplicationCloudeventsBatchPlusJSONBody = &body
+
+	}
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
+
+		var body CreateUsageJSONRequestBody
+		if err := runtime.BindJSONBody(r, &body); err != nil {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+		request.JSONBody = &body
+
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateUsage(ctx, request.(CreateUsageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateUsage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateUsageResponseObject); ok {
+		if err := validResponse.VisitCreateUsageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateAdjustment operation middleware
+func (sh *strictHandler) CreateAdjustment(w http.ResponseWriter, r *http.Request, params CreateAdjustmentParams) {
+	var request CreateAdjustmentRequestObject
+
+	request.Params = params
+
+	var body CreateAdjustmentJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateAdjustment(ctx, request.(CreateAdjustmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateAdjustment")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateAdjustmentResponseObject); ok {
+		if err := validResponse.VisitCreateAdjustmentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // CheckUsage operation middleware
 func (sh *strictHandler) CheckUsage(w http.ResponseWriter, r *http.Request) {
 	var request CheckUsageRequestObject
@@ -1615,6 +2464,32 @@ func (sh *strictHandler) GetCurrentUsage(w http.ResponseWriter, r *http.Request,
 	}
 }
 
+// GetUsageEvent operation middleware
+func (sh *strictHandler) GetUsageEvent(w http.ResponseWriter, r *http.Request, id EventID) {
+	var request GetUsageEventRequestObject
+
+	request.Id = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageEvent(ctx, request.(GetUsageEventRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageEvent")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageEventResponseObject); ok {
+		if err := validResponse.VisitGetUsageEventResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetUsageHistory operation middleware
 func (sh *strictHandler) GetUsageHistory(w http.ResponseWriter, r *http.Request, params GetUsageHistoryParams) {
 	var request GetUsageHistoryRequestObject
@@ -1660,6 +2535,40 @@ func (sh *strictHandler) GetUsageLimits(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetUsageLimitsResponseObject); ok {
 		if err := validResponse.VisitGetUsageLimitsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ReverseUsage operation middleware
+func (sh *strictHandler) ReverseUsage(w http.ResponseWriter, r *http.Request, id EventID, params ReverseUsageParams) {
+	var request ReverseUsageRequestObject
+
+	request.Id = id
+	request.Params = params
+
+	var body ReverseUsageJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ReverseUsage(ctx, request.(ReverseUsageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReverseUsage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ReverseUsageResponseObject); ok {
+		if err := validResponse.VisitReverseUsageResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -42,6 +42,13 @@ func invalid(format string, args ...any) error {
 	return problem(http.StatusUnprocessableEntity, "invalid-request", format, args...)
 }
 
+// problemIn says in which part of the request a problem is.
+func problemIn(part string, err error) error {
+	p := *classify(err)
+	p.Detail = part + ": " + p.Detail
+	return &problemError{p}
+}
+
 func unauthorized(format string, args ...any) error {
 	return problem(http.StatusUnauthorized, "unauthorized", format, args...)
 }
@@ -123,7 +130,7 @@ func classify(err error) *Problem {
 		answer = problem(http.StatusNotFound, "not-found", "%v", err)
 	case errors.Is(err, metering.ErrKeyReused):
 		answer = problem(http.StatusUnprocessableEntity, "key-reused", "%v", err)
-	case errors.Is(err, metering.ErrInvalid), errors.Is(err, quota.ErrAmount):
+	case errors.Is(err, metering.ErrInvalid), errors.Is(err, quota.ErrAmount), errors.Is(err, quota.ErrUse):
 		answer = invalid("%v", err)
 	case errors.Is(err, metering.ErrTicketExpired):
 		answer = problem(http.StatusConflict, "ticket-expired", "%v", err)
@@ -141,15 +148,19 @@ func classify(err error) *Problem {
 	return classify(answer)
 }
 
+// levelOf is the level at which a failure of ours is logged.
+func levelOf(ctx context.Context, err error) slog.Level {
+	if ctx.Err() != nil || errors.Is(err, metering.ErrUnavailable) {
+		return slog.LevelDebug // the caller is gone, whatever went wrong; that the database is away is logged once, not for each call
+	}
+	return slog.LevelError
+}
+
 // fail writes the problem that err is.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := classify(err)
 	if p.Status >= http.StatusInternalServerError {
-		level := slog.LevelError
-		if r.Context().Err() != nil || errors.Is(err, metering.ErrUnavailable) {
-			level = slog.LevelDebug // the caller is gone, whatever went wrong; that the database is away is logged once, not for each call
-		}
-		s.log.Log(r.Context(), level, "request failed", "route", r.Pattern, "status", p.Status, "error", err)
+		s.log.Log(r.Context(), levelOf(r.Context(), err), "request failed", "route", r.Pattern, "status", p.Status, "error", err)
 	}
 	if p.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(p.RetryAfter, 10))

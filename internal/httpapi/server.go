@@ -39,6 +39,10 @@ type Service interface {
 	GetTicket(ctx context.Context, t *metering.Ticket) (*metering.Admission, error)
 	CompleteTicket(ctx context.Context, t *metering.Ticket, actual quota.Credits) (*metering.Admission, error)
 	ReleaseTicket(ctx context.Context, t *metering.Ticket) (*metering.Admission, error)
+	RecordAll(ctx context.Context, reqs []metering.RecordRequest) ([]metering.RecordResult, []error)
+	Event(ctx context.Context, id quota.ID) (*metering.Event, error)
+	Reverse(ctx context.Context, req metering.ReverseRequest) (metering.RecordResult, error)
+	Adjust(ctx context.Context, req metering.AdjustRequest) (metering.RecordResult, error)
 	LeaseToken(ctx context.Context, account, id quota.ID) (string, error)
 	VerifyLease(ctx context.Context, token string, id quota.ID) (account quota.ID, ok bool, err error)
 	Reachable(ctx context.Context) error
