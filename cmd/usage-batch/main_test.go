@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
@@ -92,6 +93,22 @@ func TestMigrateAndCheck(t *testing.T) {
 	out, err := run(t, dsn, "check")
 	if err == nil || !strings.Contains(out, "I8") || !strings.Contains(out, "smuggled") || !strings.HasSuffix(out, "\n1 violations of the ledger's invariants\n") {
 		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// After a rollback the database is newer than the code: that is no reason not to start.
+func TestMigrateLeavesANewerSchemaAlone(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t, postgres.Migrate)
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, dsn, "migrate", "--allow-unsafe-database"); err != nil {
+		t.Errorf("%s%v", out, err)
 	}
 }
 
