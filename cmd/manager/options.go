@@ -31,10 +31,11 @@ type options struct {
 	showVersion                bool
 }
 
-// The election's defaults are shorter than controller-runtime's: after a manager was killed another one leads within 15 s.
+// The lease is shorter than controller-runtime's 15 s: after a manager was killed another one leads within 17 s. How long a
+// leader tries to renew it is not: where the API server is slow, that would only make managers restart.
 const (
-	defaultLease = 10 * time.Second
-	defaultRenew = 7 * time.Second
+	defaultLease = 12 * time.Second
+	defaultRenew = 10 * time.Second
 	defaultRetry = 2 * time.Second
 )
 

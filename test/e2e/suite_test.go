@@ -68,6 +68,9 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(err).NotTo(HaveOccurred())
 
 	By("deploying the product")
+	// What an earlier run left on a cluster that is used again would run on, with the image of that time.
+	kubectl(ctx, "delete", "namespace", "--selector", ownLabel, "--timeout", "2m")
+	undeploy(ctx)
 	deploy(ctx)
 	kubectl(ctx, "apply", "--kustomize", filepath.Join(root, "config", "samples"))
 	kubectl(ctx, "wait", "--for=condition=Ready", "usageplans,userquotas", "--all", "--timeout=1m")
