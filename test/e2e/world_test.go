@@ -103,11 +103,6 @@ func haveState(state string) OmegaMatcher {
 	return WithTransform(func(j *batchv1.Job) string { return j.Annotations[v1alpha1.StateAnnotation] }, Equal(state))
 }
 
-// haveMessage matches a Job by the operator's message.
-func haveMessage(message OmegaMatcher) OmegaMatcher {
-	return WithTransform(func(j *batchv1.Job) string { return j.Annotations[v1alpha1.MessageAnnotation] }, message)
-}
-
 // podsOf returns the Job's pods.
 func podsOf(ctx context.Context, namespace, name string) []corev1.Pod {
 	GinkgoHelper()
