@@ -12,14 +12,16 @@ cluster=${KIND_CLUSTER:-usage-operator-e2e}
 kubectl=${KUBECTL:-$(command -v kubectl || echo "$(hack/controlplane/build.sh)/kubectl")}
 step() { echo "test-e2e: $* (after $SECONDS s)" >&2; }
 
-if "$kind" get clusters 2>/dev/null | grep -qx "$cluster"; then
+clusters=$("$kind" get clusters 2>/dev/null)
+if grep -qx "$cluster" <<<"$clusters"; then
   step "using the cluster $cluster, which stays"
 else
   step "creating the cluster $cluster"
-  [ -n "${KEEP:-}" ] || trap '"$kind" delete cluster --name "$cluster" >/dev/null 2>&1' EXIT
   image=()
   [ -z "${KIND_NODE_IMAGE:-}" ] || image=(--image "$KIND_NODE_IMAGE")
   "$kind" create cluster --name "$cluster" --config test/e2e/kind.yaml --wait 3m "${image[@]}"
+  # Only now it is ours to delete; what could not be created kind has taken away.
+  [ -n "${KEEP:-}" ] || trap '"$kind" delete cluster --name "$cluster" >/dev/null 2>&1' EXIT
 fi
 mkdir -p bin/e2e
 "$kind" get kubeconfig --name "$cluster" >bin/e2e/kubeconfig
