@@ -199,6 +199,23 @@ type UsagePlanRateLimit struct {
 	WindowSeconds int32 `json:"windowSeconds,omitempty"`
 }
 
+// UsagePlanUsageType prices a type of use that is recorded directly, without an admission.
+type UsagePlanUsageType struct {
+	// name of the usage type, as the callers of the HTTP API send it. A transcription is always charged by its audio.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-z][a-z0-9_]{0,31}$')`,messageExpression=`"usageTypes.name is '" + self + "': must begin with a small letter and consist of at most 32 small letters, digits and underscores, for example video_export"`,message="usageTypes.name must begin with a small letter and consist of at most 32 small letters, digits and underscores, for example video_export"
+	// +kubebuilder:validation:XValidation:rule=`!(self in ['transcription', 'adjustment'])`,messageExpression=`"usageTypes.name is '" + self + "': a transcription is charged by its audio and an adjustment as its author says, neither can have a price"`,message="usageTypes.name must be neither transcription nor adjustment"
+	Name string `json:"name"`
+
+	// creditsPerUnit is what one unit costs the user, at most "1000000". A record is one unit unless it gives a quantity.
+	// +optional
+	// +kubebuilder:default="0"
+	// +kubebuilder:validation:XValidation:rule=`!self.matches('^[0-9]{1,9}([.][0-9]{1,6})?$') || double(self) <= 1000000.0`,messageExpression=`"usageTypes.creditsPerUnit is " + self + ": must be at most 1000000"`,message="usageTypes.creditsPerUnit must be at most 1000000"
+	CreditsPerUnit Decimal `json:"creditsPerUnit,omitempty"`
+}
+
 // DatabaseUnavailablePolicy says what to answer while the database cannot be reached.
 // +kubebuilder:validation:Enum=Deny;Admit
 type DatabaseUnavailablePolicy string
@@ -267,6 +284,14 @@ type UsagePlanSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	CarryOver UsagePlanCarryOver `json:"carryOver,omitzero"`
+
+	// usageTypes are the types of use that can be recorded besides transcription, export and api_call, and what they cost.
+	// The latter two cost nothing unless they are listed.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	UsageTypes []UsagePlanUsageType `json:"usageTypes,omitempty"`
 
 	// rateLimit bounds a user's calls of the HTTP API.
 	// +optional

@@ -116,6 +116,17 @@ func TestUsagePlanValidation(t *testing.T) {
 		"features empty text": {"spec: {features: ['']}", []string{"spec.features[0]", "at least 1"}},
 		"features long text":  {"spec: {features: [" + long(64) + "]}", []string{"spec.features[0]: Too long", "63"}},
 
+		"usage types":            {patch: "spec: {usageTypes: [{name: export, creditsPerUnit: '0.25'}, {name: a, creditsPerUnit: '1000000'}, {name: video_2}]}"},
+		"usage type long":        {"spec: {usageTypes: [{name: " + long(33) + "}]}", []string{"spec.usageTypes[0].name: Too long", "32"}},
+		"usage type capital":     {"spec: {usageTypes: [{name: Export}]}", []string{"usageTypes.name is 'Export': must begin with a small letter"}},
+		"usage type hyphen":      {"spec: {usageTypes: [{name: a-b}]}", []string{"usageTypes.name is 'a-b'"}},
+		"usage type built in":    {"spec: {usageTypes: [{name: transcription}]}", []string{"a transcription is charged by its audio"}},
+		"usage type nameless":    {"spec: {usageTypes: [{creditsPerUnit: '1'}]}", []string{"spec.usageTypes[0].name: Required"}},
+		"usage type twice":       {"spec: {usageTypes: [{name: a}, {name: a}]}", []string{"spec.usageTypes[1]: Duplicate value"}},
+		"usage type dear":        {"spec: {usageTypes: [{name: a, creditsPerUnit: '1000000.000001'}]}", []string{"usageTypes.creditsPerUnit is 1000000.000001: must be at most 1000000"}},
+		"usage type by the word": {"spec: {usageTypes: [{name: a, creditsPerUnit: one}]}", []string{"spec.usageTypes[0].creditsPerUnit", "must be a decimal number in quotes"}},
+		"usage types 33":         {"spec: {usageTypes: [" + strings.Repeat("{name: a}, ", 33) + "]}", []string{"spec.usageTypes: Too many", "32"}},
+
 		"currency":           {patch: "spec: {pricing: {currency: HKD}}"},
 		"currency lower":     {"spec: {pricing: {currency: usd}}", []string{"spec.pricing.currency", "usd", "ISO 4217 code of three capital letters"}},
 		"currency short":     {"spec: {pricing: {currency: US}}", []string{"spec.pricing.currency", "ISO 4217 code of three capital letters"}},

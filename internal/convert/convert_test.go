@@ -98,6 +98,12 @@ func TestPlan(t *testing.T) {
 			},
 			func(p *metering.Plan) { p.OverageMax, p.OveragePrice = 100*quota.Credit, 50_000 },
 		},
+		"usage types": {
+			func(s *v1alpha1.UsagePlanSpec) {
+				s.UsageTypes = []v1alpha1.UsagePlanUsageType{{Name: "export", CreditsPerUnit: "0.25"}, {Name: "summary", CreditsPerUnit: "0"}}
+			},
+			func(p *metering.Plan) { p.UsageTypes = map[string]quota.Rate{"export": 250_000, "summary": 0} },
+		},
 		"the rest": {
 			func(s *v1alpha1.UsagePlanSpec) {
 				s.Default, s.Period.Anchor, s.CarryOver.MaxCredits = true, v1alpha1.AnchorCalendar, 7

@@ -26,8 +26,9 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 	providerCost, providerCostErr := money("pricing.providerCostPerMinute", spec.Pricing.ProviderCostPerMinute)
 	ceiling, ceilingErr := money("dailyCostCeiling", spec.DailyCostCeiling)
 	overageMax, overagePrice, overageErr := overage(&spec.Overage)
+	types, typesErr := usageTypes(spec.UsageTypes)
 	finalAfter, finalAfterErr := finalAfter(spec.Period.FinalAfter)
-	if err := errors.Join(uidErr, scheduleErr, limitsErr, perPeriodErr, providerCostErr, ceilingErr, overageErr, finalAfterErr); err != nil {
+	if err := errors.Join(uidErr, scheduleErr, limitsErr, perPeriodErr, providerCostErr, ceilingErr, overageErr, typesErr, finalAfterErr); err != nil {
 		return metering.Plan{}, err
 	}
 	return metering.Plan{
@@ -47,6 +48,7 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 			Currency:             spec.Pricing.Currency,
 			PeriodPrice:          perPeriod,
 			DailyCostCeiling:     quota.AtMost(ceiling),
+			UsageTypes:           types,
 			RateRequests:         spec.RateLimit.Requests,
 			RateWindow:           time.Duration(spec.RateLimit.WindowSeconds) * time.Second,
 			AlertThresholds:      slices.Sorted(slices.Values(spec.AlertThresholds)),
@@ -96,6 +98,23 @@ func overage(o *v1alpha1.UsagePlanOverage) (quota.Credits, quota.Money, error) {
 	}
 	price, err := money("overage.pricePerCredit", *o.PricePerCredit)
 	return quota.WholeCredits(*o.MaxCredits), price, err
+}
+
+func usageTypes(given []v1alpha1.UsagePlanUsageType) (map[string]quota.Rate, error) {
+	var errs []error
+	var types map[string]quota.Rate
+	for _, t := range given {
+		rate, err := quota.ParseRate(string(t.CreditsPerUnit))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("usageTypes[%s].creditsPerUnit: %w", t.Name, err))
+			continue
+		}
+		if types == nil {
+			types = make(map[string]quota.Rate, len(given))
+		}
+		types[t.Name] = rate
+	}
+	return types, errors.Join(errs...)
 }
 
 func money(field string, d v1alpha1.Decimal) (quota.Money, error) {

@@ -46,6 +46,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.UsagePlanSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UsagePlanStatus"):
 		return &apiv1alpha1.UsagePlanStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("UsagePlanUsageType"):
+		return &apiv1alpha1.UsagePlanUsageTypeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UserQuota"):
 		return &apiv1alpha1.UserQuotaApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UserQuotaPeriod"):

@@ -283,6 +283,14 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanReset
       default: {}
+    - name: usageTypes
+      type:
+        list:
+          elementType:
+            namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanUsageType
+          elementRelationship: associative
+          keys:
+          - name
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanStatus
   map:
     fields:
@@ -315,6 +323,16 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: version
       type:
         scalar: numeric
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanUsageType
+  map:
+    fields:
+    - name: creditsPerUnit
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.Decimal
+      default: "0"
+    - name: name
+      type:
+        scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UserQuota
   map:
     fields:

@@ -34,6 +34,9 @@ type UsagePlanSpecApplyConfiguration struct {
 	Overage *UsagePlanOverageApplyConfiguration `json:"overage,omitempty"`
 	// carryOver says what becomes of credits that a period leaves over.
 	CarryOver *UsagePlanCarryOverApplyConfiguration `json:"carryOver,omitempty"`
+	// usageTypes are the types of use that can be recorded besides transcription, export and api_call, and what they cost.
+	// The latter two cost nothing unless they are listed.
+	UsageTypes []UsagePlanUsageTypeApplyConfiguration `json:"usageTypes,omitempty"`
 	// rateLimit bounds a user's calls of the HTTP API.
 	RateLimit *UsagePlanRateLimitApplyConfiguration `json:"rateLimit,omitempty"`
 	// alertThresholds are the percentages of the credits at which a user is told; an empty list tells nobody anything.
@@ -130,6 +133,19 @@ func (b *UsagePlanSpecApplyConfiguration) WithOverage(value *UsagePlanOverageApp
 // If called multiple times, the CarryOver field is set to the value of the last call.
 func (b *UsagePlanSpecApplyConfiguration) WithCarryOver(value *UsagePlanCarryOverApplyConfiguration) *UsagePlanSpecApplyConfiguration {
 	b.CarryOver = value
+	return b
+}
+
+// WithUsageTypes adds the given value to the UsageTypes field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the UsageTypes field.
+func (b *UsagePlanSpecApplyConfiguration) WithUsageTypes(values ...*UsagePlanUsageTypeApplyConfiguration) *UsagePlanSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithUsageTypes")
+		}
+		b.UsageTypes = append(b.UsageTypes, *values[i])
+	}
 	return b
 }
 
