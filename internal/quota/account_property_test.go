@@ -29,8 +29,12 @@ type ledger struct {
 
 type booked struct {
 	*Charge
+	// adm is nil for what was recorded directly or adjusted.
 	adm *Admission
 	at  time.Time
+	// event is what a reversal names it by, and undone its reversal if there is one.
+	event  ID
+	undone *Reversal
 }
 
 func newLedger(t *rapid.T, calendars *rapid.Generator[Calendar]) *ledger {
@@ -189,7 +193,81 @@ func (l *ledger) settle(t *rapid.T) {
 		if c.Adjustment != (own != nil && own.Final(l.now)) {
 			t.Fatalf("adjustment is %t at %s, its period: %+v", c.Adjustment, l.now, own)
 		}
-		l.charges = append(l.charges, booked{c, adm, l.now})
+		l.book(c, adm)
+	}
+}
+
+func (l *ledger) book(c *Charge, adm *Admission) {
+	l.charges = append(l.charges, booked{Charge: c, adm: adm, at: l.now, event: id(uint64(len(l.charges)) + 100_000)})
+}
+
+func (l *ledger) record(t *rapid.T) {
+	l.roll()
+	u := Use{
+		Type: rapid.SampledFrom([]string{UsageTranscription, UsageExport, "hologram"}).Draw(t, "type"), Quantity: rapid.Int64Range(0, 3).Draw(t, "quantity"),
+		OccurredAt: l.now.Add(-time.Duration(rapid.Int64Range(int64(-6*time.Minute), int64(36*24*time.Hour)).Draw(t, "ago"))),
+	}
+	if rapid.Bool().Draw(t, "priced by the caller") {
+		u.Credits = new(Credits(rapid.Int64Range(-1, int64(40*Credit)).Draw(t, "credits")))
+	} else {
+		u.Audio = time.Duration(rapid.Int64Range(0, int64(40*Credit)).Draw(t, "audio")) * time.Millisecond
+	}
+	before := clone(l.a)
+	c, period, err := l.a.Record(u, l.closed, l.now)
+	inTime := !u.OccurredAt.Before(l.now.Add(-MaxRecordAge)) && !u.OccurredAt.After(l.now.Add(MaxRecordAhead))
+	if err != nil {
+		if inTime && u.Type != "hologram" && u.Quantity > 0 && (u.Credits != nil && *u.Credits >= 0 || u.Audio > 0) {
+			t.Fatalf("%+v: %v", u, err)
+		}
+		mustEqual(t, "a refused use changed the account", before, l.a)
+		return
+	}
+	if !inTime || u.Type == "hologram" || c.Alloc.Total() != c.Credits {
+		t.Fatalf("%+v was charged: %+v", u, c)
+	}
+	// Its own period: the newest that had begun, else the first one.
+	var own *ClosedPeriod
+	for no := l.a.PeriodNo - 1; no >= 0 && u.OccurredAt.Before(l.a.Period.Start); no-- {
+		if own = l.closed[no]; !u.OccurredAt.Before(own.Period.Start) {
+			break
+		}
+	}
+	if own != nil && !own.Final(l.now) {
+		if period != own || c.PeriodNo != own.No || c.Adjustment {
+			t.Fatalf("a use of period %d at %s: charge %+v of %+v", own.No, l.now, c, period)
+		}
+	} else if period != nil || c.PeriodNo != l.a.PeriodNo || c.Adjustment != (own != nil) {
+		t.Fatalf("a use of %s at %s: charge %+v of %+v", u.OccurredAt, l.now, c, period)
+	}
+	l.book(c, nil)
+}
+
+func (l *ledger) adjust(t *rapid.T) {
+	l.roll()
+	c, err := l.a.Adjust(Credits(rapid.Int64Range(1, int64(20*Credit)).Draw(t, "debit")), l.now)
+	if err != nil || !c.Adjustment || c.PeriodNo != l.a.PeriodNo {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	l.book(c, nil)
+}
+
+func (l *ledger) reverse(t *rapid.T) {
+	l.roll()
+	if len(l.charges) == 0 {
+		t.Skip("nothing is charged")
+	}
+	c := &l.charges[rapid.IntRange(0, len(l.charges)-1).Draw(t, "charge")]
+	if c.undone != nil {
+		t.Skip("reversed before")
+	}
+	period, before := l.closed[c.PeriodNo], l.a.Remaining(l.now)
+	c.undone = l.a.Reverse(c.event, c.Charge, period, l.now)
+	l.steady = false
+	if refunded := period != nil && period.Final(l.now) && c.Credits > 0; refunded != (c.undone.Refund != nil) {
+		t.Fatalf("reversed at %s in period %+v: %+v", l.now, period, c.undone)
+	}
+	if after := l.a.Remaining(l.now); after.Max < before.Max {
+		t.Fatalf("a reversal of %s took from what remains: %s became %s", c.Credits, before.Max, after.Max)
 	}
 }
 
@@ -297,13 +375,21 @@ func (l *ledger) check(t *rapid.T) {
 		for _, s := range c.Alloc.Lots {
 			lots[s.Lot] = [2]Credits{lots[s.Lot][0] + s.Credits, lots[s.Lot][1]}
 		}
-		if charged[c.adm]++; charged[c.adm] > 1 {
+		if r := c.undone; r != nil && r.Refund == nil {
+			w := want[r.PeriodNo]
+			w.Used, w.PlanUsed, w.Charged = w.Used-r.Credits, w.PlanUsed-r.Alloc.Plan, w.Charged-r.Price
+			want[r.PeriodNo] = w
+			for _, s := range r.Alloc.Lots {
+				lots[s.Lot] = [2]Credits{lots[s.Lot][0] - s.Credits, lots[s.Lot][1]}
+			}
+		}
+		if charged[c.adm]++; c.adm != nil && charged[c.adm] > 1 {
 			t.Fatalf("I4: an admission was charged twice")
 		}
 		if c.Credits < 0 || c.Alloc.Plan < 0 || c.Overage < 0 || c.Price < 0 || c.Cost < 0 {
 			t.Fatalf("a negative charge: %+v", c.Charge)
 		}
-		if c.Cost != Price(c.Credits, c.adm.ProviderCost) {
+		if c.adm != nil && c.Cost != Price(c.Credits, c.adm.ProviderCost) {
 			t.Fatalf("%s credits cost %s, the rate at admission was %s", c.Credits, c.Cost, c.adm.ProviderCost)
 		}
 		if utcDay(c.at).Equal(utcDay(l.now)) {
@@ -392,6 +478,9 @@ func (l *ledger) replay(t *rapid.T) {
 			if c.Seq < adm.AdmittedSeq && c.PeriodNo == adm.PeriodNo {
 				want.Used += c.Credits
 			}
+			if r := c.undone; r != nil && r.Refund == nil && r.Seq < adm.AdmittedSeq && r.PeriodNo == adm.PeriodNo {
+				want.Used -= r.Credits
+			}
 		}
 		want.Remaining, want.Concurrent = adm.Seen.Remaining, adm.Seen.Concurrent
 		mustEqual(t, "I3: what an admission saw", want, adm.Seen)
@@ -415,6 +504,7 @@ func TestAnyOperations(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"enter": l.enter, "enter another": l.enter, "promote": l.promote, "settle": l.settle, "settle another": l.settle,
 			"end": l.end, "report": l.report, "heartbeat": l.heartbeat, "wait": l.wait, "give": l.give, "change": l.change,
+			"record": l.record, "adjust": l.adjust, "reverse": l.reverse,
 			"": func(t *rapid.T) {
 				l.roll()
 				l.check(t)
