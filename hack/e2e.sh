@@ -34,9 +34,10 @@ if ! docker image inspect "$POSTGRES_IMG" >/dev/null 2>&1 && ! timeout 120 docke
   POSTGRES_IMG=usage-operator-postgres:e2e
   make postgres-image
 fi
-# What the specs' pods run: usage-run from the product's image, and a stand-in for a transcription.
+# What the specs' pods run: usage-run from the product's image, a stand-in for a transcription, and a recording.
 mkdir -p bin/worker
 cp bin/image/usage-run bin/worker/
+cp internal/audio/testdata/vbr.mp3 bin/worker/tone.mp3
 CGO_ENABLED=0 go build -trimpath -o bin/worker/worker ./test/e2e/worker
 docker build --quiet --tag "$WORKER_IMG" --file test/e2e/worker/Dockerfile bin/worker >/dev/null 2>&1 || fail "docker build of $WORKER_IMG failed"
 step "loading the images"
