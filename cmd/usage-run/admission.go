@@ -80,7 +80,9 @@ func (s *service) acquire(ctx context.Context) (*admission, error) {
 			continue // An attempt that has ended; the work is not done.
 		case quota.Queued, quota.Admitted:
 		}
-		s.keep(ctx, a)
+		if a.Ticket == "" { // a ticket is good until the end
+			s.keep(ctx, a)
+		}
 		err = s.await(ctx, a, deadline)
 		if err == nil && a.State == quota.Admitted {
 			return a, nil
@@ -117,7 +119,11 @@ func (s *service) create(ctx context.Context, n int) (*admission, error) {
 	if err != nil {
 		return nil, asRefusal(err)
 	}
-	return &admission{Admission: got, auth: client.Lease(got.LeaseToken), stop: func() {}}, nil
+	a := &admission{Admission: got, auth: client.Lease(got.LeaseToken), stop: func() {}}
+	if got.Ticket != "" {
+		a.auth = client.Ticket(got.Ticket)
+	}
+	return a, nil
 }
 
 // join looks for the admission of the Job, which in a namespace that only warns may come after the pod. It returns neither

@@ -84,8 +84,11 @@ func run(args []string, getenv func(string) string, streams streams, signals <-c
 
 func begun(a *admission, w work) string {
 	what := fmt.Sprintf("admitted: %s of audio, %s credits reserved for %s", w.duration, a.EstimatedCredits, a.UserId)
-	if a.joined {
+	switch {
+	case a.joined:
 		what += fmt.Sprintf(" by Job %s", a.Id)
+	case a.Ticket != "":
+		what += " on an offline ticket, because the database is away"
 	}
 	return what
 }

@@ -260,6 +260,22 @@ func TestOverloaded(t *testing.T) {
 	w.standing(toneCredits, 0, 0)
 }
 
+// TestOfflineTicket: a plan may let work start while the database is away; it is charged once that is back.
+func TestOfflineTicket(t *testing.T) {
+	w := newWorld(t)
+	w.launch("--", "true", toneFile).ends(0, "charged") // whom the service has not served it does not know
+	w.database.Refuse(true)
+	w.database.CutAll()
+	until, open := w.gate("first")
+	p := w.launch("--", "sh", "-c", until, toneFile)
+	p.says("reserved for alice on an offline ticket, because the database is away")
+	open()
+	p.says("record the use:")
+	w.database.Refuse(false)
+	p.ends(0, "0.021 credits are charged")
+	w.standing(2*toneCredits, 0, 0)
+}
+
 func TestUnrecorded(t *testing.T) {
 	w := newWorld(t)
 	for _, tc := range []struct {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
 )
@@ -67,13 +69,27 @@ type world struct {
 	// around is put around the handler.
 	around func(http.Handler) http.Handler
 
-	service *metering.Service
-	kill    func()
+	// database is the way to it, which can be cut.
+	database *cutproxy.Proxy
+	service  *metering.Service
+	kill     func()
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dsn: ledgertest.New(t), addr: "127.0.0.1:0", dir: t.TempDir(), tokens: map[string]bool{}}
+	w := &world{t: t, addr: "127.0.0.1:0", dir: t.TempDir(), tokens: map[string]bool{}}
+	dsn := ledgertest.New(t)
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.database, err = cutproxy.Start(u.Host); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.database.Close() })
+	if w.dsn, err = w.database.DSN(dsn); err != nil {
+		t.Fatal(err)
+	}
 	w.start()
 	t.Cleanup(func() { w.kill() })
 	free := metering.Plan{
@@ -83,7 +99,8 @@ func newWorld(t *testing.T) *world {
 				Credits: quota.AtMost(30 * quota.Credit), FileSize: quota.AtMost(int64(25 << 20)), Audio: quota.AtMost(24 * time.Hour),
 				Concurrent: quota.AtMost(int32(1)), Queued: quota.AtMost(int32(10)),
 			},
-			DailyCostCeiling: quota.AtMost(quota.Money(50_000_000)), RateRequests: 100, RateWindow: time.Hour,
+			AdmitWhenUnavailable: true,
+			DailyCostCeiling:     quota.AtMost(quota.Money(50_000_000)), RateRequests: 100, RateWindow: time.Hour,
 		},
 		ObjectUID: quota.ID{1}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
 	}
@@ -102,7 +119,9 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	service := metering.New(store, metering.Options{AutoRegister: true, ReapInterval: 100 * time.Millisecond, Log: func(error, string) {}})
+	service := metering.New(store, metering.Options{
+		AutoRegister: true, ReapInterval: 100 * time.Millisecond, OfflineTickets: 10, Replica: "r", Log: func(error, string) {},
+	})
 	var listener net.Listener
 	eventually(w.t, "the port is free again", func() bool {
 		listener, err = net.Listen("tcp", w.addr)

@@ -115,6 +115,9 @@ func TestCredentials(t *testing.T) {
 	if _, _ = get(t, c, Lease("mine")); got != "Lease mine" {
 		t.Errorf("Authorization: got %q", got)
 	}
+	if _, _ = get(t, c, Ticket("mine")); got != "Ticket mine" {
+		t.Errorf("Authorization: got %q", got)
+	}
 	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
