@@ -40,16 +40,17 @@ func (b *bench) measureBoundary(ctx context.Context) (err error) {
 		return err
 	}
 	var quietRate, afterRate, quietP99, afterP99 []result
-	l := b.load(many, accounts)
+	l := b.load(many, uniform)
+	l.users = accounts
 	right := l
 	right.warmup = 0 // what comes right after the instant is what is measured
-	pairs := 0
+	books := &books{}
 	measure := func(what string, l load, into *[]result) {
 		if err != nil {
 			return
 		}
 		var r result
-		if r, err = n.try(ctx, what, e, l, &pairs); err == nil {
+		if r, err = n.try(ctx, what, e, l, books); err == nil {
 			*into = append(*into, r)
 		}
 	}
@@ -79,13 +80,13 @@ func (b *bench) measureBoundary(ctx context.Context) (err error) {
 	}
 	b.report.rate("month_boundary_rate", medianRate(afterRate), medianRate(quietRate), 0.5)
 	b.report.latency("month_boundary_p99", medianP99(afterP99), medianP99(quietP99), 1.0/3)
-	if err := b.lab.verify(ctx, boundaryDatabase, pairs); err != nil {
+	if err := b.lab.verify(ctx, boundaryDatabase, books); err != nil {
 		return err
 	}
 	if err := b.lab.checkInvariants(ctx, boundaryDatabase); err != nil {
 		return err
 	}
-	b.report.progressf("boundary: all %d acknowledged pairs are in the database, and the invariants hold", pairs)
+	b.report.progressf("boundary: all %d acknowledged pairs are in the database, and the invariants hold", books.pairs)
 	return b.lab.drop(ctx, boundaryDatabase)
 }
 
@@ -127,5 +128,7 @@ func benchUsers(n int) string {
 	return fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM generate_series(1, %d) AS n`, n)
 }
 
-const benchRegistered = `INSERT INTO audit_log (actor, action, object_kind, object_name, user_id)
-	SELECT 'bench', 'account.registered', 'Account', user_id, id FROM users`
+const benchRegistered = `INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, after)
+	SELECT 'bench', 'account.registered', 'Account', u.user_id, u.id,
+	    jsonb_build_object('plan', a.plan_name, 'anchor', a.anchor_at, 'time_zone', a.time_zone)
+	FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id`

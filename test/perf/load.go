@@ -24,8 +24,9 @@ const (
 // load is what a trial puts on its target.
 type load struct {
 	clients int
-	// users that the pairs are spread over uniformly; 1 is one hot user.
-	users int
+	// users that the pairs are spread over.
+	users  int
+	spread spread
 	// warmup is not measured. Both in whole seconds, for pgbench.
 	warmup, duration time.Duration
 	// rate of pairs per second in all, arriving at random (Poisson) whether earlier ones have been answered or not, as far
@@ -67,6 +68,7 @@ func put(ctx context.Context, t target, l load) (result, error) {
 		latencies = make([][]time.Duration, l.clients)
 	)
 	for client := range l.clients {
+		pick := l.picker(client)
 		group.Go(func() {
 			due := start
 			for {
@@ -78,7 +80,7 @@ func put(ctx context.Context, t target, l load) (result, error) {
 				} else if due = time.Now(); !due.Before(end) {
 					return
 				}
-				if err := t.pair(ctx, client, l.pick(client)); err != nil {
+				if err := t.pair(ctx, client, pick()); err != nil {
 					cancel(fmt.Errorf("client %d: %w", client, err))
 					return
 				}
@@ -102,18 +104,22 @@ func put(ctx context.Context, t target, l load) (result, error) {
 	return r, nil
 }
 
-// pick chooses one of the client's users at random.
-func (l load) pick(client int) int {
+// picker returns a function that chooses one of the client's users at random.
+func (l load) picker(client int) func() int {
+	switch l.spread {
+	case hot:
+		return func() int { return 1 }
+	case zipf:
+		z := rand.NewZipf(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), zipfExponent, 1, uint64(l.users-1))
+		return func() int { return 1 + int(z.Uint64()) }
+	case uniform:
+	}
 	first, count, step := l.own(client)
-	return first + step*rand.IntN(count)
+	return func() int { return first + step*rand.IntN(count) }
 }
 
-// own returns a client's users: the first, how many, and how far apart they are. Each client has users of its own as long
-// as there are enough, like the backends of a service that is split by users; all come equally often all the same.
+// own returns a client's users: the first, how many, and how far apart they are.
 func (l load) own(client int) (first, count, step int) {
-	if l.users < l.clients {
-		return 1, l.users, 1
-	}
 	return 1 + client, (l.users - client + l.clients - 1) / l.clients, l.clients
 }
 

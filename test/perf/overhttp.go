@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -11,11 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,9 +27,10 @@ import (
 
 const program = "github.com/cantonesescribe/usage-operator/cmd/usaged"
 
-// usaged is the service as a process of its own.
+// usaged is the service as processes of their own.
 type usaged struct {
 	dir, kubeconfig string
+	started         int
 }
 
 func (u *usaged) binary() string { return filepath.Join(u.dir, localstack.Usaged) }
@@ -40,48 +42,77 @@ func (u *usaged) build(ctx context.Context) error {
 	return nil
 }
 
-// during runs the service over the database while do uses it. The context of do ends with the process.
-func (u *usaged) during(ctx context.Context, dsn string, do func(context.Context, *overHTTP) error) (err error) {
-	port, err := freeport.Get()
-	if err != nil {
-		return err
-	}
-	address := "127.0.0.1:" + strconv.Itoa(port)
-	ctx, processes := localstack.NewProcesses(ctx, u.dir)
-	env := []string{"DATABASE_URL=" + dsn, "KUBECONFIG=" + u.kubeconfig, "POD_NAMESPACE=" + localstack.SystemNamespace}
-	if err := processes.Start(localstack.Usaged, u.binary(), env, "--listen="+address, "--log-level=warn"); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, processes.StopAll()) }()
-	t := newOverHTTP("http://"+address, many)
-	defer t.client.CloseIdleConnections()
-	if err := localstack.Eventually(ctx, "usaged is ready", localstack.Answers(t.client, t.url+"/readyz")); err != nil {
-		return err
-	}
-	if err := do(ctx, t); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
-		return err
-	}
-	return nil
+// running are processes of usaged on one database.
+type running struct {
+	database string
+	target   *overHTTP
+	books    *books
+	stop     func() error
 }
 
-// overHTTP is the target behind the HTTP API: each client has a token and a connection of its own.
+// start runs so many replicas over the database until stop is called.
+func (u *usaged) start(ctx context.Context, dsn, database string, replicas int) (_ *running, err error) {
+	ctx, processes := localstack.NewProcesses(ctx, u.dir)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, processes.StopAll())
+		}
+	}()
+	env := []string{"DATABASE_URL=" + dsn, "KUBECONFIG=" + u.kubeconfig, "POD_NAMESPACE=" + localstack.SystemNamespace}
+	var addresses []string
+	for range replicas {
+		port, err := freeport.Get()
+		if err != nil {
+			return nil, err
+		}
+		address := "127.0.0.1:" + strconv.Itoa(port)
+		u.started++
+		if err := processes.Start(localstack.Usaged+"-"+strconv.Itoa(u.started), u.binary(), env, "--listen="+address, "--log-level=warn"); err != nil {
+			return nil, err
+		}
+		addresses = append(addresses, address)
+	}
+	for _, address := range addresses {
+		if err := localstack.Eventually(ctx, "usaged is ready", localstack.Answers(http.DefaultClient, "http://"+address+"/readyz")); err != nil {
+			return nil, err
+		}
+	}
+	t := newOverHTTP(addresses, many)
+	return &running{database: database, target: t, books: &books{}, stop: func() error {
+		t.close()
+		// A process that ended by itself says more than the errors of its callers.
+		return errors.Join(context.Cause(ctx), processes.StopAll())
+	}}, nil
+}
+
+// overHTTP is the target behind the HTTP API: each client has a token and a connection of its own. The requests are written
+// and the answers read without net/http's transport, whose goroutines would take more of the processors, which it shares with
+// what is measured, than the rest of the generator does.
 type overHTTP struct {
-	url    string
-	client *http.Client
+	addresses []string
+	conns     []conn
 	// run makes the idempotency keys of this run differ from those of others, serial from each other.
 	run    string
 	serial atomic.Int64
 }
 
-func newOverHTTP(url string, clients int) *overHTTP {
-	return &overHTTP{
-		url: url, run: rand.Text(),
-		client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-			MaxIdleConns: clients, MaxIdleConnsPerHost: clients, DisableCompression: true,
-		}},
+// conn is one client's connection; only that client uses it.
+type conn struct {
+	net.Conn
+
+	in  *bufio.Reader
+	out bytes.Buffer
+}
+
+func newOverHTTP(addresses []string, clients int) *overHTTP {
+	return &overHTTP{addresses: addresses, conns: make([]conn, clients), run: rand.Text()}
+}
+
+func (t *overHTTP) close() {
+	for i := range t.conns {
+		if c := t.conns[i].Conn; c != nil {
+			_ = c.Close()
+		}
 	}
 }
 
@@ -94,7 +125,7 @@ type admission struct {
 
 func (t *overHTTP) pair(ctx context.Context, client, user int) error {
 	var admitted, completed admission
-	if err := t.post(ctx, "/api/v1/admissions", "Bearer "+token(client), workFor(user), http.StatusCreated, &admitted); err != nil {
+	if err := t.post(ctx, client, "/api/v1/admissions", "Bearer "+token(client), workFor(user), http.StatusCreated, &admitted); err != nil {
 		return err
 	}
 	if admitted.State != "Admitted" {
@@ -102,7 +133,7 @@ func (t *overHTTP) pair(ctx context.Context, client, user int) error {
 	}
 	actual := fmt.Sprintf(`{"duration_seconds":%g}`, used.Seconds())
 	path := "/api/v1/admissions/" + admitted.ID + "/complete"
-	if err := t.post(ctx, path, "Lease "+admitted.LeaseToken, actual, http.StatusOK, &completed); err != nil {
+	if err := t.post(ctx, client, path, "Lease "+admitted.LeaseToken, actual, http.StatusOK, &completed); err != nil {
 		return err
 	}
 	if completed.State != "Settled" {
@@ -121,7 +152,11 @@ func (t *overHTTP) warm(ctx context.Context, l load) error {
 	errs := make(chan error, l.clients)
 	for client := range l.clients {
 		group.Go(func() {
-			errs <- t.post(ctx, "/api/v1/usage/check", "Bearer "+token(client), workFor(l.pick(client)), http.StatusOK, &struct{}{})
+			if err := t.connect(ctx, client); err != nil {
+				errs <- err
+				return
+			}
+			errs <- t.post(ctx, client, "/api/v1/usage/check", "Bearer "+token(client), workFor(l.picker(client)()), http.StatusOK, &struct{}{})
 		})
 	}
 	group.Wait()
@@ -134,26 +169,49 @@ func (t *overHTTP) warm(ctx context.Context, l load) error {
 	return nil
 }
 
-func (t *overHTTP) post(ctx context.Context, path, authorization, body string, want int, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url+path, strings.NewReader(body))
+// connect opens the client's connection, anew if there was one: the server may have closed it for idleness.
+func (t *overHTTP) connect(ctx context.Context, client int) error {
+	if old := t.conns[client].Conn; old != nil {
+		_ = old.Close()
+	}
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", t.addresses[client%len(t.addresses)])
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", authorization)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Idempotency-Key", t.run+"-"+strconv.FormatInt(t.serial.Add(1), 10))
-	resp, err := t.client.Do(req)
-	if err != nil {
+	t.conns[client] = conn{Conn: c, in: bufio.NewReader(c)}
+	return nil
+}
+
+// answerTimeout bounds how long one call may take.
+const answerTimeout = time.Minute
+
+func (t *overHTTP) post(ctx context.Context, client int, path, authorization, body string, want int, answer any) error {
+	c := &t.conns[client]
+	if c.Conn == nil {
+		if err := t.connect(ctx, client); err != nil {
+			return err
+		}
+	}
+	c.out.Reset()
+	_, _ = fmt.Fprintf(&c.out, "POST %s HTTP/1.1\r\nHost: usaged\r\nAuthorization: %s\r\nContent-Type: application/json\r\n"+
+		"Idempotency-Key: %s-%d\r\nContent-Length: %d\r\n\r\n%s", path, authorization, t.run, t.serial.Add(1), len(body), body)
+	if err := c.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}
-	var text bytes.Buffer
-	_, err = io.Copy(&text, resp.Body)
+	if _, err := c.Write(c.out.Bytes()); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		return fmt.Errorf("POST %s: %w", path, err)
+	}
+	text, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	if err != nil {
-		return err
+		return fmt.Errorf("POST %s: %w", path, err)
 	}
 	if resp.StatusCode != want {
-		return fmt.Errorf("POST %s: status %d, want %d: %s", path, resp.StatusCode, want, bytes.TrimSpace(text.Bytes()))
+		return fmt.Errorf("POST %s: status %d, want %d: %s", path, resp.StatusCode, want, bytes.TrimSpace(text))
 	}
-	return json.Unmarshal(text.Bytes(), answer)
+	return json.Unmarshal(text, answer)
 }

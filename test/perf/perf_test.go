@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -113,8 +114,8 @@ func TestLoadOverHTTP(t *testing.T) {
 			s := &service{}
 			server := httptest.NewServer(s)
 			defer server.Close()
-			target := newOverHTTP(server.URL, 4)
-			defer target.client.CloseIdleConnections()
+			target := newOverHTTP([]string{server.Listener.Addr().String()}, 4)
+			defer target.close()
 			l := load{clients: 4, users: 10, duration: time.Second, rate: rate}
 			if err := target.warm(t.Context(), l); err != nil {
 				t.Fatal(err)
@@ -137,10 +138,57 @@ func TestLoadOverHTTP(t *testing.T) {
 	}
 }
 
+func TestSpread(t *testing.T) {
+	count := func(s spread) map[int]int {
+		pick, seen := load{clients: 1, users: 1000, spread: s}.picker(0), map[int]int{}
+		for range 20_000 {
+			user := pick()
+			if user < 1 || user > 1000 {
+				t.Fatalf("%s: user %d of 1000", s, user)
+			}
+			seen[user]++
+		}
+		return seen
+	}
+	if seen := count(hot); len(seen) != 1 {
+		t.Errorf("hot: %d users", len(seen))
+	}
+	// The first user has some 18 per cent, and twice as much as the second one.
+	if seen := count(zipf); seen[1] < 3000 || seen[1] < 3*seen[2]/2 || seen[1] > 3*seen[2] || len(seen) < 500 {
+		t.Errorf("zipf: the first has %d, the second %d, of %d users", seen[1], seen[2], len(seen))
+	}
+	if seen := count(uniform); len(seen) < 990 || seen[1] > 60 {
+		t.Errorf("uniform: %d users, the first has %d", len(seen), seen[1])
+	}
+}
+
+func TestChoose(t *testing.T) {
+	for _, tc := range []struct {
+		only string
+		soak bool
+		want int
+	}{{"", false, len(scenarios) - 1}, {"", true, len(scenarios)}, {"^admit_engine_uniform_256$", false, 1}, {"soak", false, 0}, {"soak", true, 1}, {"nothing", true, 0}} {
+		if got := choose(regexp.MustCompile(tc.only), tc.soak); len(got) != tc.want {
+			t.Errorf("--run=%q, soak %t: got %d scenarios, want %d", tc.only, tc.soak, len(got), tc.want)
+		}
+	}
+}
+
+func TestBareHandler(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(answerBare))
+	defer server.Close()
+	target := newOverHTTP([]string{server.Listener.Addr().String()}, 1)
+	defer target.close()
+	if err := (checks{target}).pair(t.Context(), 0, 7); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLoadStopsAtTheFirstError(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
-	target := newOverHTTP(server.URL, 2)
+	target := newOverHTTP([]string{server.Listener.Addr().String()}, 2)
+	defer target.close()
 	_, err := put(t.Context(), target, load{clients: 2, users: 2, duration: time.Minute})
 	if err == nil || !strings.Contains(err.Error(), "status 404, want 201") {
 		t.Errorf("got error %v, want the status", err)

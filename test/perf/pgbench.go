@@ -51,12 +51,24 @@ func newPgbench(binDir, dir string) (*pgbench, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(filepath.Join(dir, v+".sql"), []byte(withoutComments(string(text))), 0o600); err != nil {
-			return nil, err
+		for _, s := range []spread{uniform, zipf, hot} {
+			script := strings.Replace(withoutComments(string(text)), everyUser, everyUser[:len(`\set u `)]+spreads[s], 1)
+			if err := os.WriteFile(filepath.Join(dir, scriptFile(v, s)), []byte(script), 0o600); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return &pgbench{binary: binary, dir: dir}, nil
 }
+
+// everyUser is how the scripts choose a user, and spreads what stands in its place.
+const everyUser = `\set u random(1, :users)`
+
+var spreads = map[spread]string{
+	uniform: "random(1, :users)", zipf: fmt.Sprintf("random_zipfian(1, :users, %g)", zipfExponent), hot: "1",
+}
+
+func scriptFile(variant string, s spread) string { return variant + "-" + s.String() + ".sql" }
 
 // withoutComments drops comments, which pgbench would send to the server with each statement.
 func withoutComments(script string) string {
@@ -80,7 +92,7 @@ func (p *pgbench) run(ctx context.Context, dsn, variant string, l load, connecti
 		return result{}, err
 	}
 	args := []string{
-		"--no-vacuum", "--protocol=prepared", "--file=" + filepath.Join(p.dir, variant+".sql"),
+		"--no-vacuum", "--protocol=prepared", "--file=" + filepath.Join(p.dir, scriptFile(variant, l.spread)),
 		"--define=users=" + strconv.Itoa(l.users),
 		"--client=" + strconv.Itoa(l.clients), "--jobs=" + strconv.Itoa(min(l.clients, runtime.NumCPU())),
 		"--time=" + strconv.Itoa(int((connecting + l.warmup + l.duration).Seconds())), "--progress=1",

@@ -22,7 +22,7 @@ func (f figure) missed() bool { return f.ratio < f.goal }
 type trial struct {
 	what    string
 	clients int
-	users   int
+	spread  spread
 	result
 }
 
@@ -39,8 +39,8 @@ func (r *report) progressf(format string, args ...any) {
 }
 
 func (r *report) trial(what string, l load, res result) {
-	r.trials = append(r.trials, trial{what: what, clients: l.clients, users: l.users, result: res})
-	r.progressf("%s, %d clients, %d users: %.0f pairs/s, p50 %s, p99 %s", what, l.clients, l.users, res.perSecond, millis(res.p50), millis(res.p99))
+	r.trials = append(r.trials, trial{what: what, clients: l.clients, spread: l.spread, result: res})
+	r.progressf("%s, %d clients, %s: %.0f pairs/s, p50 %s, p99 %s", what, l.clients, l.spread, res.perSecond, millis(res.p50), millis(res.p99))
 }
 
 // rate compares pairs per second.
@@ -66,7 +66,7 @@ func (r *report) summary() (missed int) {
 	w := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "TRIAL\tCLIENTS\tUSERS\tPAIRS/S\tP50 (pair)\tP99 (pair)\tACKNOWLEDGED")
 	for _, t := range r.trials {
-		_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%.0f\t%s\t%s\t%d\n", t.what, t.clients, t.users, t.perSecond, millis(t.p50), millis(t.p99), t.pairs)
+		_, _ = fmt.Fprintf(w, "%s\t%d\t%s\t%.0f\t%s\t%s\t%d\n", t.what, t.clients, t.spread, t.perSecond, millis(t.p50), millis(t.p99), t.pairs)
 	}
 	_, _ = fmt.Fprintln(w)
 	_ = w.Flush()

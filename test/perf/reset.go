@@ -208,15 +208,15 @@ func (n *night) admitDuringReset(ctx context.Context, accounts int) error {
 	if err != nil {
 		return err
 	}
-	users := min(accounts, resetUsers)
-	pairs := 0
-	most, err := n.try(ctx, "engine, before the resets", e, n.load(many, users), &pairs)
+	l := n.load(many, uniform)
+	l.users = min(accounts, resetUsers)
+	books := &books{}
+	most, err := n.try(ctx, "engine, before the resets", e, l, books)
 	if err != nil {
 		return errors.Join(err, stop())
 	}
-	l := n.load(many, users)
 	l.rate = most.perSecond / 4
-	quiet, err := n.try(ctx, "engine, open loop, quiet night", e, l, &pairs)
+	quiet, err := n.try(ctx, "engine, open loop, quiet night", e, l, books)
 	if err != nil {
 		return errors.Join(err, stop())
 	}
@@ -228,7 +228,7 @@ func (n *night) admitDuringReset(ctx context.Context, accounts int) error {
 		_, err := n.reset(resetting, -1)
 		done <- err
 	}()
-	during, err := n.try(ctx, "engine, open loop, during a reset", e, l, &pairs)
+	during, err := n.try(ctx, "engine, open loop, during a reset", e, l, books)
 	enough()
 	resetErr := <-done
 	if errors.Is(resetErr, context.Canceled) {

@@ -1,0 +1,185 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"regexp"
+	"slices"
+)
+
+// scenario measures some figures.
+type scenario struct {
+	figures []string
+	measure func(*bench, context.Context) error
+	// onDemand scenarios take long and run only where they are asked for.
+	onDemand bool
+}
+
+// scenarios in the order in which they run: those of one database side by side.
+var scenarios = []scenario{
+	{figures: []string{"admit_engine_uniform_256", "admit_engine_uniform_256_best"}, measure: (*bench).engineUniform},
+	{figures: []string{"admit_engine_uniform_16", "admit_engine_uniform_1"}, measure: (*bench).engineFew},
+	{figures: []string{"admit_engine_zipf_256"}, measure: (*bench).engineZipf},
+	{figures: []string{"admit_engine_hot_256_best"}, measure: (*bench).engineHot},
+	{figures: []string{"admit_http_uniform_256", "admit_http_uniform_256_best"}, measure: (*bench).httpUniform},
+	{figures: []string{"admit_http_uniform_256_p50_ms", "admit_http_uniform_256_p99_ms"}, measure: (*bench).httpOpenLoop},
+	{figures: []string{"admit_http_uniform_16", "admit_http_uniform_1"}, measure: (*bench).httpFew},
+	{figures: []string{"admit_http_zipf_256"}, measure: (*bench).httpZipf},
+	{figures: []string{"check_http"}, measure: (*bench).checkHTTP},
+	{figures: []string{"admit_http_hot_256_best"}, measure: (*bench).httpHot},
+	{figures: []string{"admit_http_replicas_uniform_256", "admit_http_replicas_hot_256_best"}, measure: (*bench).httpReplicas},
+	{figures: []string{"admit_engine_snapshot_uniform_256", "admit_engine_snapshot_hot_256"}, measure: (*bench).snapshot},
+	{figures: []string{"admit_engine_full_256"}, measure: (*bench).full},
+	{figures: []string{"reset_1m", "reset_admission_p99_ms"}, measure: (*bench).measureResets},
+	{figures: []string{"month_boundary_rate", "month_boundary_p99"}, measure: (*bench).measureBoundary},
+	{figures: []string{"memory_http_soak"}, measure: (*bench).soak, onDemand: true},
+}
+
+func choose(only *regexp.Regexp, soak bool) []scenario {
+	var chosen []scenario
+	for _, s := range scenarios {
+		if (!s.onDemand || soak) && slices.ContainsFunc(s.figures, only.MatchString) {
+			chosen = append(chosen, s)
+		}
+	}
+	return chosen
+}
+
+// spread is how the pairs fall on the users.
+type spread int
+
+// uniform: all users come equally often, and each client has users of its own like the backends of a service that is split by
+// users. zipf: the n-th user comes in proportion to 1/n^1.1, from any client. hot: it is always the same user.
+const (
+	uniform spread = iota
+	zipf
+	hot
+)
+
+const zipfExponent = 1.1
+
+func (s spread) String() string { return [...]string{"uniform", "zipf", "hot"}[s] }
+
+func (b *bench) engineUniform(ctx context.Context) error {
+	r, err := b.engineTrial(ctx, many, uniform)
+	if err != nil {
+		return err
+	}
+	return b.compare(ctx, r, many, uniform, "admit_engine_uniform_256", 6, "admit_engine_uniform_256_best", 2)
+}
+
+func (b *bench) engineFew(ctx context.Context) error {
+	for _, f := range []struct {
+		name    string
+		clients int
+		goal    float64
+	}{{"admit_engine_uniform_16", some, 1}, {"admit_engine_uniform_1", one, 0.8}} {
+		r, err := b.engineTrial(ctx, f.clients, uniform)
+		if err != nil {
+			return err
+		}
+		if err := b.compare(ctx, r, f.clients, uniform, f.name, f.goal, "", 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) engineZipf(ctx context.Context) error {
+	r, err := b.engineTrial(ctx, many, zipf)
+	if err != nil {
+		return err
+	}
+	return b.compare(ctx, r, many, zipf, "admit_engine_zipf_256", 6, "", 0)
+}
+
+func (b *bench) engineHot(ctx context.Context) error {
+	r, err := b.engineTrial(ctx, many, hot)
+	if err != nil {
+		return err
+	}
+	return b.compare(ctx, r, many, hot, "", 0, "admit_engine_hot_256_best", 4)
+}
+
+func (b *bench) httpUniform(ctx context.Context) error {
+	r, err := b.httpTrial(ctx, "HTTP", b.load(many, uniform))
+	if err != nil {
+		return err
+	}
+	return b.compare(ctx, r, many, uniform, "admit_http_uniform_256", 3, "admit_http_uniform_256_best", 1)
+}
+
+// httpOpenLoop has both sides take the same rate: half of what naive can.
+func (b *bench) httpOpenLoop(ctx context.Context) error {
+	naive, err := b.naive(ctx, many, uniform)
+	if err != nil {
+		return err
+	}
+	l := b.load(many, uniform)
+	l.rate = naive.perSecond / 2
+	baseline, err := b.baseline(ctx, "pgbench "+prepared+", open loop", prepared, l)
+	if err != nil {
+		return err
+	}
+	r, err := b.httpTrial(ctx, "HTTP, open loop", l)
+	if err != nil {
+		return err
+	}
+	b.report.latency("admit_http_uniform_256_p50_ms", r.p50, baseline.p50, 1)
+	b.report.latency("admit_http_uniform_256_p99_ms", r.p99, baseline.p99, 1)
+	return nil
+}
+
+func (b *bench) httpFew(ctx context.Context) error {
+	for _, f := range []struct {
+		name    string
+		clients int
+		goal    float64
+	}{{"admit_http_uniform_16", some, 1}, {"admit_http_uniform_1", one, 0.8}} {
+		r, err := b.httpTrial(ctx, "HTTP", b.load(f.clients, uniform))
+		if err != nil {
+			return err
+		}
+		if err := b.compare(ctx, r, f.clients, uniform, f.name, f.goal, "", 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) httpZipf(ctx context.Context) error {
+	r, err := b.httpTrial(ctx, "HTTP", b.load(many, zipf))
+	if err != nil {
+		return err
+	}
+	return b.compare(ctx, r, many, zipf, "admit_http_zipf_256", 3, "", 0)
+}
+
+func (b *bench) httpHot(ctx context.Context) error {
+	r, err := b.httpTrial(ctx, "HTTP", b.load(many, hot))
+	if err != nil {
+		return err
+	}
+	return b.compare(ctx, r, many, hot, "", 0, "admit_http_hot_256_best", 4)
+}
+
+// replicas is how many processes of usaged share the database and the clients.
+const replicas = 3
+
+func (b *bench) httpReplicas(ctx context.Context) error {
+	return b.withReplicas(ctx, func(ctx context.Context, t *overHTTP, books *books) error {
+		r, err := b.try(ctx, "HTTP, three replicas", t, b.load(many, uniform), books)
+		if err != nil {
+			return err
+		}
+		if err := b.compare(ctx, r, many, uniform, "admit_http_replicas_uniform_256", 3, "", 0); err != nil {
+			return err
+		}
+		if r, err = b.try(ctx, "HTTP, three replicas", t, b.load(many, hot), books); err != nil {
+			return err
+		}
+		return b.compare(ctx, r, many, hot, "", 0, "admit_http_replicas_hot_256_best", 4)
+	})
+}
