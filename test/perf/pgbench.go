@@ -143,6 +143,9 @@ func parsePgbench(out string, warmup, atLeast int) (result, error) {
 		}
 		sum += tps
 	}
+	if sum == 0 {
+		return result{}, fmt.Errorf("%w: it made nothing after the warm-up", errTooShort)
+	}
 	processed := processedLine.FindStringSubmatch(out)
 	if processed == nil {
 		return result{}, fmt.Errorf("it did not say how many transactions it made: %s", lastLines(out, 5))
