@@ -154,6 +154,32 @@ func TestReverseAcrossPeriods(t *testing.T) {
 	}
 }
 
+// Of several closed periods the one in which it happened pays, if it is not final.
+func TestRecordFindsItsPeriod(t *testing.T) {
+	a := account(plan())
+	closed := map[int64]*ClosedPeriod{}
+	now := start.AddDate(0, 2, 0).Add(time.Hour)
+	for _, p := range roll(t, a, now, 2) {
+		closed[p.No] = &p
+	}
+	for name, tc := range map[string]struct {
+		ago            time.Duration
+		wantPeriod     int64
+		wantAdjustment bool
+	}{
+		"the open one":     {0, 2, false},
+		"its beginning":    {time.Hour, 2, false},
+		"the last one":     {time.Hour + 1, 1, false},
+		"a final one":      {33 * 24 * time.Hour, 2, true},
+		"ahead of its end": {-MaxRecordAhead, 2, false},
+	} {
+		c, _, err := a.Record(Use{Type: UsageExport, Quantity: 1, OccurredAt: now.Add(-tc.ago)}, closed, now)
+		if err != nil || c.PeriodNo != tc.wantPeriod || c.Adjustment != tc.wantAdjustment {
+			t.Errorf("%s: got %+v, %v", name, c, err)
+		}
+	}
+}
+
 func TestAdjustRefuses(t *testing.T) {
 	a := account(plan())
 	for _, n := range []Credits{0, -1, MaxRecordCredits + 1} {
