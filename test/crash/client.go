@@ -84,7 +84,8 @@ func (c *client) call(ctx context.Context, r request) (answer, error) {
 	}
 }
 
-// count tells operations from refusals, and calls that are wrong by this program's own mistake.
+// count tells operations from refusals, and from calls that are wrong by this program's own mistake. Nobody asks for what was
+// not acknowledged to be there.
 func (c *client) count(r request, a answer) error {
 	switch a.status {
 	case http.StatusOK, http.StatusCreated, http.StatusAccepted:
@@ -95,6 +96,8 @@ func (c *client) count(r request, a answer) error {
 		c.report.acknowledged()
 	case http.StatusTooManyRequests:
 		c.report.refusals.Add(1)
+	case http.StatusNotFound:
+		c.report.violationf("%s %s %s: %s", r.method, r.path, r.body, a.Detail)
 	default:
 		return fmt.Errorf("%s %s %s: unexpected status %d: %s", r.method, r.path, r.body, a.status, a.Detail)
 	}
