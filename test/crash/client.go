@@ -23,13 +23,14 @@ const (
 	longestPause   = 500 * time.Millisecond
 )
 
-// admission is what the clients read of an answer.
+// admission is what the clients read of an answer; CreditsMS is of an event.
 type admission struct {
 	ID         string    `json:"id"`
 	State      string    `json:"state"`
 	LeaseToken string    `json:"lease_token"`
 	LeaseUntil time.Time `json:"lease_until"`
 	ChargedMS  int64     `json:"charged_ms"`
+	CreditsMS  int64     `json:"credits_ms"`
 	Detail     string    `json:"detail"`
 }
 

@@ -52,7 +52,8 @@ type row struct {
 
 // ledger is what the database holds in the end.
 type ledger struct {
-	rows map[string]*row
+	rows   map[string]*row
+	events []*event
 	// accounts are the internal ids of users.
 	accounts map[string]quota.ID
 	periods  int
@@ -85,8 +86,9 @@ func (s *stack) verdict(ctx context.Context, l *load) (v verdict, err error) {
 	if err != nil {
 		return v, err
 	}
-	journal := l.journal()
+	journal, uses := l.journal()
 	compare(journal, books, &v)
+	compareUses(uses, books.events, &v)
 	compareJobs(s.cluster.jobs, outcomes, books, &v)
 	contradictions, err := postgres.CheckInvariants(ctx, conn)
 	if err != nil {
@@ -95,8 +97,8 @@ func (s *stack) verdict(ctx context.Context, l *load) (v verdict, err error) {
 	for _, c := range contradictions {
 		v.violatef("%s", c)
 	}
-	v.checked = fmt.Sprintf("compared: %d admissions asked for, %d Jobs, with %d admissions of %d users in the database; %d periods ended meanwhile",
-		len(journal), len(s.cluster.jobs), len(books.rows), len(books.accounts), books.periods)
+	v.checked = fmt.Sprintf("compared: %d admissions asked for, %d uses recorded, %d Jobs, with %d admissions of %d users in the database; %d periods ended meanwhile",
+		len(journal), len(uses), len(s.cluster.jobs), len(books.rows), len(books.accounts), books.periods)
 	return v, nil
 }
 
@@ -162,6 +164,14 @@ func read(ctx context.Context, conn *pgx.Conn) (*ledger, error) {
 	}
 	for _, r := range all {
 		l.rows[r.ID] = r
+	}
+	rows, err = conn.Query(ctx, `SELECT e.id::text, u.user_id, e.kind, coalesce(e.reverses::text, ''), e.credits
+	    FROM usage_tracking AS e JOIN users AS u ON u.id = e.user_id WHERE e.admission_id IS NULL`)
+	if err != nil {
+		return nil, err
+	}
+	if l.events, err = pgx.CollectRows(rows, pgx.RowToAddrOfStructByPos[event]); err != nil {
+		return nil, err
 	}
 	rows, err = conn.Query(ctx, "SELECT user_id, id FROM users")
 	if err != nil {

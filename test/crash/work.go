@@ -79,11 +79,11 @@ func (l *load) finish() {
 }
 
 // journal is what all clients know. It is complete after finish.
-func (l *load) journal() (all []*entry) {
+func (l *load) journal() (all []*entry, uses []*use) {
 	for _, w := range l.workers {
-		all = append(all, w.journal...)
+		all, uses = append(all, w.journal...), append(uses, w.uses...)
 	}
-	return all
+	return all, uses
 }
 
 // worker is a client with its journal.
@@ -93,6 +93,7 @@ type worker struct {
 	name, token string
 	serial      int
 	journal     []*entry
+	uses        []*use
 	// forgotten is work that was left alone while it ran, oldest first.
 	forgotten []*entry
 }
@@ -103,6 +104,9 @@ func (w *worker) chance(percent int) bool { return w.random.IntN(100) < percent 
 func (w *worker) work(ctx context.Context) error {
 	if err := w.comeBack(ctx); err != nil {
 		return err
+	}
+	if w.chance(10) {
+		return w.record(ctx)
 	}
 	e, state, err := w.admit(ctx)
 	if err != nil || state == "" {
