@@ -63,7 +63,7 @@ func TestRecordRefuses(t *testing.T) {
 		"no unit":         {func(u *Use) { u.Quantity = 0 }, "quantity 0 must be between 1 and 1000000"},
 		"many units":      {func(u *Use) { u.Quantity = MaxQuantity + 1 }, "quantity 1000001"},
 		"dear units":      {func(u *Use) { u.Type, u.Quantity = "dear", MaxQuantity }, "must be between 0 and 10000000"},
-		"negative":        {func(u *Use) { u.Credits = new(Credits(-Credit)) }, "credits -1 must be between 0 and 10000000"},
+		"negative":        {func(u *Use) { u.Credits = new(-Credit) }, "credits -1 must be between 0 and 10000000"},
 		"many credits":    {func(u *Use) { u.Credits = new(MaxRecordCredits + Credit) }, "credits 10000001"},
 		"negative cost":   {func(u *Use) { u.Cost = new(Money(-1)) }, "cost -0.000001 must be between 0 and 1000000000"},
 		"too long ago":    {func(u *Use) { u.OccurredAt = start.Add(-MaxRecordAge - 1) }, "occurred_at 2026-09-27T08:59:59Z must be at most 35 days before now, which is 2026-11-01T09:00:00Z"},
