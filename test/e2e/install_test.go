@@ -38,7 +38,7 @@ var _ = Describe("the installation", func() {
 			return resp.StatusCode, resp.Body.Close()
 		}
 		Expect(get(roots, "/readyz")).To(Equal(http.StatusOK))
-		Expect(get(roots, "/api/v1/usage/current")).To(Equal(http.StatusUnauthorized))
+		Expect(get(roots, "/api/v1/usage/current?user_id=alice")).To(Equal(http.StatusUnauthorized))
 		_, err := get(x509.NewCertPool(), "/readyz")
 		Expect(err).To(MatchError(ContainSubstring("unknown authority")))
 	}, SpecTimeout(timeout))

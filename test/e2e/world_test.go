@@ -14,6 +14,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -64,6 +65,19 @@ func newNamespace(ctx context.Context, users ...string) string {
 		},
 	} {
 		Expect(k8s.Create(ctx, object)).To(Succeed())
+	}
+	// The API server's authorizer follows RBAC's objects a moment later.
+	for _, user := range users {
+		Eventually(ctx, func() (bool, error) {
+			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+				User: "system:serviceaccount:" + ns.Name + ":" + serviceAccount,
+				ResourceAttributes: &authorizationv1.ResourceAttributes{
+					Namespace: ns.Name, Verb: v1alpha1.SpendVerb, Group: v1alpha1.Group, Resource: v1alpha1.UsersResource, Name: user,
+				},
+			}}
+			err := k8s.Create(ctx, review)
+			return review.Status.Allowed, err
+		}).Should(BeTrue())
 	}
 	return ns.Name
 }
