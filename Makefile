@@ -53,6 +53,10 @@ test: ## Run all tests with the race detector against a real API server and a re
 test-e2e: ## Run the end-to-end suite on a kind cluster of several nodes (needs Docker); KEEP=1 keeps it for the next run
 	@hack/e2e.sh
 
+.PHONY: test-pooler
+test-pooler: ## Test the ledger through a real pgbouncer in transaction mode (installs or unpacks one with apt if there is none)
+	pgbouncer=$$(hack/pgbouncer.sh); PGBOUNCER=$$pgbouncer go test -race -tags pooler -count 1 -v -timeout 5m ./test/pooler
+
 .PHONY: bench
 bench: ## Measure against pgbench in the same run, one BENCH line per figure
 	go run ./test/perf

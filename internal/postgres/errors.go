@@ -50,6 +50,9 @@ func mapServerError(err error, pgErr *pgconn.PgError) error {
 		return fmt.Errorf("%w: %w", metering.ErrData, err)
 	case code == "40001", code == "40P01", code == "55P03", isOutOfTime(code):
 		return fmt.Errorf("%w: %w", metering.ErrRetry, err)
+	case code == "26000", code == "42P05":
+		// The server does not know the statement, or knows it already: it is not the one that prepared it.
+		return fmt.Errorf("%w, and it does not support prepared statements; leave %s out of the database URL: %w", ErrPooled, execModeOption, err)
 	case isShutdown(code):
 		return fmt.Errorf("%w: %w", metering.ErrUnavailable, err)
 	}

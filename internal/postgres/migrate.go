@@ -22,6 +22,8 @@ const (
 	// migrationLockTimeout bounds how long a migration waits for a table: whoever queues behind a waiting DDL statement
 	// waits as well, so it gives up rather than stop the service, and is run again.
 	migrationLockTimeout = "5s"
+	// migrationIdle ends the transaction of one who was stopped in the middle.
+	migrationIdle = "30s"
 	// Attempts, a second apart, to become the one who migrates.
 	migrationTurns = 300
 )
@@ -33,7 +35,15 @@ func Migrate(ctx context.Context, dsn string) (err error) {
 	if err != nil {
 		return fmt.Errorf("database URL: %w", err)
 	}
+	pooled, err := leadsToPooler(ctx, config)
+	if err != nil {
+		return mapError(err)
+	}
+	if pooled {
+		return fmt.Errorf("migrate: %w: name the server in DIRECT_DATABASE_URL", ErrPooled)
+	}
 	config.RuntimeParams["lock_timeout"] = migrationLockTimeout
+	config.RuntimeParams["idle_in_transaction_session_timeout"] = migrationIdle
 	db := stdlib.OpenDB(*config)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := db.PingContext(ctx); err != nil {

@@ -90,6 +90,13 @@ func (s *Store) Listen(ctx context.Context, each func(metering.Change)) (err err
 		defer cancel()
 		err = errors.Join(err, conn.Close(ctx))
 	}()
+	pooled, err := isPooled(ctx, conn)
+	if err != nil {
+		return mapError(err)
+	}
+	if pooled {
+		return fmt.Errorf("LISTEN: %w: set --direct-database-url", ErrPooled)
+	}
 	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
 		return mapError(err)
 	}

@@ -78,6 +78,9 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 		}
 		listen.ConnectTimeout = cmp.Or(listen.ConnectTimeout, defaultConnectTimeout)
 	}
+	if err := chooseExecMode(ctx, dsn, config.ConnConfig); err != nil {
+		return nil, mapError(err)
+	}
 	s := &Store{listen: listen.Copy(), clock: opts.Now}
 	direct := config.ConnConfig.Copy()
 	probe := func(ctx context.Context) error { return checkServer(ctx, direct.Copy(), opts.AllowUnsafe) }
