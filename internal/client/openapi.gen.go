@@ -82,6 +82,10 @@ type Admission struct {
 	ReportedMs int64 `json:"reported_ms,omitempty,omitzero"`
 	State      State `json:"state"`
 
+	// Stuck Why it seems to have lost its holder: nobody has renewed its lease for three times its length, or it has run for
+	// more than three times the declared audio and ten minutes. Only in answers to GET; nothing follows from it.
+	Stuck quota.Stuck `json:"stuck,omitempty,omitzero"`
+
 	// Ticket In place of `lease_token` while the database is away: `Authorization: Ticket <ticket>`.
 	Ticket string `json:"ticket,omitempty,omitzero"`
 

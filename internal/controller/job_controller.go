@@ -245,9 +245,9 @@ func (r *jobReconciler) sweepAlways(ctx context.Context, q workqueue.TypedRateLi
 	var renewed time.Time
 	for {
 		renew := time.Since(renewed) >= renewInterval
-		if err := r.sweep(ctx, renew, q.Add); err != nil && ctx.Err() == nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Compare the live admissions with the Jobs")
-		} else if renew {
+		err := r.sweep(ctx, renew, q.Add)
+		report(ctx, err, "Compare the live admissions with the Jobs")
+		if err == nil && renew {
 			renewed = time.Now()
 		}
 		select {
@@ -293,7 +293,9 @@ func (r *jobReconciler) needsLook(job *batchv1.Job, adm *metering.Admission) boo
 	if adm.State == quota.Queued {
 		return r.memory.due(job.UID)
 	}
-	return job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateAdmitted
+	r.memory.look(job.UID, adm.Stuck)
+	message := job.Annotations[v1alpha1.MessageAnnotation]
+	return job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateAdmitted || withStuck(message, adm.Stuck) != message
 }
 
 func admissionID(uid types.UID) (quota.ID, error) { return convert.UID(uid) }

@@ -10,14 +10,17 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// jobMemory is what the controller remembers of Jobs between reconciliations. Losing it costs a write too many, and for Jobs
+// jobMemory is what the controller remembers of Jobs between reconciliations. Losing it costs a write and an event too many, and for Jobs
 // that go while the manager is down, the outcome that only their last state told.
 type jobMemory struct {
 	mu      sync.Mutex
 	written map[types.UID]written
 	buried  map[types.UID]buried
+	// stuck are the Jobs that run and seemed stuck when the sweep last came by.
+	stuck map[types.UID]quota.Stuck
 }
 
 // written is what a waiting Job was last told.
@@ -33,7 +36,7 @@ type buried struct {
 }
 
 func newJobMemory() *jobMemory {
-	return &jobMemory{written: map[types.UID]written{}, buried: map[types.UID]buried{}}
+	return &jobMemory{written: map[types.UID]written{}, buried: map[types.UID]buried{}, stuck: map[types.UID]quota.Stuck{}}
 }
 
 // fresh reports whether a Job was told the same state and reason so recently that a changed position can wait.
@@ -42,6 +45,30 @@ func (m *jobMemory) fresh(uid types.UID, state, reason string) bool {
 	defer m.mu.Unlock()
 	w, ok := m.written[uid]
 	return ok && w.state == state && w.reason == reason && time.Since(w.at) < refreshInterval
+}
+
+// told reports whether the state was the last that was written to the Job. The cache may not have it yet.
+func (m *jobMemory) told(uid types.UID, state string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.written[uid].state == state
+}
+
+// look notes how a Job that runs looks to the sweep.
+func (m *jobMemory) look(uid types.UID, stuck quota.Stuck) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if stuck == "" {
+		delete(m.stuck, uid)
+		return
+	}
+	m.stuck[uid] = stuck
+}
+
+func (m *jobMemory) looked(uid types.UID) quota.Stuck {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stuck[uid]
 }
 
 // due reports whether a waiting Job's position may be written again.
@@ -61,6 +88,7 @@ func (m *jobMemory) bury(job *batchv1.Job) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.written, job.UID)
+	delete(m.stuck, job.UID)
 	m.buried[job.UID] = buried{ended: ended(job), container: job.Annotations[v1alpha1.ContainerAnnotation]}
 }
 
@@ -82,5 +110,6 @@ func (m *jobMemory) forget(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.written, uid)
+	delete(m.stuck, uid)
 	delete(m.buried, uid)
 }

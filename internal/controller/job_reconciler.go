@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -39,6 +40,10 @@ var terminalState = map[string]struct{}{v1alpha1.StateSettled: {}, v1alpha1.Stat
 
 // Reconcile implements reconcile.TypedReconciler.
 func (r *jobReconciler) Reconcile(ctx context.Context, key jobKey) (reconcile.Result, error) {
+	return later(r.reconcile(ctx, key))
+}
+
+func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Result, error) {
 	id, err := admissionID(key.UID)
 	if err != nil {
 		return reconcile.Result{}, reconcile.TerminalError(err)
@@ -69,7 +74,8 @@ func (r *jobReconciler) Reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	case state == "" && mode(namespace) == v1alpha1.EnforcementOff:
 		return reconcile.Result{}, nil
 	case state == v1alpha1.StateAdmitted && !suspended(job):
-		return reconcile.Result{}, nil
+		message := withStuck(job.Annotations[v1alpha1.MessageAnnotation], r.memory.looked(job.UID))
+		return reconcile.Result{}, client.IgnoreNotFound(r.patch(ctx, job, state, message, false))
 	case suspended(job) && jobs.Held(job.Annotations):
 		return reconcile.Result{}, r.hold(ctx, job, id)
 	}
@@ -180,9 +186,26 @@ func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID
 	if err != nil {
 		return fmt.Errorf("start the admitted Job: %w", err)
 	}
-	r.memory.forget(job.UID)
-	r.event(job, corev1.EventTypeNormal, "Admitted", "Admit", message)
+	if !r.memory.told(job.UID, v1alpha1.StateAdmitted) {
+		r.memory.wrote(job.UID, v1alpha1.StateAdmitted, "")
+		r.event(job, corev1.EventTypeNormal, "Admitted", "Admit", message)
+	}
 	return nil
+}
+
+// stuckMark begins what a message says of work that seems stuck.
+const stuckMark = "; stuck: "
+
+// withStuck returns the message of a Job that runs, with what the sweep found in the place of what it had found before.
+func withStuck(message string, stuck quota.Stuck) string {
+	message, _, _ = strings.Cut(message, stuckMark)
+	switch stuck {
+	case quota.StuckNoHeartbeat:
+		return message + stuckMark + "nobody has seen it for more than three leases"
+	case quota.StuckOverEstimate:
+		return message + stuckMark + "it has run for more than three times the declared audio"
+	}
+	return message
 }
 
 // wait tells a queued Job why it waits and where.
@@ -196,7 +219,7 @@ func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *meterin
 		}
 		message = parkedMessage(adm, usage)
 	}
-	first := job.Annotations[v1alpha1.StateAnnotation] != state
+	first := r.first(job, state)
 	told, err := r.tell(ctx, job, state, string(adm.Reason), message)
 	if err == nil && told && first {
 		kind := corev1.EventTypeNormal
@@ -224,7 +247,7 @@ func parkedMessage(adm *metering.Admission, usage metering.Usage) string {
 
 // refuse parks a Job that no waiting cures.
 func (r *jobReconciler) refuse(ctx context.Context, job *batchv1.Job, state, reason, message string) error {
-	first := job.Annotations[v1alpha1.StateAnnotation] != state
+	first := r.first(job, state)
 	told, err := r.tell(ctx, job, state, reason, message)
 	if err == nil && told && first {
 		r.event(job, corev1.EventTypeWarning, "Refused", "Admit", message)
@@ -262,8 +285,10 @@ func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.I
 	if err := r.patch(ctx, job, state, message, false); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	r.memory.forget(job.UID)
-	r.event(job, corev1.EventTypeNormal, state, "Settle", message)
+	if !r.memory.told(job.UID, state) {
+		r.memory.wrote(job.UID, state, "") // forgotten when the cache shows it
+		r.event(job, corev1.EventTypeNormal, state, "Settle", message)
+	}
 	return nil
 }
 
@@ -340,6 +365,12 @@ func (r *jobReconciler) reported(job *batchv1.Job, pods []corev1.Pod, container 
 		return otherwise
 	}
 	return use
+}
+
+// first reports whether the Job is about to be told the state for the first time. The cache alone does not know: it may not
+// have seen yet what was written a moment ago.
+func (r *jobReconciler) first(job *batchv1.Job, state string) bool {
+	return job.Annotations[v1alpha1.StateAnnotation] != state && !r.memory.told(job.UID, state)
 }
 
 // tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then.

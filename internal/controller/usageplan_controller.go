@@ -106,7 +106,7 @@ func (r *usagePlanReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 	plan := &v1alpha1.UsagePlan{}
 	if err := r.client.Get(ctx, req.NamespacedName, plan); err != nil {
 		if apierrors.IsNotFound(err) {
-			return reconcile.Result{}, r.retire(ctx, req.Name)
+			return later(reconcile.Result{}, r.retire(ctx, req.Name))
 		}
 		return reconcile.Result{}, err
 	}
@@ -130,7 +130,7 @@ func (r *usagePlanReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 		err = errors.Join(err, client.IgnoreNotFound(r.client.Status().Patch(ctx, plan, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
 	}
 	if err != nil {
-		return reconcile.Result{}, err
+		return later(reconcile.Result{}, err)
 	}
 	if err := r.wakeConflicting(ctx, plan); err != nil {
 		return reconcile.Result{}, err
@@ -291,9 +291,7 @@ func (*planSweeper) NeedLeaderElection() bool { return true }
 // Start sweeps at once and at intervals, until ctx ends.
 func (s *planSweeper) Start(ctx context.Context) error {
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
-			ctrl.LoggerFrom(ctx).Error(err, "look for plans whose objects are gone")
-		}
+		report(ctx, s.sweep(ctx), "look for plans whose objects are gone")
 	}, s.interval)
 	return nil
 }

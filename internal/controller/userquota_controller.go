@@ -196,7 +196,7 @@ func (r *userQuotaReconciler) waitingFor(ctx context.Context, obj client.Object)
 // Reconcile brings one UserQuota into the database if it is not there as declared, and writes its status.
 func (r *userQuotaReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	if err := r.removeDeleted(ctx, req.NamespacedName); err != nil {
-		return reconcile.Result{}, err
+		return later(reconcile.Result{}, err)
 	}
 	q := &v1alpha1.UserQuota{}
 	if err := r.client.Get(ctx, req.NamespacedName, q); err != nil {
@@ -211,7 +211,7 @@ func (r *userQuotaReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 	if !equality.Semantic.DeepEqual(before.Status, q.Status) {
 		err = errors.Join(err, client.IgnoreNotFound(r.client.Status().Patch(ctx, q, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
 	}
-	return reconcile.Result{}, err
+	return later(reconcile.Result{}, err)
 }
 
 // removeDeleted puts the users of deleted objects back to the default plan and lets the next object have its turn.

@@ -8,7 +8,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
@@ -33,9 +32,7 @@ func (s *orphanSweeper) Start(ctx context.Context) error {
 	// An error here would only be the context's, which ends the manager without one.
 	_ = wait.PollUntilContextCancel(ctx, orphanRetry, true, func(ctx context.Context) (bool, error) {
 		err := s.sweep(ctx)
-		if err != nil && ctx.Err() == nil {
-			ctrl.LoggerFrom(ctx).Error(err, "look for users whose UserQuota is gone")
-		}
+		report(ctx, err, "look for users whose UserQuota is gone")
 		return err == nil, nil
 	})
 	return nil

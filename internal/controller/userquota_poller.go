@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
@@ -39,9 +38,7 @@ func (*standingPoller) NeedLeaderElection() bool { return true }
 // Start polls until ctx ends.
 func (p *standingPoller) Start(ctx context.Context) error {
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		if err := p.poll(ctx); err != nil && ctx.Err() == nil {
-			ctrl.LoggerFrom(ctx).Error(err, "read where the users stand")
-		}
+		report(ctx, p.poll(ctx), "read where the users stand")
 	}, p.interval)
 	return nil
 }

@@ -66,7 +66,7 @@ func admission(a *metering.Admission) Admission {
 	out := Admission{
 		Id: uuid.UUID(a.ID), UserId: a.UserID, State: a.State, Reason: a.Reason, Position: a.Position, Waiting: a.Waiting,
 		EstimatedDurationSeconds: milliseconds(int64(a.Request.Estimate)), EstimatedCredits: credits(a.Request.Estimate),
-		EstimatedMs: int64(a.Request.Estimate), Late: a.Late, Offline: a.Offline, FileSizeBytes: a.Request.FileSize, Priority: a.Priority,
+		EstimatedMs: int64(a.Request.Estimate), Late: a.Late, Offline: a.Offline, Stuck: a.Stuck, FileSizeBytes: a.Request.FileSize, Priority: a.Priority,
 		CreatedAt: a.CreatedAt, AdmittedAt: a.AdmittedAt, EndedAt: a.EndedAt,
 		LeaseSeconds: seconds(a.Lease), LeaseUntil: a.LeaseUntil,
 	}

@@ -22,6 +22,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { s.notify(ctx); return nil })
 	g.Go(func() error { s.reap(ctx); return nil })
 	g.Go(func() error { s.partition(ctx); return nil })
+	g.Go(func() error { s.watchStuck(ctx); return nil })
 	err := g.Wait()
 	s.engine.running.wait()
 	return err

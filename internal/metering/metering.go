@@ -87,6 +87,8 @@ type Admission struct {
 	BodyHash        []byte
 	// Position is the 1-based place in the user's queue, and Waiting the queue's length; zero unless Queued.
 	Position, Waiting int
+	// Stuck says why it seems to have lost its holder; only in what is read, not in the answers to operations.
+	Stuck quota.Stuck
 }
 
 // AdmitResult is the answer to an AdmitRequest. Admission is nil where Decision refuses.

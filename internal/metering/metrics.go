@@ -2,6 +2,8 @@
 
 package metering
 
+import "github.com/cantonesescribe/usage-operator/internal/quota"
+
 // TicketEvent is what can become of an offline ticket, or of the wish for one.
 type TicketEvent string
 
@@ -27,9 +29,13 @@ type Metrics interface {
 	Ticket(event TicketEvent)
 	// Outstanding is how many offline tickets this process has given and not seen the end of.
 	Outstanding(n int)
+	// Stuck is how many admissions seem stuck for the reason, in the whole database.
+	Stuck(reason quota.Stuck, n int)
 }
 
 type noMetrics struct{}
 
 func (noMetrics) Ticket(TicketEvent) {}
 func (noMetrics) Outstanding(int)    {}
+
+func (noMetrics) Stuck(quota.Stuck, int) {}

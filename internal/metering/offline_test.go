@@ -62,6 +62,8 @@ func (r *replica) Ticket(event metering.TicketEvent) {
 
 func (r *replica) Outstanding(int) {}
 
+func (r *replica) Stuck(quota.Stuck, int) {}
+
 func (r *replica) wantEvents(event metering.TicketEvent, n int) {
 	r.o.t.Helper()
 	r.mu.Lock()

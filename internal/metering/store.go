@@ -26,6 +26,9 @@ type Store interface {
 
 	// Admission reads one admission without locks, with its place in the queue.
 	Admission(ctx context.Context, id quota.ID) (*Admission, error)
+	// MaybeStuck reads, ordered by account and id after the given one, at most limit admitted admissions, among them all that are
+	// stuck.
+	MaybeStuck(ctx context.Context, after Candidate, limit int) ([]*Admission, error)
 	// EndedAdmissions returns those of the admissions that are neither queued nor admitted any more.
 	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
 	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions.

@@ -24,7 +24,7 @@ func (s *Store) Lookup(ctx context.Context, userID string) (quota.ID, error) {
 
 // Admission implements metering.Store.
 func (s *Store) Admission(ctx context.Context, id quota.ID) (*metering.Admission, error) {
-	r, err := s.queries.Admission(ctx, id)
+	r, err := s.queries.Admission(ctx, dbsqlc.AdmissionParams{ID: id, Now: s.now()})
 	if err != nil {
 		return nil, fmt.Errorf("admission %s: %w", uuidText(id), mapError(err))
 	}
@@ -32,7 +32,7 @@ func (s *Store) Admission(ctx context.Context, id quota.ID) (*metering.Admission
 	if err != nil {
 		return nil, err
 	}
-	adm.Position, adm.Waiting = int(r.Position), int(r.Waiting)
+	adm.Position, adm.Waiting, adm.Stuck = int(r.Position), int(r.Waiting), adm.StuckAt(r.Now)
 	return adm, nil
 }
 
@@ -44,7 +44,7 @@ func (s *Store) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID
 
 // LiveJobs implements metering.Store.
 func (s *Store) LiveJobs(ctx context.Context) ([]*metering.Admission, error) {
-	rows, err := s.queries.LiveJobs(ctx)
+	rows, err := s.queries.LiveJobs(ctx, s.now())
 	if err != nil {
 		return nil, mapError(err)
 	}
@@ -53,6 +53,25 @@ func (s *Store) LiveJobs(ctx context.Context) ([]*metering.Admission, error) {
 		if out[i], err = admissionOf(&rows[i].ConcurrentProcessing, rows[i].ExternalID); err != nil {
 			return nil, err
 		}
+		out[i].Stuck = out[i].StuckAt(rows[i].Now)
+	}
+	return out, nil
+}
+
+// MaybeStuck implements metering.Store.
+func (s *Store) MaybeStuck(ctx context.Context, after metering.Candidate, limit int) ([]*metering.Admission, error) {
+	rows, err := s.queries.MaybeStuck(ctx, dbsqlc.MaybeStuckParams{
+		Now: s.now(), AfterAccount: after.Account, After: after.Admission, Most: int32(limit),
+	})
+	if err != nil {
+		return nil, mapError(err)
+	}
+	out := make([]*metering.Admission, len(rows))
+	for i := range rows {
+		if out[i], err = admissionOf(&rows[i].ConcurrentProcessing, rows[i].ExternalID); err != nil {
+			return nil, err
+		}
+		out[i].Stuck = out[i].StuckAt(rows[i].Now)
 	}
 	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	webhookserver "sigs.k8s.io/controller-runtime/pkg/webhook"
 
@@ -25,6 +27,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/webhook"
@@ -49,53 +52,82 @@ func plan(name string, rank int32, credits int64, slots int32) metering.Plan {
 type world struct {
 	*kubetest.Env
 	svc *metering.Service
+	// proxy stands before the database.
+	proxy *cutproxy.Proxy
+	// stubborn is how the manager's client starts Jobs.
+	stubborn stubborn
+	// stopManager ends the controllers and the webhooks.
+	stopManager func()
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	// Cleanup runs last in, first out: the ledger is checked when all has stopped.
 	dsn := ledgertest.New(t)
-	env := kubetest.Start(t, kubetest.WithManifests("config/policy"), kubetest.WithWebhooks("config/webhook-job"), kubetest.WithControllerManager())
+	w := &world{Env: kubetest.Start(t, kubetest.WithManifests("config/policy"), kubetest.WithWebhooks("config/webhook-job"), kubetest.WithControllerManager())}
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.proxy, err = cutproxy.Start(u.Host); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.proxy.Close() })
+	if dsn, err = w.proxy.DSN(dsn); err != nil {
+		t.Fatal(err)
+	}
 	store, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	svc := metering.New(store, metering.Options{AutoRegister: true})
+	w.svc = metering.New(store, metering.Options{AutoRegister: true})
 	for _, p := range []metering.Plan{plan("free", 0, 30, 1), plan("pro", 10, 500, 5)} {
-		if _, err := svc.ApplyPlan(t.Context(), p, "test"); err != nil {
+		if _, err := w.svc.ApplyPlan(t.Context(), p, "test"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	mgr, err := ctrl.NewManager(env.Impersonate(managerName, "system:masters"), ctrl.Options{
-		Scheme: env.Scheme, Metrics: server.Options{BindAddress: "0"},
+	t.Cleanup(run(t, w.svc.Run))
+	w.startManager(t)
+	t.Cleanup(func() { w.stopManager() })
+	return w
+}
+
+// run runs something until the returned function is called.
+func run(t *testing.T, what func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := what(ctx); err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// startManager runs the controllers and the webhooks, which remember nothing of those before them.
+func (w *world) startManager(t *testing.T) {
+	t.Helper()
+	mgr, err := ctrl.NewManager(w.Impersonate(managerName, "system:masters"), ctrl.Options{
+		Scheme: w.Scheme, Metrics: server.Options{BindAddress: "0"}, NewClient: w.stubborn.client,
+		Controller: config.Controller{SkipNameValidation: new(true)},
 		WebhookServer: webhookserver.NewServer(webhookserver.Options{
-			Host: env.Webhooks.LocalServingHost, Port: env.Webhooks.LocalServingPort, CertDir: env.Webhooks.LocalServingCertDir,
+			Host: w.Webhooks.LocalServingHost, Port: w.Webhooks.LocalServingPort, CertDir: w.Webhooks.LocalServingCertDir,
 		}),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range []error{controller.SetupJob(mgr, svc), webhook.SetupJob(mgr, svc)} {
+	for _, err := range []error{controller.SetupJob(mgr, w.svc), webhook.SetupJob(mgr, w.svc)} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan struct{}, 2)
-	for _, run := range []func(context.Context) error{mgr.Start, svc.Run} {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			if err := run(ctx); err != nil && ctx.Err() == nil {
-				t.Error(err)
-			}
-		}()
-	}
-	t.Cleanup(func() { stop(); <-done; <-done })
+	w.stopManager = run(t, mgr.Start)
 	eventually(t, "the webhook serves", func(context.Context) bool {
 		return mgr.GetWebhookServer().StartedChecker()(&http.Request{}) == nil
 	})
-	return &world{Env: env, svc: svc}
 }
 
 func (w *world) used(t *testing.T, user string) string {

@@ -26,7 +26,7 @@ func (q *Queries) AccountID(ctx context.Context, userID string) (quota.ID, error
 }
 
 const Admission = `-- name: Admission :one
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
     CASE WHEN c.state = 'Queued' AND NOT c.parked THEN (
         SELECT count(*) FROM concurrent_processing AS o
         WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked
@@ -37,18 +37,24 @@ SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_ha
         WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked)
     ELSE 0 END::bigint AS waiting
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
-WHERE c.id = $1
+WHERE c.id = $2
 `
+
+type AdmissionParams struct {
+	Now *time.Time
+	ID  quota.ID
+}
 
 type AdmissionRow struct {
 	ConcurrentProcessing ConcurrentProcessing
 	ExternalID           string
+	Now                  time.Time
 	Position             int64
 	Waiting              int64
 }
 
-func (q *Queries) Admission(ctx context.Context, id quota.ID) (AdmissionRow, error) {
-	row := q.db.QueryRow(ctx, Admission, id)
+func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (AdmissionRow, error) {
+	row := q.db.QueryRow(ctx, Admission, arg.Now, arg.ID)
 	var i AdmissionRow
 	err := row.Scan(
 		&i.ConcurrentProcessing.ID,
@@ -90,6 +96,7 @@ func (q *Queries) Admission(ctx context.Context, id quota.ID) (AdmissionRow, err
 		&i.ConcurrentProcessing.SeenActive,
 		&i.ConcurrentProcessing.Offline,
 		&i.ExternalID,
+		&i.Now,
 		&i.Position,
 		&i.Waiting,
 	)
@@ -339,7 +346,7 @@ func (q *Queries) LeaseKey(ctx context.Context) ([]byte, error) {
 }
 
 const LiveJobs = `-- name: LiveJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, u.user_id AS external_id
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
 ORDER BY c.user_id, c.arrived_seq
@@ -348,10 +355,11 @@ ORDER BY c.user_id, c.arrived_seq
 type LiveJobsRow struct {
 	ConcurrentProcessing ConcurrentProcessing
 	ExternalID           string
+	Now                  time.Time
 }
 
-func (q *Queries) LiveJobs(ctx context.Context) ([]LiveJobsRow, error) {
-	rows, err := q.db.Query(ctx, LiveJobs)
+func (q *Queries) LiveJobs(ctx context.Context, now *time.Time) ([]LiveJobsRow, error) {
+	rows, err := q.db.Query(ctx, LiveJobs, now)
 	if err != nil {
 		return nil, err
 	}
@@ -399,6 +407,96 @@ func (q *Queries) LiveJobs(ctx context.Context) ([]LiveJobsRow, error) {
 			&i.ConcurrentProcessing.SeenActive,
 			&i.ConcurrentProcessing.Offline,
 			&i.ExternalID,
+			&i.Now,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const MaybeStuck = `-- name: MaybeStuck :many
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, u.user_id AS external_id, n.now::timestamptz AS now
+FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+CROSS JOIN (SELECT coalesce($1::timestamptz, clock_timestamp()) AS now) AS n
+WHERE c.state = 'Admitted' AND (c.lease_until < n.now OR c.admitted_at < n.now - interval '10 minutes')
+  AND (c.user_id, c.id) > ($2::uuid, $3::uuid)
+ORDER BY c.user_id, c.id LIMIT $4
+`
+
+type MaybeStuckParams struct {
+	Now          *time.Time
+	AfterAccount quota.ID
+	After        quota.ID
+	Most         int32
+}
+
+type MaybeStuckRow struct {
+	ConcurrentProcessing ConcurrentProcessing
+	ExternalID           string
+	Now                  time.Time
+}
+
+// What cannot be stuck is left out here; what is, is not decided here.
+func (q *Queries) MaybeStuck(ctx context.Context, arg MaybeStuckParams) ([]MaybeStuckRow, error) {
+	rows, err := q.db.Query(ctx, MaybeStuck,
+		arg.Now,
+		arg.AfterAccount,
+		arg.After,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MaybeStuckRow
+	for rows.Next() {
+		var i MaybeStuckRow
+		if err := rows.Scan(
+			&i.ConcurrentProcessing.ID,
+			&i.ConcurrentProcessing.UserID,
+			&i.ConcurrentProcessing.Source,
+			&i.ConcurrentProcessing.Namespace,
+			&i.ConcurrentProcessing.Name,
+			&i.ConcurrentProcessing.RequestedBy,
+			&i.ConcurrentProcessing.BodyHash,
+			&i.ConcurrentProcessing.State,
+			&i.ConcurrentProcessing.Reason,
+			&i.ConcurrentProcessing.Estimate,
+			&i.ConcurrentProcessing.FileSize,
+			&i.ConcurrentProcessing.Priority,
+			&i.ConcurrentProcessing.Enforced,
+			&i.ConcurrentProcessing.Parked,
+			&i.ConcurrentProcessing.EverParked,
+			&i.ConcurrentProcessing.PeriodNo,
+			&i.ConcurrentProcessing.PeriodEnd,
+			&i.ConcurrentProcessing.PlanPart,
+			&i.ConcurrentProcessing.Lots,
+			&i.ConcurrentProcessing.EstimatedCostMicros,
+			&i.ConcurrentProcessing.ProviderCostMicros,
+			&i.ConcurrentProcessing.Reported,
+			&i.ConcurrentProcessing.Actual,
+			&i.ConcurrentProcessing.Late,
+			&i.ConcurrentProcessing.CreatedAt,
+			&i.ConcurrentProcessing.AdmittedAt,
+			&i.ConcurrentProcessing.EndedAt,
+			&i.ConcurrentProcessing.LeaseMs,
+			&i.ConcurrentProcessing.LeaseUntil,
+			&i.ConcurrentProcessing.ArrivedSeq,
+			&i.ConcurrentProcessing.AdmittedSeq,
+			&i.ConcurrentProcessing.EndedSeq,
+			&i.ConcurrentProcessing.SeenRemaining,
+			&i.ConcurrentProcessing.SeenConcurrent,
+			&i.ConcurrentProcessing.SeenUsed,
+			&i.ConcurrentProcessing.SeenReserved,
+			&i.ConcurrentProcessing.SeenActive,
+			&i.ConcurrentProcessing.Offline,
+			&i.ExternalID,
+			&i.Now,
 		); err != nil {
 			return nil, err
 		}

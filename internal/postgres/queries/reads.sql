@@ -18,7 +18,7 @@ WHERE a.user_id = ANY (@ids::uuid[]);
 SELECT * FROM user_plan_limits ORDER BY rank, name;
 
 -- name: Admission :one
-SELECT sqlc.embed(c), u.user_id AS external_id,
+SELECT sqlc.embed(c), u.user_id AS external_id, coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now,
     CASE WHEN c.state = 'Queued' AND NOT c.parked THEN (
         SELECT count(*) FROM concurrent_processing AS o
         WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked
@@ -32,10 +32,19 @@ FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.id = @id;
 
 -- name: LiveJobs :many
-SELECT sqlc.embed(c), u.user_id AS external_id
+SELECT sqlc.embed(c), u.user_id AS external_id, coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
 ORDER BY c.user_id, c.arrived_seq;
+
+-- name: MaybeStuck :many
+-- What cannot be stuck is left out here; what is, is not decided here.
+SELECT sqlc.embed(c), u.user_id AS external_id, n.now::timestamptz AS now
+FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+CROSS JOIN (SELECT coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AS now) AS n
+WHERE c.state = 'Admitted' AND (c.lease_until < n.now OR c.admitted_at < n.now - interval '10 minutes')
+  AND (c.user_id, c.id) > (@after_account::uuid, @after::uuid)
+ORDER BY c.user_id, c.id LIMIT @most;
 
 -- name: QuotaOwner :one
 SELECT user_id FROM usage_quotas WHERE quota_uid = @uid::uuid;

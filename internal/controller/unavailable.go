@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+)
+
+// unavailableRetry is when to try again while the database is away, up to twice as late: calls fail at once then, and what
+// waits should not come back all at once.
+const unavailableRetry = 5 * time.Second
+
+// later makes another try of the error of a database that is away. That it is away is logged once by the store, and is no
+// error of each object that waits for it.
+func later(res reconcile.Result, err error) (reconcile.Result, error) {
+	if errors.Is(err, metering.ErrUnavailable) {
+		return reconcile.Result{RequeueAfter: wait.Jitter(unavailableRetry, 1)}, nil
+	}
+	return res, err
+}
+
+// report logs what background work could not do, unless the database is away.
+func report(ctx context.Context, err error, message string) {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, metering.ErrUnavailable) {
+		ctrl.LoggerFrom(ctx).Error(err, message)
+	}
+}

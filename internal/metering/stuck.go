@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"context"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// stuckInterval is how often the metrics of stuck admissions are brought up to date.
+const stuckInterval = 30 * time.Second
+
+func (s *Service) watchStuck(ctx context.Context) {
+	for ctx.Err() == nil {
+		counts, err := s.Stuck(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.failed(err, "looking for stuck admissions failed, trying again")
+		}
+		for reason, n := range counts {
+			s.opts.Metrics.Stuck(reason, n)
+		}
+		pause(ctx, stuckInterval)
+	}
+}
+
+// stuckPage is how many rows one look brings.
+const stuckPage = 500
+
+// Stuck counts the admissions that seem stuck, by reason; every reason is there. It reads page after page to the end.
+func (s *Service) Stuck(ctx context.Context) (map[quota.Stuck]int, error) {
+	counts := map[quota.Stuck]int{}
+	for _, reason := range quota.StuckReasons {
+		counts[reason] = 0
+	}
+	for after := (Candidate{}); ; {
+		page, err := s.store.MaybeStuck(ctx, after, stuckPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, adm := range page {
+			if adm.Stuck != "" {
+				counts[adm.Stuck]++
+			}
+		}
+		if len(page) < stuckPage {
+			return counts, nil
+		}
+		last := page[len(page)-1]
+		after = Candidate{Account: last.Account, Admission: last.ID}
+	}
+}
