@@ -41,7 +41,7 @@ define stack
 assets=$$(hack/controlplane/build.sh); \
 mkdir -p bin; \
 echo "building $(PROGRAMS) and the stack (a minute or two the first time)" >&2; \
-go build -o bin/ $(addprefix ./cmd/,$(PROGRAMS)) ./hack/stack; \
+go build -tags testclock -o bin/ $(addprefix ./cmd/,$(PROGRAMS)) ./hack/stack; \
 KUBEBUILDER_ASSETS=$$assets exec bin/stack $(1)
 endef
 

@@ -33,6 +33,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
+	"github.com/cantonesescribe/usage-operator/internal/testclock"
 	"github.com/cantonesescribe/usage-operator/internal/webhook"
 )
 
@@ -51,6 +52,7 @@ func serve(ctx context.Context, o *options) error {
 	ctrl.SetLogger(logr.FromSlogHandler(handler.Handler()))
 	log := ctrl.Log.WithName("metering")
 	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
+		Now:         testclock.Now(),
 		AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL, Reachable: telemetry.Database(ctrlmetrics.Registry, handler),
 	})
 	if err != nil {

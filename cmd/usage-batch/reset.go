@@ -16,6 +16,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
+	"github.com/cantonesescribe/usage-operator/internal/testclock"
 )
 
 // Bounds of the reset's flags. That of --batch-size is the plan's own field's.
@@ -89,7 +90,7 @@ func resetCommand(shared *options, getenv func(string) string) *cobra.Command {
 // clock returns the clock that --as-of asks for, nil for the database's.
 func (o *resetOptions) clock() (func() time.Time, error) {
 	if o.asOf == "" {
-		return nil, nil
+		return testclock.Now(), nil
 	}
 	at, err := time.Parse(time.RFC3339, o.asOf)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
+	"github.com/cantonesescribe/usage-operator/internal/testclock"
 	"github.com/cantonesescribe/usage-operator/internal/version"
 )
 
@@ -62,6 +63,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	}
 	registry := telemetry.NewRegistry()
 	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
+		Now:         testclock.Now(),
 		AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL, Reachable: telemetry.Database(registry, log),
 	})
 	if err != nil {

@@ -5,8 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,6 +41,7 @@ func demo(ctx context.Context, out *printer, stack *localstack.Stack, root strin
 		{"A pro user runs five at once", runFiveAtOnce},
 		{"The same over HTTP: check, admit, complete", overHTTP},
 		{"Where everybody stands", finalStanding},
+		{"A month passes: everybody is in a new period", passMonth},
 		{"Every invariant of the ledger holds", checkInvariants},
 	})
 }
@@ -217,11 +216,11 @@ func finalStanding(ctx context.Context, s *story) error {
 	// Three Jobs of 2, 2.5 and 3.5 minutes and 2.75 minutes over HTTP; five Jobs of 10 to 14 minutes.
 	want := map[string]string{"mina": "10.75", "petra": "60"}
 	err := s.eventually(ctx, "the quotas' status has caught up with the ledger", func(ctx context.Context) (bool, error) {
-		got, err := s.used(ctx)
+		got, err := s.standing(ctx)
 		if err != nil {
 			return false, err
 		}
-		return got["mina"] == want["mina"] && got["petra"] == want["petra"], nil
+		return got["mina"].used == want["mina"] && got["petra"].used == want["petra"], nil
 	})
 	if _, showErr := s.succeed(ctx, "kubectl get userquotas"); err == nil {
 		err = showErr
@@ -232,33 +231,6 @@ func finalStanding(ctx context.Context, s *story) error {
 	s.out.claim("mina has used 10.75 credits (2 + 2.5 + 3.5 in Jobs, 2.75 over HTTP), petra 60 (10 + 11 + 12 + 13 + 14)")
 	_, err = s.succeed(ctx, "kubectl get usageplans")
 	return err
-}
-
-func (s *story) used(ctx context.Context) (map[string]string, error) {
-	a, err := s.quietly(ctx, "kubectl get userquotas -o json")
-	if err != nil || a.code != 0 {
-		return nil, errors.Join(err, errors.New(a.text))
-	}
-	var list struct {
-		Items []struct {
-			Spec struct {
-				UserID string `json:"userID"`
-			} `json:"spec"`
-			Status struct {
-				Usage struct {
-					Used string `json:"used"`
-				} `json:"usage"`
-			} `json:"status"`
-		} `json:"items"`
-	}
-	if err := json.Unmarshal([]byte(a.text), &list); err != nil {
-		return nil, err
-	}
-	used := map[string]string{}
-	for _, item := range list.Items {
-		used[item.Spec.UserID] = item.Status.Usage.Used
-	}
-	return used, nil
 }
 
 func checkInvariants(ctx context.Context, s *story) error {

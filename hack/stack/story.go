@@ -21,6 +21,9 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/localstack"
 )
 
+// testclock names the file that says how far the programs' time is ahead.
+const testclock = "USAGE_TEST_CLOCK"
+
 // story plays steps. What a step prints as a command is what runs: a shell with the variables that the story has set.
 type story struct {
 	out     *printer
@@ -72,6 +75,7 @@ func newStory(out *printer, stack *localstack.Stack, root string) (*story, error
 			"KUBECONFIG":   stack.Plane.Kubeconfig,
 			"USAGED":       stack.UsagedURL,
 			"DATABASE_URL": stack.DatabaseURL,
+			testclock:      stack.ClockFile(),
 		},
 	}, nil
 }
