@@ -72,6 +72,8 @@ type Service struct {
 	opts   Options
 	engine *engine
 	hub    *hub
+	// standings reads for Check and Current.
+	standings standings
 	// accounts caches user id -> account id, which never changes while the user exists.
 	accounts *lru.Cache[string, quota.ID]
 	// tickets are the offline ones; nil where none are given.
@@ -103,6 +105,7 @@ func New(store Store, opts Options) *Service {
 		s.tickets = newTickets(opts.OfflineTickets)
 	}
 	s.engine = newEngine(store, opts, s.hub.publish)
+	s.standings.read = s.UsageOf
 	return s
 }
 
@@ -202,21 +205,21 @@ func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (
 	}, nil
 }
 
-// Current returns the user's standing, rolled to now. A user without an account stands as a new one would where AutoRegister
+// Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands as a new one would where AutoRegister
 // would make one; otherwise it fails with a RefusedError.
 func (s *Service) Current(ctx context.Context, userID string) (Usage, error) {
 	if err := ValidateUserID(userID); err != nil {
 		return Usage{}, err
 	}
-	all, err := s.UsageOf(ctx, []string{userID})
+	u, err := s.standings.of(ctx, userID)
 	if err != nil {
 		return Usage{}, err
 	}
-	if u, ok := all[userID]; ok {
+	if u != nil {
 		if u.Account.Plan.AdmitWhenUnavailable {
 			s.remember(u.Account)
 		}
-		return u, nil
+		return *u, nil
 	}
 	if !s.opts.AutoRegister {
 		return Usage{}, &RefusedError{Reason: quota.UnknownUser, UserID: userID}
