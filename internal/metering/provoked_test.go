@@ -116,8 +116,9 @@ func TestDeadlockIsRunAgain(t *testing.T) {
 	if err := <-reversed; err != nil {
 		t.Errorf("the outsider: %v", err)
 	}
-	if commits != 2 {
-		t.Errorf("want the batch run twice, it was %d times", commits)
+	// The second run passes the account by if the outsider still holds it, and a third one waits for it.
+	if commits < 2 {
+		t.Errorf("the batch was run %d times, not again", commits)
 	}
 	w.wantUsage("alice", 0, 32*quota.Credit, 1)
 }
