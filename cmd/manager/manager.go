@@ -61,7 +61,7 @@ func serve(ctx context.Context, o *options) error {
 	defer store.Close()
 	svc := metering.New(store, metering.Options{
 		AutoRegister: o.autoRegister, Metrics: telemetry.NewMetering(ctrlmetrics.Registry),
-		Log:          func(err error, message string) { log.Error(err, message) },
+		Log: func(err error, message string) { log.Error(err, message) },
 	})
 
 	mgr, err := newManager(o)

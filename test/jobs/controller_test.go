@@ -95,6 +95,7 @@ func newWorld(t *testing.T) *world {
 
 // run runs something until the returned function is called.
 func run(t *testing.T, what func(context.Context) error) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
