@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/cantonesescribe/usage-operator/internal/testing/doctable"
 )
 
 const periodsPage = "../../docs/periods.md"
@@ -27,23 +29,23 @@ func instant(t *testing.T, s string) time.Time {
 
 func TestPeriodsPage(t *testing.T) {
 	t.Run("starts", func(t *testing.T) {
-		for _, row := range markdownTable(t, periodsPage, "anchor", "zone", "months later") {
-			months, err := strconv.Atoi(row["months later"])
+		for _, row := range doctable.Read(t, periodsPage, "anchor", "zone", "months later") {
+			months, err := strconv.Atoi(row.Cells["months later"])
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := Calendar{Anchor: instant(t, row["anchor"]), Zone: zone(t, row["zone"])}
+			c := Calendar{Anchor: instant(t, row.Cells["anchor"]), Zone: zone(t, row.Cells["zone"])}
 			got := c.boundary(months).In(c.Zone).Format("2006-01-02T15:04Z07:00")
-			if got != row["a period starts at"] {
-				t.Errorf("%s in %s and %d months is %s, the page says %s", row["anchor"], row["zone"], months, got, row["a period starts at"])
+			if got != row.Cells["a period starts at"] {
+				t.Errorf("%s:%d: %s in %s and %d months is %s, the page says %s", periodsPage, row.Line, row.Cells["anchor"], row.Cells["zone"], months, got, row.Cells["a period starts at"])
 			}
 		}
 	})
 	t.Run("changes", func(t *testing.T) {
-		for _, row := range markdownTable(t, periodsPage, "change", "the open period ends") {
+		for _, row := range doctable.Read(t, periodsPage, "change", "the open period ends") {
 			a := account(plan())
 			roll(t, a, time.Date(2026, time.November, 20, 0, 0, 0, 0, time.UTC), 0)
-			switch what, value, _ := strings.Cut(row["change"], " "); what {
+			switch what, value, _ := strings.Cut(row.Cells["change"], " "); what {
 			case "none":
 			case "anchor":
 				a.Anchor = instant(t, value)
@@ -52,11 +54,11 @@ func TestPeriodsPage(t *testing.T) {
 			case "calendar":
 				a.Plan.CalendarMonth = true
 			default:
-				t.Fatalf("the change %q is not known", row["change"])
+				t.Fatalf("the change %q is not known", row.Cells["change"])
 			}
 			for _, column := range []string{"the open period ends", "the next one ends", "and the next"} {
-				if want := instant(t, row[column]); !a.Period.End.Equal(want) {
-					t.Errorf("%s: %s %s, the page says %s", row["change"], column, a.Period.End, row[column])
+				if want := instant(t, row.Cells[column]); !a.Period.End.Equal(want) {
+					t.Errorf("%s:%d: %s: %s %s, the page says %s", periodsPage, row.Line, row.Cells["change"], column, a.Period.End, row.Cells[column])
 				}
 				roll(t, a, a.Period.End, 1)
 			}
@@ -72,22 +74,22 @@ func TestPeriodsPage(t *testing.T) {
 	for column, p := range stories {
 		t.Run(column, func(t *testing.T) {
 			s := story{a: account(p), admissions: map[string]*Admission{}, closed: map[int64]*ClosedPeriod{}}
-			for _, row := range markdownTable(t, periodsPage, column, "what happens") {
-				paid := s.play(t, row["what happens"], instant(t, row[column]))
+			for _, row := range doctable.Read(t, periodsPage, column, "what happens") {
+				paid := s.play(t, row.Cells["what happens"], instant(t, row.Cells[column]))
 				got := map[string]string{
 					"paid by": paid, "used": s.a.Used.String(), "reserved": s.a.Reserved.String(),
-					"remaining": s.a.Remaining(instant(t, row[column])).Max.String(), "owed": s.a.Charged.String(),
+					"remaining": s.a.Remaining(instant(t, row.Cells[column])).Max.String(), "owed": s.a.Charged.String(),
 				}
 				want := map[string]string{}
 				for name := range got {
-					if cell, ok := row[name]; ok {
+					if cell, ok := row.Cells[name]; ok {
 						want[name] = cell
 					} else {
 						delete(got, name)
 					}
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("%s, %s (-page +got):\n%s", row[column], row["what happens"], diff)
+					t.Errorf("%s:%d: %s (-page +got):\n%s", periodsPage, row.Line, row.Cells["what happens"], diff)
 				}
 			}
 		})

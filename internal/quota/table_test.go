@@ -4,57 +4,14 @@ package quota
 
 import (
 	"errors"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-// markdownTable returns the rows of the first table in a file whose header begins with the given cells, as header -> cell.
-func markdownTable(t *testing.T, file string, header ...string) []map[string]string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cells := func(line string) []string {
-		if !strings.HasPrefix(line, "|") {
-			return nil
-		}
-		cs := strings.Split(strings.Trim(line, "|"), "|")
-		for i := range cs {
-			cs[i] = strings.TrimSpace(cs[i])
-		}
-		return cs
-	}
-	lines := strings.Split(string(text), "\n")
-	for i, line := range lines {
-		names := cells(line)
-		if len(names) < len(header) || !cmp.Equal(names[:len(header)], header) {
-			continue
-		}
-		var rows []map[string]string
-		for _, line := range lines[i+2:] {
-			cs := cells(line)
-			if cs == nil {
-				break
-			}
-			if len(cs) != len(names) {
-				t.Fatalf("%s: %q has %d cells, want %d", file, line, len(cs), len(names))
-			}
-			row := map[string]string{}
-			for j, name := range names {
-				row[name] = cs[j]
-			}
-			rows = append(rows, row)
-		}
-		return rows
-	}
-	t.Fatalf("%s has no table that begins with %v", file, header)
-	return nil
-}
+	"github.com/cantonesescribe/usage-operator/internal/testing/doctable"
+)
 
 // known is the use that is reported or charged in the states that have one, another a different one.
 const known, another = 4 * Credit, 5 * Credit
@@ -171,22 +128,22 @@ var tableOperations = map[string]func(*Account, *Admission, time.Time) (*Charge,
 }
 
 func TestStateTable(t *testing.T) {
-	rows := markdownTable(t, "../../docs/admissions.md", "operation", "Queued", "Parked")
+	rows := doctable.Read(t, "../../docs/admissions.md", "operation", "Queued", "Parked")
 	if len(rows) != len(tableOperations) {
 		t.Errorf("the table has %d operations, want %d", len(rows), len(tableOperations))
 	}
 	for _, row := range rows {
-		operation := tableOperations[row["operation"]]
+		operation := tableOperations[row.Cells["operation"]]
 		if operation == nil {
-			t.Errorf("the table's operation %q is not known", row["operation"])
+			t.Errorf("the table's operation %q is not known", row.Cells["operation"])
 			continue
 		}
-		if len(row) != len(tableStates)+1 {
-			t.Errorf("the table has %d states, want %d", len(row)-1, len(tableStates))
+		if len(row.Cells) != len(tableStates)+1 {
+			t.Errorf("the table has %d states, want %d", len(row.Cells)-1, len(tableStates))
 		}
 		for state, enter := range tableStates {
-			t.Run(row["operation"]+"/"+state, func(t *testing.T) {
-				cell, ok := row[state]
+			t.Run(row.Cells["operation"]+"/"+state, func(t *testing.T) {
+				cell, ok := row.Cells[state]
 				if !ok {
 					t.Fatalf("the table has no state %q", state)
 				}
