@@ -3,8 +3,10 @@
 package metering_test
 
 import (
+	"errors"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,120 +63,127 @@ type story struct {
 // play does what a row says and compares what comes of it with the row's cells.
 func (s *story) play(row doctable.Row) {
 	s.t.Helper()
-	s.advance(s.instant(row, row.Cells["date"]).Sub(s.now()))
-	answer := s.step(row)
-	u := s.usage(s.quota.UserID)
-	last := "-"
-	if u.Last != nil {
-		last = u.Last.Used.String()
+	at, err := time.Parse(pageMinute, row.Cells["date"])
+	if err != nil {
+		s.t.Fatalf("%s:%d: %v", changesPage, row.Line, err)
 	}
+	s.advance(at.Sub(s.now()))
+	answer, err := s.step(row.Cells["what happens"])
+	if err != nil {
+		s.t.Fatalf("%s:%d: %s: %v", changesPage, row.Line, row.Cells["what happens"], err)
+	}
+	u := s.usage(s.quota.UserID)
 	got := map[string]string{
 		"date": row.Cells["date"], "what happens": row.Cells["what happens"], "answer": answer,
 		"used": u.Account.Used.String(), "reserved": u.Account.Reserved.String(), "remaining": u.Account.Remaining(u.Now).Max.String(),
 		"period ends": u.Account.Period.End.UTC().Format(pageMinute), "plan": u.Account.Plan.Name,
 	}
 	if _, ok := row.Cells["last period"]; ok {
-		got["last period"] = last
+		got["last period"] = "-"
+		if u.Last != nil {
+			got["last period"] = u.Last.Used.String()
+		}
 	}
 	if diff := cmp.Diff(row.Cells, got); diff != "" {
-		s.t.Errorf("%s:%d (-page +got):\n%s", changesPage, row.Line, diff)
+		s.t.Errorf("%s:%d: %s (-page +got):\n%s", changesPage, row.Line, row.Cells["what happens"], diff)
 	}
 }
 
-var pageStep = regexp.MustCompile(`^(\w+)(?: (?:the )?([\w/:-]+?))?(?:: (\d+)(?: until (\S+))?)?$`)
+var (
+	pageWork  = regexp.MustCompile(`^(admit|complete) (\w+): (\d+)$`)
+	pageGrant = regexp.MustCompile(`^grant (\w+): (\d+)(?: until (\S+))?$`)
+)
 
 // step returns what an admission is answered, nothing for other steps.
-func (s *story) step(row doctable.Row) string {
-	s.t.Helper()
-	what := row.Cells["what happens"]
-	if what == "-" {
-		return ""
+func (s *story) step(what string) (answer string, err error) {
+	if m := pageWork.FindStringSubmatch(what); m != nil {
+		return s.work(m[1], m[2], m[3])
 	}
-	m := pageStep.FindStringSubmatch(what)
-	if m == nil {
-		s.t.Fatalf("%s:%d: the step %q is not known", changesPage, row.Line, what)
-	}
-	verb, object, credits := m[1], m[2], s.credits(row, m[3])
+	verb, object, _ := strings.Cut(what, " ")
 	switch verb {
-	case "admit":
-		return s.admitNow(object, credits)
-	case "complete":
-		if _, err := s.Complete(s.t.Context(), quota.ID{}, s.admissions[object], credits); err != nil {
-			s.t.Fatalf("%s:%d: %v", changesPage, row.Line, err)
-		}
-		return ""
+	case "-":
+		return "", nil
 	case "retire":
-		if err := s.RetirePlan(s.t.Context(), object, quota.ID{}, "test"); err != nil {
-			s.t.Fatalf("%s:%d: %v", changesPage, row.Line, err)
-		}
-		return ""
+		return "", s.RetirePlan(s.t.Context(), object, quota.ID{}, "test")
 	case "delete":
-		if err := s.RemoveQuota(s.t.Context(), s.quota.ObjectUID, "test"); err != nil {
-			s.t.Fatalf("%s:%d: %v", changesPage, row.Line, err)
-		}
+		removed := s.quota.ObjectUID
 		s.quota.ObjectUID[0]++
-		return ""
+		return "", s.RemoveQuota(s.t.Context(), removed, "test")
 	case "make": // as it was
 	case "plan":
 		s.quota.PlanName = object
 	case "override":
-		s.quota.Overrides.Credits = nil
-		if object != "none" {
-			s.quota.Overrides.Credits = new(quota.AtMost(s.credits(row, object)))
-		}
+		err = s.override(object)
 	case "anchor":
-		s.quota.Anchor = s.instant(row, object)
+		s.quota.Anchor, err = time.Parse(pageMinute, object)
 	case "zone":
 		s.quota.Zone = object
 	case "suspended":
-		s.quota.Suspended = object == "true"
+		s.quota.Suspended, err = strconv.ParseBool(object)
 	case "grant":
-		g := metering.Grant{Credits: credits}
-		if m[4] != "" {
-			g.ExpiresAt = s.instant(row, m[4])
-		}
-		s.quota.Grants[object] = g
+		err = s.grant(what)
 	default:
-		s.t.Fatalf("%s:%d: the step %q is not known", changesPage, row.Line, what)
+		err = errors.New("not a step")
 	}
-	s.world.quota(s.quota)
-	return ""
+	if err != nil {
+		return "", err
+	}
+	return "", s.ApplyQuota(s.t.Context(), s.quota, "test")
 }
 
-// admitNow asks for work that would rather be refused than wait.
-func (s *story) admitNow(name string, estimate quota.Credits) string {
-	s.t.Helper()
-	r := request(s.quota.UserID, name, estimate)
+// work asks for work, which would rather be refused than wait, or ends it.
+func (s *story) work(verb, name, amount string) (answer string, err error) {
+	credits, err := wholeCredits(amount)
+	if err != nil {
+		return "", err
+	}
+	if verb == "complete" {
+		_, err = s.Complete(s.t.Context(), quota.ID{}, s.admissions[name], credits)
+		return "", err
+	}
+	r := request(s.quota.UserID, name, credits)
 	r.Queue = false
 	res, err := s.Admit(s.t.Context(), r)
 	if err != nil {
-		s.t.Fatalf("admit %s: %v", name, err)
+		return "", err
 	}
 	if res.Decision.Outcome != quota.Admit {
-		return string(res.Decision.Reason)
+		return string(res.Decision.Reason), nil
 	}
 	s.admissions[name] = res.Admission.ID
-	return "admitted"
+	return "admitted", nil
 }
 
-func (s *story) instant(row doctable.Row, text string) time.Time {
-	s.t.Helper()
-	at, err := time.Parse(pageMinute, text)
+func (s *story) override(limit string) error {
+	s.quota.Overrides.Credits = nil
+	if limit == "none" {
+		return nil
+	}
+	credits, err := wholeCredits(limit)
+	s.quota.Overrides.Credits = new(quota.AtMost(credits))
+	return err
+}
+
+func (s *story) grant(what string) error {
+	m := pageGrant.FindStringSubmatch(what)
+	if m == nil {
+		return errors.New("not a grant")
+	}
+	credits, err := wholeCredits(m[2])
 	if err != nil {
-		s.t.Fatalf("%s:%d: %v", changesPage, row.Line, err)
+		return err
 	}
-	return at
+	g := metering.Grant{Credits: credits}
+	if m[3] != "" {
+		if g.ExpiresAt, err = time.Parse(pageMinute, m[3]); err != nil {
+			return err
+		}
+	}
+	s.quota.Grants[m[1]] = g
+	return nil
 }
 
-// credits reads a whole number of them; nothing is none.
-func (s *story) credits(row doctable.Row, text string) quota.Credits {
-	s.t.Helper()
-	if text == "" {
-		return 0
-	}
+func wholeCredits(text string) (quota.Credits, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		s.t.Fatalf("%s:%d: %v", changesPage, row.Line, err)
-	}
-	return quota.WholeCredits(n)
+	return quota.WholeCredits(n), err
 }
