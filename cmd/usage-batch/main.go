@@ -118,7 +118,8 @@ func openPatiently(cmd *cobra.Command, url string, opts postgres.Options, patien
 }
 
 func checkCommand(o *options, getenv func(string) string) *cobra.Command {
-	return &cobra.Command{
+	var grace time.Duration
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the ledger against its invariants",
 		Long:  "Check the ledger against its invariants, in one snapshot and beside a running service. It prints each violation and fails if there is one.",
@@ -133,7 +134,11 @@ func checkCommand(o *options, getenv func(string) string) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(cmd.Context()))) }()
-			violations, err := postgres.CheckInvariants(cmd.Context(), conn)
+			var checks []postgres.CheckOption
+			if grace > 0 {
+				checks = append(checks, postgres.WithLeases(time.Time{}, grace))
+			}
+			violations, err := postgres.CheckInvariants(cmd.Context(), conn, checks...)
 			if err != nil {
 				return err
 			}
@@ -148,4 +153,7 @@ func checkCommand(o *options, getenv func(string) string) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().DurationVar(&grace, "lease-grace", 0,
+		"also check that nothing outlives its lease by more than this: the service's reaper looks every 5s, so a minute is ample where it runs; 0 does not check")
+	return cmd
 }

@@ -96,6 +96,26 @@ func TestMigrateAndCheck(t *testing.T) {
 	}
 }
 
+func TestCheckOfLeases(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t, postgres.Migrate)
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `WITH u AS (INSERT INTO users (user_id) VALUES ('alice') RETURNING id)
+		INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms, lease_until, arrived_seq)
+		SELECT gen_random_uuid(), id, 'api', 'Queued', 1, 1, now(), 1000, now() - interval '5 minutes', 1 FROM u`); err != nil {
+		t.Fatal(err)
+	}
+	for grace, want := range map[string]bool{"0": false, "1m": true, "1h": false} {
+		out, err := run(t, dsn, "check", "--lease-grace", grace)
+		if err == nil || strings.Contains(out, `I6 user "alice"`) != want {
+			t.Errorf("--lease-grace %s: %q, %v", grace, out, err)
+		}
+	}
+}
+
 // After a rollback the database is newer than the code: that is no reason not to start.
 func TestMigrateLeavesANewerSchemaAlone(t *testing.T) {
 	t.Parallel()
