@@ -206,7 +206,9 @@ func (l *ledger) programInTheMiddle() (*exec.Cmd, *output, func()) {
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
-	for l.count("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 0 {
+	// The tests beside this one have databases of their own on the same server.
+	for l.count(`SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+		WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted`) == 0 {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return cmd, out, func() {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -54,10 +55,11 @@ func (b *faultyBatch) Commit(ctx context.Context) error {
 	return b.store.commit(b.keys, really)
 }
 
-// times fails the first n times with err.
-func times(n int, err error) func() error {
+// times fails the first n times with err, whoever calls.
+func times(n int32, err error) func() error {
+	var called atomic.Int32
 	return func() error {
-		if n--; n >= 0 {
+		if called.Add(1) <= n {
 			return err
 		}
 		return nil
