@@ -108,14 +108,10 @@ var _ = Describe("faults of Jobs", func() {
 
 	It("let a namespace go while the manager is away, and give the slot back when it returns", Serial, func(ctx SpecContext) {
 		start(ctx, nil, "sleep", "10m")
-		scale := func(ctx context.Context, n int) {
-			kubectl(ctx, "--namespace", systemNamespace, "scale", "deployment/usage-operator-manager", fmt.Sprintf("--replicas=%d", n))
-			Eventually(ctx, ready).WithArguments(ctx, "manager").Should(Equal(n))
-		}
-		DeferCleanup(func(ctx SpecContext) { scale(ctx, 2) }, NodeTimeout(timeout))
-		scale(ctx, 0)
+		DeferCleanup(func(ctx SpecContext) { scaleManager(ctx, 2) }, NodeTimeout(timeout))
+		scaleManager(ctx, 0)
 		kubectl(ctx, "delete", "namespace", namespace, "--timeout=1m")
-		scale(ctx, 2)
+		scaleManager(ctx, 2)
 		namespace = newNamespace(ctx, user)
 		next = newJob(namespace, "next", user, "sleep", "1s")
 		Expect(k8s.Create(ctx, next)).To(Succeed())

@@ -10,7 +10,6 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -124,15 +123,3 @@ var _ = Describe("While the webhook is down", func() {
 		shows(ctx, user, toneCredits, "29.979")
 	}, SpecTimeout(10*time.Minute))
 })
-
-// scaleManager waits until that many managers are ready, and no other is left.
-func scaleManager(ctx SpecContext, replicas int) {
-	GinkgoHelper()
-	kubectl(ctx, "--namespace", systemNamespace, "scale", "deployment", "usage-operator-manager", "--replicas", string('0'+rune(replicas)))
-	Eventually(ctx, func(g Gomega) {
-		var pods corev1.PodList
-		g.Expect(k8s.List(ctx, &pods, client.InNamespace(systemNamespace), client.MatchingLabels{"app.kubernetes.io/component": "manager"})).To(Succeed())
-		g.Expect(pods.Items).To(HaveLen(replicas))
-		g.Expect(ready(ctx, "manager")).To(Equal(replicas))
-	}).Should(Succeed())
-}

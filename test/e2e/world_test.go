@@ -200,3 +200,31 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buffer.String()
 }
+
+// scaleManager waits until that many managers are ready and no other is left, and until the API server reaches their webhooks,
+// which takes a moment longer.
+func scaleManager(ctx SpecContext, replicas int) {
+	GinkgoHelper()
+	kubectl(ctx, "--namespace", systemNamespace, "scale", "deployment", "usage-operator-manager", "--replicas", string('0'+rune(replicas)))
+	Eventually(ctx, func(g Gomega) {
+		var pods corev1.PodList
+		g.Expect(k8s.List(ctx, &pods, client.InNamespace(systemNamespace), client.MatchingLabels{"app.kubernetes.io/component": "manager"})).To(Succeed())
+		g.Expect(pods.Items).To(HaveLen(replicas))
+		g.Expect(ready(ctx, "manager")).To(Equal(replicas))
+	}).Should(Succeed())
+	if replicas == 0 {
+		return
+	}
+	Eventually(ctx, func() error {
+		_, err := tryKubectlWith(ctx, wrongPlan, "create", "--dry-run=server", "--filename", "-")
+		return err
+	}).Should(MatchError(ContainSubstring("spec.reset.schedule")))
+}
+
+// wrongPlan is one that nobody but the webhook knows to be wrong.
+const wrongPlan = `
+apiVersion: usage.cantonesescribe.io/v1alpha1
+kind: UsagePlan
+metadata: {name: never}
+spec: {displayName: Never reset, rank: 1, limits: {credits: 1, fileSize: 1Mi, concurrent: 1}, reset: {schedule: "0 0 31 2 *"}}
+`
