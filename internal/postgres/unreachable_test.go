@@ -104,9 +104,10 @@ func TestRefusedConnectionsShutTheGate(t *testing.T) {
 	for range calls {
 		r.fails(t)
 	}
-	// The prober looks at most 10 times a second at first, and less and less often.
-	if more, most := r.proxy.Stats().Refused-tried, 2+int(time.Since(began)/(50*time.Millisecond)); more > most {
-		t.Errorf("%d calls made %d attempts to connect, want the prober's at most: %d", calls, more, most)
+	// The prober looks at most 10 times a second at first, and less and less often. Four connections may have been on their
+	// way when the gate was shut, and are counted late.
+	if more, most := r.proxy.Stats().Refused-tried, 6+int(time.Since(began)/(50*time.Millisecond)); more > most {
+		t.Errorf("%d calls made %d attempts to connect, want at most %d", calls, more, most)
 	}
 
 	r.proxy.Refuse(false)
