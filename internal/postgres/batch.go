@@ -23,8 +23,10 @@ const (
 	rollbackTimeout = 5 * time.Second
 	// planOnce has each statement planned once a connection, and for an index: without it small batches are planned anew each
 	// time, because a generic plan assumes ten rows, and a plan that was made while a table was small goes on reading all of it
-	// when it no longer is. Such a penalty on sequential scans looks to the JIT compiler like an expensive query.
-	planOnce = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), " + boundedLocks
+	// when it no longer is. That is why plain index scans are off too, which would read the whole index of an empty table:
+	// what is left, bitmap scans, needs keys. Such penalties look to the JIT compiler like expensive queries.
+	planOnce = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), " +
+		"set_config('enable_indexscan', 'off', true), set_config('enable_indexonlyscan', 'off', true), set_config('jit', 'off', true), " + boundedLocks
 )
 
 // batch is an open transaction with what it has loaded.
@@ -35,7 +37,7 @@ type batch struct {
 	busy    map[quota.ID]bool
 	plans   map[string]*quota.Plan
 	// plansOf are the plans that serve the accounts, admissions the admissions as they were read.
-	plansOf    map[quota.ID]planKey
+	plansOf    map[*quota.Account]planKey
 	admissions map[quota.ID]quota.Admission
 }
 
@@ -100,7 +102,7 @@ func (s *Store) load(ctx context.Context, b *batch, keys metering.Keys) (err err
 		return err
 	}
 	b.readPlans(plans, keys.Plans)
-	return s.givePlans(ctx, b)
+	return s.plansFor(ctx, dbsqlc.New(b.conn), b.plansOf)
 }
 
 // readFacts sends the statements and reads their answers in the same order, of which the first two are empty.
@@ -164,7 +166,7 @@ func (b *batch) readPlans(rows []dbsqlc.UserPlanLimit, asked []string) {
 func (s *Store) readAccounts(b *batch, locked []quota.ID, rows []dbsqlc.LoadAccountsRow) error {
 	b.ledgers = make(map[quota.ID]*metering.Ledger, len(locked))
 	b.loaded = make(map[quota.ID]loaded, len(locked))
-	b.plansOf = make(map[quota.ID]planKey, len(locked))
+	b.plansOf = make(map[*quota.Account]planKey, len(locked))
 	b.busy = map[quota.ID]bool{}
 	mine := make(map[quota.ID]bool, len(locked))
 	for _, id := range locked {
@@ -180,7 +182,7 @@ func (s *Store) readAccounts(b *batch, locked []quota.ID, rows []dbsqlc.LoadAcco
 		if err != nil {
 			return err
 		}
-		b.plansOf[account.ID] = planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
+		b.plansOf[account] = planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
 		l := &metering.Ledger{
 			Account: account, Now: r.Now.UTC(), Settings: declared,
 			Admissions: map[quota.ID]*metering.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},

@@ -24,27 +24,21 @@ const (
 
 // Periods implements metering.Store.
 func (s *Store) Periods(ctx context.Context, userID string, before int64, limit int) (metering.Usage, []metering.StoredPeriod, error) {
-	var usage metering.Usage
 	var periods []metering.StoredPeriod
-	err := s.snapshot(ctx, func(q *dbsqlc.Queries) error {
-		all, err := s.accounts(ctx, q, []string{userID})
-		if err != nil {
-			return err
-		}
-		var known bool
-		if usage, known = all[userID]; !known {
-			return pgx.ErrNoRows
-		}
-		rows, err := q.PeriodsBefore(ctx, dbsqlc.PeriodsBeforeParams{UserID: usage.Account.ID, Before: before, Most: int32(limit)})
-		if err != nil {
-			return err
-		}
+	all, err := s.standings(ctx, []string{userID}, func(q *pgx.Batch) {
+		q.Queue(dbsqlc.PeriodsBefore, userID, before, int32(limit))
+	}, func(read *dbsqlc.Queries) error {
+		rows, err := read.PeriodsBefore(ctx, dbsqlc.PeriodsBeforeParams{})
 		periods = make([]metering.StoredPeriod, len(rows))
 		for i := range rows {
 			periods[i] = metering.StoredPeriod{ClosedPeriod: *periodOf(&rows[i]), Revision: rows[i].Revision}
 		}
-		return nil
+		return err
 	})
+	usage, known := all[userID]
+	if err == nil && !known {
+		err = pgx.ErrNoRows
+	}
 	if err != nil {
 		return metering.Usage{}, nil, fmt.Errorf("user %q: %w", userID, mapError(err))
 	}

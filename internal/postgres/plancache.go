@@ -43,19 +43,18 @@ func (c *planCache) put(p *quota.Plan) {
 	c.byName[p.Name] = p
 }
 
-// givePlans gives the accounts of a batch their plans. Those that have changed since they were read last take another round
-// trip, once.
-func (s *Store) givePlans(ctx context.Context, b *batch) error {
+// plansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once.
+func (s *Store) plansFor(ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]planKey) error {
 	var missing []string
-	for id, key := range b.plansOf {
-		if b.ledgers[id].Account.Plan = s.plans.get(key); b.ledgers[id].Account.Plan == nil {
+	for a, key := range accounts {
+		if a.Plan = s.plans.get(key); a.Plan == nil {
 			missing = append(missing, key.name)
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	rows, err := dbsqlc.New(b.conn).LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: missing})
+	rows, err := q.LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: missing})
 	if err != nil {
 		return err
 	}
@@ -65,8 +64,7 @@ func (s *Store) givePlans(ctx context.Context, b *batch) error {
 		s.plans.put(p)
 		read[p.Name] = p
 	}
-	for id, key := range b.plansOf {
-		a := b.ledgers[id].Account
+	for a, key := range accounts {
 		if a.Plan == nil {
 			a.Plan = read[key.name]
 		}

@@ -20,12 +20,6 @@ import (
 
 func uuidText(id quota.ID) string { return pgtype.UUID{Bytes: id, Valid: true}.String() }
 
-// snapshot runs reads that see one state of the database.
-func (s *Store) snapshot(ctx context.Context, f func(*dbsqlc.Queries) error) error {
-	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	return pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error { return f(s.queries.WithTx(tx)) })
-}
-
 // transaction runs writes that are not those of a batch.
 func (s *Store) transaction(ctx context.Context, f func(pgx.Tx, *dbsqlc.Queries) error) error {
 	options := pgx.TxOptions{BeginQuery: beginBounded}

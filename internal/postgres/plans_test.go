@@ -12,18 +12,57 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 )
 
-// TestHotPathReadsByIndex looks at the plans that a service makes which starts on empty tables and keeps for as long as its
-// connections live. Every look at a table must be by the keys that the batch knows.
+// TestHotPathReadsByIndex looks at the plans that a service makes and keeps for as long as its connections live, on a new
+// database, and on one in which some table has nothing in it yet: in the first month nobody has a closed period. Every look at a
+// table must be by the keys that the batch knows.
 func TestHotPathReadsByIndex(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	conn, err := pgx.Connect(t.Context(), f.dsn)
+	t.Run("new", func(t *testing.T) { checkHotPath(t, f.dsn, "") })
+
+	f = newCorruptible(t)
+	if _, err := f.Pool().Exec(t.Context(), manyRows); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("full", func(t *testing.T) { checkHotPath(t, f.dsn, "ANALYZE") })
+	const all = "usage_periods, credit_lots, concurrent_processing, usage_tracking, idempotency_keys, usage_reversals"
+	for _, empty := range append(strings.Split(all, ", "), all, all+", users, usage_quotas") {
+		t.Run("without "+empty, func(t *testing.T) { checkHotPath(t, f.dsn, "TRUNCATE "+empty+"; ANALYZE") })
+	}
+}
+
+const manyRows = `SET session_replication_role = replica;
+	INSERT INTO users (id, user_id) SELECT md5('user-' || n)::uuid, 'user-' || n FROM generate_series(1, 2000) AS n;
+	INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_no, period_start, period_end)
+		SELECT id, 'free', now(), 1, now(), now() + interval '1 month' FROM users;
+	INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved, cost_micros,
+			charged_micros, plan_name, plan_version, carry_over, carry_over_max, closed_at)
+		SELECT id, 0, now() - interval '1 month', now(), 0, 0, 0, 0, 0, 0, 'free', 1, 0, 0, now() FROM users;
+	INSERT INTO credit_lots (id, user_id, kind, name, credits, created_at)
+		SELECT md5('lot-' || user_id)::uuid, id, 'grant', 'gift', 1000, now() FROM users;
+	INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms, lease_until, arrived_seq)
+		SELECT md5('queued-' || n || user_id)::uuid, id, 'api', 'Queued', 1000, 1000, now(), 1000, now(), n
+		FROM users CROSS JOIN generate_series(1, 10) AS n;
+	INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, occurred_at, credits, plan_part, currency,
+			plan_name, plan_version, seq, idempotency_key)
+		SELECT md5('event-' || n || user_id)::uuid, now(), id, 0, 'charge', 'export', now(), 0, 0, 'USD', 'free', 1, n, 'key-' || n
+		FROM users CROSS JOIN generate_series(1, 10) AS n;
+	INSERT INTO idempotency_keys (user_id, key, made_at, body_hash, event_id)
+		SELECT user_id, 'key-' || seq, recorded_at, '\x00', id FROM usage_tracking;
+	INSERT INTO usage_reversals (event_id, user_id, reversal_id, reversed_at) SELECT id, user_id, id, now() FROM usage_tracking WHERE seq = 1;
+	RESET session_replication_role`
+
+// checkHotPath plans the statements in the state that prepare brings about, and undoes that.
+func checkHotPath(t *testing.T, dsn, prepare string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
 	// As in a batch.
-	if _, err := conn.Exec(t.Context(), "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"); err != nil {
+	if _, err := conn.Exec(t.Context(), "BEGIN; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; "+
+		"SET enable_indexscan = off; SET enable_indexonlyscan = off; "+prepare); err != nil {
 		t.Fatal(err)
 	}
 	for name, sql := range map[string]string{
@@ -32,7 +71,8 @@ func TestHotPathReadsByIndex(t *testing.T) {
 		"LoadLotIDs": dbsqlc.LoadLotIDs, "EndAdmissions": dbsqlc.EndAdmissions, "RenewLeases": dbsqlc.RenewLeases,
 		"UpdateAdmissions": dbsqlc.UpdateAdmissions, "UpdateAccounts": dbsqlc.UpdateAccounts, "UpdatePeriods": dbsqlc.UpdatePeriods,
 		"LoadKeys": dbsqlc.LoadKeys, "LoadRecentPeriods": dbsqlc.LoadRecentPeriods, "LoadEvents": dbsqlc.LoadEvents,
-		"LoadEventLots": dbsqlc.LoadEventLots, "Event": dbsqlc.Event,
+		"LoadEventLots": dbsqlc.LoadEventLots, "Event": dbsqlc.Event, "ReadAccounts": dbsqlc.ReadAccounts, "ReadLots": dbsqlc.ReadLots,
+		"LastPeriods": dbsqlc.LastPeriods, "PeriodsBefore": dbsqlc.PeriodsBefore,
 	} {
 		statement, err := conn.Prepare(t.Context(), name, sql)
 		if err != nil {

@@ -322,9 +322,9 @@ func (q *Queries) InsertPeriods(ctx context.Context, arg InsertPeriodsParams) er
 }
 
 const LoadAccounts = `-- name: LoadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, u.user_id AS external_id, p.version AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, u.user_id AS external_id, (SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name)::bigint AS plan_version,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
-FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id JOIN user_plan_limits AS p ON p.name = a.plan_name
+FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY ($2::uuid[])
 `
 

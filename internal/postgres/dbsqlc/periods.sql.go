@@ -88,13 +88,13 @@ func (q *Queries) LoseResetRuns(ctx context.Context, arg LoseResetRunsParams) er
 
 const PeriodsBefore = `-- name: PeriodsBefore :many
 
-SELECT user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved, cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, revision, closed_at, final_after_seconds, currency FROM usage_periods
-WHERE user_id = $1 AND period_no < $2
-ORDER BY period_no DESC LIMIT $3
+SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency FROM users AS u JOIN usage_periods AS p ON p.user_id = u.id
+WHERE u.user_id = $1 AND p.period_no < $2
+ORDER BY p.period_no DESC LIMIT $3
 `
 
 type PeriodsBeforeParams struct {
-	UserID quota.ID
+	UserID string
 	Before int64
 	Most   int32
 }

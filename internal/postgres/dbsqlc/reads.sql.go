@@ -289,13 +289,13 @@ func (q *Queries) EnsurePartitions(ctx context.Context) error {
 }
 
 const LastPeriods = `-- name: LastPeriods :many
-SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency FROM usage_quotas AS a
+SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1
-WHERE a.user_id = ANY ($1::uuid[])
+WHERE u.user_id = ANY ($1::text[])
 `
 
-func (q *Queries) LastPeriods(ctx context.Context, ids []quota.ID) ([]UsagePeriod, error) {
-	rows, err := q.db.Query(ctx, LastPeriods, ids)
+func (q *Queries) LastPeriods(ctx context.Context, userIds []string) ([]UsagePeriod, error) {
+	rows, err := q.db.Query(ctx, LastPeriods, userIds)
 	if err != nil {
 		return nil, err
 	}
@@ -558,9 +558,9 @@ func (q *Queries) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
 }
 
 const ReadAccounts = `-- name: ReadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, u.user_id AS external_id,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, u.user_id AS external_id, (SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name)::bigint AS plan_version,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
-FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY ($2::text[])
 `
 
@@ -570,11 +570,13 @@ type ReadAccountsParams struct {
 }
 
 type ReadAccountsRow struct {
-	UsageQuota UsageQuota
-	ExternalID string
-	Now        time.Time
+	UsageQuota  UsageQuota
+	ExternalID  string
+	PlanVersion int64
+	Now         time.Time
 }
 
+// With the version of the plan, as LoadAccounts.
 func (q *Queries) ReadAccounts(ctx context.Context, arg ReadAccountsParams) ([]ReadAccountsRow, error) {
 	rows, err := q.db.Query(ctx, ReadAccounts, arg.Now, arg.UserIds)
 	if err != nil {
@@ -616,7 +618,50 @@ func (q *Queries) ReadAccounts(ctx context.Context, arg ReadAccountsParams) ([]R
 			&i.UsageQuota.Seq,
 			&i.UsageQuota.LastDecidedAt,
 			&i.ExternalID,
+			&i.PlanVersion,
 			&i.Now,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ReadLots = `-- name: ReadLots :many
+SELECT l.id, l.user_id, l.kind, l.name, l.credits, l.used, l.reserved, l.expires_at, l.created_at FROM users AS u JOIN credit_lots AS l ON l.user_id = u.id
+WHERE u.user_id = ANY ($1::text[])
+  AND (l.reserved > 0 OR l.expires_at IS NULL
+       OR l.expires_at > coalesce($2::timestamptz, clock_timestamp()) - interval '1 minute')
+`
+
+type ReadLotsParams struct {
+	UserIds []string
+	Now     *time.Time
+}
+
+func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot, error) {
+	rows, err := q.db.Query(ctx, ReadLots, arg.UserIds, arg.Now)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CreditLot
+	for rows.Next() {
+		var i CreditLot
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.Kind,
+			&i.Name,
+			&i.Credits,
+			&i.Used,
+			&i.Reserved,
+			&i.ExpiresAt,
+			&i.CreatedAt,
 		); err != nil {
 			return nil, err
 		}

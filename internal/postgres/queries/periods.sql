@@ -1,9 +1,9 @@
 -- Closed periods and the runs of the reset.
 
 -- name: PeriodsBefore :many
-SELECT * FROM usage_periods
-WHERE user_id = @user_id AND period_no < @before
-ORDER BY period_no DESC LIMIT @most;
+SELECT p.* FROM users AS u JOIN usage_periods AS p ON p.user_id = u.id
+WHERE u.user_id = @user_id AND p.period_no < @before
+ORDER BY p.period_no DESC LIMIT @most;
 
 -- name: DueAccounts :one
 -- Accounts whose open period ended at or before an instant, and when the first of these periods did. Both are answered from

@@ -4,15 +4,22 @@
 SELECT a.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id WHERE u.user_id = @user_id;
 
 -- name: ReadAccounts :many
-SELECT sqlc.embed(a), u.user_id AS external_id,
+-- With the version of the plan, as LoadAccounts.
+SELECT sqlc.embed(a), u.user_id AS external_id, (SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name)::bigint AS plan_version,
     greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
-FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY (@user_ids::text[]);
 
+-- name: ReadLots :many
+SELECT l.* FROM users AS u JOIN credit_lots AS l ON l.user_id = u.id
+WHERE u.user_id = ANY (@user_ids::text[])
+  AND (l.reserved > 0 OR l.expires_at IS NULL
+       OR l.expires_at > coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) - interval '1 minute');
+
 -- name: LastPeriods :many
-SELECT p.* FROM usage_quotas AS a
+SELECT p.* FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1
-WHERE a.user_id = ANY (@ids::uuid[]);
+WHERE u.user_id = ANY (@user_ids::text[]);
 
 -- name: AllPlans :many
 SELECT * FROM user_plan_limits ORDER BY rank, name;
