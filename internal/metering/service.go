@@ -24,8 +24,8 @@ import (
 type Options struct {
 	// AutoRegister gives unknown users an account on the default plan at their first admission, instead of refusing them.
 	AutoRegister bool
-	// Lanes is how many batches may be in the database at once; one more than there are processors if zero, so that one can
-	// wait for its commit, and at most 8. MaxBatch bounds the calls of one batch (512), MaxPending those that wait (16,384):
+	// Lanes is how many batches may be in the database at once; if zero as many as there are processors, but at least 2, so that
+	// one can wait for its commit, and at most 8. MaxBatch bounds the calls of one batch (512), MaxPending those that wait (16,384):
 	// beyond it calls fail with ErrOverloaded.
 	Lanes, MaxBatch, MaxPending int
 	// ReapInterval is how often leases and queues are looked through; 5 s if zero.
@@ -48,7 +48,7 @@ func (o Options) withDefaults() Options {
 			*n = value
 		}
 	}
-	def(&o.Lanes, min(runtime.GOMAXPROCS(0)+1, 8))
+	def(&o.Lanes, min(max(runtime.GOMAXPROCS(0), 2), 8))
 	def(&o.MaxBatch, 512)
 	def(&o.MaxPending, 16_384)
 	if o.ReapInterval <= 0 {
@@ -205,8 +205,8 @@ func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (
 	}, nil
 }
 
-// Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands as a new one would where AutoRegister
-// would make one; otherwise it fails with a RefusedError.
+// Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands as a new
+// one would where AutoRegister would make one; otherwise it fails with a RefusedError.
 func (s *Service) Current(ctx context.Context, userID string) (Usage, error) {
 	if err := ValidateUserID(userID); err != nil {
 		return Usage{}, err
@@ -216,6 +216,7 @@ func (s *Service) Current(ctx context.Context, userID string) (Usage, error) {
 		return Usage{}, err
 	}
 	if u != nil {
+		s.accounts.Add(userID, u.Account.ID)
 		if u.Account.Plan.AdmitWhenUnavailable {
 			s.remember(u.Account)
 		}

@@ -125,12 +125,8 @@ func (b *bench) baseline(ctx context.Context, what, variant string, l load) (res
 
 // try puts a load on a target of ours, and enters what was acknowledged in the books of its database.
 func (b *bench) try(ctx context.Context, what string, t target, l load, books *books) (result, error) {
-	if w, ok := t.(interface {
-		warm(ctx context.Context, l load) error
-	}); ok {
-		if err := w.warm(ctx, l); err != nil {
-			return result{}, err
-		}
+	if err := t.warm(ctx, l); err != nil {
+		return result{}, err
 	}
 	if err := b.lab.exec(ctx, "CHECKPOINT"); err != nil {
 		return result{}, err

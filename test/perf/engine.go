@@ -22,6 +22,8 @@ type engine struct {
 	service *metering.Service
 	run     string
 	serial  atomic.Int64
+	// warmed is how many users the service knows.
+	warmed int
 }
 
 // startEngine runs the service over the database until stop is called.
@@ -49,6 +51,22 @@ func startEngineAt(ctx context.Context, dsn string, now func() time.Time) (_ *en
 		return err
 	}, nil
 }
+
+// warm looks at every user once, as long as their accounts' ids fit into the service's cache: a service that has run for a
+// while knows them.
+func (e *engine) warm(ctx context.Context, l load) error {
+	if e.warmed >= l.users || l.users > mostKnown {
+		return nil
+	}
+	e.warmed = l.users
+	return everyone(many, l.users, func(_, user int) error {
+		_, err := e.service.Current(ctx, "user-"+strconv.Itoa(user))
+		return err
+	})
+}
+
+// mostKnown is how many accounts' ids the service keeps.
+const mostKnown = 100_000
 
 func (e *engine) pair(ctx context.Context, client, user int) error {
 	key := e.run + "-" + strconv.FormatInt(e.serial.Add(1), 10)

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // What every pair asks for and uses, the same as in the scripts of pgbench.
@@ -51,8 +53,9 @@ func (r *result) setLatencies(latencies []time.Duration) {
 	r.p50, r.p99 = latencies[len(latencies)/2], latencies[len(latencies)*99/100]
 }
 
-// target makes an admission for a user and completes it. Users count from 1, clients from 0.
+// target makes an admission for a user and completes it, once warm has made all ready. Users count from 1, clients from 0.
 type target interface {
+	warm(ctx context.Context, l load) error
 	pair(ctx context.Context, client, user int) error
 }
 
@@ -116,6 +119,22 @@ func (l load) picker(client int) func() int {
 	}
 	first, count, step := l.own(client)
 	return func() int { return first + step*rand.IntN(count) }
+}
+
+// everyone shares the users out among clients that call at once.
+func everyone(clients, users int, do func(client, user int) error) error {
+	var group errgroup.Group
+	for client := range clients {
+		group.Go(func() error {
+			for user := client + 1; user <= users; user += clients {
+				if err := do(client, user); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // own returns a client's users: the first, how many, and how far apart they are.

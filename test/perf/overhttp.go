@@ -17,7 +17,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -94,6 +93,8 @@ type overHTTP struct {
 	// run makes the idempotency keys of this run differ from those of others, serial from each other.
 	run    string
 	serial atomic.Int64
+	// warmed is how many users each process knows.
+	warmed int
 }
 
 // conn is one client's connection; only that client uses it.
@@ -146,27 +147,29 @@ func workFor(user int) string {
 	return fmt.Sprintf(`{"user_id":"user-%d","estimated_duration_seconds":%g,"file_size_bytes":%d}`, user, declared.Seconds(), fileSize)
 }
 
-// warm makes every client open its connection and show its token, as pgbench's clients connect before the clock starts.
+// warm makes every client open its connection and show its token, as pgbench's clients connect before the clock starts, and
+// every process look at each user once: one that has run for a while knows their accounts' ids.
 func (t *overHTTP) warm(ctx context.Context, l load) error {
-	var group sync.WaitGroup
-	errs := make(chan error, l.clients)
-	for client := range l.clients {
-		group.Go(func() {
-			if err := t.connect(ctx, client); err != nil {
-				errs <- err
-				return
-			}
-			errs <- t.post(ctx, client, "/api/v1/usage/check", "Bearer "+token(client), workFor(l.picker(client)()), http.StatusOK, &struct{}{})
-		})
+	check := func(client, user int) error {
+		return t.post(ctx, client, "/api/v1/usage/check", "Bearer "+token(client), workFor(user), http.StatusOK, &struct{}{})
 	}
-	group.Wait()
-	close(errs)
-	for err := range errs {
-		if err != nil {
-			return err
+	if t.warmed < l.users {
+		t.warmed = l.users
+		for process := range t.addresses {
+			clients := len(t.conns) / len(t.addresses)
+			if err := everyone(clients, l.users, func(client, user int) error {
+				return check(client*len(t.addresses)+process, user)
+			}); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return everyone(l.clients, l.clients, func(client, _ int) error {
+		if err := t.connect(ctx, client); err != nil {
+			return err
+		}
+		return check(client, l.picker(client)())
+	})
 }
 
 // connect opens the client's connection, anew if there was one: the server may have closed it for idleness.
