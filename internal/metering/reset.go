@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -146,8 +145,8 @@ type reset struct {
 	o   ResetOptions
 	run ResetRun
 
-	// others is how many others are at work in the database, as pace has last seen.
-	others atomic.Int64
+	// others says whether others are at work in the database.
+	others atomic.Bool
 
 	mu       sync.Mutex
 	res      ResetResult
@@ -311,24 +310,23 @@ func (r *reset) waiting() int {
 const (
 	// watchInterval is how often a run looks whether others are at work.
 	watchInterval = 100 * time.Millisecond
+	othersLinger  = time.Second
 	// While they are, a transaction closes at most politeBatch accounts, so that nobody waits long for one of them, and is
-	// followed by a pause of as many times its own length as others are at work, up to maxYield.
-	politeBatch = 50
-	maxYield    = 4
+	// followed by a pause of yield times its own length.
+	politeBatch = 20
+	yield       = 4
 )
 
-// watchOthers keeps count of who else is at work. Of several looks the busiest counts, because most work is shorter than the
-// time between two looks.
+// watchOthers keeps an eye on whether others are at work. They are for a while after they were seen last, because most work is
+// shorter than the time between two looks.
 func (r *reset) watchOthers(ctx context.Context) {
-	var looks [10]int64
-	for i := 0; ctx.Err() == nil; i++ {
-		n, err := r.s.store.Others(ctx)
-		if err != nil {
-			n = 0 // a database that does not answer is the workers' business
+	var seen time.Time
+	for ; ctx.Err() == nil; pause(ctx, watchInterval) {
+		// A database that does not answer is the workers' business.
+		if n, err := r.s.store.Others(ctx); err == nil && n > 0 {
+			seen = time.Now()
 		}
-		looks[i%len(looks)] = int64(n)
-		r.others.Store(slices.Max(looks[:]))
-		pause(ctx, watchInterval)
+		r.others.Store(time.Since(seen) < othersLinger)
 	}
 }
 
@@ -337,7 +335,7 @@ func (r *reset) closePolitely(ctx context.Context, batch []quota.ID) error {
 	for len(batch) > 0 && ctx.Err() == nil {
 		n := len(batch)
 		others := r.others.Load()
-		if others > 0 {
+		if others {
 			n = min(n, politeBatch)
 		}
 		started := time.Now()
@@ -345,8 +343,8 @@ func (r *reset) closePolitely(ctx context.Context, batch []quota.ID) error {
 			return err
 		}
 		batch = batch[n:]
-		if others > 0 {
-			pause(ctx, time.Since(started)*time.Duration(min(others, maxYield)))
+		if others {
+			pause(ctx, yield*time.Since(started))
 		}
 	}
 	return nil

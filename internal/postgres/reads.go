@@ -50,12 +50,20 @@ func (s *Store) LiveJobs(ctx context.Context) ([]*metering.Admission, error) {
 	}
 	out := make([]*metering.Admission, len(rows))
 	for i := range rows {
-		if out[i], err = admissionOf(&rows[i].ConcurrentProcessing, rows[i].ExternalID); err != nil {
+		if out[i], err = liveAdmission(&rows[i]); err != nil {
 			return nil, err
 		}
-		out[i].Stuck = out[i].StuckAt(rows[i].Now)
 	}
 	return out, nil
+}
+
+func liveAdmission(r *dbsqlc.LiveJobsRow) (*metering.Admission, error) {
+	adm, err := admissionOf(&r.ConcurrentProcessing, r.ExternalID)
+	if err != nil {
+		return nil, err
+	}
+	adm.Stuck = adm.StuckAt(r.Now)
+	return adm, nil
 }
 
 // MaybeStuck implements metering.Store.
@@ -68,10 +76,9 @@ func (s *Store) MaybeStuck(ctx context.Context, after metering.Candidate, limit 
 	}
 	out := make([]*metering.Admission, len(rows))
 	for i := range rows {
-		if out[i], err = admissionOf(&rows[i].ConcurrentProcessing, rows[i].ExternalID); err != nil {
+		if out[i], err = liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i])); err != nil {
 			return nil, err
 		}
-		out[i].Stuck = out[i].StuckAt(rows[i].Now)
 	}
 	return out, nil
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	boundaryDatabase = "bench_boundary"
-	// boundaries is how many months' ends are measured; the figures are the medians.
+	// boundaries is how many months' ends are measured, and nights with a reset; the figures are the medians.
 	boundaries = 3
 )
 
