@@ -23,6 +23,15 @@ type faulty struct {
 	begin  func(metering.Keys) error
 	commit func(keys metering.Keys, really func() error) error
 	begun  []metering.Keys
+	// others stands in for Others; nil means the database's.
+	others func() int
+}
+
+func (f *faulty) Others(ctx context.Context) (int, error) {
+	if f.others != nil {
+		return f.others(), nil
+	}
+	return f.Store.Others(ctx)
 }
 
 func (f *faulty) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, error) {

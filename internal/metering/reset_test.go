@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,6 +150,53 @@ func TestResetLeavesABadAccountBehind(t *testing.T) {
 	zone("UTC")
 	if res, err := w.Reset(t.Context(), resetOf("free", 16)); err != nil || res.Accounts != 1 || res.Periods != 2 {
 		t.Errorf("once it is repaired: %+v, %v", res, err)
+	}
+}
+
+// While others are at work the parts are small, but for those that were begun before anybody had looked.
+func TestResetMakesWay(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		others    int
+		fullSpeed bool
+		wantSmall bool
+	}{
+		"others are at work": {others: 1, wantSmall: true},
+		"nobody is":          {},
+		"full speed":         {others: 1, fullSpeed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &faulty{}
+			w := newWorldOn(t, f)
+			w.sleepers(200)
+			var looks atomic.Int32
+			looked := make(chan struct{})
+			f.others = func() int {
+				if looks.Add(1) == 2 {
+					close(looked) // what the first look saw has been taken in
+				}
+				return c.others
+			}
+			f.begun = nil
+			if !c.fullSpeed {
+				f.begin = func(metering.Keys) error { <-looked; return nil }
+			}
+			o := resetOf("free", 50)
+			o.FullSpeed, o.Workers = c.fullSpeed, 2
+			if res, err := w.Reset(t.Context(), o); err != nil || res.Accounts != 200 {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			small := 0
+			for _, keys := range f.begun {
+				if len(keys.Accounts) <= 20 {
+					small++
+				}
+			}
+			if large := len(f.begun) - small; c.wantSmall != (small > 0) || c.wantSmall && large > o.Workers {
+				t.Errorf("%d transactions close more than 20 accounts, %d at most so many", large, small)
+			}
+		})
 	}
 }
 
