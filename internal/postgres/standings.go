@@ -25,7 +25,7 @@ func (s *Store) standings(ctx context.Context, userIDs []string, queue func(*pgx
 	map[string]metering.Usage, error,
 ) {
 	var q pgx.Batch
-	q.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	q.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 	q.Queue(planOnce)
 	q.Queue(dbsqlc.ReadAccounts, s.now(), userIDs)
 	q.Queue(dbsqlc.ReadLots, userIDs, s.now())
