@@ -339,7 +339,7 @@ func (r *reset) closePolitely(ctx context.Context, batch []quota.ID) error {
 			n = min(n, politeBatch)
 		}
 		started := time.Now()
-		if err := r.closeBatch(ctx, batch[:n]); err != nil {
+		if err := r.closeBatch(ctx, batch[:n], false, r.deferOne); err != nil {
 			return err
 		}
 		batch = batch[n:]
@@ -350,12 +350,11 @@ func (r *reset) closePolitely(ctx context.Context, batch []quota.ID) error {
 	return nil
 }
 
-// closeBatch closes what it can at once. Accounts that somebody else holds, or that failed, come later. It fails if the
-// database does not answer for too long.
-func (r *reset) closeBatch(ctx context.Context, batch []quota.ID) error {
-	left := batch
+// closeBatch closes the periods of accounts, waiting for those whom somebody else holds if wait says so. It tells left of each that
+// failed, or that it did not wait for; the lock is held then. It fails if the database does not answer for too long.
+func (r *reset) closeBatch(ctx context.Context, batch []quota.ID, wait bool, left func(quota.ID, error)) error {
 	return r.patiently(ctx, func() error {
-		results := r.attempt(left, false)
+		results := r.attempt(batch, wait)
 		var away error
 		var unanswered []quota.ID
 		r.mu.Lock()
@@ -365,14 +364,26 @@ func (r *reset) closeBatch(ctx context.Context, batch []quota.ID) error {
 			case res.err == nil:
 				r.closedOne(res.periods)
 			case errors.Is(res.err, ErrUnavailable):
-				unanswered, away = append(unanswered, left[i]), res.err
+				unanswered, away = append(unanswered, batch[i]), res.err
 			default:
-				r.deferred = append(r.deferred, left[i])
+				left(batch[i], res.err)
 			}
 		}
-		left = unanswered
+		batch = unanswered
 		return away
 	})
+}
+
+// deferOne leaves an account for later. The caller holds the lock.
+func (r *reset) deferOne(id quota.ID, _ error) { r.deferred = append(r.deferred, id) }
+
+// failedOne gives an account up. The caller holds the lock.
+func (r *reset) failedOne(id quota.ID, err error) {
+	r.res.Seen++
+	r.res.Failed++
+	if len(r.res.Failures) < maxFailures {
+		r.res.Failures = append(r.res.Failures, ResetFailure{Account: id, Err: err})
+	}
 }
 
 // closedOne counts an account that the run is done with. The caller holds the lock.
@@ -392,36 +403,15 @@ func (r *reset) again(ctx context.Context) error {
 	r.mu.Unlock()
 	for try := 1; len(left) > 0; try++ {
 		var failed []quota.ID
+		onFailure := r.failedOne
+		if try < resetTries {
+			onFailure = func(id quota.ID, _ error) { failed = append(failed, id) }
+		}
 		for len(left) > 0 && ctx.Err() == nil {
 			n := min(len(left), r.o.BatchSize)
 			batch := left[:n]
 			left = left[n:]
-			err := r.patiently(ctx, func() error {
-				results := r.attempt(batch, true)
-				var unanswered []quota.ID
-				var away error
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				for i, res := range results {
-					switch {
-					case res.err == nil:
-						r.closedOne(res.periods)
-					case errors.Is(res.err, ErrUnavailable):
-						unanswered, away = append(unanswered, batch[i]), res.err
-					case try < resetTries:
-						failed = append(failed, batch[i])
-					default:
-						r.res.Seen++
-						r.res.Failed++
-						if len(r.res.Failures) < maxFailures {
-							r.res.Failures = append(r.res.Failures, ResetFailure{Account: batch[i], Err: res.err})
-						}
-					}
-				}
-				batch = unanswered
-				return away
-			})
-			if err != nil {
+			if err := r.closeBatch(ctx, batch, true, onFailure); err != nil {
 				return err
 			}
 		}
