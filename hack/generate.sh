@@ -26,4 +26,4 @@ rm -rf api/v1alpha1/applyconfiguration
 
 # HTTP: the server and the client from the contract.
 "$oapi_codegen" -config internal/httpapi/oapi-codegen.yaml api/openapi/openapi.yaml
-"$oapi_codegen" -config internal/client/oapi-codegen.yaml api/openapi/openapi.yaml
+"$oapi_codegen" -config api/client/oapi-codegen.yaml api/openapi/openapi.yaml

@@ -13,8 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/client"
-	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/api/client"
 )
 
 const (
@@ -74,17 +73,17 @@ func (s *service) acquire(ctx context.Context) (*admission, error) {
 			return nil, err
 		}
 		switch a.State {
-		case quota.Settled:
+		case client.StateSettled:
 			return nil, errDone
-		case quota.Released, quota.Expired, quota.Cancelled:
+		case client.StateReleased, client.StateExpired, client.StateCancelled:
 			continue // An attempt that has ended; the work is not done.
-		case quota.Queued, quota.Admitted:
+		case client.StateQueued, client.StateAdmitted:
 		}
 		if a.Ticket == "" { // a ticket is good until the end
 			s.keep(ctx, a)
 		}
 		err = s.await(ctx, a, deadline)
-		if err == nil && a.State == quota.Admitted {
+		if err == nil && a.State == client.StateAdmitted {
 			return a, nil
 		}
 		a.stop()
@@ -154,7 +153,7 @@ func (s *service) joined(ctx context.Context, a *admission) (*admission, error) 
 	if err := s.await(ctx, a, nil); err != nil {
 		return nil, err
 	}
-	if a.State != quota.Admitted {
+	if a.State != client.StateAdmitted {
 		return nil, refused(exitOwn, fmt.Errorf("the admission of Job %s is %s: it is over", a.Id, a.State))
 	}
 	return a, nil
@@ -174,7 +173,7 @@ func (s *service) await(ctx context.Context, a *admission, deadline <-chan time.
 		}()
 	}
 	said := ""
-	for a.State == quota.Queued {
+	for a.State == client.StateQueued {
 		if now := standing(a); now != said {
 			s.log("%s", now)
 			said = now
@@ -257,7 +256,7 @@ func (s *service) charge(ctx context.Context, a *admission) (*client.Admission, 
 	})
 	if answer, ok := errors.AsType[*client.Error](err); ok && answer.Status == http.StatusConflict {
 		// Another use of the same work may have been recorded first, by an attempt before this one. That is the one that counts.
-		if now, getErr := s.get(ctx, a.Id, a.auth, 0); getErr == nil && (now.State == quota.Settled || now.ReportedMs > 0) {
+		if now, getErr := s.get(ctx, a.Id, a.auth, 0); getErr == nil && (now.State == client.StateSettled || now.ReportedMs > 0) {
 			s.log("another use was recorded before: %v", answer)
 			return now, nil
 		}

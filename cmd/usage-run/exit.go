@@ -6,7 +6,7 @@ import (
 	"errors"
 	"net/http"
 
-	"github.com/cantonesescribe/usage-operator/internal/client"
+	"github.com/cantonesescribe/usage-operator/api/client"
 )
 
 // Exit codes besides those of the command. Those below 125 are of sysexits.h.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/cantonesescribe/usage-operator/internal/client"
+	"github.com/cantonesescribe/usage-operator/api/client"
 )
 
 func main() {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/cantonesescribe/usage-operator/internal/client"
+	"github.com/cantonesescribe/usage-operator/api/client"
 )
 
 const (

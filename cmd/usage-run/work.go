@@ -18,8 +18,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cantonesescribe/usage-operator/api/client"
 	"github.com/cantonesescribe/usage-operator/internal/audio"
-	"github.com/cantonesescribe/usage-operator/internal/client"
 )
 
 // Labels of a pod that tell whose it is.

@@ -50,7 +50,6 @@ func (e Unit) Valid() bool {
 
 // AdjustmentRequest defines model for AdjustmentRequest.
 type AdjustmentRequest struct {
-	// Credits Above 0, at most 10000000, at most three decimals.
 	Credits Decimal `json:"credits"`
 	Reason  string  `json:"reason"`
 
@@ -110,13 +109,10 @@ type Admission struct {
 
 // AdmissionRequest defines model for AdmissionRequest.
 type AdmissionRequest struct {
-	// EstimatedDurationSeconds Length of the audio; above 0, at most 2592000 (720 h).
 	EstimatedDurationSeconds Decimal `json:"estimated_duration_seconds"`
 	FileSizeBytes            int64   `json:"file_size_bytes"`
-
-	// LeaseSeconds How long the admission lives without a heartbeat; 5 to 3600, 120 unless given.
-	LeaseSeconds Decimal `json:"lease_seconds,omitempty,omitzero"`
-	Priority     int32   `json:"priority,omitempty,omitzero"`
+	LeaseSeconds             Decimal `json:"lease_seconds,omitempty,omitzero"`
+	Priority                 int32   `json:"priority,omitempty,omitzero"`
 
 	// Queue Whether to wait where no slot is free. Without it that is refused with 429.
 	Queue *bool `json:"queue,omitempty"`
@@ -141,13 +137,11 @@ type CheckResult struct {
 	BlockingReason Reason `json:"blocking_reason,omitempty,omitzero"`
 
 	// CanProcess It would be admitted
-	CanProcess bool    `json:"can_process"`
-	Limit      Decimal `json:"limit,omitempty,omitzero"`
-	Message    string  `json:"message"`
-	Plan       Plan    `json:"plan,omitempty,omitzero"`
-	Remaining  Decimal `json:"remaining,omitempty,omitzero"`
-
-	// RemainingCredits What is left in the period, whatever blocks; absent where credits are unlimited.
+	CanProcess       bool      `json:"can_process"`
+	Limit            Decimal   `json:"limit,omitempty,omitzero"`
+	Message          string    `json:"message"`
+	Plan             Plan      `json:"plan,omitempty,omitzero"`
+	Remaining        Decimal   `json:"remaining,omitempty,omitzero"`
 	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
 	Requested        Decimal   `json:"requested,omitempty,omitzero"`
 	Reserved         Decimal   `json:"reserved,omitempty,omitzero"`
@@ -176,29 +170,26 @@ type CloudEvents = json.RawMessage
 
 // CompleteRequest defines model for CompleteRequest.
 type CompleteRequest struct {
-	// DurationSeconds Length of the audio that was transcribed; above 0, at most 2592000 (720 h).
 	DurationSeconds Decimal `json:"duration_seconds"`
 }
 
 // CurrentUsage defines model for CurrentUsage.
 type CurrentUsage struct {
 	// Alerts The plan's alert thresholds that are reached, in percent of `limit_credits`.
-	Alerts     []int32      `json:"alerts"`
-	AsOf       time.Time    `json:"as_of"`
-	LastPeriod ClosedPeriod `json:"last_period,omitempty,omitzero"`
-
-	// LimitCredits All credits of the period, with grants, carry-over and overage; absent where unlimited.
-	LimitCredits     Decimal   `json:"limit_credits,omitempty,omitzero"`
-	Limits           Limits    `json:"limits"`
-	PeriodStart      time.Time `json:"period_start"`
-	Plan             Plan      `json:"plan"`
-	Queued           int32     `json:"queued"`
-	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
-	ReservedCredits  Decimal   `json:"reserved_credits"`
-	ResetsAt         time.Time `json:"resets_at"`
-	Running          int32     `json:"running"`
-	Suspended        bool      `json:"suspended"`
-	UsedCredits      Decimal   `json:"used_credits"`
+	Alerts           []int32      `json:"alerts"`
+	AsOf             time.Time    `json:"as_of"`
+	LastPeriod       ClosedPeriod `json:"last_period,omitempty,omitzero"`
+	LimitCredits     Decimal      `json:"limit_credits,omitempty,omitzero"`
+	Limits           Limits       `json:"limits"`
+	PeriodStart      time.Time    `json:"period_start"`
+	Plan             Plan         `json:"plan"`
+	Queued           int32        `json:"queued"`
+	RemainingCredits Decimal      `json:"remaining_credits,omitempty,omitzero"`
+	ReservedCredits  Decimal      `json:"reserved_credits"`
+	ResetsAt         time.Time    `json:"resets_at"`
+	Running          int32        `json:"running"`
+	Suspended        bool         `json:"suspended"`
+	UsedCredits      Decimal      `json:"used_credits"`
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
@@ -248,25 +239,18 @@ type Overage struct {
 
 // Period defines model for Period.
 type Period struct {
-	// CarryOverCredits What the period has left to the next one.
 	CarryOverCredits Decimal   `json:"carry_over_credits"`
 	Currency         string    `json:"currency"`
 	End              time.Time `json:"end"`
 	FinalAt          time.Time `json:"final_at"`
-
-	// LimitCredits The plan's credits, or the user's own; absent if unlimited.
-	LimitCredits Decimal `json:"limit_credits,omitempty,omitzero"`
+	LimitCredits     Decimal   `json:"limit_credits,omitempty,omitzero"`
 
 	// Number Counts the user's periods without gaps, from 0.
 	Number int64 `json:"number"`
 
 	// Plan Name of the plan in force, at the close if the period has ended.
-	Plan string `json:"plan"`
-
-	// Price What the user owes for use beyond the plan.
-	Price Decimal `json:"price"`
-
-	// ProviderCost What the provider takes for the period's use.
+	Plan            string  `json:"plan"`
+	Price           Decimal `json:"price"`
 	ProviderCost    Decimal `json:"provider_cost"`
 	ReservedCredits Decimal `json:"reserved_credits"`
 
@@ -318,12 +302,8 @@ type ReverseRequest struct {
 // Standing Where the user stands after a POST, in the open period.
 type Standing struct {
 	// OverLimit More is used and reserved than the user has; new work is refused.
-	OverLimit bool `json:"over_limit"`
-
-	// OverdrawnCredits By how much, where `over_limit`.
-	OverdrawnCredits Decimal `json:"overdrawn_credits,omitempty,omitzero"`
-
-	// RemainingCredits Absent where credits are unlimited.
+	OverLimit        bool      `json:"over_limit"`
+	OverdrawnCredits Decimal   `json:"overdrawn_credits,omitempty,omitzero"`
 	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
 	ResetsAt         time.Time `json:"resets_at"`
 	UsedCredits      Decimal   `json:"used_credits"`
@@ -369,9 +349,7 @@ type UsageEvent struct {
 	Credits     Decimal            `json:"credits"`
 
 	// CreditsMs The same, exactly: 60000 to a credit.
-	CreditsMs int64 `json:"credits_ms"`
-
-	// CreditsPerUnit The plan's price at that time, where it made the credits.
+	CreditsMs       int64              `json:"credits_ms"`
 	CreditsPerUnit  Decimal            `json:"credits_per_unit,omitempty,omitzero"`
 	Currency        string             `json:"currency"`
 	DurationSeconds Decimal            `json:"duration_seconds,omitempty,omitzero"`
@@ -379,24 +357,20 @@ type UsageEvent struct {
 	Id              openapi_types.UUID `json:"id"`
 
 	// Kind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
-	Kind       EventKind         `json:"kind"`
-	Late       bool              `json:"late,omitempty,omitzero"`
-	Metadata   map[string]string `json:"metadata,omitempty,omitzero"`
-	OccurredAt time.Time         `json:"occurred_at"`
-
-	// OverageCredits The part beyond the plan's credits.
-	OverageCredits Decimal `json:"overage_credits,omitempty,omitzero"`
+	Kind           EventKind         `json:"kind"`
+	Late           bool              `json:"late,omitempty,omitzero"`
+	Metadata       map[string]string `json:"metadata,omitempty,omitzero"`
+	OccurredAt     time.Time         `json:"occurred_at"`
+	OverageCredits Decimal           `json:"overage_credits,omitempty,omitzero"`
 
 	// PeriodNo The period that it is booked in; an account's first one is 0.
-	PeriodNo    int64  `json:"period_no"`
-	Plan        string `json:"plan"`
-	PlanVersion int64  `json:"plan_version"`
-
-	// Price What the user owes for that.
-	Price      Decimal   `json:"price,omitempty,omitzero"`
-	Quantity   int64     `json:"quantity"`
-	Reason     string    `json:"reason,omitempty,omitzero"`
-	RecordedAt time.Time `json:"recorded_at"`
+	PeriodNo    int64     `json:"period_no"`
+	Plan        string    `json:"plan"`
+	PlanVersion int64     `json:"plan_version"`
+	Price       Decimal   `json:"price,omitempty,omitzero"`
+	Quantity    int64     `json:"quantity"`
+	Reason      string    `json:"reason,omitempty,omitzero"`
+	RecordedAt  time.Time `json:"recorded_at"`
 
 	// RecordedBy The caller that sent it.
 	RecordedBy string `json:"recorded_by,omitempty,omitzero"`
@@ -437,18 +411,13 @@ type UsageLimits struct {
 
 // UsageRecord One use. What it costs is `credits` if given, else its audio for a transcription, else what the plan asks for `quantity` units.
 type UsageRecord struct {
-	// Cost What it cost the provider, 0 to 999999999.999999; the plan's price of the audio unless given, and nothing for other types.
-	Cost Decimal `json:"cost,omitempty,omitzero"`
-
-	// Credits What it costs, instead of the plan's price; 0 to 10000000, at most three decimals.
+	Cost    Decimal `json:"cost,omitempty,omitzero"`
 	Credits Decimal `json:"credits,omitempty,omitzero"`
 
 	// Currency Of `cost`. It must be the currency of the user's plan, which is meant unless given.
 	//
 	// Examples: USD
-	Currency string `json:"currency,omitempty,omitzero"`
-
-	// DurationSeconds Length of the audio; 0 to 2592000 (720 h), at most three decimals. A transcription needs it, or `credits`.
+	Currency        string  `json:"currency,omitempty,omitzero"`
 	DurationSeconds Decimal `json:"duration_seconds,omitempty,omitzero"`
 	FileSizeBytes   int64   `json:"file_size_bytes,omitempty,omitzero"`
 
@@ -471,6 +440,12 @@ type UsageRecord struct {
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
 }
+
+// UsageRecords defines model for UsageRecords.
+type UsageRecords = []UsageRecord
+
+// UsageRequest One use, or a batch of them.
+type UsageRequest = json.RawMessage
 
 // UserID Examples: alice
 type UserID = string
@@ -507,9 +482,6 @@ type GetAdmissionParams struct {
 	// Wait How long to wait while it is Queued, such as `30s`; at most `60s`.
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
-
-// CreateUsageJSONBody defines parameters for CreateUsage.
-type CreateUsageJSONBody = json.RawMessage
 
 // CreateUsageParams defines parameters for CreateUsage.
 type CreateUsageParams struct {
@@ -574,7 +546,7 @@ type CreateUsageApplicationCloudeventsPlusJSONRequestBody = CloudEvent
 type CreateUsageApplicationCloudeventsBatchPlusJSONRequestBody = CloudEvents
 
 // CreateUsageJSONRequestBody defines body for CreateUsage for application/json ContentType.
-type CreateUsageJSONRequestBody = CreateUsageJSONBody
+type CreateUsageJSONRequestBody = UsageRequest
 
 // CreateAdjustmentJSONRequestBody defines body for CreateAdjustment for application/json ContentType.
 type CreateAdjustmentJSONRequestBody = AdjustmentRequest
@@ -1360,16 +1332,16 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions", wrapper.CreateAdmission)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/admissions/{id}", wrapper.GetAdmission)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/complete", wrapper.CompleteAdmission)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/transcription/check-limits", wrapper.CheckTranscriptionLimits)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage", wrapper.CreateUsage)
-	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events/{id}", wrapper.GetUsageEvent)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/{id}/reverse", wrapper.ReverseUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/adjustments", wrapper.CreateAdjustment)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/check", wrapper.CheckUsage)
-	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/transcription/check-limits", wrapper.CheckTranscriptionLimits)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/current", wrapper.GetCurrentUsage)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events/{id}", wrapper.GetUsageEvent)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/history", wrapper.GetUsageHistory)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/limits", wrapper.GetUsageLimits)
 

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cantonesescribe/usage-operator/internal/client"
+	"github.com/cantonesescribe/usage-operator/api/client"
 )
 
 // patience is how long one call is repeated before it counts as failed; longer than a database takes to come back.

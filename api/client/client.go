@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package client calls usaged. The calls and their types are generated from api/openapi; written by hand is what a caller in
-// a pod needs besides: a connection that follows the CA bundle, a token that is read anew as the kubelet rotates it, and
-// errors that say whether the same call may succeed later.
+// Package client calls usaged. The calls and their types are generated from api/openapi, every operation of the contract;
+// written by hand is what a caller in a pod needs besides: a connection that follows the CA bundle, a token that is read
+// anew as the kubelet rotates it, and errors that say whether the same call may succeed later.
+//
+// It is for programs outside this module as well: it imports nothing of the service and no Kubernetes.
 package client
 
 import (
