@@ -30,7 +30,7 @@ type meter struct {
 }
 
 func (m *meter) Admit(context.Context, metering.AdmitRequest) (metering.AdmitResult, error) {
-	account := &quota.Account{Plan: &quota.Plan{Limits: quota.Limits{Concurrent: quota.AtMost(int32(1))}}, Active: 1}
+	account := &quota.Account{Plan: &quota.Plan{Limits: quota.Limits{Concurrent: quota.AtMost(int32(1))}}, Balance: quota.Balance{Active: 1}}
 	return metering.AdmitResult{Admission: m.adm, Account: account}, m.err
 }
 

@@ -299,8 +299,11 @@ func proPlan() *quota.Plan {
 
 func alice() *quota.Account {
 	return &quota.Account{
-		ID: accountID, UserID: "alice", Plan: freePlan(), Used: 24 * quota.Credit, PlanUsed: 24 * quota.Credit, Active: 1, Zone: time.UTC,
-		Period: quota.Period{Start: nextMonth.AddDate(0, -1, 0), End: nextMonth},
+		ID: accountID, UserID: "alice", Plan: freePlan(), Zone: time.UTC,
+		Balance: quota.Balance{
+			Used: 24 * quota.Credit, PlanUsed: 24 * quota.Credit, Active: 1,
+			Period: quota.Period{Start: nextMonth.AddDate(0, -1, 0), End: nextMonth},
+		},
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -106,8 +108,6 @@ func enter(l *Ledger, req AdmitRequest, res *AdmitResult) error {
 
 // add books a new admission in the ledger.
 func (l *Ledger) add(adm *Admission) {
-	l.Touched = true
-	l.NewAdmissions = append(l.NewAdmissions, adm)
 	l.Admissions[adm.ID] = adm
 	if adm.State == quota.Queued {
 		i, _ := slices.BinarySearchFunc(l.Queue, adm, QueueOrder)
@@ -174,11 +174,7 @@ func (s *Service) on(ctx context.Context, account, id quota.ID, op func(l *Ledge
 // Heartbeat renews the lease of a queued or admitted admission. The account may be zero: it is looked up then.
 func (s *Service) Heartbeat(ctx context.Context, account, id quota.ID) (*Admission, error) {
 	return s.on(ctx, account, id, func(l *Ledger, adm *Admission) error {
-		if err := adm.Heartbeat(l.Now); err != nil {
-			return err
-		}
-		l.change(adm)
-		return nil
+		return adm.Heartbeat(l.Now)
 	})
 }
 
@@ -187,11 +183,7 @@ func (s *Service) Heartbeat(ctx context.Context, account, id quota.ID) (*Admissi
 func (s *Service) Complete(ctx context.Context, account, id quota.ID, actual quota.Credits) (*Admission, error) {
 	return s.on(ctx, account, id, func(l *Ledger, adm *Admission) error {
 		if adm.Source == quota.SourceJob {
-			changed, err := adm.Report(actual)
-			if changed {
-				l.change(adm)
-			}
-			return err
+			return adm.Report(actual)
 		}
 		return settle(l, adm, actual)
 	})
@@ -235,10 +227,21 @@ func settle(l *Ledger, adm *Admission, actual quota.Credits) error {
 	if err != nil || charge == nil {
 		return err
 	}
-	l.Touched = true
-	l.change(adm)
-	l.Charges = append(l.Charges, ChargeRow{Charge: *charge, Admission: adm, Plan: plan})
+	l.charged(adm, charge, plan)
 	return nil
+}
+
+// charged books the one event that an admission can make.
+func (l *Ledger) charged(adm *Admission, c *quota.Charge, plan *quota.Plan) {
+	e := chargeEvent(ChargeID(l.Account.ID, adm.ID), c, plan)
+	e.Account, e.UserID, e.UsageType, e.Admission = l.Account.ID, l.Account.UserID, quota.UsageTranscription, adm.ID
+	e.OccurredAt, e.RecordedAt, e.Duration, e.FileSize, e.Late = adm.EndedAt, l.Now, c.Credits.Audio(), adm.Request.FileSize, adm.Late
+	l.Booked = append(l.Booked, Made{Event: e})
+}
+
+// ChargeID is the id of the one charge that an admission can have.
+func ChargeID(account, admission quota.ID) quota.ID {
+	return quota.NameID("charge", account, uuid.UUID(admission).String())
 }
 
 func end(l *Ledger, adm *Admission, to quota.State) error {
@@ -252,8 +255,6 @@ func end(l *Ledger, adm *Admission, to quota.State) error {
 	if err := l.Account.End(&adm.Admission, to, "", period, l.Now); err != nil {
 		return err
 	}
-	l.Touched = true
-	l.change(adm)
 	l.Queue = slices.DeleteFunc(l.Queue, func(q *Admission) bool { return q.State != quota.Queued })
 	return nil
 }

@@ -161,7 +161,6 @@ func (l *Ledger) declare(to declared, action, actor string) {
 	if fresh {
 		a.Period = a.Calendar().At(l.Now)
 	}
-	l.Touched, l.SettingsTouched = true, true
 	l.Audit = append(l.Audit, AuditRow{
 		Actor: actor, Action: action, Kind: "Account", Name: a.UserID, Before: from.audit(), After: to.audit(),
 	})
@@ -179,7 +178,6 @@ func (l *Ledger) grant(grants map[string]Grant, actor string) {
 		l.Account.Lots = append(l.Account.Lots, quota.Lot{
 			ID: id, Kind: quota.LotGrant, Name: name, Credits: g.Credits, ExpiresAt: g.ExpiresAt.UTC().Truncate(time.Microsecond),
 		})
-		l.Touched = true
 		l.Audit = append(l.Audit, grantRow(l, actor, name, g))
 	}
 }

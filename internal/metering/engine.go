@@ -391,9 +391,8 @@ func roll(l *Ledger) {
 	closed := l.Account.Roll(l.Now)
 	for i := range closed {
 		p := &closed[i]
-		l.NewPeriods = append(l.NewPeriods, p)
 		l.Closed[p.No] = p
-		l.Touched = true
+		l.Rolled++
 		l.Audit = append(l.Audit, AuditRow{
 			Actor: "system", Action: "period.closed", Kind: "Account", Name: l.Account.UserID,
 			After: map[string]any{
@@ -412,13 +411,8 @@ func promote(l *Ledger, changes []Change) []Change {
 	for i, a := range l.Queue {
 		queue[i] = &a.Admission
 	}
-	changed := l.Account.Promote(queue, l.Now)
-	if len(changed) > 0 {
-		l.Touched = true
-	}
-	for _, adm := range changed {
+	for _, adm := range l.Account.Promote(queue, l.Now) {
 		i := slices.Index(queue, adm)
-		l.change(l.Queue[i])
 		c := Change{ID: adm.ID, State: adm.State}
 		if adm.Source == quota.SourceJob {
 			c.Namespace, c.Name = l.Queue[i].Namespace, l.Queue[i].Name
@@ -429,16 +423,7 @@ func promote(l *Ledger, changes []Change) []Change {
 	return changes
 }
 
-// change marks an admission to be written.
-func (l *Ledger) change(a *Admission) {
-	if slices.Contains(l.NewAdmissions, a) {
-		return
-	}
-	l.ChangedAdmissions[a.ID] = a
-}
-
-// closed returns the closed period that the admission belongs to and marks it to be written; nil if its period is open or
-// none yet.
+// closed returns the closed period that the admission belongs to; nil if its period is open or none yet.
 func (l *Ledger) closed(a *Admission) (*quota.ClosedPeriod, error) {
 	if a.State == quota.Queued || a.State == quota.Cancelled || a.PeriodNo == l.Account.PeriodNo {
 		return nil, nil
@@ -446,14 +431,11 @@ func (l *Ledger) closed(a *Admission) (*quota.ClosedPeriod, error) {
 	return l.closedPeriod(a.PeriodNo)
 }
 
-// closedPeriod returns a closed period and marks it to be written.
+// closedPeriod returns a closed period, or ErrNotFound.
 func (l *Ledger) closedPeriod(no int64) (*quota.ClosedPeriod, error) {
 	p := l.Closed[no]
 	if p == nil {
 		return nil, fmt.Errorf("period %d of user %q: %w", no, l.Account.UserID, ErrNotFound)
-	}
-	if !slices.Contains(l.NewPeriods, p) {
-		l.ChangedPeriods[p.No] = p
 	}
 	return p, nil
 }

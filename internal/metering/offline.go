@@ -153,11 +153,9 @@ func settleTicket(l *Ledger, t *Ticket, adm *Admission, actual quota.Credits) (c
 		}
 		l.add(adm)
 	} else {
-		l.change(adm)
 		l.Queue = slices.DeleteFunc(l.Queue, func(q *Admission) bool { return q.State != quota.Queued })
 	}
-	l.Touched = true
-	l.Charges = append(l.Charges, ChargeRow{Charge: *charge, Admission: adm, Plan: plan})
+	l.charged(adm, charge, plan)
 	l.Audit = append(l.Audit, AuditRow{
 		Actor: t.RequestedBy, Action: "ticket.settled", Kind: "Admission", Name: hex.EncodeToString(adm.ID[:]),
 		After: map[string]any{

@@ -111,8 +111,7 @@ func newRecording(account quota.ID, key string, bodyHash []byte, book func(l *Le
 func (l *Ledger) made(key string, bodyHash []byte, e *Event) Made {
 	e.Key, e.Account, e.UserID, e.RecordedAt = key, l.Account.ID, l.Account.UserID, l.Now
 	m := Made{Event: e, BodyHash: bodyHash}
-	l.Touched = true
-	l.NewEvents = append(l.NewEvents, m)
+	l.Booked = append(l.Booked, m)
 	l.Made[key] = m
 	return m
 }
@@ -174,14 +173,9 @@ func record(l *Ledger, id quota.ID, req *RecordRequest) (*Event, error) {
 		use.OccurredAt = l.Now
 	}
 	use.OccurredAt = use.OccurredAt.UTC().Truncate(time.Microsecond)
-	c, period, err := l.Account.Record(use, l.Closed, l.Now)
+	c, _, err := l.Account.Record(use, l.Closed, l.Now)
 	if err != nil {
 		return nil, err
-	}
-	if period != nil {
-		if _, err := l.closedPeriod(period.No); err != nil {
-			return nil, err
-		}
 	}
 	e := chargeEvent(id, c, plan)
 	e.UsageType, e.OccurredAt, e.Duration, e.Quantity = use.Type, use.OccurredAt, use.Audio, use.Quantity

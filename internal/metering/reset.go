@@ -441,7 +441,7 @@ func (r *reset) attempt(accounts []quota.ID, wait bool) []accountReset {
 	for i, id := range accounts {
 		calls[i] = &call{account: id, unlessBusy: !wait, done: make(chan struct{}), apply: func(l *Ledger, _ Batch) error {
 			// It may run again: only the last time counts.
-			results[i].periods = len(l.NewPeriods)
+			results[i].periods = l.Rolled
 			return nil
 		}}
 	}

@@ -124,36 +124,31 @@ type Batch interface {
 	Rollback()
 }
 
-// Ledger is everything of one account that a batch may read and change. What is changed must be marked, for Commit writes
-// only that.
+// Ledger is everything of one account that a batch may read and change. Commit compares it with what was loaded and writes what
+// differs.
 type Ledger struct {
 	Account *quota.Account
 	// Now is the one clock that decides: the database's, never before the account's last decision.
 	Now time.Time
-	// Admissions that were asked for and those of Queue, which is in QueueOrder. An admission in both is the same pointer.
+	// Admissions that were asked for, those of Queue, which is in QueueOrder, and new ones. One in both is the same pointer.
 	Admissions map[quota.ID]*Admission
 	Queue      []*Admission
 	// Made is what the idempotency keys made that were asked for, and Events are those that were asked for.
 	Made   map[string]Made
 	Events map[quota.ID]*Event
 	// Closed are the closed periods that the admissions and events belong to and those of the last weeks where a key was asked
-	// for, by number.
+	// for, by number, and those that this batch has closed, which Rolled counts.
 	Closed map[int64]*quota.ClosedPeriod
+	Rolled int
 	// HadLots names every lot that the account ever got, spent and expired ones included. It is loaded only where Keys.Plans
 	// asks for plans, that is for changes of settings.
 	HadLots map[quota.ID]bool
 	// Settings are the columns of the account that a UserQuota declares.
 	Settings Settings
 
-	// What Commit writes: the account and its lots if Touched, the settings if SettingsTouched.
-	Touched, SettingsTouched bool
-	NewAdmissions            []*Admission
-	ChangedAdmissions        map[quota.ID]*Admission
-	NewPeriods               []*quota.ClosedPeriod
-	ChangedPeriods           map[int64]*quota.ClosedPeriod
-	Charges                  []ChargeRow
-	NewEvents                []Made
-	Audit                    []AuditRow
+	// Booked are the events of this batch, and Audit tells what else it changed. Neither is ever changed once written.
+	Booked []Made
+	Audit  []AuditRow
 }
 
 // QueueOrder compares queued admissions of one account: higher priority first, then who arrived first.
@@ -161,11 +156,11 @@ func QueueOrder(x, y *Admission) int {
 	return cmp.Or(cmp.Compare(y.Priority, x.Priority), cmp.Compare(x.ArrivedSeq, y.ArrivedSeq))
 }
 
-// Made is an event that an idempotency key made.
+// Made is an event, and where an idempotency key made it what tells two requests with that key apart.
 type Made struct {
 	*Event
 
-	// BodyHash tells two requests with one key apart.
+	// BodyHash is nil for the charge of an admission, which has no key.
 	BodyHash []byte
 }
 
@@ -174,14 +169,6 @@ type Settings struct {
 	QuotaUID  quota.ID // zero: no object owns the account's settings
 	QuotaName string
 	ZoneName  string
-}
-
-// ChargeRow is a charge and what it was for.
-type ChargeRow struct {
-	quota.Charge
-	Admission *Admission
-	// Plan at the time of the charge.
-	Plan *quota.Plan
 }
 
 // AuditRow tells a change that is neither an admission nor an event. Before and After are encoded as JSON.

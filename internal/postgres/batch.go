@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -33,31 +32,26 @@ const (
 type batch struct {
 	conn    *pgxpool.Conn
 	ledgers map[quota.ID]*metering.Ledger
-	loaded  map[quota.ID]loaded
+	loaded  map[quota.ID]*loaded
+	locked  map[quota.ID]bool
 	busy    map[quota.ID]bool
 	plans   map[string]*quota.Plan
-	// plansOf are the plans that serve the accounts, admissions the admissions as they were read.
-	plansOf    map[*quota.Account]planKey
-	admissions map[quota.ID]quota.Admission
+	// plansOf are the plans that serve the accounts.
+	plansOf map[*quota.Account]planKey
 }
 
-// loaded is what of an account is compared at the commit, to write only what differs.
+// loaded is an account as it was loaded, for the commit to compare.
 type loaded struct {
-	lots map[quota.ID]quota.Lot
+	balance    quota.Balance
+	plan       string
+	settings   metering.Settings
+	overrides  quota.Overrides
+	suspended  bool
+	anchor     time.Time
+	lots       map[quota.ID]quota.Lot
+	admissions map[quota.ID]quota.Admission
+	periods    map[int64]quota.ClosedPeriod
 }
-
-// results reads the answers of a pgx.Batch through sqlc's methods: those give the statement again, which was sent already.
-type results struct{ pgx.BatchResults }
-
-func (r results) Exec(context.Context, string, ...any) (pgconn.CommandTag, error) {
-	return r.BatchResults.Exec()
-}
-
-func (r results) Query(context.Context, string, ...any) (pgx.Rows, error) {
-	return r.BatchResults.Query()
-}
-
-func (r results) QueryRow(context.Context, string, ...any) pgx.Row { return r.BatchResults.QueryRow() }
 
 // Begin implements metering.Store: one round trip that locks, and behind the locks reads.
 func (s *Store) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, error) {
@@ -65,84 +59,89 @@ func (s *Store) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, 
 	if err != nil {
 		return nil, mapError(err)
 	}
-	b := &batch{conn: conn, admissions: make(map[quota.ID]quota.Admission, len(keys.Admissions))}
-	if err := s.load(ctx, b, keys); err != nil {
+	n := len(keys.Accounts)
+	b := &batch{
+		conn: conn, ledgers: make(map[quota.ID]*metering.Ledger, n), loaded: make(map[quota.ID]*loaded, n),
+		locked: make(map[quota.ID]bool, n), busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{},
+		plansOf: make(map[*quota.Account]planKey, n),
+	}
+	if err := s.load(ctx, b, &keys); err != nil {
 		b.Rollback()
 		return nil, mapError(err)
 	}
 	return b, nil
 }
 
-// load queues the statements and reads their answers in the same order.
-func (s *Store) load(ctx context.Context, b *batch, keys metering.Keys) (err error) {
-	accounts, now := keys.Accounts, s.now()
-
-	var q pgx.Batch
-	q.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-	q.Queue(planOnce)
-	lock := dbsqlc.LockFreeAccounts
-	if keys.Wait {
-		lock = dbsqlc.LockAccounts
-	}
-	q.Queue(lock, accounts)
-	q.Queue(dbsqlc.LoadAccounts, now, accounts)
-	q.Queue(dbsqlc.LoadLots, accounts, now)
-	q.Queue(dbsqlc.LoadAdmissions, orEmpty(keys.Admissions), accounts)
-	if len(keys.Admissions) > 0 {
-		q.Queue(dbsqlc.LoadPeriods, keys.Admissions, accounts)
-	}
-	if len(keys.Plans) > 0 {
-		q.Queue(dbsqlc.LoadPlans, keys.Plans, slices.Contains(keys.Plans, ""))
-		q.Queue(dbsqlc.LoadLotIDs, accounts)
-	}
-	s.queueRecords(&q, &keys)
-
-	plans, err := s.readFacts(ctx, b, &q, &keys)
-	if err != nil {
+// load locks, then reads what hangs from the accounts that it has got.
+func (s *Store) load(ctx context.Context, b *batch, keys *metering.Keys) error {
+	var t roundTrip
+	t.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+	t.Queue(planOnce)
+	if err := s.ask(ctx, &t, b, keys); err != nil {
 		return err
 	}
-	b.readPlans(plans, keys.Plans)
+	if err := t.send(ctx, b.conn); err != nil {
+		return err
+	}
+	for _, l := range b.ledgers {
+		slices.SortFunc(l.Queue, metering.QueueOrder)
+	}
 	return s.plansFor(ctx, dbsqlc.New(b.conn), b.plansOf)
 }
 
-// readFacts sends the statements and reads their answers in the same order, of which the first two are empty.
-func (s *Store) readFacts(ctx context.Context, b *batch, q *pgx.Batch, keys *metering.Keys) (plans []dbsqlc.UserPlanLimit, err error) {
-	answers := b.conn.SendBatch(ctx, q)
-	defer func() { err = errors.Join(err, answers.Close()) }()
-	read := dbsqlc.New(results{answers})
-	for range 2 {
-		if _, err := answers.Exec(); err != nil {
-			return nil, err
-		}
-	}
-	locked, err := read.LockAccounts(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := read.LoadAccounts(ctx, dbsqlc.LoadAccountsParams{})
-	if err != nil {
-		return nil, err
-	}
-	if err := s.readAccounts(b, locked, rows); err != nil {
-		return nil, err
-	}
-	lots, err := read.LoadLots(ctx, dbsqlc.LoadLotsParams{})
-	if err != nil {
-		return nil, err
-	}
-	b.readLots(lots)
-	if err := b.readAdmissions(ctx, read, len(keys.Admissions) > 0); err != nil {
-		return nil, err
-	}
-	if len(keys.Plans) > 0 {
-		if plans, err = read.LoadPlans(ctx, dbsqlc.LoadPlansParams{}); err != nil {
-			return nil, err
-		}
-		if err := b.readLotIDs(ctx, read); err != nil {
-			return nil, err
-		}
-	}
-	return plans, b.readRecords(ctx, read, keys)
+// ask queues the statements of a batch's first round trip.
+func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *metering.Keys) error {
+	accounts := keys.Accounts
+	return errors.Join(
+		t.ask(func(q *dbsqlc.Queries) error {
+			lock := q.LockFreeAccounts
+			if keys.Wait {
+				lock = q.LockAccounts
+			}
+			ids, err := lock(ctx, accounts)
+			for _, id := range ids {
+				b.locked[id] = true
+			}
+			return err
+		}),
+		t.ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadAccounts(ctx, dbsqlc.LoadAccountsParams{Now: s.now(), Ids: accounts})
+			return errors.Join(err, s.readAccounts(b, rows))
+		}),
+		t.ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: accounts, Now: s.now()})
+			b.readLots(rows)
+			return err
+		}),
+		t.ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{Ids: orEmpty(keys.Admissions), Accounts: accounts})
+			return errors.Join(err, b.readAdmissions(rows))
+		}),
+		t.ask(func(q *dbsqlc.Queries) error {
+			if len(keys.Admissions) == 0 {
+				return nil
+			}
+			rows, err := q.LoadPeriods(ctx, dbsqlc.LoadPeriodsParams{Ids: keys.Admissions, Accounts: accounts})
+			b.readPeriods(rows)
+			return err
+		}),
+		t.ask(func(q *dbsqlc.Queries) error {
+			if len(keys.Plans) == 0 {
+				return nil
+			}
+			rows, err := q.LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: keys.Plans, WithDefault: slices.Contains(keys.Plans, "")})
+			b.readPlans(rows, keys.Plans)
+			return err
+		}),
+		t.ask(func(q *dbsqlc.Queries) error {
+			if len(keys.Plans) == 0 {
+				return nil
+			}
+			rows, err := q.LoadLotIDs(ctx, accounts)
+			b.readLotIDs(rows)
+			return err
+		}),
+		s.askRecords(ctx, t, b, keys))
 }
 
 // readPlans keeps those of the plans that were asked for.
@@ -151,7 +150,6 @@ func (b *batch) readPlans(rows []dbsqlc.UserPlanLimit, asked []string) {
 	for _, name := range asked {
 		wanted[name] = true
 	}
-	b.plans = map[string]*quota.Plan{}
 	for i := range rows {
 		r := &rows[i]
 		if wanted[r.Name] {
@@ -163,112 +161,76 @@ func (b *batch) readPlans(rows []dbsqlc.UserPlanLimit, asked []string) {
 	}
 }
 
-func (s *Store) readAccounts(b *batch, locked []quota.ID, rows []dbsqlc.LoadAccountsRow) error {
-	b.ledgers = make(map[quota.ID]*metering.Ledger, len(locked))
-	b.loaded = make(map[quota.ID]loaded, len(locked))
-	b.plansOf = make(map[*quota.Account]planKey, len(locked))
-	b.busy = map[quota.ID]bool{}
-	mine := make(map[quota.ID]bool, len(locked))
-	for _, id := range locked {
-		mine[id] = true
-	}
+func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) error {
 	for i := range rows {
 		r := &rows[i]
-		if !mine[r.UsageQuota.UserID] {
+		if !b.locked[r.UsageQuota.UserID] {
 			b.busy[r.UsageQuota.UserID] = true
 			continue
 		}
-		account, declared, err := s.account(&r.UsageQuota, r.ExternalID)
+		a, settings, err := s.account(&r.UsageQuota, r.ExternalID)
 		if err != nil {
 			return err
 		}
-		b.plansOf[account] = planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
-		l := &metering.Ledger{
-			Account: account, Now: r.Now.UTC(), Settings: declared,
+		b.plansOf[a] = planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
+		b.loaded[a.ID] = &loaded{
+			balance: a.Balance, plan: r.UsageQuota.PlanName, settings: settings, overrides: a.Overrides, suspended: a.Suspended,
+			anchor: a.Anchor, admissions: map[quota.ID]quota.Admission{}, periods: map[int64]quota.ClosedPeriod{},
+		}
+		b.ledgers[a.ID] = &metering.Ledger{
+			Account: a, Now: r.Now.UTC(), Settings: settings,
 			Admissions: map[quota.ID]*metering.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},
-			ChangedAdmissions: map[quota.ID]*metering.Admission{}, ChangedPeriods: map[int64]*quota.ClosedPeriod{},
 			Made: map[string]metering.Made{}, Events: map[quota.ID]*metering.Event{},
 		}
-		b.ledgers[account.ID] = l
 	}
 	return nil
 }
 
 func (b *batch) readLots(rows []dbsqlc.CreditLot) {
 	for i := range rows {
-		r := &rows[i]
-		l := b.ledgers[r.UserID]
+		l, was := b.ledgers[rows[i].UserID], b.loaded[rows[i].UserID]
 		if l == nil {
 			continue
 		}
-		lot, was := lotOf(r), b.loaded[r.UserID]
+		lot := lotOf(&rows[i])
 		if _, there := was.lots[lot.ID]; there {
 			continue
 		}
 		l.Account.Lots = append(l.Account.Lots, lot)
 		if was.lots == nil {
 			was.lots = map[quota.ID]quota.Lot{}
-			b.loaded[r.UserID] = was
 		}
 		was.lots[lot.ID] = lot
 	}
 }
 
-func (b *batch) readAdmissions(ctx context.Context, read *dbsqlc.Queries, asked bool) error {
-	rows, err := read.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{})
-	if err != nil {
-		return err
-	}
+func (b *batch) readAdmissions(rows []dbsqlc.ConcurrentProcessing) error {
 	for i := range rows {
-		if err := b.readAdmission(&rows[i]); err != nil {
+		l := b.ledgers[rows[i].UserID]
+		if l == nil {
+			continue
+		}
+		adm, err := admissionOf(&rows[i], l.Account.UserID)
+		if err != nil {
 			return err
 		}
-	}
-	for _, l := range b.ledgers {
-		slices.SortFunc(l.Queue, metering.QueueOrder)
-	}
-	if !asked {
-		return nil
-	}
-	periods, err := read.LoadPeriods(ctx, dbsqlc.LoadPeriodsParams{})
-	if err != nil {
-		return err
-	}
-	b.readPeriods(periods)
-	return nil
-}
-
-func (b *batch) readAdmission(r *dbsqlc.ConcurrentProcessing) error {
-	l := b.ledgers[r.UserID]
-	if l == nil {
-		return nil
-	}
-	adm, err := admissionOf(r, l.Account.UserID)
-	if err != nil {
-		return err
-	}
-	b.admissions[adm.ID] = adm.Admission
-	l.Admissions[adm.ID] = adm
-	if adm.State == quota.Queued {
-		l.Queue = append(l.Queue, adm)
+		l.Admissions[adm.ID], b.loaded[adm.Account].admissions[adm.ID] = adm, adm.Admission
+		if adm.State == quota.Queued {
+			l.Queue = append(l.Queue, adm)
+		}
 	}
 	return nil
 }
 
-func (b *batch) readLotIDs(ctx context.Context, read *dbsqlc.Queries) error {
-	lots, err := read.LoadLotIDs(ctx, nil)
-	if err != nil {
-		return err
-	}
+func (b *batch) readLotIDs(rows []dbsqlc.LoadLotIDsRow) {
 	for _, l := range b.ledgers {
 		l.HadLots = map[quota.ID]bool{}
 	}
-	for _, r := range lots {
+	for _, r := range rows {
 		if l := b.ledgers[r.UserID]; l != nil {
 			l.HadLots[r.ID] = true
 		}
 	}
-	return nil
 }
 
 // Ledgers implements metering.Batch.
@@ -303,29 +265,22 @@ func (b *batch) Commit(ctx context.Context) error {
 	}
 	w := &writes{}
 	for id, l := range b.ledgers {
-		if err := w.collect(l, b.loaded[id], b.admissions); err != nil {
+		if err := w.collect(l, b.loaded[id]); err != nil {
 			b.Rollback()
 			return err
 		}
 	}
-	q := w.batch()
-	q.Queue("COMMIT")
-	err := b.send(ctx, q)
+	var t roundTrip
+	var tag pgconn.CommandTag
+	w.queue(&t)
+	t.Queue("COMMIT").Exec(func(ct pgconn.CommandTag) error {
+		tag = ct
+		return nil
+	})
+	err := t.send(ctx, b.conn)
+	if err == nil && tag.String() != "COMMIT" {
+		err = fmt.Errorf("%w: the server answered %s to the commit", metering.ErrRetry, tag)
+	}
 	b.Rollback() // gives the connection back; after a commit there is nothing to roll back
 	return mapCommitError(err)
-}
-
-func (b *batch) send(ctx context.Context, q *pgx.Batch) (err error) {
-	answers := b.conn.SendBatch(ctx, q)
-	defer func() { err = errors.Join(err, answers.Close()) }()
-	var tag pgconn.CommandTag
-	for range q.Len() {
-		if tag, err = answers.Exec(); err != nil {
-			return err
-		}
-	}
-	if tag.String() != "COMMIT" {
-		return fmt.Errorf("%w: the server answered %s to the commit", metering.ErrRetry, tag)
-	}
-	return nil
 }

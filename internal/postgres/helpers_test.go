@@ -132,7 +132,6 @@ func (f *fixture) declare(account quota.ID, edit func(l *metering.Ledger)) {
 		}
 		before := told()
 		edit(l)
-		l.SettingsTouched = true
 		l.Audit = append(l.Audit, metering.AuditRow{
 			Actor: "test", Action: "quota.applied", Kind: "Account", Name: l.Account.UserID, Before: before, After: told(),
 		})
@@ -157,7 +156,7 @@ func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...fun
 		if d := l.Account.Enter(&adm.Admission, l.Now); d.Outcome == quota.Refuse && !l.Account.Park(&adm.Admission, d, l.Now) {
 			f.t.Fatalf("refused: %s", d.Message())
 		}
-		l.Touched, l.NewAdmissions = true, append(l.NewAdmissions, adm)
+		l.Admissions[id] = adm
 	})
 }
 
@@ -172,26 +171,26 @@ func (f *fixture) settle(account, id quota.ID, actual quota.Credits) {
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		if p != nil {
-			l.ChangedPeriods[p.No] = p
-		}
-		l.Touched, l.ChangedAdmissions[id] = true, adm
-		l.Charges = append(l.Charges, metering.ChargeRow{Charge: *charge, Admission: adm, Plan: l.Account.Plan})
+		l.Booked = append(l.Booked, metering.Made{Event: &metering.Event{
+			ID: metering.ChargeID(account, id), Account: account, Kind: metering.EventCharge, UsageType: quota.UsageTranscription,
+			Admission: id, OccurredAt: adm.EndedAt, RecordedAt: l.Now, PeriodNo: charge.PeriodNo, Seq: charge.Seq,
+			Credits: charge.Credits, Alloc: charge.Alloc, Overage: charge.Overage, Price: charge.Price, Cost: charge.Cost,
+			Currency: l.Account.Plan.Currency, Duration: actual.Audio(), Quantity: 1,
+			PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version, Late: adm.Late,
+		}})
 		f.promote(l)
 	})
 }
 
 func (f *fixture) promote(l *metering.Ledger) {
 	for _, adm := range l.Queue {
-		if len(l.Account.Promote([]*quota.Admission{&adm.Admission}, l.Now)) > 0 {
-			l.ChangedAdmissions[adm.ID] = adm
-		}
+		l.Account.Promote([]*quota.Admission{&adm.Admission}, l.Now)
 	}
 }
 
 func (f *fixture) roll(l *metering.Ledger) {
 	for _, p := range l.Account.Roll(l.Now) {
-		l.NewPeriods, l.Closed[p.No], l.Touched = append(l.NewPeriods, &p), &p, true
+		l.Closed[p.No] = &p
 		l.Audit = append(l.Audit, metering.AuditRow{Actor: "test", Action: "period.closed", Kind: "Account", Name: l.Account.UserID})
 	}
 }

@@ -25,10 +25,8 @@ const (
 // Periods implements metering.Store.
 func (s *Store) Periods(ctx context.Context, userID string, before int64, limit int) (metering.Usage, []metering.StoredPeriod, error) {
 	var periods []metering.StoredPeriod
-	all, err := s.standings(ctx, []string{userID}, func(q *pgx.Batch) {
-		q.Queue(dbsqlc.PeriodsBefore, userID, before, int32(limit))
-	}, func(read *dbsqlc.Queries) error {
-		rows, err := read.PeriodsBefore(ctx, dbsqlc.PeriodsBeforeParams{})
+	all, err := s.standings(ctx, []string{userID}, func(q *dbsqlc.Queries) error {
+		rows, err := q.PeriodsBefore(ctx, dbsqlc.PeriodsBeforeParams{UserID: userID, Before: before, Most: int32(limit)})
 		periods = make([]metering.StoredPeriod, len(rows))
 		for i := range rows {
 			periods[i] = metering.StoredPeriod{ClosedPeriod: *periodOf(&rows[i]), Revision: rows[i].Revision}

@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 )
 
 // TestHotPathReadsByIndex looks at the plans that a service makes and keeps for as long as its connections live, on a new
@@ -18,16 +16,18 @@ import (
 func TestHotPathReadsByIndex(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	t.Run("new", func(t *testing.T) { checkHotPath(t, f.dsn, "") })
+	statements := f.HotStatements(t)
+	delete(statements, "LoadPlans") // a table of a few rows, read by few batches
+	t.Run("new", func(t *testing.T) { checkHotPath(t, statements, f.dsn, "") })
 
 	f = newCorruptible(t)
 	if _, err := f.Pool().Exec(t.Context(), manyRows); err != nil {
 		t.Fatal(err)
 	}
-	t.Run("full", func(t *testing.T) { checkHotPath(t, f.dsn, "ANALYZE") })
+	t.Run("full", func(t *testing.T) { checkHotPath(t, statements, f.dsn, "ANALYZE") })
 	const all = "usage_periods, credit_lots, concurrent_processing, usage_tracking, idempotency_keys, usage_reversals"
 	for _, empty := range append(strings.Split(all, ", "), all, all+", users, usage_quotas") {
-		t.Run("without "+empty, func(t *testing.T) { checkHotPath(t, f.dsn, "TRUNCATE "+empty+"; ANALYZE") })
+		t.Run("without "+empty, func(t *testing.T) { checkHotPath(t, statements, f.dsn, "TRUNCATE "+empty+"; ANALYZE") })
 	}
 }
 
@@ -53,7 +53,7 @@ const manyRows = `SET session_replication_role = replica;
 	RESET session_replication_role`
 
 // checkHotPath plans the statements in the state that prepare brings about, and undoes that.
-func checkHotPath(t *testing.T, dsn, prepare string) {
+func checkHotPath(t *testing.T, statements map[string]string, dsn, prepare string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
@@ -65,15 +65,7 @@ func checkHotPath(t *testing.T, dsn, prepare string) {
 		"SET enable_indexscan = off; SET enable_indexonlyscan = off; "+prepare); err != nil {
 		t.Fatal(err)
 	}
-	for name, sql := range map[string]string{
-		"LockAccounts": dbsqlc.LockAccounts, "LockFreeAccounts": dbsqlc.LockFreeAccounts, "LoadAccounts": dbsqlc.LoadAccounts,
-		"LoadLots": dbsqlc.LoadLots, "LoadAdmissions": dbsqlc.LoadAdmissions, "LoadPeriods": dbsqlc.LoadPeriods,
-		"LoadLotIDs": dbsqlc.LoadLotIDs, "EndAdmissions": dbsqlc.EndAdmissions, "RenewLeases": dbsqlc.RenewLeases,
-		"UpdateAdmissions": dbsqlc.UpdateAdmissions, "UpdateAccounts": dbsqlc.UpdateAccounts, "UpdatePeriods": dbsqlc.UpdatePeriods,
-		"LoadKeys": dbsqlc.LoadKeys, "LoadRecentPeriods": dbsqlc.LoadRecentPeriods, "LoadEvents": dbsqlc.LoadEvents,
-		"LoadEventLots": dbsqlc.LoadEventLots, "Event": dbsqlc.Event, "ReadAccounts": dbsqlc.ReadAccounts, "ReadLots": dbsqlc.ReadLots,
-		"LastPeriods": dbsqlc.LastPeriods, "PeriodsBefore": dbsqlc.PeriodsBefore,
-	} {
+	for name, sql := range statements {
 		statement, err := conn.Prepare(t.Context(), name, sql)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -89,7 +81,8 @@ func checkHotPath(t *testing.T, dsn, prepare string) {
 		}
 		plan := strings.Join(lines, "\n")
 		looks := strings.Count(plan, "Scan using ") + strings.Count(plan, "Bitmap Index Scan on ")
-		if strings.Contains(plan, "Seq Scan") || looks == 0 || looks != strings.Count(plan, "Index Cond: ") {
+		if strings.Contains(plan, "Seq Scan") || looks == 0 && !strings.Contains(plan, "Insert on ") ||
+			looks != strings.Count(plan, "Index Cond: ") {
 			t.Errorf("%s reads more than it needs:\n%s", name, plan)
 		}
 	}

@@ -5,45 +5,55 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// queueRecords queues what recording needs to see, if anybody records.
-func (s *Store) queueRecords(q *pgx.Batch, keys *metering.Keys) {
-	if len(keys.Idempotency) == 0 {
-		return
-	}
-	accounts, names := make([]quota.ID, len(keys.Idempotency)), make([]string, len(keys.Idempotency))
-	for i, k := range keys.Idempotency {
-		accounts[i], names[i] = k.Account, k.Key
-	}
-	events := orEmpty(keys.Events)
-	q.Queue(dbsqlc.LoadKeys, accounts, names)
-	q.Queue(dbsqlc.LoadRecentPeriods, accounts, s.now(), events)
-	if len(events) > 0 {
-		q.Queue(dbsqlc.LoadEvents, events, accounts)
-		q.Queue(dbsqlc.LoadEventLots, accounts, events)
-	}
-}
-
-// readRecords reads the answers to queueRecords.
-func (b *batch) readRecords(ctx context.Context, read *dbsqlc.Queries, keys *metering.Keys) error {
+// askRecords asks for what recording needs to see, if anybody records.
+func (s *Store) askRecords(ctx context.Context, t *roundTrip, b *batch, keys *metering.Keys) error {
 	if len(keys.Idempotency) == 0 {
 		return nil
 	}
-	made, err := read.LoadKeys(ctx, dbsqlc.LoadKeysParams{})
-	if err != nil {
+	asked := dbsqlc.LoadKeysParams{}
+	for _, k := range keys.Idempotency {
+		asked.Accounts, asked.Keys = append(asked.Accounts, k.Account), append(asked.Keys, k.Key)
+	}
+	events := orEmpty(keys.Events)
+	err := errors.Join(
+		t.ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadKeys(ctx, asked)
+			return errors.Join(err, b.readKeys(rows))
+		}),
+		t.ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadRecentPeriods(ctx, dbsqlc.LoadRecentPeriodsParams{Accounts: asked.Accounts, Now: s.now(), Events: events})
+			b.readPeriods(rows)
+			return err
+		}))
+	if len(events) == 0 {
 		return err
 	}
-	for i := range made {
-		r := &made[i]
+	return errors.Join(err,
+		t.ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadEvents(ctx, dbsqlc.LoadEventsParams{Events: events, Accounts: asked.Accounts})
+			return errors.Join(err, b.readEvents(rows))
+		}),
+		t.ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadEventLots(ctx, dbsqlc.LoadEventLotsParams{Accounts: asked.Accounts, Events: events})
+			b.readLots(rows)
+			return err
+		}))
+}
+
+// readKeys keeps what the idempotency keys have made. They come in the order of time: of a key that outlived its retention the
+// last use counts.
+func (b *batch) readKeys(rows []dbsqlc.LoadKeysRow) error {
+	for i := range rows {
+		r := &rows[i]
 		l := b.ledgers[r.UsageTracking.UserID]
 		if l == nil {
 			continue
@@ -52,34 +62,24 @@ func (b *batch) readRecords(ctx context.Context, read *dbsqlc.Queries, keys *met
 		if err != nil {
 			return err
 		}
-		// In the order of time: of a key that outlived its retention the last use counts.
 		l.Made[r.Key] = metering.Made{Event: e, BodyHash: r.BodyHash}
 	}
-	periods, err := read.LoadRecentPeriods(ctx, dbsqlc.LoadRecentPeriodsParams{})
-	if err != nil {
-		return err
-	}
-	b.readPeriods(periods)
-	if len(keys.Events) == 0 {
-		return nil
-	}
-	events, err := read.LoadEvents(ctx, dbsqlc.LoadEventsParams{})
-	if err != nil {
-		return err
-	}
-	for i := range events {
-		r := &events[i]
-		if l := b.ledgers[r.UsageTracking.UserID]; l != nil {
-			if l.Events[r.UsageTracking.ID], err = eventOf(&r.UsageTracking, l.Account.UserID, r.ReversalID); err != nil {
-				return err
-			}
+	return nil
+}
+
+func (b *batch) readEvents(rows []dbsqlc.LoadEventsRow) error {
+	for i := range rows {
+		r := &rows[i]
+		l := b.ledgers[r.UsageTracking.UserID]
+		if l == nil {
+			continue
 		}
+		e, err := eventOf(&r.UsageTracking, l.Account.UserID, r.ReversalID)
+		if err != nil {
+			return err
+		}
+		l.Events[e.ID] = e
 	}
-	lots, err := read.LoadEventLots(ctx, dbsqlc.LoadEventLotsParams{})
-	if err != nil {
-		return err
-	}
-	b.readLots(lots)
 	return nil
 }
 
@@ -87,7 +87,8 @@ func (b *batch) readRecords(ctx context.Context, read *dbsqlc.Queries, keys *met
 func (b *batch) readPeriods(rows []dbsqlc.UsagePeriod) {
 	for i := range rows {
 		if l := b.ledgers[rows[i].UserID]; l != nil && l.Closed[rows[i].PeriodNo] == nil {
-			l.Closed[rows[i].PeriodNo] = periodOf(&rows[i])
+			p := periodOf(&rows[i])
+			l.Closed[p.No], b.loaded[rows[i].UserID].periods[p.No] = p, *p
 		}
 	}
 }
@@ -128,69 +129,6 @@ func eventOf(r *dbsqlc.UsageTracking, userID string, reversedBy *quota.ID) (*met
 		}
 	}
 	return e, nil
-}
-
-// made collects an event that was recorded directly, and its key.
-func (w *writes) made(m *metering.Made) error {
-	if err := w.event(m.Event); err != nil {
-		return err
-	}
-	r := w.keys.row()
-	put(r, m.Account)
-	put(r, m.Key)
-	put(r, m.RecordedAt)
-	put(r, m.BodyHash)
-	put(r, m.ID)
-	if m.Kind == metering.EventReversal {
-		r := w.reversals.row()
-		put(r, m.Reverses)
-		put(r, m.Account)
-		put(r, m.ID)
-		put(r, m.RecordedAt)
-	}
-	return nil
-}
-
-func (w *writes) event(e *metering.Event) error {
-	var metadata []byte
-	if len(e.Metadata) > 0 {
-		var err error
-		if metadata, err = jsonColumn(e.Metadata); err != nil {
-			return fmt.Errorf("event %s: metadata: %w", uuidText(e.ID), err)
-		}
-	}
-	r := w.events.row()
-	put(r, e.ID)
-	put(r, e.RecordedAt)
-	put(r, e.Account)
-	put(r, e.PeriodNo)
-	put(r, string(e.Kind))
-	put(r, e.UsageType)
-	put(r, idColumn(e.Admission))
-	putIf(r, e.Key != "", e.Key)
-	put(r, idColumn(e.Reverses))
-	put(r, idColumn(e.RefundLot))
-	put(r, e.OccurredAt)
-	put(r, int64(e.Credits))
-	put(r, int64(e.Alloc.Plan))
-	put(r, int64(e.Overage))
-	put(r, sharesColumn(e.Alloc.Lots))
-	put(r, e.Duration.Milliseconds())
-	put(r, e.FileSize)
-	put(r, e.Tokens)
-	put(r, e.Quantity)
-	put(r, rateColumn(e.Rate))
-	put(r, int64(e.Price))
-	put(r, int64(e.Cost))
-	put(r, e.Currency)
-	put(r, e.PlanName)
-	put(r, e.PlanVersion)
-	put(r, e.Late)
-	put(r, e.Seq)
-	put(r, metadata)
-	put(r, e.RecordedBy)
-	put(r, e.Reason)
-	return nil
 }
 
 func rateColumn(rate *quota.Rate) *int64 {

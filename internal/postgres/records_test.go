@@ -26,8 +26,7 @@ func (f *fixture) made(account quota.ID, key string, event quota.ID) {
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		l.Touched = true
-		l.NewEvents = append(l.NewEvents, metering.Made{BodyHash: []byte{1}, Event: &metering.Event{
+		l.Booked = append(l.Booked, metering.Made{BodyHash: []byte{1}, Event: &metering.Event{
 			ID: event, Account: account, Kind: metering.EventAdjustment, UsageType: quota.UsageAdjustment, Key: key,
 			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc,
 			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
@@ -146,8 +145,7 @@ func (f *fixture) tryUndo(account quota.ID, key string, event, id quota.ID) erro
 	return f.tryChange(f.t.Context(), keys, func(_ metering.Batch, l *metering.Ledger) {
 		e := l.Events[event]
 		rev := l.Account.Reverse(e.ID, &quota.Charge{PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc}, nil, l.Now)
-		l.Touched = true
-		l.NewEvents = append(l.NewEvents, metering.Made{BodyHash: []byte{1}, Event: &metering.Event{
+		l.Booked = append(l.Booked, metering.Made{BodyHash: []byte{1}, Event: &metering.Event{
 			ID: id, Account: account, Kind: metering.EventReversal, UsageType: e.UsageType, Key: key, Reverses: e.ID,
 			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq, Credits: rev.Credits, Alloc: rev.Alloc,
 			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,

@@ -32,8 +32,8 @@ func limit[T ~int32 | ~int64, C int32 | int64](column *C) quota.Limit[T] {
 	return quota.AtMost(T(*column))
 }
 
-// column is limit's inverse.
-func column[C int32 | int64, T ~int32 | ~int64](l quota.Limit[T]) *C {
+// limitColumn is limit's inverse.
+func limitColumn[C int32 | int64, T ~int32 | ~int64](l quota.Limit[T]) *C {
 	if l.Unlimited {
 		return nil
 	}
@@ -137,12 +137,14 @@ func (s *Store) account(r *dbsqlc.UsageQuota, userID string) (*quota.Account, me
 	return &quota.Account{
 		ID: r.UserID, UserID: userID, Overrides: overridesOf(r), Suspended: r.Suspended,
 		Anchor: r.AnchorAt.UTC(), Zone: zone,
-		Period: quota.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()}, PeriodNo: r.PeriodNo,
-		Used: quota.Credits(r.Used), Reserved: quota.Credits(r.Reserved),
-		PlanUsed: quota.Credits(r.PlanUsed), PlanReserved: quota.Credits(r.PlanReserved),
-		Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
-		Day: r.Day.UTC(), DayCost: quota.Money(r.DayCostMicros), ReservedCost: quota.Money(r.ReservedCostMicros),
-		Active: r.Active, Queued: r.Queued, Parked: r.Parked, Seq: r.Seq,
+		Balance: quota.Balance{
+			Period: quota.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()}, PeriodNo: r.PeriodNo,
+			Used: quota.Credits(r.Used), Reserved: quota.Credits(r.Reserved),
+			PlanUsed: quota.Credits(r.PlanUsed), PlanReserved: quota.Credits(r.PlanReserved),
+			Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
+			Day: r.Day.UTC(), DayCost: quota.Money(r.DayCostMicros), ReservedCost: quota.Money(r.ReservedCostMicros),
+			Active: r.Active, Queued: r.Queued, Parked: r.Parked, Seq: r.Seq,
+		},
 	}, settings, nil
 }
 
@@ -201,7 +203,7 @@ func overrideColumn[C int32 | int64, T ~int32 | ~int64](p *dbsqlc.UpdateSettings
 	if o.Unlimited {
 		p.UnlimitedOverrides = append(p.UnlimitedOverrides, name)
 	}
-	return column[C](*o)
+	return limitColumn[C](*o)
 }
 
 func lotOf(r *dbsqlc.CreditLot) quota.Lot {
@@ -221,6 +223,25 @@ func periodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
 		CarryOver: quota.Credits(r.CarryOver), CarryOverMax: quota.Credits(r.CarryOverMax),
 		Grace: time.Duration(r.FinalAfterSeconds) * time.Second, Currency: textOf(r.Currency),
 	}
+}
+
+func metadataColumn(metadata map[string]string) []byte {
+	if len(metadata) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(metadata)
+	if err != nil {
+		panic(err) // text can always be encoded
+	}
+	return b
+}
+
+// presentIf returns a value, or NULL unless it is there.
+func presentIf[T any](there bool, value T) *T {
+	if there {
+		return &value
+	}
+	return nil
 }
 
 func textOf(column *string) string {

@@ -235,7 +235,7 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 	if err != nil || adm.State != quota.Settled || *adm.Actual != 7*quota.Credit || adm.EndedSeq == 0 {
 		t.Errorf("%+v, %v", adm, err)
 	}
-	if got := f.count("SELECT count(*) FROM usage_tracking WHERE id = $1 AND kind = 'charge' AND duration_ms = 420000", postgres.ChargeID(alice, first)); got != 1 {
+	if got := f.count("SELECT count(*) FROM usage_tracking WHERE id = $1 AND kind = 'charge' AND duration_ms = 420000", metering.ChargeID(alice, first)); got != 1 {
 		t.Errorf("%d events", got)
 	}
 	if u := f.usage("alice"); u.Account.Used != 7*quota.Credit || u.Account.Active != 1 || u.Account.Cost != 42_000 {
@@ -258,7 +258,7 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 	}
 	settings := metering.Settings{QuotaUID: quota.ID{7}, QuotaName: "alice", ZoneName: "Asia/Hong_Kong"}
 	f.declare(alice, func(l *metering.Ledger) {
-		l.Account.Lots, l.Touched = append(l.Account.Lots, gift), true
+		l.Account.Lots = append(l.Account.Lots, gift)
 		l.Settings, l.Account.Suspended, l.Account.Overrides = settings, true, overrides
 		l.Audit = append(l.Audit, metering.AuditRow{
 			Actor: "test", Action: "grant.given", Kind: "Account", Name: "alice", After: map[string]string{"grant": "gift"},
@@ -336,7 +336,7 @@ func TestBusyAccountsAreSkippedOrWaitedFor(t *testing.T) {
 		}
 	}
 	l := held.Ledgers()[alice]
-	l.Account.Seq, l.Touched = 41, true
+	l.Account.Seq = 41
 	if err := held.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -351,12 +351,12 @@ func TestErrors(t *testing.T) {
 	alice, bob := f.register("alice"), f.register("bob")
 	keys := metering.Keys{Accounts: []quota.ID{alice}}
 
-	err := f.tryChange(t.Context(), keys, func(_ metering.Batch, l *metering.Ledger) { l.Account.Used, l.Touched = -1, true })
+	err := f.tryChange(t.Context(), keys, func(_ metering.Batch, l *metering.Ledger) { l.Account.Used = -1 })
 	if !errors.Is(err, metering.ErrData) {
 		t.Errorf("a negative balance: want a data error, got %v", err)
 	}
 	// Without a name, so that nothing changes that the audit log tells.
-	own := func(_ metering.Batch, l *metering.Ledger) { l.Settings.QuotaUID, l.SettingsTouched = quota.ID{5}, true }
+	own := func(_ metering.Batch, l *metering.Ledger) { l.Settings.QuotaUID = quota.ID{5} }
 	f.change(metering.Keys{Accounts: []quota.ID{bob}}, own)
 	if err := f.tryChange(t.Context(), keys, own); !errors.Is(err, metering.ErrConflict) {
 		t.Errorf("one object for two accounts: want a conflict, got %v", err)

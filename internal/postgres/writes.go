@@ -3,373 +3,368 @@
 package postgres
 
 import (
-	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"slices"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// table collects the rows of one set-based statement, column by column.
-type table struct {
-	rows    int
-	columns []any
-}
+// A batch ends with one round trip that writes what differs from what it loaded. collect compares, each difference becomes a
+// row of one of the statements below, and each of these is sent once for all rows of all accounts.
 
-// add appends a value to a column. The columns of a row are given in the order of the statement's parameters.
-func add[T any](t *table, column int, value T) {
-	if column == len(t.columns) {
-		t.columns = append(t.columns, &[]T{})
+type (
+	lotRow struct {
+		account quota.ID
+		now     time.Time
+		*quota.Lot
 	}
-	values := t.columns[column].(*[]T) //nolint:forcetypeassert // a column has one type
-	*values = append(*values, value)
-}
-
-// row appends to the columns of a table in order.
-type row struct {
-	*table
-
-	column int
-}
-
-func (t *table) row() *row {
-	t.rows++
-	return &row{table: t}
-}
-
-func put[T any](r *row, value T) {
-	add(r.table, r.column, value)
-	r.column++
-}
-
-func (t *table) queue(q *pgx.Batch, sql string) {
-	if t.rows > 0 {
-		q.Queue(sql, t.columns...)
+	periodRow struct {
+		account quota.ID
+		now     time.Time
+		*quota.ClosedPeriod
 	}
-}
+	auditRow struct {
+		account       quota.ID
+		now           time.Time
+		before, after []byte
+		*metering.AuditRow
+	}
+)
 
-// writes collects what a batch changes.
+// writes are the rows that a batch changes.
 type writes struct {
-	accounts, lots, newPeriods, periods, newAdmissions, ended, renewed, admissions, events, keys, reversals, audit table
-
+	accounts                              []*metering.Ledger
+	settings                              []dbsqlc.UpdateSettingsParams
+	lots                                  []lotRow
+	newPeriods, periods                   []periodRow
+	newAdmissions, ended, renewed, others []*metering.Admission
+	events, reversals                     []*metering.Event
+	keys                                  []metering.Made
+	audit                                 []auditRow
 	// offline are the admissions that an offline ticket made, or got out of the queue.
-	offline  []quota.ID
-	settings []dbsqlc.UpdateSettingsParams
+	offline []quota.ID
 }
 
-func (w *writes) collect(l *metering.Ledger, was loaded, admissions map[quota.ID]quota.Admission) error {
-	if l.Touched {
-		w.account(l)
-		for i := range l.Account.Lots {
-			if lot := &l.Account.Lots[i]; was.lots[lot.ID] != *lot {
-				w.lot(l, lot)
-			}
-		}
+var (
+	updateAccounts = newStatement[dbsqlc.UpdateAccountsParams](dbsqlc.UpdateAccounts,
+		col("Ids", func(l *metering.Ledger) quota.ID { return l.Account.ID }),
+		col("PeriodNos", func(l *metering.Ledger) int64 { return l.Account.PeriodNo }),
+		col("PeriodStarts", func(l *metering.Ledger) time.Time { return l.Account.Period.Start }),
+		col("PeriodEnds", func(l *metering.Ledger) time.Time { return l.Account.Period.End }),
+		col("Used", func(l *metering.Ledger) int64 { return int64(l.Account.Used) }),
+		col("Reserved", func(l *metering.Ledger) int64 { return int64(l.Account.Reserved) }),
+		col("PlanUsed", func(l *metering.Ledger) int64 { return int64(l.Account.PlanUsed) }),
+		col("PlanReserved", func(l *metering.Ledger) int64 { return int64(l.Account.PlanReserved) }),
+		col("Costs", func(l *metering.Ledger) int64 { return int64(l.Account.Cost) }),
+		col("Charged", func(l *metering.Ledger) int64 { return int64(l.Account.Charged) }),
+		col("Days", func(l *metering.Ledger) time.Time { return l.Account.Day }),
+		col("DayCosts", func(l *metering.Ledger) int64 { return int64(l.Account.DayCost) }),
+		col("ReservedCosts", func(l *metering.Ledger) int64 { return int64(l.Account.ReservedCost) }),
+		col("Active", func(l *metering.Ledger) int32 { return l.Account.Active }),
+		col("Queued", func(l *metering.Ledger) int32 { return l.Account.Queued }),
+		col("Parked", func(l *metering.Ledger) int32 { return l.Account.Parked }),
+		col("Seqs", func(l *metering.Ledger) int64 { return l.Account.Seq }),
+		col("DecidedAt", func(l *metering.Ledger) time.Time { return l.Now }),
+	)
+	upsertLots = newStatement[dbsqlc.UpsertLotsParams](dbsqlc.UpsertLots,
+		col("Ids", func(r lotRow) quota.ID { return r.ID }),
+		col("Accounts", func(r lotRow) quota.ID { return r.account }),
+		col("Kinds", func(r lotRow) string { return string(r.Kind) }),
+		col("Names", func(r lotRow) string { return r.Name }),
+		col("Credits", func(r lotRow) int64 { return int64(r.Credits) }),
+		col("Used", func(r lotRow) int64 { return int64(r.Used) }),
+		col("Reserved", func(r lotRow) int64 { return int64(r.Reserved) }),
+		col("ExpiresAt", func(r lotRow) *time.Time { return timeColumn(r.ExpiresAt) }),
+		col("CreatedAt", func(r lotRow) time.Time { return r.now }),
+	)
+
+	// periodTotals are what late work changes about a closed period.
+	periodTotals = []column[periodRow]{
+		col("Accounts", func(r periodRow) quota.ID { return r.account }),
+		col("Nos", func(r periodRow) int64 { return r.No }),
+		col("Used", func(r periodRow) int64 { return int64(r.Used) }),
+		col("Reserved", func(r periodRow) int64 { return int64(r.Reserved) }),
+		col("PlanUsed", func(r periodRow) int64 { return int64(r.PlanUsed) }),
+		col("PlanReserved", func(r periodRow) int64 { return int64(r.PlanReserved) }),
+		col("Costs", func(r periodRow) int64 { return int64(r.Cost) }),
+		col("Charged", func(r periodRow) int64 { return int64(r.Charged) }),
+		col("CarryOvers", func(r periodRow) int64 { return int64(r.CarryOver) }),
 	}
-	if l.SettingsTouched {
+	updatePeriods = newStatement[dbsqlc.UpdatePeriodsParams](dbsqlc.UpdatePeriods, periodTotals...)
+	insertPeriods = newStatement[dbsqlc.InsertPeriodsParams](dbsqlc.InsertPeriods, append([]column[periodRow]{
+		col("Starts", func(r periodRow) time.Time { return r.Period.Start }),
+		col("Ends", func(r periodRow) time.Time { return r.Period.End }),
+		col("PlanNames", func(r periodRow) string { return r.PlanName }),
+		col("PlanVersions", func(r periodRow) int64 { return r.PlanVersion }),
+		col("PlanCredits", func(r periodRow) *int64 { return limitColumn[int64](r.PlanLimit) }),
+		col("CarryOverMaxs", func(r periodRow) int64 { return int64(r.CarryOverMax) }),
+		col("ClosedAt", func(r periodRow) time.Time { return r.now }),
+		col("FinalAfterSeconds", func(r periodRow) int32 { return finalAfter(r.Grace) }),
+		col("Currencies", func(r periodRow) *string { return presentIf(r.Currency != "", r.Currency) }),
+	}, periodTotals...)...)
+
+	admissionID = col("Ids", func(a *metering.Admission) quota.ID { return a.ID })
+	// admissionEnd is what ends an admission that was admitted, the most frequent change by far.
+	admissionEnd = []column[*metering.Admission]{
+		col("States", func(a *metering.Admission) string { return string(a.State) }),
+		col("Reasons", func(a *metering.Admission) string { return string(a.Reason) }),
+		col("Actuals", func(a *metering.Admission) *int64 { return creditsColumn(a.Actual) }),
+		col("Late", func(a *metering.Admission) bool { return a.Late }),
+		col("EndedAt", func(a *metering.Admission) *time.Time { return timeColumn(a.EndedAt) }),
+		col("EndedSeqs", func(a *metering.Admission) *int64 { return presentIf(!a.EndedAt.IsZero(), a.EndedSeq) }),
+	}
+	admissionLease = col("LeaseUntil", func(a *metering.Admission) time.Time { return a.LeaseUntil })
+	// admissionLife is everything that an admission's life can change.
+	admissionLife = append([]column[*metering.Admission]{
+		admissionID, admissionLease,
+		col("Parked", func(a *metering.Admission) bool { return a.Parked }),
+		col("EverParked", func(a *metering.Admission) bool { return a.EverParked }),
+		col("PeriodNos", func(a *metering.Admission) *int64 { return presentIf(admitted(a), a.PeriodNo) }),
+		col("PeriodEnds", func(a *metering.Admission) *time.Time { return timeColumn(a.PeriodEnd) }),
+		col("PlanParts", func(a *metering.Admission) int64 { return int64(a.Alloc.Plan) }),
+		col("Lots", func(a *metering.Admission) []byte { return sharesColumn(a.Alloc.Lots) }),
+		col("EstimatedCosts", func(a *metering.Admission) int64 { return int64(a.EstimatedCost) }),
+		col("ProviderCosts", func(a *metering.Admission) int64 { return int64(a.ProviderCost) }),
+		col("Reported", func(a *metering.Admission) *int64 { return creditsColumn(a.Reported) }),
+		col("AdmittedAt", func(a *metering.Admission) *time.Time { return timeColumn(a.AdmittedAt) }),
+		col("AdmittedSeqs", func(a *metering.Admission) *int64 { return presentIf(admitted(a), a.AdmittedSeq) }),
+		col("SeenRemaining", func(a *metering.Admission) *int64 {
+			if !admitted(a) {
+				return nil
+			}
+			return limitColumn[int64](a.Seen.Remaining)
+		}),
+		col("SeenConcurrent", func(a *metering.Admission) *int32 {
+			if !admitted(a) {
+				return nil
+			}
+			return limitColumn[int32](a.Seen.Concurrent)
+		}),
+		col("SeenUsed", func(a *metering.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Used)) }),
+		col("SeenReserved", func(a *metering.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Reserved)) }),
+		col("SeenActive", func(a *metering.Admission) *int32 { return presentIf(admitted(a), a.Seen.Active) }),
+	}, admissionEnd...)
+	endAdmissions = newStatement[dbsqlc.EndAdmissionsParams](dbsqlc.EndAdmissions,
+		append([]column[*metering.Admission]{admissionID}, admissionEnd...)...)
+	renewLeases      = newStatement[dbsqlc.RenewLeasesParams](dbsqlc.RenewLeases, admissionID, admissionLease)
+	updateAdmissions = newStatement[dbsqlc.UpdateAdmissionsParams](dbsqlc.UpdateAdmissions, admissionLife...)
+	insertAdmissions = newStatement[dbsqlc.InsertAdmissionsParams](dbsqlc.InsertAdmissions, append([]column[*metering.Admission]{
+		col("Accounts", func(a *metering.Admission) quota.ID { return a.Account }),
+		col("Sources", func(a *metering.Admission) string { return string(a.Source) }),
+		col("Namespaces", func(a *metering.Admission) string { return a.Namespace }),
+		col("Names", func(a *metering.Admission) string { return a.Name }),
+		col("RequestedBy", func(a *metering.Admission) string { return a.RequestedBy }),
+		col("BodyHashes", func(a *metering.Admission) []byte { return a.BodyHash }),
+		col("Estimates", func(a *metering.Admission) int64 { return int64(a.Request.Estimate) }),
+		col("FileSizes", func(a *metering.Admission) int64 { return a.Request.FileSize }),
+		col("Priorities", func(a *metering.Admission) int32 { return a.Priority }),
+		col("Enforced", func(a *metering.Admission) bool { return a.Enforced }),
+		col("CreatedAt", func(a *metering.Admission) time.Time { return a.CreatedAt }),
+		col("LeaseMs", func(a *metering.Admission) int64 { return a.Lease.Milliseconds() }),
+		col("ArrivedSeqs", func(a *metering.Admission) int64 { return a.ArrivedSeq }),
+	}, admissionLife...)...)
+
+	insertEvents = newStatement[dbsqlc.InsertEventsParams](dbsqlc.InsertEvents,
+		col("Ids", func(e *metering.Event) quota.ID { return e.ID }),
+		col("RecordedAt", func(e *metering.Event) time.Time { return e.RecordedAt }),
+		col("Accounts", func(e *metering.Event) quota.ID { return e.Account }),
+		col("Periods", func(e *metering.Event) int64 { return e.PeriodNo }),
+		col("Kinds", func(e *metering.Event) string { return string(e.Kind) }),
+		col("UsageTypes", func(e *metering.Event) string { return e.UsageType }),
+		col("Admissions", func(e *metering.Event) *quota.ID { return idColumn(e.Admission) }),
+		col("IdempotencyKeys", func(e *metering.Event) *string { return presentIf(e.Key != "", e.Key) }),
+		col("Reverses", func(e *metering.Event) *quota.ID { return idColumn(e.Reverses) }),
+		col("RefundLots", func(e *metering.Event) *quota.ID { return idColumn(e.RefundLot) }),
+		col("OccurredAt", func(e *metering.Event) time.Time { return e.OccurredAt }),
+		col("Credits", func(e *metering.Event) int64 { return int64(e.Credits) }),
+		col("PlanParts", func(e *metering.Event) int64 { return int64(e.Alloc.Plan) }),
+		col("Overages", func(e *metering.Event) int64 { return int64(e.Overage) }),
+		col("Lots", func(e *metering.Event) []byte { return sharesColumn(e.Alloc.Lots) }),
+		col("Durations", func(e *metering.Event) int64 { return e.Duration.Milliseconds() }),
+		col("FileSizes", func(e *metering.Event) int64 { return e.FileSize }),
+		col("Tokens", func(e *metering.Event) int64 { return e.Tokens }),
+		col("Quantities", func(e *metering.Event) int64 { return e.Quantity }),
+		col("Units", func(e *metering.Event) *int64 { return rateColumn(e.Rate) }),
+		col("Prices", func(e *metering.Event) int64 { return int64(e.Price) }),
+		col("Costs", func(e *metering.Event) int64 { return int64(e.Cost) }),
+		col("Currencies", func(e *metering.Event) string { return e.Currency }),
+		col("PlanNames", func(e *metering.Event) string { return e.PlanName }),
+		col("PlanVersions", func(e *metering.Event) int64 { return e.PlanVersion }),
+		col("Late", func(e *metering.Event) bool { return e.Late }),
+		col("Seqs", func(e *metering.Event) int64 { return e.Seq }),
+		col("Metadata", func(e *metering.Event) []byte { return metadataColumn(e.Metadata) }),
+		col("RecordedBy", func(e *metering.Event) string { return e.RecordedBy }),
+		col("Reasons", func(e *metering.Event) string { return e.Reason }),
+	)
+	insertKeys = newStatement[dbsqlc.InsertKeysParams](dbsqlc.InsertKeys,
+		col("Accounts", func(m metering.Made) quota.ID { return m.Account }),
+		col("Keys", func(m metering.Made) string { return m.Key }),
+		col("MadeAt", func(m metering.Made) time.Time { return m.RecordedAt }),
+		col("BodyHashes", func(m metering.Made) []byte { return m.BodyHash }),
+		col("Events", func(m metering.Made) quota.ID { return m.ID }),
+	)
+	insertReversals = newStatement[dbsqlc.InsertReversalsParams](dbsqlc.InsertReversals,
+		col("Events", func(e *metering.Event) quota.ID { return e.Reverses }),
+		col("Accounts", func(e *metering.Event) quota.ID { return e.Account }),
+		col("Reversals", func(e *metering.Event) quota.ID { return e.ID }),
+		col("ReversedAt", func(e *metering.Event) time.Time { return e.RecordedAt }),
+	)
+	insertAudit = newStatement[dbsqlc.InsertAuditParams](dbsqlc.InsertAudit,
+		col("At", func(r auditRow) time.Time { return r.now }),
+		col("Actors", func(r auditRow) string { return r.Actor }),
+		col("Actions", func(r auditRow) string { return r.Action }),
+		col("Kinds", func(r auditRow) string { return r.Kind }),
+		col("Names", func(r auditRow) string { return r.Name }),
+		col("Accounts", func(r auditRow) *quota.ID { return idColumn(r.account) }),
+		col("Before", func(r auditRow) []byte { return r.before }),
+		col("After", func(r auditRow) []byte { return r.after }),
+	)
+)
+
+func admitted(a *metering.Admission) bool { return !a.AdmittedAt.IsZero() }
+
+// errFixed says that a batch has changed what is written once and for all.
+var errFixed = errors.New("this never changes once it is stored")
+
+// collect takes note of what differs in a ledger from what was loaded.
+func (w *writes) collect(l *metering.Ledger, was *loaded) error {
+	settings := l.Account.Plan.Name != was.plan || l.Settings != was.settings || l.Account.Suspended != was.suspended ||
+		!l.Account.Anchor.Equal(was.anchor) || !l.Account.Overrides.Equal(was.overrides)
+	if settings {
 		w.settings = append(w.settings, settingsParams(l.Account, l.Settings))
 	}
-	fresh := map[int64]bool{}
-	for _, p := range l.NewPeriods {
-		fresh[p.No] = true
-		w.newPeriod(l, p)
-	}
-	for no, p := range l.ChangedPeriods {
-		if !fresh[no] {
-			w.period(l, p)
+	lots := len(w.lots)
+	for i := range l.Account.Lots {
+		lot := &l.Account.Lots[i]
+		before, there := was.lots[lot.ID]
+		if before == *lot {
+			continue
 		}
+		if before.Credits, before.Used, before.Reserved = lot.Credits, lot.Used, lot.Reserved; there && before != *lot {
+			return fmt.Errorf("lot %s: what it is has changed: %w", uuidText(lot.ID), errFixed)
+		}
+		w.lots = append(w.lots, lotRow{account: l.Account.ID, now: l.Now, Lot: lot})
 	}
-	made := map[quota.ID]bool{}
-	for _, adm := range l.NewAdmissions {
-		made[adm.ID] = true
-		w.newAdmission(l, adm)
-		if adm.Offline {
+	if settings || lots < len(w.lots) || l.Account.Balance != was.balance {
+		w.accounts = append(w.accounts, l)
+	}
+	if err := w.collectPeriods(l, was.periods); err != nil {
+		return err
+	}
+	for _, adm := range l.Admissions {
+		before, there := was.admissions[adm.ID]
+		if adm.Offline && !before.Offline {
 			w.offline = append(w.offline, adm.ID)
 		}
-	}
-	for id, adm := range l.ChangedAdmissions {
-		if !made[id] {
-			if was := admissions[id]; adm.Offline && !was.Offline {
-				w.offline = append(w.offline, id)
-			}
-			w.changedAdmission(admissions[id], adm)
+		if !there {
+			w.newAdmissions = append(w.newAdmissions, adm)
+			continue
 		}
-	}
-	for i := range l.Charges {
-		if err := w.event(chargeEvent(l, &l.Charges[i])); err != nil {
+		if err := w.change(&before, adm); err != nil {
 			return err
 		}
 	}
-	for i := range l.NewEvents {
-		if err := w.made(&l.NewEvents[i]); err != nil {
-			return err
+	w.book(l)
+	return w.tell(l)
+}
+
+func (w *writes) collectPeriods(l *metering.Ledger, was map[int64]quota.ClosedPeriod) error {
+	for no, p := range l.Closed {
+		row := periodRow{account: l.Account.ID, now: l.Now, ClosedPeriod: p}
+		before, there := was[no]
+		if !there {
+			w.newPeriods = append(w.newPeriods, row)
+			continue
 		}
-	}
-	for i := range l.Audit {
-		if err := w.auditRow(l.Now, l.Account.ID, &l.Audit[i]); err != nil {
-			return err
+		if before == *p {
+			continue
 		}
+		before.Used, before.Reserved, before.PlanUsed, before.PlanReserved = p.Used, p.Reserved, p.PlanUsed, p.PlanReserved
+		before.Cost, before.Charged, before.CarryOver = p.Cost, p.Charged, p.CarryOver
+		if before != *p {
+			return fmt.Errorf("period %d: what held when it was closed has changed: %w", no, errFixed)
+		}
+		w.periods = append(w.periods, row)
 	}
 	return nil
 }
 
-// batch queues the statements.
-func (w *writes) batch() *pgx.Batch {
-	q := &pgx.Batch{}
-	w.newPeriods.queue(q, dbsqlc.InsertPeriods)
-	w.periods.queue(q, dbsqlc.UpdatePeriods)
-	w.lots.queue(q, dbsqlc.UpsertLots)
-	w.newAdmissions.queue(q, dbsqlc.InsertAdmissions)
+// change chooses the narrowest statement that writes what differs about an admission.
+func (w *writes) change(before *quota.Admission, adm *metering.Admission) error {
+	if before.Equal(&adm.Admission) {
+		return nil
+	}
+	renewed, ended := *before, *before
+	renewed.LeaseUntil = adm.LeaseUntil
+	ended.State, ended.Reason, ended.Actual, ended.Late = adm.State, adm.Reason, adm.Actual, adm.Late
+	ended.EndedAt, ended.EndedSeq = adm.EndedAt, adm.EndedSeq
+	switch {
+	case ended.Equal(&adm.Admission):
+		w.ended = append(w.ended, adm)
+	case renewed.Equal(&adm.Admission):
+		w.renewed = append(w.renewed, adm)
+	case !before.SameRequest(&adm.Admission):
+		return fmt.Errorf("admission %s: what was asked for has changed: %w", uuidText(adm.ID), errFixed)
+	default:
+		w.others = append(w.others, adm)
+	}
+	return nil
+}
+
+func (w *writes) book(l *metering.Ledger) {
+	for _, m := range l.Booked {
+		w.events = append(w.events, m.Event)
+		if m.Key != "" {
+			w.keys = append(w.keys, m)
+		}
+		if m.Kind == metering.EventReversal {
+			w.reversals = append(w.reversals, m.Event)
+		}
+	}
+}
+
+func (w *writes) tell(l *metering.Ledger) error {
+	for i := range l.Audit {
+		a := &l.Audit[i]
+		before, err := jsonColumn(a.Before)
+		if err != nil {
+			return fmt.Errorf("audit %s %s: before: %w", a.Action, a.Name, err)
+		}
+		after, err := jsonColumn(a.After)
+		if err != nil {
+			return fmt.Errorf("audit %s %s: after: %w", a.Action, a.Name, err)
+		}
+		w.audit = append(w.audit, auditRow{account: l.Account.ID, now: l.Now, before: before, after: after, AuditRow: a})
+	}
+	return nil
+}
+
+// queue queues the statements.
+func (w *writes) queue(t *roundTrip) {
+	q := &t.Batch
+	insertPeriods.queue(q, w.newPeriods)
+	updatePeriods.queue(q, w.periods)
+	upsertLots.queue(q, w.lots)
+	insertAdmissions.queue(q, w.newAdmissions)
 	if len(w.offline) > 0 {
 		q.Queue(dbsqlc.MarkOffline, w.offline)
 	}
-	w.ended.queue(q, dbsqlc.EndAdmissions)
-	w.renewed.queue(q, dbsqlc.RenewLeases)
-	w.admissions.queue(q, dbsqlc.UpdateAdmissions)
-	w.events.queue(q, dbsqlc.InsertEvents)
-	w.keys.queue(q, dbsqlc.InsertKeys)
-	w.reversals.queue(q, dbsqlc.InsertReversals)
-	w.audit.queue(q, dbsqlc.InsertAudit)
-	for i := range w.settings {
-		p := &w.settings[i]
-		q.Queue(dbsqlc.UpdateSettings, p.PlanName, p.QuotaUid, p.QuotaName, p.CreditsOverride, p.FileSizeOverride,
-			p.AudioMsOverride, p.ConcurrentOverride, p.QueuedOverride, p.UnlimitedOverrides, p.Suspended, p.AnchorAt,
-			p.TimeZone, p.UserID)
+	endAdmissions.queue(q, w.ended)
+	renewLeases.queue(q, w.renewed)
+	updateAdmissions.queue(q, w.others)
+	insertEvents.queue(q, w.events)
+	insertKeys.queue(q, w.keys)
+	insertReversals.queue(q, w.reversals)
+	insertAudit.queue(q, w.audit)
+	for _, p := range w.settings {
+		t.tell(func(q *dbsqlc.Queries) error { return q.UpdateSettings(context.Background(), p) })
 	}
-	w.accounts.queue(q, dbsqlc.UpdateAccounts)
-	return q
-}
-
-func (w *writes) account(l *metering.Ledger) {
-	a, r := l.Account, w.accounts.row()
-	put(r, a.ID)
-	put(r, a.PeriodNo)
-	put(r, a.Period.Start)
-	put(r, a.Period.End)
-	put(r, int64(a.Used))
-	put(r, int64(a.Reserved))
-	put(r, int64(a.PlanUsed))
-	put(r, int64(a.PlanReserved))
-	put(r, int64(a.Cost))
-	put(r, int64(a.Charged))
-	put(r, a.Day)
-	put(r, int64(a.DayCost))
-	put(r, int64(a.ReservedCost))
-	put(r, a.Active)
-	put(r, a.Queued)
-	put(r, a.Parked)
-	put(r, a.Seq)
-	put(r, l.Now)
-}
-
-func (w *writes) lot(l *metering.Ledger, lot *quota.Lot) {
-	r := w.lots.row()
-	put(r, lot.ID)
-	put(r, l.Account.ID)
-	put(r, string(lot.Kind))
-	put(r, lot.Name)
-	put(r, int64(lot.Credits))
-	put(r, int64(lot.Used))
-	put(r, int64(lot.Reserved))
-	put(r, timeColumn(lot.ExpiresAt))
-	put(r, l.Now)
-}
-
-func (w *writes) newPeriod(l *metering.Ledger, p *quota.ClosedPeriod) {
-	r := w.newPeriods.row()
-	put(r, l.Account.ID)
-	put(r, p.No)
-	put(r, p.Period.Start)
-	put(r, p.Period.End)
-	put(r, int64(p.Used))
-	put(r, int64(p.Reserved))
-	put(r, int64(p.PlanUsed))
-	put(r, int64(p.PlanReserved))
-	put(r, int64(p.Cost))
-	put(r, int64(p.Charged))
-	put(r, p.PlanName)
-	put(r, p.PlanVersion)
-	put(r, column[int64](p.PlanLimit))
-	put(r, int64(p.CarryOver))
-	put(r, int64(p.CarryOverMax))
-	put(r, l.Now)
-	put(r, finalAfter(p.Grace))
-	put(r, cmp.Or(p.Currency, l.Account.Plan.Currency))
-}
-
-func (w *writes) period(l *metering.Ledger, p *quota.ClosedPeriod) {
-	r := w.periods.row()
-	put(r, l.Account.ID)
-	put(r, p.No)
-	put(r, int64(p.Used))
-	put(r, int64(p.Reserved))
-	put(r, int64(p.PlanUsed))
-	put(r, int64(p.PlanReserved))
-	put(r, int64(p.Cost))
-	put(r, int64(p.Charged))
-	put(r, int64(p.CarryOver))
-}
-
-func (w *writes) newAdmission(l *metering.Ledger, adm *metering.Admission) {
-	r := w.newAdmissions.row()
-	put(r, adm.ID)
-	put(r, l.Account.ID)
-	put(r, string(adm.Source))
-	put(r, adm.Namespace)
-	put(r, adm.Name)
-	put(r, adm.RequestedBy)
-	put(r, adm.BodyHash)
-	put(r, string(adm.State))
-	put(r, string(adm.Reason))
-	put(r, int64(adm.Request.Estimate))
-	put(r, adm.Request.FileSize)
-	put(r, adm.Priority)
-	put(r, adm.Enforced)
-	put(r, adm.Parked)
-	put(r, adm.EverParked)
-	admitted := !adm.AdmittedAt.IsZero()
-	putIf(r, admitted, adm.PeriodNo)
-	put(r, timeColumn(adm.PeriodEnd))
-	put(r, int64(adm.Alloc.Plan))
-	put(r, sharesColumn(adm.Alloc.Lots))
-	put(r, int64(adm.EstimatedCost))
-	put(r, int64(adm.ProviderCost))
-	put(r, creditsColumn(adm.Reported))
-	put(r, creditsColumn(adm.Actual))
-	put(r, adm.Late)
-	put(r, adm.CreatedAt)
-	put(r, timeColumn(adm.AdmittedAt))
-	put(r, timeColumn(adm.EndedAt))
-	put(r, adm.Lease.Milliseconds())
-	put(r, adm.LeaseUntil)
-	put(r, adm.ArrivedSeq)
-	putIf(r, admitted, adm.AdmittedSeq)
-	putIf(r, !adm.EndedAt.IsZero(), adm.EndedSeq)
-	putSeen(r, adm)
-}
-
-// changedAdmission chooses the narrowest statement that writes what differs. What an admission holds and has seen is set
-// together with AdmittedSeq, and later only given up.
-func (w *writes) changedAdmission(before quota.Admission, adm *metering.Admission) {
-	held := before.AdmittedSeq == adm.AdmittedSeq && before.Alloc.Plan == adm.Alloc.Plan && slices.Equal(before.Alloc.Lots, adm.Alloc.Lots) &&
-		before.Parked == adm.Parked && before.EverParked == adm.EverParked && before.Reported == adm.Reported
-	switch {
-	case held && before.LeaseUntil.Equal(adm.LeaseUntil):
-		w.endedAdmission(adm)
-	case held && before.State == adm.State && before.Reason == adm.Reason:
-		r := w.renewed.row()
-		put(r, adm.ID)
-		put(r, adm.LeaseUntil)
-	default:
-		w.admission(adm)
-	}
-}
-
-func (w *writes) endedAdmission(adm *metering.Admission) {
-	r := w.ended.row()
-	put(r, adm.ID)
-	put(r, string(adm.State))
-	put(r, string(adm.Reason))
-	put(r, creditsColumn(adm.Actual))
-	put(r, adm.Late)
-	put(r, timeColumn(adm.EndedAt))
-	putIf(r, !adm.EndedAt.IsZero(), adm.EndedSeq)
-}
-
-func (w *writes) admission(adm *metering.Admission) {
-	r := w.admissions.row()
-	put(r, adm.ID)
-	put(r, string(adm.State))
-	put(r, string(adm.Reason))
-	put(r, adm.Parked)
-	put(r, adm.EverParked)
-	admitted := !adm.AdmittedAt.IsZero()
-	putIf(r, admitted, adm.PeriodNo)
-	put(r, timeColumn(adm.PeriodEnd))
-	put(r, int64(adm.Alloc.Plan))
-	put(r, sharesColumn(adm.Alloc.Lots))
-	put(r, int64(adm.EstimatedCost))
-	put(r, int64(adm.ProviderCost))
-	put(r, creditsColumn(adm.Reported))
-	put(r, creditsColumn(adm.Actual))
-	put(r, adm.Late)
-	put(r, timeColumn(adm.AdmittedAt))
-	put(r, timeColumn(adm.EndedAt))
-	put(r, adm.LeaseUntil)
-	putIf(r, admitted, adm.AdmittedSeq)
-	putIf(r, !adm.EndedAt.IsZero(), adm.EndedSeq)
-	putSeen(r, adm)
-}
-
-func putSeen(r *row, adm *metering.Admission) {
-	admitted, seen := !adm.AdmittedAt.IsZero(), &adm.Seen
-	var remaining *int64
-	var concurrent *int32
-	if admitted {
-		remaining, concurrent = column[int64](seen.Remaining), column[int32](seen.Concurrent)
-	}
-	put(r, remaining)
-	put(r, concurrent)
-	putIf(r, admitted, int64(seen.Used))
-	putIf(r, admitted, int64(seen.Reserved))
-	putIf(r, admitted, seen.Active)
-}
-
-// putIf appends NULL unless the value is there.
-func putIf[T any](r *row, there bool, value T) {
-	if there {
-		put(r, &value)
-		return
-	}
-	put[*T](r, nil)
-}
-
-// chargeEvent is the event of an admission's charge.
-func chargeEvent(l *metering.Ledger, c *metering.ChargeRow) *metering.Event {
-	adm, kind := c.Admission, metering.EventCharge
-	if c.Adjustment {
-		kind = metering.EventAdjustment
-	}
-	return &metering.Event{
-		ID: ChargeID(l.Account.ID, adm.ID), Account: l.Account.ID, Kind: kind, UsageType: quota.UsageTranscription,
-		Admission: adm.ID, OccurredAt: adm.EndedAt, RecordedAt: l.Now, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits,
-		Alloc: c.Alloc, Overage: c.Overage, Price: c.Price, Cost: c.Cost, Currency: c.Plan.Currency,
-		Duration: c.Credits.Audio(), FileSize: adm.Request.FileSize, Quantity: 1, PlanName: c.Plan.Name, PlanVersion: c.Plan.Version,
-		Late: adm.Late,
-	}
-}
-
-// ChargeID is the id of the one charge that an admission can have.
-func ChargeID(account, admission quota.ID) quota.ID {
-	return quota.NameID("charge", account, pgtype.UUID{Bytes: admission, Valid: true}.String())
-}
-
-func (w *writes) auditRow(now time.Time, account quota.ID, a *metering.AuditRow) error {
-	before, err := jsonColumn(a.Before)
-	if err != nil {
-		return fmt.Errorf("audit %s %s: before: %w", a.Action, a.Name, err)
-	}
-	after, err := jsonColumn(a.After)
-	if err != nil {
-		return fmt.Errorf("audit %s %s: after: %w", a.Action, a.Name, err)
-	}
-	r := w.audit.row()
-	put(r, now)
-	put(r, a.Actor)
-	put(r, a.Action)
-	put(r, a.Kind)
-	put(r, a.Name)
-	put(r, idColumn(account))
-	put(r, before)
-	put(r, after)
-	return nil
+	updateAccounts.queue(q, w.accounts)
 }
 
 func jsonColumn(v any) ([]byte, error) {

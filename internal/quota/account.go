@@ -26,6 +26,15 @@ type Account struct {
 	Anchor time.Time
 	Zone   *time.Location
 
+	Balance
+
+	// Lots other than the plan's, in no particular order. All that have not expired must be there, and all that a reservation
+	// pins: a charge is booked on them whether they have expired or not.
+	Lots []Lot
+}
+
+// Balance is what decisions change about an account, besides its lots. Two of them can be compared.
+type Balance struct {
 	// Period is the open one; PeriodNo numbers the account's periods without gaps, also when the anchor moves.
 	Period   Period
 	PeriodNo int64
@@ -38,12 +47,9 @@ type Account struct {
 	// Day is the UTC day that DayCost belongs to. ReservedCost is the estimated cost of everything that runs.
 	Day                   time.Time
 	DayCost, ReservedCost Money
-	// Active and Queued count admissions over all periods. Parked are those of the queued that wait for credits or a lifted
-	// suspension instead of a slot: nobody queues behind them.
+	// Active and Queued count admissions over all periods. Parked are those of the queued that wait for credits or a
+	// lifted suspension instead of a slot: nobody queues behind them.
 	Active, Queued, Parked int32
-	// Lots other than the plan's, in no particular order. All that have not expired must be there, and all that a reservation
-	// pins: a charge is booked on them whether they have expired or not.
-	Lots []Lot
 	// Seq counts the account's decisions.
 	Seq int64
 }

@@ -378,7 +378,7 @@ func TestActualOutOfRange(t *testing.T) {
 			if _, err := a.Settle(adm, actual, nil, start); !errors.Is(err, ErrAmount) {
 				t.Errorf("Settle: %v, want ErrAmount", err)
 			}
-			if _, err := adm.Report(actual); !errors.Is(err, ErrAmount) {
+			if err := adm.Report(actual); !errors.Is(err, ErrAmount) {
 				t.Errorf("Report: %v, want ErrAmount", err)
 			}
 			if diff := cmp.Diff(before, a, cmp.Comparer(sameZone)); diff != "" || adm.State != Admitted || adm.Reported != nil {

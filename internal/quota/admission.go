@@ -5,6 +5,7 @@ package quota
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -74,6 +75,28 @@ type Admission struct {
 	ArrivedSeq, AdmittedSeq, EndedSeq int64
 	// Seen are the facts that the admission was decided on.
 	Seen Seen
+}
+
+// Equal reports whether two admissions agree in everything.
+func (adm *Admission) Equal(other *Admission) bool {
+	return adm.ID == other.ID && adm.Account == other.Account && adm.Source == other.Source && adm.State == other.State &&
+		adm.Reason == other.Reason && adm.Request == other.Request && adm.Priority == other.Priority &&
+		adm.Enforced == other.Enforced && adm.Offline == other.Offline && adm.PeriodNo == other.PeriodNo &&
+		adm.PeriodEnd.Equal(other.PeriodEnd) && adm.Alloc.Plan == other.Alloc.Plan &&
+		slices.Equal(adm.Alloc.Lots, other.Alloc.Lots) && adm.EstimatedCost == other.EstimatedCost &&
+		adm.ProviderCost == other.ProviderCost && same(adm.Reported, other.Reported) && same(adm.Actual, other.Actual) &&
+		adm.Late == other.Late && adm.Parked == other.Parked && adm.EverParked == other.EverParked &&
+		adm.CreatedAt.Equal(other.CreatedAt) && adm.AdmittedAt.Equal(other.AdmittedAt) && adm.EndedAt.Equal(other.EndedAt) &&
+		adm.Lease == other.Lease && adm.LeaseUntil.Equal(other.LeaseUntil) && adm.ArrivedSeq == other.ArrivedSeq &&
+		adm.AdmittedSeq == other.AdmittedSeq && adm.EndedSeq == other.EndedSeq && adm.Seen == other.Seen
+}
+
+// SameRequest reports whether two states of an admission agree in what was asked for. Nothing changes that afterwards, except
+// that work which was done on an offline ticket is no longer held against the limits.
+func (adm *Admission) SameRequest(other *Admission) bool {
+	return adm.ID == other.ID && adm.Account == other.Account && adm.Source == other.Source && adm.Request == other.Request &&
+		adm.Priority == other.Priority && (adm.Enforced == other.Enforced || other.Offline && !adm.Offline) &&
+		adm.CreatedAt.Equal(other.CreatedAt) && adm.Lease == other.Lease && adm.ArrivedSeq == other.ArrivedSeq
 }
 
 // Seen are the facts that let an admission pass, kept so that the decision can be replayed.
@@ -255,23 +278,23 @@ func checkActual(actual Credits) error {
 }
 
 // Report records what a Job's pod says it used, for the controller to settle later. The first report wins.
-func (adm *Admission) Report(actual Credits) (changed bool, err error) {
+func (adm *Admission) Report(actual Credits) error {
 	if err := checkActual(actual); err != nil {
-		return false, err
+		return err
 	}
 	switch {
 	case adm.State == Settled && *adm.Actual == actual, adm.Reported != nil && *adm.Reported == actual:
-		return false, nil
+		return nil
 	case adm.State == Settled:
-		return false, &Conflict{State: adm.State, What: alreadyCharged(*adm.Actual, actual)}
+		return &Conflict{State: adm.State, What: alreadyCharged(*adm.Actual, actual)}
 	case adm.Reported != nil:
 		x, y := distinct(*adm.Reported, actual)
-		return false, &Conflict{State: adm.State, What: fmt.Sprintf("%s credits were reported before, not %s", x, y)}
+		return &Conflict{State: adm.State, What: fmt.Sprintf("%s credits were reported before, not %s", x, y)}
 	case adm.State != Admitted && adm.State != Expired:
-		return false, &Conflict{State: adm.State, What: "only an admitted one can report its use"}
+		return &Conflict{State: adm.State, What: "only an admitted one can report its use"}
 	}
 	adm.Reported = &actual
-	return true, nil
+	return nil
 }
 
 // Settle ends an admission with a charge of actual (zero included) and returns the charge, or nil where the same actual

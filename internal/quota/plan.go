@@ -39,6 +39,20 @@ type Overrides struct {
 	Queued     *Limit[int32]
 }
 
+// Equal reports whether both replace the same limits by the same.
+func (o Overrides) Equal(p Overrides) bool {
+	return same(o.Credits, p.Credits) && same(o.FileSize, p.FileSize) && same(o.Audio, p.Audio) &&
+		same(o.Concurrent, p.Concurrent) && same(o.Queued, p.Queued)
+}
+
+// same reports whether two optional values are both absent, or both there and equal.
+func same[T comparable](x, y *T) bool {
+	if x == nil || y == nil {
+		return x == y
+	}
+	return *x == *y
+}
+
 // Apply returns the limits that bind a user: the override where there is one, else the plan's.
 func (o Overrides) Apply(l Limits) Limits {
 	override(&l.Credits, o.Credits)

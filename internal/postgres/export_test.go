@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"regexp"
+	"testing"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// HotStatements are the statements of batches and of the look at a standing, by name: what they ask and what they write.
+func (s *Store) HotStatements(t *testing.T) map[string]string {
+	t.Helper()
+	var trip roundTrip
+	b := &batch{locked: map[quota.ID]bool{}, busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{}}
+	one := []quota.ID{{1}}
+	for _, wait := range []bool{false, true} {
+		keys := metering.Keys{
+			Accounts: one, Admissions: one, Plans: []string{"free"}, Events: one, Wait: wait,
+			Idempotency: []metering.AccountKey{{Account: one[0], Key: "k"}},
+		}
+		if err := s.ask(t.Context(), &trip, b, &keys); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, plans := map[string]metering.Usage{}, map[*quota.Account]planKey{}
+	if err := s.askStandings(t.Context(), &trip, []string{"alice"}, out, plans); err != nil {
+		t.Fatal(err)
+	}
+	trip.tell(func(q *dbsqlc.Queries) error {
+		_, err := q.PeriodsBefore(context.Background(), dbsqlc.PeriodsBeforeParams{})
+		return err
+	})
+	account, lot, period := &quota.Account{Plan: &quota.Plan{}}, &quota.Lot{}, &quota.ClosedPeriod{}
+	adm, event := &metering.Admission{}, &metering.Event{}
+	w := &writes{
+		accounts: []*metering.Ledger{{Account: account}}, settings: []dbsqlc.UpdateSettingsParams{{}},
+		lots: []lotRow{{Lot: lot}}, newPeriods: []periodRow{{ClosedPeriod: period}}, periods: []periodRow{{ClosedPeriod: period}},
+		newAdmissions: []*metering.Admission{adm}, ended: []*metering.Admission{adm}, renewed: []*metering.Admission{adm},
+		others: []*metering.Admission{adm}, events: []*metering.Event{event}, reversals: []*metering.Event{event},
+		keys: []metering.Made{{Event: event}}, audit: []auditRow{{AuditRow: &metering.AuditRow{}}}, offline: one,
+	}
+	w.queue(&trip)
+
+	name := regexp.MustCompile(`^-- name: (\w+) :`)
+	statements := map[string]string{}
+	for _, q := range trip.QueuedQueries {
+		statements[name.FindStringSubmatch(q.SQL)[1]] = q.SQL
+	}
+	return statements
+}
+
+// ErrFixed is for tests of what a batch must not change.
+var ErrFixed = errFixed
