@@ -24,6 +24,8 @@ const (
 	heartbeats = 4
 	// maxAttempts bounds how often one key is taken up again.
 	maxAttempts = 1000
+	// keyReused is the type of the problem that a key was used before with a different request.
+	keyReused = "https://usage.cantonesescribe.io/problems/key-reused"
 )
 
 // service is usaged, for one piece of work.
@@ -31,7 +33,9 @@ type service struct {
 	api *client.ClientWithResponses
 	o   options
 	w   work
-	log func(format string, args ...any)
+	// name is under which name the work is asked for.
+	name name
+	log  func(format string, args ...any)
 }
 
 // admission is what work runs under.
@@ -40,7 +44,9 @@ type admission struct {
 
 	// joined says that it is the Job's: the Job controller keeps, charges and ends it.
 	joined bool
-	auth   client.RequestEditorFn
+	// paid says that an earlier attempt was charged: this one holds a slot and ends without a charge.
+	paid bool
+	auth client.RequestEditorFn
 	// stop ends the heartbeats.
 	stop func()
 }
@@ -67,14 +73,27 @@ func (s *service) acquire(ctx context.Context) (*admission, error) {
 		defer timer.Stop()
 		deadline = timer.C
 	}
+	var err error
+	if s.name, err = nameOf(ctx, s.o, s.w); err != nil {
+		return nil, err
+	}
+	paid := false
 	for n := 1; n <= maxAttempts; n++ {
-		a, err := s.create(ctx, n)
+		key := s.name.attempt(n)
+		if paid {
+			key = s.name.again()
+		}
+		a, err := s.create(ctx, key, paid)
 		if err != nil {
 			return nil, err
 		}
 		switch a.State {
 		case client.StateSettled:
-			return nil, errDone
+			if err := s.whenCharged(); err != nil {
+				return nil, err
+			}
+			paid = true
+			continue
 		case client.StateReleased, client.StateExpired, client.StateCancelled:
 			continue // An attempt that has ended; the work is not done.
 		case client.StateQueued, client.StateAdmitted:
@@ -93,19 +112,31 @@ func (s *service) acquire(ctx context.Context) (*admission, error) {
 		}
 		s.log("the place in the queue was lost (%s): taking another one", a.State)
 	}
-	return nil, refused(exitOwn, fmt.Errorf("%d attempts under key %q have ended without a charge: set another --key", maxAttempts, s.w.key))
+	return nil, refused(exitOwn, fmt.Errorf("%d attempts under key %q have ended without a charge: set another --key", maxAttempts, s.name.key))
 }
 
-// create asks for admission. What was asked for under a key before is answered again, so each further attempt has a key of
-// its own, the same ones in the same order after every restart.
-func (s *service) create(ctx context.Context, n int) (*admission, error) {
-	key := s.w.key
-	if n > 1 {
-		key += "#" + strconv.Itoa(n)
+// whenCharged decides what becomes of work that an earlier attempt was charged for. Whether there is anything to show for the
+// charge is known to nobody: a container may have ended between the charge and its own end, and its files with it.
+func (s *service) whenCharged() error {
+	switch {
+	case s.o.key != "" && !s.o.chargeOnFailure: // Whoever gave the name wants it done once; and it did not fail.
+		return errDone
+	case s.o.key == "" && !s.name.content:
+		return refused(exitOwn, errors.New("the same command was charged before in this pod, and without its file nobody can tell whether this is the"+
+			" same audio: name the file by --audio, or the piece of work by --key"))
 	}
-	queue := !s.o.noQueue
+	s.log("the same work was charged before, as %s: it is run again without another charge", s.name.key)
+	return nil
+}
+
+// create asks for admission under a key. What is paid already needs a slot like any other work, and reserves next to nothing.
+func (s *service) create(ctx context.Context, key string, paid bool) (*admission, error) {
+	queue, estimate := !s.o.noQueue, s.w.duration
+	if paid {
+		estimate = time.Millisecond
+	}
 	body := client.AdmissionRequest{
-		UserId: s.w.user, EstimatedDurationSeconds: seconds(s.w.duration), FileSizeBytes: s.w.size, Queue: &queue, Priority: s.o.priority,
+		UserId: s.w.user, EstimatedDurationSeconds: seconds(estimate), FileSizeBytes: s.w.size, Queue: &queue, Priority: s.o.priority,
 		LeaseSeconds: seconds(s.o.lease),
 	}
 	got, err := persist(ctx, s.o.admitTimeout, s.log, "ask for admission", callTimeout, func(ctx context.Context) (*client.Admission, error) {
@@ -115,10 +146,14 @@ func (s *service) create(ctx context.Context, n int) (*admission, error) {
 		}
 		return client.Answered(r, nil, r.JSON200, r.JSON201, r.JSON202)
 	})
+	if answer, ok := errors.AsType[*client.Error](err); ok && answer.Type == keyReused && s.o.key == "" {
+		return nil, refused(exitOwn, errors.New("the same work was asked for before in this pod with another --duration, --file-size,"+
+			" --lease, --priority or --no-queue: give it the same, or a --key of its own"))
+	}
 	if err != nil {
 		return nil, asRefusal(err)
 	}
-	a := &admission{Admission: got, auth: client.Lease(got.LeaseToken), stop: func() {}}
+	a := &admission{Admission: got, paid: paid, auth: client.Lease(got.LeaseToken), stop: func() {}}
 	if got.Ticket != "" {
 		a.auth = client.Ticket(got.Ticket)
 	}

@@ -63,7 +63,7 @@ func run(args []string, getenv func(string) string, streams streams, signals <-c
 	a, err := interruptible(signals, s.acquire)
 	switch {
 	case errors.Is(err, errDone):
-		log("key %s is done and charged already: not run again", w.key)
+		log("key %s is done and charged already: not run again", o.key)
 		return 0
 	case err != nil && a != nil: // A signal came together with the slot.
 		a.stop()
@@ -85,6 +85,8 @@ func run(args []string, getenv func(string) string, streams streams, signals <-c
 func begun(a *admission, w work) string {
 	what := fmt.Sprintf("admitted: %s of audio, %s credits reserved for %s", w.duration, a.EstimatedCredits, a.UserId)
 	switch {
+	case a.paid:
+		what = fmt.Sprintf("admitted: %s of audio, charged to %s before", w.duration, a.UserId)
 	case a.joined:
 		what += fmt.Sprintf(" by Job %s", a.Id)
 	case a.Ticket != "":
@@ -161,7 +163,7 @@ func (s *service) finish(a *admission, code int, signals <-chan os.Signal) int {
 			}
 		}
 	}()
-	if code != 0 && !s.o.chargeOnFailure {
+	if a.paid || code != 0 && !s.o.chargeOnFailure {
 		s.giveBack(ctx, a, code)
 		return code
 	}
@@ -186,15 +188,19 @@ func (s *service) finish(a *admission, code int, signals <-chan os.Signal) int {
 // giveBack ends an admission without a charge. A Job may have it run again, so its own is left to the Job controller.
 func (s *service) giveBack(ctx context.Context, a *admission, code int) {
 	defer a.stop()
+	ended := fmt.Sprintf("the command failed with exit code %d", code)
+	if code == 0 {
+		ended = "the command succeeded, and was charged before"
+	}
 	if a.joined {
-		s.log("the command failed with exit code %d: nothing is reported", code)
+		s.log("%s: nothing is reported", ended)
 		return
 	}
 	if err := s.release(ctx, a); err != nil {
-		s.log("the command failed with exit code %d; return the slot: %v; it returns by itself within %s", code, err, s.o.lease)
+		s.log("%s; return the slot: %v; it returns by itself within %s", ended, err, s.o.lease)
 		return
 	}
-	s.log("the command failed with exit code %d: nothing is charged", code)
+	s.log("%s: nothing is charged", ended)
 }
 
 // writeTermination leaves the use where the Job controller looks if it learns of it in no other way. What the command has

@@ -71,7 +71,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.StringVar(&o.audio, "audio", "", "the audio file; without it the only argument of the command that names one")
 	flags.DurationVar(&o.duration, "duration", 0, "length of the audio, instead of reading it from the file")
 	flags.Int64Var(&o.fileSize, "file-size", 0, "size of the file in bytes, instead of looking at it")
-	flags.StringVar(&o.key, "key", "", "name of this piece of work: with the same one it is charged once; else made of the pod, the file and the command")
+	flags.StringVar(&o.key, "key", "", "name of this piece of work: with the same one it is charged once; else made of the pod, the audio's path and content, and the command")
 	flags.Int32Var(&o.priority, "priority", 0, "place among the user's waiting work, -1000 to 1000, higher first")
 	flags.DurationVar(&o.lease, "lease", 2*time.Minute, "how long the slot outlives a usage-run that is gone, 5s to 1h")
 	flags.BoolVar(&o.noQueue, "no-queue", false, "do not wait for a slot")

@@ -3,11 +3,14 @@
 package main
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -375,12 +378,106 @@ func TestContainerRestarts(t *testing.T) {
 	w.launch(args...).ends(0, "0.021 credits are charged")
 	w.standing(toneCredits, 0, 0)
 
-	// What is done is not done again; in another pod it is other work.
-	w.launch(args...).ends(0, "done and charged already: not run again")
-	w.standing(toneCredits, 0, 0)
+	// In another pod it is other work.
 	w.token("pod-2")
 	w.launch(args...).ends(0, "0.021 credits are charged")
 	w.standing(2*toneCredits, 0, 0)
+}
+
+// recording is a WAV file of so many seconds whose every byte of samples is the same.
+func recording(seconds int, sample byte) []byte {
+	samples := bytes.Repeat([]byte{sample}, 8000*seconds)
+	b := binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(36+len(samples)))
+	b = append(b, "WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00\x40\x1f\x00\x00\x40\x1f\x00\x00\x01\x00\x08\x00data"...)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(samples)))
+	return append(b, samples...)
+}
+
+// TestOtherContent: one file after another under the same path, as a worker that lives on has them.
+func TestOtherContent(t *testing.T) {
+	w := newWorld(t)
+	path, transcripts := filepath.Join(w.dir, "in.wav"), filepath.Join(w.dir, "transcripts")
+	want := ""
+	for _, content := range [][]byte{recording(60, 1), recording(60, 2), recording(120, 2), recording(60, 1)[:50*8000+44]} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.launch("--", "sh", "-c", "cksum <$0 >>"+transcripts, path).ends(0, "credits are charged")
+		want += cksum(t, path)
+	}
+	if got, err := os.ReadFile(transcripts); err != nil || string(got) != want {
+		t.Errorf("transcripts: got %q, %v; want %q", got, err, want)
+	}
+	w.standing(quota.Credits(60_000+60_000+120_000+50_000), 0, 0)
+}
+
+func cksum(t *testing.T, path string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `cksum <"$0"`, path)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// TestChargedBefore: what the same pod was charged for runs again, because nobody knows what has become of its output, and is
+// not charged again. It needs a slot all the same.
+func TestChargedBefore(t *testing.T) {
+	w := newWorld(t)
+	again := filepath.Join(w.dir, "again")
+	args := []string{"--", "sh", "-c", "if [ -e " + again + " ]; then echo transcript; exit $(cat " + again + "); fi", toneFile}
+	w.launch(args...).ends(0, "0.021 credits are charged")
+	for _, code := range []int{0, 0, 3} {
+		if err := os.WriteFile(again, fmt.Append(nil, code), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := w.launch(args...)
+		p.ends(code, "the same work was charged before", "admitted: 1.234s of audio, charged to alice before", "nothing is charged")
+		if got := p.out.String(); got != "transcript\n" {
+			t.Errorf("the command was to be run again; it wrote %q", got)
+		}
+	}
+	w.standing(toneCredits, 0, 0)
+
+	until, open := w.gate("first")
+	other := w.launch("--", "sh", "-c", until, toneFile)
+	other.says("admitted")
+	w.launch(append([]string{"--no-queue"}, args...)...).ends(exitOwn, "the same work was asked for before in this pod with another --duration")
+	p := w.launch(args...)
+	p.says("queued, position 1 of 1")
+	open()
+	other.ends(0)
+	p.ends(3)
+	w.standing(2*toneCredits, 0, 0)
+}
+
+// TestKey: whoever names a piece of work is told by 0 that it is done.
+func TestKey(t *testing.T) {
+	w := newWorld(t)
+	ran := filepath.Join(w.dir, "ran")
+	args := []string{"--key=interview-4", "--", "sh", "-c", "echo ran >>" + ran, toneFile}
+	w.launch(args...).ends(0, "0.021 credits are charged")
+	w.launch(args...).ends(0, "key interview-4 is done and charged already: not run again")
+	if got, err := os.ReadFile(ran); err != nil || string(got) != "ran\n" {
+		t.Errorf("got %q, %v, want that it ran once", got, err)
+	}
+	// A charge does not say that it is done where a failure is charged too.
+	failing := []string{"--key=interview-5", "--charge-on-failure", "--", "sh", "-c", "exit 3", toneFile}
+	w.launch(failing...).ends(3, "0.021 credits are charged")
+	w.launch(failing...).ends(3, "the same work was charged before, as interview-5: it is run again", "nothing is charged")
+	w.standing(2*toneCredits, 0, 0)
+}
+
+// TestContentUnknown: without a file nobody can tell whether it is the same audio.
+func TestContentUnknown(t *testing.T) {
+	w := newWorld(t)
+	args := []string{"--duration=60s", "--file-size=1000", "true"}
+	w.launch(args...).ends(0, "1 credits are charged")
+	w.launch(args...).ends(exitOwn, "nobody can tell whether this is the same audio: name the file by --audio, or the piece of work by --key")
+	w.launch("--duration=61s", "--file-size=1000", "true").ends(0, "1.017 credits are charged")
+	w.launch(append([]string{"--key=another"}, args...)...).ends(0, "1 credits are charged")
+	w.standing(quota.Credits(60_000+61_000+60_000), 0, 0)
 }
 
 // jobAdmission books the admission of a Job that declared a minute, as the Job controller does.
@@ -482,7 +579,7 @@ func TestLabels(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			w, err := describe(options{labelsFile: path, duration: time.Second, fileSize: 1})
+			w, err := describe(options{labelsFile: path, duration: time.Second, fileSize: 1, command: []string{"true"}})
 			if tc.want == "" && (err != nil || w.user != "alice" || w.job == nil) {
 				t.Errorf("got %+v, %v", w, err)
 			}

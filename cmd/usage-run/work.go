@@ -3,15 +3,12 @@
 package main
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -35,12 +32,13 @@ type work struct {
 	job      *uuid.UUID
 	duration time.Duration
 	size     int64
-	key      string
+	// audio is the file that holds it, if there is one.
+	audio string
 }
 
 // describe finds out what the options leave open.
 func describe(o options) (work, error) {
-	w := work{user: o.user, duration: o.duration.Round(time.Millisecond), size: o.fileSize, key: o.key}
+	w := work{user: o.user, duration: o.duration.Round(time.Millisecond), size: o.fileSize}
 	labels, err := readLabels(o.labelsFile)
 	if err != nil {
 		return w, err
@@ -62,42 +60,36 @@ func describe(o options) (work, error) {
 	if w.user == "" && w.job == nil {
 		return w, fmt.Errorf("whose quota is to be spent? Set --user, USAGE_USER or label %s of the pod", userLabel)
 	}
-	path, err := w.measure(o)
-	if err != nil {
-		return w, err
-	}
-	if w.key == "" {
-		w.key = defaultKey(o, path)
-	}
-	return w, nil
+	return w, w.measure(o)
 }
 
-// measure fills in the audio's length and size, and returns the file's path if there is one.
-func (w *work) measure(o options) (path string, err error) {
-	path = o.audio
-	if path == "" && (w.duration == 0 || w.size == 0) {
-		if path, err = theAudioAmong(o.command[1:]); err != nil {
-			return "", err
+// measure finds the audio, and fills in its length and size.
+func (w *work) measure(o options) (err error) {
+	w.audio = o.audio
+	if w.audio == "" {
+		w.audio, err = theAudioAmong(o.command[1:])
+		if err != nil && (w.duration == 0 || w.size == 0) {
+			return err
 		}
 	}
 	if w.duration == 0 {
-		info, err := audio.ReadFile(path)
+		info, err := audio.ReadFile(w.audio)
 		if err != nil {
-			return "", fmt.Errorf("%w (--duration gives the length instead)", err)
+			return fmt.Errorf("%w (--duration gives the length instead)", err)
 		}
 		if info.Duration > maxAudio {
-			return "", fmt.Errorf("%s: %s of audio is over the limit of %s", path, info.Duration, maxAudio)
+			return fmt.Errorf("%s: %s of audio is over the limit of %s", w.audio, info.Duration, maxAudio)
 		}
 		w.duration = info.Duration
 	}
 	if w.size == 0 {
-		stat, err := os.Stat(path)
+		stat, err := os.Stat(w.audio)
 		if err != nil {
-			return "", err
+			return err
 		}
 		w.size = stat.Size()
 	}
-	return path, nil
+	return nil
 }
 
 // theAudioAmong returns the only argument that names an audio file.
@@ -115,19 +107,6 @@ func theAudioAmong(args []string) (string, error) {
 		return "", errors.New("no argument of the command names an audio file: set --audio, or --duration and --file-size")
 	}
 	return "", fmt.Errorf("%d arguments of the command name audio files (%s): set --audio", len(found), strings.Join(found, ", "))
-}
-
-// defaultKey is the same for a container that is started again. Outside a pod nothing is, so there every run is work of its own.
-func defaultKey(o options, path string) string {
-	pod, err := podUID(o.tokenFile)
-	if err != nil || pod == "" {
-		return uuid.NewString()
-	}
-	if absolute, err := filepath.Abs(path); err == nil {
-		path = absolute
-	}
-	hash := sha256.Sum256([]byte(strings.Join(append([]string{path}, o.command...), "\x00")))
-	return pod + "/" + hex.EncodeToString(hash[:8])
 }
 
 // podUID returns the pod that a projected token is bound to. The token is our own, so it need not be verified.
