@@ -59,8 +59,10 @@ const (
 	ReasonSynced = "Synced"
 	// ReasonNotAccepted: the object is not in force, therefore nothing of it is written.
 	ReasonNotAccepted = "NotAccepted"
-	// ReasonDatabaseUnavailable: the database cannot be reached; tried again with back-off.
+	// ReasonDatabaseUnavailable: the database cannot be reached, or cannot do its work; tried again with back-off.
 	ReasonDatabaseUnavailable = "DatabaseUnavailable"
+	// ReasonDatabaseSchema: the database's schema is older than this release needs, or not there; tried again with back-off.
+	ReasonDatabaseSchema = "DatabaseSchemaOutdated"
 	// ReasonSyncFailed: the database refused the write; the message has its answer.
 	ReasonSyncFailed = "SyncFailed"
 )

@@ -84,7 +84,7 @@ func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
 				return err
 			}
 			// Opened first for the sake of its check: an unsafe server is to be refused before anything is written to it.
-			store, err := openPatiently(cmd, url, postgres.Options{AllowUnsafe: o.allowUnsafe}, patience)
+			store, err := openPatiently(cmd, url, postgres.Options{AllowUnsafe: o.allowUnsafe, AnySchema: true}, patience)
 			if err != nil {
 				return err
 			}

@@ -66,7 +66,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.StringVar(&o.tlsCert, "tls-cert-file", "", "certificate to serve HTTPS with, read again when it changes; plain HTTP without it")
 	flags.StringVar(&o.tlsKey, "tls-key-file", "", "key of the certificate")
 	flags.BoolVar(&o.autoRegister, "auto-register", true, "give unknown users an account on the default plan at their first admission")
-	flags.BoolVar(&o.migrate, "migrate", false, "bring the database's schema up to date before serving; needs the rights to")
+	flags.BoolVar(&o.migrate, "migrate", false, "bring the database's schema up to date where it is older or missing, at the start and whenever it turns out to be while running; needs the rights to")
 	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
 	flags.IntVar(&o.offlineTickets, "offline-tickets", 1000, "how many offline tickets this replica may have outstanding at once, for users whose plan admits work while the database is away; 0 gives none")
 	flags.DurationVar(&o.drainDelay, "drain-delay", 0, "on SIGTERM, how long to go on serving while not ready, so that load balancers notice")

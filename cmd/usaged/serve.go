@@ -56,15 +56,10 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	if err != nil {
 		return err
 	}
-	if o.migrate {
-		if err := postgres.Migrate(ctx, o.directURL); err != nil {
-			return fmt.Errorf("migrate the database: %w", err)
-		}
-	}
 	registry := telemetry.NewRegistry()
 	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
 		Now:         testclock.Now(),
-		AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL, Reachable: telemetry.Database(registry, log),
+		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL, Reachable: telemetry.Database(registry, log),
 	})
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
@@ -80,7 +75,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	})
 
 	if _, err := service.Plans(ctx); err != nil {
-		return fmt.Errorf("the database cannot be used (was `usage-batch migrate` run on it?): %w", err)
+		return fmt.Errorf("the database cannot be used: %w", err)
 	}
 
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)

@@ -147,7 +147,7 @@ func TestDrain(t *testing.T) {
 	}()
 	answered := make(chan int, 1)
 	go func() {
-		resp, err := http.Get("http://" + listener.Addr().String() + "/readyz")
+		resp, err := http.Get("http://" + listener.Addr().String() + "/readyz?verbose")
 		if err != nil {
 			answered <- 0
 			return

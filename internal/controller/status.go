@@ -82,6 +82,12 @@ func describe(err error) string {
 
 // syncFailure classifies why the database does not hold what the spec says.
 func syncFailure(err error) (reason, message string) {
+	if schema, old := errors.AsType[*metering.SchemaError](err); old {
+		return v1alpha1.ReasonDatabaseSchema, schema.Error() + "; tried again by itself"
+	}
+	if errors.Is(err, metering.ErrServer) {
+		return v1alpha1.ReasonDatabaseUnavailable, metering.ErrServer.Error() + "; tried again by itself"
+	}
 	if errors.Is(err, metering.ErrUnavailable) || errors.Is(err, metering.ErrOverloaded) {
 		// Without the driver's words: a port or a count of connections in it would change the message at each try.
 		return v1alpha1.ReasonDatabaseUnavailable, "the database cannot be reached; tried again by itself"

@@ -139,7 +139,7 @@ func classify(err error) *Problem {
 	case errors.Is(err, metering.ErrOverloaded):
 		answer = unavailable(retryNow, "%v", metering.ErrOverloaded)
 	case errors.Is(err, metering.ErrUnavailable):
-		answer = unavailable(retrySoon, "%v", metering.ErrUnavailable)
+		answer = unavailable(retrySoon, "%v", reasonOf(err))
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		answer = unavailable(retryNow, "the request was given up before it was answered")
 	default:
@@ -148,10 +148,26 @@ func classify(err error) *Problem {
 	return classify(answer)
 }
 
+// reasonOf is what a caller may know of why the database cannot be used.
+func reasonOf(err error) error {
+	if schema, old := errors.AsType[*metering.SchemaError](err); old {
+		return schema
+	}
+	if errors.Is(err, metering.ErrServer) {
+		return metering.ErrServer
+	}
+	return metering.ErrUnavailable
+}
+
 // levelOf is the level at which a failure of ours is logged.
 func levelOf(ctx context.Context, err error) slog.Level {
-	if ctx.Err() != nil || errors.Is(err, metering.ErrUnavailable) {
-		return slog.LevelDebug // the caller is gone, whatever went wrong; that the database is away is logged once, not for each call
+	switch {
+	case ctx.Err() != nil:
+		return slog.LevelDebug // the caller is gone, whatever went wrong
+	case errors.Is(err, metering.ErrServer):
+		return slog.LevelWarn
+	case errors.Is(err, metering.ErrUnavailable):
+		return slog.LevelDebug // that the database is away is logged once, not for each call
 	}
 	return slog.LevelError
 }

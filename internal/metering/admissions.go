@@ -60,6 +60,7 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 	if err != nil {
 		return AdmitResult{}, err
 	}
+	asked := req
 	if (req.ID == quota.ID{}) {
 		req.ID = quota.NameID("admission", account, req.Key)
 	}
@@ -72,6 +73,9 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 		seen = s.standingOf(l)
 		return err
 	}})
+	if s.again(err, req.UserID, account) {
+		return s.admit(ctx, asked)
+	}
 	if err != nil {
 		return AdmitResult{}, err
 	}

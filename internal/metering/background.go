@@ -83,7 +83,7 @@ func (s *Service) reap(ctx context.Context) {
 	ticker := time.NewTicker(s.opts.ReapInterval)
 	defer ticker.Stop()
 	for {
-		if _, err := s.signingKey(ctx); err != nil && ctx.Err() == nil {
+		if _, err := s.readKey(ctx); err != nil && ctx.Err() == nil {
 			s.failed(err, "reading the key of the lease tokens failed, trying again")
 		}
 		if err := s.forgetTickets(ctx); err != nil && ctx.Err() == nil {

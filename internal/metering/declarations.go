@@ -63,7 +63,7 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	if err != nil {
 		return err
 	}
-	return s.engine.do(ctx, &call{account: account, plans: []string{q.PlanName}, apply: func(l *Ledger, b Batch) error {
+	err = s.engine.do(ctx, &call{account: account, plans: []string{q.PlanName}, apply: func(l *Ledger, b Batch) error {
 		if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
 			return fmt.Errorf("%w: user %q belongs to UserQuota %q already", ErrConflict, q.UserID, l.Settings.QuotaName)
 		}
@@ -88,6 +88,10 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 		l.grant(q.Grants, actor)
 		return nil
 	}})
+	if s.again(err, q.UserID, account) {
+		return s.ApplyQuota(ctx, q, actor)
+	}
+	return err
 }
 
 // RemoveQuota takes back what the UserQuota with this UID declared, because it is gone: the user is on the default plan

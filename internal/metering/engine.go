@@ -334,7 +334,7 @@ func (e *engine) attempt(calls []*call, wait bool) (*outcome, error) {
 				out.errs[i] = errBusy
 				continue
 			}
-			out.errs[i] = fmt.Errorf("account %x: %w", c.account, ErrNotFound)
+			out.errs[i] = fmt.Errorf("%w %x: %w", errNoAccount, c.account, ErrNotFound)
 			continue
 		}
 		if out.errs[i], err = applySafely(c, l, b); err != nil {
@@ -350,6 +350,9 @@ func (e *engine) attempt(calls []*call, wait bool) (*outcome, error) {
 	}
 	return out, nil
 }
+
+// errNoAccount marks a call whose account is not there.
+var errNoAccount = errors.New("account")
 
 // errBusy marks a call whose account somebody else holds. No caller outside this package sees it.
 var errBusy = errors.New("busy")

@@ -21,6 +21,8 @@ var (
 	ErrOverloaded = errors.New("too many calls are waiting, try again in a second")
 	// ErrUnavailable says that the database cannot be reached; the same call may succeed later.
 	ErrUnavailable = errors.New("the database cannot be reached")
+	// ErrServer comes with ErrUnavailable where the database was reached and answered that it cannot do its work.
+	ErrServer = errors.New("the database server cannot do its work")
 	// ErrKeyReused says that an idempotency key was used before with another body.
 	ErrKeyReused = errors.New("the idempotency key was used before with a different request")
 	// ErrInvalid says that the request itself is wrong; the text names the field, the value and the limit.
@@ -30,6 +32,17 @@ var (
 	// ErrConflict says that an object's claim collides with an older one; the text names both.
 	ErrConflict = errors.New("conflict")
 )
+
+// SchemaError says that the database's schema is older than this release, or not there at all: version 0. It is an
+// ErrUnavailable: the same call succeeds once the schema has been migrated. A newer schema is no error.
+type SchemaError struct{ Has, Needs int64 }
+
+func (e *SchemaError) Error() string {
+	return fmt.Sprintf("the database has schema version %d, this needs %d", e.Has, e.Needs)
+}
+
+// Is makes errors.Is(err, ErrUnavailable) true.
+func (e *SchemaError) Is(target error) bool { return target == ErrUnavailable }
 
 // GCPercent is what a process that serves many calls should set the garbage collector's GOGC to, unless told otherwise: its
 // live data are a few megabytes, and calls make a lot of garbage. At 100 collecting took a third of the engine's time.

@@ -27,7 +27,11 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 	looking, cancel := context.WithTimeout(ctx, retryOnline)
 	defer cancel()
 	if s.store.Ping(looking) == nil {
-		return s.admit(ctx, req)
+		res, err := s.admit(ctx, req)
+		if !errors.Is(err, ErrUnavailable) {
+			return res, err
+		}
+		cause = err // it answers, and cannot do its work
 	}
 	now := s.opts.Now().UTC()
 	account := s.tickets.standing(req.UserID)
@@ -102,6 +106,9 @@ func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Cr
 		res, seen = l.snapshot(adm), s.standingOf(l)
 		return nil
 	}})
+	if errors.Is(err, errNoAccount) {
+		return s.completeOnAnother(ctx, t, actual)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +118,22 @@ func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Cr
 	}
 	s.dropTicket(id)
 	return res, nil
+}
+
+// completeOnAnother completes a ticket whose account is not there: the database is an earlier copy, and the user has, or gets,
+// another account in it.
+func (s *Service) completeOnAnother(ctx context.Context, t *Ticket, actual quota.Credits) (*Admission, error) {
+	s.accounts.Remove(t.UserID)
+	account, err := s.accountFor(ctx, t.UserID)
+	if err != nil {
+		return nil, err
+	}
+	if account == t.Account {
+		return nil, fmt.Errorf("user %q: %w", t.UserID, ErrNotFound)
+	}
+	moved := *t
+	moved.Account = account
+	return s.CompleteTicket(ctx, &moved, actual)
 }
 
 // redeem returns the admission that a ticket is for: the ledger's, or a new one.

@@ -142,6 +142,9 @@ func (s *Service) RecordAll(ctx context.Context, reqs []RecordRequest) ([]Record
 			if errs[i] = r.call.wait(ctx); errs[i] == nil {
 				results[i] = r.res
 			}
+			if s.again(errs[i], reqs[i].UserID, r.call.account) {
+				results[i], errs[i] = s.Record(ctx, reqs[i])
+			}
 		}
 	}
 	return results, errs
@@ -274,6 +277,9 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 		return e, nil
 	})
 	err = s.engine.do(ctx, r.call)
+	if s.again(err, req.UserID, account) {
+		return s.Adjust(ctx, req)
+	}
 	return r.res, err
 }
 

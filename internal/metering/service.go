@@ -74,7 +74,7 @@ type Service struct {
 	hub    *hub
 	// standings reads for Check and Current.
 	standings standings
-	// accounts caches user id -> account id, which never changes while the user exists.
+	// accounts caches user id -> account id, which never changes while the database is the same; see again.
 	accounts *lru.Cache[string, quota.ID]
 	// tickets are the offline ones; nil where none are given.
 	tickets *tickets
@@ -159,6 +159,17 @@ func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, 
 		s.accounts.Add(userID, id)
 	}
 	return id, err
+}
+
+// again reports whether a call that did not find the account of a user is to be made once more, because the account was known
+// from before: the database may be an earlier copy now, or an empty one.
+func (s *Service) again(err error, userID string, account quota.ID) bool {
+	if !errors.Is(err, errNoAccount) {
+		return false
+	}
+	was, known := s.accounts.Peek(userID)
+	s.accounts.Remove(userID)
+	return known && was == account
 }
 
 // Plans returns all plans, retired ones included, at most a second old.
@@ -337,16 +348,25 @@ func (s *Service) leaseMAC(ctx context.Context, account, id quota.ID) ([]byte, e
 	return h.Sum(nil)[:leaseMAC], nil
 }
 
-// signingKey reads the key of the lease tokens, once.
+// signingKey returns the key of the lease tokens as it was read last.
 func (s *Service) signingKey(ctx context.Context) ([]byte, error) {
 	s.leaseMu.Lock()
-	defer s.leaseMu.Unlock()
-	if s.leaseKey == nil {
-		key, err := s.store.LeaseKey(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.leaseKey = key
+	key := s.leaseKey
+	s.leaseMu.Unlock()
+	if key != nil {
+		return key, nil
 	}
-	return s.leaseKey, nil
+	return s.readKey(ctx)
+}
+
+// readKey reads the key of the lease tokens. It is another one if the database is.
+func (s *Service) readKey(ctx context.Context) ([]byte, error) {
+	key, err := s.store.LeaseKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.leaseMu.Lock()
+	defer s.leaseMu.Unlock()
+	s.leaseKey = key
+	return key, nil
 }

@@ -31,6 +31,7 @@ const (
 // batch is an open transaction with what it has loaded.
 type batch struct {
 	conn    *pgxpool.Conn
+	gate    *gate
 	ledgers map[quota.ID]*metering.Ledger
 	loaded  map[quota.ID]*loaded
 	locked  map[quota.ID]bool
@@ -61,7 +62,7 @@ func (s *Store) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, 
 	}
 	n := len(keys.Accounts)
 	b := &batch{
-		conn: conn, ledgers: make(map[quota.ID]*metering.Ledger, n), loaded: make(map[quota.ID]*loaded, n),
+		conn: conn, gate: s.gate, ledgers: make(map[quota.ID]*metering.Ledger, n), loaded: make(map[quota.ID]*loaded, n),
 		locked: make(map[quota.ID]bool, n), busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{},
 		plansOf: make(map[*quota.Account]planKey, n),
 	}
@@ -75,7 +76,7 @@ func (s *Store) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, 
 // load locks, then reads what hangs from the accounts that it has got.
 func (s *Store) load(ctx context.Context, b *batch, keys *metering.Keys) error {
 	var t roundTrip
-	t.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+	t.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	t.Queue(planOnce)
 	if err := s.ask(ctx, &t, b, keys); err != nil {
 		return err
@@ -273,6 +274,7 @@ func (b *batch) Commit(ctx context.Context) error {
 	var t roundTrip
 	var tag pgconn.CommandTag
 	w.queue(&t)
+	writes := t.Len() > 0
 	t.Queue("COMMIT").Exec(func(ct pgconn.CommandTag) error {
 		tag = ct
 		return nil
@@ -280,6 +282,9 @@ func (b *batch) Commit(ctx context.Context) error {
 	err := t.send(ctx, b.conn)
 	if err == nil && tag.String() != "COMMIT" {
 		err = fmt.Errorf("%w: the server answered %s to the commit", metering.ErrRetry, tag)
+	}
+	if err == nil && writes {
+		b.gate.wrote()
 	}
 	b.Rollback() // gives the connection back; after a commit there is nothing to roll back
 	return mapCommitError(err)

@@ -8,11 +8,17 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 )
 
-// checkServer asks the server, on a connection of its own, for the settings on which an acknowledged write depends. They are
-// those of the session, so what ALTER ROLE or ALTER DATABASE has set for us counts.
-func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe bool) error {
+// errReadOnly says that the server takes no writes from us.
+var errReadOnly = fmt.Errorf("%w: it is read-only (transaction_read_only is on)", metering.ErrUnavailable)
+
+// checkServer asks the server, on a connection of its own, whether it takes writes, for the settings on which an acknowledged
+// write depends, and for its schema unless any will do. The settings are those of the session, so what ALTER ROLE or ALTER
+// DATABASE has set for us counts.
+func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe, anySchema bool) error {
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return err
@@ -24,7 +30,7 @@ func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe bool) 
 	}()
 	// The simple protocol: nothing is prepared, which a transaction pooler might not bear.
 	results, err := conn.PgConn().Exec(ctx, `SELECT name, setting FROM pg_catalog.pg_settings
-		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names')`).ReadAll()
+		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names', 'transaction_read_only')`).ReadAll()
 	if err != nil {
 		return err
 	}
@@ -32,10 +38,16 @@ func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe bool) 
 	for _, row := range results[0].Rows {
 		settings[string(row[0])] = string(row[1])
 	}
+	if settings["transaction_read_only"] == "on" {
+		return errReadOnly
+	}
 	if weak := weaknesses(settings); len(weak) > 0 && !allowUnsafe {
 		return fmt.Errorf("%w: %s; change that, or accept the loss explicitly with --allow-unsafe-database", ErrUnsafe, strings.Join(weak, ", "))
 	}
-	return nil
+	if anySchema {
+		return nil
+	}
+	return checkSchema(ctx, conn.PgConn())
 }
 
 // weaknesses names the settings with which the server forgets, in a crash or a promotion, what it has acknowledged. Where

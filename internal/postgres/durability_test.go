@@ -74,7 +74,7 @@ func TestDurabilityIsThatOfTheSession(t *testing.T) {
 				exec(tc.set)
 				defer exec(tc.unset)
 			}
-			store, err := postgres.Open(t.Context(), u.String(), postgres.Options{})
+			store, err := postgres.Open(t.Context(), u.String(), postgres.Options{AnySchema: true})
 			if err == nil {
 				store.Close()
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -40,34 +41,71 @@ func mapError(err error) error {
 	return err
 }
 
+// What an error of the server means follows from its class, the first two characters of its code. The exceptions are named.
+// The classes are those of PostgreSQL's manual, appendix A.
 func mapServerError(err error, pgErr *pgconn.PgError) error {
 	if what, ok := conflicts[pgErr.ConstraintName]; ok && pgErr.Code == "23505" {
 		// Also a data error, so that a batch finds the call that it belongs to.
 		return fmt.Errorf("%w: %s (%w: %w)", metering.ErrConflict, what, metering.ErrData, err)
 	}
-	switch code := pgErr.Code; {
-	case strings.HasPrefix(code, "22"), strings.HasPrefix(code, "23"):
-		return fmt.Errorf("%w: %w", metering.ErrData, err)
-	case code == "40001", code == "40P01", code == "55P03", isOutOfTime(code):
+	switch code := pgErr.Code; code {
+	case lockNotAvailable, queryCanceled, "25P03", "25P04":
+		// It took longer than it may: a lock, a statement, a transaction whose client said nothing. None comes after the commit.
 		return fmt.Errorf("%w: %w", metering.ErrRetry, err)
-	case code == "26000", code == "42P05":
+	case "26000", "42P05":
 		// The server does not know the statement, or knows it already: it is not the one that prepared it.
 		return fmt.Errorf("%w, and it does not support prepared statements; leave %s out of the database URL: %w", ErrPooled, execModeOption, err)
-	case isShutdown(code):
+	}
+	switch class(pgErr.Code) {
+	case "22", "23", "54":
+		return fmt.Errorf("%w: %w", metering.ErrData, err)
+	case "40":
+		return fmt.Errorf("%w: %w", metering.ErrRetry, err)
+	case "XX":
+		// A damaged page is one account's; the others go on without it.
+		return fmt.Errorf("%w: %w: %w: %w", metering.ErrUnavailable, metering.ErrServer, metering.ErrData, err)
+	}
+	switch {
+	case isShutdown(pgErr.Code):
 		return fmt.Errorf("%w: %w", metering.ErrUnavailable, err)
+	case isServerState(pgErr.Code), isOtherDatabase(pgErr.Code):
+		return fmt.Errorf("%w: %w: %w", metering.ErrUnavailable, metering.ErrServer, err)
 	}
 	return err
 }
 
-// isOutOfTime tells the codes with which the server ends what took longer than it may: a statement (57014), or a transaction
-// whose client said nothing for too long or in all (25P03, 25P04). None of them comes after the commit.
-func isOutOfTime(code string) bool { return code == "57014" || code == "25P03" || code == "25P04" }
+const (
+	tooManyConnections = "53300"
+	lockNotAvailable   = "55P03"
+	queryCanceled      = "57014"
+)
 
-const tooManyConnections = "53300"
+func class(code string) string { return code[:min(2, len(code))] }
 
 // isShutdown tells the codes with which a server takes leave, or is not ready.
 func isShutdown(code string) bool {
-	return strings.HasPrefix(code, "57P0") || strings.HasPrefix(code, "08") || code == tooManyConnections
+	return strings.HasPrefix(code, "57P0") || class(code) == "08" || code == tooManyConnections
+}
+
+// isServerState tells the codes of a server that is there and cannot work, whoever asks for whatever: it lacks resources
+// (53: disk, memory, locks), is in no state to (55, 57), has trouble with its system (58) or its configuration (F0).
+func isServerState(code string) bool {
+	switch class(code) {
+	case "53", "55", "57", "58", "F0":
+		return code != lockNotAvailable && code != queryCanceled
+	}
+	return false
+}
+
+// isOtherDatabase tells the codes that come from a server, a database or a schema that is not the one that we need: it is
+// read-only (25006, and 0A from a standby), lets us not in (28) or not at its tables (42501), or has no such database (3D),
+// schema (3F), table, column or function (42).
+func isOtherDatabase(code string) bool {
+	switch code {
+	case "25006", "42501", "42P01", "42703", "42883":
+		return true
+	}
+	return slices.Contains([]string{"0A", "28", "3D", "3F"}, class(code))
 }
 
 func isConnectionError(err error) bool {
@@ -86,8 +124,15 @@ func isConnectionError(err error) bool {
 // took leave, nobody knows whether it happened.
 func mapCommitError(err error) error {
 	mapped := mapError(err)
-	if errors.Is(mapped, metering.ErrUnavailable) {
+	if errors.Is(mapped, metering.ErrUnavailable) && !isAborted(err) {
 		return fmt.Errorf("%w: %w", metering.ErrUnknownOutcome, err)
 	}
 	return mapped
+}
+
+// isAborted reports whether the server says that the transaction did not happen: it skips what follows an ERROR, the COMMIT
+// among it, and lives on. It does not after FATAL and PANIC; class 08 is what poolers say of a server that they have lost.
+func isAborted(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.SeverityUnlocalized == "ERROR" && class(pgErr.Code) != "08"
 }

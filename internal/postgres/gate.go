@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,35 +29,52 @@ const (
 	// While the server is away it is asked again after probePause, twice as long each time up to maxProbePause, give or take
 	// a half: replicas that lost it together do not come back together.
 	probePause, maxProbePause = 100 * time.Millisecond, 2 * time.Second
+	// trialTime is how long callers who try whether the server can work again may take to find out that it cannot.
+	trialTime = 10 * time.Second
 	// maxConnecting is how many connections one process opens at once, so that a server that has just come back is not met by
 	// all of everybody's at the same instant.
 	maxConnecting = 4
 )
 
-// gate keeps callers from waiting for a server that cannot be reached. As soon as a connection fails, or nothing is answered
-// for a while, one prober asks the server. If that fails the gate is shut: what is under way is cut off, and whoever asks for a
-// connection is refused at once, until the prober is answered. The pool tells it, as a tracer and by its hooks, all that it
-// needs to know.
+// gate keeps callers from waiting for a server that cannot be reached, or cannot work. As soon as a connection fails, nothing is
+// answered for a while, or the server answers that it cannot do its work, one prober asks the server. If that fails the gate is
+// shut: what is under way is cut off, and whoever asks for a connection is refused at once, until the prober is answered.
+//
+// Some trouble the prober cannot see, such as a full disk: that the server told a caller so, while nobody else could write, is
+// enough to shut the gate. Then callers themselves try, now and then, whether it has passed.
+//
+// The pool tells the gate, as a tracer and by its hooks, all that it needs to know; only that something was written tells the
+// Store.
 type gate struct {
 	// probe asks the server for an answer, on a connection of its own.
 	probe func(context.Context) error
-	// told hears of each change, with the cause of an outage; never twice the same.
+	// repair mends the cause of an outage if it can, or returns it, with why it could not.
+	repair func(ctx context.Context, cause error) error
+	// told hears of each change, and of what an outage that is about the schema turns out to be.
 	told func(up bool, cause error)
 	// reset drops the pool's connections.
 	reset func()
 
 	connecting chan struct{}
-	// answered is when the server last answered anybody, in Unix nanoseconds.
-	answered atomic.Int64
-	ctx      context.Context //nolint:containedctx // it ends the background work of Close
-	stop     context.CancelFunc
-	running  sync.WaitGroup
+	// answered is when the server last answered anybody, and written when it last wrote something, in Unix nanoseconds.
+	answered, written atomic.Int64
+	// trial is true while callers try whether the server can write again; outcome says that one of them knows.
+	trial   atomic.Bool
+	outcome chan struct{}
+	ctx     context.Context //nolint:containedctx // it ends the background work of Close
+	stop    context.CancelFunc
+	running sync.WaitGroup
 
 	mu sync.Mutex
 	// up is done while the gate is shut, and its cause says why; cut shuts it.
 	up      context.Context //nolint:containedctx // it is about the database, not about a call
 	cut     context.CancelCauseFunc
 	probing bool
+	// trouble is what the server last said of itself to a caller, while nobody could write; nil if nothing, or if it has passed.
+	trouble    error
+	troubledAt time.Time
+	// away is the cause of the outage, nil if there is none.
+	away error
 	// asked is when the last probe was answered.
 	asked time.Time
 	// underway are the operations that have not ended, held those of them that have a connection.
@@ -72,17 +91,20 @@ type (
 
 var (
 	_ pgx.QueryTracer       = (*gate)(nil)
+	_ pgx.BatchTracer       = (*gate)(nil)
 	_ pgx.ConnectTracer     = (*gate)(nil)
 	_ pgxpool.AcquireTracer = (*gate)(nil)
 	_ pgxpool.ReleaseTracer = (*gate)(nil)
 )
 
-func newGate(probe func(context.Context) error, told func(up bool, cause error)) *gate {
+func newGate(
+	probe func(context.Context) error, repair func(ctx context.Context, cause error) error, told func(up bool, cause error),
+) *gate {
 	if told == nil {
 		told = func(bool, error) {}
 	}
 	g := &gate{
-		probe: probe, told: told, connecting: make(chan struct{}, maxConnecting),
+		probe: probe, repair: repair, told: told, connecting: make(chan struct{}, maxConnecting), outcome: make(chan struct{}, 1),
 		underway: map[*operation]struct{}{}, held: map[*pgx.Conn]*operation{},
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background())
@@ -181,23 +203,37 @@ func (g *gate) suspect() {
 	g.running.Go(g.ask)
 }
 
-// ask probes the server until it answers. It is the only one that opens and shuts the gate.
+// ask probes the server until it answers and works. It is the only one that opens and shuts the gate.
 func (g *gate) ask() {
-	for pause, shut := probePause, false; ; pause = min(2*pause, maxProbePause) {
+	told := ""
+	for pause := probePause; ; pause = min(2*pause, maxProbePause) {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(g.ctx, probeTimeout)
 		err := g.probe(ctx)
 		cancel()
-		switch {
-		case g.ctx.Err() != nil:
+		lost := !g.answers(err)
+		if lost && g.away == nil && !isVerdict(err) && g.answered.Load() > began.UnixNano() {
+			lost = false // a slow answer to the prober is no outage while others are answered
+		}
+		if !lost {
+			err = g.tryOut()
+		}
+		if g.ctx.Err() != nil {
 			return
-		// A slow answer to the prober is no outage while others are answered.
-		case answers(err), !shut && g.answered.Load() > began.UnixNano():
+		}
+		if err == nil {
 			g.open()
 			return
 		}
-		if g.shut(err); !shut {
-			shut = true
+		first := g.away == nil
+		g.shut(err, lost)
+		if cause := g.repair(g.ctx, err); cause != nil {
+			err = cause
+			g.shut(err, false)
+		}
+		// Other causes have texts that change from one attempt to the next.
+		if text := schemaText(err); first || text != told && text != "" {
+			told = text
 			g.told(false, err)
 		}
 		select {
@@ -208,21 +244,97 @@ func (g *gate) ask() {
 	}
 }
 
+// isVerdict tells what a server says that answers, and is none that we can work with.
+func isVerdict(err error) bool {
+	return schemaText(err) != "" || errors.Is(err, errReadOnly) || errors.Is(err, ErrUnsafe)
+}
+
 // answers reports whether what a probe came to is an answer of a server that works, or will for those who are connected.
-func answers(err error) bool {
+func (g *gate) answers(err error) bool {
 	if err == nil {
 		return true
 	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (!isShutdown(pgErr.Code) || pgErr.Code == tooManyConnections)
+	if !ok {
+		return false
+	}
+	// One that lets nobody new in, perhaps since a password was changed, may serve those who are in.
+	return pgErr.Code == tooManyConnections ||
+		class(pgErr.Code) == "28" && time.Since(time.Unix(0, g.answered.Load())) < suspectAfter
+}
+
+// tryOut returns what the server cannot do although it answers. While that keeps the gate shut, callers try it.
+func (g *gate) tryOut() error {
+	g.mu.Lock()
+	if g.written.Load() > g.troubledAt.UnixNano() {
+		g.trouble = nil
+	}
+	if g.trouble == nil || g.away == nil {
+		defer g.mu.Unlock()
+		return g.trouble
+	}
+	select {
+	case <-g.outcome:
+	default:
+	}
+	g.trouble = nil
+	g.trial.Store(true)
+	g.letThrough()
+	g.mu.Unlock()
+	select {
+	case <-g.outcome:
+	case <-time.After(trialTime):
+	case <-g.ctx.Done():
+	}
+	g.trial.Store(false)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.trouble
+}
+
+// heard takes note of an error that the server has answered with.
+func (g *gate) heard(err error) {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || !isServerState(pgErr.Code) && !isOtherDatabase(pgErr.Code) {
+		return
+	}
+	if isServerState(pgErr.Code) && (g.trial.Load() || time.Since(time.Unix(0, g.written.Load())) > suspectAfter) {
+		g.mu.Lock()
+		g.trouble, g.troubledAt = err, time.Now()
+		g.mu.Unlock()
+		g.tell()
+	}
+	g.suspect()
+}
+
+// wrote takes note that the server has written something.
+func (g *gate) wrote() {
+	g.written.Store(time.Now().UnixNano())
+	if g.trial.Load() {
+		g.tell()
+	}
+}
+
+// tell ends a trial.
+func (g *gate) tell() {
+	select {
+	case g.outcome <- struct{}{}:
+	default:
+	}
+}
+
+// letThrough makes callers pass. It is called with the lock.
+func (g *gate) letThrough() {
+	if g.up.Err() != nil {
+		g.up, g.cut = context.WithCancelCause(context.Background())
+	}
 }
 
 func (g *gate) open() {
 	g.mu.Lock()
-	was := g.up.Err() != nil
-	if was {
-		g.up, g.cut = context.WithCancelCause(context.Background())
-	}
+	was := g.away != nil
+	g.letThrough()
+	g.away, g.trouble = nil, nil
 	g.probing, g.asked = false, time.Now()
 	g.answered.Store(g.asked.UnixNano())
 	g.mu.Unlock()
@@ -231,18 +343,32 @@ func (g *gate) open() {
 	}
 }
 
-func (g *gate) shut(cause error) {
+// shut refuses callers from now on, because of cause. If the server is lost what is under way is cut off, too: nothing will
+// come of it.
+func (g *gate) shut(cause error, lost bool) {
 	g.mu.Lock()
+	g.away = cause
+	g.letThrough() // what is shut already has the cause of before
 	g.cut(fmt.Errorf("%w: %w", metering.ErrUnavailable, cause))
-	conns := make([]*pgx.Conn, 0, len(g.held))
-	for conn := range g.held {
-		conns = append(conns, conn)
+	var conns []*pgx.Conn
+	if lost {
+		conns = slices.Collect(maps.Keys(g.held))
 	}
 	g.mu.Unlock()
 	for _, conn := range conns {
 		_ = conn.PgConn().Conn().Close() // whoever reads from it learns of it
 	}
-	g.reset()
+	if lost {
+		g.reset()
+	}
+}
+
+// schemaText is what there is to tell of an outage that an old schema is the cause of, and empty for others.
+func schemaText(cause error) string {
+	if _, old := errors.AsType[*metering.SchemaError](cause); old {
+		return cause.Error()
+	}
+	return ""
 }
 
 // TraceConnectStart has an attempt to connect given up when the gate is shut.
@@ -258,7 +384,7 @@ func (g *gate) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData
 	if end, ok := ctx.Value(connectKey{}).(func()); ok {
 		end()
 	}
-	if data.Err != nil && !answers(data.Err) {
+	if data.Err != nil && !g.answers(data.Err) {
 		g.suspect()
 	}
 }
@@ -300,5 +426,28 @@ func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQuer
 	return ctx
 }
 
-// TraceQueryEnd is there because a tracer must have it.
-func (g *gate) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+// TraceQueryEnd hears what the server says of itself.
+func (g *gate) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	if data.Err != nil {
+		g.heard(data.Err)
+	}
+}
+
+// TraceBatchStart is there because a tracer must have it.
+func (g *gate) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+// TraceBatchQuery hears what the server says of itself.
+func (g *gate) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
+	if data.Err != nil {
+		g.heard(data.Err)
+	}
+}
+
+// TraceBatchEnd hears what the server says of itself before the first statement.
+func (g *gate) TraceBatchEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) {
+	if data.Err != nil {
+		g.heard(data.Err)
+	}
+}

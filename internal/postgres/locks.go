@@ -20,5 +20,5 @@ const (
 	boundedLocks = "set_config('lock_timeout', '" + lockTimeout + "', true), set_config('statement_timeout', '" + lockHolding + "', true), " +
 		"set_config('idle_in_transaction_session_timeout', '" + lockHolding + "', true), set_config('tcp_user_timeout', '" + lockHolding + "', true)"
 	// beginBounded begins a transaction that is no batch, in one round trip: without arguments it goes by the simple protocol.
-	beginBounded = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT " + boundedLocks
+	beginBounded = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT " + boundedLocks
 )

@@ -8,11 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 )
 
 //go:embed migrations/*.sql
@@ -63,6 +67,49 @@ func Migrate(ctx context.Context, dsn string) (err error) {
 	}
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", mapError(err))
+	}
+	return nil
+}
+
+// schemaNeeded is the version of the newest migration, which this release's statements need.
+var schemaNeeded = func() (newest int64) {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		panic(err) // only for a malformed pattern
+	}
+	for _, file := range files {
+		version, err := goose.NumericComponent(file)
+		if err != nil {
+			panic(err) // the names are ours
+		}
+		newest = max(newest, version)
+	}
+	return newest
+}()
+
+// checkSchema returns a SchemaError where the schema is older than this release needs. Of a role that may not look it is
+// assumed that somebody else takes care of the schema.
+func checkSchema(ctx context.Context, conn *pgconn.PgConn) error {
+	const table = "to_regclass('goose_db_version')"
+	answers, err := conn.Exec(ctx, "SELECT has_table_privilege("+table+", 'SELECT')").ReadAll()
+	if err != nil {
+		return err
+	}
+	var has int64
+	if readable := answers[0].Rows[0][0]; readable != nil {
+		if string(readable) != "t" {
+			return nil
+		}
+		answers, err := conn.Exec(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").ReadAll()
+		if err != nil {
+			return err
+		}
+		if has, err = strconv.ParseInt(string(answers[0].Rows[0][0]), 10, 64); err != nil {
+			return err
+		}
+	}
+	if has < schemaNeeded {
+		return &metering.SchemaError{Has: has, Needs: schemaNeeded}
 	}
 	return nil
 }

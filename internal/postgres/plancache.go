@@ -11,7 +11,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// planKey names one state of a plan for ever: a plan's row never changes without a new version, and is never deleted.
+// planKey names one state of a plan for as long as the database is the same: a plan's row never changes without a new version,
+// and is never deleted.
 type planKey struct {
 	name    string
 	version int64
@@ -41,6 +42,13 @@ func (c *planCache) put(p *quota.Plan) {
 		c.byName = map[string]*quota.Plan{}
 	}
 	c.byName[p.Name] = p
+}
+
+// forget lets go of all plans: the database may be an earlier copy, in which the same version is another state.
+func (c *planCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.byName = nil
 }
 
 // plansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once.

@@ -31,7 +31,12 @@ type Options struct {
 	AllowUnsafe bool
 	// ListenURL leads to the server itself where the pool's URL leads to a transaction pooler, which cannot LISTEN.
 	ListenURL string
-	// Reachable is told whenever the database can be reached (once more) or no longer, and then why. It must not block.
+	// Migrate brings a schema that is older than this release, or not there, up to date: at the start, and whenever the
+	// database turns out to be another one. It needs the rights to.
+	Migrate bool
+	// AnySchema does not look at the schema, for those who are about to migrate it.
+	AnySchema bool
+	// Reachable is told whenever the database can be used (once more) or no longer, and then why. It must not block.
 	Reachable func(up bool, cause error)
 	// Name by which the server knows the sessions (application_name); that of the URL if empty.
 	Name string
@@ -83,12 +88,37 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 	}
 	s := &Store{listen: listen.Copy(), clock: opts.Now}
 	direct := config.ConnConfig.Copy()
-	probe := func(ctx context.Context) error { return checkServer(ctx, direct.Copy(), opts.AllowUnsafe) }
-	if err := probe(ctx); err != nil {
-		return nil, mapError(err)
+	probe := func(ctx context.Context) error {
+		return checkServer(ctx, direct.Copy(), opts.AllowUnsafe, opts.AnySchema)
 	}
-	s.gate = newGate(probe, opts.Reachable)
+	repair := func(ctx context.Context, cause error) error {
+		if _, old := errors.AsType[*metering.SchemaError](cause); !old || !opts.Migrate {
+			return cause
+		}
+		if err := Migrate(ctx, cmp.Or(opts.ListenURL, dsn)); err != nil {
+			return fmt.Errorf("%w, and could not be brought there: %w", cause, err)
+		}
+		return nil
+	}
+	if err := probe(ctx); err != nil {
+		if err = repair(ctx, err); err == nil {
+			err = probe(ctx)
+		}
+		if _, old := errors.AsType[*metering.SchemaError](err); old {
+			return nil, fmt.Errorf("%w: run `usage-batch migrate` on it", mapError(err))
+		}
+		if err != nil {
+			return nil, mapError(err)
+		}
+	}
+	s.gate = newGate(probe, repair, opts.Reachable)
 	s.gate.attach(config)
+	registerTypes := config.AfterConnect
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		// Whoever replaces the database, by a copy or another server, ends all connections to it first.
+		s.plans.forget()
+		return registerTypes(ctx, conn)
+	}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, mapError(err)
 	}

@@ -48,7 +48,7 @@ func TestOpenRefusesUnsafeServers(t *testing.T) {
 	if !errors.Is(err, postgres.ErrUnsafe) || !strings.Contains(err.Error(), "synchronous_commit") {
 		t.Errorf("want a refusal that names synchronous_commit, got %v", err)
 	}
-	s, err := postgres.Open(t.Context(), unsafe, postgres.Options{AllowUnsafe: true})
+	s, err := postgres.Open(t.Context(), unsafe, postgres.Options{AllowUnsafe: true, AnySchema: true})
 	if err != nil {
 		t.Fatal(err)
 	}
