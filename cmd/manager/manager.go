@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -21,7 +22,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -37,8 +38,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/webhook"
 )
 
-// readyTimeout bounds the readiness probe's question to the database.
-const readyTimeout = 2 * time.Second
+// probeTimeout bounds how long a probe may take to be sent.
+const probeTimeout = 10 * time.Second
 
 // containerName is the manager's in its Deployment.
 const containerName = "manager"
@@ -53,7 +54,7 @@ func serve(ctx context.Context, o *options) error {
 	log := ctrl.Log.WithName("metering")
 	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
 		Now:         testclock.Now(),
-		AllowUnsafe: o.allowUnsafe, ListenURL: o.directURL, Reachable: telemetry.Database(ctrlmetrics.Registry, handler),
+		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL, Reachable: telemetry.Database(ctrlmetrics.Registry, handler),
 	})
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
@@ -118,7 +119,7 @@ func newManager(o *options) (ctrl.Manager, error) {
 			&batchv1.CronJob{}: {Namespaces: map[string]cache.Config{o.namespace: {}}},
 		}},
 		Metrics:                       metrics,
-		HealthProbeBindAddress:        o.health,
+		HealthProbeBindAddress:        "0", // see probes
 		WebhookServer:                 webhookserver.NewServer(webhookserver.Options{Port: o.webhookPort, CertDir: o.webhookCertDir, TLSOpts: serving}),
 		LeaderElection:                o.leaderElect,
 		LeaderElectionID:              "usage-operator-manager",
@@ -179,23 +180,31 @@ func setup(mgr ctrl.Manager, svc *metering.Service, o *options) error {
 		"UsagePlan webhook": func() error { return webhook.SetupUsagePlan(mgr) },
 		"UserQuota webhook": func() error { return webhook.SetupUserQuota(mgr) },
 		"Job webhook":       func() error { return webhook.SetupJob(mgr, svc) },
-		"liveness":          func() error { return mgr.AddHealthzCheck("ping", healthz.Ping) },
-		"readiness of webhooks": func() error {
-			return mgr.AddReadyzCheck("webhooks", mgr.GetWebhookServer().StartedChecker())
-		},
-		"readiness of the database": func() error {
-			return mgr.AddReadyzCheck("database", func(req *http.Request) error {
-				ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)
-				defer cancel()
-				return svc.Reachable(ctx)
-			})
-		},
+		"probes":            func() error { return probes(mgr, svc, o.health) },
 	} {
 		if err := register(); err != nil {
 			return fmt.Errorf("set up the %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// probes serves /healthz and /readyz. The manager's own server cannot tell what is degraded and no reason to be unready.
+func probes(mgr ctrl.Manager, svc *metering.Service, address string) error {
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return fmt.Errorf("--health-probe-bind-address %s: %w", address, err)
+	}
+	webhooks := mgr.GetWebhookServer().StartedChecker()
+	mux := http.NewServeMux()
+	mux.Handle("/healthz", telemetry.Readiness())
+	mux.Handle("/readyz", telemetry.Readiness(
+		telemetry.Check{Name: "webhooks", Ask: func(context.Context) error { return webhooks(nil) }},
+		telemetry.Check{Name: "database", Ask: svc.Reachable, Once: true},
+	))
+	return mgr.Add(&manager.Server{
+		Name: "health probe", Listener: listener, Server: &http.Server{Handler: mux, ReadHeaderTimeout: probeTimeout},
+	})
 }
 
 // everywhere runs on each replica, whether or not it leads: the webhooks ask the same service.

@@ -5,7 +5,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,6 +26,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
@@ -35,7 +38,20 @@ const namespace = "usage-operator-system"
 func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
 	env := kubetest.Start(t, kubetest.WithManifests("config/rbac"))
 	health, webhooks := port(t), port(t)
-	environment := map[string]string{"DATABASE_URL": pgtest.New(t, postgres.Migrate), "POD_NAMESPACE": namespace}
+	dsn := pgtest.New(t, postgres.Migrate)
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, err := cutproxy.Start(u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = proxy.Close() })
+	if dsn, err = proxy.DSN(dsn); err != nil {
+		t.Fatal(err)
+	}
+	environment := map[string]string{"DATABASE_URL": dsn, "POD_NAMESPACE": namespace}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
@@ -52,21 +68,33 @@ func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
 		}
 	})
 
-	eventually(t, done, func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/readyz", health), http.NoBody)
-		if err != nil {
+	// readyz asks until the text of a manager that is ready has a part.
+	readyz := func(part string) {
+		t.Helper()
+		eventually(t, done, func(ctx context.Context) error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", health), http.NoBody)
+			if err != nil {
+				return err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			if err == nil && (resp.StatusCode != http.StatusOK || !strings.Contains(string(text), part)) {
+				err = fmt.Errorf("readyz: %s: %s", resp.Status, text)
+			}
 			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("readyz: %s", resp.Status)
-		}
-		return nil
-	})
+		})
+	}
+	readyz("[+]database ok")
+	// Without its database it goes on to answer webhooks, so it stays ready.
+	proxy.Refuse(true)
+	proxy.CutAll()
+	readyz("[!]database degraded: the database cannot be reached")
+	proxy.Refuse(false)
+	readyz("[+]database ok")
 
 	plan := &v1alpha1.UsagePlan{
 		ObjectMeta: metav1.ObjectMeta{Name: "free"},

@@ -17,6 +17,7 @@ import (
 type options struct {
 	databaseURL, directURL     string
 	allowUnsafe, autoRegister  bool
+	migrate                    bool
 	namespace, image           string
 	statusInterval, resync     time.Duration
 	leaderElect                bool
@@ -46,6 +47,7 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 	flags.StringVar(&o.databaseURL, "database-url", "", "PostgreSQL connection string; the environment's DATABASE_URL without it")
 	flags.StringVar(&o.directURL, "direct-database-url", "", "connection string past a transaction pooler, for LISTEN; the environment's DIRECT_DATABASE_URL without it, else the same as --database-url")
 	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a database server that may lose acknowledged writes in a crash")
+	flags.BoolVar(&o.migrate, "migrate", false, "bring the database's schema up to date where it is older or missing, at the start and whenever it turns out to be while running; needs the rights to")
 	flags.BoolVar(&o.autoRegister, "auto-register", true, "give unknown users an account on the default plan at their first use, instead of refusing them")
 	flags.StringVar(&o.namespace, "namespace", "", "namespace of the reset CronJobs and of the leader election; the environment's POD_NAMESPACE without it")
 	flags.StringVar(&o.image, "image", "", "image of the reset CronJobs; without it that of the pod that POD_NAME in the environment names, else usage-operator:dev")

@@ -41,19 +41,27 @@ func newOutage(t *testing.T, admitWhenUnavailable bool) *outage {
 		t.Fatal(err)
 	}
 	o.Handler = onDatabase(t, through, metering.Options{AutoRegister: true, OfflineTickets: 10, Replica: "r"}, admitWhenUnavailable)
+	o.degraded(false)
 	return o
 }
 
-// ready waits until the readiness probe is answered so, and returns how long that took.
-func (o *outage) ready(status int) time.Duration {
+// degraded waits until the service says that it is degraded, or no longer is, and returns how long that took. It is ready all the
+// while: what can be done without the database is to be reached.
+func (o *outage) degraded(want bool) time.Duration {
 	o.t.Helper()
 	began := time.Now()
-	for do(o, request{method: "GET", path: "/readyz", token: "-"}).Code != status {
+	for {
+		if w := do(o, request{method: "GET", path: "/readyz", token: "-"}); w.Code != 200 {
+			o.t.Fatalf("/readyz: %d %s", w.Code, w.Body)
+		}
+		text := do(o, request{method: "GET", path: "/readyz?verbose", token: "-"}).Body.String()
+		if strings.Contains(text, "[!]database degraded: "+metering.ErrUnavailable.Error()) == want {
+			return time.Since(began)
+		}
 		if time.Since(began) > 20*time.Second {
-			o.t.Fatalf("/readyz does not come to answer %d", status)
+			o.t.Fatalf("it does not come to be degraded: %t: %s", want, text)
 		}
 	}
-	return time.Since(began)
 }
 
 func (o *outage) away() {
@@ -66,8 +74,8 @@ func TestDatabaseAway(t *testing.T) {
 	adm := must(t, o, request{body: work(3), key: "k"}, 201)
 	path, lease := "/api/v1/admissions/"+adm["id"].(string), "Lease "+adm["lease_token"].(string)
 	o.away()
-	if took := o.ready(503); took > 3*time.Second {
-		t.Errorf("/readyz turned after %s", took)
+	if took := o.degraded(true); took > 3*time.Second {
+		t.Errorf("degraded after %s", took)
 	}
 	retries := map[string]bool{}
 	began := time.Now()
@@ -96,8 +104,8 @@ func TestDatabaseAway(t *testing.T) {
 		t.Errorf("all were sent away for the same time: %v", retries)
 	}
 	o.proxy.Refuse(false)
-	if took := o.ready(200); took > 5*time.Second {
-		t.Errorf("/readyz turned back after %s", took)
+	if took := o.degraded(false); took > 5*time.Second {
+		t.Errorf("well again after %s", took)
 	}
 	must(t, o, request{path: path + "/complete", token: lease, body: `{"duration_seconds":60}`}, 200)
 }
@@ -107,7 +115,7 @@ func TestTicketOverHTTP(t *testing.T) {
 	first := must(t, o, request{body: work(3), key: "first"}, 201)
 	must(t, o, request{path: "/api/v1/admissions/" + first["id"].(string) + "/release", token: "Lease " + first["lease_token"].(string)}, 200)
 	o.away()
-	o.ready(503)
+	o.degraded(true)
 
 	adm := must(t, o, request{body: work(3), key: "k"}, 201)
 	token, _ := adm["ticket"].(string)
@@ -153,7 +161,7 @@ func TestTicketOverHTTP(t *testing.T) {
 	ticket = "Ticket " + adm["ticket"].(string)
 
 	o.proxy.Refuse(false)
-	o.ready(200)
+	o.degraded(false)
 	for range 2 {
 		got := must(t, o, use("/complete", ticket, actual), 200)
 		if got["state"] != "Settled" || got["offline"] != true || got["charged_credits"] != json.Number("2.5") {

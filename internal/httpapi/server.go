@@ -6,6 +6,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -17,10 +18,8 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 )
-
-// readyTimeout bounds the look at the database that a readiness probe takes.
-const readyTimeout = 2 * time.Second
 
 // Service is what the handlers ask; *metering.Service is one.
 type Service interface {
@@ -75,7 +74,10 @@ func New(opts Options) http.Handler {
 	s := &server{service: opts.Service, auth: opts.Auth, log: opts.Log, draining: opts.Draining}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /readyz", telemetry.Readiness(
+		telemetry.Check{Name: "serving", Ask: s.serving},
+		telemetry.Check{Name: "database", Ask: s.service.Reachable, Once: true},
+	))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(opts.Registry, promhttp.HandlerOpts{Registry: opts.Registry}))
 	mux.HandleFunc("/", s.unknown(mux))
 
@@ -102,19 +104,12 @@ func (s *server) admitCaller(next http.Handler) http.Handler {
 	})
 }
 
-func (s *server) ready(w http.ResponseWriter, r *http.Request) {
+// serving fails once the process is about to end.
+func (s *server) serving(context.Context) error {
 	if s.draining.Err() != nil {
-		answer(w, http.StatusServiceUnavailable, "shutting down")
-		return
+		return errors.New("shutting down")
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-	defer cancel()
-	if err := s.service.Reachable(ctx); err != nil {
-		s.log.WarnContext(r.Context(), "not ready", "error", err)
-		answer(w, http.StatusServiceUnavailable, "the database cannot be reached")
-		return
-	}
-	answer(w, http.StatusOK, "ok")
+	return nil
 }
 
 func answer(w http.ResponseWriter, status int, text string) {
