@@ -48,6 +48,9 @@ const (
 	StateReleased = "Released"
 	// StateHeld: the user holds the Job back by HoldAnnotation.
 	StateHeld = "Held"
+	// StateUnauthorized: the Job's service account may not spend the user's quota. It waits where that is enforced, and
+	// runs without being charged to the user where it is only warned of.
+	StateUnauthorized = "Unauthorized"
 	// StateInvalid: the Job cannot be admitted as it is written; the message says which field is wrong.
 	StateInvalid = "Invalid"
 )

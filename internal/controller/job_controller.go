@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -24,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -40,6 +42,11 @@ type JobMeter interface {
 	Subscribe(ctx context.Context) <-chan metering.Change
 }
 
+// Rights says who may spend whose quota. An error is no permission.
+type Rights interface {
+	MaySpend(ctx context.Context, namespace, serviceAccount, userID string) (bool, error)
+}
+
 const (
 	// sweepInterval bounds what a lost wake-up costs.
 	sweepInterval = 5 * time.Second
@@ -47,6 +54,8 @@ const (
 	renewInterval = time.Minute
 	// refreshInterval is how often a waiting Job's position is written at most.
 	refreshInterval = 30 * time.Second
+	// unauthorizedInterval is how long a Job whose service account may not spend waits to be asked for again.
+	unauthorizedInterval = 30 * time.Second
 	// refusedInterval is how long a Job that no waiting cures waits to be asked for again, unless a plan changes.
 	refusedInterval = 5 * time.Minute
 
@@ -89,9 +98,17 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter) error {
 	if err := mgr.Add(jobs); err != nil {
 		return err
 	}
+	clients, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	authorizer, err := access.NewAuthorizer(clients.AuthorizationV1())
+	if err != nil {
+		return err
+	}
 	r := &jobReconciler{
 		svc: svc, jobs: jobs, client: mgr.GetClient(), live: mgr.GetAPIReader(),
-		events: mgr.GetEventRecorder("usage-operator"), memory: newJobMemory(),
+		events: mgr.GetEventRecorder("usage-operator"), memory: newJobMemory(), rights: access.Spending{Authorizer: authorizer},
 	}
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
@@ -191,7 +208,7 @@ func (r *jobReconciler) jobOfPod(_ context.Context, pod *corev1.Pod) []jobKey {
 
 // bury remembers how a Job stood when it was last seen: with a short time to live it may be gone before it was settled.
 func (r *jobReconciler) bury(job *batchv1.Job, q workqueue.TypedRateLimitingInterface[jobKey]) {
-	if _, settled := terminalState[job.Annotations[v1alpha1.StateAnnotation]]; settled {
+	if _, settled := terminalState[job.Annotations[v1alpha1.StateAnnotation]]; settled && ended(job) != "" && !r.memory.owes(job.UID) {
 		r.memory.forget(job.UID)
 		return
 	}
@@ -287,7 +304,11 @@ func (r *jobReconciler) sweep(ctx context.Context, renew bool, add func(jobKey))
 
 // needsLook says whether the Job does not show what the ledger says.
 func (r *jobReconciler) needsLook(job *batchv1.Job, adm *metering.Admission) bool {
-	if ended(job) != "" || job.DeletionTimestamp != nil {
+	if ended(job) != "" {
+		r.memory.owe(job.UID)
+		return true
+	}
+	if job.DeletionTimestamp != nil {
 		return true
 	}
 	if adm.State == quota.Queued {

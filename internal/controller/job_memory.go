@@ -21,22 +21,29 @@ type jobMemory struct {
 	buried  map[types.UID]buried
 	// stuck are the Jobs that run and seemed stuck when the sweep last came by.
 	stuck map[types.UID]quota.Stuck
+	// unpaid are the Jobs that have ended and whose admission was live when the sweep last came by.
+	unpaid map[types.UID]struct{}
 }
 
-// written is what a waiting Job was last told.
+// written is what a Job was last told.
 type written struct {
 	state, reason string
-	at            time.Time
+	// message of a Job that the ledger has admitted.
+	message string
+	at      time.Time
 }
 
 // buried is a Job as it was last seen.
 type buried struct {
-	ended     batchv1.JobConditionType
+	completed bool
 	container string
 }
 
 func newJobMemory() *jobMemory {
-	return &jobMemory{written: map[types.UID]written{}, buried: map[types.UID]buried{}, stuck: map[types.UID]quota.Stuck{}}
+	return &jobMemory{
+		written: map[types.UID]written{}, buried: map[types.UID]buried{}, stuck: map[types.UID]quota.Stuck{},
+		unpaid: map[types.UID]struct{}{},
+	}
 }
 
 // fresh reports whether a Job was told the same state and reason so recently that a changed position can wait.
@@ -84,12 +91,47 @@ func (m *jobMemory) wrote(uid types.UID, state, reason string) {
 	m.written[uid] = written{state: state, reason: reason, at: time.Now()}
 }
 
+// started notes that the ledger has admitted a Job that runs, and what it was told.
+func (m *jobMemory) started(uid types.UID, message string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.written[uid] = written{state: v1alpha1.StateAdmitted, message: message, at: time.Now()}
+}
+
+// runs reports whether the ledger has admitted the Job, whatever the Job says itself, and what it was told.
+func (m *jobMemory) runs(uid types.UID) (message string, runs bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.written[uid]
+	return w.message, w.state == v1alpha1.StateAdmitted
+}
+
+// owe notes that a Job has ended and its admission has not.
+func (m *jobMemory) owe(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unpaid[uid] = struct{}{}
+}
+
+func (m *jobMemory) owes(uid types.UID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.unpaid[uid]
+	return ok
+}
+
+func (m *jobMemory) paid(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.unpaid, uid)
+}
+
 func (m *jobMemory) bury(job *batchv1.Job) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.written, job.UID)
 	delete(m.stuck, job.UID)
-	m.buried[job.UID] = buried{ended: ended(job), container: job.Annotations[v1alpha1.ContainerAnnotation]}
+	m.buried[job.UID] = buried{completed: completed(job), container: job.Annotations[v1alpha1.ContainerAnnotation]}
 }
 
 func (m *jobMemory) last(uid types.UID) buried {
@@ -112,4 +154,5 @@ func (m *jobMemory) forget(uid types.UID) {
 	delete(m.written, uid)
 	delete(m.stuck, uid)
 	delete(m.buried, uid)
+	delete(m.unpaid, uid)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +34,7 @@ type jobReconciler struct {
 	live   client.Reader
 	events events.EventRecorder
 	memory *jobMemory
+	rights Rights
 }
 
 // terminalState are the values of the state annotation after which nothing more happens.
@@ -57,7 +59,7 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	switch {
 	case job.UID != key.UID:
 		return reconcile.Result{}, r.settleGone(ctx, key, id)
-	case over:
+	case over && ended(job) != "" && !r.memory.owes(key.UID):
 		r.memory.forget(key.UID)
 		return reconcile.Result{}, nil
 	case ended(job) != "":
@@ -65,21 +67,37 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	case job.DeletionTimestamp != nil:
 		return reconcile.Result{}, r.settleGone(ctx, key, id)
 	}
-	namespace := &metav1.PartialObjectMetadata{}
-	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-	if err := r.jobs.Get(ctx, types.NamespacedName{Name: key.Namespace}, namespace); err != nil {
+	namespace, err := r.namespace(ctx, key.Namespace)
+	if err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
+	if mode(namespace) == v1alpha1.EnforcementOff {
+		// Annotations are anybody's to write there: what the ledger knows is what was taken on before.
+		if known, err := r.known(ctx, id, state); err != nil || !known {
+			return reconcile.Result{}, err
+		}
+	}
+	message, runs := r.memory.runs(job.UID)
 	switch {
-	case state == "" && mode(namespace) == v1alpha1.EnforcementOff:
-		return reconcile.Result{}, nil
-	case state == v1alpha1.StateAdmitted && !suspended(job):
-		message := withStuck(job.Annotations[v1alpha1.MessageAnnotation], r.memory.looked(job.UID))
-		return reconcile.Result{}, client.IgnoreNotFound(r.patch(ctx, job, state, message, false))
+	case runs && !suspended(job):
+		return reconcile.Result{}, client.IgnoreNotFound(
+			r.patch(ctx, job, v1alpha1.StateAdmitted, withStuck(message, r.memory.looked(job.UID)), false))
 	case suspended(job) && jobs.Held(job.Annotations):
 		return reconcile.Result{}, r.hold(ctx, job, id)
 	}
 	return r.admit(ctx, job, id, mode(namespace))
+}
+
+// known reports whether the ledger has the admission of a Job that shows a state. One that shows none was never asked for.
+func (r *jobReconciler) known(ctx context.Context, id quota.ID, state string) (bool, error) {
+	if state == "" {
+		return false, nil
+	}
+	_, err := r.svc.Get(ctx, id)
+	if errors.Is(err, metering.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // mode is how a namespace treats its Jobs.
@@ -113,18 +131,28 @@ func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.ID)
 	case err != nil && !errors.Is(err, metering.ErrNotFound):
 		return err
 	}
-	_, err := r.tell(ctx, job, v1alpha1.StateHeld, "", message)
+	_, err := r.tell(ctx, job, v1alpha1.StateHeld, "", message, false)
 	return err
 }
 
 // admit asks for the Job's admission, which is booked the first time only, and brings the Job to it.
 func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID, mode string) (reconcile.Result, error) {
-	declared, err := jobs.Parse(job.Labels, job.Annotations)
-	if err != nil {
-		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error())
-	}
 	// What runs already can only be metered.
 	warnOnly := mode == v1alpha1.EnforcementWarn || !suspended(job)
+	declared, err := jobs.Parse(job.Labels, job.Annotations)
+	if err == nil && !warnOnly {
+		err = jobs.CheckShape(job)
+	}
+	if err != nil {
+		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error(), warnOnly)
+	}
+	// No policy certifies a Job that was created where none refuses, and a right may be withdrawn while a Job waits.
+	switch may, err := r.rights.MaySpend(ctx, job.Namespace, serviceAccount(job), declared.UserID); {
+	case err != nil:
+		return reconcile.Result{}, err
+	case !may:
+		return r.unauthorized(ctx, job, id, declared, warnOnly)
+	}
 	res, err := r.svc.Admit(ctx, metering.AdmitRequest{
 		UserID: declared.UserID, ID: id, Source: quota.SourceJob, Namespace: job.Namespace, Name: job.Name,
 		RequestedBy: "system:serviceaccount:" + job.Namespace + ":" + serviceAccount(job),
@@ -132,10 +160,10 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 		Queue: true, Park: true, WarnOnly: warnOnly, Lease: metering.JobLease,
 	})
 	if refused, ok := errors.AsType[*metering.RefusedError](err); ok {
-		return again(r.refuse(ctx, job, v1alpha1.StateParked, string(refused.Reason), refused.Error()))
+		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(refused.Reason), refused.Error(), warnOnly))
 	}
 	if errors.Is(err, metering.ErrInvalid) {
-		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error())
+		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error(), warnOnly)
 	}
 	if err != nil {
 		return reconcile.Result{}, err
@@ -146,7 +174,7 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 		if res.Upgrade != nil {
 			message += fmt.Sprintf("; plan %q would allow it", res.Upgrade.Name)
 		}
-		return again(r.refuse(ctx, job, v1alpha1.StateParked, string(res.Decision.Reason), message))
+		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(res.Decision.Reason), message, warnOnly))
 	}
 	switch adm.State {
 	case quota.Admitted:
@@ -156,14 +184,14 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 	case quota.Settled, quota.Released, quota.Expired, quota.Cancelled:
 	}
 	return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "AdmissionEnded",
-		fmt.Sprintf("its admission is %s and cannot begin again: create a new Job", adm.State))
+		fmt.Sprintf("its admission is %s and cannot begin again: create a new Job", adm.State), false)
 }
 
-func again(err error) (reconcile.Result, error) {
+func again(after time.Duration, err error) (reconcile.Result, error) {
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{RequeueAfter: refusedInterval}, nil
+	return reconcile.Result{RequeueAfter: after}, nil
 }
 
 func serviceAccount(job *batchv1.Job) string {
@@ -179,15 +207,16 @@ func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID
 	if !adm.Enforced && d.Reason != "" {
 		message += fmt.Sprintf("; where it is enforced it would not start: %s: %s", d.Reason, d.Message())
 	}
-	err := r.patch(ctx, job, v1alpha1.StateAdmitted, message, suspended(job))
+	err := r.patch(ctx, job, v1alpha1.StateAdmitted, withStuck(message, r.memory.looked(job.UID)), suspended(job))
 	if apierrors.IsNotFound(err) {
 		return r.settleGone(ctx, keyOf(job), id)
 	}
 	if err != nil {
 		return fmt.Errorf("start the admitted Job: %w", err)
 	}
-	if !r.memory.told(job.UID, v1alpha1.StateAdmitted) {
-		r.memory.wrote(job.UID, v1alpha1.StateAdmitted, "")
+	first := r.first(job, v1alpha1.StateAdmitted)
+	r.memory.started(job.UID, message)
+	if first {
 		r.event(job, corev1.EventTypeNormal, "Admitted", "Admit", message)
 	}
 	return nil
@@ -220,7 +249,7 @@ func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *meterin
 		message = parkedMessage(adm, usage)
 	}
 	first := r.first(job, state)
-	told, err := r.tell(ctx, job, state, string(adm.Reason), message)
+	told, err := r.tell(ctx, job, state, string(adm.Reason), message, false)
 	if err == nil && told && first {
 		kind := corev1.EventTypeNormal
 		if adm.Parked {
@@ -245,10 +274,13 @@ func parkedMessage(adm *metering.Admission, usage metering.Usage) string {
 	return fmt.Sprintf("%s: %s; it starts by itself when that has changed", d.Reason, d.Message())
 }
 
-// refuse parks a Job that no waiting cures.
-func (r *jobReconciler) refuse(ctx context.Context, job *batchv1.Job, state, reason, message string) error {
+// refuse parks a Job that no waiting cures. Where that is only warned of it runs, and nobody is charged.
+func (r *jobReconciler) refuse(ctx context.Context, job *batchv1.Job, state, reason, message string, warnOnly bool) error {
 	first := r.first(job, state)
-	told, err := r.tell(ctx, job, state, reason, message)
+	if warnOnly {
+		message = "it runs and is not metered; where it is enforced it would not start: " + message
+	}
+	told, err := r.tell(ctx, job, state, reason, message, warnOnly && suspended(job))
 	if err == nil && told && first {
 		r.event(job, corev1.EventTypeWarning, "Refused", "Admit", message)
 	}
@@ -259,29 +291,30 @@ func (r *jobReconciler) refuse(ctx context.Context, job *batchv1.Job, state, rea
 func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.ID) error {
 	adm, err := r.svc.Get(ctx, id)
 	if errors.Is(err, metering.ErrNotFound) {
-		return nil // Over before it was metered: there is nothing to settle.
+		return r.settleUnknown(ctx, job)
 	}
 	if err != nil {
 		return err
 	}
 	use := quota.Credits(0)
-	if ended(job) == batchv1.JobComplete {
-		use = adm.Request.Estimate
-	}
-	if container := job.Annotations[v1alpha1.ContainerAnnotation]; container != "" && adm.Reported == nil {
-		pods, err := r.podsOf(ctx, keyOf(job))
-		if err != nil {
+	if adm.Reported == nil {
+		if use, err = r.used(ctx, job, adm.Request.Estimate); err != nil {
 			return err
 		}
-		use = r.reported(job, pods, container, use)
 	}
 	if adm, err = r.svc.SettleJob(ctx, id, use); err != nil {
 		return fmt.Errorf("settle the Job: %w", err)
 	}
+	r.memory.paid(job.UID)
 	state, message := v1alpha1.StateReleased, "nothing was charged"
 	if adm.State == quota.Settled && adm.Actual != nil {
 		state, message = v1alpha1.StateSettled, adm.Actual.String()+" credits were charged"
 	}
+	return r.close(ctx, job, state, message)
+}
+
+// close tells a Job that has ended what became of it.
+func (r *jobReconciler) close(ctx context.Context, job *batchv1.Job, state, message string) error {
 	if err := r.patch(ctx, job, state, message, false); err != nil {
 		return client.IgnoreNotFound(err)
 	}
@@ -290,6 +323,29 @@ func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.I
 		r.event(job, corev1.EventTypeNormal, state, "Settle", message)
 	}
 	return nil
+}
+
+// used returns what a Job that has ended used by all that is known of it, if its pod reported nothing. Without a pod that
+// succeeded a Job can be Complete too: nothing was used then.
+func (r *jobReconciler) used(ctx context.Context, job *batchv1.Job, estimate quota.Credits) (quota.Credits, error) {
+	use := quota.Credits(0)
+	if completed(job) {
+		use = estimate
+	}
+	container := job.Annotations[v1alpha1.ContainerAnnotation]
+	if container == "" {
+		return use, nil
+	}
+	pods, err := r.podsOf(ctx, keyOf(job))
+	if err != nil {
+		return 0, err
+	}
+	return r.reported(job, pods, container, use), nil
+}
+
+// completed reports whether the Job is Complete, and by a pod of its own.
+func completed(job *batchv1.Job) bool {
+	return ended(job) == batchv1.JobComplete && job.Status.Succeeded > 0
 }
 
 // settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives.
@@ -302,13 +358,15 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID)
 	if err != nil {
 		return err
 	}
-	job := &metav1.PartialObjectMetadata{}
-	job.SetGroupVersionKind(batchv1.SchemeGroupVersion.WithKind("Job"))
+	job := &batchv1.Job{}
 	if err := r.live.Get(ctx, key.object(), job); client.IgnoreNotFound(err) != nil {
 		return err
 	}
+	if job.UID == key.UID && ended(job) != "" {
+		return r.settle(ctx, job, id) // It has lost its label, and the cache lost sight of it.
+	}
 	if job.UID == key.UID && job.DeletionTimestamp == nil {
-		return nil // Only the cache does not have it yet.
+		return nil // Only the cache does not have it: not yet, or without its label no more. The sweep comes back to it.
 	}
 	pods, err := r.podsOf(ctx, key)
 	if err != nil {
@@ -324,7 +382,7 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID)
 			return nil // Its end, or the next sweep, comes back to it.
 		}
 	}
-	if last.ended == batchv1.JobComplete {
+	if last.completed {
 		use = adm.Request.Estimate
 	}
 	if last.container != "" && adm.Reported == nil {
@@ -373,14 +431,15 @@ func (r *jobReconciler) first(job *batchv1.Job, state string) bool {
 	return job.Annotations[v1alpha1.StateAnnotation] != state && !r.memory.told(job.UID, state)
 }
 
-// tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then.
-func (r *jobReconciler) tell(ctx context.Context, job *batchv1.Job, state, reason, message string) (told bool, err error) {
-	if job.Annotations[v1alpha1.StateAnnotation] == state &&
+// tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then. If start, the
+// Job runs from then on.
+func (r *jobReconciler) tell(ctx context.Context, job *batchv1.Job, state, reason, message string, start bool) (told bool, err error) {
+	if !start && job.Annotations[v1alpha1.StateAnnotation] == state &&
 		(job.Annotations[v1alpha1.MessageAnnotation] == message || r.memory.fresh(job.UID, state, reason)) {
 		r.remember(job, state, reason)
 		return false, nil
 	}
-	if err := r.patch(ctx, job, state, message, false); err != nil {
+	if err := r.patch(ctx, job, state, message, start); err != nil {
 		return false, client.IgnoreNotFound(err)
 	}
 	r.memory.wrote(job.UID, state, reason)

@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -27,17 +28,33 @@ type meter struct {
 
 	adm *metering.Admission
 	err error
+	// admits and settled are what was asked of it.
+	admits  int
+	settled []quota.Credits
 }
 
+// rights are those of everybody.
+type rights struct {
+	may bool
+	err error
+}
+
+func (r *rights) MaySpend(context.Context, string, string, string) (bool, error) { return r.may, r.err }
+
 func (m *meter) Admit(context.Context, metering.AdmitRequest) (metering.AdmitResult, error) {
+	m.admits++
 	account := &quota.Account{Plan: &quota.Plan{Limits: quota.Limits{Concurrent: quota.AtMost(int32(1))}}, Balance: quota.Balance{Active: 1}}
 	return metering.AdmitResult{Admission: m.adm, Account: account}, m.err
 }
 
 func (m *meter) Get(context.Context, quota.ID) (*metering.Admission, error) { return m.adm, m.err }
 
-func (m *meter) SettleJob(context.Context, quota.ID, quota.Credits) (*metering.Admission, error) {
-	m.adm.State, m.adm.Actual = quota.Settled, new(quota.Credit)
+func (m *meter) SettleJob(_ context.Context, _ quota.ID, use quota.Credits) (*metering.Admission, error) {
+	m.settled = append(m.settled, use)
+	m.adm.State, m.adm.Actual = quota.Released, nil
+	if use > 0 {
+		m.adm.State, m.adm.Actual = quota.Settled, &use
+	}
 	return m.adm, m.err
 }
 
@@ -69,6 +86,7 @@ type jobCase struct {
 	cache *cached
 	key   jobKey
 	told  chan string
+	may   *rights
 }
 
 func newJobCase(t *testing.T) *jobCase {
@@ -97,9 +115,9 @@ func newJobCase(t *testing.T) *jobCase {
 		}},
 	}
 	recorder := events.NewFakeRecorder(100)
-	c.told = recorder.Events
+	c.told, c.may = recorder.Events, &rights{may: true}
 	c.jobReconciler = &jobReconciler{
-		svc: c.meter, client: env.Client, jobs: c.cache, live: env.Client, events: recorder, memory: newJobMemory(),
+		svc: c.meter, client: env.Client, jobs: c.cache, live: env.Client, events: recorder, memory: newJobMemory(), rights: c.may,
 	}
 	return c
 }
@@ -147,6 +165,7 @@ func TestJobsAreToldOnce(t *testing.T) {
 	}
 	c.wantEvents("Admitted")
 	c.cache.job.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+	c.cache.job.Status.Succeeded = 1
 	for range 3 {
 		c.reconcile()
 	}
@@ -199,6 +218,96 @@ func TestStuckJobsSaySo(t *testing.T) {
 		}
 		if err := c.sweep(t.Context(), false, func(jobKey) { t.Error("a Job that shows what the ledger says is looked at again") }); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// Without the right to spend nothing is asked of the ledger, and an answer that nobody has is no permission.
+func TestJobsWithoutTheRightAreNotAdmitted(t *testing.T) {
+	c := newJobCase(t)
+	c.meter.err = metering.ErrNotFound
+	c.may.may, c.may.err = false, errors.New("the API server does not answer")
+	if _, err := c.Reconcile(t.Context(), c.key); !errors.Is(err, c.may.err) {
+		t.Errorf("got %v, want to be asked again", err)
+	}
+	c.may.err = nil
+	for range 3 {
+		if res := c.reconcile(); res.RequeueAfter == 0 {
+			t.Error("it is not asked for again")
+		}
+		c.refresh()
+	}
+	c.wantEvents("Unauthorized")
+	if c.meter.admits > 0 || !*c.cache.job.Spec.Suspend {
+		t.Errorf("asked %d times, suspended %t", c.meter.admits, *c.cache.job.Spec.Suspend)
+	}
+	message := c.cache.job.Annotations[v1alpha1.MessageAnnotation]
+	for _, want := range []string{"'default'", "'alice'", "'spend'", c.key.Namespace} {
+		if !strings.Contains(message, want) {
+			t.Errorf("message %q does not contain %q", message, want)
+		}
+	}
+}
+
+// A right that is withdrawn ends what waits, with its slot, and not what runs.
+func TestJobsWhoseRightIsWithdrawn(t *testing.T) {
+	for name, running := range map[string]bool{"waits": false, "runs": true} {
+		t.Run(name, func(t *testing.T) {
+			c := newJobCase(t)
+			if running {
+				c.meter.adm.State = quota.Admitted
+			}
+			c.reconcile()
+			c.refresh()
+			c.meter.adm.State, c.may.may = quota.Admitted, false
+			c.memory = newJobMemory() // another manager, which knows nothing yet
+			c.reconcile()
+			c.refresh()
+			state := c.cache.job.Annotations[v1alpha1.StateAnnotation]
+			if running && (state != v1alpha1.StateAdmitted || len(c.meter.settled) > 0) {
+				t.Errorf("state %q, settled %v, want it to go on", state, c.meter.settled)
+			}
+			if !running && (state != v1alpha1.StateUnauthorized || fmt.Sprint(c.meter.settled) != "[0]" || !*c.cache.job.Spec.Suspend) {
+				t.Errorf("state %q, settled %v, want it to give back what it held", state, c.meter.settled)
+			}
+		})
+	}
+}
+
+// What a Job says of itself moves nothing: the ledger is asked.
+func TestJobsDoNotDecideByTheirAnnotations(t *testing.T) {
+	for _, state := range []string{v1alpha1.StateAdmitted, v1alpha1.StateSettled, v1alpha1.StateReleased} {
+		t.Run(state, func(t *testing.T) {
+			c := newJobCase(t)
+			c.cache.job.Annotations[v1alpha1.StateAnnotation] = state
+			c.cache.job.Spec.Suspend = new(false)
+			c.reconcile()
+			if c.meter.admits != 1 {
+				t.Errorf("the ledger was asked %d times, want once", c.meter.admits)
+			}
+			c.meter.adm.State = quota.Admitted
+			c.cache.job.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
+			if err := c.sweep(t.Context(), false, func(jobKey) {}); err != nil {
+				t.Fatal(err)
+			}
+			c.reconcile()
+			if len(c.meter.settled) != 1 {
+				t.Errorf("settled %v, want once", c.meter.settled)
+			}
+		})
+	}
+}
+
+// A Job that is Complete without a pod, whatever made it so, has used nothing.
+func TestJobsWithoutAPodAreNotCharged(t *testing.T) {
+	for succeeded, want := range map[int32]quota.Credits{0: 0, 1: quota.Credit} {
+		c := newJobCase(t)
+		c.meter.adm.State = quota.Admitted
+		c.cache.job.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+		c.cache.job.Status.Succeeded = succeeded
+		c.reconcile()
+		if len(c.meter.settled) != 1 || c.meter.settled[0] != want {
+			t.Errorf("%d pods succeeded: settled %v, want %v", succeeded, c.meter.settled, want)
 		}
 	}
 }

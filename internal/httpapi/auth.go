@@ -15,35 +15,26 @@ import (
 	"github.com/google/uuid"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// The virtual resource that RBAC grants rights on: its names are user ids.
+// The verbs on a user's quota.
 const (
-	rbacGroup    = "usage.cantonesescribe.io"
-	rbacResource = "users"
-	verbSpend    = "spend"
-	verbGet      = "get"
-	verbAdjust   = "adjust"
+	verbSpend  = access.VerbSpend
+	verbGet    = "get"
+	verbAdjust = "adjust"
 )
 
-// Caches of the API server's answers. A right that is given works at once or within denyTTL, one that is withdrawn and a
-// token that is revoked stop working within allowTTL.
-const (
-	allowTTL      = 30 * time.Second
-	denyTTL       = 5 * time.Second
-	reviewTimeout = 5 * time.Second
-)
+const reviewTimeout = 5 * time.Second
 
 // Auth says who calls and what they may do.
 type Auth struct {
@@ -60,20 +51,16 @@ func NewKubernetesAuth(config *rest.Config, audiences []string) (*Auth, error) {
 	if err != nil {
 		return nil, err
 	}
-	backoff := &wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 3}
 	authn, _, err := authenticatorfactory.DelegatingAuthenticatorConfig{
 		TokenAccessReviewClient: clients.AuthenticationV1(), TokenAccessReviewTimeout: reviewTimeout,
-		WebhookRetryBackoff: backoff, CacheTTL: allowTTL, APIAudiences: audiences,
+		WebhookRetryBackoff: access.Backoff(), CacheTTL: access.AllowTTL, APIAudiences: audiences,
 	}.New()
 	if err != nil {
 		return nil, fmt.Errorf("authentication by TokenReview: %w", err)
 	}
-	authz, err := authorizerfactory.DelegatingAuthorizerConfig{
-		SubjectAccessReviewClient: clients.AuthorizationV1(), AllowCacheTTL: allowTTL, DenyCacheTTL: denyTTL,
-		WebhookRetryBackoff: backoff,
-	}.New()
+	authz, err := access.NewAuthorizer(clients.AuthorizationV1())
 	if err != nil {
-		return nil, fmt.Errorf("authorization by SubjectAccessReview: %w", err)
+		return nil, err
 	}
 	return &Auth{Authenticator: authn, Authorizer: authz, Audiences: audiences}, nil
 }
@@ -143,7 +130,7 @@ func (a *Auth) mayAny(ctx context.Context, userID string, verbs ...string) error
 	for _, name := range []string{"", userID} {
 		for _, verb := range verbs {
 			decision, _, err := a.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
-				User: c.user, Verb: verb, Namespace: namespace, APIGroup: rbacGroup, APIVersion: "*", Resource: rbacResource, Name: name,
+				User: c.user, Verb: verb, Namespace: namespace, APIGroup: access.Group, APIVersion: "*", Resource: access.Resource, Name: name,
 				ResourceRequest: true,
 			})
 			if decision == authorizer.DecisionAllow {
@@ -155,7 +142,7 @@ func (a *Auth) mayAny(ctx context.Context, userID string, verbs ...string) error
 		}
 	}
 	return forbidden("%s may not %s for user %q: that needs verb %s on resource users.%s with that name",
-		c.user.GetName(), verbs[0], userID, strings.Join(verbs, " or "), rbacGroup)
+		c.user.GetName(), verbs[0], userID, strings.Join(verbs, " or "), access.Group)
 }
 
 func (s *server) maySpend(ctx context.Context, userID string) error {

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
 )
@@ -24,7 +25,7 @@ func bind(t *testing.T, env *kubetest.Env, namespace, account, accountNamespace,
 	t.Helper()
 	meta := metav1.ObjectMeta{Namespace: namespace, Name: account + "-" + verb + "-" + accountNamespace}
 	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{rbacGroup}, Resources: []string{rbacResource}, ResourceNames: users, Verbs: []string{verb}},
+		{APIGroups: []string{access.Group}, Resources: []string{access.Resource}, ResourceNames: users, Verbs: []string{verb}},
 	}}
 	binding := &rbacv1.RoleBinding{
 		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
@@ -111,6 +112,34 @@ func parsePriority(text string) (int32, error) {
 
 // longest is quota.MaxAudio as people write it.
 var longest = fmt.Sprintf("%dh", quota.MaxAudio/time.Hour)
+
+// queueName is the label by which Kueue takes a Job over.
+const queueName = "kueue.x-k8s.io/queue-name"
+
+// CheckShape says what keeps a Job from being one transcription of this operator's, in the words of the admission policy,
+// which has judged only Jobs that were created where it refuses.
+func CheckShape(job *batchv1.Job) error {
+	one := func(field string, value *int32) error {
+		if value == nil || *value == 1 {
+			return nil
+		}
+		return fmt.Errorf("%s: is %d, it must be 1: a Job that spends a user's quota is one transcription; create one Job for each",
+			field, *value)
+	}
+	managedBy := job.Spec.ManagedBy
+	switch {
+	case managedBy != nil && *managedBy != batchv1.JobControllerName:
+		return fmt.Errorf("spec.managedBy: is '%s', only %s is supported for a Job that spends a user's quota; leave it out",
+			*managedBy, batchv1.JobControllerName)
+	case job.Spec.ManualSelector != nil && *job.Spec.ManualSelector:
+		return errors.New("spec.manualSelector: is true: the pods of a Job that spends a user's quota are known by the labels " +
+			"that Kubernetes gives them; leave it out")
+	case job.Labels[queueName] != "":
+		return fmt.Errorf("metadata.labels[%s]: is '%s': a Job that spends a user's quota cannot wait in a Kueue queue as well; leave the label out",
+			queueName, job.Labels[queueName])
+	}
+	return errors.Join(one("spec.parallelism", job.Spec.Parallelism), one("spec.completions", job.Spec.Completions))
+}
 
 // Held reports whether the Job's owner holds it back.
 func Held(annotations map[string]string) bool { return annotations[v1alpha1.HoldAnnotation] == "true" }

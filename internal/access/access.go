@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package access says what somebody may do to a user's quota, by asking the API server whose RBAC it is.
+package access
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
+)
+
+// The virtual resource that RBAC grants rights on: its names are user ids.
+const (
+	Group     = "usage.cantonesescribe.io"
+	Resource  = "users"
+	VerbSpend = "spend"
+)
+
+// Caches of the API server's answers. A right that is given works at once or within DenyTTL, one that is withdrawn stops
+// working within AllowTTL. The authorizer keeps the last 8192 answers and no answer to a question that failed.
+const (
+	AllowTTL = 30 * time.Second
+	DenyTTL  = 5 * time.Second
+)
+
+// Backoff is how a question is asked again while the API server does not answer.
+func Backoff() *wait.Backoff {
+	return &wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 3}
+}
+
+// NewAuthorizer asks by SubjectAccessReview, and caches what it is told. It needs the rights of ClusterRole
+// system:auth-delegator.
+func NewAuthorizer(reviews authorizationclient.AuthorizationV1Interface) (authorizer.Authorizer, error) {
+	authz, err := authorizerfactory.DelegatingAuthorizerConfig{
+		SubjectAccessReviewClient: reviews, AllowCacheTTL: AllowTTL, DenyCacheTTL: DenyTTL, WebhookRetryBackoff: Backoff(),
+	}.New()
+	if err != nil {
+		return nil, fmt.Errorf("authorization by SubjectAccessReview: %w", err)
+	}
+	return authz, nil
+}
+
+// Spending says which service accounts may spend whose quota, as the admission policies say it for the same Jobs.
+type Spending struct {
+	Authorizer authorizer.Authorizer
+}
+
+// MaySpend reports whether a service account may spend the user's quota by what it runs in its namespace. An error means
+// that nobody knows: it is no permission.
+func (s Spending) MaySpend(ctx context.Context, namespace, account, userID string) (bool, error) {
+	decision, _, err := s.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
+		User: serviceaccount.UserInfo(namespace, account, ""), Verb: VerbSpend, Namespace: namespace,
+		APIGroup: Group, APIVersion: "*", Resource: Resource, Name: userID, ResourceRequest: true,
+	})
+	if decision == authorizer.DecisionAllow {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask whether service account %s/%s may spend the quota of user %q: %w", namespace, account, userID, err)
+	}
+	return false, nil
+}
