@@ -1021,7 +1021,8 @@ type ClientInterface interface {
 	// An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 	// refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 	// mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+	// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 	//
 	// The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 	//
@@ -1038,7 +1039,8 @@ type ClientInterface interface {
 	// An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 	// refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 	// mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+	// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 	//
 	// The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 	//
@@ -1055,7 +1057,8 @@ type ClientInterface interface {
 	// An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 	// refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 	// mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+	// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 	//
 	// The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 	//
@@ -1072,7 +1075,8 @@ type ClientInterface interface {
 	// An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 	// refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 	// mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+	// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 	//
 	// The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 	//
@@ -1326,7 +1330,8 @@ func (c *Client) CheckTranscriptionLimits(ctx context.Context, body CheckTranscr
 // An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 // refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 // mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 //
 // The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 //
@@ -1353,7 +1358,8 @@ func (c *Client) CreateUsageWithBody(ctx context.Context, params *CreateUsagePar
 // An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 // refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 // mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 //
 // The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 //
@@ -1380,7 +1386,8 @@ func (c *Client) CreateUsageWithApplicationCloudeventsPlusJSONBody(ctx context.C
 // An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 // refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 // mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 //
 // The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 //
@@ -1407,7 +1414,8 @@ func (c *Client) CreateUsageWithApplicationCloudeventsBatchPlusJSONBody(ctx cont
 // An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 // refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 // mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 //
 // The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 //
@@ -2481,7 +2489,8 @@ type ClientWithResponsesInterface interface {
 	// An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 	// refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 	// mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+	// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 	//
 	// The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 	//
@@ -2498,7 +2507,8 @@ type ClientWithResponsesInterface interface {
 	// An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 	// refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 	// mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+	// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 	//
 	// The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 	//
@@ -2515,7 +2525,8 @@ type ClientWithResponsesInterface interface {
 	// An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 	// refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 	// mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+	// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 	//
 	// The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 	//
@@ -2532,7 +2543,8 @@ type ClientWithResponsesInterface interface {
 	// An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 	// refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 	// mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+	// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+	// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 	//
 	// The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 	//
@@ -3513,7 +3525,8 @@ func (c *ClientWithResponses) CheckTranscriptionLimitsWithResponse(ctx context.C
 // An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 // refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 // mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 //
 // The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 //
@@ -3536,7 +3549,8 @@ func (c *ClientWithResponses) CreateUsageWithBodyWithResponse(ctx context.Contex
 // An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 // refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 // mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 //
 // The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 //
@@ -3559,7 +3573,8 @@ func (c *ClientWithResponses) CreateUsageWithApplicationCloudeventsPlusJSONBodyW
 // An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 // refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 // mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 //
 // The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 //
@@ -3582,7 +3597,8 @@ func (c *ClientWithResponses) CreateUsageWithApplicationCloudeventsBatchPlusJSON
 // An object is one use, named by `Idempotency-Key`. An array is a batch, whose items have a `key` each; they are taken or
 // refused one by one, those of one user in their order. CloudEvents are taken as well, in structured, batched and binary
 // mode: `source` and `id` are the key, `subject` is the user, `time` when it happened, `type` is
-// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use.
+// `io.cantonesescribe.usage.` and the usage type, and `data` has the other members of a use. An event that is sent again, with
+// another `time` as well, is the first one; with other `data`, `type` or `subject` it is a 422.
 //
 // The same user, key and use are charged once, however often they are sent, for at least 36 days. The body has at most 1 MiB.
 //

@@ -62,7 +62,8 @@ func parseBinaryCloudEvent(p *CreateUsageParams, data []byte) item {
 }
 
 // fromCloudEvent makes a use of an event: its source and id are the key, its subject is the user, its time when it
-// happened, and its type names the usage type. The rest is in the data.
+// happened, and its type names the usage type. The rest is in the data. Whoever sends it again may give it another time, or
+// trace attributes: it is the same event.
 func fromCloudEvent(e *event.Event) item {
 	if e.SpecVersion() != event.CloudEventsVersionV1 {
 		return broken(invalid("specversion: %.40q must be %s", e.SpecVersion(), event.CloudEventsVersionV1))
@@ -98,5 +99,7 @@ func fromCloudEvent(e *event.Event) item {
 	if !e.Time().IsZero() {
 		b.OccurredAt = e.Time().Format(time.RFC3339Nano)
 	}
-	return parseUse(&b)
+	it := parseUse(&b)
+	it.req.Same = sameUse(it.req, true)
+	return it
 }

@@ -165,7 +165,7 @@ func (s *server) CheckTranscriptionLimits(ctx context.Context, r CheckTranscript
 }
 
 func (s *server) check(ctx context.Context, b *CheckRequest) (CheckResult, error) {
-	req, err := parseWork(b.UserId, b.EstimatedDurationSeconds, b.FileSizeBytes, b.Queue)
+	req, err := parseWork(b.UserId, b.EstimatedDurationSeconds, int64(b.FileSizeBytes), b.Queue)
 	if err != nil {
 		return CheckResult{}, err
 	}

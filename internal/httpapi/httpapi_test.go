@@ -162,7 +162,7 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.ID) (quota.
 }
 
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right on alice),
-// "nobody", who has no right, "abroad", which is for another audience, and "broken", which cannot be checked.
+// "exporter", who may spend for alice and bob, "nobody", who has no right, "abroad", which is for another audience, and "broken", which cannot be checked.
 func testAuth() *Auth {
 	return &Auth{
 		Audiences: authenticator.Audiences{"usaged"},
@@ -173,7 +173,7 @@ func testAuth() *Auth {
 				User:      &user.DefaultInfo{Name: "system:serviceaccount:transcripts:" + token},
 			}
 			switch token {
-			case "spender", "reader", "admin", "nobody", "unchecked":
+			case "spender", "exporter", "reader", "admin", "nobody", "unchecked":
 				return resp, true, nil
 			case "abroad":
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
@@ -188,8 +188,9 @@ func testAuth() *Auth {
 			if who == "unchecked" {
 				return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
 			}
-			verbs := map[string]string{"spender": "spend", "reader": "get", "admin": "adjust"}
-			if verbs[who] == a.GetVerb() && a.GetName() == "alice" && a.GetNamespace() == "transcripts" &&
+			verbs := map[string]string{"spender": "spend", "exporter": "spend", "reader": "get", "admin": "adjust"}
+			mine := a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")
+			if verbs[who] == a.GetVerb() && mine && a.GetNamespace() == "transcripts" &&
 				a.GetAPIGroup() == "usage.cantonesescribe.io" && a.GetResource() == "users" && a.IsResourceRequest() {
 				return authorizer.DecisionAllow, "", nil
 			}
@@ -208,7 +209,8 @@ func handler(t *testing.T, f *fake) http.Handler {
 type request struct {
 	method, path, token, contentType, body string
 	// key is sent as Idempotency-Key unless it is "-"; "k" if empty.
-	key string
+	key     string
+	headers map[string]string
 }
 
 func do(h http.Handler, q request) *httptest.ResponseRecorder {
@@ -236,6 +238,9 @@ func do(h http.Handler, q request) *httptest.ResponseRecorder {
 	}
 	if q.key != "-" {
 		r.Header.Set("Idempotency-Key", q.key)
+	}
+	for name, value := range q.headers {
+		r.Header.Set(name, value)
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
@@ -356,7 +361,7 @@ func TestRequestsThatFail(t *testing.T) {
 		"negative zero":     {request: request{body: `{"user_id":"alice","estimated_duration_seconds":-0.0}`}, want: 422, wantDetail: "must be between"},
 		"too long":          {request: request{body: `{"user_id":"alice","estimated_duration_seconds":2592000.001}`}, want: 422, wantDetail: "2592000.001 must be between"},
 		"absurd":            {request: request{body: `{"user_id":"alice","estimated_duration_seconds":` + strings.Repeat("9", 400) + `}`}, want: 422, wantDetail: "999... must be between"},
-		"exponent":          {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1e3}`}, want: 422, wantDetail: "no exponent"},
+		"exponent":          {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1e30}`}, want: 422, wantDetail: "no exponent"},
 		"microseconds":      {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1.0005}`}, want: 422, wantDetail: "at most 3 decimals"},
 		"no file size":      {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1}`}, want: 422, wantDetail: "file_size_bytes: 0 must be between 1 and 1099511627776"},
 		"absurd file size":  {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1,"file_size_bytes":1099511627777}`}, want: 422, wantDetail: "file_size_bytes: 1099511627777"},
@@ -573,6 +578,7 @@ func TestBodyHash(t *testing.T) {
 	}{
 		"another order":    {`{"file_size_bytes":1, "estimated_duration_seconds":60, "user_id":"alice"}`, true},
 		"decimals":         {`{"user_id":"alice","estimated_duration_seconds":60.000,"file_size_bytes":1}`, true},
+		"spelled anew":     {`{"user_id":"\u0061lice","estimated_duration_seconds":6e1,"file_size_bytes":1.0,"priority":0.0}`, true},
 		"defaults":         {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"queue":true,"priority":0,"lease_seconds":120}`, true},
 		"another estimate": {`{"user_id":"alice","estimated_duration_seconds":60.001,"file_size_bytes":1}`, false},
 		"another size":     {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":2}`, false},

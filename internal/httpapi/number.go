@@ -3,7 +3,9 @@
 package httpapi
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -13,7 +15,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Number is a JSON number as it is written. Empty means absent.
+// Number is a JSON number in decimal digits. Empty means absent.
 type Number string
 
 // MarshalJSON writes the number's digits.
@@ -24,11 +26,12 @@ func (n Number) MarshalJSON() ([]byte, error) {
 	return []byte(n), nil
 }
 
-// UnmarshalJSON takes numbers only: a string of digits is not one.
+// UnmarshalJSON takes numbers only: a string of digits is not one. Different spellings of one number, such as 1, 1.0 and 1e0,
+// become the same.
 func (n *Number) UnmarshalJSON(data []byte) error {
 	switch c := data[0]; {
 	case c == '-' || (c >= '0' && c <= '9'):
-		*n = Number(data)
+		*n = Number(plain(string(data)))
 		return nil
 	case c == 'n':
 		return nil
@@ -40,6 +43,61 @@ func (n *Number) UnmarshalJSON(data []byte) error {
 		return notANumber("array")
 	}
 	return notANumber("object")
+}
+
+// Integer is a whole number of a request, however it is spelled.
+type Integer int64
+
+// UnmarshalJSON takes a whole number.
+func (i *Integer) UnmarshalJSON(data []byte) error {
+	var n Number
+	err := n.UnmarshalJSON(data)
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		kind.Type = reflect.TypeFor[int64]()
+	}
+	if err != nil || n == "" {
+		return err
+	}
+	value, err := strconv.ParseInt(string(n), 10, 64)
+	if err != nil {
+		return &json.UnmarshalTypeError{Value: "number " + n.short(), Type: reflect.TypeFor[int64]()}
+	}
+	*i = Integer(value)
+	return nil
+}
+
+// maxExponent bounds how many zeros an exponent may stand for; no number of the contract has as many digits.
+const maxExponent = 20
+
+// plain spells a JSON number without an exponent, and without zeros behind its decimals. One whose exponent is beyond all
+// limits stays as it is.
+func plain(n string) string {
+	mantissa, exponent := n, 0
+	if at := strings.IndexAny(n, "eE"); at >= 0 {
+		var err error
+		if exponent, err = strconv.Atoi(n[at+1:]); err != nil || exponent < -maxExponent || exponent > maxExponent {
+			return n
+		}
+		mantissa = n[:at]
+	}
+	digits, negative := strings.CutPrefix(mantissa, "-")
+	whole, frac, _ := strings.Cut(digits, ".")
+	if exponent < 0 {
+		padded := strings.Repeat("0", -exponent) + whole
+		whole, frac = padded[:len(padded)+exponent], padded[len(padded)+exponent:]+frac
+	} else if exponent > 0 {
+		padded := frac + strings.Repeat("0", max(0, exponent-len(frac)))
+		whole, frac = whole+padded[:exponent], padded[exponent:]
+	}
+	whole, frac = strings.TrimLeft(whole, "0"), strings.TrimRight(frac, "0")
+	out := cmp.Or(whole, "0")
+	if frac != "" {
+		out += "." + frac
+	}
+	if negative && out != "0" {
+		return "-" + out
+	}
+	return out
 }
 
 func notANumber(what string) error {

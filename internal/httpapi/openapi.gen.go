@@ -110,9 +110,9 @@ type Admission struct {
 // AdmissionRequest defines model for AdmissionRequest.
 type AdmissionRequest struct {
 	EstimatedDurationSeconds Decimal `json:"estimated_duration_seconds"`
-	FileSizeBytes            int64   `json:"file_size_bytes"`
+	FileSizeBytes            Integer `json:"file_size_bytes"`
 	LeaseSeconds             Decimal `json:"lease_seconds,omitempty,omitzero"`
-	Priority                 int32   `json:"priority,omitempty,omitzero"`
+	Priority                 Integer `json:"priority,omitempty,omitzero"`
 
 	// Queue Whether to wait where no slot is free. Without it that is refused with 429.
 	Queue *bool `json:"queue,omitempty"`
@@ -124,7 +124,7 @@ type AdmissionRequest struct {
 // CheckRequest defines model for CheckRequest.
 type CheckRequest struct {
 	EstimatedDurationSeconds Decimal `json:"estimated_duration_seconds"`
-	FileSizeBytes            int64   `json:"file_size_bytes"`
+	FileSizeBytes            Integer `json:"file_size_bytes"`
 	Queue                    *bool   `json:"queue,omitempty"`
 
 	// UserId Examples: alice
@@ -419,7 +419,7 @@ type UsageRecord struct {
 	// Examples: USD
 	Currency        string  `json:"currency,omitempty,omitzero"`
 	DurationSeconds Decimal `json:"duration_seconds,omitempty,omitzero"`
-	FileSizeBytes   int64   `json:"file_size_bytes,omitempty,omitzero"`
+	FileSizeBytes   Integer `json:"file_size_bytes,omitempty,omitzero"`
 
 	// Key The idempotency key of an item of a batch; there only. 1 to 255 visible ASCII characters, unique per user.
 	Key string `json:"key,omitempty,omitzero"`
@@ -428,9 +428,9 @@ type UsageRecord struct {
 	Metadata map[string]string `json:"metadata,omitempty,omitzero"`
 
 	// OccurredAt When it happened; at most 35 days ago and 5 minutes ahead. Now, unless given.
-	OccurredAt string `json:"occurred_at,omitempty,omitzero"`
-	Quantity   *int64 `json:"quantity,omitempty"`
-	Tokens     int64  `json:"tokens,omitempty,omitzero"`
+	OccurredAt string   `json:"occurred_at,omitempty,omitzero"`
+	Quantity   *Integer `json:"quantity,omitempty"`
+	Tokens     Integer  `json:"tokens,omitempty,omitzero"`
 
 	// UsageType `transcription`, `export`, `api_call` or another one that the user's plan names.
 	//

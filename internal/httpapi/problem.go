@@ -129,7 +129,7 @@ func classify(err error) *Problem {
 	case errors.Is(err, metering.ErrNotFound):
 		answer = problem(http.StatusNotFound, "not-found", "%v", err)
 	case errors.Is(err, metering.ErrKeyReused):
-		answer = problem(http.StatusUnprocessableEntity, "key-reused", "%v", err)
+		answer = problem(http.StatusUnprocessableEntity, "key-reused", "%v", metering.ErrKeyReused)
 	case errors.Is(err, metering.ErrInvalid), errors.Is(err, quota.ErrAmount), errors.Is(err, quota.ErrUse):
 		answer = invalid("%v", err)
 	case errors.Is(err, metering.ErrTicketExpired):

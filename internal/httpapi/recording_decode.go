@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/json"
@@ -105,13 +106,40 @@ func parseItem(data []byte) item {
 // parseUse reads a use whose key is known.
 func parseUse(b *UsageRecord) item {
 	it := item{req: metering.RecordRequest{
-		UserID: b.UserId, Key: b.Key, FileSize: b.FileSizeBytes, Tokens: b.Tokens, Currency: b.Currency, Metadata: b.Metadata,
+		UserID: b.UserId, Key: b.Key, FileSize: int64(b.FileSizeBytes), Tokens: int64(b.Tokens), Currency: b.Currency, Metadata: b.Metadata,
 		Use: quota.Use{Type: b.UsageType, Quantity: 1},
 	}}
 	it.err = cmp.Or(checkUserID(b.UserId), parseMeasures(b, &it.req.Use))
-	// What the use means, not how it is spelled, tells two with one key apart.
-	it.req.BodyHash = hashOf("record", it.req.UserID, it.req.Use, it.req.FileSize, it.req.Tokens, it.req.Currency, it.req.Metadata)
+	it.req.BodyHash = hashOfUse(&it.req)
+	it.req.Same = sameUse(it.req, false)
 	return it
+}
+
+// hashOfUse is made of what the use means, not of how it is spelled: that tells two with one key apart.
+func hashOfUse(r *metering.RecordRequest) []byte {
+	return hashOf("record", r.UserID, r.Use, r.FileSize, r.Tokens, r.Currency, r.Metadata)
+}
+
+// sameUse tells a use that is sent again in other words, which its hash does not see through: no metadata is as good as empty
+// metadata, and a CloudEvent is the same one with another time, whatever its time was when it was recorded.
+func sameUse(r metering.RecordRequest, cloudEvent bool) func([]byte, time.Time) bool {
+	return func(hash []byte, occurredAt time.Time) bool {
+		instants, metadata := []time.Time{r.Use.OccurredAt}, []map[string]string{r.Metadata}
+		if cloudEvent {
+			instants = []time.Time{{}, occurredAt.UTC()}
+		}
+		if len(r.Metadata) == 0 {
+			metadata = []map[string]string{nil, {}}
+		}
+		for _, r.Use.OccurredAt = range instants {
+			for _, r.Metadata = range metadata {
+				if bytes.Equal(hash, hashOfUse(&r)) {
+					return true
+				}
+			}
+		}
+		return false
+	}
 }
 
 func parseMeasures(b *UsageRecord, use *quota.Use) (err error) {
@@ -119,7 +147,7 @@ func parseMeasures(b *UsageRecord, use *quota.Use) (err error) {
 		return invalid("usage_type is required")
 	}
 	if b.Quantity != nil {
-		use.Quantity = *b.Quantity
+		use.Quantity = int64(*b.Quantity)
 	}
 	if use.Quantity < 1 || use.Quantity > maxQuantity {
 		return invalid("quantity: %d must be between 1 and %d", use.Quantity, maxQuantity)

@@ -3,9 +3,11 @@
 package httpapi
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"pgregory.net/rapid"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -117,7 +120,7 @@ func TestUseIsRead(t *testing.T) {
 	if w.Code != 201 || w.Header().Get("Location") != usagePath+"/events/"+uuid.UUID(eventID).String() {
 		t.Fatalf("got %d at %q: %s", w.Code, w.Header().Get("Location"), w.Body)
 	}
-	f.uses[0].BodyHash = nil
+	f.uses[0].BodyHash, f.uses[0].Same = nil, nil
 	if diff := cmp.Diff([]metering.RecordRequest{want}, f.uses); diff != "" {
 		t.Errorf("request to metering (-want +got):\n%s", diff)
 	}
@@ -158,6 +161,7 @@ func TestUseHash(t *testing.T) {
 		body string
 		same bool
 	}{
+		"spelled anew":     {strings.Replace(base, `{"user_id"`, `{"quantity":1.0,"user_id"`, 1), true},
 		"other words":      {`{"metadata":{"b":"2","a":"1"},"quantity":1,"occurred_at":"2026-03-14T20:00:00+08:00","usage_type":"export","user_id":"alice"}`, true},
 		"another type":     {strings.Replace(base, "export", "api_call", 1), false},
 		"another instant":  {strings.Replace(base, "12:00:00", "12:00:01", 1), false},
@@ -173,6 +177,25 @@ func TestUseHash(t *testing.T) {
 		if got := hash(tc.body) == hash(base); got != tc.same {
 			t.Errorf("%s: got same=%t, want %t", name, got, tc.same)
 		}
+	}
+}
+
+// Hashes are kept for weeks, and a release must know those that an earlier one made.
+func TestHashesStay(t *testing.T) {
+	f := &fake{admit: metering.AdmitResult{Admission: admitted()}}
+	h := handler(t, f)
+	use := with(exportBody, `"occurred_at":"2026-03-14T12:00:00Z","credits":1.5,"cost":0.03,"tokens":8,"metadata":{"a":"1"}`)
+	if w := do(h, request{path: usagePath, body: use}); w.Code != 201 {
+		t.Fatalf("got %d: %s", w.Code, w.Body)
+	}
+	const wantUse = "65ecfc550c04924d288fc41d1eac340ec7c544adf073a5c6580db89d8a5604c8"
+	if got := hex.EncodeToString(f.uses[0].BodyHash); got != wantUse {
+		t.Errorf("use: got %s, want %s", got, wantUse)
+	}
+	do(h, request{body: `{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1}`})
+	const wantAdmission = "ff19ed424a586f5b4297e24442135c75f4a5fbbec8e7f93cc5ea3abf2f27e19d"
+	if got := hex.EncodeToString(f.got.BodyHash); got != wantAdmission {
+		t.Errorf("admission: got %s, want %s", got, wantAdmission)
 	}
 }
 
@@ -206,7 +229,7 @@ func TestCloudEventIsRead(t *testing.T) {
 			if w.Code != 201 {
 				t.Fatalf("got %d: %s", w.Code, w.Body)
 			}
-			f.uses[0].BodyHash = nil
+			f.uses[0].BodyHash, f.uses[0].Same = nil, nil
 			if diff := cmp.Diff([]metering.RecordRequest{want}, f.uses); diff != "" {
 				t.Errorf("request to metering (-want +got):\n%s", diff)
 			}
@@ -388,6 +411,128 @@ func TestRecordingOnTheRealStore(t *testing.T) {
 	current("14.99")
 	must(t, h, request{path: usagePath + "/adjustments", body: `{"user_id":"alice","credits":0.01,"reason":"r"}`, token: "Bearer admin", key: "a"}, 201)
 	current("15")
+}
+
+// Source and id are an event's identity: sent again, with another time or in another mode, it is the first one; with other
+// data, another type or another subject it is refused.
+func TestCloudEventSentAgain(t *testing.T) {
+	const structured, batch = "application/cloudevents+json", "application/cloudevents-batch+json"
+	now := time.Now().UTC().Truncate(time.Second)
+	at := func(ago time.Duration) string { return fmt.Sprintf(`"time":%q`, now.Add(-ago).Format(time.RFC3339)) }
+	const data = `"data":{"credits":2,"quantity":3,"metadata":{"a":"1","b":"2"}}`
+	binary := func(ago time.Duration, body string) request {
+		return request{path: usagePath, token: "Bearer exporter", body: body, key: "-", headers: map[string]string{
+			"Ce-Specversion": "1.0", "Ce-Id": "7", "Ce-Source": "/exporter", "Ce-Type": "io.cantonesescribe.usage.export",
+			"Ce-Subject": "alice", "Ce-Time": now.Add(-ago).Format(time.RFC3339), "Ce-Traceparent": "00-3",
+		}}
+	}
+	event := func(members ...string) request {
+		return request{path: usagePath, token: "Bearer exporter", body: with(cloudExport, strings.Join(members, ",")), contentType: structured}
+	}
+	other := func(from, to string) request {
+		q := event(at(time.Hour), data)
+		q.body = strings.Replace(q.body, from, to, 1)
+		return q
+	}
+	for name, first := range map[string]request{
+		"with a time":    event(at(time.Hour), data, `"traceparent":"00-1"`),
+		"without a time": event(data),
+		"binary":         binary(time.Hour, `{"credits":2,"quantity":3,"metadata":{"a":"1","b":"2"}}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := onStore(t)
+			made := must(t, h, first, 201)
+			for again, q := range map[string]request{
+				"as it was":           first,
+				"a fresh time":        event(at(0), data, `"traceparent":"00-2","tracestate":"x=1"`),
+				"no time":             event(data),
+				"a schema":            event(at(time.Hour), data, `"dataschema":"https://example.com/v2","datacontenttype":"application/json"`),
+				"data in other words": event(at(time.Minute), `"data": {"metadata":{"b":"2","a":"1"}, "quantity":3.0, "credits":2.00}`),
+				"binary":              binary(time.Minute, `{ "quantity":3e0, "credits":2, "metadata":{"b":"2","a":"1"} }`),
+			} {
+				if got := must(t, h, q, 200); got["id"] != made["id"] || got["occurred_at"] != made["occurred_at"] {
+					t.Errorf("%s: got %v, want %v", again, got, made)
+				}
+			}
+			for conflict, q := range map[string]request{
+				"data": other(`"credits":2`, `"credits":3`), "type": other("usage.export", "usage.api_call"), "subject": other("alice", "bob"),
+				"no metadata": event(at(time.Hour), `"data":{"credits":2,"quantity":3}`),
+			} {
+				if got := must(t, h, q, 422); !strings.HasSuffix(got["type"].(string), "key-reused") {
+					t.Errorf("another %s: got %v", conflict, got)
+				}
+			}
+			if got := must(t, h, request{method: "GET", path: "/api/v1/usage/current?user_id=alice"}, 200); got["used_credits"] != json.Number("2") {
+				t.Errorf("used: got %v, want 2", got["used_credits"])
+			}
+		})
+	}
+	t.Run("in one batch", func(t *testing.T) {
+		h := onStore(t)
+		events := []string{
+			event(at(time.Hour), data).body, event(at(0), data).body, other("alice", "bob").body, other(`"credits":2`, `"credits":3`).body,
+		}
+		got := UsageBatch{}
+		w := do(h, request{path: usagePath, token: "Bearer exporter", body: "[" + strings.Join(events, ",") + "]", contentType: batch})
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+			t.Fatalf("%v: %s", err, w.Body)
+		}
+		statuses := []int{}
+		for i := range got.Items {
+			statuses = append(statuses, got.Items[i].Status)
+		}
+		if !slices.Equal(statuses, []int{201, 200, 422, 422}) || got.Items[0].Event.Id != got.Items[1].Event.Id {
+			t.Errorf("got %v: %s", statuses, w.Body)
+		}
+	})
+	t.Run("no data", func(t *testing.T) {
+		h := onStore(t)
+		made := must(t, h, request{path: usagePath, token: "Bearer exporter", body: cloudExport, contentType: structured}, 201)
+		if got := must(t, h, binary(0, ""), 200); got["id"] != made["id"] {
+			t.Errorf("got %v, want %v", got, made)
+		}
+	})
+}
+
+// One number has many spellings, and JSON that was read and written again another one.
+func TestNumbersInOtherWords(t *testing.T) {
+	for spelled, want := range map[string]string{
+		"0": "0", "-0": "0", "0.000": "0", "0e7": "0", "1": "1", "1.0": "1", "1e0": "1", "10E-1": "1", "0.1e+1": "1", "-1.50": "-1.5",
+		"750.0": "750", "7.5e2": "750", "7.5E+02": "750", "1e6": "1000000", "25e-4": "0.0025", "1.25e1": "12.5", "123.4567e2": "12345.67",
+		"100": "100", "1e21": "1e21", "1e-999999999999999999999": "1e-999999999999999999999",
+	} {
+		var n Number
+		if err := json.Unmarshal([]byte(spelled), &n); err != nil || string(n) != want {
+			t.Errorf("%s: got %s, %v; want %s", spelled, n, err, want)
+		}
+	}
+	for spelled, want := range map[string]Integer{"3": 3, "3.0": 3, "30e-1": 3, "-3.00": -3, "1e12": 1_000_000_000_000, "null": 0} {
+		var i Integer
+		if err := json.Unmarshal([]byte(spelled), &i); err != nil || i != want {
+			t.Errorf("%s: got %d, %v; want %d", spelled, i, err, want)
+		}
+	}
+	for _, spelled := range []string{"3.5", "1e19", "1e30", `"3"`, "true", "[]"} {
+		var i Integer
+		if err := json.Unmarshal([]byte(spelled), &i); err == nil {
+			t.Errorf("%s: got %d, want an error", spelled, i)
+		}
+	}
+}
+
+// The plain spelling of a number is the same number.
+func TestPlainNumbers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.StringMatching(`-?(0|[1-9][0-9]{0,12})(\.[0-9]{1,12})?([eE][+-]?[0-9]{1,2})?`).Draw(t, "number")
+		want, ok := new(big.Rat).SetString(n)
+		got, fine := new(big.Rat).SetString(plain(n))
+		if !ok || !fine || want.Cmp(got) != 0 {
+			t.Fatalf("%s became %s", n, plain(n))
+		}
+		if plain(plain(n)) != plain(n) {
+			t.Fatalf("%s: %s becomes %s", n, plain(n), plain(plain(n)))
+		}
+	})
 }
 
 // Whatever is sent, what gets through is within the bounds that metering relies on.

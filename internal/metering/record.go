@@ -41,6 +41,9 @@ type RecordRequest struct {
 	// Key is the caller's idempotency key, and BodyHash tells two requests with the same key apart.
 	Key      string
 	BodyHash []byte
+	// Same reports whether a use that was recorded under the Key with another BodyHash, and happened at that instant, is this
+	// one all the same; nil where BodyHash alone tells.
+	Same func(bodyHash []byte, occurredAt time.Time) bool
 	// Use that is to be charged. A zero OccurredAt means now; a Quantity of zero means one.
 	Use quota.Use
 	// FileSize in bytes, and Tokens.
@@ -84,8 +87,11 @@ type recording struct {
 	res  RecordResult
 }
 
-// newRecording prepares an operation: unless the key has made an event before, book is asked for one and its audit row.
-func newRecording(account quota.ID, key string, bodyHash []byte, book func(l *Ledger) (*Event, error)) *recording {
+// newRecording prepares an operation: unless the key has made an event before, book is asked for one and its audit row. Same is
+// that of a RecordRequest.
+func newRecording(
+	account quota.ID, key string, bodyHash []byte, same func([]byte, time.Time) bool, book func(l *Ledger) (*Event, error),
+) *recording {
 	r := &recording{call: &call{account: account, key: key}}
 	r.call.apply = func(l *Ledger, _ Batch) error {
 		r.res = RecordResult{}
@@ -97,7 +103,7 @@ func newRecording(account quota.ID, key string, bodyHash []byte, book func(l *Le
 			}
 			made = l.made(key, bodyHash, event)
 		}
-		if !bytes.Equal(made.BodyHash, bodyHash) {
+		if !bytes.Equal(made.BodyHash, bodyHash) && (same == nil || !same(made.BodyHash, made.OccurredAt)) {
 			return ErrKeyReused
 		}
 		event := *made.Event
@@ -163,7 +169,9 @@ func (s *Service) newRecord(ctx context.Context, req *RecordRequest) (*recording
 	if err != nil {
 		return nil, err
 	}
-	return newRecording(account, req.Key, req.BodyHash, func(l *Ledger) (*Event, error) { return record(l, quota.ID(id), req) }), nil
+	return newRecording(account, req.Key, req.BodyHash, req.Same, func(l *Ledger) (*Event, error) {
+		return record(l, quota.ID(id), req)
+	}), nil
 }
 
 func record(l *Ledger, id quota.ID, req *RecordRequest) (*Event, error) {
@@ -209,7 +217,7 @@ func (s *Service) Reverse(ctx context.Context, req ReverseRequest) (RecordResult
 	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
 		return RecordResult{}, err
 	}
-	r := newRecording(req.Account, req.Key, req.BodyHash, func(l *Ledger) (*Event, error) { return reverse(l, &req) })
+	r := newRecording(req.Account, req.Key, req.BodyHash, nil, func(l *Ledger) (*Event, error) { return reverse(l, &req) })
 	r.call.event = req.Event
 	err := s.engine.do(ctx, r.call)
 	return r.res, err
@@ -265,7 +273,7 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 	if err != nil {
 		return RecordResult{}, err
 	}
-	r := newRecording(account, req.Key, req.BodyHash, func(l *Ledger) (*Event, error) {
+	r := newRecording(account, req.Key, req.BodyHash, nil, func(l *Ledger) (*Event, error) {
 		before := l.standing()
 		c, err := l.Account.Adjust(req.Credits, l.Now)
 		if err != nil {

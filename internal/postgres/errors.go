@@ -17,10 +17,11 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 )
 
-// conflicts are the constraints by which an object's claim collides with an older one.
-var conflicts = map[string]string{
-	"user_plan_limits_default_key": "another plan is the default already",
-	"usage_quotas_quota_uid_key":   "the UserQuota owns another account already",
+// conflicts are the constraints by which a claim collides with an older one, and what that means.
+var conflicts = map[string]error{
+	"user_plan_limits_default_key": fmt.Errorf("%w: another plan is the default already", metering.ErrConflict),
+	"usage_quotas_quota_uid_key":   fmt.Errorf("%w: the UserQuota owns another account already", metering.ErrConflict),
+	"event_keys_pkey":              fmt.Errorf("%w: the event was recorded for another user", metering.ErrKeyReused),
 }
 
 // mapError says in metering's errors what the database answered. It is the only place that knows SQLSTATEs; the server's own
@@ -44,9 +45,9 @@ func mapError(err error) error {
 // What an error of the server means follows from its class, the first two characters of its code. The exceptions are named.
 // The classes are those of PostgreSQL's manual, appendix A.
 func mapServerError(err error, pgErr *pgconn.PgError) error {
-	if what, ok := conflicts[pgErr.ConstraintName]; ok && pgErr.Code == "23505" {
+	if conflict, ok := conflicts[pgErr.ConstraintName]; ok && pgErr.Code == "23505" {
 		// Also a data error, so that a batch finds the call that it belongs to.
-		return fmt.Errorf("%w: %s (%w: %w)", metering.ErrConflict, what, metering.ErrData, err)
+		return fmt.Errorf("%w (%w: %w)", conflict, metering.ErrData, err)
 	}
 	switch code := pgErr.Code; code {
 	case lockNotAvailable, queryCanceled, "25P03", "25P04":

@@ -19,8 +19,15 @@ import (
 // made books an adjustment of one credit under a key.
 func (f *fixture) made(account quota.ID, key string, event quota.ID) {
 	f.t.Helper()
+	if err := f.tryMake(account, key, event); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) tryMake(account quota.ID, key string, event quota.ID) error {
+	f.t.Helper()
 	keys := metering.Keys{Accounts: []quota.ID{account}, Idempotency: []metering.AccountKey{{Account: account, Key: key}}}
-	f.change(keys, func(_ metering.Batch, l *metering.Ledger) {
+	return f.tryChange(f.t.Context(), keys, func(_ metering.Batch, l *metering.Ledger) {
 		f.roll(l)
 		c, err := l.Account.Adjust(quota.Credit, l.Now)
 		if err != nil {
@@ -109,6 +116,28 @@ func TestKeysAreKeptAndDropped(t *testing.T) {
 	if f.found(alice, "first") != (quota.ID{3}) {
 		t.Error("the key is not that of the last event")
 	}
+}
+
+// A CloudEvent's key is taken for all users, as long as it is kept.
+func TestEventKeysAreForAllUsers(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice, bob := f.register("alice"), f.register("bob")
+	const key = "/exporter 7"
+	f.made(alice, key, quota.ID{1})
+	f.made(alice, "named", quota.ID{2})
+	f.made(bob, "named", quota.ID{3})
+	if err := f.tryMake(bob, key, quota.ID{4}); !errors.Is(err, metering.ErrKeyReused) || !errors.Is(err, metering.ErrData) {
+		t.Errorf("bob's event with alice's key: got %v, want ErrKeyReused, and ErrData for its batch", err)
+	}
+	f.clock.advance(37 * 24 * time.Hour)
+	if err := f.EnsurePartitions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.count("SELECT count(*) FROM event_keys"); n != 0 {
+		t.Errorf("%d keys of events are kept, want none", n)
+	}
+	f.made(bob, key, quota.ID{4})
 }
 
 // Every replica looks after the partitions.

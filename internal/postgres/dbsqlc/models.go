@@ -76,6 +76,12 @@ type CreditLot struct {
 	CreatedAt time.Time
 }
 
+type EventKey struct {
+	Key    string
+	UserID quota.ID
+	MadeAt time.Time
+}
+
 type IdempotencyKey struct {
 	UserID   quota.ID
 	Key      string

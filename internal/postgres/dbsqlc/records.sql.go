@@ -84,9 +84,15 @@ func (q *Queries) Event(ctx context.Context, id quota.ID) (EventRow, error) {
 }
 
 const InsertKeys = `-- name: InsertKeys :exec
+WITH made AS (
+    SELECT unnest($1::uuid[]) AS user_id, unnest($2::text[]) AS key, unnest($3::timestamptz[]) AS made_at,
+        unnest($4::bytea[]) AS body_hash, unnest($5::uuid[]) AS event_id
+), events AS (
+    INSERT INTO event_keys (key, user_id, made_at)
+    SELECT key, user_id, made_at FROM made WHERE position(' ' IN key) > 0 ORDER BY key
+)
 INSERT INTO idempotency_keys (user_id, key, made_at, body_hash, event_id)
-SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::timestamptz[]), unnest($4::bytea[]),
-    unnest($5::uuid[])
+SELECT user_id, key, made_at, body_hash, event_id FROM made
 `
 
 type InsertKeysParams struct {
@@ -97,6 +103,7 @@ type InsertKeysParams struct {
 	Events     []quota.ID
 }
 
+// Those of CloudEvents for all users as well: one that another user's use was recorded under violates event_keys_pkey.
 func (q *Queries) InsertKeys(ctx context.Context, arg InsertKeysParams) error {
 	_, err := q.db.Exec(ctx, InsertKeys,
 		arg.Accounts,

@@ -29,9 +29,16 @@ WHERE l.user_id = ANY (@accounts::uuid[]) AND l.id IN (
     WHERE e.id = ANY (@events::uuid[]));
 
 -- name: InsertKeys :exec
+-- Those of CloudEvents for all users as well: one that another user's use was recorded under violates event_keys_pkey.
+WITH made AS (
+    SELECT unnest(@accounts::uuid[]) AS user_id, unnest(@keys::text[]) AS key, unnest(@made_at::timestamptz[]) AS made_at,
+        unnest(@body_hashes::bytea[]) AS body_hash, unnest(@events::uuid[]) AS event_id
+), events AS (
+    INSERT INTO event_keys (key, user_id, made_at)
+    SELECT key, user_id, made_at FROM made WHERE position(' ' IN key) > 0 ORDER BY key
+)
 INSERT INTO idempotency_keys (user_id, key, made_at, body_hash, event_id)
-SELECT unnest(@accounts::uuid[]), unnest(@keys::text[]), unnest(@made_at::timestamptz[]), unnest(@body_hashes::bytea[]),
-    unnest(@events::uuid[]);
+SELECT user_id, key, made_at, body_hash, event_id FROM made;
 
 -- name: InsertReversals :exec
 INSERT INTO usage_reversals (event_id, user_id, reversal_id, reversed_at)
