@@ -83,7 +83,7 @@ type UserQuotaSpec struct {
 	// digits, '-', '_' and '.', beginning and ending with a letter or digit. It cannot be changed.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:XValidation:rule=`self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')`,message="userID must be 1 to 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, as in the label of the user's jobs"
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$')`,message="userID must be 1 to 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, as in the label of the user's jobs"
 	// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,messageExpression=`"userID is " + oldSelf + " and cannot be changed: create another UserQuota for the other user"`,message="userID cannot be changed: create another UserQuota for the other user"
 	UserID string `json:"userID"`
 
@@ -113,7 +113,7 @@ type UserQuotaSpec struct {
 	// if it is removed here and added again.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
-	// +kubebuilder:validation:XValidation:rule=`self.all(name, name.size() <= 63 && name.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$'))`,message="the name of a grant must be 1 to 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, for example welcome-2025"
+	// +kubebuilder:validation:XValidation:rule=`self.all(name, name.size() <= 63 && name.matches('^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$'))`,message="the name of a grant must be 1 to 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, for example welcome-2025"
 	Grants map[string]Grant `json:"grants,omitempty"`
 
 	// suspended admits nothing new for the user. What runs goes on, what waits keeps waiting.

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // TestHashOf: a file that is hashed whole has another hash when a byte is another; of a longer one its ends and its size count.
@@ -50,11 +52,11 @@ func hashed(t *rapid.T, data []byte, most int64) []byte {
 // TestContentOfHuge: of a terabyte no more than the bound is read.
 func TestContentOfHuge(t *testing.T) {
 	var read counter
-	if _, err := hashOf(t.Context(), &read, maxFileSize, blocks); err != nil {
+	if _, err := hashOf(t.Context(), &read, quota.MaxFileSize, blocks); err != nil {
 		t.Fatal(err)
 	}
-	if read.bytes != wholeFile || read.last != maxFileSize {
-		t.Errorf("%d bytes were read, up to %d; want %d, up to %d", read.bytes, read.last, wholeFile, int64(maxFileSize))
+	if read.bytes != wholeFile || read.last != quota.MaxFileSize {
+		t.Errorf("%d bytes were read, up to %d; want %d, up to %d", read.bytes, read.last, wholeFile, quota.MaxFileSize)
 	}
 }
 

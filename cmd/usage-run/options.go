@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/pflag"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 const usage = `usage-run runs a transcription command against its user's quota.
@@ -46,15 +48,8 @@ type options struct {
 	command []string
 }
 
-// Bounds that the service has as well; what is outside is refused here, where the flag can be named.
-const (
-	minLease, maxLease = 5 * time.Second, time.Hour
-	maxAudio           = 720 * time.Hour
-	maxFileSize        = 1 << 40
-	maxPriority        = 1000
-	// maxKey leaves room for the number of an attempt.
-	maxKey = 250
-)
+// attemptSuffix is what the key of a further attempt has behind the work's own.
+const attemptSuffix = len("#") + len("1000")
 
 func parse(args []string, getenv func(string) string, out io.Writer) (options, error) {
 	var o options
@@ -73,7 +68,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.Int64Var(&o.fileSize, "file-size", 0, "size of the file in bytes, instead of looking at it")
 	flags.StringVar(&o.key, "key", "", "name of this piece of work: with the same one it is charged once; else made of the pod, the audio's path and content, and the command")
 	flags.Int32Var(&o.priority, "priority", 0, "place among the user's waiting work, -1000 to 1000, higher first")
-	flags.DurationVar(&o.lease, "lease", 2*time.Minute, "how long the slot outlives a usage-run that is gone, 5s to 1h")
+	flags.DurationVar(&o.lease, "lease", quota.DefaultLease, "how long the slot outlives a usage-run that is gone, 5s to 1h")
 	flags.BoolVar(&o.noQueue, "no-queue", false, "do not wait for a slot")
 	flags.DurationVar(&o.admitTimeout, "admit-timeout", 5*time.Minute, "how long to try to reach usaged before the command starts")
 	flags.DurationVar(&o.waitTimeout, "wait-timeout", 0, "how long to wait for a slot; 0 is without limit")
@@ -103,8 +98,8 @@ func (o *options) check() error {
 		value       time.Duration
 		least, most time.Duration
 	}{
-		{"duration", o.duration, 0, maxAudio},
-		{"lease", o.lease, minLease, maxLease},
+		{"duration", o.duration, 0, quota.MaxAudio},
+		{"lease", o.lease, quota.MinLease, quota.MaxLease},
 		{"admit-timeout", o.admitTimeout, time.Millisecond, 1 << 62},
 		{"wait-timeout", o.waitTimeout, 0, 1 << 62},
 		{"join-timeout", o.joinTimeout, 0, 1 << 62},
@@ -121,13 +116,15 @@ func (o *options) check() error {
 	case len(o.command) == 0:
 		return errors.New("no command: usage-run [flags] -- COMMAND [ARGUMENT...]")
 	case o.duration > 0 && o.duration < time.Millisecond:
-		return fmt.Errorf("--duration %s: must be between 1ms and %s", o.duration, maxAudio)
-	case len(o.key) > maxKey || strings.ContainsFunc(o.key, func(r rune) bool { return r < '!' || r > '~' }):
-		return fmt.Errorf("--key %.80q: must be 1 to %d visible ASCII characters", o.key, maxKey)
-	case o.fileSize < 0 || o.fileSize > maxFileSize:
-		return fmt.Errorf("--file-size %d: must be between 1 and %d", o.fileSize, int64(maxFileSize))
-	case o.priority < -maxPriority || o.priority > maxPriority:
-		return fmt.Errorf("--priority %d: must be between %d and %d", o.priority, -maxPriority, maxPriority)
+		return fmt.Errorf("--duration %s: must be between 1ms and %s", o.duration, quota.MaxAudio)
+	case len(o.key) > quota.MaxKey-attemptSuffix:
+		return fmt.Errorf("--key %.80q: has %d bytes, it must have 1 to %d", o.key, len(o.key), quota.MaxKey-attemptSuffix)
+	case o.key != "" && quota.CheckKey(o.key) != nil:
+		return fmt.Errorf("--key: %w", quota.CheckKey(o.key))
+	case o.fileSize < 0 || o.fileSize > quota.MaxFileSize:
+		return fmt.Errorf("--file-size %d: must be between 1 and %d", o.fileSize, quota.MaxFileSize)
+	case o.priority < -quota.MaxPriority || o.priority > quota.MaxPriority:
+		return fmt.Errorf("--priority %d: must be between %d and %d", o.priority, -quota.MaxPriority, quota.MaxPriority)
 	case o.jobUID != "" && uuid.Validate(o.jobUID) != nil:
 		return fmt.Errorf("--job-uid %q: must be the UID of a Job", o.jobUID)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/client"
 	"github.com/cantonesescribe/usage-operator/internal/audio"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // Labels of a pod that tell whose it is.
@@ -77,8 +78,8 @@ func (w *work) measure(o options) (err error) {
 		if err != nil {
 			return fmt.Errorf("%w (--duration gives the length instead)", err)
 		}
-		if info.Duration > maxAudio {
-			return fmt.Errorf("%s: %s of audio is over the limit of %s", w.audio, info.Duration, maxAudio)
+		if info.Duration > quota.MaxAudio {
+			return fmt.Errorf("%s: %s of audio is over the limit of %s", w.audio, info.Duration, quota.MaxAudio)
 		}
 		w.duration = info.Duration
 	}

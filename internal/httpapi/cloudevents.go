@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // cloudEventType is in front of the usage type in the type of a CloudEvent.
@@ -87,10 +89,9 @@ func fromCloudEvent(e *event.Event) item {
 	if b.Key != "" || b.UserId != "" || b.UsageType != "" || b.OccurredAt != "" {
 		return broken(invalid("data must not have key, user_id, usage_type or occurred_at: a CloudEvent has id and source, subject, type and time for them"))
 	}
-	// A source is a URI reference, so it has no space.
-	b.Key = e.Source() + " " + e.ID()
-	if len(b.Key) > maxKey {
-		return broken(invalid("source and id have %d bytes together, the limit is %d", len(b.Key)-1, maxKey-1))
+	var err error
+	if b.Key, err = quota.EventKey(e.Source(), e.ID()); err != nil {
+		return broken(invalid("%v", err))
 	}
 	b.UserId, b.UsageType = e.Subject(), usageType
 	if b.UserId == "" {

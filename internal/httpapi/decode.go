@@ -11,7 +11,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -22,14 +21,9 @@ import (
 
 const (
 	// maxBody is far more than any request of the contract needs.
-	maxBody     = 64 << 10
-	maxFileSize = 1 << 40
-	maxPriority = 1000
-	maxKey      = 255
-	maxWait     = time.Minute
+	maxBody = 64 << 10
+	maxWait = time.Minute
 )
-
-var userID = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 
 // readBody leaves in r a body that is one JSON value of a bearable size, or says what is wrong with it. What the value
 // must hold is the generated code's business and that of the types below.
@@ -143,25 +137,21 @@ func jsonName(kind string) string {
 }
 
 func checkUserID(id string) error {
-	switch {
-	case id == "":
+	if id == "" {
 		return invalid("user_id is required")
-	case len(id) > 63:
-		return invalid("user_id has %d characters, the limit is 63", len(id))
-	case !userID.MatchString(id):
-		return invalid("user_id: %q must consist of letters, digits, '.', '_' and '-' and begin and end with a letter or digit", id)
+	}
+	if err := quota.UserIDs.Check(id); err != nil {
+		return invalid("user_id: %v", err)
 	}
 	return nil
 }
 
 func checkKey(key string) error {
-	switch {
-	case key == "":
+	if key == "" {
 		return problem(http.StatusBadRequest, "missing-header", "the header Idempotency-Key is required")
-	case len(key) > maxKey:
-		return problem(http.StatusBadRequest, "malformed-request", "Idempotency-Key has %d characters, the limit is %d", len(key), maxKey)
-	case strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' }):
-		return problem(http.StatusBadRequest, "malformed-request", "Idempotency-Key must consist of visible ASCII characters")
+	}
+	if err := quota.CheckKey(key); err != nil {
+		return problem(http.StatusBadRequest, "malformed-request", "Idempotency-Key: %v", err)
 	}
 	return nil
 }
@@ -182,8 +172,8 @@ func parseWork(user string, estimate Number, fileSize int64, queue *bool) (quota
 	if err != nil {
 		return quota.Request{}, err
 	}
-	if fileSize < 1 || fileSize > maxFileSize {
-		return quota.Request{}, invalid("file_size_bytes: %d must be between 1 and %d", fileSize, int64(maxFileSize))
+	if fileSize < 1 || fileSize > quota.MaxFileSize {
+		return quota.Request{}, invalid("file_size_bytes: %d must be between 1 and %d", fileSize, quota.MaxFileSize)
 	}
 	return quota.Request{Estimate: audio, FileSize: fileSize, Queue: queue == nil || *queue}, nil
 }
@@ -197,12 +187,12 @@ func parseAdmission(key string, b *AdmissionRequest) (metering.AdmitRequest, err
 	if err != nil {
 		return req, err
 	}
-	if b.Priority < -maxPriority || b.Priority > maxPriority {
-		return req, invalid("priority: %d must be between %d and %d", b.Priority, -maxPriority, maxPriority)
+	if b.Priority < -quota.MaxPriority || b.Priority > quota.MaxPriority {
+		return req, invalid("priority: %d must be between %d and %d", b.Priority, -quota.MaxPriority, quota.MaxPriority)
 	}
-	lease := metering.DefaultLease
+	lease := quota.DefaultLease
 	if b.LeaseSeconds != "" {
-		if lease, err = b.LeaseSeconds.milliseconds("lease_seconds", metering.MinLease, metering.MaxLease); err != nil {
+		if lease, err = b.LeaseSeconds.milliseconds("lease_seconds", quota.MinLease, quota.MaxLease); err != nil {
 			return req, err
 		}
 	}

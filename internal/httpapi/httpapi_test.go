@@ -333,8 +333,8 @@ func TestRequestsThatFail(t *testing.T) {
 		"lease for an admit": {request: request{body: goodBody, token: "Lease " + lease}, want: 401, wantDetail: "needs a bearer token"},
 
 		"no key":        {request: request{body: goodBody, key: "-"}, want: 400, wantDetail: "Idempotency-Key is required"},
-		"long key":      {request: request{body: goodBody, key: strings.Repeat("k", 256)}, want: 400, wantDetail: "256 characters, the limit is 255"},
-		"key of spaces": {request: request{body: goodBody, key: "a b"}, want: 400, wantDetail: "visible ASCII"},
+		"long key":      {request: request{body: goodBody, key: strings.Repeat("k", 256)}, want: 400, wantDetail: "has 256 bytes, it must have 1 to 255"},
+		"key of spaces": {request: request{body: goodBody, key: "a b"}, want: 400, wantDetail: `"a b" must consist of visible characters without spaces`},
 
 		"form":               {request: request{body: "user_id=alice", contentType: "application/x-www-form-urlencoded"}, want: 415, wantDetail: "must be application/json"},
 		"no content type":    {request: request{body: goodBody, contentType: "-"}, want: 415, wantDetail: "must be application/json"},
@@ -354,7 +354,7 @@ func TestRequestsThatFail(t *testing.T) {
 		"null body":         {request: request{body: `null`}, want: 422, wantDetail: "user_id is required"},
 		"no user":           {request: request{body: `{}`}, want: 422, wantDetail: "user_id is required"},
 		"bad user":          {request: request{body: `{"user_id":"-alice"}`}, want: 422, wantDetail: `user_id: "-alice"`},
-		"long user":         {request: request{body: `{"user_id":"` + strings.Repeat("a", 64) + `"}`}, want: 422, wantDetail: "64 characters, the limit is 63"},
+		"long user":         {request: request{body: `{"user_id":"` + strings.Repeat("a", 64) + `"}`}, want: 422, wantDetail: "must have 1 to 63 letters, digits"},
 		"no duration":       {request: request{body: `{"user_id":"alice"}`}, want: 422, wantDetail: "estimated_duration_seconds is required"},
 		"negative duration": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":-5}`}, want: 422, wantDetail: "estimated_duration_seconds: -5 must be between 0.001 and 2592000"},
 		"zero duration":     {request: request{body: `{"user_id":"alice","estimated_duration_seconds":0}`}, want: 422, wantDetail: "estimated_duration_seconds: 0 must"},
@@ -552,7 +552,7 @@ func TestAdmissionAnswers(t *testing.T) {
 			f.got.BodyHash = nil
 			want := metering.AdmitRequest{
 				UserID: "alice", Key: "k", Source: quota.SourceAPI, Namespace: "transcripts", Name: "spender",
-				RequestedBy: "system:serviceaccount:transcripts:spender", Estimate: 165_500, FileSize: 1 << 20, Queue: true, Lease: metering.DefaultLease,
+				RequestedBy: "system:serviceaccount:transcripts:spender", Estimate: 165_500, FileSize: 1 << 20, Queue: true, Lease: quota.DefaultLease,
 			}
 			if diff := cmp.Diff(want, f.got); diff != "" {
 				t.Errorf("request to metering (-want +got):\n%s", diff)

@@ -421,7 +421,7 @@ type UsageRecord struct {
 	DurationSeconds Decimal `json:"duration_seconds,omitempty,omitzero"`
 	FileSizeBytes   Integer `json:"file_size_bytes,omitempty,omitzero"`
 
-	// Key The idempotency key of an item of a batch; there only. 1 to 255 visible ASCII characters, unique per user.
+	// Key The idempotency key of an item of a batch; there only. 1 to 255 bytes of visible characters without spaces, unique per user.
 	Key string `json:"key,omitempty,omitzero"`
 
 	// Metadata At most 16 keys of 1 to 63 characters with values of at most 256 bytes, 4 KiB as JSON in all.
@@ -473,7 +473,7 @@ type Check = CheckResult
 
 // CreateAdmissionParams defines parameters for CreateAdmission.
 type CreateAdmissionParams struct {
-	// IdempotencyKey The caller's name for this piece of work, unique per user; 1 to 255 visible ASCII characters.
+	// IdempotencyKey The caller's name for this piece of work, unique per user; 1 to 255 bytes of visible characters without spaces.
 	IdempotencyKey string `json:"Idempotency-Key"`
 }
 
@@ -485,7 +485,7 @@ type GetAdmissionParams struct {
 
 // CreateUsageParams defines parameters for CreateUsage.
 type CreateUsageParams struct {
-	// IdempotencyKey Needed with one use that is no CloudEvent; 1 to 255 visible ASCII characters, unique per user.
+	// IdempotencyKey Needed with one use that is no CloudEvent; 1 to 255 bytes of visible characters without spaces, unique per user.
 	IdempotencyKey string `json:"Idempotency-Key,omitempty,omitzero"`
 
 	// CeSpecversion Binary mode: `1.0`.
@@ -499,7 +499,7 @@ type CreateUsageParams struct {
 
 // CreateAdjustmentParams defines parameters for CreateAdjustment.
 type CreateAdjustmentParams struct {
-	// IdempotencyKey The caller's name for this change, unique per user; 1 to 255 visible ASCII characters.
+	// IdempotencyKey The caller's name for this change, unique per user; 1 to 255 bytes of visible characters without spaces.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 
@@ -526,7 +526,7 @@ type GetUsageLimitsParams struct {
 
 // ReverseUsageParams defines parameters for ReverseUsage.
 type ReverseUsageParams struct {
-	// IdempotencyKey The caller's name for this change, unique per user; 1 to 255 visible ASCII characters.
+	// IdempotencyKey The caller's name for this change, unique per user; 1 to 255 bytes of visible characters without spaces.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 

@@ -8,8 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -20,7 +18,6 @@ const (
 	// maxUsageBody bounds the body of POST /api/v1/usage, and maxItems the uses in it.
 	maxUsageBody = 1 << 20
 	maxItems     = 1000
-	maxQuantity  = quota.MaxQuantity
 )
 
 // usagePattern is the route whose bodies are larger and of more kinds than the others'.
@@ -97,8 +94,8 @@ func parseItem(data []byte) item {
 		return broken(invalid("key is required: an item of a batch is named by it"))
 	}
 	it := parseUse(&b)
-	if err := checkKey(b.Key); err != nil {
-		it.err = problem(http.StatusUnprocessableEntity, "invalid-request", "%s", strings.Replace(err.Error(), "Idempotency-Key", "key", 1))
+	if err := quota.CheckKey(b.Key); err != nil {
+		it.err = invalid("key: %v", err)
 	}
 	return it
 }
@@ -149,8 +146,8 @@ func parseMeasures(b *UsageRecord, use *quota.Use) (err error) {
 	if b.Quantity != nil {
 		use.Quantity = int64(*b.Quantity)
 	}
-	if use.Quantity < 1 || use.Quantity > maxQuantity {
-		return invalid("quantity: %d must be between 1 and %d", use.Quantity, maxQuantity)
+	if use.Quantity < 1 || use.Quantity > quota.MaxQuantity {
+		return invalid("quantity: %d must be between 1 and %d", use.Quantity, quota.MaxQuantity)
 	}
 	if b.DurationSeconds != "" {
 		if use.Audio, err = b.DurationSeconds.milliseconds("duration_seconds", 0, quota.MaxAudio); err != nil {

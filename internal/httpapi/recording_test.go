@@ -561,8 +561,8 @@ func FuzzUses(f *testing.F) {
 				continue
 			}
 			r := it.req
-			if metering.ValidateUserID(r.UserID) != nil || r.Key == "" || len(r.Key) > maxKey || r.Use.Type == "" || len(r.BodyHash) != 32 ||
-				r.Use.Quantity < 1 || r.Use.Quantity > maxQuantity || r.Use.Audio < 0 || r.Use.Audio > quota.MaxAudio {
+			if quota.UserIDs.Check(r.UserID) != nil || r.Key == "" || len(r.Key) > quota.MaxKey || r.Use.Type == "" || len(r.BodyHash) != 32 ||
+				r.Use.Quantity < 1 || r.Use.Quantity > quota.MaxQuantity || r.Use.Audio < 0 || r.Use.Audio > quota.MaxAudio {
 				t.Fatalf("got through: %+v", r)
 			}
 			if c := r.Use.Credits; c != nil && (*c < 0 || *c > quota.MaxRecordCredits) {

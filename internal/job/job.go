@@ -21,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
-	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -35,9 +34,8 @@ type Declared struct {
 	Priority  int32
 }
 
-// The grammars are those of config/policy/jobs.yaml. The bounds on the digits keep a sum within what a duration can hold.
+// The grammars are those of config/policy/jobs.yaml; the user id's is quota's. The bounds on the digits keep a sum within what a duration can hold.
 var (
-	userID   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 	duration = regexp.MustCompile(`^(([0-9]{1,4}(\.[0-9]{1,9})?h)|([0-9]{1,6}(\.[0-9]{1,9})?m)|([0-9]{1,8}(\.[0-9]{1,9})?s)|([0-9]{1,11}ms))+$`)
 	priority = regexp.MustCompile(`^(0|-?[1-9][0-9]{0,3})$`)
 )
@@ -50,9 +48,8 @@ const (
 // Parse reads the labels and annotations of a Job. Its errors name the field, the value and the limit.
 func Parse(labels, annotations map[string]string) (Declared, error) {
 	d := Declared{UserID: labels[v1alpha1.UserLabel], Container: annotations[v1alpha1.ContainerAnnotation]}
-	if !userID.MatchString(d.UserID) {
-		return Declared{}, fmt.Errorf("label %s: %q is not a user id: 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit",
-			v1alpha1.UserLabel, d.UserID)
+	if err := quota.UserIDs.Check(d.UserID); err != nil {
+		return Declared{}, fmt.Errorf("label %s: the user id %w", v1alpha1.UserLabel, err)
 	}
 	var errs []error
 	var err error
@@ -94,7 +91,7 @@ func parseSize(text string) (int64, error) {
 	if len(text) <= maxQuantity {
 		q, err := resource.ParseQuantity(text)
 		// Compared as a quantity, because its Value saturates.
-		if err == nil && q.Sign() > 0 && q.Cmp(*resource.NewQuantity(metering.MaxFileSize, resource.BinarySI)) <= 0 {
+		if err == nil && q.Sign() > 0 && q.Cmp(*resource.NewQuantity(quota.MaxFileSize, resource.BinarySI)) <= 0 {
 			return q.Value(), nil
 		}
 	}
@@ -103,11 +100,11 @@ func parseSize(text string) (int64, error) {
 
 func parsePriority(text string) (int32, error) {
 	if priority.MatchString(text) {
-		if n, err := strconv.ParseInt(text, 10, 32); err == nil && n >= -metering.MaxPriority && n <= metering.MaxPriority {
+		if n, err := strconv.ParseInt(text, 10, 32); err == nil && n >= -quota.MaxPriority && n <= quota.MaxPriority {
 			return int32(n), nil
 		}
 	}
-	return 0, fmt.Errorf("%.80q must be an integer from %d to %d", text, -metering.MaxPriority, metering.MaxPriority)
+	return 0, fmt.Errorf("%.80q must be an integer from %d to %d", text, -quota.MaxPriority, quota.MaxPriority)
 }
 
 // longest is quota.MaxAudio as people write it.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
-	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -108,11 +107,11 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if d.UserID != user || metering.ValidateUserID(user) != nil {
+		if d.UserID != user || quota.UserIDs.Check(user) != nil {
 			t.Errorf("user %q was accepted", user)
 		}
-		if d.Estimate <= 0 || d.Estimate.Audio() > quota.MaxAudio || d.FileSize <= 0 || d.FileSize > metering.MaxFileSize ||
-			d.Priority < -metering.MaxPriority || d.Priority > metering.MaxPriority {
+		if d.Estimate <= 0 || d.Estimate.Audio() > quota.MaxAudio || d.FileSize <= 0 || d.FileSize > quota.MaxFileSize ||
+			d.Priority < -quota.MaxPriority || d.Priority > quota.MaxPriority {
 			t.Errorf("out of bounds: %+v", d)
 		}
 	})

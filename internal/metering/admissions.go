@@ -15,25 +15,18 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Bounds of what an admission may ask for.
-const (
-	MaxFileSize = int64(1) << 40 // 1Ti
-	MaxPriority = 1000
-	MaxKey      = 255
-)
-
 func (r AdmitRequest) validate() error {
 	switch {
 	case r.Estimate <= 0 || r.Estimate.Audio() > quota.MaxAudio:
 		return fmt.Errorf("%w: the audio duration %s must be above 0 and at most %s", ErrInvalid, r.Estimate.Audio(), quota.MaxAudio)
-	case r.FileSize < 0 || r.FileSize > MaxFileSize:
-		return fmt.Errorf("%w: the file size of %d bytes must be between 0 and %d", ErrInvalid, r.FileSize, MaxFileSize)
-	case r.Priority < -MaxPriority || r.Priority > MaxPriority:
-		return fmt.Errorf("%w: the priority %d must be between %d and %d", ErrInvalid, r.Priority, -MaxPriority, MaxPriority)
-	case r.Lease < MinLease || r.Lease > MaxLease:
-		return fmt.Errorf("%w: the lease of %s must be between %s and %s", ErrInvalid, r.Lease, MinLease, MaxLease)
-	case r.ID == quota.ID{} && (r.Key == "" || len(r.Key) > MaxKey):
-		return fmt.Errorf("%w: the idempotency key must have 1 to %d characters, this one has %d", ErrInvalid, MaxKey, len(r.Key))
+	case r.FileSize < 0 || r.FileSize > quota.MaxFileSize:
+		return fmt.Errorf("%w: the file size of %d bytes must be between 0 and %d", ErrInvalid, r.FileSize, quota.MaxFileSize)
+	case r.Priority < -quota.MaxPriority || r.Priority > quota.MaxPriority:
+		return fmt.Errorf("%w: the priority %d must be between %d and %d", ErrInvalid, r.Priority, -quota.MaxPriority, quota.MaxPriority)
+	case r.Lease < quota.MinLease || r.Lease > quota.MaxLease:
+		return fmt.Errorf("%w: the lease of %s must be between %s and %s", ErrInvalid, r.Lease, quota.MinLease, quota.MaxLease)
+	case r.ID == quota.ID{}:
+		return validateKey(r.Key)
 	}
 	return nil
 }
@@ -43,7 +36,7 @@ func (r AdmitRequest) validate() error {
 // While the database is away it may be answered with an offline ticket.
 func (s *Service) Admit(ctx context.Context, req AdmitRequest) (AdmitResult, error) {
 	if req.Lease == 0 {
-		req.Lease = DefaultLease
+		req.Lease = quota.DefaultLease
 	}
 	if err := req.validate(); err != nil {
 		return AdmitResult{}, err

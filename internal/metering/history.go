@@ -64,7 +64,7 @@ func (s *Service) History(ctx context.Context, userID string, before int64, limi
 	case before < 0:
 		return History{}, fmt.Errorf("%w: periods have numbers from 0 on, there are none below %d", ErrInvalid, before)
 	}
-	if err := ValidateUserID(userID); err != nil {
+	if err := validateUserID(userID); err != nil {
 		return History{}, err
 	}
 	if before == 0 {

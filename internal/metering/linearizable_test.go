@@ -225,7 +225,7 @@ func (h *history) client(n int, user string) {
 		req := request(user, "", quota.Credit)
 		req.ID, req.Lease = d.id, time.Hour
 		if random.IntN(3) == 0 {
-			req.Lease = metering.MinLease
+			req.Lease = quota.MinLease
 		}
 		h.perform(n, d, random, req)
 		h.mu.Lock()
@@ -281,7 +281,7 @@ func (h *history) reap(done <-chan struct{}) {
 			over = true
 		default:
 		}
-		h.advance(2 * metering.MinLease)
+		h.advance(2 * quota.MinLease)
 		at := h.now()
 		l := look{call: time.Since(h.began)}
 		if err := h.replicas[len(looks)%len(h.replicas)].Reap(h.t.Context()); err != nil {

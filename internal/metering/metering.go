@@ -58,14 +58,8 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("user %q: %s", e.UserID, quota.Decision{Reason: e.Reason}.Message())
 }
 
-// Bounds of leases. A holder renews its lease well within it; what is not renewed is returned by the reaper.
-const (
-	DefaultLease = 2 * time.Minute
-	MinLease     = 5 * time.Second
-	MaxLease     = time.Hour
-	// JobLease is how long a Job's admission would live without the controller; only the controller enforces it.
-	JobLease = 10 * time.Minute
-)
+// JobLease is how long a Job's admission would live without the controller; only the controller enforces it.
+const JobLease = 10 * time.Minute
 
 // AdmitRequest asks for a slot and a reservation.
 type AdmitRequest struct {

@@ -375,7 +375,7 @@ func (s *sequence) admit(what, id string, estimate int64) {
 
 // expire lets one lease lapse, and renews all the others.
 func (s *sequence) expire(id string) {
-	s.advance(metering.DefaultLease + time.Second)
+	s.advance(quota.DefaultLease + time.Second)
 	j := s.m.jobs[id]
 	was := j.state
 	s.m.touch()

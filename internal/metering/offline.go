@@ -152,7 +152,7 @@ func (l *Ledger) redeem(t *Ticket) (*Admission, error) {
 	}
 	return &Admission{
 		Admission: quota.Admission{
-			ID: id, Source: quota.SourceAPI, Lease: DefaultLease, Request: quota.Request{Estimate: t.Estimate, FileSize: t.FileSize},
+			ID: id, Source: quota.SourceAPI, Lease: quota.DefaultLease, Request: quota.Request{Estimate: t.Estimate, FileSize: t.FileSize},
 		},
 		UserID: t.UserID, Namespace: t.Namespace, Name: t.Name, RequestedBy: t.RequestedBy, BodyHash: t.BodyHash,
 	}, nil

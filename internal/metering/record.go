@@ -9,10 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -20,20 +18,9 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Bounds of what is recorded directly.
-const (
-	// KeyRetention is how long an idempotency key is kept at least: as long as a use may be recorded after it happened, so
-	// that a use with a time of its own is charged once however late it is repeated.
-	KeyRetention = quota.MaxRecordAge + 24*time.Hour
-	MaxTokens    = int64(1) << 40
-	MaxReason    = 256
-	// MaxMetadata is how many keys metadata may have, MaxMetadataKey how many characters each, MaxMetadataValue how many bytes a
-	// value, and MaxMetadataBytes how many all of it as JSON.
-	MaxMetadata      = 16
-	MaxMetadataKey   = 63
-	MaxMetadataValue = 256
-	MaxMetadataBytes = 4 << 10
-)
+// KeyRetention is how long an idempotency key is kept at least: as long as a use may be recorded after it happened, so that a
+// use with a time of its own is charged once however late it is repeated.
+const KeyRetention = quota.MaxRecordAge + 24*time.Hour
 
 // RecordRequest describes a use that has happened without an admission.
 type RecordRequest struct {
@@ -312,45 +299,36 @@ func (l *Ledger) auditEvent(e *Event, action string, before, after map[string]an
 }
 
 func validateKey(key string) error {
-	switch {
-	case key == "" || len(key) > MaxKey:
-		return fmt.Errorf("%w: the idempotency key must have 1 to %d bytes, this one has %d", ErrInvalid, MaxKey, len(key))
-	case !isText(key):
-		return fmt.Errorf("%w: the idempotency key %.70q must not have control characters", ErrInvalid, key)
+	if err := quota.CheckAnyKey(key); err != nil {
+		return fmt.Errorf("%w: the idempotency key %w", ErrInvalid, err)
 	}
 	return nil
 }
 
 func validateReason(reason string) error {
-	if strings.TrimSpace(reason) == "" || utf8.RuneCountInString(reason) > MaxReason || !isText(reason) {
-		return fmt.Errorf("%w: reason must have 1 to %d characters and no control characters, this one has %d",
-			ErrInvalid, MaxReason, utf8.RuneCountInString(reason))
+	if err := quota.CheckReason(reason); err != nil {
+		return fmt.Errorf("%w: reason %w", ErrInvalid, err)
 	}
 	return nil
 }
 
-// isText reports whether the database takes s as it is and people can read it.
-func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) }
-
-var metadataKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]*$`)
-
 func (r *RecordRequest) validate() error {
 	switch {
-	case r.FileSize < 0 || r.FileSize > MaxFileSize:
-		return fmt.Errorf("%w: file_size_bytes %d must be between 0 and %d", ErrInvalid, r.FileSize, MaxFileSize)
-	case r.Tokens < 0 || r.Tokens > MaxTokens:
-		return fmt.Errorf("%w: tokens %d must be between 0 and %d", ErrInvalid, r.Tokens, MaxTokens)
+	case r.FileSize < 0 || r.FileSize > quota.MaxFileSize:
+		return fmt.Errorf("%w: file_size_bytes %d must be between 0 and %d", ErrInvalid, r.FileSize, quota.MaxFileSize)
+	case r.Tokens < 0 || r.Tokens > quota.MaxTokens:
+		return fmt.Errorf("%w: tokens %d must be between 0 and %d", ErrInvalid, r.Tokens, quota.MaxTokens)
 	case r.Use.Audio < 0 || r.Use.Audio > quota.MaxAudio:
 		return fmt.Errorf("%w: the duration %s must be between 0 and %s", ErrInvalid, r.Use.Audio, quota.MaxAudio)
-	case len(r.Metadata) > MaxMetadata:
-		return fmt.Errorf("%w: metadata has %d keys, the limit is %d", ErrInvalid, len(r.Metadata), MaxMetadata)
+	case len(r.Metadata) > quota.MaxMetadata:
+		return fmt.Errorf("%w: metadata has %d keys, the limit is %d", ErrInvalid, len(r.Metadata), quota.MaxMetadata)
 	}
 	for k, v := range r.Metadata {
-		switch {
-		case len(k) > MaxMetadataKey || !metadataKey.MatchString(k):
-			return fmt.Errorf("%w: the metadata key %.70q must have 1 to %d of [A-Za-z0-9._/-] and begin with a letter or digit", ErrInvalid, k, MaxMetadataKey)
-		case len(v) > MaxMetadataValue:
-			return fmt.Errorf("%w: metadata %q has %d bytes, the limit is %d", ErrInvalid, k, len(v), MaxMetadataValue)
+		switch err := quota.MetadataKeys.Check(k); {
+		case err != nil:
+			return fmt.Errorf("%w: the metadata key %w", ErrInvalid, err)
+		case len(v) > quota.MaxMetadataValue:
+			return fmt.Errorf("%w: metadata %q has %d bytes, the limit is %d", ErrInvalid, k, len(v), quota.MaxMetadataValue)
 		case !utf8.ValidString(v) || strings.ContainsRune(v, 0):
 			return fmt.Errorf("%w: metadata %q must be text in UTF-8 without NUL", ErrInvalid, k)
 		}
@@ -359,8 +337,8 @@ func (r *RecordRequest) validate() error {
 	if err != nil {
 		return err
 	}
-	if len(encoded) > MaxMetadataBytes {
-		return fmt.Errorf("%w: metadata has %d bytes as JSON, the limit is %d", ErrInvalid, len(encoded), MaxMetadataBytes)
+	if len(encoded) > quota.MaxMetadataBytes {
+		return fmt.Errorf("%w: metadata has %d bytes as JSON, the limit is %d", ErrInvalid, len(encoded), quota.MaxMetadataBytes)
 	}
 	return validateKey(r.Key)
 }

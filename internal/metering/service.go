@@ -10,7 +10,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"regexp"
 	"runtime"
 	"sync"
 	"time"
@@ -109,19 +108,16 @@ func New(store Store, opts Options) *Service {
 	return s
 }
 
-var userIDGrammar = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
-
-// ValidateUserID checks the one grammar of user ids: that of a Kubernetes label value.
-func ValidateUserID(id string) error {
-	if !userIDGrammar.MatchString(id) {
-		return fmt.Errorf("%w: user id %.70q must have 1 to 63 of [A-Za-z0-9._-] and begin and end with a letter or digit", ErrInvalid, id)
+func validateUserID(id string) error {
+	if err := quota.UserIDs.Check(id); err != nil {
+		return fmt.Errorf("%w: user id %w", ErrInvalid, err)
 	}
 	return nil
 }
 
 // lookup returns the user's account, or a RefusedError for one who is not known.
 func (s *Service) lookup(ctx context.Context, userID string) (quota.ID, error) {
-	if err := ValidateUserID(userID); err != nil {
+	if err := validateUserID(userID); err != nil {
 		return quota.ID{}, err
 	}
 	if id, ok := s.accounts.Get(userID); ok {
@@ -219,7 +215,7 @@ func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (
 // Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands as a new
 // one would where AutoRegister would make one; otherwise it fails with a RefusedError.
 func (s *Service) Current(ctx context.Context, userID string) (Usage, error) {
-	if err := ValidateUserID(userID); err != nil {
+	if err := validateUserID(userID); err != nil {
 		return Usage{}, err
 	}
 	u, err := s.standings.of(ctx, userID)

@@ -148,7 +148,7 @@ func TestLapsedLeaseReturnsTheSlot(t *testing.T) {
 	w := newWorld(t)
 	res := w.admit("alice", "1", 2*quota.Credit)
 	queued := w.admit("alice", "2", quota.Credit)
-	w.advance(metering.DefaultLease - time.Second)
+	w.advance(quota.DefaultLease - time.Second)
 	if _, err := w.Heartbeat(t.Context(), quota.ID{}, queued.Admission.ID); err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func TestLostHolder(t *testing.T) {
 	w := newWorld(t)
 	lost := w.admit("alice", "lost", quota.Credit).Admission
 	next := w.admit("alice", "next", quota.Credit).Admission
-	w.advance(metering.DefaultLease)
+	w.advance(quota.DefaultLease)
 	if _, err := w.Heartbeat(t.Context(), next.Account, next.ID); err != nil {
 		t.Fatal(err)
 	}

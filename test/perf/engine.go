@@ -74,7 +74,7 @@ func (e *engine) pair(ctx context.Context, client, user int) error {
 	result, err := e.service.Admit(ctx, metering.AdmitRequest{
 		UserID: "user-" + strconv.Itoa(user), Key: key, BodyHash: hash[:], Source: quota.SourceAPI,
 		RequestedBy: "system:serviceaccount:bench:client-" + strconv.Itoa(client),
-		Estimate:    quota.Credits(declared.Milliseconds()), FileSize: fileSize, Lease: metering.DefaultLease,
+		Estimate:    quota.Credits(declared.Milliseconds()), FileSize: fileSize, Lease: quota.DefaultLease,
 	})
 	if err != nil {
 		return err
