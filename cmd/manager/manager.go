@@ -174,7 +174,7 @@ func setup(mgr ctrl.Manager, svc *metering.Service, o *options) error {
 		},
 		"watch over the resets": func() error { return controller.SetupResetMetrics(mgr, svc, o.resync) },
 		"UserQuota controller": func() error {
-			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{StatusInterval: o.statusInterval})
+			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{StatusInterval: o.statusInterval, ResyncInterval: o.resync})
 		},
 		"Job controller":    func() error { return controller.SetupJob(mgr, svc) },
 		"UsagePlan webhook": func() error { return webhook.SetupUsagePlan(mgr) },

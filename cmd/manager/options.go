@@ -52,7 +52,7 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 	flags.StringVar(&o.namespace, "namespace", "", "namespace of the reset CronJobs and of the leader election; the environment's POD_NAMESPACE without it")
 	flags.StringVar(&o.image, "image", "", "image of the reset CronJobs; without it that of the pod that POD_NAME in the environment names, else usage-operator:dev")
 	flags.DurationVar(&o.statusInterval, "status-interval", controller.DefaultStatusInterval, "how often the standing of users is read into their UserQuotas' status")
-	flags.DurationVar(&o.resync, "resync-interval", controller.DefaultResyncInterval, "how often plans are compared with the database")
+	flags.DurationVar(&o.resync, "resync-interval", controller.DefaultResyncInterval, "how often plans, and the grants and owners of UserQuotas, are compared with the database")
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several replicas run the controllers")
 	flags.DurationVar(&o.lease, "leader-elect-lease-duration", defaultLease, "how long the others wait for a leader that does not answer")
 	flags.DurationVar(&o.renew, "leader-elect-renew-deadline", defaultRenew, "how long a leader that cannot renew its lease goes on")

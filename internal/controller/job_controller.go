@@ -5,6 +5,8 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -38,6 +40,7 @@ type JobMeter interface {
 	Current(ctx context.Context, userID string) (metering.Usage, error)
 	SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*metering.Admission, error)
 	LiveJobs(ctx context.Context) ([]*metering.Admission, error)
+	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
 	RenewJobs(ctx context.Context, jobs []*metering.Admission) error
 	Subscribe(ctx context.Context) <-chan metering.Change
 }
@@ -52,6 +55,9 @@ const (
 	sweepInterval = 5 * time.Second
 	// renewInterval is well within metering.JobLease.
 	renewInterval = time.Minute
+	// compareInterval is how often all Jobs are held against the ledger, besides at the start and whenever it could not be reached for
+	// a moment.
+	compareInterval = 10 * time.Minute
 	// refreshInterval is how often a waiting Job's position is written at most.
 	refreshInterval = 30 * time.Second
 	// unauthorizedInterval is how long a Job whose service account may not spend waits to be asked for again.
@@ -245,6 +251,9 @@ func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitin
 			if !ok {
 				return
 			}
+			if c == (metering.Change{}) {
+				r.unheard.Store(true)
+			}
 			// Admissions over HTTP have neither.
 			if c.Namespace != "" && c.Name != "" {
 				q.Add(keyOfAdmission(c.Namespace, c.Name, c.ID))
@@ -259,11 +268,22 @@ func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitin
 func (r *jobReconciler) sweepAlways(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
-	var renewed time.Time
+	var renewed, compared time.Time
 	for {
 		renew := time.Since(renewed) >= renewInterval
+		// The database may have been restored while it was away, or nobody heard of changes.
+		whole := r.unheard.Swap(false) || time.Since(compared) >= compareInterval
 		err := r.sweep(ctx, renew, q.Add)
+		if err == nil && whole {
+			err = r.findLost(ctx, q.Add)
+		}
 		report(ctx, err, "Compare the live admissions with the Jobs")
+		switch {
+		case err != nil:
+			compared = time.Time{}
+		case whole:
+			compared = time.Now()
+		}
 		if err == nil && renew {
 			renewed = time.Now()
 		}
@@ -292,7 +312,11 @@ func (r *jobReconciler) sweep(ctx context.Context, renew bool, add func(jobKey))
 			continue
 		}
 		alive = append(alive, adm)
-		if r.needsLook(&job, adm) {
+		behind := lags(&job, adm)
+		if behind {
+			r.memory.lose(job.UID)
+		}
+		if r.needsLook(&job, adm) || behind {
 			add(key)
 		}
 	}
@@ -300,6 +324,59 @@ func (r *jobReconciler) sweep(ctx context.Context, renew bool, add func(jobKey))
 		return nil
 	}
 	return r.svc.RenewJobs(ctx, alive)
+}
+
+// lags says whether a Job waits in the ledger that runs, or has run. It may only seem so, for they are not read at one moment.
+func lags(job *batchv1.Job, adm *metering.Admission) bool {
+	state := job.Annotations[v1alpha1.StateAnnotation]
+	return adm.State == quota.Queued && (state == v1alpha1.StateSettled || state == v1alpha1.StateAdmitted && !suspended(job))
+}
+
+// lostPage is how many Jobs that have ended one query asks about.
+const lostPage = 1000
+
+// findLost wakes the Jobs that run, wait or were charged, and that the ledger does not know.
+func (r *jobReconciler) findLost(ctx context.Context, add func(jobKey)) error {
+	live, err := r.svc.LiveJobs(ctx)
+	if err != nil {
+		return err
+	}
+	var list batchv1.JobList
+	// Only read.
+	if err := r.jobs.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return err
+	}
+	known := make(map[quota.ID]bool, len(live))
+	for _, adm := range live {
+		known[adm.ID] = true
+	}
+	missing := map[quota.ID]*batchv1.Job{}
+	for i := range list.Items {
+		job := &list.Items[i]
+		state := job.Annotations[v1alpha1.StateAnnotation]
+		id, err := admissionID(job.UID)
+		switch {
+		case err != nil || known[id]:
+		case state == v1alpha1.StateSettled, state == v1alpha1.StateAdmitted && !suspended(job):
+			missing[id] = job
+		case state == v1alpha1.StateQueued, state == v1alpha1.StateParked, state == v1alpha1.StateAdmitted:
+			add(keyOf(job)) // it asks for its admission, as any that waits
+		}
+	}
+	for page := range slices.Chunk(slices.Collect(maps.Keys(missing)), lostPage) {
+		ended, err := r.svc.EndedAdmissions(ctx, page)
+		if err != nil {
+			return err
+		}
+		for _, id := range ended {
+			delete(missing, id)
+		}
+	}
+	for _, job := range missing {
+		r.memory.lose(job.UID)
+		add(keyOf(job))
+	}
+	return nil
 }
 
 // needsLook says whether the Job does not show what the ledger says.

@@ -23,6 +23,8 @@ type jobMemory struct {
 	stuck map[types.UID]quota.Stuck
 	// unpaid are the Jobs that have ended and whose admission was live when the sweep last came by.
 	unpaid map[types.UID]struct{}
+	// lost are the Jobs of which the ledger seemed to know less than they show.
+	lost map[types.UID]struct{}
 }
 
 // written is what a Job was last told.
@@ -42,7 +44,7 @@ type buried struct {
 func newJobMemory() *jobMemory {
 	return &jobMemory{
 		written: map[types.UID]written{}, buried: map[types.UID]buried{}, stuck: map[types.UID]quota.Stuck{},
-		unpaid: map[types.UID]struct{}{},
+		unpaid: map[types.UID]struct{}{}, lost: map[types.UID]struct{}{},
 	}
 }
 
@@ -76,6 +78,21 @@ func (m *jobMemory) looked(uid types.UID) quota.Stuck {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.stuck[uid]
+}
+
+// lose notes that the ledger seems to know less of a Job than it shows; takeLost says so once.
+func (m *jobMemory) lose(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lost[uid] = struct{}{}
+}
+
+func (m *jobMemory) takeLost(uid types.UID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.lost[uid]
+	delete(m.lost, uid)
+	return ok
 }
 
 // due reports whether a waiting Job's position may be written again.
@@ -131,6 +148,7 @@ func (m *jobMemory) bury(job *batchv1.Job) {
 	defer m.mu.Unlock()
 	delete(m.written, job.UID)
 	delete(m.stuck, job.UID)
+	delete(m.lost, job.UID)
 	m.buried[job.UID] = buried{completed: completed(job), container: job.Annotations[v1alpha1.ContainerAnnotation]}
 }
 
@@ -153,6 +171,7 @@ func (m *jobMemory) forget(uid types.UID) {
 	defer m.mu.Unlock()
 	delete(m.written, uid)
 	delete(m.stuck, uid)
+	delete(m.lost, uid)
 	delete(m.buried, uid)
 	delete(m.unpaid, uid)
 }

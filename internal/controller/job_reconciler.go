@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -35,6 +36,8 @@ type jobReconciler struct {
 	events events.EventRecorder
 	memory *jobMemory
 	rights Rights
+	// unheard is set when changes may have been missed.
+	unheard atomic.Bool
 }
 
 // terminalState are the values of the state annotation after which nothing more happens.
@@ -56,6 +59,13 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	}
 	state := job.Annotations[v1alpha1.StateAnnotation]
 	_, over := terminalState[state]
+	if job.UID == key.UID && r.memory.takeLost(key.UID) {
+		if err := r.bookAgain(ctx, job, id); err != nil {
+			r.memory.lose(key.UID)
+			return reconcile.Result{}, err
+		}
+		over = false
+	}
 	switch {
 	case job.UID != key.UID:
 		return reconcile.Result{}, r.settleGone(ctx, key, id)
@@ -98,6 +108,24 @@ func (r *jobReconciler) known(ctx context.Context, id quota.ID, state string) (b
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// bookAgain admits a Job that runs, or has run, where the ledger does not know it or has it in the queue. That is so after the
+// database was restored to an earlier moment. Whatever the limits say now, the work was admitted.
+func (r *jobReconciler) bookAgain(ctx context.Context, job *batchv1.Job, id quota.ID) error {
+	adm, err := r.svc.Get(ctx, id)
+	if err == nil && adm.State != quota.Queued {
+		return nil // the Job was looked at before the ledger was told, or the other way round
+	}
+	if err != nil && !errors.Is(err, metering.ErrNotFound) {
+		return err
+	}
+	namespace, err := r.namespace(ctx, job.Namespace)
+	if err != nil || mode(namespace) == v1alpha1.EnforcementOff { // annotations are anybody's to write there
+		return client.IgnoreNotFound(err)
+	}
+	_, err = r.admit(ctx, job, id, mode(namespace))
+	return err
 }
 
 // mode is how a namespace treats its Jobs.
@@ -157,7 +185,7 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 		UserID: declared.UserID, ID: id, Source: quota.SourceJob, Namespace: job.Namespace, Name: job.Name,
 		RequestedBy: "system:serviceaccount:" + job.Namespace + ":" + serviceAccount(job),
 		Estimate:    declared.Estimate, FileSize: declared.FileSize, Priority: declared.Priority,
-		Queue: true, Park: true, WarnOnly: warnOnly, Lease: metering.JobLease,
+		Queue: true, Park: true, WarnOnly: warnOnly, Running: !suspended(job), Lease: metering.JobLease,
 	})
 	if refused, ok := errors.AsType[*metering.RefusedError](err); ok {
 		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(refused.Reason), refused.Error(), warnOnly))

@@ -65,7 +65,8 @@ func SetupUsagePlan(mgr ctrl.Manager, plans Plans, opts UsagePlanOptions) error 
 		return err
 	}
 	return ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.UsagePlan{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		// An annotation has a plan compared with the database on demand.
+		For(&v1alpha1.UsagePlan{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Owns(&batchv1.CronJob{}).
 		// Users come and go with their quotas; the plan counts them.
 		Watches(&v1alpha1.UserQuota{}, handler.EnqueueRequestsFromMapFunc(planOfQuota), builder.WithPredicates(quotaMoved)).

@@ -38,8 +38,9 @@ type Quotas interface {
 	ApplyQuota(ctx context.Context, q metering.Quota, actor string) error
 	RemoveQuota(ctx context.Context, uid quota.ID, actor string) error
 	UsageOf(ctx context.Context, userIDs []string) (map[string]metering.Usage, error)
-	// QuotaOwners are the UserQuotas that own an account. They are compared with the objects at the start, so that what was
-	// deleted while nobody watched is removed.
+	GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error)
+	// QuotaOwners are the UserQuotas that own an account. They are compared with the objects, so that what was deleted while nobody
+	// watched, or before the moment that the database was restored to, is removed.
 	QuotaOwners(ctx context.Context) ([]quota.ID, error)
 }
 
@@ -47,6 +48,9 @@ type Quotas interface {
 type UserQuotaOptions struct {
 	// StatusInterval is how often the standing of all users with a UserQuota is read; DefaultStatusInterval if zero.
 	StatusInterval time.Duration
+	// ResyncInterval is how often grants, and the UserQuotas that own an account, are compared with the database;
+	// DefaultResyncInterval if zero. Everything else is compared with each status.
+	ResyncInterval time.Duration
 }
 
 // Fields by which the cache finds UserQuotas. The API server knows the first one as well.
@@ -63,6 +67,9 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 	if opts.StatusInterval <= 0 {
 		opts.StatusInterval = DefaultStatusInterval
 	}
+	if opts.ResyncInterval <= 0 {
+		opts.ResyncInterval = DefaultResyncInterval
+	}
 	for field, value := range map[string]func(*v1alpha1.UserQuota) string{
 		userIDField: func(q *v1alpha1.UserQuota) string { return q.Spec.UserID },
 		planField:   planName,
@@ -76,16 +83,18 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas,
 		wake: make(chan event.GenericEvent), deleted: map[types.NamespacedName][]owner{},
 	}
-	if err := mgr.Add(&orphanSweeper{reader: mgr.GetAPIReader(), quotas: quotas}); err != nil {
+	if err := mgr.Add(&orphanSweeper{client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas, interval: opts.ResyncInterval}); err != nil {
 		return err
 	}
-	poller := &standingPoller{client: mgr.GetClient(), quotas: quotas, interval: opts.StatusInterval, wake: r.wake}
+	poller := &standingPoller{client: mgr.GetClient(), quotas: quotas, interval: opts.StatusInterval, resync: opts.ResyncInterval, wake: r.wake}
 	if err := mgr.Add(poller); err != nil {
 		return err
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("userquota").
-		Watches(&v1alpha1.UserQuota{}, &quotaHandler{r: r}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		// An annotation has a UserQuota compared with the database on demand.
+		Watches(&v1alpha1.UserQuota{}, &quotaHandler{r: r},
+			builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&v1alpha1.UsagePlan{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(planMayResolve)).
 		WatchesRawSource(source.Channel(r.wake, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
@@ -258,7 +267,11 @@ func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) e
 	if err != nil {
 		return r.failed(q, err)
 	}
-	if !found || !settled(q) || drifted(declared, usage) {
+	lacks, err := r.lacksGrant(ctx, declared)
+	if err != nil {
+		return r.failed(q, err)
+	}
+	if !found || !settled(q) || lacks || drifted(declared, usage) {
 		if err := r.apply(ctx, declared, usage.QuotaUID); err != nil {
 			return r.refused(q, err)
 		}
@@ -271,6 +284,25 @@ func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) e
 	}
 	inForce(q, usage)
 	return nil
+}
+
+// lacksGrant reports whether the user has not had all that the object grants, though the object may say that it was given: the
+// database may have been restored to an earlier moment.
+func (r *userQuotaReconciler) lacksGrant(ctx context.Context, declared metering.Quota) (bool, error) {
+	if len(declared.Grants) == 0 {
+		return false, nil
+	}
+	had, err := r.quotas.GrantsOf(ctx, []string{declared.UserID})
+	return lacksGrant(declared, had[declared.UserID]), err
+}
+
+func lacksGrant(declared metering.Quota, had []string) bool {
+	for name := range declared.Grants {
+		if !slices.Contains(had, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // settled reports whether the spec as it is has been written to the database before.

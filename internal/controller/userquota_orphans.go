@@ -4,6 +4,8 @@ package controller
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -12,29 +14,27 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// orphanRetry is how long the sweep waits after a failure.
-const orphanRetry = 5 * time.Second
-
-// orphanSweeper removes, once a replica leads, the declarations of UserQuotas that were deleted while none did.
+// orphanSweeper removes the declarations of UserQuotas that are gone and that nobody saw go: no replica led then, or the database
+// was restored to a moment before.
 type orphanSweeper struct {
-	reader client.Reader
-	quotas Quotas
+	client   client.Reader
+	reader   client.Reader
+	quotas   Quotas
+	interval time.Duration
 }
 
 // NeedLeaderElection is true: one replica is enough.
 func (*orphanSweeper) NeedLeaderElection() bool { return true }
 
-// Start sweeps until it has succeeded once.
+// Start sweeps at once and at intervals, until ctx ends.
 func (s *orphanSweeper) Start(ctx context.Context) error {
-	// An error here would only be the context's, which ends the manager without one.
-	_ = wait.PollUntilContextCancel(ctx, orphanRetry, true, func(ctx context.Context) (bool, error) {
-		err := s.sweep(ctx)
-		report(ctx, err, "look for users whose UserQuota is gone")
-		return err == nil, nil
-	})
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		report(ctx, s.sweep(ctx), "look for users whose UserQuota is gone")
+	}, s.interval)
 	return nil
 }
 
@@ -44,9 +44,29 @@ func (s *orphanSweeper) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The API server itself is asked only about those that the cache, which may lag, does not have.
+	for _, from := range []client.Reader{s.client, s.reader} {
+		if len(owners) == 0 {
+			return nil
+		}
+		if owners, err = without(ctx, owners, from); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for _, owner := range owners {
+		if err := s.quotas.RemoveQuota(ctx, owner, actor); err != nil && !errors.Is(err, metering.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// without returns those of the owners of which there is no object.
+func without(ctx context.Context, owners []quota.ID, from client.Reader) ([]quota.ID, error) {
 	var list v1alpha1.UserQuotaList
-	if err := s.reader.List(ctx, &list); err != nil {
-		return err
+	if err := from.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, err
 	}
 	there := sets.New[quota.ID]()
 	for i := range list.Items {
@@ -54,13 +74,5 @@ func (s *orphanSweeper) sweep(ctx context.Context) error {
 			there.Insert(id)
 		}
 	}
-	for _, owner := range owners {
-		if there.Has(owner) {
-			continue
-		}
-		if err := s.quotas.RemoveQuota(ctx, owner, actor); err != nil {
-			return err
-		}
-	}
-	return nil
+	return slices.DeleteFunc(owners, there.Has), nil
 }

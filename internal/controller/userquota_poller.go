@@ -29,7 +29,9 @@ type standingPoller struct {
 	client   client.Client
 	quotas   Quotas
 	interval time.Duration
-	wake     chan<- event.GenericEvent
+	// resync is how often grants are looked at as well.
+	resync time.Duration
+	wake   chan<- event.GenericEvent
 }
 
 // NeedLeaderElection is true: the controller that it feeds runs on the leader.
@@ -37,13 +39,19 @@ func (*standingPoller) NeedLeaderElection() bool { return true }
 
 // Start polls until ctx ends.
 func (p *standingPoller) Start(ctx context.Context) error {
+	var resynced time.Time
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		report(ctx, p.poll(ctx), "read where the users stand")
+		whole := time.Since(resynced) >= p.resync
+		err := p.poll(ctx, whole)
+		report(ctx, err, "read where the users stand")
+		if err == nil && whole {
+			resynced = time.Now()
+		}
 	}, p.interval)
 	return nil
 }
 
-func (p *standingPoller) poll(ctx context.Context) error {
+func (p *standingPoller) poll(ctx context.Context, whole bool) error {
 	var list v1alpha1.UserQuotaList
 	// Only read; what is changed is a copy.
 	if err := p.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
@@ -64,10 +72,14 @@ func (p *standingPoller) poll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		had, err := p.grants(ctx, whole, page)
+		if err != nil {
+			return err
+		}
 		for i := range page {
 			q := &page[i]
 			usage, found := usages[q.Spec.UserID]
-			if !stale(q, usage, found, alive) {
+			if !had.lack(q) && !stale(q, usage, found, alive) {
 				continue
 			}
 			if err := enqueue(ctx, p.wake, q); err != nil {
@@ -76,6 +88,33 @@ func (p *standingPoller) poll(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// grantsHad are the names of the grants that users have had; nil where it was not asked for.
+type grantsHad map[string][]string
+
+// grants reads what those users have had of grants whose UserQuotas declare some.
+func (p *standingPoller) grants(ctx context.Context, whole bool, page []v1alpha1.UserQuota) (grantsHad, error) {
+	users := sets.New[string]()
+	for i := range page {
+		if whole && len(page[i].Spec.Grants) > 0 {
+			users.Insert(page[i].Spec.UserID)
+		}
+	}
+	if len(users) == 0 {
+		return nil, nil
+	}
+	had, err := p.quotas.GrantsOf(ctx, sets.List(users))
+	return had, err
+}
+
+// lack reports whether a UserQuota that is in force declares a grant that its user has not had.
+func (had grantsHad) lack(q *v1alpha1.UserQuota) bool {
+	if had == nil || len(q.Spec.Grants) == 0 || !settled(q) {
+		return false
+	}
+	declared, err := convert.Quota(q)
+	return err == nil && lacksGrant(declared, had[q.Spec.UserID])
 }
 
 // stale reports whether a UserQuota needs to be looked at. Those whose spec has not been worked on are in the queue anyway.

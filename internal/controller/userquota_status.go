@@ -82,7 +82,7 @@ func credits(l quota.Limit[quota.Credits]) string {
 }
 
 // drifted reports whether the account differs from what its UserQuota declares, because somebody changed the row, or because
-// the default plan is another one. Grants are not looked at: they are applied once.
+// the default plan is another one. Grants, which are given once, are looked at by lacksGrant.
 func drifted(declared metering.Quota, u metering.Usage) bool {
 	a := u.Account
 	onPlan := a.Plan.Name == declared.PlanName

@@ -82,13 +82,16 @@ func enter(l *Ledger, req AdmitRequest, res *AdmitResult) error {
 		if !bytes.Equal(was.BodyHash, req.BodyHash) {
 			return ErrKeyReused
 		}
+		if was.State == quota.Queued && req.Running {
+			l.resume(was)
+		}
 		res.Decision = l.Account.Enter(&was.Admission, l.Now)
 		res.Admission, res.Account = l.snapshot(was), l.account()
 		return nil
 	}
 	adm := &Admission{
 		Admission: quota.Admission{
-			ID: req.ID, Source: req.Source, Priority: req.Priority, Enforced: !req.WarnOnly, Lease: req.Lease,
+			ID: req.ID, Source: req.Source, Priority: req.Priority, Enforced: !req.WarnOnly && !req.Running, Lease: req.Lease,
 			Request: quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue},
 		},
 		UserID: l.Account.UserID, Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy, BodyHash: req.BodyHash,
@@ -101,6 +104,12 @@ func enter(l *Ledger, req AdmitRequest, res *AdmitResult) error {
 	l.add(adm)
 	res.Admission, res.Created = l.snapshot(adm), true
 	return nil
+}
+
+// resume admits work that waits in the ledger and runs in truth.
+func (l *Ledger) resume(adm *Admission) {
+	l.Account.Resume(&adm.Admission, l.Now)
+	l.Queue = slices.DeleteFunc(l.Queue, func(q *Admission) bool { return q.State != quota.Queued })
 }
 
 // add books a new admission in the ledger.

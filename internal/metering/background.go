@@ -50,6 +50,9 @@ func (s *Service) listen(ctx context.Context) {
 		if time.Since(began) > maxListenPause {
 			lost = 0
 		}
+		if time.Since(began) > listenPause {
+			s.hub.deliver(Change{}) // it was listening, and missed something
+		}
 		// The first time says it all: it may be another server than the one that the store reports on.
 		if lost++; lost == 1 {
 			s.opts.Log(err, "listening for changes failed, polls stand in for it until it succeeds")

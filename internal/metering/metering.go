@@ -82,7 +82,9 @@ type AdmitRequest struct {
 	Priority    int32
 	// WarnOnly meters and reports refusals, and admits all the same.
 	WarnOnly bool
-	Lease    time.Duration
+	// Running says that the work runs already, so that it can only be metered, even where the ledger has it in the queue.
+	Running bool
+	Lease   time.Duration
 }
 
 // Admission is an admission with what its holder wants to know about it.

@@ -299,6 +299,16 @@ func (s *Service) Subscribe(ctx context.Context) <-chan Change { return s.hub.su
 // LiveJobs returns all queued and admitted admissions of Jobs.
 func (s *Service) LiveJobs(ctx context.Context) ([]*Admission, error) { return s.store.LiveJobs(ctx) }
 
+// EndedAdmissions returns those of the admissions that the ledger knows and that are neither queued nor admitted any more.
+func (s *Service) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error) {
+	return s.store.EndedAdmissions(ctx, ids)
+}
+
+// GrantsOf returns the names of the grants that each of the users has ever had, spent and expired ones included.
+func (s *Service) GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error) {
+	return s.store.Grants(ctx, userIDs)
+}
+
 // PlanStatus counts a plan's users.
 func (s *Service) PlanStatus(ctx context.Context, name string) (PlanStatus, error) {
 	return s.store.PlanStatus(ctx, name)

@@ -50,6 +50,8 @@ type Store interface {
 	// QuotaOwner returns the account that the UserQuota with this UID owns, or ErrNotFound.
 	QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error)
 
+	// Grants returns the names of the grants that each of the users has ever had; users without any are missing from the result.
+	Grants(ctx context.Context, userIDs []string) (map[string][]string, error)
 	// QuotaOwners returns the UIDs of all UserQuotas that own an account.
 	QuotaOwners(ctx context.Context) ([]quota.ID, error)
 
@@ -200,7 +202,8 @@ type Candidate struct {
 	Account, Admission quota.ID
 }
 
-// Change tells that an admission changed by the operation of somebody who does not hold it.
+// Change tells that an admission changed by the operation of somebody who does not hold it. The zero value tells that changes may
+// have been missed, whatever they were: the database was away, and may be another one now.
 type Change struct {
 	ID quota.ID
 	// Namespace and Name of the Job whose admission it is; empty for others.

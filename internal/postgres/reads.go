@@ -105,6 +105,19 @@ func (s *Store) QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error) 
 	return id, nil
 }
 
+// Grants implements metering.Store.
+func (s *Store) Grants(ctx context.Context, userIDs []string) (map[string][]string, error) {
+	rows, err := s.queries.GrantsOfUsers(ctx, userIDs)
+	if err != nil {
+		return nil, mapError(err)
+	}
+	out := map[string][]string{}
+	for _, r := range rows {
+		out[r.UserID] = append(out[r.UserID], r.Name)
+	}
+	return out, nil
+}
+
 // QuotaOwners implements metering.Store.
 func (s *Store) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
 	owners, err := s.queries.QuotaOwners(ctx)

@@ -49,7 +49,8 @@ type Admission struct {
 	Priority int32
 	// Enforced is false in namespaces that only warn: the admission is metered, and exempt from limits.
 	Enforced bool
-	// Offline marks work that was done on an offline ticket, while the ledger could not be reached. It is exempt from limits too.
+	// Offline marks work that began while the ledger could not be reached, on an offline ticket, or without its knowing, since it was
+	// restored to an earlier moment. It is exempt from limits too.
 	Offline bool
 	// PeriodNo and PeriodEnd are the period that the reservation is pinned to, Alloc the lots that it holds.
 	PeriodNo  int64

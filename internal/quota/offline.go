@@ -55,6 +55,17 @@ func (a *Account) SettleOffline(adm *Admission, actual Credits, period *ClosedPe
 	return a.Settle(adm, actual, period, now)
 }
 
+// Resume admits what waits although it runs already, whatever the limits say: the ledger was told less than happened, because it
+// is an earlier copy of itself.
+func (a *Account) Resume(adm *Admission, now time.Time) {
+	if adm.State != Queued {
+		return
+	}
+	a.leaveQueue(adm)
+	a.Seq++
+	a.admitOffline(adm, now)
+}
+
 func (a *Account) admitOffline(adm *Admission, now time.Time) {
 	adm.Enforced, adm.Offline = false, true
 	a.admit(adm, now)

@@ -52,6 +52,8 @@ func plan(name string, rank int32, credits int64, slots int32) metering.Plan {
 type world struct {
 	*kubetest.Env
 	svc *metering.Service
+	// dsn leads to the database itself, past the proxy.
+	dsn string
 	// proxy stands before the database.
 	proxy *cutproxy.Proxy
 	// stubborn is how the manager's client starts Jobs.
@@ -64,7 +66,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	// Cleanup runs last in, first out: the ledger is checked when all has stopped.
 	dsn := ledgertest.New(t)
-	w := &world{Env: kubetest.Start(t, kubetest.WithManifests("config/policy"), kubetest.WithWebhooks("config/webhook-job"), kubetest.WithControllerManager())}
+	w := &world{dsn: dsn, Env: kubetest.Start(t, kubetest.WithManifests("config/policy"), kubetest.WithWebhooks("config/webhook-job"), kubetest.WithControllerManager())}
 	u, err := url.Parse(dsn)
 	if err != nil {
 		t.Fatal(err)

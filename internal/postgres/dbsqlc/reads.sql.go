@@ -288,6 +288,36 @@ func (q *Queries) EnsurePartitions(ctx context.Context) error {
 	return err
 }
 
+const GrantsOfUsers = `-- name: GrantsOfUsers :many
+SELECT u.user_id, l.name FROM credit_lots AS l JOIN users AS u ON u.id = l.user_id
+WHERE u.user_id = ANY($1::text[]) AND l.kind = 'grant' ORDER BY u.user_id, l.name
+`
+
+type GrantsOfUsersRow struct {
+	UserID string
+	Name   string
+}
+
+func (q *Queries) GrantsOfUsers(ctx context.Context, userIds []string) ([]GrantsOfUsersRow, error) {
+	rows, err := q.db.Query(ctx, GrantsOfUsers, userIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []GrantsOfUsersRow
+	for rows.Next() {
+		var i GrantsOfUsersRow
+		if err := rows.Scan(&i.UserID, &i.Name); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const LastPeriods = `-- name: LastPeriods :many
 SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1

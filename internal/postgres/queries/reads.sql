@@ -93,3 +93,7 @@ SELECT EXISTS (
 
 -- name: EnsurePartitions :exec
 SELECT ensure_usage_partition(((date_trunc('month', now() AT TIME ZONE 'UTC')) + n * interval '1 month')::date) FROM generate_series(0, 3) AS n;
+
+-- name: GrantsOfUsers :many
+SELECT u.user_id, l.name FROM credit_lots AS l JOIN users AS u ON u.id = l.user_id
+WHERE u.user_id = ANY(@user_ids::text[]) AND l.kind = 'grant' ORDER BY u.user_id, l.name;

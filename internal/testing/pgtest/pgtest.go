@@ -183,3 +183,48 @@ func (s *server) dsn(database string) string {
 	u.Path = "/" + database
 	return u.String()
 }
+
+// Snapshot copies the database that dsn, of New, names, and returns what puts it back to that moment, as a restore of a backup
+// does. Both end all connections to it.
+func Snapshot(tb testing.TB, dsn string) (restore func()) {
+	tb.Helper()
+	srv, err := shared()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	u, err := url.Parse(dsn)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	name := strings.TrimPrefix(u.Path, "/")
+	copied := name + "_copy"
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+		defer cancel()
+		if err := srv.drop(ctx, copied); err != nil {
+			tb.Errorf("drop the copy of test database %s: %v", name, err)
+		}
+	})
+	// Nobody comes back while it is copied, as the template of another database must not be in use.
+	srv.closed(tb, name, func() error { return srv.create(tb.Context(), copied, name) })
+	return func() {
+		tb.Helper()
+		srv.closed(tb, name, func() error {
+			return errors.Join(srv.drop(tb.Context(), name), srv.create(tb.Context(), name, copied))
+		})
+	}
+}
+
+// closed does something to a database while nobody may connect to it.
+func (s *server) closed(tb testing.TB, name string, do func() error) {
+	tb.Helper()
+	err := errors.Join(
+		s.exec(tb.Context(), "ALTER DATABASE "+name+" ALLOW_CONNECTIONS false"),
+		s.exec(tb.Context(), "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '"+name+"'"),
+		do(),
+		s.exec(tb.Context(), "ALTER DATABASE "+name+" ALLOW_CONNECTIONS true"),
+	)
+	if err != nil {
+		tb.Fatalf("copy test database %s: %v", name, err)
+	}
+}
