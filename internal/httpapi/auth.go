@@ -65,10 +65,12 @@ func NewKubernetesAuth(config *rest.Config, audiences []string) (*Auth, error) {
 	return &Auth{Authenticator: authn, Authorizer: authz, Audiences: audiences}, nil
 }
 
-// caller is who sent a request: somebody with a token, or whoever holds a lease or an offline ticket.
+// caller is who sent a request: somebody with a token, or whoever holds a lease or an offline ticket. The operation says what
+// the caller needs.
 type caller struct {
 	user          user.Info
 	lease, ticket string
+	operation     *operation
 }
 
 type callerKey struct{}
@@ -115,13 +117,11 @@ func unreachable(err error) bool {
 	return network || status || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// mayAny says whether the caller has one of the rights on the user. A service account's rights are those that it has in
-// its own namespace, as for the Jobs there.
-func (a *Auth) mayAny(ctx context.Context, userID string, verbs ...string) error {
+// may says whether the caller has one of the rights on the user that the operation asks for. A service account's rights are
+// those that it has in its own namespace, as for the Jobs there.
+func (a *Auth) may(ctx context.Context, userID string) error {
 	c := callerFrom(ctx)
-	if c.user == nil {
-		return needsBearer()
-	}
+	verbs := c.operation.verbs
 	namespace, _, err := serviceaccount.SplitUsername(c.user.GetName())
 	if err != nil {
 		namespace = ""
@@ -145,21 +145,8 @@ func (a *Auth) mayAny(ctx context.Context, userID string, verbs ...string) error
 		c.user.GetName(), verbs[0], userID, strings.Join(verbs, " or "), access.Group)
 }
 
-func (s *server) maySpend(ctx context.Context, userID string) error {
-	return s.auth.mayAny(ctx, userID, verbSpend)
-}
-
-func (s *server) mayRead(ctx context.Context, userID string) error {
-	return s.auth.mayAny(ctx, userID, verbSpend, verbGet)
-}
-
-func needsBearer() error {
-	return unauthorized("a lease or a ticket is good for its admission only; this call needs a bearer token")
-}
-
-// holder returns the account of an admission that the caller holds: by its lease, or by the right to any of verbs on its
-// user.
-func (s *server) holder(ctx context.Context, id uuid.UUID, verbs ...string) (account quota.ID, err error) {
+// holder returns the account of an admission that the caller holds: by its lease, or by the operation's right on its user.
+func (s *server) holder(ctx context.Context, id uuid.UUID) (account quota.ID, err error) {
 	if lease := callerFrom(ctx).lease; lease != "" {
 		account, ok, err := s.service.VerifyLease(ctx, lease, quota.ID(id))
 		if err == nil && !ok {
@@ -171,5 +158,5 @@ func (s *server) holder(ctx context.Context, id uuid.UUID, verbs ...string) (acc
 	if err != nil {
 		return quota.ID{}, err
 	}
-	return adm.Account, s.auth.mayAny(ctx, adm.UserID, verbs...)
+	return adm.Account, s.auth.may(ctx, adm.UserID)
 }

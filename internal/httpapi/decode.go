@@ -4,6 +4,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -19,22 +20,15 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-const (
-	// maxBody is far more than any request of the contract needs.
-	maxBody = 64 << 10
-	maxWait = time.Minute
-)
+const maxWait = time.Minute
 
-// readBody leaves in r a body that is one JSON value of a bearable size, or says what is wrong with it. What the value
+// readBody leaves in r a body that is one JSON value as the operation takes it, or says what is wrong with it. What the value
 // must hold is the generated code's business and that of the types below.
-func readBody(w http.ResponseWriter, r *http.Request) error {
+func readBody(w http.ResponseWriter, r *http.Request, op *operation) error {
 	if r.Method == http.MethodGet {
 		return nil
 	}
-	limit, kinds := int64(maxBody), []string{"application/json"}
-	if r.Pattern == usagePattern {
-		limit, kinds = maxUsageBody, usageMediaTypes
-	}
+	limit := cmp.Or(op.limit, maxBody)
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
@@ -42,21 +36,21 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 		}
 		return problem(http.StatusBadRequest, "unreadable-body", "the body could not be read: %v", err)
 	}
-	if strings.HasSuffix(r.Pattern, "/heartbeat") || strings.HasSuffix(r.Pattern, "/release") {
+	if len(op.media) == 0 {
 		if len(data) > 0 {
 			return problem(http.StatusBadRequest, "unexpected-body", "this call takes no body, it has one of %d bytes", len(data))
 		}
 		return nil
 	}
-	if r.Pattern == usagePattern && r.Header.Get("Ce-Specversion") != "" && len(data) == 0 {
+	if len(data) == 0 && r.Header.Get("Ce-Specversion") != "" && slices.Contains(op.media, kindCloudEvent) {
 		// A CloudEvent in binary mode may have no data, and then says nothing of its type.
 		data = []byte("{}")
-		r.Header.Set("Content-Type", kinds[0])
+		r.Header.Set("Content-Type", kindJSON)
 	}
 	given := r.Header.Get("Content-Type")
-	kind, ok := mediaType(given, kinds)
+	kind, ok := mediaType(given, op.media)
 	if !ok {
-		return problem(http.StatusUnsupportedMediaType, "unsupported-media-type", "Content-Type: %q must be %s in UTF-8", given, strings.Join(kinds, " or "))
+		return problem(http.StatusUnsupportedMediaType, "unsupported-media-type", "Content-Type: %q must be %s in UTF-8", given, strings.Join(op.media, " or "))
 	}
 	r.Header.Set("Content-Type", kind) // as the generated code looks for it
 	if len(bytes.TrimSpace(data)) == 0 {

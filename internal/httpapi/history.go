@@ -32,7 +32,7 @@ func (s *server) GetUsageHistory(ctx context.Context, r GetUsageHistoryRequestOb
 	if err != nil {
 		return nil, err
 	}
-	if err := s.mayRead(ctx, user); err != nil {
+	if err := s.auth.may(ctx, user); err != nil {
 		return nil, err
 	}
 	history, err := s.service.History(ctx, user, before, limit)

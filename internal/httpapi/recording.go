@@ -77,7 +77,7 @@ func (s *server) record(ctx context.Context, items []item) ([]metering.RecordRes
 	for i := range items {
 		it := &items[i]
 		if errs[i] = it.err; errs[i] == nil {
-			errs[i] = s.maySpend(ctx, it.req.UserID)
+			errs[i] = s.auth.may(ctx, it.req.UserID)
 		}
 		if errs[i] == nil {
 			it.req.RecordedBy = callerFrom(ctx).user.GetName()
@@ -93,23 +93,20 @@ func (s *server) record(ctx context.Context, items []item) ([]metering.RecordRes
 
 // GetUsageEvent implements GET /api/v1/usage/events/{id}.
 func (s *server) GetUsageEvent(ctx context.Context, r GetUsageEventRequestObject) (GetUsageEventResponseObject, error) {
-	e, err := s.event(ctx, r.Id, verbSpend, verbGet, verbAdjust)
+	e, err := s.event(ctx, r.Id)
 	if err != nil {
 		return nil, err
 	}
 	return GetUsageEvent200JSONResponse(usageEvent(e)), nil
 }
 
-// event reads an event whose user the caller has one of the rights on.
-func (s *server) event(ctx context.Context, id uuid.UUID, verbs ...string) (*metering.Event, error) {
-	if callerFrom(ctx).user == nil {
-		return nil, needsBearer()
-	}
+// event reads an event whose user the caller has the operation's right on.
+func (s *server) event(ctx context.Context, id uuid.UUID) (*metering.Event, error) {
 	e, err := s.service.Event(ctx, quota.ID(id))
 	if err != nil {
 		return nil, err
 	}
-	return e, s.auth.mayAny(ctx, e.UserID, verbs...)
+	return e, s.auth.may(ctx, e.UserID)
 }
 
 // ReverseUsage implements POST /api/v1/usage/{id}/reverse.
@@ -117,7 +114,7 @@ func (s *server) ReverseUsage(ctx context.Context, r ReverseUsageRequestObject) 
 	if err := checkKey(r.Params.IdempotencyKey); err != nil {
 		return nil, err
 	}
-	e, err := s.event(ctx, r.Id, verbAdjust)
+	e, err := s.event(ctx, r.Id)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +138,7 @@ func (s *server) CreateAdjustment(ctx context.Context, r CreateAdjustmentRequest
 	if err != nil {
 		return nil, err
 	}
-	if err := s.auth.mayAny(ctx, req.UserID, verbAdjust); err != nil {
+	if err := s.auth.may(ctx, req.UserID); err != nil {
 		return nil, err
 	}
 	req.Actor = callerFrom(ctx).user.GetName()

@@ -14,17 +14,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-const (
-	// maxUsageBody bounds the body of POST /api/v1/usage, and maxItems the uses in it.
-	maxUsageBody = 1 << 20
-	maxItems     = 1000
-)
-
-// usagePattern is the route whose bodies are larger and of more kinds than the others'.
-const usagePattern = "POST /api/v1/usage"
-
-// usageTypes are the kinds of bodies that it takes.
-var usageMediaTypes = []string{"application/json", "application/cloudevents+json", "application/cloudevents-batch+json"}
+// maxItems bounds the uses in a batch.
+const maxItems = 1000
 
 // item is one use of a request, or what is wrong with it.
 type item struct {

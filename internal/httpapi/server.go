@@ -92,9 +92,15 @@ func New(opts Options) http.Handler {
 // admitCaller stands before every operation of the contract: who calls, and is the body bearable?
 func (s *server) admitCaller(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		op := byPattern[r.Pattern]
 		c, err := s.auth.identify(r)
-		if err == nil {
-			err = readBody(w, r)
+		switch {
+		case err != nil:
+		case c.user == nil && !op.held:
+			err = unauthorized("a lease or a ticket is good for its admission only; this call needs a bearer token")
+		default:
+			c.operation = op
+			err = readBody(w, r, op)
 		}
 		if err != nil {
 			s.fail(w, r, err)

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"sigs.k8s.io/yaml"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+)
+
+// Every operation of the contract has a row that agrees with it, and no other row is there.
+func TestOperationsAreThoseOfTheContract(t *testing.T) {
+	data, err := os.ReadFile("../../api/openapi/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type described struct {
+		OperationID string `json:"operationId"`
+		RequestBody struct {
+			Content map[string]any `json:"content"`
+		} `json:"requestBody"`
+		Security []map[string]any `json:"security"`
+	}
+	var contract struct {
+		Paths map[string]struct {
+			Get  *described `json:"get"`
+			Post *described `json:"post"`
+		} `json:"paths"`
+	}
+	if err := yaml.Unmarshal(data, &contract); err != nil {
+		t.Fatal(err)
+	}
+	type row struct {
+		ID    string
+		Media []string
+		Held  bool
+	}
+	want, got := map[string]row{}, map[string]row{}
+	for path, methods := range contract.Paths {
+		for method, o := range map[string]*described{"GET": methods.Get, "POST": methods.Post} {
+			if o != nil {
+				want[method+" "+path] = row{o.OperationID, slices.Sorted(maps.Keys(o.RequestBody.Content)), len(o.Security) == 3}
+			}
+		}
+	}
+	for _, o := range operations {
+		got[o.pattern] = row{o.id, slices.Sorted(slices.Values(o.media)), o.held}
+		if len(o.verbs) == 0 || o.subject == "" || (len(o.media) > 0) != (o.limit > 0) {
+			t.Errorf("%s: a row says whose quota it is about, which right that takes, and how large a body may be", o.id)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(operations) != len(want) {
+		t.Errorf("%d operations of the contract, %d rows (-contract +rows):\n%s", len(want), len(operations), diff)
+	}
+}
+
+func TestOperationsAreInTheDocs(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| call | right on the resource `users` | body |\n|---|---|---|\n")
+	for _, o := range operations {
+		right := "`" + strings.Join(o.verbs, "` or `") + "` on " + o.subject
+		if o.held {
+			right += "; or its lease or ticket"
+		}
+		body := "none"
+		if o.limit > 0 {
+			kinds := slices.Clone(o.media)
+			for i := range kinds {
+				kinds[i] = strings.TrimPrefix(kinds[i], "application/")
+			}
+			body = fmt.Sprintf("%s, at most %d KiB", strings.Join(kinds, ", "), o.limit>>10)
+		}
+		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", o.pattern, right, body)
+	}
+	data, err := os.ReadFile("../../docs/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(data), "\n\n"+table.String()+"\n") {
+		t.Errorf("docs/http.md does not have this table:\n%s", &table)
+	}
+}
+
+// What a call needs is asked for before anything else of it is looked at, and nothing else is enough.
+func TestRightsOfOperations(t *testing.T) {
+	tokens := map[string]string{"Bearer spender": verbSpend, "Bearer reader": verbGet, "Bearer admin": verbAdjust, "Bearer nobody": ""}
+	bodies := map[string]string{
+		"createAdmission": goodBody, "checkUsage": goodBody, "checkTranscriptionLimits": goodBody, "createUsage": exportBody,
+		"completeAdmission": `{"duration_seconds":60}`, "reverseUsage": `{"reason":"r"}`,
+		"createAdjustment": `{"user_id":"alice","credits":1,"reason":"r"}`,
+	}
+	for _, o := range operations {
+		method, path, _ := strings.Cut(o.pattern, " ")
+		id := admID
+		if o.subject == eventsUser {
+			id = eventID
+		}
+		path = strings.Replace(path, "{id}", uuid.UUID(id).String(), 1)
+		if strings.HasPrefix(o.subject, "the query's") {
+			path += "?user_id=alice"
+		}
+		call := func(token string) int {
+			f := &fake{err: metering.ErrUnavailable, adm: admitted(), event: charge()}
+			return do(handler(t, f), request{method: method, path: path, token: token, body: bodies[o.id]}).Code
+		}
+		for token, verb := range tokens {
+			if got, want := call(token) != 403, slices.Contains(o.verbs, verb); got != want {
+				t.Errorf("%s with %s: allowed is %t, want %t", o.id, token, got, want)
+			}
+		}
+		if got := call("Lease "+lease) != 401; got != o.held {
+			t.Errorf("%s with a lease: taken is %t, want %t", o.id, got, o.held)
+		}
+	}
+}
