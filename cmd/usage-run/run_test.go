@@ -60,7 +60,7 @@ func TestExitCodes(t *testing.T) {
 		"no token":                   {[]string{"--token-file=none", given, size, "true"}, 125, "--token-file: token: open none"},
 		"no audio":                   {[]string{"true", "run_test.go"}, 125, "no argument of the command names an audio file"},
 		"two audios":                 {[]string{"true", toneFile, toneFile}, 125, "2 arguments of the command name audio files"},
-		"not audio":                  {[]string{"--audio=run_test.go", "true"}, 125, "run_test.go: not WAV, MP3, FLAC, Ogg or MP4 audio (--duration"},
+		"not audio":                  {[]string{"--audio=run_test.go", "true"}, 125, "run_test.go: not WAV, AIFF, CAF, MP3, AAC, FLAC, Ogg, AMR, MP4, Matroska, MPEG-TS or ASF audio (--duration"},
 		"no such file":               {[]string{"--audio=none.mp3", "true"}, 125, "none.mp3: no such file"},
 		"key used for another audio": {[]string{"--key=taken", given, size, "true"}, 125, "key"},
 		"not found":                  {[]string{given, size, "no-such-command"}, 127, "no-such-command"},

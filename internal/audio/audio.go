@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package audio tells how long the audio in a file is. It reads WAV, MP3, FLAC, Ogg (Vorbis, Opus, FLAC, Speex) and
-// MP4/M4A, told apart by their content and not by their names, and decodes nothing unless a file does not say its length.
+// Package audio tells how long the audio in a file is. It reads WAV, AIFF, CAF, MP3, AAC (ADTS), FLAC, Ogg (Vorbis, Opus, FLAC,
+// Speex), AMR, MP4 and QuickTime, Matroska and WebM, MPEG-TS and ASF (WMA), told apart by their content and not by their names.
 //
-// Files come from strangers: whatever is in them, reading ends with a duration or an error, within a few megabytes of memory.
+// It counts the audio that is there, from where it begins, and believes what a file says of itself only where that does not
+// contradict what is in it. Nothing is decoded: the codecs' packets say how long they are, all but those of a few, whose times
+// are taken then.
+//
+// Files come from strangers: whatever is in them, reading ends with a duration or an error, within a few megabytes of memory
+// and a time that grows with the file only.
 package audio
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -30,7 +34,7 @@ type Info struct {
 }
 
 // ErrUnknown is returned for a file that is none of the formats which this package reads.
-var ErrUnknown = errors.New("not WAV, MP3, FLAC, Ogg or MP4 audio")
+var ErrUnknown = errors.New("not WAV, AIFF, CAF, MP3, AAC, FLAC, Ogg, AMR, MP4, Matroska, MPEG-TS or ASF audio")
 
 // errDamaged begins the errors of files that contradict themselves.
 var errDamaged = errors.New("damaged file")
@@ -48,17 +52,27 @@ type format struct {
 	duration func(r *io.SectionReader) (time.Duration, error)
 }
 
-// headSize is how much of a file is looked at in order to recognise it: enough for a few frames of an MP3.
-const headSize = 8 << 10
+// headSize is how much of a file is looked at for the mark of a format.
+const headSize = 4 << 10
 
-// MP3 comes last, as it has the weakest mark.
 var formats = []format{
 	{"WAV", isWAV, wavDuration},
-	{"FLAC", hasPrefix("fLaC"), flacDuration},
-	{"Ogg", hasPrefix("OggS"), oggDuration},
+	{"AIFF", isAIFF, aiffDuration},
+	{"CAF", hasPrefix("caff\x00\x01"), cafDuration},
+	{"FLAC", hasPrefix(flacMark), flacDuration},
+	{"Ogg", hasPrefix(oggMark), oggDuration},
+	{"AMR", hasPrefix(amrMark), amrDuration},
+	{"Matroska", hasPrefix(mkvMark), mkvDuration},
+	{"ASF", hasPrefix(asfMark), asfDuration},
+	{"MPEG-TS", isTS, tsDuration},
 	{"MP4", isMP4, mp4Duration},
-	{"MP3", isMP3, mp3Duration},
 }
+
+// Formats without a mark: they are looked for in a file that is none of the others, and begin where their first frame does.
+var (
+	mp3 = format{"MP3", nil, framesDuration(parseMPEG)}
+	aac = format{"AAC", nil, framesDuration(parseADTS)}
+)
 
 func hasPrefix(mark string) func([]byte) bool {
 	return func(head []byte) bool { return bytes.HasPrefix(head, []byte(mark)) }
@@ -85,8 +99,8 @@ func Recognised(path string) bool {
 		return false
 	}
 	defer func() { _ = f.Close() }()
-	_, _, err = recognise(f, size)
-	return err == nil
+	found, _, _, err := recognise(f, size)
+	return err == nil && found.duration != nil
 }
 
 func open(path string) (*os.File, int64, error) {
@@ -113,11 +127,12 @@ func Read(file io.ReaderAt, size int64) (info Info, err error) {
 }
 
 func read(file io.ReaderAt, size int64) (Info, error) {
-	found, start, err := recognise(file, size)
+	file = &cache{r: file}
+	found, start, end, err := recognise(file, size)
 	if err != nil {
 		return Info{}, err
 	}
-	d, err := found.duration(io.NewSectionReader(file, start, size-start))
+	d, err := found.duration(io.NewSectionReader(file, start, end-start))
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = damaged("it ends too early")
 	}
@@ -130,54 +145,43 @@ func read(file io.ReaderAt, size int64) (Info, error) {
 	return Info{Format: found.name, Duration: d, Size: size}, nil
 }
 
-// recognise returns the format, and where it begins: ID3 tags stand before FLAC and MP3.
-func recognise(file io.ReaderAt, size int64) (format, int64, error) {
-	start, err := skipID3(file, size)
-	if err != nil {
-		return format{}, 0, err
+// recognise returns the format, and where it begins and ends: tags stand before and behind.
+func recognise(file io.ReaderAt, size int64) (found format, start, end int64, err error) {
+	if start, err = skipTags(file, size); err != nil {
+		return found, 0, 0, err
 	}
-	head := make([]byte, min(headSize, size-start))
-	if _, err := io.ReadFull(io.NewSectionReader(file, start, size-start), head); err != nil {
-		return format{}, 0, err
+	if end, err = trimTags(file, start, size); err != nil {
+		return found, 0, 0, err
+	}
+	head := make([]byte, min(headSize, end-start))
+	if _, err := io.ReadFull(io.NewSectionReader(file, start, end-start), head); err != nil {
+		return found, 0, 0, err
 	}
 	for _, f := range formats {
 		if f.is(head) {
-			return f, start, nil
+			return f, start, end, nil
 		}
 	}
-	if start > 0 { // With a tag before it, frames may begin anywhere.
-		return formats[len(formats)-1], start, nil
-	}
-	return format{}, 0, ErrUnknown
+	found, at, err := unmarked(file, start, end)
+	return found, start + at, end, err
 }
 
-const (
-	id3Header    = 10
-	id3HasFooter = 0x10
-)
-
-// skipID3 returns the offset behind the ID3v2 tags at the beginning of the file.
-func skipID3(file io.ReaderAt, size int64) (int64, error) {
-	var at int64
-	for {
-		var h [id3Header]byte
-		if at+id3Header > size {
-			return at, nil
-		}
-		if _, err := file.ReadAt(h[:], at); err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
-		}
-		if string(h[:3]) != "ID3" || h[3] == 0xff || (h[6]|h[7]|h[8]|h[9]) >= 0x80 {
-			return at, nil
-		}
-		length := int64(h[6])<<21 | int64(h[7])<<14 | int64(h[8])<<7 | int64(h[9])
-		if h[5]&id3HasFooter != 0 {
-			length += id3Header
-		}
-		if at += id3Header + length; at > size {
-			return 0, damaged("its ID3 tag is longer than the file")
-		}
+// unmarked finds frames that no mark of their format stands before, and where they begin.
+func unmarked(file io.ReaderAt, start, end int64) (found format, at int64, err error) {
+	b := make([]byte, min(searched, end-start))
+	if _, err := io.ReadFull(io.NewSectionReader(file, start, end-start), b); err != nil {
+		return found, 0, err
 	}
+	mpeg, adts := parser(parseMPEG).find(b), parser(parseADTS).find(b)
+	switch {
+	case mpeg >= 0 && (adts < 0 || mpeg < adts):
+		return mp3, int64(mpeg), nil
+	case adts >= 0:
+		return aac, int64(adts), nil
+	case start > 0: // With a tag before them, frames may begin anywhere.
+		return mp3, 0, nil
+	}
+	return found, 0, ErrUnknown
 }
 
 // length returns how long n samples take at rate samples a second.
@@ -204,6 +208,32 @@ func add(a, b time.Duration) (time.Duration, error) {
 	return a + b, nil
 }
 
-func buffered(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 64<<10) }
+// cache keeps what is around the last place that was read, for those who go through a file in small steps.
+type cache struct {
+	r   io.ReaderAt
+	buf [64 << 10]byte
+	at  int64
+	n   int
+}
+
+// ReadAt reads a small piece from what is kept, or keeps what is there.
+func (c *cache) ReadAt(p []byte, at int64) (int, error) {
+	const small = 512
+	if len(p) > small || at < 0 {
+		return c.r.ReadAt(p, at)
+	}
+	if at < c.at || at+int64(len(p)) > c.at+int64(c.n) {
+		n, err := c.r.ReadAt(c.buf[:], at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		c.at, c.n = at, n
+	}
+	n := copy(p, c.buf[at-c.at:c.n])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
 
 var little, big = binary.LittleEndian, binary.BigEndian

@@ -2,14 +2,7 @@
 
 package audio
 
-import (
-	"bufio"
-	"bytes"
-	"errors"
-	"io"
-	"math/bits"
-	"time"
-)
+import "math/bits"
 
 // Read here and not by a library: those that can be had do not know MPEG 2.5, which telephone recordings use, count the
 // frame that only describes the file, or guess the length from the first frame's bit rate.
@@ -28,30 +21,19 @@ var mpegBitrates = [5][15]uint32{
 
 const (
 	mpegHeader = 4
-	// alike are the bits of a header that all frames of a stream share: sync, version, layer and rate.
-	alike = 0xfffe0c00
-	// nextFrames is how many further frames must follow for a header that was searched for to be believed.
-	nextFrames = 2
+	// mpegAlike are the bits of a header that all frames of a stream share: sync, version, layer and rate.
+	mpegAlike = 0xfffe0c00
 )
 
-// mpegFrame is what a frame's header says.
-type mpegFrame struct {
-	header  uint32
-	size    int
-	samples uint32
-	rate    uint32
-	// info is where a description of the file stands if the frame holds one instead of audio.
-	info int
-}
-
-func parseFrame(b []byte) (f mpegFrame, ok bool) {
+// parseMPEG reads the header of a frame of MPEG audio.
+func parseMPEG(b []byte) (f frame, ok bool) {
 	h := big.Uint32(b)
 	version, layer := h>>19&3, 4-h>>17&3 // version 3 is MPEG 1, 2 MPEG 2, 0 MPEG 2.5
 	bitrate, rate := h>>12&15, h>>10&3
 	if h>>21 != 0x7ff || version == 1 || layer == 4 || bitrate == 0 || bitrate == 15 || rate == 3 || h&3 == 2 {
 		return f, false
 	}
-	f = mpegFrame{header: h, samples: 1152, rate: mpegRates[rate]}
+	f = frame{alike: h & mpegAlike, samples: 1152, rate: mpegRates[rate]}
 	column, padding := layer-1, int(h>>9&1)
 	if version != 3 {
 		column = min(layer+2, 4)
@@ -82,97 +64,22 @@ func parseFrame(b []byte) (f mpegFrame, ok bool) {
 	return f, true
 }
 
-// believable reports whether b begins with a frame that others like it follow, as far as b reaches.
-func believable(b []byte) bool {
-	first, ok := parseFrame(b)
-	at := 0
-	for f := first; ok; f, ok = parseFrame(b[at:]) {
-		if f.header&alike != first.header&alike {
-			return false
-		}
-		if at += f.size; at >= nextFrames*first.size && at > first.size {
-			return true
-		}
-		if at+mpegHeader > len(b) {
-			return at > first.size || at == len(b)
-		}
-	}
-	return false
+// gap is what an encoder added to the audio, in samples at rate.
+type gap struct {
+	before, behind uint64
+	rate           uint32
+	// written is how many samples there were when the encoder had ended, 0 if it does not say.
+	written uint64
 }
 
-func isMP3(head []byte) bool { return len(head) >= mpegHeader && believable(head) }
-
-// maxFrame is above the longest frame.
-const maxFrame = 4 << 10
-
-// mp3Counter counts samples by their rate.
-type mp3Counter struct {
-	samples map[uint32]uint64
-	frames  int
-	// gap is how many samples the encoder added, at firstRate.
-	gap       uint64
-	firstRate uint32
-}
-
-// mp3Duration counts the samples of all frames: only that is exact where the bit rate varies. What an encoder added at
-// the beginning and the end is taken off where it says how much that is.
-func mp3Duration(r *io.SectionReader) (time.Duration, error) {
-	in := bufio.NewReaderSize(r, 4*maxFrame)
-	count := &mp3Counter{samples: map[uint32]uint64{}}
-	for synced := false; ; {
-		b, err := in.Peek(maxFrame * (nextFrames + 1))
-		if err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
-		}
-		if len(b) < mpegHeader {
-			return count.duration()
-		}
-		f, ok := parseFrame(b)
-		synced = ok && (synced || believable(b))
-		n := f.size
-		switch {
-		case !synced:
-			// The next candidate begins with a sync byte.
-			if n = bytes.IndexByte(b[1:], 0xff) + 1; n == 0 {
-				n = len(b)
-			}
-		case f.size > len(b): // The last frame was cut off.
-			return count.duration()
-		default:
-			count.add(f, b[:f.size])
-		}
-		if _, err := in.Discard(n); err != nil {
-			return 0, err
-		}
+// in returns how many of so many samples the encoder added. Of what it added behind, that much is missing in a file that was
+// cut off as the file is too short.
+func (g gap) in(samples uint64) uint64 {
+	behind := g.behind
+	if samples < g.written {
+		behind -= min(behind, g.written-samples)
 	}
-}
-
-func (c *mp3Counter) add(f mpegFrame, frame []byte) {
-	c.frames++
-	if c.frames == 1 {
-		c.firstRate = f.rate
-		if gap, is := describes(frame, f); is {
-			c.gap = gap
-			return
-		}
-	}
-	c.samples[f.rate] += uint64(f.samples)
-}
-
-func (c *mp3Counter) duration() (total time.Duration, err error) {
-	if c.frames > 0 {
-		c.samples[c.firstRate] -= min(c.gap, c.samples[c.firstRate])
-	}
-	for rate, n := range c.samples {
-		d, err := length(n, uint64(rate))
-		if err != nil {
-			return 0, err
-		}
-		if total, err = add(total, d); err != nil {
-			return 0, err
-		}
-	}
-	return total, nil
+	return min(g.before+behind, samples)
 }
 
 // Parts of a Xing frame, and where the encoder's delay and padding stand in what LAME and libavcodec put behind it.
@@ -185,32 +92,40 @@ const (
 	vbriAt   = mpegHeader + 32
 )
 
-// describes reports whether a frame describes the file instead of being a part of it, and how many samples the encoder
-// added to the audio.
-func describes(frame []byte, f mpegFrame) (gap uint64, is bool) {
-	if len(frame) >= vbriAt+4 && string(frame[vbriAt:vbriAt+4]) == "VBRI" {
-		return 0, true
+// describes reports whether a frame describes the file instead of being a part of it, and what the encoder added to the
+// audio. What else it says, such as how long the file is, is not believed: the frames are counted.
+func describes(b []byte, f frame) (g gap, is bool) {
+	if f.info == 0 {
+		return g, false
+	}
+	g.rate = f.rate
+	if len(b) >= vbriAt+4 && string(b[vbriAt:vbriAt+4]) == "VBRI" {
+		return g, true
 	}
 	at := f.info
-	if len(frame) < at+8 {
-		return 0, false
+	if len(b) < at+8 {
+		return g, false
 	}
-	if mark := string(frame[at : at+4]); mark != "Xing" && mark != "Info" {
-		return 0, false
+	if mark := string(b[at : at+4]); mark != "Xing" && mark != "Info" {
+		return g, false
 	}
-	flags := big.Uint32(frame[at+4:])
+	flags := big.Uint32(b[at+4:])
 	at += 8
+	if flags&xingFrames != 0 && len(b) >= at+4 {
+		g.written = uint64(big.Uint32(b[at:])) * uint64(f.samples)
+	}
 	at += 4 * bits.OnesCount32(flags&(xingFrames|xingBytes|xingQuality))
 	if flags&xingTOC != 0 {
 		at += tocSize
 	}
-	if len(frame) < at+lameSize {
-		return 0, true
+	if len(b) < at+lameSize {
+		return g, true
 	}
-	if encoder := string(frame[at : at+4]); encoder != "LAME" && encoder != "Lavf" && encoder != "Lavc" {
-		return 0, true
+	if encoder := string(b[at : at+4]); encoder != "LAME" && encoder != "Lavf" && encoder != "Lavc" {
+		return g, true
 	}
 	// Two numbers of 12 bits: samples that were added before and behind.
-	g := big.Uint32(frame[at+lameGaps-1:]) & 0xffffff
-	return uint64(g>>12) + uint64(g&0xfff), true
+	n := uint64(big.Uint32(b[at+lameGaps-1:]) & 0xffffff)
+	g.before, g.behind = n>>12, n&0xfff
+	return g, true
 }
