@@ -279,11 +279,7 @@ func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *meterin
 	first := r.first(job, state)
 	told, err := r.tell(ctx, job, state, string(adm.Reason), message, false)
 	if err == nil && told && first {
-		kind := corev1.EventTypeNormal
-		if adm.Parked {
-			kind = corev1.EventTypeWarning
-		}
-		r.event(job, kind, state, "Queue", message)
+		r.event(job, string(adm.Reason.Info().Severity), state, "Queue", message)
 	}
 	return err
 }

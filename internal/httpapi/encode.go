@@ -88,7 +88,7 @@ func checkResult(res metering.CheckResult) CheckResult {
 		b := bound(d, res.Account, res.Now)
 		out.Limit, out.Used, out.Reserved, out.Requested, out.Remaining = b.limit, b.used, b.reserved, b.requested, b.remaining
 		out.Unit = b.unit
-		if d.Outcome == quota.Refuse && statusOf(d.Reason) == http.StatusTooManyRequests {
+		if d.Outcome == quota.Refuse && d.Reason.Info().Status == http.StatusTooManyRequests {
 			out.RetryAfter = wholeSeconds(b.retryAfter)
 		}
 		out.UpgradePlan = planName(res.Upgrade)

@@ -68,8 +68,9 @@ func unavailable(after time.Duration, format string, args ...any) error {
 // refusal is the answer to work that a limit forbids.
 func refusal(d quota.Decision, account *quota.Account, upgrade *quota.Plan, now time.Time) error {
 	b := bound(d, account, now)
+	info := d.Reason.Info()
 	p := Problem{
-		Type: problemTypes + kebab(string(d.Reason)), Title: title(d.Reason), Status: statusOf(d.Reason), Detail: d.Message(),
+		Type: problemTypes + kebab(string(d.Reason)), Title: info.Title, Status: info.Status, Detail: d.Message(),
 		Reason: d.Reason, Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested, Remaining: b.remaining,
 		Unit: b.unit, ResetsAt: b.resetsAt, UpgradePlan: planName(upgrade),
 	}
@@ -77,24 +78,6 @@ func refusal(d quota.Decision, account *quota.Account, upgrade *quota.Plan, now 
 		p.RetryAfter = wholeSeconds(b.retryAfter)
 	}
 	return &problemError{p}
-}
-
-func statusOf(r quota.Reason) int {
-	switch r {
-	case quota.FileTooLarge, quota.AudioTooLong:
-		return http.StatusRequestEntityTooLarge
-	case quota.UserSuspended:
-		return http.StatusForbidden
-	case quota.UnknownUser, quota.UnknownPlan:
-		return http.StatusNotFound
-	case quota.CreditsExhausted, quota.DailyCostCeiling, quota.ConcurrencyLimit, quota.QueueFull, quota.NotFirst:
-	}
-	return http.StatusTooManyRequests
-}
-
-func title(r quota.Reason) string {
-	words := strings.ReplaceAll(kebab(string(r)), "-", " ")
-	return strings.ToUpper(words[:1]) + words[1:]
 }
 
 func kebab(camel string) string {

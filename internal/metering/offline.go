@@ -66,7 +66,7 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 		}, nil
 	}
 	s.opts.Metrics.Ticket(TicketRefusedLimit)
-	if d.Reason == quota.FileTooLarge || d.Reason == quota.AudioTooLong || d.Reason == quota.UserSuspended {
+	if retry := d.Reason.Info().Retry; retry == quota.RetryNever || retry == quota.RetryChange {
 		// Nothing that the database could tell is likely to change these.
 		return AdmitResult{Decision: d, Account: account}, nil
 	}

@@ -186,7 +186,8 @@ func (a *Account) Park(adm *Admission, d Decision, now time.Time) bool {
 }
 
 func curable(r Reason) bool {
-	return r == CreditsExhausted || r == DailyCostCeiling || r == UserSuspended
+	retry := r.Info().Retry
+	return retry == RetryTime || retry == RetryChange
 }
 
 // Promote goes through the account's queued admissions, which must be in the order (priority descending, arrival), and

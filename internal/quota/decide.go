@@ -8,24 +8,6 @@ import (
 	"time"
 )
 
-// Reason says in one word why work was refused or waits.
-type Reason string
-
-// The reasons of refusals and waits. UnknownUser and UnknownPlan are found before a decision, by whoever gathers facts.
-const (
-	UserSuspended    Reason = "UserSuspended"
-	FileTooLarge     Reason = "FileTooLarge"
-	AudioTooLong     Reason = "AudioTooLong"
-	CreditsExhausted Reason = "CreditsExhausted"
-	DailyCostCeiling Reason = "DailyCostCeiling"
-	ConcurrencyLimit Reason = "ConcurrencyLimit"
-	QueueFull        Reason = "QueueFull"
-	// NotFirst means that a slot is free but that others have waited longer for it.
-	NotFirst    Reason = "NotFirst"
-	UnknownUser Reason = "UnknownUser"
-	UnknownPlan Reason = "UnknownPlan"
-)
-
 // Outcome is what a decision comes to.
 type Outcome int
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -197,6 +198,29 @@ func TestBoundsInWords(t *testing.T) {
 		if got := strings.Count(text, tc.said); got != tc.times {
 			t.Errorf("%q stands %d times in %s, want %d", tc.said, got, tc.file, tc.times)
 		}
+	}
+}
+
+// The contract names every reason, and the docs say what each one is to its callers.
+func TestReasonsInTheirPlaces(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| reason | title | status | the same request can succeed after | Job event |\n|---|---|---|---|---|\n")
+	named := []any{}
+	for _, r := range quota.Reasons {
+		fmt.Fprintf(&table, "| `%s` | %s | %d | %s | %s |\n", r.Reason, r.Title, r.Status, r.Retry, r.Severity)
+		named = append(named, string(r.Reason))
+		if info := r.Reason.Info(); info != r || r.Title == "" || r.Retry == "" || r.Severity == "" || r.Status < 400 || r.Status > 499 {
+			t.Errorf("the row of %s is not complete, or another one is found before: %+v", r.Reason, info)
+		}
+		if (quota.Decision{Reason: r.Reason}).Message() == string(r.Reason) {
+			t.Errorf("%s has no sentence for people", r.Reason)
+		}
+	}
+	if got := member(t, contract, schema+"Reason/enum"); !slices.Equal(got.([]any), named) {
+		t.Errorf("the contract has the reasons %v, want %v", got, named)
+	}
+	if docs := "docs/http.md"; !strings.Contains(readFile(t, docs), "\n\n"+table.String()+"\n") {
+		t.Errorf("%s does not have this table:\n%s", docs, &table)
 	}
 }
 

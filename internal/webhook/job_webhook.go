@@ -102,7 +102,7 @@ func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Sta
 	defer cancel()
 	res, err := h.svc.Check(ctx, declared.UserID, quota.Request{Estimate: declared.Estimate, FileSize: declared.FileSize, Queue: true})
 	if refused, ok := errors.AsType[*metering.RefusedError](err); ok {
-		return status(http.StatusForbidden, refused.Error())
+		return status(refused.Reason, refused.Error())
 	}
 	if err != nil {
 		logf.FromContext(ctx).Error(err, "The quota could not be checked early, the Job will wait for the controller", "user", declared.UserID)
@@ -111,30 +111,19 @@ func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Sta
 	if res.Decision.Outcome != quota.Refuse {
 		return nil
 	}
-	return status(code(res.Decision.Reason), refusal(declared.UserID, res))
+	return status(res.Decision.Reason, refusal(declared.UserID, res))
 }
 
-// code is the HTTP code of a refusal, the same as on the HTTP API.
-func code(reason quota.Reason) int32 {
-	switch reason {
-	case quota.FileTooLarge, quota.AudioTooLong:
-		return http.StatusRequestEntityTooLarge
-	case quota.CreditsExhausted, quota.DailyCostCeiling, quota.QueueFull, quota.ConcurrencyLimit, quota.NotFirst:
-		return http.StatusTooManyRequests
-	case quota.UserSuspended, quota.UnknownUser, quota.UnknownPlan:
-	}
-	return http.StatusForbidden
+// statusReasons are what Kubernetes calls the statuses of refusals.
+var statusReasons = map[int]metav1.StatusReason{
+	http.StatusForbidden: metav1.StatusReasonForbidden, http.StatusNotFound: metav1.StatusReasonNotFound,
+	http.StatusTooManyRequests: metav1.StatusReasonTooManyRequests, http.StatusRequestEntityTooLarge: metav1.StatusReasonRequestEntityTooLarge,
 }
 
-func status(code int32, message string) *metav1.Status {
-	reason := metav1.StatusReasonForbidden
-	switch code {
-	case http.StatusTooManyRequests:
-		reason = metav1.StatusReasonTooManyRequests
-	case http.StatusRequestEntityTooLarge:
-		reason = metav1.StatusReasonRequestEntityTooLarge
-	}
-	return &metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}
+// status is a refusal with the status that the HTTP API has for its reason.
+func status(reason quota.Reason, message string) *metav1.Status {
+	code := reason.Info().Status
+	return &metav1.Status{Status: metav1.StatusFailure, Code: int32(code), Reason: statusReasons[code], Message: message}
 }
 
 // refusal says what the limit is, what remains, when it resets and which plan would have allowed it.

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package quota
+
+import "net/http"
+
+// Reason says in one word why work was refused or waits.
+type Reason string
+
+// The reasons of refusals and waits. UnknownUser and UnknownPlan are found before a decision, by whoever gathers facts.
+const (
+	UserSuspended    Reason = "UserSuspended"
+	FileTooLarge     Reason = "FileTooLarge"
+	AudioTooLong     Reason = "AudioTooLong"
+	CreditsExhausted Reason = "CreditsExhausted"
+	DailyCostCeiling Reason = "DailyCostCeiling"
+	ConcurrencyLimit Reason = "ConcurrencyLimit"
+	QueueFull        Reason = "QueueFull"
+	// NotFirst means that a slot is free but that others have waited longer for it.
+	NotFirst    Reason = "NotFirst"
+	UnknownUser Reason = "UnknownUser"
+	UnknownPlan Reason = "UnknownPlan"
+)
+
+// Retry says what has to happen before the same request can succeed.
+type Retry string
+
+// What a refused request waits for.
+const (
+	// RetryNever: nothing helps but another request, or another plan.
+	RetryNever Retry = "another request or plan"
+	// RetryTime: a period or a day ends.
+	RetryTime Retry = "the end of the period or the day"
+	// RetryJobs: other jobs of the user end.
+	RetryJobs Retry = "the end of other jobs"
+	// RetryChange: somebody changes the user, or what plans there are.
+	RetryChange Retry = "a change of the user or the plans"
+)
+
+// Severity says whether somebody should look.
+type Severity string
+
+// The severities of reasons, as those of Kubernetes events.
+const (
+	SeverityNormal  Severity = "Normal"
+	SeverityWarning Severity = "Warning"
+)
+
+// ReasonInfo is what every face makes of a reason.
+type ReasonInfo struct {
+	Reason Reason
+	// Title is the reason in a few words, for people.
+	Title string
+	// Status is the HTTP status of a refusal, of the HTTP API as of the Job webhook.
+	Status   int
+	Retry    Retry
+	Severity Severity
+}
+
+// Reasons are all reasons. An unknown user is 404: nothing is missing that the caller could be given, as in a 403, and who has
+// no right on the user is told that first.
+var Reasons = []ReasonInfo{
+	{UserSuspended, "User suspended", http.StatusForbidden, RetryChange, SeverityWarning},
+	{FileTooLarge, "File too large", http.StatusRequestEntityTooLarge, RetryNever, SeverityWarning},
+	{AudioTooLong, "Audio too long", http.StatusRequestEntityTooLarge, RetryNever, SeverityWarning},
+	{CreditsExhausted, "Credits exhausted", http.StatusTooManyRequests, RetryTime, SeverityWarning},
+	{DailyCostCeiling, "Daily cost ceiling", http.StatusTooManyRequests, RetryTime, SeverityWarning},
+	{ConcurrencyLimit, "Concurrency limit", http.StatusTooManyRequests, RetryJobs, SeverityNormal},
+	{QueueFull, "Queue full", http.StatusTooManyRequests, RetryJobs, SeverityWarning},
+	{NotFirst, "Not first", http.StatusTooManyRequests, RetryJobs, SeverityNormal},
+	{UnknownUser, "Unknown user", http.StatusNotFound, RetryChange, SeverityWarning},
+	{UnknownPlan, "Unknown plan", http.StatusNotFound, RetryChange, SeverityWarning},
+}
+
+// Info returns the row of Reasons; one without a Status for what is no reason.
+func (r Reason) Info() ReasonInfo {
+	for _, info := range Reasons {
+		if info.Reason == r {
+			return info
+		}
+	}
+	return ReasonInfo{Reason: r, Title: string(r), Severity: SeverityNormal}
+}
