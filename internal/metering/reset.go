@@ -272,27 +272,23 @@ func (r *reset) closeAll(ctx context.Context) error {
 func (r *reset) feed(ctx context.Context, batches chan<- []quota.ID) error {
 	var after quota.ID
 	for {
-		var page []Candidate
+		var page []quota.ID
 		err := r.patiently(ctx, func() (err error) {
-			page, err = r.s.store.Due(ctx, DueOf(r.o.Plan), after, r.o.BatchSize)
+			page, err = r.s.store.DuePeriods(ctx, r.o.Plan, after, r.o.BatchSize)
 			return err
 		})
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		batch := make([]quota.ID, len(page))
-		for i, c := range page {
-			batch[i] = c.Account
-		}
 		select {
-		case batches <- batch:
+		case batches <- page:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 		if len(page) < r.o.BatchSize {
 			return nil
 		}
-		after = batch[len(batch)-1]
+		after = page[len(page)-1]
 		if r.waiting() >= maxDeferred {
 			if err := r.again(ctx); err != nil {
 				return err

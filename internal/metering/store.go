@@ -77,6 +77,8 @@ type Store interface {
 
 	// Due looks for accounts, without locks, in pages ordered by id after the given one.
 	Due(ctx context.Context, what Due, after quota.ID, limit int) ([]Candidate, error)
+	// DuePeriods looks for accounts of a plan whose open period has ended, likewise.
+	DuePeriods(ctx context.Context, plan string, after quota.ID, limit int) ([]quota.ID, error)
 
 	// Notify tells other processes that admissions changed; Listen calls back for each of them until ctx ends or the
 	// connection is lost.
@@ -184,8 +186,6 @@ type Due string
 
 // The reasons for which Store.Due looks.
 const (
-	// DuePeriod: the open period has ended (of the plan named by Store callers; see DueOf).
-	DuePeriod Due = "period"
 	// DueLease: an admission of SourceAPI has outlived its lease.
 	DueLease Due = "lease"
 	// DueQueue: something is queued and the period has ended, or it is parked for a cost ceiling of an earlier day.
@@ -193,9 +193,6 @@ const (
 	// DueQueued: something is queued.
 	DueQueued Due = "queued"
 )
-
-// DueOf narrows DuePeriod to one plan.
-func DueOf(plan string) Due { return DuePeriod + Due("/"+plan) }
 
 // Candidate is an account, and for DueLease an admission of it.
 type Candidate struct {

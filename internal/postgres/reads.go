@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
@@ -146,20 +145,16 @@ func (s *Store) ensureEventPartitions(ctx context.Context) error {
 
 // Due implements metering.Store.
 func (s *Store) Due(ctx context.Context, what metering.Due, after quota.ID, limit int) ([]metering.Candidate, error) {
-	kind, plan, narrowed := strings.Cut(string(what), "/")
-	var ids []quota.ID
-	var err error
-	switch metering.Due(kind) {
-	case metering.DuePeriod:
-		p := dbsqlc.DuePeriodsParams{Now: s.now(), After: after, Most: int32(limit)}
-		if narrowed {
-			p.Plan = &plan
-		}
-		ids, err = s.queries.DuePeriods(ctx, p)
+	switch what {
 	case metering.DueQueue, metering.DueQueued:
-		ids, err = s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{
+		ids, err := s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{
 			Now: s.now(), Whatever: what == metering.DueQueued, After: after, Most: int32(limit),
 		})
+		out := make([]metering.Candidate, len(ids))
+		for i, id := range ids {
+			out[i] = metering.Candidate{Account: id}
+		}
+		return out, mapError(err)
 	case metering.DueLease:
 		rows, err := s.queries.DueLeases(ctx, dbsqlc.DueLeasesParams{Now: s.now(), After: after, Most: int64(limit)})
 		out := make([]metering.Candidate, len(rows))
@@ -167,12 +162,12 @@ func (s *Store) Due(ctx context.Context, what metering.Due, after quota.ID, limi
 			out[i] = metering.Candidate{Account: r.UserID, Admission: r.ID}
 		}
 		return out, mapError(err)
-	default:
-		return nil, fmt.Errorf("%w: nothing is due for %q", metering.ErrInvalid, what)
 	}
-	out := make([]metering.Candidate, len(ids))
-	for i, id := range ids {
-		out[i] = metering.Candidate{Account: id}
-	}
-	return out, mapError(err)
+	return nil, fmt.Errorf("%w: nothing is due for %q", metering.ErrInvalid, what)
+}
+
+// DuePeriods implements metering.Store.
+func (s *Store) DuePeriods(ctx context.Context, plan string, after quota.ID, limit int) ([]quota.ID, error) {
+	ids, err := s.queries.DuePeriods(ctx, dbsqlc.DuePeriodsParams{Now: s.now(), Plan: plan, After: after, Most: int32(limit)})
+	return ids, mapError(err)
 }

@@ -443,14 +443,29 @@ func TestDue(t *testing.T) {
 	expect(metering.DueLease, 0, 0)
 	expect(metering.DueQueue, 0, 0)
 	expect(metering.DueQueued, 5, 5)
-	expect(metering.DuePeriod, 0, 0)
+	ended := func(plan string, want int) {
+		t.Helper()
+		first, err := f.DuePeriods(t.Context(), plan, quota.ID{}, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := []quota.ID{}
+		if len(first) > 0 {
+			if rest, err = f.DuePeriods(t.Context(), plan, first[len(first)-1], 9); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := len(first) + len(rest); got != want {
+			t.Errorf("ended periods of plan %s: want %d, got %d", plan, want, got)
+		}
+	}
+	ended("free", 0)
 	f.clock.advance(2 * time.Minute)
 	expect(metering.DueLease, 5, 10)
 	f.clock.advance(40 * 24 * time.Hour)
 	expect(metering.DueQueue, 5, 5)
-	expect(metering.DuePeriod, 5, 5)
-	expect(metering.DueOf("free"), 5, 5)
-	expect(metering.DueOf("pro"), 0, 0)
+	ended("free", 5)
+	ended("pro", 0)
 	if _, err := f.Due(t.Context(), "nonsense", quota.ID{}, 1); !errors.Is(err, metering.ErrInvalid) {
 		t.Errorf("got %v", err)
 	}

@@ -201,14 +201,13 @@ func (q *Queries) DueLeases(ctx context.Context, arg DueLeasesParams) ([]DueLeas
 const DuePeriods = `-- name: DuePeriods :many
 SELECT user_id FROM usage_quotas
 WHERE period_end <= coalesce($1::timestamptz, clock_timestamp())
-  AND ($2::text IS NULL OR plan_name = $2::text)
-  AND user_id > $3
+  AND plan_name = $2 AND user_id > $3
 ORDER BY user_id LIMIT $4
 `
 
 type DuePeriodsParams struct {
 	Now   *time.Time
-	Plan  *string
+	Plan  string
 	After quota.ID
 	Most  int32
 }

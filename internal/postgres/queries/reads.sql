@@ -62,8 +62,7 @@ SELECT secret FROM service_keys WHERE purpose = 'lease';
 -- name: DuePeriods :many
 SELECT user_id FROM usage_quotas
 WHERE period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
-  AND (sqlc.narg('plan')::text IS NULL OR plan_name = sqlc.narg('plan')::text)
-  AND user_id > @after
+  AND plan_name = @plan AND user_id > @after
 ORDER BY user_id LIMIT @most;
 
 -- name: DueLeases :many
