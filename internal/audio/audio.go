@@ -12,6 +12,7 @@
 package audio
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -162,9 +163,37 @@ func recognise(file io.ReaderAt, size int64) (found format, start, end int64, er
 			return f, start, end, nil
 		}
 	}
+	zeros, err := leadingZeros(io.NewSectionReader(file, start, end-start))
+	if err != nil {
+		return found, 0, 0, err
+	}
+	if zeros > 0 && start+zeros < end {
+		if found, at, end, err := recognise(io.NewSectionReader(file, start+zeros, end-start-zeros), end-start-zeros); err == nil {
+			return found, start + zeros + at, start + zeros + end, nil
+		}
+	}
 	found, at, err := unmarked(file, start, end)
 	return found, start + at, end, err
 }
+
+// leadingZeros returns how many zeros a file begins with, up to a bound.
+func leadingZeros(r io.Reader) (n int64, err error) {
+	in := bufio.NewReaderSize(r, 64<<10)
+	for n < maxZeros && err == nil {
+		var b byte
+		if b, err = in.ReadByte(); err == nil && b != 0 {
+			return n, nil
+		}
+		n++
+	}
+	if errors.Is(err, io.EOF) { // there is nothing else
+		return 0, nil
+	}
+	return n, err
+}
+
+// maxZeros is how many zeros may stand before the audio.
+const maxZeros = 64 << 20
 
 // unmarked finds frames that no mark of their format stands before, and where they begin.
 func unmarked(file io.ReaderAt, start, end int64) (found format, at int64, err error) {

@@ -47,11 +47,11 @@ func flacDuration(r *io.SectionReader) (time.Duration, error) {
 	for n := range maxBlocks {
 		var b [flacBlock + streamInfo]byte
 		got, err := r.ReadAt(b[:], at)
-		if got < flacBlock {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
+		if err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
+		}
+		if got < flacBlock {
+			return 0, io.ErrUnexpectedEOF
 		}
 		size := int64(big.Uint32(b[:]) & 0xffffff)
 		if n == 0 {
@@ -60,13 +60,10 @@ func flacDuration(r *io.SectionReader) (time.Duration, error) {
 			}
 			info = parseStreamInfo(b[flacBlock:])
 		}
-		if b[0] == 0xff { // a frame begins where metadata should
+		if b[0] == 0xff || size > r.Size()-at-flacBlock { // no metadata; the frames are searched for from here
 			break
 		}
-		if at += flacBlock + size; at >= r.Size() {
-			return 0, io.ErrUnexpectedEOF
-		}
-		if b[0]&flacLast != 0 {
+		if at += flacBlock + size; b[0]&flacLast != 0 {
 			break
 		}
 	}

@@ -33,27 +33,22 @@ type frame struct {
 // parser reads the header of a frame, at least frameHeader bytes.
 type parser func(b []byte) (frame, bool)
 
-// believable reports whether b begins with a frame that so many others like it follow, as far as b reaches.
-func (parse parser) believable(b []byte, next int) bool {
-	at := 0
-	for n := 0; at+frameHeader <= len(b); n++ {
+// chain reports whether b begins with a frame that so many others like it follow, as far as b reaches, and how many do.
+func (parse parser) chain(b []byte, next int) (follow int, ok bool) {
+	var first frame
+	for at := 0; at+frameHeader <= len(b); follow++ {
 		f, ok := parse(b[at:])
-		if !ok {
-			return false
+		if first.size == 0 {
+			first = f
 		}
-		if n > 0 {
-			if first, _ := parse(b); f.alike != first.alike {
-				return false
-			}
-			if n == next {
-				return true
-			}
+		if !ok || f.alike != first.alike {
+			return follow, false
 		}
-		if at += f.size; at > len(b) {
-			return n > 0
+		if at += f.size; follow == next || at > len(b) {
+			return follow, follow > 0
 		}
 	}
-	return at > 0
+	return follow - 1, follow > 0
 }
 
 // find returns where the frames of a file begin of which b is the beginning, or -1.
@@ -63,7 +58,8 @@ func (parse parser) find(b []byte) int {
 		if n < 0 {
 			return -1
 		}
-		if at += n; parse.believable(b[at:], firstFrames) {
+		at += n
+		if follow, ok := parse.chain(b[at:], firstFrames); ok && (at == 0 || follow > 0) {
 			return at
 		}
 	}
@@ -111,7 +107,10 @@ func (s *frames) advance(known int) {
 	b := s.buf
 	for len(b) >= max(known, frameHeader) {
 		f, ok := s.parse(b)
-		s.synced = ok && (s.synced || s.parse.believable(b, nextFrames))
+		if ok && !s.synced {
+			_, ok = s.parse.chain(b, nextFrames)
+		}
+		s.synced = ok
 		n := f.size
 		switch {
 		case !s.synced:

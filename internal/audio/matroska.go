@@ -53,7 +53,7 @@ const (
 	mkvLongestHeader                 = 12
 	maxValue                         = 1 << 18
 	maxBlock                         = 1 << 20
-	maxLaces                         = 256
+	maxWindow                        = 64 << 10
 	lacesXiph, lacesEBML, lacesFixed = 1, 3, 2
 )
 
@@ -90,6 +90,7 @@ type mkvFile struct {
 	// block is the track of the present block, and added how many samples that has.
 	block *mkvTrack
 	added uint64
+	buf   []byte
 }
 
 // mkvDuration goes through the elements one by one. Those that hold others are entered, so that it does not matter whether their
@@ -150,8 +151,8 @@ func (m *mkvFile) reset() {
 
 // header reads number and size of the next element. There is none that begins here if its header has no length.
 func (m *mkvFile) header() (id, size uint64, header int, err error) {
-	b := make([]byte, min(mkvLongestHeader, m.end-m.at))
-	if _, err := m.r.ReadAt(b, m.at); err != nil {
+	b, err := m.read(m.at, min(mkvLongestHeader, m.end-m.at))
+	if err != nil {
 		return 0, 0, 0, err
 	}
 	n := bits.LeadingZeros8(b[0]) + 1
@@ -187,17 +188,16 @@ func vint(b []byte) (v uint64, n int) {
 	return v, n
 }
 
-// resync goes on with the next cluster.
+// resync goes on with the next cluster. It looks near by first, since there may be many places to go on from.
 func (m *mkvFile) resync() error {
-	const window = 64 << 10
-	buf := make([]byte, window)
-	for m.at++; m.at < m.end; {
-		b := buf[:min(window, m.end-m.at)]
-		if _, err := m.r.ReadAt(b, m.at); err != nil {
+	m.at++
+	for n := int64(len(mkvClusterMark)); m.at < m.end; n = min(2*n, maxWindow) {
+		b, err := m.read(m.at, min(n, m.end-m.at))
+		if err != nil {
 			return err
 		}
-		if n := bytes.Index(b, []byte(mkvClusterMark)); n >= 0 {
-			m.at += int64(n)
+		if i := bytes.Index(b, []byte(mkvClusterMark)); i >= 0 {
+			m.at += int64(i)
 			return nil
 		}
 		if m.at += int64(len(b)); m.at < m.end {
@@ -205,6 +205,16 @@ func (m *mkvFile) resync() error {
 		}
 	}
 	return nil
+}
+
+// read returns a part of the file, which is kept until the next one is read.
+func (m *mkvFile) read(at, n int64) ([]byte, error) {
+	if int64(cap(m.buf)) < n {
+		m.buf = make([]byte, n)
+	}
+	m.buf = m.buf[:n]
+	_, err := m.r.ReadAt(m.buf, at)
+	return m.buf, err
 }
 
 // element reads an element that holds no others.
@@ -221,8 +231,8 @@ func (m *mkvFile) element(id uint64, at int64, size uint64) error {
 	if size > maxValue {
 		return nil
 	}
-	b := make([]byte, size)
-	if _, err := m.r.ReadAt(b, at); err != nil {
+	b, err := m.read(at, int64(size))
+	if err != nil {
 		return err
 	}
 	switch id {
@@ -255,7 +265,7 @@ func (m *mkvFile) describe(id uint64, b []byte) error {
 	case mkvCodecID:
 		t.codecID = strings.TrimRight(string(b), "\x00")
 	case mkvCodecPrivate:
-		t.private = b
+		t.private = bytes.Clone(b)
 	case mkvCodecDelay:
 		t.delay = number(b)
 	case mkvRate:
@@ -267,7 +277,7 @@ func (m *mkvFile) describe(id uint64, b []byte) error {
 	case mkvAlgorithm:
 		t.opaque = number(b) != mkvStripped
 	case mkvSettings:
-		t.prefix = b[:min(len(b), packetHead)]
+		t.prefix = bytes.Clone(b[:min(len(b), packetHead)])
 	case mkvEncryption:
 		t.opaque = true
 	}
@@ -295,18 +305,17 @@ func float(b []byte) float64 {
 // media counts the frames of a block.
 func (m *mkvFile) media(at int64, size uint64) error {
 	m.track = nil
-	b := make([]byte, min(size, mkvLongestHeader))
-	if _, err := m.r.ReadAt(b, at); err != nil {
+	m.block = nil
+	b, err := m.read(at, min(int64(size), mkvLongestHeader))
+	if err != nil {
 		return err
 	}
 	n, k := vint(b)
 	t := m.tracks[n]
 	if t == nil || t.kind != mkvAudioTrack || len(b) < k+3 {
-		m.block = nil
 		return nil
 	}
-	b = make([]byte, min(size, maxBlock))
-	if _, err := m.r.ReadAt(b, at); err != nil {
+	if b, err = m.read(at, min(int64(size), maxBlock)); err != nil {
 		return err
 	}
 	t.prepare()
@@ -320,8 +329,10 @@ func (m *mkvFile) media(at int64, size uint64) error {
 		return nil
 	}
 	for _, frame := range laces(b[k+2:]) {
-		if len(t.prefix) > 0 {
-			frame = append(bytes.Clone(t.prefix), frame...)
+		if n := len(t.prefix); n > 0 {
+			var whole [2 * packetHead]byte
+			copy(whole[:], t.prefix)
+			frame = whole[:n+copy(whole[n:], frame)]
 		}
 		m.added += t.codec.samples(frame)
 	}
@@ -339,8 +350,10 @@ func laces(b []byte) [][]byte {
 		return nil
 	}
 	n := int(b[0]) + 1
-	b = b[1:]
-	sizes := make([]int, 0, maxLaces)
+	if b = b[1:]; n > len(b) { // there is at least a byte of each
+		return nil
+	}
+	sizes := make([]int, 0, n)
 	var size, at int
 	switch kind {
 	case lacesFixed:
@@ -387,7 +400,8 @@ func laces(b []byte) [][]byte {
 // discard takes off the end of the present block what is not to be played.
 func (m *mkvFile) discard(b []byte) {
 	n := number(b)
-	if t := m.block; t != nil && n < 1<<(8*len(b)-1) && t.rate > 0 {
+	signed := len(b) > 0 && b[0] >= 0x80 // what is to be discarded at the beginning
+	if t := m.block; t != nil && !signed && t.rate > 0 {
 		t.samples -= min(uint64(float64(n)*t.rate/float64(time.Second)+0.5), m.added, t.samples)
 	}
 }

@@ -329,6 +329,9 @@ func (t *mp4Times) take(n uint64) (total uint64) {
 			if !ok {
 				return total
 			}
+			if each > math.MaxInt32 { // it is meant to be negative
+				each = 0
+			}
 			t.left, t.each = count, each
 		}
 		k := min(n, t.left)
