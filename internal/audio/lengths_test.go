@@ -121,18 +121,49 @@ func withoutGranules(b []byte) []byte {
 	})
 }
 
+// withBox is an M4A whose only box of a kind is another one, in boxes that have the size for it. They stand behind the audio.
+func withBox(tb testing.TB, b []byte, kind string, other []byte, parents ...string) []byte {
+	tb.Helper()
+	old := at(tb, b, kind, -4)
+	size := int(binary.BigEndian.Uint32(b[old:]))
+	out := joined(b[:old], other, b[old+size:])
+	for _, parent := range append(parents, "moov", "trak", "mdia") {
+		p := at(tb, out, parent, -4)
+		binary.BigEndian.PutUint32(out[p:], binary.BigEndian.Uint32(out[p:])+uint32(len(other)-size))
+	}
+	return out
+}
+
 // longHeader is an M4A whose header of the media has numbers of 64 bits, and claims that duration.
 func longHeader(tb testing.TB, b []byte, duration uint64) []byte {
 	tb.Helper()
-	old := at(tb, b, "mdhd", -4)
-	scale := b[old+20 : old+24]
-	long := box("mdhd", be32(1<<24, 0, 0, 0, 0), scale, binary.BigEndian.AppendUint64(nil, duration), be32(0x55c40000))
-	out := joined(b[:old], long, b[old+32:])
-	for _, parent := range []string{"moov", "trak", "mdia"} {
-		p := at(tb, out, parent, -4)
-		binary.BigEndian.PutUint32(out[p:], binary.BigEndian.Uint32(out[p:])+uint32(len(long))-32)
+	scale := at(tb, b, "mdhd", 16)
+	return withBox(tb, b, "mdhd",
+		box("mdhd", be32(1<<24, 0, 0, 0, 0), b[scale:scale+4], binary.BigEndian.AppendUint64(nil, duration), be32(0x55c40000)))
+}
+
+// longOffsets is an M4A whose offsets have 64 bits.
+func longOffsets(tb testing.TB, b []byte) []byte {
+	tb.Helper()
+	offsets := at(tb, b, "stco", 12)
+	n := binary.BigEndian.Uint32(b[offsets-4:])
+	wide := be32(0, n)
+	for i := range int(n) {
+		wide = append(wide, be32(0, binary.BigEndian.Uint32(b[offsets+4*i:]))...)
 	}
-	return out
+	return withBox(tb, b, "stco", box("co64", wide), "minf", "stbl")
+}
+
+// shortSizes is an M4A whose table of sizes has 16 bits each.
+func shortSizes(tb testing.TB, b []byte) []byte {
+	tb.Helper()
+	sizes := at(tb, b, "stsz", 16)
+	n := binary.BigEndian.Uint32(b[sizes-4:])
+	short := be32(0, 16, n)
+	for i := range int(n) {
+		short = binary.BigEndian.AppendUint16(short, uint16(binary.BigEndian.Uint32(b[sizes+4*i:])))
+	}
+	return withBox(tb, b, "stsz", box("stz2", short), "minf", "stbl")
 }
 
 // cafOfAAC stores the frames of an ADTS file as Apple's recorder does. The table of the packets claims to have so many more.
@@ -159,6 +190,22 @@ func cafOfAAC(adts []byte, more uint64) []byte {
 	cookie := []byte("\x03\x80\x80\x80\x22\x00\x00\x00\x04\x80\x80\x80\x14\x40\x15\x00\x00\x00\x00" +
 		"\x00\x00\x00\x00\x00\x00\x00\x05\x80\x80\x80\x02\x13\x88\x06\x80\x80\x80\x01\x02")
 	return joined([]byte("caff\x00\x01\x00\x00"), chunk("desc", desc), chunk("kuki", cookie), chunk("pakt", pakt), chunk("data", append(be32(0), data...)))
+}
+
+// longPackets is a transport stream with a correction of errors behind each packet.
+func longPackets(b []byte) (out []byte) {
+	for ; len(b) >= tsPacket; b = b[tsPacket:] {
+		out = append(append(out, b[:tsPacket]...), make([]byte, 16)...)
+	}
+	return out
+}
+
+// twice is a transport stream whose packets are all sent twice, as they may be.
+func twice(b []byte) (out []byte) {
+	for ; len(b) >= tsPacket; b = b[tsPacket:] {
+		out = append(append(out, b[:tsPacket]...), b[:tsPacket]...)
+	}
+	return out
 }
 
 // lengthCase is a file, and how long it is.
@@ -201,7 +248,8 @@ func lengthCases(tb testing.TB) map[string]lengthCase {
 		"wav-pipe.wav":                  {sound(1<<32-1, 1<<32-1), 1234, 1234, ""},
 		"wav-sizes-beyond.wav":          {sound(1<<31, 1<<31-40), 1234, 1234, ""},
 		"wav-riff-size-only.wav":        {sound(52+2*9872, 0), 1234, 1234, ""},
-		"wav-goes-on.wav":               {sound(52+8000, 8000), 500, 500, ""},
+		"wav-goes-on.wav":               {append(sound(52+8000, 8000), noise(20000)...), 2484, 500, "it believes the sizes"},
+		"wav-noise-behind.wav":          {append(sound(52+2*9872, 2*9872), noise(5000)...), 1234, 1234, ""},
 		"wav-odd-padded.wav":            {wavOf(pcm8, noise(9871), append([]byte{0}, list...)...), 1234, 1234, ""},
 		"wav-odd-not-padded.wav":        {wavOf(pcm8, noise(9871), list...), 1234, 1234, ""},
 		"wav-zeros-behind.wav":          {append(sound(52+2*9872, 2*9872), make([]byte, 30000)...), 1234, 1234, ""},
@@ -338,6 +386,23 @@ func lengthCases(tb testing.TB) map[string]lengthCase {
 		"wma1.wma":                      {file("one.wma"), 1207, 1207, ""},
 		"wma-half.wma":                  {half(wma), 835, 836, ""},
 		"wma-claims.wma":                {patched(wma, at(tb, wma, asfProperties, 64), 0xff, 0xff, 0xff, 0xff, 0xff), 1207, 1207, ""},
+		"flac-zeros-before.flac":        {joined(make([]byte, 5000), flac), 1234, 1234, ""},
+		"flac-comment-too-long.flac":    {patched(flac, 43, 0x7f), 1234, -1, "it believes the size of the comment"},
+		"flac-no-comment-end.flac":      {patched(flac, 42, flac[42]&0x7f), 1234, 1234, ""},
+		"mp4-offsets-64.m4a":            {longOffsets(tb, m4a), 1234, 1254, ""},
+		"mp4-sizes-16.m4a":              {shortSizes(tb, m4a), 1234, 1254, ""},
+		"mp4-stts-negative.m4a":         {patched(m4a, at(tb, m4a, "stts", 4+4+16-4), 0xff, 0xff, 0xff, 0x00), 1234, 1254, ""},
+		"mp4-scale-edits-0.m4a":         {patched(m4a, at(tb, m4a, "mvhd", 16), 0, 0, 0, 0), 1234, 1254, ""},
+		"wav-rf64-never-patched.wav":    {patched(patched(file("rf64.wav"), 4, 0, 0, 0, 0), 20, make([]byte, 24)...), 1234, -1, "it believes the sizes"},
+		"wav-zeros-before.wav":          {joined(make([]byte, 700), sound(36, 0)), 1234, -1, "it looks for the beginning at the first byte only"},
+		"mp3-in-the-middle.mp3":         {joined(mpeg2[3000:], vbr), 1959, 1971, ""},
+		"mkv-unknown-sizes-cut.mkv":     {live[:len(live)-30], 1234, 1234, ""},
+		"ogg-opus-later-cut.opus":       {half(later(opusFile)), 394, 394, ""},
+		"aac-two-tags.aac":              {joined(tagID3v2, adts, tagAPE), 1300, 1300, ""},
+		"aiff-ssnd-zero.aiff":           {patched(aiff, ssnd, 0, 0, 0, 0), 1234, -1, "it believes the sizes"},
+		"caf-zero.caf":                  {patched(caf, at(tb, caf, "data", 4), make([]byte, 8)...), 1234, 1234, ""},
+		"ts-204.ts":                     {longPackets(aacTS), 1300, 1300, ""},
+		"ts-packets-twice.ts":           {twice(aacTS), 1300, 789, "it takes the second ones for damage"},
 	}
 }
 

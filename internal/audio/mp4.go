@@ -401,18 +401,18 @@ func (f *mp4File) sizes(t *mp4Track) (next func() (uint64, bool), one, samples u
 	if stz2, ok := t.tables["stz2"]; ok {
 		w, field := f.open(stz2)
 		samples, _ = w.next()
-		bits := field & 0xff
-		var left, have uint64
-		return func() (uint64, bool) {
+		var have, left uint64
+		return func() (size uint64, ok bool) {
+			bits := field & 0xff
 			if bits != 4 && bits != 8 && bits != 16 {
 				return 0, false
 			}
-			if have == 0 {
-				var ok bool
-				if left, ok = w.next(); !ok {
+			for have < bits {
+				b, err := w.in.ReadByte()
+				if err != nil {
 					return 0, false
 				}
-				have = 32
+				have, left = have+8, left<<8|uint64(b)
 			}
 			have -= bits
 			return left >> have & (1<<bits - 1), true
