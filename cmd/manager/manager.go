@@ -176,7 +176,9 @@ func setup(mgr ctrl.Manager, svc *metering.Service, o *options) error {
 		"UserQuota controller": func() error {
 			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{StatusInterval: o.statusInterval, ResyncInterval: o.resync})
 		},
-		"Job controller":    func() error { return controller.SetupJob(mgr, svc) },
+		"Job controller": func() error {
+			return controller.SetupJob(mgr, svc, controller.JobOptions{StartTimeout: o.startTimeout})
+		},
 		"UsagePlan webhook": func() error { return webhook.SetupUsagePlan(mgr) },
 		"UserQuota webhook": func() error { return webhook.SetupUserQuota(mgr) },
 		"Job webhook":       func() error { return webhook.SetupJob(mgr, svc) },

@@ -133,6 +133,7 @@ func TestParseRefuses(t *testing.T) {
 		"POD_NAMESPACE":                 {"--database-url=postgres://db/usage"},
 		"--status-interval":             {"--database-url=postgres://db/usage", "--namespace=x", "--status-interval=0s"},
 		"--resync-interval":             {"--database-url=postgres://db/usage", "--namespace=x", "--resync-interval=1ms"},
+		"--job-start-timeout":           {"--database-url=postgres://db/usage", "--namespace=x", "--job-start-timeout=0s"},
 		"extra":                         {"extra"},
 		"--leader-elect-renew-deadline": {"--database-url=postgres://db/usage", "--namespace=x", "--leader-elect-renew-deadline=1s"},
 	} {

@@ -20,6 +20,7 @@ type options struct {
 	migrate                    bool
 	namespace, image           string
 	statusInterval, resync     time.Duration
+	startTimeout               time.Duration
 	leaderElect                bool
 	lease, renew, retry        time.Duration
 	health                     string
@@ -53,6 +54,7 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 	flags.StringVar(&o.image, "image", "", "image of the reset CronJobs; without it that of the pod that POD_NAME in the environment names, else usage-operator:dev")
 	flags.DurationVar(&o.statusInterval, "status-interval", controller.DefaultStatusInterval, "how often the standing of users is read into their UserQuotas' status")
 	flags.DurationVar(&o.resync, "resync-interval", controller.DefaultResyncInterval, "how often plans, and the grants and owners of UserQuotas, are compared with the database")
+	flags.DurationVar(&o.startTimeout, "job-start-timeout", controller.DefaultStartTimeout, "how long an admitted Job may hold its slot without a pod that has started, before it goes back to the queue")
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several replicas run the controllers")
 	flags.DurationVar(&o.lease, "leader-elect-lease-duration", defaultLease, "how long the others wait for a leader that does not answer")
 	flags.DurationVar(&o.renew, "leader-elect-renew-deadline", defaultRenew, "how long a leader that cannot renew its lease goes on")
@@ -88,6 +90,8 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 		return nil, errors.New("no namespace for the reset CronJobs: set --namespace or POD_NAMESPACE")
 	case o.statusInterval < time.Second:
 		return nil, fmt.Errorf("--status-interval is %s: must be at least 1s", o.statusInterval)
+	case o.startTimeout < time.Second:
+		return nil, fmt.Errorf("--job-start-timeout is %s: must be at least 1s", o.startTimeout)
 	case o.retry <= 0 || o.renew <= o.retry || o.lease <= o.renew:
 		return nil, fmt.Errorf("--leader-elect-retry-period is %s, --leader-elect-renew-deadline %s, --leader-elect-lease-duration %s: each must be longer than the one before, and the first above 0",
 			o.retry, o.renew, o.lease)

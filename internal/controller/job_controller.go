@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -29,6 +30,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
+	jobs "github.com/cantonesescribe/usage-operator/internal/job"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -39,6 +41,7 @@ type JobMeter interface {
 	Get(ctx context.Context, id quota.ID) (*metering.Admission, error)
 	Current(ctx context.Context, userID string) (metering.Usage, error)
 	SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*metering.Admission, error)
+	Requeue(ctx context.Context, id quota.ID, stay int64) (*metering.Admission, error)
 	LiveJobs(ctx context.Context) ([]*metering.Admission, error)
 	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
 	RenewJobs(ctx context.Context, jobs []*metering.Admission) error
@@ -49,6 +52,9 @@ type JobMeter interface {
 type Rights interface {
 	MaySpend(ctx context.Context, namespace, serviceAccount, userID string) (bool, error)
 }
+
+// recorderName is whose events those of the controller are.
+const recorderName = "usage-operator"
 
 const (
 	// sweepInterval bounds what a lost wake-up costs.
@@ -92,16 +98,26 @@ func keyOfAdmission(namespace, name string, id quota.ID) jobKey {
 
 // +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups="",resources=pods;namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=events,verbs=list
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// DefaultStartTimeout is JobOptions.StartTimeout where that is zero.
+const DefaultStartTimeout = 10 * time.Minute
+
+// JobOptions configure the controller of Jobs. The zero value is usable.
+type JobOptions struct {
+	// StartTimeout is how long an admitted Job may hold its slot without a pod that has started; DefaultStartTimeout if zero.
+	StartTimeout time.Duration
+}
 
 // SetupJob registers the controller of the Jobs that carry the user label. It has a cache of its own, which holds no other
 // Jobs, and of pods only what it needs.
-func SetupJob(mgr ctrl.Manager, svc JobMeter) error {
-	jobs, err := newJobCache(mgr)
+func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
+	seen, err := newJobCache(mgr)
 	if err != nil {
 		return err
 	}
-	if err := mgr.Add(jobs); err != nil {
+	if err := mgr.Add(seen); err != nil {
 		return err
 	}
 	clients, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
@@ -113,8 +129,9 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter) error {
 		return err
 	}
 	r := &jobReconciler{
-		svc: svc, jobs: jobs, client: mgr.GetClient(), live: mgr.GetAPIReader(),
-		events: mgr.GetEventRecorder("usage-operator"), memory: newJobMemory(), rights: access.Spending{Authorizer: authorizer},
+		svc: svc, jobs: seen, client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		events: mgr.GetEventRecorder(recorderName), memory: newJobMemory(), rights: access.Spending{Authorizer: authorizer},
+		startTimeout: cmp.Or(opts.StartTimeout, DefaultStartTimeout),
 	}
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
@@ -124,7 +141,7 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter) error {
 			MaxConcurrentReconciles: jobConcurrency,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[jobKey](50*time.Millisecond, maxJobBackoff),
 		}).
-		WatchesRawSource(source.TypedKind(jobs, &batchv1.Job{}, handler.TypedFuncs[*batchv1.Job, jobKey]{
+		WatchesRawSource(source.TypedKind(seen, &batchv1.Job{}, handler.TypedFuncs[*batchv1.Job, jobKey]{
 			CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*batchv1.Job], q workqueue.TypedRateLimitingInterface[jobKey]) {
 				q.Add(keyOf(e.Object))
 			},
@@ -138,8 +155,8 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter) error {
 				r.bury(e.Object, q)
 			},
 		})).
-		WatchesRawSource(source.TypedKind(jobs, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(r.jobOfPod))).
-		WatchesRawSource(source.TypedKind(jobs, namespace, handler.TypedFuncs[*metav1.PartialObjectMetadata, jobKey]{
+		WatchesRawSource(source.TypedKind(seen, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(r.jobOfPod))).
+		WatchesRawSource(source.TypedKind(seen, namespace, handler.TypedFuncs[*metav1.PartialObjectMetadata, jobKey]{
 			UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*metav1.PartialObjectMetadata], q workqueue.TypedRateLimitingInterface[jobKey]) {
 				if mode(e.ObjectOld) != mode(e.ObjectNew) {
 					r.enqueue(ctx, q, func(*batchv1.Job) bool { return true }, client.InNamespace(e.ObjectNew.Name))
@@ -392,6 +409,9 @@ func (r *jobReconciler) needsLook(job *batchv1.Job, adm *metering.Admission) boo
 		return r.memory.due(job.UID)
 	}
 	r.memory.look(job.UID, adm.Stuck)
+	if suspended(job) && !jobs.Held(job.Annotations) {
+		return true
+	}
 	message := job.Annotations[v1alpha1.MessageAnnotation]
 	return job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateAdmitted || withStuck(message, adm.Stuck) != message
 }

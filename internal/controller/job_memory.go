@@ -7,6 +7,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
@@ -25,26 +26,34 @@ type jobMemory struct {
 	unpaid map[types.UID]struct{}
 	// lost are the Jobs of which the ledger seemed to know less than they show.
 	lost map[types.UID]struct{}
+	// noPod says why no pod has started of Jobs that run. What is said of those that give their slot back for that is in leaving
+	// until the ledger has it, and in given then.
+	noPod, leaving, given map[types.UID]string
 }
 
 // written is what a Job was last told.
 type written struct {
 	state, reason string
-	// message of a Job that the ledger has admitted.
+	// message of a Job that the ledger has admitted, by decision seq, and begun once one of its pods has started since.
 	message string
-	at      time.Time
+	begun   bool
+	seq     int64
+	// at is when it was told, or admitted.
+	at time.Time
 }
 
 // buried is a Job as it was last seen.
 type buried struct {
 	completed bool
 	container string
+	selector  *metav1.LabelSelector
 }
 
 func newJobMemory() *jobMemory {
 	return &jobMemory{
 		written: map[types.UID]written{}, buried: map[types.UID]buried{}, stuck: map[types.UID]quota.Stuck{},
-		unpaid: map[types.UID]struct{}{}, lost: map[types.UID]struct{}{},
+		unpaid: map[types.UID]struct{}{}, lost: map[types.UID]struct{}{}, noPod: map[types.UID]string{},
+		leaving: map[types.UID]string{}, given: map[types.UID]string{},
 	}
 }
 
@@ -72,12 +81,6 @@ func (m *jobMemory) look(uid types.UID, stuck quota.Stuck) {
 		return
 	}
 	m.stuck[uid] = stuck
-}
-
-func (m *jobMemory) looked(uid types.UID) quota.Stuck {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.stuck[uid]
 }
 
 // lose notes that the ledger seems to know less of a Job than it shows; takeLost says so once.
@@ -108,11 +111,14 @@ func (m *jobMemory) wrote(uid types.UID, state, reason string) {
 	m.written[uid] = written{state: state, reason: reason, at: time.Now()}
 }
 
-// started notes that the ledger has admitted a Job that runs, and what it was told.
-func (m *jobMemory) started(uid types.UID, message string) {
+// started notes that the ledger has admitted a Job that runs, when, by which decision, and what it was told.
+func (m *jobMemory) started(uid types.UID, message string, at time.Time, seq int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.written[uid] = written{state: v1alpha1.StateAdmitted, message: message, at: time.Now()}
+	delete(m.given, uid)
+	was := m.written[uid]
+	begun := was.state == v1alpha1.StateAdmitted && was.begun
+	m.written[uid] = written{state: v1alpha1.StateAdmitted, message: message, begun: begun, seq: seq, at: at}
 }
 
 // runs reports whether the ledger has admitted the Job, whatever the Job says itself, and what it was told.
@@ -121,6 +127,78 @@ func (m *jobMemory) runs(uid types.UID) (message string, runs bool) {
 	defer m.mu.Unlock()
 	w := m.written[uid]
 	return w.message, w.state == v1alpha1.StateAdmitted
+}
+
+// admittedAt returns when a Job that runs was admitted, and whether a pod of it has started since.
+func (m *jobMemory) admittedAt(uid types.UID) (at time.Time, begun bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.written[uid].at, m.written[uid].begun
+}
+
+// begin notes that a pod of a Job that runs has started.
+func (m *jobMemory) begin(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.noPod, uid)
+	if w, ok := m.written[uid]; ok {
+		w.begun = true
+		m.written[uid] = w
+	}
+}
+
+// lacks notes why no pod of a Job has started.
+func (m *jobMemory) lacks(uid types.UID, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.noPod[uid] = why
+}
+
+// stay returns the decision that admitted a Job that runs, and why no pod of it has started.
+func (m *jobMemory) stay(uid types.UID) (seq int64, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.written[uid].seq, m.noPod[uid]
+}
+
+// leave notes that a Job is about to give its slot back, and what it is told of that.
+func (m *jobMemory) leave(uid types.UID, message string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leaving[uid] = message
+}
+
+func (m *jobMemory) leaves(uid types.UID) (message string, leaves bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	message, leaves = m.leaving[uid]
+	return message, leaves
+}
+
+// left notes that a Job has given its slot back, or has not because it was over.
+func (m *jobMemory) left(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.given[uid] = m.leaving[uid]
+	delete(m.leaving, uid)
+	delete(m.noPod, uid)
+	delete(m.written, uid)
+}
+
+func (m *jobMemory) gaveUp(uid types.UID) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.given[uid]
+}
+
+// marked returns the message of a Job that runs with what is wrong with it.
+func (m *jobMemory) marked(uid types.UID, message string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if why := m.noPod[uid]; why != "" {
+		message += noPodMark + why
+	}
+	return withStuck(message, m.stuck[uid])
 }
 
 // owe notes that a Job has ended and its admission has not.
@@ -149,7 +227,14 @@ func (m *jobMemory) bury(job *batchv1.Job) {
 	delete(m.written, job.UID)
 	delete(m.stuck, job.UID)
 	delete(m.lost, job.UID)
-	m.buried[job.UID] = buried{completed: completed(job), container: job.Annotations[v1alpha1.ContainerAnnotation]}
+	delete(m.noPod, job.UID)
+	delete(m.leaving, job.UID)
+	delete(m.given, job.UID)
+	m.buried[job.UID] = seen(job)
+}
+
+func seen(job *batchv1.Job) buried {
+	return buried{completed: completed(job), container: job.Annotations[v1alpha1.ContainerAnnotation], selector: job.Spec.Selector}
 }
 
 func (m *jobMemory) last(uid types.UID) buried {
@@ -174,4 +259,7 @@ func (m *jobMemory) forget(uid types.UID) {
 	delete(m.lost, uid)
 	delete(m.buried, uid)
 	delete(m.unpaid, uid)
+	delete(m.noPod, uid)
+	delete(m.leaving, uid)
+	delete(m.given, uid)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,8 @@ type jobReconciler struct {
 	rights Rights
 	// unheard is set when changes may have been missed.
 	unheard atomic.Bool
+	// startTimeout is how long a Job may hold a slot without a pod that has started.
+	startTimeout time.Duration
 }
 
 // terminalState are the values of the state annotation after which nothing more happens.
@@ -88,12 +91,16 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 		}
 	}
 	message, runs := r.memory.runs(job.UID)
+	parting, leaves := r.memory.leaves(job.UID)
 	switch {
-	case runs && !suspended(job):
-		return reconcile.Result{}, client.IgnoreNotFound(
-			r.patch(ctx, job, v1alpha1.StateAdmitted, withStuck(message, r.memory.looked(job.UID)), false))
-	case suspended(job) && jobs.Held(job.Annotations):
+	case jobs.Held(job.Annotations):
 		return reconcile.Result{}, r.hold(ctx, job, id)
+	case leaves && suspended(job):
+		return r.leave(ctx, job, id, mode(namespace))
+	case leaves:
+		return again(r.notice(), r.stop(ctx, job, parting))
+	case runs && !suspended(job):
+		return r.running(ctx, job, message, mode(namespace))
 	}
 	return r.admit(ctx, job, id, mode(namespace))
 }
@@ -149,6 +156,7 @@ func ended(job *batchv1.Job) batchv1.JobConditionType {
 	return ""
 }
 
+// hold keeps a Job from running as long as its owner wants that, also one that runs. It loses nothing but its pod.
 func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.ID) error {
 	message := "held back by annotation " + v1alpha1.HoldAnnotation
 	switch adm, err := r.svc.Get(ctx, id); {
@@ -159,7 +167,11 @@ func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.ID)
 	case err != nil && !errors.Is(err, metering.ErrNotFound):
 		return err
 	}
-	_, err := r.tell(ctx, job, v1alpha1.StateHeld, "", message, false)
+	var stop *bool
+	if !suspended(job) {
+		stop = new(true)
+	}
+	_, err := r.tell(ctx, job, v1alpha1.StateHeld, "", message, stop)
 	return err
 }
 
@@ -206,7 +218,7 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 	}
 	switch adm.State {
 	case quota.Admitted:
-		return reconcile.Result{}, r.start(ctx, job, id, adm, res.Decision)
+		return again(r.notice(), r.start(ctx, job, id, adm, res.Decision))
 	case quota.Queued:
 		return reconcile.Result{}, r.wait(ctx, job, adm, res.Account)
 	case quota.Settled, quota.Released, quota.Expired, quota.Cancelled:
@@ -235,7 +247,7 @@ func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID
 	if !adm.Enforced && d.Reason != "" {
 		message += fmt.Sprintf("; where it is enforced it would not start: %s: %s", d.Reason, d.Message())
 	}
-	err := r.patch(ctx, job, v1alpha1.StateAdmitted, withStuck(message, r.memory.looked(job.UID)), suspended(job))
+	err := r.patch(ctx, job, v1alpha1.StateAdmitted, r.memory.marked(job.UID, message), startIf(job, true))
 	if apierrors.IsNotFound(err) {
 		return r.settleGone(ctx, keyOf(job), id)
 	}
@@ -243,7 +255,7 @@ func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID
 		return fmt.Errorf("start the admitted Job: %w", err)
 	}
 	first := r.first(job, v1alpha1.StateAdmitted)
-	r.memory.started(job.UID, message)
+	r.memory.started(job.UID, message, adm.AdmittedAt, adm.AdmittedSeq)
 	if first {
 		r.event(job, corev1.EventTypeNormal, "Admitted", "Admit", message)
 	}
@@ -276,8 +288,9 @@ func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *meterin
 		}
 		message = parkedMessage(adm, usage)
 	}
+	message = r.memory.gaveUp(job.UID) + message
 	first := r.first(job, state)
-	told, err := r.tell(ctx, job, state, string(adm.Reason), message, false)
+	told, err := r.tell(ctx, job, state, string(adm.Reason), message, nil)
 	if err == nil && told && first {
 		r.event(job, string(adm.Reason.Info().Severity), state, "Queue", message)
 	}
@@ -304,7 +317,7 @@ func (r *jobReconciler) refuse(ctx context.Context, job *batchv1.Job, state, rea
 	if warnOnly {
 		message = "it runs and is not metered; where it is enforced it would not start: " + message
 	}
-	told, err := r.tell(ctx, job, state, reason, message, warnOnly && suspended(job))
+	told, err := r.tell(ctx, job, state, reason, message, startIf(job, warnOnly))
 	if err == nil && told && first {
 		r.event(job, corev1.EventTypeWarning, "Refused", "Admit", message)
 	}
@@ -339,7 +352,7 @@ func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.I
 
 // close tells a Job that has ended what became of it.
 func (r *jobReconciler) close(ctx context.Context, job *batchv1.Job, state, message string) error {
-	if err := r.patch(ctx, job, state, message, false); err != nil {
+	if err := r.patch(ctx, job, state, message, nil); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	if !r.memory.told(job.UID, state) {
@@ -360,7 +373,7 @@ func (r *jobReconciler) used(ctx context.Context, job *batchv1.Job, estimate quo
 	if container == "" {
 		return use, nil
 	}
-	pods, err := r.podsOf(ctx, keyOf(job))
+	pods, err := r.podsOf(ctx, keyOf(job), job.Spec.Selector)
 	if err != nil {
 		return 0, err
 	}
@@ -392,11 +405,14 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID)
 	if job.UID == key.UID && job.DeletionTimestamp == nil {
 		return nil // Only the cache does not have it: not yet, or without its label no more. The sweep comes back to it.
 	}
-	pods, err := r.podsOf(ctx, key)
+	last, use := r.memory.last(key.UID), quota.Credits(0)
+	if job.UID == key.UID {
+		last = seen(job)
+	}
+	pods, err := r.podsOf(ctx, key, last.selector)
 	if err != nil {
 		return err
 	}
-	last, use := r.memory.last(key.UID), quota.Credits(0)
 	for i := range pods {
 		switch pods[i].Status.Phase {
 		case corev1.PodSucceeded:
@@ -419,10 +435,24 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID)
 	return nil
 }
 
-func (r *jobReconciler) podsOf(ctx context.Context, key jobKey) ([]corev1.Pod, error) {
+// podsOf returns the pods of a Job: those that its selector finds, or that of all Jobs if that is not known, and that it
+// owns. An orphan has no owner any more.
+func (r *jobReconciler) podsOf(ctx context.Context, key jobKey, selector *metav1.LabelSelector) ([]corev1.Pod, error) {
+	if selector == nil {
+		selector = &metav1.LabelSelector{MatchLabels: map[string]string{batchv1.ControllerUidLabel: string(key.UID)}}
+	}
+	labels, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		return nil, err
+	}
 	var list corev1.PodList
-	err := r.live.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingLabels{batchv1.ControllerUidLabel: string(key.UID)})
-	return list.Items, err
+	if err := r.live.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingLabelsSelector{Selector: labels}); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
+		owner := metav1.GetControllerOfNoCopy(&pod)
+		return owner != nil && owner.UID != key.UID
+	}), nil
 }
 
 // reported returns what the container that ended last says it used, or otherwise if it says nothing that can be believed.
@@ -455,15 +485,15 @@ func (r *jobReconciler) first(job *batchv1.Job, state string) bool {
 	return job.Annotations[v1alpha1.StateAnnotation] != state && !r.memory.told(job.UID, state)
 }
 
-// tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then. If start, the
-// Job runs from then on.
-func (r *jobReconciler) tell(ctx context.Context, job *batchv1.Job, state, reason, message string, start bool) (told bool, err error) {
-	if !start && job.Annotations[v1alpha1.StateAnnotation] == state &&
+// tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then. It starts or
+// stops the Job unless suspend is nil.
+func (r *jobReconciler) tell(ctx context.Context, job *batchv1.Job, state, reason, message string, suspend *bool) (told bool, err error) {
+	if suspend == nil && job.Annotations[v1alpha1.StateAnnotation] == state &&
 		(job.Annotations[v1alpha1.MessageAnnotation] == message || r.memory.fresh(job.UID, state, reason)) {
 		r.remember(job, state, reason)
 		return false, nil
 	}
-	if err := r.patch(ctx, job, state, message, start); err != nil {
+	if err := r.patch(ctx, job, state, message, suspend); err != nil {
 		return false, client.IgnoreNotFound(err)
 	}
 	r.memory.wrote(job.UID, state, reason)
@@ -477,24 +507,36 @@ func (r *jobReconciler) remember(job *batchv1.Job, state, reason string) {
 	}
 }
 
-// patch writes the controller's annotations, and starts the Job if start. The UID keeps it from a successor of the same name.
-func (r *jobReconciler) patch(ctx context.Context, job *batchv1.Job, state, message string, start bool) error {
-	if !start && job.Annotations[v1alpha1.StateAnnotation] == state && job.Annotations[v1alpha1.MessageAnnotation] == message {
+// patch writes the controller's annotations, and starts or stops the Job unless suspend is nil. The UID keeps it from a
+// successor of the same name.
+func (r *jobReconciler) patch(ctx context.Context, job *batchv1.Job, state, message string, suspend *bool) error {
+	if suspend == nil && job.Annotations[v1alpha1.StateAnnotation] == state && job.Annotations[v1alpha1.MessageAnnotation] == message {
 		return nil
 	}
 	change := map[string]any{"metadata": map[string]any{
 		"uid":         job.UID,
 		"annotations": map[string]string{v1alpha1.StateAnnotation: state, v1alpha1.MessageAnnotation: message},
 	}}
-	if start {
-		change["spec"] = map[string]any{"suspend": false}
+	if suspend != nil {
+		change["spec"] = map[string]any{"suspend": *suspend}
 	}
 	body, err := json.Marshal(change)
 	if err != nil {
 		return err
 	}
 	target := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: job.Namespace, Name: job.Name}}
-	return r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, body), client.FieldOwner(fieldOwner))
+	if err := r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, body), client.FieldOwner(fieldOwner)); err != nil {
+		return err
+	}
+	return r.disown(ctx, target)
+}
+
+// startIf starts a Job that is suspended.
+func startIf(job *batchv1.Job, start bool) *bool {
+	if start && suspended(job) {
+		return new(false)
+	}
+	return nil
 }
 
 func (r *jobReconciler) event(job *batchv1.Job, kind, reason, action, message string) {

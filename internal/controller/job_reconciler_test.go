@@ -110,7 +110,7 @@ func newJobCase(t *testing.T) *jobCase {
 	c := &jobCase{
 		t: t, key: keyOf(job), cache: &cached{Reader: env.Client, job: job.DeepCopy()},
 		meter: &meter{adm: &metering.Admission{
-			Admission: quota.Admission{ID: id, State: quota.Queued, Reason: quota.ConcurrencyLimit, Request: quota.Request{Estimate: quota.Credit}, Enforced: true},
+			Admission: quota.Admission{ID: id, State: quota.Queued, Reason: quota.ConcurrencyLimit, Request: quota.Request{Estimate: quota.Credit}, Enforced: true, AdmittedAt: time.Now()},
 			Namespace: job.Namespace, Name: job.Name, Position: 1, Waiting: 1,
 		}},
 	}
@@ -118,6 +118,7 @@ func newJobCase(t *testing.T) *jobCase {
 	c.told, c.may = recorder.Events, &rights{may: true}
 	c.jobReconciler = &jobReconciler{
 		svc: c.meter, client: env.Client, jobs: c.cache, live: env.Client, events: recorder, memory: newJobMemory(), rights: c.may,
+		startTimeout: DefaultStartTimeout,
 	}
 	return c
 }

@@ -56,7 +56,7 @@ func (r *jobReconciler) unauthorized(
 	message := unauthorizedMessage(job, declared.UserID)
 	switch {
 	case err == nil && adm.State == quota.Admitted && !suspended(job):
-		return reconcile.Result{}, r.start(ctx, job, id, adm, quota.Decision{})
+		return again(r.notice(), r.start(ctx, job, id, adm, quota.Decision{}))
 	case err == nil && adm.State.Live():
 		if _, err := r.svc.SettleJob(ctx, id, 0); err != nil {
 			return reconcile.Result{}, fmt.Errorf("end the admission of a Job that may not spend any more: %w", err)
@@ -68,7 +68,7 @@ func (r *jobReconciler) unauthorized(
 		message += "; it starts by itself when that has changed"
 	}
 	first := r.first(job, v1alpha1.StateUnauthorized)
-	told, err := r.tell(ctx, job, v1alpha1.StateUnauthorized, v1alpha1.StateUnauthorized, message, warnOnly && suspended(job))
+	told, err := r.tell(ctx, job, v1alpha1.StateUnauthorized, v1alpha1.StateUnauthorized, message, startIf(job, warnOnly))
 	if err == nil && told && first {
 		if warnOnly {
 			unauthorizedJobs.WithLabelValues(job.Namespace).Inc()

@@ -223,6 +223,31 @@ func (s *Service) SettleJob(ctx context.Context, id quota.ID, fallback quota.Cre
 	})
 }
 
+// Requeue puts an admitted admission behind everything that waits, for a holder that could not begin: its slot and its
+// reservation return. stay is the AdmittedSeq of what is given up; if the admission has left that already, and may have been
+// admitted again since, nothing happens. It answers how it stands then: Admitted, if its turn has come at once.
+func (s *Service) Requeue(ctx context.Context, id quota.ID, stay int64) (*Admission, error) {
+	return s.on(ctx, quota.ID{}, id, func(l *Ledger, adm *Admission) error {
+		if adm.State == quota.Admitted && adm.AdmittedSeq != stay {
+			return nil
+		}
+		period, err := l.closed(adm)
+		if err != nil {
+			return err
+		}
+		ended, err := l.Account.Requeue(&adm.Admission, period, l.Now)
+		if err != nil || ended == nil {
+			return err
+		}
+		l.add(&Admission{
+			Admission: *ended, UserID: adm.UserID, Namespace: adm.Namespace, Name: adm.Name, RequestedBy: adm.RequestedBy,
+			BodyHash: adm.BodyHash,
+		})
+		l.add(adm)
+		return nil
+	})
+}
+
 func settle(l *Ledger, adm *Admission, actual quota.Credits) error {
 	period, err := l.closed(adm)
 	if err != nil {

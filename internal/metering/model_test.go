@@ -213,6 +213,21 @@ func (m *model) end(id, to string) string {
 	return j.state
 }
 
+// requeue puts a job that has not begun behind the others.
+func (m *model) requeue(id string) string {
+	j := m.jobs[id]
+	switch j.state {
+	case "Queued":
+	case "Admitted":
+		m.giveBack(j)
+		j.state = "Queued"
+		m.order = append(slices.DeleteFunc(m.order, func(o string) bool { return o == id }), id)
+	default:
+		return "conflict"
+	}
+	return j.state
+}
+
 func (m *model) String() string {
 	p, left := m.open(), int64(0)
 	if m.now.Before(p.end) {
@@ -302,10 +317,10 @@ func (s *sequence) admissionOf(id string) quota.ID {
 // step does one thing to both, and compares.
 func (s *sequence) step() {
 	what := rapid.SampledFrom([]string{
-		"admit", "admit", "admit", "again", "heartbeat", "complete", "complete", "complete again", "release", "expire",
+		"admit", "admit", "admit", "again", "heartbeat", "complete", "complete", "complete again", "release", "requeue", "expire",
 		"plan", "override", "suspend", "grant", "days", "month",
 	}).Draw(s.T, "operation")
-	if len(s.m.order) == 0 && slices.Contains([]string{"again", "heartbeat", "complete", "complete again", "release", "expire"}, what) {
+	if len(s.m.order) == 0 && slices.Contains([]string{"again", "heartbeat", "complete", "complete again", "release", "requeue", "expire"}, what) {
 		what = "admit"
 	}
 	ctx, m := s.w.t.Context(), s.m
@@ -344,6 +359,32 @@ func (s *sequence) step() {
 		m.touch()
 		adm, err := s.w.Release(ctx, quota.ID{}, s.admissionOf(id))
 		s.compare(what, want, answer(adm, err))
+	case "requeue":
+		id := s.id()
+		before, err := s.w.Get(ctx, s.admissionOf(id))
+		if err != nil {
+			s.Fatal(err)
+		}
+		ran := m.jobs[id].state == "Admitted"
+		m.touch()
+		want := m.jobs[id].state
+		if ran || want != "Admitted" { // one that has started only now has not been asked about
+			want = m.requeue(id)
+		}
+		m.touch()
+		if want != "conflict" {
+			want = m.jobs[id].state
+		}
+		adm, err := s.w.Requeue(ctx, s.admissionOf(id), before.AdmittedSeq)
+		got := answer(adm, err)
+		if err == nil {
+			// It may have started again by the time the batch is over.
+			if adm, err = s.w.Get(ctx, s.admissionOf(id)); err != nil {
+				s.Fatal(err)
+			}
+			got = string(adm.State)
+		}
+		s.compare(what, want, got)
 	case "expire":
 		s.expire(s.id())
 	case "plan":

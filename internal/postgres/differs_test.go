@@ -68,7 +68,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 		{
 			name:    "admission",
 			of:      func(l *metering.Ledger) any { return &l.Admissions[adm].Admission },
-			fixed:   "Account Source Request.Estimate Request.FileSize Request.Queue Priority Enforced CreatedAt Lease ArrivedSeq",
+			fixed:   "Account Source Request.Estimate Request.FileSize Request.Queue Priority Enforced CreatedAt Lease",
 			derived: "ID",
 		},
 	} {

@@ -132,6 +132,7 @@ var (
 		col("ProviderCosts", func(a *metering.Admission) int64 { return int64(a.ProviderCost) }),
 		col("Reported", func(a *metering.Admission) *int64 { return creditsColumn(a.Reported) }),
 		col("AdmittedAt", func(a *metering.Admission) *time.Time { return timeColumn(a.AdmittedAt) }),
+		col("ArrivedSeqs", func(a *metering.Admission) int64 { return a.ArrivedSeq }),
 		col("AdmittedSeqs", func(a *metering.Admission) *int64 { return presentIf(admitted(a), a.AdmittedSeq) }),
 		col("SeenRemaining", func(a *metering.Admission) *int64 {
 			if !admitted(a) {
@@ -166,7 +167,6 @@ var (
 		col("Enforced", func(a *metering.Admission) bool { return a.Enforced }),
 		col("CreatedAt", func(a *metering.Admission) time.Time { return a.CreatedAt }),
 		col("LeaseMs", func(a *metering.Admission) int64 { return a.Lease.Milliseconds() }),
-		col("ArrivedSeqs", func(a *metering.Admission) int64 { return a.ArrivedSeq }),
 	}, admissionLife...)...)
 
 	insertEvents = newStatement[dbsqlc.InsertEventsParams](dbsqlc.InsertEvents,

@@ -289,6 +289,30 @@ func (l *ledger) end(t *rapid.T) {
 	}
 }
 
+func (l *ledger) requeue(t *rapid.T) {
+	l.roll()
+	adm := l.pick(t)
+	was, before := *adm, clone(l.a)
+	stay, err := l.a.Requeue(adm, l.period(adm), l.now)
+	if stay == nil {
+		mustEqual(t, "what is not requeued changed the account", before, l.a)
+		mustEqual(t, "what is not requeued changed", was, *adm)
+		if (err != nil) != (was.State != Queued) || was.State == Admitted && was.Reported == nil {
+			t.Fatalf("Requeue from %s: %v", was.State, err)
+		}
+		return
+	}
+	if stay.ID == adm.ID || stay.State != Released || stay.Seen != was.Seen || stay.AdmittedSeq != was.AdmittedSeq {
+		t.Fatalf("Requeue of %+v left %+v", was, stay)
+	}
+	for _, other := range l.admissions {
+		if adm.State != Queued || other != adm && other.State == Queued && other.ArrivedSeq >= adm.ArrivedSeq || other.ID == stay.ID {
+			t.Fatalf("Requeue led to %+v, beside %+v", adm, other)
+		}
+	}
+	l.admissions = append(l.admissions, stay)
+}
+
 func (l *ledger) report(t *rapid.T) {
 	adm := l.pick(t)
 	before := clone(l.a)
@@ -503,7 +527,7 @@ func TestAnyOperations(t *testing.T) {
 		carried := map[int64]Credits{}
 		t.Repeat(map[string]func(*rapid.T){
 			"enter": l.enter, "enter another": l.enter, "promote": l.promote, "settle": l.settle, "settle another": l.settle,
-			"end": l.end, "report": l.report, "heartbeat": l.heartbeat, "wait": l.wait, "give": l.give, "change": l.change,
+			"end": l.end, "requeue": l.requeue, "report": l.report, "heartbeat": l.heartbeat, "wait": l.wait, "give": l.give, "change": l.change,
 			"record": l.record, "adjust": l.adjust, "reverse": l.reverse,
 			"": func(t *rapid.T) {
 				l.roll()

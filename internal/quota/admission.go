@@ -93,11 +93,12 @@ func (adm *Admission) Equal(other *Admission) bool {
 }
 
 // SameRequest reports whether two states of an admission agree in what was asked for. Nothing changes that afterwards, except
-// that work which was done on an offline ticket is no longer held against the limits.
+// that work which was done on an offline ticket is no longer held against the limits, and that what goes back to the queue
+// arrives there anew.
 func (adm *Admission) SameRequest(other *Admission) bool {
 	return adm.ID == other.ID && adm.Account == other.Account && adm.Source == other.Source && adm.Request == other.Request &&
 		adm.Priority == other.Priority && (adm.Enforced == other.Enforced || other.Offline && !adm.Offline) &&
-		adm.CreatedAt.Equal(other.CreatedAt) && adm.Lease == other.Lease && adm.ArrivedSeq == other.ArrivedSeq
+		adm.CreatedAt.Equal(other.CreatedAt) && adm.Lease == other.Lease
 }
 
 // Seen are the facts that let an admission pass, kept so that the decision can be replayed.
@@ -385,6 +386,33 @@ func (a *Account) End(adm *Admission, to State, reason Reason, period *ClosedPer
 	a.Seq++
 	adm.Reason, adm.EndedAt, adm.EndedSeq = reason, now, a.Seq
 	return nil
+}
+
+// Requeue puts an admitted admission behind everything that waits, for a holder that could not begin (a Job of which no pod
+// starts), and returns what it held. The stay that ends so is returned as an admission of its own, Released, under an id that
+// follows from it; what has seen it can be replayed. One that waits is left as it is, and nil is returned.
+func (a *Account) Requeue(adm *Admission, period *ClosedPeriod, now time.Time) (*Admission, error) {
+	switch {
+	case adm.State == Queued:
+		return nil, nil
+	case adm.State != Admitted:
+		return nil, &Conflict{State: adm.State, What: "only an admitted one can go back to the queue"}
+	case adm.Reported != nil:
+		return nil, &Conflict{State: adm.State, What: "it has reported its use, so it has begun"}
+	}
+	stay := *adm
+	stay.ID = NameID("stay", a.ID, fmt.Sprintf("%x/%d", adm.ID, adm.AdmittedSeq))
+	if err := a.End(&stay, Released, "", period, now); err != nil {
+		return nil, err
+	}
+	a.Seq++
+	*adm = Admission{
+		ID: adm.ID, Account: adm.Account, Source: adm.Source, State: Queued, Reason: ConcurrencyLimit, Request: adm.Request,
+		Priority: adm.Priority, Enforced: adm.Enforced, CreatedAt: adm.CreatedAt, Lease: adm.Lease, LeaseUntil: now.Add(adm.Lease),
+		ArrivedSeq: a.Seq,
+	}
+	a.Queued++
+	return &stay, nil
 }
 
 // unreserve returns everything that an admitted admission holds.

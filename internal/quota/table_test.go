@@ -119,6 +119,10 @@ var tableOperations = map[string]func(*Account, *Admission, time.Time) (*Charge,
 	"complete with an offline ticket": func(a *Account, adm *Admission, now time.Time) (*Charge, error) {
 		return a.SettleOffline(adm, known, nil, now)
 	},
+	"back to the queue (a Job without a pod)": func(a *Account, adm *Admission, now time.Time) (*Charge, error) {
+		_, err := a.Requeue(adm, nil, now)
+		return nil, err
+	},
 	"release": func(a *Account, adm *Admission, now time.Time) (*Charge, error) {
 		return nil, a.End(adm, Released, "", nil, now)
 	},
@@ -237,6 +241,15 @@ func checkCell(t *testing.T, cell string, c tableCase) {
 		a.Seq++
 		adm.Late, adm.Alloc = true, Allocation{}
 		settled()
+	case "→ Queued, behind the others":
+		giveBack()
+		a.Queued++
+		a.Seq += 2 // the end of the stay, and its arrival
+		adm = Admission{
+			ID: adm.ID, Account: adm.Account, Source: adm.Source, State: Queued, Reason: ConcurrencyLimit, Request: adm.Request,
+			Priority: adm.Priority, Enforced: adm.Enforced, CreatedAt: adm.CreatedAt, Lease: adm.Lease, LeaseUntil: now.Add(adm.Lease),
+			ArrivedSeq: a.Seq,
+		}
 	case "→ Released":
 		giveBack()
 		end(Released)

@@ -18,16 +18,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/job"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// The paths of the Job webhook, one for each mode of a namespace: config/webhook-job selects by the namespace's label, so
-// the handlers need not look it up.
+// The paths of the Job webhook. New Jobs have one for each mode of a namespace: config/webhook-job selects by the
+// namespace's label, so the handlers need not look it up.
 const (
-	JobEnforcePath = "/jobs/enforce"
-	JobWarnPath    = "/jobs/warn"
+	JobEnforcePath     = "/jobs/enforce"
+	JobWarnPath        = "/jobs/warn"
+	JobKeepRunningPath = "/jobs/keep-running"
 )
 
 // checkTimeout is well below the webhook's own: a slow database must not keep a Job from being created suspended.
@@ -43,7 +45,14 @@ func SetupJob(mgr manager.Manager, svc JobChecker) error {
 	server := mgr.GetWebhookServer()
 	server.Register(JobEnforcePath, &admission.Webhook{Handler: &jobHandler{svc: svc, enforce: true}})
 	server.Register(JobWarnPath, &admission.Webhook{Handler: &jobHandler{svc: svc}})
+	server.Register(JobKeepRunningPath, &admission.Webhook{Handler: admission.HandlerFunc(keepRunning)})
 	return nil
+}
+
+// keepRunning leaves suspend at false in an update that would stop a Job that runs. Only such updates get here.
+func keepRunning(context.Context, admission.Request) admission.Response {
+	return patchSuspend(true, false).WithWarnings("spec.suspend: is left at false: usage-operator has started the Job, and its pod " +
+		"would be deleted; to pause the Job set annotation " + v1alpha1.HoldAnnotation + ": \"true\"")
 }
 
 // jobHandler has no side effects at all, so a dry run needs no care.
@@ -76,18 +85,18 @@ func (h *jobHandler) Handle(ctx context.Context, req admission.Request) admissio
 		return admission.Allowed("")
 	}
 	// A patch of its own instead of a comparison: fields of a newer API that this program does not know stay untouched.
-	return patchSuspend(object.Spec.Suspend != nil)
+	return patchSuspend(object.Spec.Suspend != nil, true)
 }
 
-func patchSuspend(present bool) admission.Response {
+// patchSuspend sets suspend, which is there already or is not.
+func patchSuspend(present, suspend bool) admission.Response {
 	response := admission.Allowed("")
 	operation := "add"
 	if present {
 		operation = "replace"
 	}
-	patchType := admissionv1.PatchTypeJSONPatch
-	response.PatchType = &patchType
-	response.Patch = []byte(`[{"op":"` + operation + `","path":"/spec/suspend","value":true}]`)
+	response.PatchType = new(admissionv1.PatchTypeJSONPatch)
+	response.Patch = fmt.Appendf(nil, `[{"op":%q,"path":"/spec/suspend","value":%t}]`, operation, suspend)
 	return response
 }
 

@@ -58,11 +58,13 @@ type world struct {
 	proxy *cutproxy.Proxy
 	// stubborn is how the manager's client starts Jobs.
 	stubborn stubborn
+	// startTimeout is the controller's.
+	startTimeout time.Duration
 	// stopManager ends the controllers and the webhooks.
 	stopManager func()
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, change ...func(*world)) *world {
 	t.Helper()
 	// Cleanup runs last in, first out: the ledger is checked when all has stopped.
 	dsn := ledgertest.New(t)
@@ -90,6 +92,9 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	t.Cleanup(run(t, w.svc.Run))
+	for _, f := range change {
+		f(w)
+	}
 	w.startManager(t)
 	t.Cleanup(func() { w.stopManager() })
 	return w
@@ -122,7 +127,7 @@ func (w *world) startManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range []error{controller.SetupJob(mgr, w.svc), webhook.SetupJob(mgr, w.svc)} {
+	for _, err := range []error{controller.SetupJob(mgr, w.svc, controller.JobOptions{StartTimeout: w.startTimeout}), webhook.SetupJob(mgr, w.svc)} {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -803,8 +803,8 @@ UPDATE concurrent_processing AS c SET
     state = v.state, reason = v.reason, parked = v.parked, ever_parked = v.ever_parked, period_no = v.period_no,
     period_end = v.period_end, plan_part = v.plan_part, lots = v.lots, estimated_cost_micros = v.estimated_cost_micros,
     provider_cost_micros = v.provider_cost_micros, reported = v.reported, actual = v.actual, late = v.late,
-    admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, admitted_seq = v.admitted_seq,
-    ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
+    admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, arrived_seq = v.arrived_seq,
+    admitted_seq = v.admitted_seq, ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
     seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active
 FROM (SELECT
     unnest($1::uuid[]) AS id, unnest($2::text[]) AS state, unnest($3::text[]) AS reason,
@@ -814,10 +814,10 @@ FROM (SELECT
     unnest($10::bigint[]) AS estimated_cost_micros, unnest($11::bigint[]) AS provider_cost_micros,
     unnest($12::bigint[]) AS reported, unnest($13::bigint[]) AS actual, unnest($14::boolean[]) AS late,
     unnest($15::timestamptz[]) AS admitted_at, unnest($16::timestamptz[]) AS ended_at,
-    unnest($17::timestamptz[]) AS lease_until, unnest($18::bigint[]) AS admitted_seq,
-    unnest($19::bigint[]) AS ended_seq, unnest($20::bigint[]) AS seen_remaining,
-    unnest($21::integer[]) AS seen_concurrent, unnest($22::bigint[]) AS seen_used,
-    unnest($23::bigint[]) AS seen_reserved, unnest($24::integer[]) AS seen_active
+    unnest($17::timestamptz[]) AS lease_until, unnest($18::bigint[]) AS arrived_seq,
+    unnest($19::bigint[]) AS admitted_seq, unnest($20::bigint[]) AS ended_seq, unnest($21::bigint[]) AS seen_remaining,
+    unnest($22::integer[]) AS seen_concurrent, unnest($23::bigint[]) AS seen_used,
+    unnest($24::bigint[]) AS seen_reserved, unnest($25::integer[]) AS seen_active
 ) AS v
 WHERE c.id = v.id
 `
@@ -840,6 +840,7 @@ type UpdateAdmissionsParams struct {
 	AdmittedAt     []time.Time
 	EndedAt        []time.Time
 	LeaseUntil     []time.Time
+	ArrivedSeqs    []int64
 	AdmittedSeqs   []int64
 	EndedSeqs      []int64
 	SeenRemaining  []int64
@@ -869,6 +870,7 @@ func (q *Queries) UpdateAdmissions(ctx context.Context, arg UpdateAdmissionsPara
 		arg.AdmittedAt,
 		arg.EndedAt,
 		arg.LeaseUntil,
+		arg.ArrivedSeqs,
 		arg.AdmittedSeqs,
 		arg.EndedSeqs,
 		arg.SeenRemaining,

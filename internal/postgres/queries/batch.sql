@@ -152,8 +152,8 @@ UPDATE concurrent_processing AS c SET
     state = v.state, reason = v.reason, parked = v.parked, ever_parked = v.ever_parked, period_no = v.period_no,
     period_end = v.period_end, plan_part = v.plan_part, lots = v.lots, estimated_cost_micros = v.estimated_cost_micros,
     provider_cost_micros = v.provider_cost_micros, reported = v.reported, actual = v.actual, late = v.late,
-    admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, admitted_seq = v.admitted_seq,
-    ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
+    admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, arrived_seq = v.arrived_seq,
+    admitted_seq = v.admitted_seq, ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
     seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active
 FROM (SELECT
     unnest(@ids::uuid[]) AS id, unnest(@states::text[]) AS state, unnest(@reasons::text[]) AS reason,
@@ -163,8 +163,8 @@ FROM (SELECT
     unnest(@estimated_costs::bigint[]) AS estimated_cost_micros, unnest(@provider_costs::bigint[]) AS provider_cost_micros,
     unnest(@reported::bigint[]) AS reported, unnest(@actuals::bigint[]) AS actual, unnest(@late::boolean[]) AS late,
     unnest(@admitted_at::timestamptz[]) AS admitted_at, unnest(@ended_at::timestamptz[]) AS ended_at,
-    unnest(@lease_until::timestamptz[]) AS lease_until, unnest(@admitted_seqs::bigint[]) AS admitted_seq,
-    unnest(@ended_seqs::bigint[]) AS ended_seq, unnest(@seen_remaining::bigint[]) AS seen_remaining,
+    unnest(@lease_until::timestamptz[]) AS lease_until, unnest(@arrived_seqs::bigint[]) AS arrived_seq,
+    unnest(@admitted_seqs::bigint[]) AS admitted_seq, unnest(@ended_seqs::bigint[]) AS ended_seq, unnest(@seen_remaining::bigint[]) AS seen_remaining,
     unnest(@seen_concurrent::integer[]) AS seen_concurrent, unnest(@seen_used::bigint[]) AS seen_used,
     unnest(@seen_reserved::bigint[]) AS seen_reserved, unnest(@seen_active::integer[]) AS seen_active
 ) AS v
