@@ -223,6 +223,7 @@ func lengthCases(tb testing.TB) map[string]lengthCase {
 	pcm16 := []byte("\x01\x00\x01\x00\x40\x1f\x00\x00\x80\x3e\x00\x00\x02\x00\x10\x00")
 	pcm8 := []byte("\x01\x00\x01\x00\x40\x1f\x00\x00\x40\x1f\x00\x00\x01\x00\x08\x00")
 	noAlign := []byte("\x01\x00\x01\x00\x40\x1f\x00\x00\x80\x3e\x00\x00\x00\x00\x10\x00")
+	yamaha := []byte("\x20\x00\x01\x00\x40\x1f\x00\x00\x00\x01\x00\x00\x00\x04\x04\x00")
 	extensible := joined([]byte("\xfe\xff\x02\x00\x40\x1f\x00\x00\x80\xbb\x00\x00\x06\x00\x18\x00\x16\x00\x18\x00\x03\x00\x00\x00"),
 		[]byte("\x01\x00\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"))
 	list := []byte("LIST\x0c\x00\x00\x00INFOISFT\x00\x00\x00\x00")
@@ -403,6 +404,7 @@ func lengthCases(tb testing.TB) map[string]lengthCase {
 		"caf-zero.caf":                  {patched(caf, at(tb, caf, "data", 4), make([]byte, 8)...), 1234, 1234, ""},
 		"ts-204.ts":                     {longPackets(aacTS), 1300, 1300, ""},
 		"ts-packets-twice.ts":           {twice(aacTS), 1300, 789, "it takes the second ones for damage"},
+		"wav-yamaha.wav":                {wavOf(yamaha, noise(9872/2)), 1234, 1234, ""},
 	}
 }
 

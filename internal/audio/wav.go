@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -39,6 +40,10 @@ const (
 	wavMP3        = 0x55
 	wavExtensible = 0xfffe
 )
+
+// wavHalfByte are the codecs that make half a byte of each sample: OKI's, Dialogic's, Yamaha's, and G.722 by two numbers. What
+// their files say of bytes a second is often wrong.
+var wavHalfByte = []uint16{0x10, 0x17, 0x20, 0x65, 0x28f}
 
 func isWAV(head []byte) bool {
 	if len(head) < riffHeader || string(head[8:12]) != "WAVE" {
@@ -221,8 +226,11 @@ func (w *wav) duration(data *io.SectionReader) (time.Duration, error) {
 		return framesDuration(parseMPEG)(data)
 	}
 	there, rate := size, uint64(w.bytesPerSecond)
-	if w.perBlock > 0 && w.frame > 0 {
+	switch {
+	case w.perBlock > 0 && w.frame > 0:
 		there, rate = w.blocks(size), uint64(w.rate)
+	case slices.Contains(wavHalfByte, w.kind) && w.channels > 0:
+		there, rate = size*2/uint64(w.channels), uint64(w.rate)
 	}
 	d, err := length(there, rate)
 	if err != nil || w.samples == 0 {
