@@ -29,10 +29,13 @@ import (
 	webhookserver "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/certs"
 	"github.com/cantonesescribe/usage-operator/internal/controller"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testclock"
 	"github.com/cantonesescribe/usage-operator/internal/webhook"
@@ -60,7 +63,8 @@ func serve(ctx context.Context, o *options) error {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer store.Close()
-	svc := metering.New(store, metering.Options{
+	engine := ledger.New(store, ledger.Options{})
+	svc := metering.New(engine, store, access.NewSigner(store), metering.Options{
 		AutoRegister: o.autoRegister, Metrics: telemetry.NewMetering(ctrlmetrics.Registry),
 		Log: func(err error, message string) { log.Error(err, message) },
 	})
@@ -75,7 +79,8 @@ func serve(ctx context.Context, o *options) error {
 	if err := mgr.Add(everywhere(svc.Run)); err != nil {
 		return err
 	}
-	if err := setup(mgr, svc, o); err != nil {
+	resets := reset.New(engine, store, func(err error, message string) { log.Error(err, message) })
+	if err := setup(mgr, svc, resets, o); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -167,12 +172,12 @@ func resetImage(ctx context.Context, reader client.Reader, o *options) (string, 
 }
 
 // setup registers controllers, webhooks and probes.
-func setup(mgr ctrl.Manager, svc *metering.Service, o *options) error {
+func setup(mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, o *options) error {
 	for name, register := range map[string]func() error{
 		"UsagePlan controller": func() error {
-			return controller.SetupUsagePlan(mgr, svc, controller.UsagePlanOptions{Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync})
+			return controller.SetupUsagePlan(mgr, svc, resets, controller.UsagePlanOptions{Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync})
 		},
-		"watch over the resets": func() error { return controller.SetupResetMetrics(mgr, svc, o.resync) },
+		"watch over the resets": func() error { return controller.SetupResetMetrics(mgr, svc, resets, o.resync) },
 		"UserQuota controller": func() error {
 			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{StatusInterval: o.statusInterval, ResyncInterval: o.resync})
 		},

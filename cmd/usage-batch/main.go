@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/version"
 )
@@ -105,7 +105,7 @@ func openPatiently(cmd *cobra.Command, url string, opts postgres.Options, patien
 	deadline := time.Now().Add(patience)
 	for {
 		store, err := postgres.Open(cmd.Context(), url, opts)
-		if !errors.Is(err, metering.ErrUnavailable) || time.Until(deadline) < retryInterval {
+		if !errors.Is(err, ledger.ErrUnavailable) || time.Until(deadline) < retryInterval {
 			return store, err
 		}
 		cmd.PrintErrln("trying again in", retryInterval, "because:", err)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
@@ -172,7 +172,7 @@ func TestMigrateWaitsForTheDatabase(t *testing.T) {
 		t.Error(err)
 	}
 	cancel()
-	if err := <-done; !errors.Is(err, metering.ErrUnavailable) && !errors.Is(err, context.Canceled) {
+	if err := <-done; !errors.Is(err, ledger.ErrUnavailable) && !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // logInterval is how often a run says in the log how far it has come.
@@ -37,7 +37,7 @@ func newProgress(out io.Writer, log *slog.Logger, plan string) *progress {
 }
 
 // show is told how far the run has come.
-func (p *progress) show(r metering.ResetResult) {
+func (p *progress) show(r reset.Result) {
 	if p.bar != nil {
 		// More may fall due while the run goes on. A bar that cannot be drawn is nothing to fail for.
 		p.bar.ChangeMax64(max(1, r.Due, r.Seen))

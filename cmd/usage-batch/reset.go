@@ -13,8 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testclock"
 )
@@ -36,7 +37,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, metering.ErrAccountsFailed):
+	case errors.Is(err, reset.ErrAccountsFailed):
 		return exitAccountsFailed
 	}
 	return exitFailed
@@ -136,9 +137,9 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 		return err
 	}
 	defer store.Close()
-	service := metering.New(store, metering.Options{Log: func(err error, message string) { log.Warn(message, "error", err) }})
+	service := reset.New(ledger.New(store, ledger.Options{}), store, func(err error, message string) { log.Warn(message, "error", err) })
 	defer context.AfterFunc(ctx, func() { log.Info("asked to end, finishing the batches under way", "plan", o.plan) })()
-	plans, err := o.plans(ctx, service)
+	plans, err := o.plans(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -152,12 +153,12 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 }
 
 // plans are those to reset: the one that was named and, where asked for, those that are retired.
-func (o *resetOptions) plans(ctx context.Context, service *metering.Service) ([]string, error) {
+func (o *resetOptions) plans(ctx context.Context, store *postgres.Store) ([]string, error) {
 	names := []string{o.plan}
 	if !o.retired {
 		return names, nil
 	}
-	all, err := service.Plans(ctx)
+	all, err := store.Plans(ctx)
 	for _, p := range all {
 		if p.Retired && p.Name != o.plan {
 			names = append(names, p.Name)
@@ -166,10 +167,10 @@ func (o *resetOptions) plans(ctx context.Context, service *metering.Service) ([]
 	return names, err
 }
 
-func (o *resetOptions) resetPlan(cmd *cobra.Command, getenv func(string) string, service *metering.Service, log *slog.Logger, plan string) error {
+func (o *resetOptions) resetPlan(cmd *cobra.Command, getenv func(string) string, service *reset.Service, log *slog.Logger, plan string) error {
 	progress := newProgress(cmd.ErrOrStderr(), log, plan)
 	started := time.Now()
-	result, err := service.Reset(cmd.Context(), metering.ResetOptions{
+	result, err := service.Run(cmd.Context(), reset.Options{
 		Plan: plan, Actor: "usage-batch@" + cmp.Or(getenv("HOSTNAME"), hostname()), BatchSize: o.batchSize, Workers: o.workers, RetryFor: o.retryFor,
 		DryRun: o.dryRun, FullSpeed: o.fullSpeed, Progress: progress.show,
 	})
@@ -186,7 +187,7 @@ func hostname() string {
 	return name
 }
 
-func (o *resetOptions) summarise(cmd *cobra.Command, log *slog.Logger, plan string, r metering.ResetResult, took time.Duration) {
+func (o *resetOptions) summarise(cmd *cobra.Command, log *slog.Logger, plan string, r reset.Result, took time.Duration) {
 	for _, f := range r.Failures {
 		log.Error("account not closed", "plan", plan, "error", f.String())
 	}

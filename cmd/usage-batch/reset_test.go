@@ -21,6 +21,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
@@ -35,16 +36,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// ledger has a plan and n users, of whom all but the last have slept for two months.
-type ledger struct {
+// book has a plan and n users, of whom all but the last have slept for two months.
+type book struct {
 	t    *testing.T
 	dsn  string
 	conn *pgx.Conn
 }
 
-func newLedger(t *testing.T, n int) *ledger {
+func newLedger(t *testing.T, n int) *book {
 	t.Helper()
-	l := &ledger{t: t, dsn: ledgertest.New(t)}
+	l := &book{t: t, dsn: ledgertest.New(t)}
 	created := time.Now().AddDate(0, -2, -1).UTC().Truncate(24 * time.Hour)
 	store, err := postgres.Open(t.Context(), l.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time { return created }})
 	if err != nil {
@@ -68,7 +69,7 @@ func newLedger(t *testing.T, n int) *ledger {
 		if i == n-1 {
 			created = time.Now()
 		}
-		if _, err := store.Register(t.Context(), fmt.Sprintf("user-%d", i), ""); err != nil {
+		if _, err := ledgertest.Register(t.Context(), store, fmt.Sprintf("user-%d", i), ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -79,14 +80,14 @@ func newLedger(t *testing.T, n int) *ledger {
 	return l
 }
 
-func (l *ledger) exec(sql string, args ...any) {
+func (l *book) exec(sql string, args ...any) {
 	l.t.Helper()
 	if _, err := l.conn.Exec(l.t.Context(), sql, args...); err != nil {
 		l.t.Fatal(err)
 	}
 }
 
-func (l *ledger) count(sql string) (n int) {
+func (l *book) count(sql string) (n int) {
 	l.t.Helper()
 	if err := l.conn.QueryRow(l.t.Context(), sql).Scan(&n); err != nil {
 		l.t.Fatal(err)
@@ -94,7 +95,7 @@ func (l *ledger) count(sql string) (n int) {
 	return n
 }
 
-func (l *ledger) reset(args ...string) (string, error) {
+func (l *book) reset(args ...string) (string, error) {
 	l.t.Helper()
 	return run(l.t, l.dsn, append([]string{"reset", "--allow-unsafe-database", "--plan=free"}, args...)...)
 }
@@ -175,7 +176,7 @@ func TestResetExitCodes(t *testing.T) {
 		t.Error(err)
 	}
 	for want, err := range map[int]error{
-		exitFailed: errors.New("no database"), exitInterrupted: fmt.Errorf("reset: %w", context.Canceled), exitAccountsFailed: metering.ErrAccountsFailed,
+		exitFailed: errors.New("no database"), exitInterrupted: fmt.Errorf("reset: %w", context.Canceled), exitAccountsFailed: reset.ErrAccountsFailed,
 	} {
 		if got := exitCode(err); got != want {
 			t.Errorf("%v: %d, want %d", err, got, want)
@@ -185,7 +186,7 @@ func TestResetExitCodes(t *testing.T) {
 
 // program starts usage-batch as a process of its own, with the accounts of the plan locked, so that it stands in the middle of
 // its work, and waits until it does.
-func (l *ledger) programInTheMiddle() (*exec.Cmd, *output, func()) {
+func (l *book) programInTheMiddle() (*exec.Cmd, *output, func()) {
 	l.t.Helper()
 	blocker, err := pgx.Connect(l.t.Context(), l.dsn)
 	if err != nil {

@@ -26,7 +26,9 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/httpapi"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -119,7 +121,7 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	service := metering.New(store, metering.Options{
+	service := metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{
 		AutoRegister: true, ReapInterval: 100 * time.Millisecond, OfflineTickets: 10, Replica: "r", Log: func(error, string) {},
 	})
 	var listener net.Listener

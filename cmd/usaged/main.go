@@ -18,14 +18,14 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(metering.GCPercent)
+		debug.SetGCPercent(ledger.GCPercent)
 	}
 	// A second signal is not caught: it ends the process at once.
 	context.AfterFunc(ctx, stop)

@@ -19,9 +19,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/httpapi"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testclock"
 	"github.com/cantonesescribe/usage-operator/internal/version"
@@ -69,7 +72,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	if err != nil {
 		return err
 	}
-	service := metering.New(store, metering.Options{
+	signer := access.NewSigner(store)
+	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, metering.Options{
 		AutoRegister: o.autoRegister, OfflineTickets: o.offlineTickets, Replica: replica, Metrics: telemetry.NewMetering(registry),
 		Log: func(err error, message string) { log.Error(message, "error", err) },
 	})
@@ -84,7 +88,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	}
 	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
 	return run(ctx, o, log, listener, httpapi.Options{
-		Service: service, Auth: auth, Log: log, Registry: registry,
+		Service: service, History: reports.New(store, service), Leases: signer, Auth: auth, Log: log, Registry: registry,
 	}, service.Run)
 }
 

@@ -25,10 +25,13 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/controller"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
@@ -45,6 +48,7 @@ type cluster struct {
 	client    client.Client
 	service   *service
 	store     *postgres.Store
+	resets    *reset.Service
 	namespace string
 	env       *kubetest.Env
 	stop      func()
@@ -59,7 +63,7 @@ type service struct {
 
 func (s *service) ApplyPlan(ctx context.Context, p metering.Plan, actor string) (metering.PlanStatus, error) {
 	if s.down.Load() {
-		return metering.PlanStatus{}, fmt.Errorf("dial 127.0.0.1:%d: %w", time.Now().UnixNano(), metering.ErrUnavailable)
+		return metering.PlanStatus{}, fmt.Errorf("dial 127.0.0.1:%d: %w", time.Now().UnixNano(), ledger.ErrUnavailable)
 	}
 	return s.Service.ApplyPlan(ctx, p, actor)
 }
@@ -73,7 +77,9 @@ func newCluster(t *testing.T) *cluster {
 	}
 	t.Cleanup(store.Close)
 	c := &cluster{T: t, client: env.Client, store: store, namespace: env.Namespace(t), env: env}
-	c.service = &service{Service: metering.New(store, metering.Options{AutoRegister: true}), store: store}
+	engine := ledger.New(store, ledger.Options{})
+	c.resets = reset.New(engine, store, nil)
+	c.service = &service{Service: metering.New(engine, store, access.NewSigner(store), metering.Options{AutoRegister: true}), store: store}
 	c.run(func(ctx context.Context) error { return c.service.Run(ctx) })
 	t.Cleanup(func() {
 		for _, obj := range []client.Object{&v1alpha1.UserQuota{}, &v1alpha1.UsagePlan{}} {
@@ -116,14 +122,14 @@ func (c *cluster) start() {
 	if err != nil {
 		c.Fatal(err)
 	}
-	err = controller.SetupUsagePlan(mgr, c.service, controller.UsagePlanOptions{Namespace: c.namespace, Image: "example.com/op:1", ResyncInterval: resync})
+	err = controller.SetupUsagePlan(mgr, c.service, c.resets, controller.UsagePlanOptions{Namespace: c.namespace, Image: "example.com/op:1", ResyncInterval: resync})
 	if err != nil {
 		c.Fatal(err)
 	}
 	if err := controller.SetupUserQuota(mgr, c.service, controller.UserQuotaOptions{StatusInterval: interval}); err != nil {
 		c.Fatal(err)
 	}
-	if err := controller.SetupResetMetrics(mgr, c.service, resync); err != nil {
+	if err := controller.SetupResetMetrics(mgr, c.service, c.resets, resync); err != nil {
 		c.Fatal(err)
 	}
 	c.stop = c.run(mgr.Start)
@@ -224,7 +230,7 @@ func (c *cluster) row(name string) *metering.Plan {
 	return nil
 }
 
-func (c *cluster) usage(user string) metering.Usage {
+func (c *cluster) usage(user string) ledger.Usage {
 	c.Helper()
 	all, err := c.service.UsageOf(c.Context(), []string{user})
 	if err != nil {
@@ -411,7 +417,7 @@ func TestResetCronJob(t *testing.T) {
 		t.Errorf("before the first run the status has %+v of %s", plan.Status.LastReset, plan.Status.LastResetTime)
 	}
 	c.exec(`UPDATE usage_quotas SET period_start = now() - interval '2 months', period_end = now() - interval '1 month'`)
-	if res, err := c.service.Reset(t.Context(), metering.ResetOptions{Plan: "pro", Actor: "test"}); err != nil || res.Accounts != 1 {
+	if res, err := c.resets.Run(t.Context(), reset.Options{Plan: "pro", Actor: "test"}); err != nil || res.Accounts != 1 {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	ran := metav1.Now()

@@ -31,6 +31,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
 	jobs "github.com/cantonesescribe/usage-operator/internal/job"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -38,14 +39,14 @@ import (
 // JobMeter admits, meters and settles Jobs.
 type JobMeter interface {
 	Admit(ctx context.Context, req metering.AdmitRequest) (metering.AdmitResult, error)
-	Get(ctx context.Context, id quota.ID) (*metering.Admission, error)
-	Current(ctx context.Context, userID string) (metering.Usage, error)
-	SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*metering.Admission, error)
-	Requeue(ctx context.Context, id quota.ID, stay int64) (*metering.Admission, error)
-	LiveJobs(ctx context.Context) ([]*metering.Admission, error)
+	Get(ctx context.Context, id quota.ID) (*ledger.Admission, error)
+	Current(ctx context.Context, userID string) (ledger.Usage, error)
+	SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*ledger.Admission, error)
+	Requeue(ctx context.Context, id quota.ID, stay int64) (*ledger.Admission, error)
+	LiveJobs(ctx context.Context) ([]*ledger.Admission, error)
 	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
-	RenewJobs(ctx context.Context, jobs []*metering.Admission) error
-	Subscribe(ctx context.Context) <-chan metering.Change
+	RenewJobs(ctx context.Context, jobs []*ledger.Admission) error
+	Subscribe(ctx context.Context) <-chan ledger.Change
 }
 
 // Rights says who may spend whose quota. An error is no permission.
@@ -268,7 +269,7 @@ func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitin
 			if !ok {
 				return
 			}
-			if c == (metering.Change{}) {
+			if c == (ledger.Change{}) {
 				r.unheard.Store(true)
 			}
 			// Admissions over HTTP have neither.
@@ -317,7 +318,7 @@ func (r *jobReconciler) sweep(ctx context.Context, renew bool, add func(jobKey))
 	if err != nil {
 		return err
 	}
-	var alive []*metering.Admission
+	var alive []*ledger.Admission
 	for _, adm := range live {
 		key := keyOfAdmission(adm.Namespace, adm.Name, adm.ID)
 		var job batchv1.Job
@@ -344,7 +345,7 @@ func (r *jobReconciler) sweep(ctx context.Context, renew bool, add func(jobKey))
 }
 
 // lags says whether a Job waits in the ledger that runs, or has run. It may only seem so, for they are not read at one moment.
-func lags(job *batchv1.Job, adm *metering.Admission) bool {
+func lags(job *batchv1.Job, adm *ledger.Admission) bool {
 	state := job.Annotations[v1alpha1.StateAnnotation]
 	return adm.State == quota.Queued && (state == v1alpha1.StateSettled || state == v1alpha1.StateAdmitted && !suspended(job))
 }
@@ -397,7 +398,7 @@ func (r *jobReconciler) findLost(ctx context.Context, add func(jobKey)) error {
 }
 
 // needsLook says whether the Job does not show what the ledger says.
-func (r *jobReconciler) needsLook(job *batchv1.Job, adm *metering.Admission) bool {
+func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) bool {
 	if ended(job) != "" {
 		r.memory.owe(job.UID)
 		return true

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -197,7 +197,7 @@ func (r *jobReconciler) leave(ctx context.Context, job *batchv1.Job, id quota.ID
 	stay, _ := r.memory.stay(job.UID)
 	_, err := r.svc.Requeue(ctx, id, stay)
 	// If it conflicts it is over, or its pod has reported after all: it is admitted as it stands.
-	if err != nil && !errors.Is(err, quota.ErrConflict) && !errors.Is(err, metering.ErrNotFound) {
+	if err != nil && !errors.Is(err, quota.ErrConflict) && !errors.Is(err, ledger.ErrNotFound) {
 		return reconcile.Result{}, fmt.Errorf("give the slot back of a Job without a pod: %w", err)
 	}
 	r.memory.left(job.UID)

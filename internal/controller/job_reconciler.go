@@ -23,6 +23,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	jobs "github.com/cantonesescribe/usage-operator/internal/job"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -111,7 +112,7 @@ func (r *jobReconciler) known(ctx context.Context, id quota.ID, state string) (b
 		return false, nil
 	}
 	_, err := r.svc.Get(ctx, id)
-	if errors.Is(err, metering.ErrNotFound) {
+	if errors.Is(err, ledger.ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err
@@ -124,7 +125,7 @@ func (r *jobReconciler) bookAgain(ctx context.Context, job *batchv1.Job, id quot
 	if err == nil && adm.State != quota.Queued {
 		return nil // the Job was looked at before the ledger was told, or the other way round
 	}
-	if err != nil && !errors.Is(err, metering.ErrNotFound) {
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return err
 	}
 	namespace, err := r.namespace(ctx, job.Namespace)
@@ -164,7 +165,7 @@ func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.ID)
 		message += "; it keeps the slot that it was given"
 	case err == nil && adm.State == quota.Queued:
 		message += "; it keeps its place in the queue"
-	case err != nil && !errors.Is(err, metering.ErrNotFound):
+	case err != nil && !errors.Is(err, ledger.ErrNotFound):
 		return err
 	}
 	var stop *bool
@@ -202,7 +203,7 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 	if refused, ok := errors.AsType[*metering.RefusedError](err); ok {
 		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(refused.Reason), refused.Error(), warnOnly))
 	}
-	if errors.Is(err, metering.ErrInvalid) {
+	if errors.Is(err, ledger.ErrInvalid) {
 		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error(), warnOnly)
 	}
 	if err != nil {
@@ -242,7 +243,7 @@ func serviceAccount(job *batchv1.Job) string {
 }
 
 // start lets the Job run. If that fails it is tried again; if the Job is gone meanwhile, its slot returns.
-func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID, adm *metering.Admission, d quota.Decision) error {
+func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID, adm *ledger.Admission, d quota.Decision) error {
 	message := adm.Request.Estimate.String() + " credits are reserved"
 	if !adm.Enforced && d.Reason != "" {
 		message += fmt.Sprintf("; where it is enforced it would not start: %s: %s", d.Reason, d.Message())
@@ -278,7 +279,7 @@ func withStuck(message string, stuck quota.Stuck) string {
 }
 
 // wait tells a queued Job why it waits and where.
-func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *metering.Admission, account *quota.Account) error {
+func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *ledger.Admission, account *quota.Account) error {
 	state, message := v1alpha1.StateQueued, queuedMessage(adm, account)
 	if adm.Parked {
 		state = v1alpha1.StateParked
@@ -297,13 +298,13 @@ func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *meterin
 	return err
 }
 
-func queuedMessage(adm *metering.Admission, account *quota.Account) string {
+func queuedMessage(adm *ledger.Admission, account *quota.Account) string {
 	slots := account.Limits().Concurrent
 	d := quota.Decision{Reason: adm.Reason, Bound: quota.Bound{Unit: quota.UnitJobs, Used: int64(account.Active), Limit: int64(slots.Max)}}
 	return fmt.Sprintf("%s; position %d of %d", d.Message(), adm.Position, adm.Waiting)
 }
 
-func parkedMessage(adm *metering.Admission, usage metering.Usage) string {
+func parkedMessage(adm *ledger.Admission, usage ledger.Usage) string {
 	d := quota.Decide(usage.Account, adm.Request, usage.Now)
 	if d.Reason != adm.Reason {
 		return string(adm.Reason) + ": it starts by itself when that has changed"
@@ -327,7 +328,7 @@ func (r *jobReconciler) refuse(ctx context.Context, job *batchv1.Job, state, rea
 // settle charges a Job that has ended.
 func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.ID) error {
 	adm, err := r.svc.Get(ctx, id)
-	if errors.Is(err, metering.ErrNotFound) {
+	if errors.Is(err, ledger.ErrNotFound) {
 		return r.settleUnknown(ctx, job)
 	}
 	if err != nil {
@@ -388,7 +389,7 @@ func completed(job *batchv1.Job) bool {
 // settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives.
 func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID) error {
 	adm, err := r.svc.Get(ctx, id)
-	if errors.Is(err, metering.ErrNotFound) || (err == nil && !adm.State.Live()) {
+	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !adm.State.Live()) {
 		r.memory.forget(key.UID)
 		return nil
 	}
@@ -428,7 +429,7 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID)
 	if last.container != "" && adm.Reported == nil {
 		use = r.reported(nil, pods, last.container, use)
 	}
-	if _, err := r.svc.SettleJob(ctx, id, use); err != nil && !errors.Is(err, metering.ErrNotFound) {
+	if _, err := r.svc.SettleJob(ctx, id, use); err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return fmt.Errorf("settle the Job that is gone: %w", err)
 	}
 	r.memory.forget(key.UID)

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
@@ -26,7 +27,7 @@ import (
 type meter struct {
 	JobMeter
 
-	adm *metering.Admission
+	adm *ledger.Admission
 	err error
 	// admits and settled are what was asked of it.
 	admits  int
@@ -47,9 +48,9 @@ func (m *meter) Admit(context.Context, metering.AdmitRequest) (metering.AdmitRes
 	return metering.AdmitResult{Admission: m.adm, Account: account}, m.err
 }
 
-func (m *meter) Get(context.Context, quota.ID) (*metering.Admission, error) { return m.adm, m.err }
+func (m *meter) Get(context.Context, quota.ID) (*ledger.Admission, error) { return m.adm, m.err }
 
-func (m *meter) SettleJob(_ context.Context, _ quota.ID, use quota.Credits) (*metering.Admission, error) {
+func (m *meter) SettleJob(_ context.Context, _ quota.ID, use quota.Credits) (*ledger.Admission, error) {
 	m.settled = append(m.settled, use)
 	m.adm.State, m.adm.Actual = quota.Released, nil
 	if use > 0 {
@@ -58,8 +59,8 @@ func (m *meter) SettleJob(_ context.Context, _ quota.ID, use quota.Credits) (*me
 	return m.adm, m.err
 }
 
-func (m *meter) LiveJobs(context.Context) ([]*metering.Admission, error) {
-	return []*metering.Admission{m.adm}, m.err
+func (m *meter) LiveJobs(context.Context) ([]*ledger.Admission, error) {
+	return []*ledger.Admission{m.adm}, m.err
 }
 
 // cached is a cache that has one Job as it was.
@@ -109,7 +110,7 @@ func newJobCase(t *testing.T) *jobCase {
 	}
 	c := &jobCase{
 		t: t, key: keyOf(job), cache: &cached{Reader: env.Client, job: job.DeepCopy()},
-		meter: &meter{adm: &metering.Admission{
+		meter: &meter{adm: &ledger.Admission{
 			Admission: quota.Admission{ID: id, State: quota.Queued, Reason: quota.ConcurrencyLimit, Request: quota.Request{Estimate: quota.Credit}, Enforced: true, AdmittedAt: time.Now()},
 			Namespace: job.Namespace, Name: job.Name, Position: 1, Waiting: 1,
 		}},
@@ -176,7 +177,7 @@ func TestJobsAreToldOnce(t *testing.T) {
 // While the database is away nothing fails: it is tried again later, and not by all at once.
 func TestJobsWaitForTheDatabase(t *testing.T) {
 	c := newJobCase(t)
-	c.meter.err = fmt.Errorf("%w: dial", metering.ErrUnavailable)
+	c.meter.err = fmt.Errorf("%w: dial", ledger.ErrUnavailable)
 	waits := map[time.Duration]bool{}
 	for range 10 {
 		res := c.reconcile()
@@ -226,7 +227,7 @@ func TestStuckJobsSaySo(t *testing.T) {
 // Without the right to spend nothing is asked of the ledger, and an answer that nobody has is no permission.
 func TestJobsWithoutTheRightAreNotAdmitted(t *testing.T) {
 	c := newJobCase(t)
-	c.meter.err = metering.ErrNotFound
+	c.meter.err = ledger.ErrNotFound
 	c.may.may, c.may.err = false, errors.New("the API server does not answer")
 	if _, err := c.Reconcile(t.Context(), c.key); !errors.Is(err, c.may.err) {
 		t.Errorf("got %v, want to be asked again", err)

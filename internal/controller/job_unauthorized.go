@@ -18,7 +18,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	jobs "github.com/cantonesescribe/usage-operator/internal/job"
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -50,7 +50,7 @@ func (r *jobReconciler) unauthorized(
 	ctx context.Context, job *batchv1.Job, id quota.ID, declared jobs.Declared, warnOnly bool,
 ) (reconcile.Result, error) {
 	adm, err := r.svc.Get(ctx, id)
-	if err != nil && !errors.Is(err, metering.ErrNotFound) {
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return reconcile.Result{}, err
 	}
 	message := unauthorizedMessage(job, declared.UserID)

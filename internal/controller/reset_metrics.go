@@ -14,14 +14,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/cantonesescribe/usage-operator/internal/convert"
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
-// Resets is what the watch over the resets needs of the metering service.
+// Resets says how the resets of a plan have gone; *reset.Service does.
 type Resets interface {
-	Plans(ctx context.Context) ([]*metering.Plan, error)
-	LastReset(ctx context.Context, plan string) (run *metering.ResetRun, succeeded time.Time, err error)
-	OverdueResets(ctx context.Context, plan string, before time.Time) (metering.Overdue, error)
+	Last(ctx context.Context, plan string) (run *reset.Run, succeeded time.Time, err error)
+	Overdue(ctx context.Context, plan string, before time.Time) (reset.Overdue, error)
 }
 
 // resetGrace is how long after its scheduled time a run of the reset may take until what it left is overdue: the CronJob may
@@ -57,15 +56,16 @@ func init() {
 }
 
 // SetupResetMetrics registers the watch over the resets, which runs on the leader and looks once an interval.
-func SetupResetMetrics(mgr ctrl.Manager, resets Resets, interval time.Duration) error {
+func SetupResetMetrics(mgr ctrl.Manager, plans Plans, resets Resets, interval time.Duration) error {
 	if interval <= 0 {
 		interval = DefaultResyncInterval
 	}
-	return mgr.Add(&resetWatch{resets: resets, interval: interval})
+	return mgr.Add(&resetWatch{plans: plans, resets: resets, interval: interval})
 }
 
 // resetWatch measures how far the resets are behind.
 type resetWatch struct {
+	plans    Plans
 	resets   Resets
 	interval time.Duration
 }
@@ -85,20 +85,20 @@ func (w *resetWatch) Start(ctx context.Context) error {
 }
 
 func (w *resetWatch) look(ctx context.Context) error {
-	plans, err := w.resets.Plans(ctx)
+	plans, err := w.plans.Plans(ctx)
 	if err != nil {
 		return err
 	}
 	now := time.Now().UTC()
 	for _, plan := range plans {
-		run, succeeded, err := w.resets.LastReset(ctx, plan.Name)
+		run, succeeded, err := w.resets.Last(ctx, plan.Name)
 		if err != nil {
 			return fmt.Errorf("plan %s: %w", plan.Name, err)
 		}
-		overdue := metering.Overdue{Plan: plan.Name}
+		overdue := reset.Overdue{Plan: plan.Name}
 		// A schedule that somebody wrote into the database, past all checks, has no runs that could be overdue.
 		if schedule, err := convert.Schedule(plan.ResetSchedule); err == nil {
-			if overdue, err = w.resets.OverdueResets(ctx, plan.Name, lastRun(schedule, now.Add(-resetGrace))); err != nil {
+			if overdue, err = w.resets.Overdue(ctx, plan.Name, lastRun(schedule, now.Add(-resetGrace))); err != nil {
 				return fmt.Errorf("plan %s: %w", plan.Name, err)
 			}
 		}
@@ -107,7 +107,7 @@ func (w *resetWatch) look(ctx context.Context) error {
 	return nil
 }
 
-func show(plan string, run *metering.ResetRun, succeeded time.Time, overdue metering.Overdue, now time.Time) {
+func show(plan string, run *reset.Run, succeeded time.Time, overdue reset.Overdue, now time.Time) {
 	overdueAccounts.WithLabelValues(plan).Set(float64(overdue.Accounts))
 	age := 0.0
 	if overdue.Accounts > 0 {

@@ -8,7 +8,7 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // gauge returns the value of a metric of a plan, and whether there is one.
@@ -50,7 +50,7 @@ func TestOverdueResetsAreMeasured(t *testing.T) {
 	wants("usage_reset_overdue_accounts", is(1))
 	wants("usage_reset_oldest_overdue_seconds", func(age float64) bool { return age > 3*86400-60 && age < 3*86400+600 })
 
-	if _, err := c.service.Reset(t.Context(), metering.ResetOptions{Plan: "overdue", Actor: "test"}); err != nil {
+	if _, err := c.resets.Run(t.Context(), reset.Options{Plan: "overdue", Actor: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	wants("usage_reset_overdue_accounts", is(0))

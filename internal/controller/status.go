@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 const (
@@ -70,7 +70,7 @@ func (c conditions) sumUp(ready string, parts ...string) {
 // describe is an error's text for a condition, without the words by which Go code tells the errors apart.
 func describe(err error) string {
 	text := err.Error()
-	for _, sentinel := range []error{metering.ErrConflict, metering.ErrNotFound, metering.ErrInvalid} {
+	for _, sentinel := range []error{ledger.ErrConflict, ledger.ErrNotFound, ledger.ErrInvalid} {
 		// What stands before it names the object, which needs no telling in the object's own condition.
 		if _, what, found := strings.Cut(text, sentinel.Error()+": "); found {
 			text = what
@@ -82,13 +82,13 @@ func describe(err error) string {
 
 // syncFailure classifies why the database does not hold what the spec says.
 func syncFailure(err error) (reason, message string) {
-	if schema, old := errors.AsType[*metering.SchemaError](err); old {
+	if schema, old := errors.AsType[*ledger.SchemaError](err); old {
 		return v1alpha1.ReasonDatabaseSchema, schema.Error() + "; tried again by itself"
 	}
-	if errors.Is(err, metering.ErrServer) {
-		return v1alpha1.ReasonDatabaseUnavailable, metering.ErrServer.Error() + "; tried again by itself"
+	if errors.Is(err, ledger.ErrServer) {
+		return v1alpha1.ReasonDatabaseUnavailable, ledger.ErrServer.Error() + "; tried again by itself"
 	}
-	if errors.Is(err, metering.ErrUnavailable) || errors.Is(err, metering.ErrOverloaded) {
+	if errors.Is(err, ledger.ErrUnavailable) || errors.Is(err, ledger.ErrOverloaded) {
 		// Without the driver's words: a port or a count of connections in it would change the message at each try.
 		return v1alpha1.ReasonDatabaseUnavailable, "the database cannot be reached; tried again by itself"
 	}

@@ -11,7 +11,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 // unavailableRetry is when to try again while the database is away, up to twice as late: calls fail at once then, and what
@@ -21,7 +21,7 @@ const unavailableRetry = 5 * time.Second
 // later makes another try of the error of a database that is away. That it is away is logged once by the store, and is no
 // error of each object that waits for it.
 func later(res reconcile.Result, err error) (reconcile.Result, error) {
-	if errors.Is(err, metering.ErrUnavailable) {
+	if errors.Is(err, ledger.ErrUnavailable) {
 		return reconcile.Result{RequeueAfter: wait.Jitter(unavailableRetry, 1)}, nil
 	}
 	return res, err
@@ -29,7 +29,7 @@ func later(res reconcile.Result, err error) (reconcile.Result, error) {
 
 // report logs what background work could not do, unless the database is away.
 func report(ctx context.Context, err error, message string) {
-	if err != nil && ctx.Err() == nil && !errors.Is(err, metering.ErrUnavailable) {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrUnavailable) {
 		ctrl.LoggerFrom(ctx).Error(err, message)
 	}
 }

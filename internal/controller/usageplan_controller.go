@@ -29,8 +29,10 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // DefaultResyncInterval is how often plans are compared with the database where nobody says otherwise.
@@ -56,11 +58,11 @@ type UsagePlanOptions struct {
 // +kubebuilder:rbac:groups=batch,namespace=usage-operator-system,resources=cronjobs,verbs=get;list;watch;create;patch;delete
 
 // SetupUsagePlan registers the controller that brings UsagePlans into the database and schedules their resets.
-func SetupUsagePlan(mgr ctrl.Manager, plans Plans, opts UsagePlanOptions) error {
+func SetupUsagePlan(mgr ctrl.Manager, plans Plans, resets Resets, opts UsagePlanOptions) error {
 	if opts.ResyncInterval <= 0 {
 		opts.ResyncInterval = DefaultResyncInterval
 	}
-	r := &usagePlanReconciler{client: mgr.GetClient(), plans: plans, opts: opts, wake: make(chan event.GenericEvent)}
+	r := &usagePlanReconciler{client: mgr.GetClient(), plans: plans, resets: resets, opts: opts, wake: make(chan event.GenericEvent)}
 	if err := mgr.Add(&planSweeper{client: mgr.GetClient(), plans: plans, interval: opts.ResyncInterval, wake: r.wake}); err != nil {
 		return err
 	}
@@ -97,6 +99,7 @@ func planOfQuota(_ context.Context, obj client.Object) []reconcile.Request {
 type usagePlanReconciler struct {
 	client client.Client
 	plans  Plans
+	resets Resets
 	opts   UsagePlanOptions
 	// wake puts other plans into the queue.
 	wake chan event.GenericEvent
@@ -141,7 +144,7 @@ func (r *usagePlanReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 
 // retire takes a plan whose object is gone out of the offer.
 func (r *usagePlanReconciler) retire(ctx context.Context, name string) error {
-	if err := r.plans.RetirePlan(ctx, name, quota.ID{}, actor); err != nil && !errors.Is(err, metering.ErrNotFound) {
+	if err := r.plans.RetirePlan(ctx, name, quota.ID{}, actor); err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return fmt.Errorf("retire plan %s: %w", name, err)
 	}
 	return r.wakeConflicting(ctx, &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: name}})
@@ -162,7 +165,7 @@ func (r *usagePlanReconciler) sync(ctx context.Context, plan *v1alpha1.UsagePlan
 	status, err := r.plans.ApplyPlan(ctx, declared, actor)
 	switch {
 	case err == nil:
-	case errors.Is(err, metering.ErrConflict):
+	case errors.Is(err, ledger.ErrConflict):
 		notAccepted(v1alpha1.ReasonConflict, describe(err)+": set spec.default to false in one of them")
 		return false, nil
 	default:
@@ -175,7 +178,11 @@ func (r *usagePlanReconciler) sync(ctx context.Context, plan *v1alpha1.UsagePlan
 	conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, "the plan is in force")
 	conds.set(v1alpha1.ConditionSynced, true, v1alpha1.ReasonSynced, "the database holds what the spec says")
 	plan.Status.Version, plan.Status.Users = status.Version, status.Users
-	plan.Status.LastReset, plan.Status.LastResetTime = lastReset(status.LastReset), timestamp(status.ResetSucceededAt)
+	run, succeeded, err := r.resets.Last(ctx, plan.Name)
+	if err != nil {
+		return true, fmt.Errorf("the last reset of plan %s: %w", plan.Name, err)
+	}
+	plan.Status.LastReset, plan.Status.LastResetTime = lastReset(run), timestamp(succeeded)
 	if status.Users > 0 {
 		conds.set(v1alpha1.ConditionInUse, true, v1alpha1.ReasonInUse, countUsers(status))
 	} else {
@@ -189,7 +196,7 @@ const maxResetMessage = 1024
 
 // lastReset is what the database knows about a run. The CronJob's own status knows less: neither what a run did, nor runs that
 // somebody started by hand.
-func lastReset(run *metering.ResetRun) *v1alpha1.UsagePlanResetRun {
+func lastReset(run *reset.Run) *v1alpha1.UsagePlanResetRun {
 	if run == nil {
 		return nil
 	}

@@ -26,6 +26,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -37,7 +38,7 @@ const DefaultStatusInterval = 5 * time.Second
 type Quotas interface {
 	ApplyQuota(ctx context.Context, q metering.Quota, actor string) error
 	RemoveQuota(ctx context.Context, uid quota.ID, actor string) error
-	UsageOf(ctx context.Context, userIDs []string) (map[string]metering.Usage, error)
+	UsageOf(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 	GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error)
 	// QuotaOwners are the UserQuotas that own an account. They are compared with the objects, so that what was deleted while nobody
 	// watched, or before the moment that the database was restored to, is removed.
@@ -240,7 +241,7 @@ func (r *userQuotaReconciler) remove(ctx context.Context, o owner) error {
 	if err != nil {
 		return reconcile.TerminalError(err)
 	}
-	if err := r.quotas.RemoveQuota(ctx, uid, actor); err != nil && !errors.Is(err, metering.ErrNotFound) {
+	if err := r.quotas.RemoveQuota(ctx, uid, actor); err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return err
 	}
 	var peers v1alpha1.UserQuotaList
@@ -311,7 +312,7 @@ func settled(q *v1alpha1.UserQuota) bool {
 	return synced != nil && synced.Status == "True" && synced.ObservedGeneration == q.Generation
 }
 
-func (r *userQuotaReconciler) usage(ctx context.Context, userID string) (metering.Usage, bool, error) {
+func (r *userQuotaReconciler) usage(ctx context.Context, userID string) (ledger.Usage, bool, error) {
 	usages, err := r.quotas.UsageOf(ctx, []string{userID})
 	usage, found := usages[userID]
 	return usage, found, err
@@ -320,7 +321,7 @@ func (r *userQuotaReconciler) usage(ctx context.Context, userID string) (meterin
 // apply writes the object to the database. An owner that is gone, deleted while nobody watched, makes room.
 func (r *userQuotaReconciler) apply(ctx context.Context, declared metering.Quota, current quota.ID) error {
 	err := r.quotas.ApplyQuota(ctx, declared, actor)
-	if !errors.Is(err, metering.ErrConflict) || current == (quota.ID{}) || current == declared.ObjectUID {
+	if !errors.Is(err, ledger.ErrConflict) || current == (quota.ID{}) || current == declared.ObjectUID {
 		return err
 	}
 	gone, lookErr := r.gone(ctx, declared.UserID, current)
@@ -330,7 +331,7 @@ func (r *userQuotaReconciler) apply(ctx context.Context, declared metering.Quota
 	if !gone {
 		return err
 	}
-	if err := r.quotas.RemoveQuota(ctx, current, actor); err != nil && !errors.Is(err, metering.ErrNotFound) {
+	if err := r.quotas.RemoveQuota(ctx, current, actor); err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return err
 	}
 	return r.quotas.ApplyQuota(ctx, declared, actor)
@@ -360,13 +361,13 @@ func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
 	}
 	refusal, isRefusal := errors.AsType[*metering.RefusedError](err)
 	switch {
-	case errors.Is(err, metering.ErrConflict):
+	case errors.Is(err, ledger.ErrConflict):
 		notInForce(q, v1alpha1.ReasonConflict, describe(err)+": delete one of them")
-	case errors.Is(err, metering.ErrNotFound) && planName(q) != "":
+	case errors.Is(err, ledger.ErrNotFound) && planName(q) != "":
 		unresolved(v1alpha1.ReasonPlanNotFound, fmt.Sprintf("there is no plan %s: apply it, or correct spec.planRef.name", planName(q)))
-	case isRefusal && refusal.Reason == quota.UnknownPlan, errors.Is(err, metering.ErrNotFound):
+	case isRefusal && refusal.Reason == quota.UnknownPlan, errors.Is(err, ledger.ErrNotFound):
 		unresolved(v1alpha1.ReasonNoDefaultPlan, "there is no spec.planRef and no plan is the default: set one of them")
-	case errors.Is(err, metering.ErrInvalid), errors.Is(err, quota.ErrAmount):
+	case errors.Is(err, ledger.ErrInvalid), errors.Is(err, quota.ErrAmount):
 		notInForce(q, v1alpha1.ReasonInvalid, describe(err))
 	default:
 		return r.failed(q, err)

@@ -14,7 +14,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -55,7 +55,7 @@ func (s *orphanSweeper) sweep(ctx context.Context) error {
 	}
 	var errs []error
 	for _, owner := range owners {
-		if err := s.quotas.RemoveQuota(ctx, owner, actor); err != nil && !errors.Is(err, metering.ErrNotFound) {
+		if err := s.quotas.RemoveQuota(ctx, owner, actor); err != nil && !errors.Is(err, ledger.ErrNotFound) {
 			errs = append(errs, err)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -118,7 +118,7 @@ func (had grantsHad) lack(q *v1alpha1.UserQuota) bool {
 }
 
 // stale reports whether a UserQuota needs to be looked at. Those whose spec has not been worked on are in the queue anyway.
-func stale(q *v1alpha1.UserQuota, usage metering.Usage, found bool, alive sets.Set[quota.ID]) bool {
+func stale(q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set[quota.ID]) bool {
 	if !q.DeletionTimestamp.IsZero() || q.Status.ObservedGeneration != q.Generation {
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -16,7 +17,7 @@ import (
 const unlimited = "unlimited"
 
 // inForce writes the status of a UserQuota that the database holds as it is declared, and where its user stands.
-func inForce(q *v1alpha1.UserQuota, u metering.Usage) {
+func inForce(q *v1alpha1.UserQuota, u ledger.Usage) {
 	conds := conditions{&q.Status.Conditions, q.Generation}
 	conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, fmt.Sprintf("this is the UserQuota of user %s", q.Spec.UserID))
 	conds.set(v1alpha1.ConditionSynced, true, v1alpha1.ReasonSynced, "the database holds what the spec says")
@@ -41,7 +42,7 @@ func sumUpQuota(q *v1alpha1.UserQuota) {
 }
 
 // stand writes where the user stands.
-func stand(status *v1alpha1.UserQuotaStatus, u metering.Usage) {
+func stand(status *v1alpha1.UserQuotaStatus, u ledger.Usage) {
 	a := u.Account
 	limits := a.Limits()
 	usage := &v1alpha1.UserQuotaUsage{
@@ -83,7 +84,7 @@ func credits(l quota.Limit[quota.Credits]) string {
 
 // drifted reports whether the account differs from what its UserQuota declares, because somebody changed the row, or because
 // the default plan is another one. Grants, which are given once, are looked at by lacksGrant.
-func drifted(declared metering.Quota, u metering.Usage) bool {
+func drifted(declared metering.Quota, u ledger.Usage) bool {
 	a := u.Account
 	onPlan := a.Plan.Name == declared.PlanName
 	if declared.PlanName == "" {

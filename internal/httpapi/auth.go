@@ -148,7 +148,7 @@ func (a *Auth) may(ctx context.Context, userID string) error {
 // holder returns the account of an admission that the caller holds: by its lease, or by the operation's right on its user.
 func (s *server) holder(ctx context.Context, id uuid.UUID) (account quota.ID, err error) {
 	if lease := callerFrom(ctx).lease; lease != "" {
-		account, ok, err := s.service.VerifyLease(ctx, lease, quota.ID(id))
+		account, ok, err := s.leases.VerifyLease(ctx, lease, quota.ID(id))
 		if err == nil && !ok {
 			err = forbidden("the lease is not that of admission %s", id)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -62,7 +63,7 @@ func planName(p *quota.Plan) Plan {
 	return Plan{Name: p.Name, DisplayName: cmp.Or(p.DisplayName, p.Name)}
 }
 
-func admission(a *metering.Admission) Admission {
+func admission(a *ledger.Admission) Admission {
 	out := Admission{
 		Id: uuid.UUID(a.ID), UserId: a.UserID, State: a.State, Reason: a.Reason, Position: a.Position, Waiting: a.Waiting,
 		EstimatedDurationSeconds: milliseconds(int64(a.Request.Estimate)), EstimatedCredits: credits(a.Request.Estimate),
@@ -132,7 +133,7 @@ func encodeLimits(l quota.Limits) Limits {
 	return out
 }
 
-func currentUsage(u metering.Usage) CurrentUsage {
+func currentUsage(u ledger.Usage) CurrentUsage {
 	a := u.Account
 	out := CurrentUsage{
 		UserId: a.UserID, Plan: planName(a.Plan), Suspended: a.Suspended, UsedCredits: credits(a.Used), ReservedCredits: credits(a.Reserved),

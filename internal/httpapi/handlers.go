@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -35,7 +36,7 @@ func (s *server) CreateAdmission(ctx context.Context, r CreateAdmissionRequestOb
 	}
 	body := admission(res.Admission)
 	if body.Ticket = res.Ticket; body.Ticket == "" {
-		if body.LeaseToken, err = s.service.LeaseToken(ctx, res.Admission.Account, res.Admission.ID); err != nil {
+		if body.LeaseToken, err = s.leases.Lease(ctx, res.Admission.Account, res.Admission.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -59,7 +60,7 @@ func (s *server) GetAdmission(ctx context.Context, r GetAdmissionRequestObject) 
 	if ticket == nil && err == nil {
 		_, err = s.holder(ctx, r.Id)
 	}
-	body, err := encoded(err, func() (*metering.Admission, error) {
+	body, err := encoded(err, func() (*ledger.Admission, error) {
 		if ticket != nil {
 			return s.service.GetTicket(ctx, ticket)
 		}
@@ -72,7 +73,7 @@ func (s *server) GetAdmission(ctx context.Context, r GetAdmissionRequestObject) 
 }
 
 // waitFor returns the admission once it is no longer queued, or after the time, or when the service is about to end.
-func (s *server) waitFor(ctx context.Context, id quota.ID, d time.Duration) (*metering.Admission, error) {
+func (s *server) waitFor(ctx context.Context, id quota.ID, d time.Duration) (*ledger.Admission, error) {
 	if d == 0 {
 		return s.service.Get(ctx, id)
 	}
@@ -88,7 +89,7 @@ func (s *server) waitFor(ctx context.Context, id quota.ID, d time.Duration) (*me
 
 // HeartbeatAdmission implements POST /api/v1/admissions/{id}/heartbeat.
 func (s *server) HeartbeatAdmission(ctx context.Context, r HeartbeatAdmissionRequestObject) (HeartbeatAdmissionResponseObject, error) {
-	body, err := s.act(ctx, r.Id, s.service.Heartbeat, func(_ context.Context, t *metering.Ticket) (*metering.Admission, error) {
+	body, err := s.act(ctx, r.Id, s.service.Heartbeat, func(_ context.Context, t *metering.Ticket) (*ledger.Admission, error) {
 		return s.service.TicketAdmission(t), nil // it lives until it expires, whoever asks
 	})
 	if err != nil {
@@ -103,9 +104,9 @@ func (s *server) CompleteAdmission(ctx context.Context, r CompleteAdmissionReque
 	if err != nil {
 		return nil, err
 	}
-	body, err := s.act(ctx, r.Id, func(ctx context.Context, account, id quota.ID) (*metering.Admission, error) {
+	body, err := s.act(ctx, r.Id, func(ctx context.Context, account, id quota.ID) (*ledger.Admission, error) {
 		return s.service.Complete(ctx, account, id, actual)
-	}, func(ctx context.Context, t *metering.Ticket) (*metering.Admission, error) {
+	}, func(ctx context.Context, t *metering.Ticket) (*ledger.Admission, error) {
 		return s.service.CompleteTicket(ctx, t, actual)
 	})
 	if err != nil {
@@ -125,17 +126,17 @@ func (s *server) ReleaseAdmission(ctx context.Context, r ReleaseAdmissionRequest
 
 // act does what only an admission's holder may, by its account and id or by its ticket.
 func (s *server) act(
-	ctx context.Context, id uuid.UUID, do func(ctx context.Context, account, id quota.ID) (*metering.Admission, error),
-	doTicket func(ctx context.Context, t *metering.Ticket) (*metering.Admission, error),
+	ctx context.Context, id uuid.UUID, do func(ctx context.Context, account, id quota.ID) (*ledger.Admission, error),
+	doTicket func(ctx context.Context, t *metering.Ticket) (*ledger.Admission, error),
 ) (AdmissionJSONResponse, error) {
 	if ticket, err := s.ticket(ctx, id); ticket != nil || err != nil {
-		return encoded(err, func() (*metering.Admission, error) { return doTicket(ctx, ticket) })
+		return encoded(err, func() (*ledger.Admission, error) { return doTicket(ctx, ticket) })
 	}
 	account, err := s.holder(ctx, id)
-	return encoded(err, func() (*metering.Admission, error) { return do(ctx, account, quota.ID(id)) })
+	return encoded(err, func() (*ledger.Admission, error) { return do(ctx, account, quota.ID(id)) })
 }
 
-func encoded(err error, do func() (*metering.Admission, error)) (AdmissionJSONResponse, error) {
+func encoded(err error, do func() (*ledger.Admission, error)) (AdmissionJSONResponse, error) {
 	if err != nil {
 		return AdmissionJSONResponse{}, err
 	}
@@ -188,12 +189,12 @@ func (s *server) GetCurrentUsage(ctx context.Context, r GetCurrentUsageRequestOb
 	return GetCurrentUsage200JSONResponse(currentUsage(usage)), nil
 }
 
-func (s *server) current(ctx context.Context, userID string) (metering.Usage, error) {
+func (s *server) current(ctx context.Context, userID string) (ledger.Usage, error) {
 	if err := checkUserID(userID); err != nil {
-		return metering.Usage{}, err
+		return ledger.Usage{}, err
 	}
 	if err := s.auth.may(ctx, userID); err != nil {
-		return metering.Usage{}, err
+		return ledger.Usage{}, err
 	}
 	return s.service.Current(ctx, userID)
 }

@@ -9,8 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 )
 
 // defaultHistory is a year of months.
@@ -25,8 +25,8 @@ func (s *server) GetUsageHistory(ctx context.Context, r GetUsageHistoryRequestOb
 	if given := r.Params.Limit; given != nil {
 		limit = int(*given)
 	}
-	if limit < 1 || limit > metering.MaxHistory {
-		return nil, invalid("limit: %d must be between 1 and %d", limit, metering.MaxHistory)
+	if limit < 1 || limit > reports.MaxHistory {
+		return nil, invalid("limit: %d must be between 1 and %d", limit, reports.MaxHistory)
 	}
 	before, err := parseCursor(r.Params.Cursor)
 	if err != nil {
@@ -35,7 +35,7 @@ func (s *server) GetUsageHistory(ctx context.Context, r GetUsageHistoryRequestOb
 	if err := s.auth.may(ctx, user); err != nil {
 		return nil, err
 	}
-	history, err := s.service.History(ctx, user, before, limit)
+	history, err := s.history.History(ctx, user, before, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func parseCursor(s string) (int64, error) {
 	return before, nil
 }
 
-func usageHistory(user string, h metering.History) UsageHistory {
+func usageHistory(user string, h reports.History) UsageHistory {
 	out := UsageHistory{UserId: user, Periods: make([]Period, len(h.Periods)), NextCursor: cursor(h.Before), AsOf: h.Now}
 	for i, p := range h.Periods {
 		out.Periods[i] = Period{

@@ -8,22 +8,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 )
 
 func TestHistory(t *testing.T) {
-	period := func(no int64, state metering.PeriodState, limit quota.Limit[quota.Credits]) metering.HistoryPeriod {
+	period := func(no int64, state reports.PeriodState, limit quota.Limit[quota.Credits]) reports.HistoryPeriod {
 		start := nextMonth.AddDate(0, int(no)-5, 0)
 		p := quota.ClosedPeriod{
 			No: no, Period: quota.Period{Start: start, End: start.AddDate(0, 1, 0)}, Used: 90_000, Reserved: 60_000, Cost: 9_000,
 			Charged: 20_000, CarryOver: 30_000, PlanLimit: limit, PlanName: "free", Currency: "HKD",
 		}
-		return metering.HistoryPeriod{StoredPeriod: metering.StoredPeriod{ClosedPeriod: p, Revision: 2}, State: state, FinalAt: p.FinalAt()}
+		return reports.HistoryPeriod{StoredPeriod: reports.StoredPeriod{ClosedPeriod: p, Revision: 2}, State: state, FinalAt: p.FinalAt()}
 	}
-	f := &fake{past: metering.History{
-		Periods: []metering.HistoryPeriod{
-			period(4, metering.PeriodOpen, quota.AtMost(30*quota.Credit)), period(3, metering.PeriodClosed, quota.Limit[quota.Credits]{Unlimited: true}),
+	f := &fake{past: reports.History{
+		Periods: []reports.HistoryPeriod{
+			period(4, reports.PeriodOpen, quota.AtMost(30*quota.Credit)), period(3, reports.PeriodClosed, quota.Limit[quota.Credits]{Unlimited: true}),
 		}, Before: 3, Now: noon,
 	}}
 	h := handler(t, f)
@@ -38,7 +38,7 @@ func TestHistory(t *testing.T) {
 		t.Errorf("without parameters the service was asked for %d periods below %d", f.limit, f.before)
 	}
 	get.path += "&limit=100&cursor=aGlzdG9yeS8xLzM"
-	f.past = metering.History{Now: noon}
+	f.past = reports.History{Now: noon}
 	equalJSON(t, do(h, get).Body.String(), `{"user_id":"alice","as_of":"2026-03-14T12:00:00Z","periods":[]}`)
 	if f.before != 3 || f.limit != 100 {
 		t.Errorf("the service was asked for %d periods below %d", f.limit, f.before)

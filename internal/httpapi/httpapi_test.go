@@ -24,8 +24,10 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 )
 
 var (
@@ -46,15 +48,15 @@ type fake struct {
 	err   error
 	admit metering.AdmitResult
 	check metering.CheckResult
-	adm   *metering.Admission
-	usage metering.Usage
-	past  metering.History
+	adm   *ledger.Admission
+	usage ledger.Usage
+	past  reports.History
 	plans []*metering.Plan
-	wait  func(ctx context.Context) (*metering.Admission, error)
+	wait  func(ctx context.Context) (*ledger.Admission, error)
 
 	recorded []metering.RecordResult
 	failed   []error
-	event    *metering.Event
+	event    *ledger.Event
 	uses     []metering.RecordRequest
 	undone   metering.ReverseRequest
 	adjusted metering.AdjustRequest
@@ -70,7 +72,7 @@ func (f *fake) Check(context.Context, string, quota.Request) (metering.CheckResu
 	return f.check, f.err
 }
 
-func (f *fake) History(_ context.Context, _ string, before int64, limit int) (metering.History, error) {
+func (f *fake) History(_ context.Context, _ string, before int64, limit int) (reports.History, error) {
 	f.before, f.limit = before, limit
 	return f.past, f.err
 }
@@ -87,9 +89,9 @@ func (f *fake) RecordAll(_ context.Context, reqs []metering.RecordRequest) ([]me
 	return results, errs
 }
 
-func (f *fake) Event(_ context.Context, id quota.ID) (*metering.Event, error) {
+func (f *fake) Event(_ context.Context, id quota.ID) (*ledger.Event, error) {
 	if f.event == nil || f.event.ID != id {
-		return nil, fmt.Errorf("event %s: %w", uuid.UUID(id), metering.ErrNotFound)
+		return nil, fmt.Errorf("event %s: %w", uuid.UUID(id), ledger.ErrNotFound)
 	}
 	return f.event, nil
 }
@@ -109,53 +111,53 @@ func (f *fake) Admit(_ context.Context, req metering.AdmitRequest) (metering.Adm
 	return f.admit, f.err
 }
 
-func (f *fake) Heartbeat(_ context.Context, account, _ quota.ID) (*metering.Admission, error) {
+func (f *fake) Heartbeat(_ context.Context, account, _ quota.ID) (*ledger.Admission, error) {
 	f.holder = account
 	return f.adm, f.err
 }
 
-func (f *fake) Complete(_ context.Context, account, _ quota.ID, actual quota.Credits) (*metering.Admission, error) {
+func (f *fake) Complete(_ context.Context, account, _ quota.ID, actual quota.Credits) (*ledger.Admission, error) {
 	f.holder, f.actual = account, actual
 	return f.adm, f.err
 }
 
-func (f *fake) Release(_ context.Context, account, _ quota.ID) (*metering.Admission, error) {
+func (f *fake) Release(_ context.Context, account, _ quota.ID) (*ledger.Admission, error) {
 	f.holder = account
 	return f.adm, f.err
 }
 
-func (f *fake) Get(_ context.Context, id quota.ID) (*metering.Admission, error) {
+func (f *fake) Get(_ context.Context, id quota.ID) (*ledger.Admission, error) {
 	if id != admID {
-		return nil, fmt.Errorf("admission %s: %w", uuid.UUID(id), metering.ErrNotFound)
+		return nil, fmt.Errorf("admission %s: %w", uuid.UUID(id), ledger.ErrNotFound)
 	}
 	return f.adm, nil
 }
 
-func (f *fake) Wait(ctx context.Context, _ quota.ID, _ time.Time) (*metering.Admission, error) {
+func (f *fake) Wait(ctx context.Context, _ quota.ID, _ time.Time) (*ledger.Admission, error) {
 	return f.wait(ctx)
 }
 
-func (f *fake) Current(context.Context, string) (metering.Usage, error) { return f.usage, f.err }
-func (f *fake) Plans(context.Context) ([]*metering.Plan, error)         { return f.plans, f.err }
-func (f *fake) Reachable(context.Context) error                         { return f.err }
+func (f *fake) Current(context.Context, string) (ledger.Usage, error) { return f.usage, f.err }
+func (f *fake) Plans(context.Context) ([]*metering.Plan, error)       { return f.plans, f.err }
+func (f *fake) Reachable(context.Context) error                       { return f.err }
 
 func (f *fake) VerifyTicket(context.Context, string) (*metering.Ticket, bool, error) {
 	return nil, false, nil
 }
-func (f *fake) TicketAdmission(*metering.Ticket) *metering.Admission { return f.adm }
-func (f *fake) GetTicket(context.Context, *metering.Ticket) (*metering.Admission, error) {
+func (f *fake) TicketAdmission(*metering.Ticket) *ledger.Admission { return f.adm }
+func (f *fake) GetTicket(context.Context, *metering.Ticket) (*ledger.Admission, error) {
 	return f.adm, f.err
 }
 
-func (f *fake) CompleteTicket(context.Context, *metering.Ticket, quota.Credits) (*metering.Admission, error) {
+func (f *fake) CompleteTicket(context.Context, *metering.Ticket, quota.Credits) (*ledger.Admission, error) {
 	return f.adm, f.err
 }
 
-func (f *fake) ReleaseTicket(context.Context, *metering.Ticket) (*metering.Admission, error) {
+func (f *fake) ReleaseTicket(context.Context, *metering.Ticket) (*ledger.Admission, error) {
 	return f.adm, f.err
 }
 
-func (f *fake) LeaseToken(context.Context, quota.ID, quota.ID) (string, error) { return lease, nil }
+func (f *fake) Lease(context.Context, quota.ID, quota.ID) (string, error) { return lease, nil }
 
 func (f *fake) VerifyLease(_ context.Context, token string, id quota.ID) (quota.ID, bool, error) {
 	return accountID, token == lease && id == admID, nil
@@ -202,7 +204,7 @@ func testAuth() *Auth {
 func handler(t *testing.T, f *fake) http.Handler {
 	t.Helper()
 	return New(Options{
-		Service: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
+		Service: f, History: f, Leases: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	})
 }
 
@@ -258,8 +260,8 @@ func decode(t *testing.T, w *httptest.ResponseRecorder) map[string]any {
 	return v
 }
 
-func queued() *metering.Admission {
-	return &metering.Admission{
+func queued() *ledger.Admission {
+	return &ledger.Admission{
 		Admission: quota.Admission{
 			ID: admID, Account: accountID, State: quota.Queued, Reason: quota.ConcurrencyLimit, CreatedAt: noon,
 			Request: quota.Request{Estimate: 165_500, FileSize: 1 << 20}, Lease: 2 * time.Minute, LeaseUntil: noon.Add(2 * time.Minute),
@@ -268,13 +270,13 @@ func queued() *metering.Admission {
 	}
 }
 
-func admitted() *metering.Admission {
+func admitted() *ledger.Admission {
 	a := queued()
 	a.State, a.Reason, a.Position, a.Waiting, a.AdmittedAt = quota.Admitted, "", 0, 0, noon
 	return a
 }
 
-func settled() *metering.Admission {
+func settled() *ledger.Admission {
 	a := admitted()
 	actual := quota.Credits(165_000)
 	a.State, a.Actual, a.EndedAt = quota.Settled, &actual, noon.Add(time.Minute)
@@ -390,12 +392,12 @@ func TestRequestsThatFail(t *testing.T) {
 		"no such path":       {request: request{method: "GET", path: "/api/v2"}, want: 404, wantDetail: "/api/v2"},
 		"no such method":     {request: request{method: "DELETE", path: admPath}, want: 405, wantDetail: "only GET"},
 
-		"key reused":   {request: request{body: goodBody}, err: metering.ErrKeyReused, want: 422, wantType: "key-reused"},
+		"key reused":   {request: request{body: goodBody}, err: ledger.ErrKeyReused, want: 422, wantType: "key-reused"},
 		"conflict":     {request: request{path: admPath + "/release"}, err: &quota.Conflict{State: quota.Settled, What: "it was charged"}, want: 409, wantDetail: "it was charged"},
 		"late ticket":  {request: request{path: admPath + "/release"}, err: metering.ErrTicketExpired, want: 409, wantType: "ticket-expired"},
-		"invalid":      {request: request{body: goodBody}, err: fmt.Errorf("%w: priority", metering.ErrInvalid), want: 422, wantDetail: "priority"},
-		"overloaded":   {request: request{body: goodBody}, err: metering.ErrOverloaded, want: 503, wantDetail: "too many calls"},
-		"no database":  {request: request{body: goodBody}, err: fmt.Errorf("%w: dial tcp 10.0.0.1", metering.ErrUnavailable), want: 503, wantDetail: "the database cannot be reached"},
+		"invalid":      {request: request{body: goodBody}, err: fmt.Errorf("%w: priority", ledger.ErrInvalid), want: 422, wantDetail: "priority"},
+		"overloaded":   {request: request{body: goodBody}, err: ledger.ErrOverloaded, want: 503, wantDetail: "too many calls"},
+		"no database":  {request: request{body: goodBody}, err: fmt.Errorf("%w: dial tcp 10.0.0.1", ledger.ErrUnavailable), want: 503, wantDetail: "the database cannot be reached"},
 		"unknown user": {request: request{body: goodBody}, err: &metering.RefusedError{Reason: quota.UnknownUser, UserID: "alice"}, want: 404, wantType: "unknown-user"},
 		"gave up":      {request: request{body: goodBody}, err: context.DeadlineExceeded, want: 503, wantDetail: "given up"},
 		"bug":          {request: request{body: goodBody}, err: errors.New("secret of the database"), want: 500, wantDetail: "an internal error"},
@@ -617,11 +619,11 @@ func TestHolders(t *testing.T) {
 func TestWaitEndsWhenDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		draining, drain := context.WithCancel(t.Context())
-		f := &fake{adm: queued(), wait: func(ctx context.Context) (*metering.Admission, error) {
+		f := &fake{adm: queued(), wait: func(ctx context.Context) (*ledger.Admission, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}}
-		h := New(Options{Service: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining})
+		h := New(Options{Service: f, History: f, Leases: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining})
 		done := make(chan *httptest.ResponseRecorder)
 		go func() { done <- do(h, request{method: "GET", path: admPath + "?wait=30s"}) }()
 		synctest.Wait()
@@ -684,7 +686,7 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCurrentUsage(t *testing.T) {
-	usage := metering.Usage{Account: alice(), Now: noon, Last: &quota.ClosedPeriod{
+	usage := ledger.Usage{Account: alice(), Now: noon, Last: &quota.ClosedPeriod{
 		Period: quota.Period{Start: nextMonth.AddDate(0, -2, 0), End: nextMonth.AddDate(0, -1, 0)}, Used: 90_000,
 	}}
 	w := do(handler(t, &fake{usage: usage}), request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer reader"})
@@ -703,7 +705,7 @@ func TestLimits(t *testing.T) {
 		{"name":"pro","display_name":"Pro","rank":20,"default":false,"price_per_period":79.5,"currency":"USD","features":["priority"],
 		 "limits":{"file_size_bytes":1073741824,"audio_duration_seconds":86400,"concurrent":5,"queued":100,"unlimited":["credits"]},
 		 "carry_over_credits":5,"overage":{"max_credits":10,"price_per_credit":0.02}}]`
-	h := handler(t, &fake{plans: plans, usage: metering.Usage{Account: alice(), Now: noon}})
+	h := handler(t, &fake{plans: plans, usage: ledger.Usage{Account: alice(), Now: noon}})
 	// The plans are for everybody who is somebody.
 	equalJSON(t, do(h, request{method: "GET", path: "/api/v1/usage/limits", token: "Bearer nobody"}).Body.String(), `{`+offered+`}`)
 	equalJSON(t, do(h, request{method: "GET", path: "/api/v1/usage/limits?user_id=alice"}).Body.String(), `{`+offered+`,
@@ -723,7 +725,7 @@ func TestProbesAndMetrics(t *testing.T) {
 	if w := get("/healthz"); w.Code != 200 {
 		t.Errorf("healthz: got %d", w.Code)
 	}
-	f.err = metering.ErrUnavailable
+	f.err = ledger.ErrUnavailable
 	if w := get("/readyz"); w.Code != 503 {
 		t.Errorf("readyz without a database: got %d", w.Code)
 	}

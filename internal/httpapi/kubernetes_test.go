@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
 )
@@ -61,8 +62,8 @@ func TestKubernetesAuth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{admit: metering.AdmitResult{Admission: admitted(), Created: true}, usage: metering.Usage{Account: alice(), Now: noon}}
-	h := New(Options{Service: f, Auth: auth, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context()})
+	f := &fake{admit: metering.AdmitResult{Admission: admitted(), Created: true}, usage: ledger.Usage{Account: alice(), Now: noon}}
+	h := New(Options{Service: f, History: f, Leases: f, Auth: auth, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context()})
 	token := func(namespace, account string, audiences ...string) string {
 		return "Bearer " + env.Token(t, namespace, account, audiences...)
 	}
@@ -105,7 +106,7 @@ func TestAPIServerAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := New(Options{Service: &fake{}, Auth: auth, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context()})
+	h := New(Options{Service: &fake{}, Leases: &fake{}, Auth: auth, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context()})
 	if w := do(h, request{body: goodBody, token: "Bearer some.signed.token"}); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("got %d: %s", w.Code, w.Body)
 	}

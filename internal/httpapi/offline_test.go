@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
@@ -55,7 +56,7 @@ func (o *outage) degraded(want bool) time.Duration {
 			o.t.Fatalf("/readyz: %d %s", w.Code, w.Body)
 		}
 		text := do(o, request{method: "GET", path: "/readyz?verbose", token: "-"}).Body.String()
-		if strings.Contains(text, "[!]database degraded: "+metering.ErrUnavailable.Error()) == want {
+		if strings.Contains(text, "[!]database degraded: "+ledger.ErrUnavailable.Error()) == want {
 			return time.Since(began)
 		}
 		if time.Since(began) > 20*time.Second {

@@ -15,8 +15,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/oapi-codegen/runtime"
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
@@ -199,7 +200,7 @@ type CurrentUsage struct {
 type Decimal = Number
 
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
-type EventKind = metering.EventKind
+type EventKind = ledger.EventKind
 
 // Limits defines model for Limits.
 type Limits struct {
@@ -259,8 +260,8 @@ type Period struct {
 	Start    time.Time `json:"start"`
 
 	// State Open while it lasts. Closed after its end, when it still takes the charges of its own work; Final from `final_at` on.
-	State       metering.PeriodState `json:"state"`
-	UsedCredits Decimal              `json:"used_credits"`
+	State       reports.PeriodState `json:"state"`
+	UsedCredits Decimal             `json:"used_credits"`
 }
 
 // Plan defines model for Plan.

@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 	"sigs.k8s.io/yaml"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 // Every operation of the contract has a row that agrees with it, and no other row is there.
@@ -109,7 +109,7 @@ func TestRightsOfOperations(t *testing.T) {
 			path += "?user_id=alice"
 		}
 		call := func(token string) int {
-			f := &fake{err: metering.ErrUnavailable, adm: admitted(), event: charge()}
+			f := &fake{err: ledger.ErrUnavailable, adm: admitted(), event: charge()}
 			return do(handler(t, f), request{method: method, path: path, token: token, body: bodies[o.id]}).Code
 		}
 		for token, verb := range tokens {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -109,19 +110,19 @@ func classify(err error) *Problem {
 	}
 	var answer error
 	switch {
-	case errors.Is(err, metering.ErrNotFound):
+	case errors.Is(err, ledger.ErrNotFound):
 		answer = problem(http.StatusNotFound, "not-found", "%v", err)
-	case errors.Is(err, metering.ErrKeyReused):
-		answer = problem(http.StatusUnprocessableEntity, "key-reused", "%v", metering.ErrKeyReused)
-	case errors.Is(err, metering.ErrInvalid), errors.Is(err, quota.ErrAmount), errors.Is(err, quota.ErrUse):
+	case errors.Is(err, ledger.ErrKeyReused):
+		answer = problem(http.StatusUnprocessableEntity, "key-reused", "%v", ledger.ErrKeyReused)
+	case errors.Is(err, ledger.ErrInvalid), errors.Is(err, quota.ErrAmount), errors.Is(err, quota.ErrUse):
 		answer = invalid("%v", err)
 	case errors.Is(err, metering.ErrTicketExpired):
 		answer = problem(http.StatusConflict, "ticket-expired", "%v", err)
-	case errors.Is(err, metering.ErrConflict), errors.Is(err, quota.ErrConflict):
+	case errors.Is(err, ledger.ErrConflict), errors.Is(err, quota.ErrConflict):
 		answer = problem(http.StatusConflict, "conflict", "%v", err)
-	case errors.Is(err, metering.ErrOverloaded):
-		answer = unavailable(retryNow, "%v", metering.ErrOverloaded)
-	case errors.Is(err, metering.ErrUnavailable):
+	case errors.Is(err, ledger.ErrOverloaded):
+		answer = unavailable(retryNow, "%v", ledger.ErrOverloaded)
+	case errors.Is(err, ledger.ErrUnavailable):
 		answer = unavailable(retrySoon, "%v", reasonOf(err))
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		answer = unavailable(retryNow, "the request was given up before it was answered")
@@ -133,13 +134,13 @@ func classify(err error) *Problem {
 
 // reasonOf is what a caller may know of why the database cannot be used.
 func reasonOf(err error) error {
-	if schema, old := errors.AsType[*metering.SchemaError](err); old {
+	if schema, old := errors.AsType[*ledger.SchemaError](err); old {
 		return schema
 	}
-	if errors.Is(err, metering.ErrServer) {
-		return metering.ErrServer
+	if errors.Is(err, ledger.ErrServer) {
+		return ledger.ErrServer
 	}
-	return metering.ErrUnavailable
+	return ledger.ErrUnavailable
 }
 
 // levelOf is the level at which a failure of ours is logged.
@@ -147,9 +148,9 @@ func levelOf(ctx context.Context, err error) slog.Level {
 	switch {
 	case ctx.Err() != nil:
 		return slog.LevelDebug // the caller is gone, whatever went wrong
-	case errors.Is(err, metering.ErrServer):
+	case errors.Is(err, ledger.ErrServer):
 		return slog.LevelWarn
-	case errors.Is(err, metering.ErrUnavailable):
+	case errors.Is(err, ledger.ErrUnavailable):
 		return slog.LevelDebug // that the database is away is logged once, not for each call
 	}
 	return slog.LevelError

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -101,7 +102,7 @@ func (s *server) GetUsageEvent(ctx context.Context, r GetUsageEventRequestObject
 }
 
 // event reads an event whose user the caller has the operation's right on.
-func (s *server) event(ctx context.Context, id uuid.UUID) (*metering.Event, error) {
+func (s *server) event(ctx context.Context, id uuid.UUID) (*ledger.Event, error) {
 	e, err := s.service.Event(ctx, quota.ID(id))
 	if err != nil {
 		return nil, err
@@ -168,7 +169,7 @@ func recorded(r *metering.RecordResult) UsageEvent {
 	return out
 }
 
-func usageEvent(e *metering.Event) UsageEvent {
+func usageEvent(e *ledger.Event) UsageEvent {
 	out := UsageEvent{
 		Id: uuid.UUID(e.ID), UserId: e.UserID, Kind: e.Kind, UsageType: e.UsageType, Credits: credits(e.Credits), CreditsMs: int64(e.Credits),
 		Cost: Number(e.Cost.String()), Currency: e.Currency, FileSizeBytes: e.FileSize, Tokens: e.Tokens, Quantity: e.Quantity,

@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -31,9 +32,9 @@ const (
 	cloudExport = `{"specversion":"1.0","id":"7","source":"/exporter","type":"io.cantonesescribe.usage.export","subject":"alice"}`
 )
 
-func charge() *metering.Event {
-	return &metering.Event{
-		ID: eventID, Account: accountID, UserID: "alice", Kind: metering.EventCharge, UsageType: "export", OccurredAt: noon.Add(-time.Hour),
+func charge() *ledger.Event {
+	return &ledger.Event{
+		ID: eventID, Account: accountID, UserID: "alice", Kind: ledger.EventCharge, UsageType: "export", OccurredAt: noon.Add(-time.Hour),
 		RecordedAt: noon, Credits: 90_000, Cost: 1_500_000, Currency: "USD", Quantity: 3, Rate: new(quota.Rate(500_000)), PlanName: "free",
 		PlanVersion: 2, RecordedBy: "system:serviceaccount:transcripts:spender", Metadata: map[string]string{"format": "srt"},
 	}
@@ -254,7 +255,7 @@ func TestCloudEventIsRead(t *testing.T) {
 func TestBatchReportsEachItem(t *testing.T) {
 	f := &fake{
 		recorded: []metering.RecordResult{{Event: charge(), Account: alice(), Now: noon, Created: true}, {Event: charge(), Account: alice(), Now: noon}},
-		failed:   []error{nil, nil, metering.ErrKeyReused, errors.New("secret of the database")},
+		failed:   []error{nil, nil, ledger.ErrKeyReused, errors.New("secret of the database")},
 	}
 	item := func(members string) string { return with(exportBody, members) }
 	body := "[" + strings.Join([]string{

@@ -16,35 +16,66 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 )
 
-// Service is what the handlers ask; *metering.Service is one.
+// Service is what most handlers ask, an interface for each tag of the contract; *metering.Service is one.
 type Service interface {
+	Usage
+	Admissions
+	Tickets
+	Events
+
+	Reachable(ctx context.Context) error
+}
+
+// Usage says where users stand and what they may do.
+type Usage interface {
 	Check(ctx context.Context, userID string, req quota.Request) (metering.CheckResult, error)
-	Admit(ctx context.Context, req metering.AdmitRequest) (metering.AdmitResult, error)
-	Heartbeat(ctx context.Context, account, id quota.ID) (*metering.Admission, error)
-	Complete(ctx context.Context, account, id quota.ID, actual quota.Credits) (*metering.Admission, error)
-	Release(ctx context.Context, account, id quota.ID) (*metering.Admission, error)
-	Get(ctx context.Context, id quota.ID) (*metering.Admission, error)
-	Wait(ctx context.Context, id quota.ID, until time.Time) (*metering.Admission, error)
-	Current(ctx context.Context, userID string) (metering.Usage, error)
-	History(ctx context.Context, userID string, before int64, limit int) (metering.History, error)
+	Current(ctx context.Context, userID string) (ledger.Usage, error)
 	Plans(ctx context.Context) ([]*metering.Plan, error)
+}
+
+// Admissions are what holds a slot or waits for one.
+type Admissions interface {
+	Admit(ctx context.Context, req metering.AdmitRequest) (metering.AdmitResult, error)
+	Heartbeat(ctx context.Context, account, id quota.ID) (*ledger.Admission, error)
+	Complete(ctx context.Context, account, id quota.ID, actual quota.Credits) (*ledger.Admission, error)
+	Release(ctx context.Context, account, id quota.ID) (*ledger.Admission, error)
+	Get(ctx context.Context, id quota.ID) (*ledger.Admission, error)
+	Wait(ctx context.Context, id quota.ID, until time.Time) (*ledger.Admission, error)
+}
+
+// Tickets stand in for admissions while the database is away.
+type Tickets interface {
 	VerifyTicket(ctx context.Context, token string) (*metering.Ticket, bool, error)
-	TicketAdmission(t *metering.Ticket) *metering.Admission
-	GetTicket(ctx context.Context, t *metering.Ticket) (*metering.Admission, error)
-	CompleteTicket(ctx context.Context, t *metering.Ticket, actual quota.Credits) (*metering.Admission, error)
-	ReleaseTicket(ctx context.Context, t *metering.Ticket) (*metering.Admission, error)
+	TicketAdmission(t *metering.Ticket) *ledger.Admission
+	GetTicket(ctx context.Context, t *metering.Ticket) (*ledger.Admission, error)
+	CompleteTicket(ctx context.Context, t *metering.Ticket, actual quota.Credits) (*ledger.Admission, error)
+	ReleaseTicket(ctx context.Context, t *metering.Ticket) (*ledger.Admission, error)
+}
+
+// Events are what is recorded without an admission.
+type Events interface {
 	RecordAll(ctx context.Context, reqs []metering.RecordRequest) ([]metering.RecordResult, []error)
-	Event(ctx context.Context, id quota.ID) (*metering.Event, error)
+	Event(ctx context.Context, id quota.ID) (*ledger.Event, error)
 	Reverse(ctx context.Context, req metering.ReverseRequest) (metering.RecordResult, error)
 	Adjust(ctx context.Context, req metering.AdjustRequest) (metering.RecordResult, error)
-	LeaseToken(ctx context.Context, account, id quota.ID) (string, error)
-	VerifyLease(ctx context.Context, token string, id quota.ID) (account quota.ID, ok bool, err error)
-	Reachable(ctx context.Context) error
+}
+
+// History reads closed periods; *reports.Service is one.
+type History interface {
+	History(ctx context.Context, userID string, before int64, limit int) (reports.History, error)
+}
+
+// Leases makes and checks lease tokens; *access.Signer is one.
+type Leases interface {
+	Lease(ctx context.Context, account, admission quota.ID) (string, error)
+	VerifyLease(ctx context.Context, token string, admission quota.ID) (account quota.ID, ok bool, err error)
 }
 
 var _ Service = (*metering.Service)(nil)
@@ -52,6 +83,8 @@ var _ Service = (*metering.Service)(nil)
 // Options of a handler. All are required.
 type Options struct {
 	Service Service
+	History History
+	Leases  Leases
 	Auth    *Auth
 	Log     *slog.Logger
 	// Registry is shown under /metrics, and gets the handler's own metrics.
@@ -62,6 +95,8 @@ type Options struct {
 
 type server struct {
 	service  Service
+	history  History
+	leases   Leases
 	auth     *Auth
 	log      *slog.Logger
 	draining context.Context //nolint:containedctx // see Options
@@ -71,7 +106,7 @@ var _ StrictServerInterface = (*server)(nil)
 
 // New returns the handler of everything that the service answers.
 func New(opts Options) http.Handler {
-	s := &server{service: opts.Service, auth: opts.Auth, log: opts.Log, draining: opts.Draining}
+	s := &server{service: opts.Service, history: opts.History, leases: opts.Leases, auth: opts.Auth, log: opts.Log, draining: opts.Draining}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.Handle("GET /readyz", telemetry.Readiness(

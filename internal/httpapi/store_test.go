@@ -13,9 +13,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
@@ -32,7 +35,8 @@ func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavai
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := metering.New(store, opts)
+	signer := access.NewSigner(store)
+	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, opts)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	stopped := make(chan error)
 	go func() { stopped <- service.Run(ctx) }()
@@ -54,7 +58,7 @@ func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavai
 		}
 	}
 	return New(Options{
-		Service: service, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
+		Service: service, History: reports.New(store, service), Leases: signer, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	})
 }
 

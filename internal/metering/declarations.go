@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -18,7 +18,7 @@ import (
 // nothing if nothing differs. A second default plan is ErrConflict.
 func (s *Service) ApplyPlan(ctx context.Context, p Plan, actor string) (PlanStatus, error) {
 	before, err := s.storedPlan(ctx, p.Name)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return PlanStatus{}, err
 	}
 	if err := s.store.ApplyPlan(ctx, p, actor); err != nil {
@@ -27,7 +27,7 @@ func (s *Service) ApplyPlan(ctx context.Context, p Plan, actor string) (PlanStat
 	// Counting the users of a plan that has millions takes its time: once is enough.
 	after, err := s.store.PlanStatus(ctx, p.Name)
 	if err == nil && before != nil && before.Version != after.Version {
-		err = s.forEachDue(ctx, DueQueued, duePage, func(c Candidate) error { return s.touch(ctx, c.Account) })
+		err = s.forEachDue(ctx, ledger.DueQueued, duePage, func(c ledger.Candidate) error { return s.touch(ctx, c.Account) })
 	}
 	return after, err
 }
@@ -40,7 +40,7 @@ func (s *Service) storedPlan(ctx context.Context, name string) (*Plan, error) {
 	}
 	i := slices.IndexFunc(plans, func(p *Plan) bool { return p.Name == name })
 	if i < 0 {
-		return nil, fmt.Errorf("plan %q: %w", name, ErrNotFound)
+		return nil, fmt.Errorf("plan %q: %w", name, ledger.ErrNotFound)
 	}
 	return plans[i], nil
 }
@@ -57,35 +57,35 @@ func (s *Service) RetirePlan(ctx context.Context, name string, uid quota.ID, act
 func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	zone, err := time.LoadLocation(q.Zone)
 	if err != nil || q.Zone == "Local" {
-		return fmt.Errorf("%w: time zone %q is not an IANA zone such as \"Asia/Hong_Kong\"", ErrInvalid, q.Zone)
+		return fmt.Errorf("%w: time zone %q is not an IANA zone such as \"Asia/Hong_Kong\"", ledger.ErrInvalid, q.Zone)
 	}
 	account, err := s.register(ctx, q.UserID, q.PlanName)
 	if err != nil {
 		return err
 	}
-	err = s.engine.do(ctx, &call{account: account, plans: []string{q.PlanName}, apply: func(l *Ledger, b Batch) error {
+	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
 		if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
-			return fmt.Errorf("%w: user %q belongs to UserQuota %q already", ErrConflict, q.UserID, l.Settings.QuotaName)
+			return fmt.Errorf("%w: user %q belongs to UserQuota %q already", ledger.ErrConflict, q.UserID, l.Settings.QuotaName)
 		}
 		plan := b.Plan(q.PlanName)
 		if plan == nil && q.PlanName == "" {
 			return &RefusedError{Reason: quota.UnknownPlan, UserID: q.UserID}
 		}
 		if plan == nil {
-			return fmt.Errorf("plan %q: %w", q.PlanName, ErrNotFound)
+			return fmt.Errorf("plan %q: %w", q.PlanName, ledger.ErrNotFound)
 		}
 		if plan.Retired && plan.Name != l.Account.Plan.Name {
-			return fmt.Errorf("plan %q is retired, it serves the users it has and takes no others: %w", q.PlanName, ErrNotFound)
+			return fmt.Errorf("plan %q is retired, it serves the users it has and takes no others: %w", q.PlanName, ledger.ErrNotFound)
 		}
 		anchor := q.Anchor
 		if anchor.IsZero() {
 			anchor = l.Account.Anchor
 		}
-		l.declare(declared{
-			settings: Settings{QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone},
+		declare(l, declared{
+			settings: ledger.Settings{QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone},
 			plan:     plan, overrides: q.Overrides, suspended: q.Suspended, anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
 		}, "quota.applied", actor)
-		l.grant(q.Grants, actor)
+		grant(l, q.Grants, actor)
 		return nil
 	}})
 	if s.again(err, q.UserID, account) {
@@ -98,13 +98,13 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 // again, without overrides and not suspended. The calendar stays, and so do grants. Without such an account it does nothing.
 func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) error {
 	account, err := s.store.QuotaOwner(ctx, uid)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ledger.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return s.engine.do(ctx, &call{account: account, plans: []string{""}, apply: func(l *Ledger, b Batch) error {
+	return s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{""}, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
 		if l.Settings.QuotaUID != uid {
 			return nil
 		}
@@ -112,8 +112,8 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) e
 		if plan == nil {
 			plan = l.Account.Plan
 		}
-		l.declare(declared{
-			settings: Settings{ZoneName: l.Settings.ZoneName}, plan: plan, anchor: l.Account.Anchor, zone: l.Account.Zone,
+		declare(l, declared{
+			settings: ledger.Settings{ZoneName: l.Settings.ZoneName}, plan: plan, anchor: l.Account.Anchor, zone: l.Account.Zone,
 		}, "quota.removed", actor)
 		return nil
 	}})
@@ -126,7 +126,7 @@ func (s *Service) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
 
 // declared is everything about an account that a UserQuota decides.
 type declared struct {
-	settings  Settings
+	settings  ledger.Settings
 	plan      *quota.Plan
 	overrides quota.Overrides
 	suspended bool
@@ -134,13 +134,13 @@ type declared struct {
 	zone      *time.Location
 }
 
-func (l *Ledger) declared() declared {
+func declaredOf(l *ledger.Ledger) declared {
 	a := l.Account
 	return declared{settings: l.Settings, plan: a.Plan, overrides: a.Overrides, suspended: a.Suspended, anchor: a.Anchor, zone: a.Zone}
 }
 
 func (d declared) equal(e declared) bool {
-	return d.settings == e.settings && d.plan.Name == e.plan.Name && reflect.DeepEqual(d.overrides, e.overrides) &&
+	return d.settings == e.settings && d.plan.Name == e.plan.Name && d.overrides.Equal(e.overrides) &&
 		d.suspended == e.suspended && d.anchor.Equal(e.anchor)
 }
 
@@ -152,8 +152,8 @@ func (d declared) audit() map[string]any {
 }
 
 // declare changes what a UserQuota decides, with an audit row, if it differs.
-func (l *Ledger) declare(to declared, action, actor string) {
-	from := l.declared()
+func declare(l *ledger.Ledger, to declared, action, actor string) {
+	from := declaredOf(l)
 	if from.equal(to) {
 		return
 	}
@@ -165,13 +165,13 @@ func (l *Ledger) declare(to declared, action, actor string) {
 	if fresh {
 		a.Period = a.Calendar().At(l.Now)
 	}
-	l.Audit = append(l.Audit, AuditRow{
+	l.Audit = append(l.Audit, ledger.AuditRow{
 		Actor: actor, Action: action, Kind: "Account", Name: a.UserID, Before: from.audit(), After: to.audit(),
 	})
 }
 
 // grant gives the lots that the account has not had yet.
-func (l *Ledger) grant(grants map[string]Grant, actor string) {
+func grant(l *ledger.Ledger, grants map[string]Grant, actor string) {
 	for _, name := range slices.Sorted(maps.Keys(grants)) {
 		g := grants[name]
 		id := quota.LotID(l.Account.ID, quota.LotGrant, name)
@@ -186,8 +186,8 @@ func (l *Ledger) grant(grants map[string]Grant, actor string) {
 	}
 }
 
-func grantRow(l *Ledger, actor, name string, g Grant) AuditRow {
-	return AuditRow{
+func grantRow(l *ledger.Ledger, actor, name string, g Grant) ledger.AuditRow {
+	return ledger.AuditRow{
 		Actor: actor, Action: "grant.given", Kind: "Account", Name: l.Account.UserID,
 		After: map[string]any{"grant": name, "credits": g.Credits.String(), "expires_at": g.ExpiresAt},
 	}

@@ -11,18 +11,19 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // faulty is a real store whose transactions fail where a test says so.
 type faulty struct {
-	metering.Store
+	storage
 	mu sync.Mutex
 	// before the batch begins, and instead of or after its commit; nil means no fault.
-	begin  func(metering.Keys) error
-	commit func(keys metering.Keys, really func() error) error
-	begun  []metering.Keys
+	begin  func(ledger.Keys) error
+	commit func(keys ledger.Keys, really func() error) error
+	begun  []ledger.Keys
 	// others stands in for Others; nil means the database's.
 	others func() int
 }
@@ -31,10 +32,10 @@ func (f *faulty) Others(ctx context.Context) (int, error) {
 	if f.others != nil {
 		return f.others(), nil
 	}
-	return f.Store.Others(ctx)
+	return f.storage.Others(ctx)
 }
 
-func (f *faulty) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, error) {
+func (f *faulty) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.begun = append(f.begun, keys)
@@ -43,7 +44,7 @@ func (f *faulty) Begin(ctx context.Context, keys metering.Keys) (metering.Batch,
 			return nil, err
 		}
 	}
-	b, err := f.Store.Begin(ctx, keys)
+	b, err := f.storage.Begin(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -51,9 +52,9 @@ func (f *faulty) Begin(ctx context.Context, keys metering.Keys) (metering.Batch,
 }
 
 type faultyBatch struct {
-	metering.Batch
+	ledger.Batch
 	store *faulty
-	keys  metering.Keys
+	keys  ledger.Keys
 }
 
 func (b *faultyBatch) Commit(ctx context.Context) error {
@@ -79,12 +80,12 @@ func TestEngineTriesAgain(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(*faulty){
 		"serialization failure": func(f *faulty) {
-			fail := times(3, metering.ErrRetry)
-			f.begin = func(metering.Keys) error { return fail() }
+			fail := times(3, ledger.ErrRetry)
+			f.begin = func(ledger.Keys) error { return fail() }
 		},
 		"commit did not happen": func(f *faulty) {
-			fail := times(2, metering.ErrUnknownOutcome)
-			f.commit = func(_ metering.Keys, really func() error) error {
+			fail := times(2, ledger.ErrUnknownOutcome)
+			f.commit = func(_ ledger.Keys, really func() error) error {
 				if err := fail(); err != nil {
 					return err
 				}
@@ -92,8 +93,8 @@ func TestEngineTriesAgain(t *testing.T) {
 			}
 		},
 		"commit happened and nobody heard of it": func(f *faulty) {
-			fail := times(2, metering.ErrUnknownOutcome)
-			f.commit = func(_ metering.Keys, really func() error) error {
+			fail := times(2, ledger.ErrUnknownOutcome)
+			f.commit = func(_ ledger.Keys, really func() error) error {
 				return errors.Join(really(), fail())
 			}
 		},
@@ -122,15 +123,15 @@ func TestEngineIsolatesTheCallThatTheDatabaseRefuses(t *testing.T) {
 	f := &faulty{}
 	w := newWorldOn(t, f)
 	bad := w.register("bad")
-	hasBad := func(k metering.Keys) bool { return slices.Contains(k.Accounts, bad) }
+	hasBad := func(k ledger.Keys) bool { return slices.Contains(k.Accounts, bad) }
 	var users []string
 	for i := range 20 {
 		users = append(users, fmt.Sprintf("user-%d", i))
 		w.register(users[i])
 	}
-	f.commit = func(k metering.Keys, really func() error) error {
+	f.commit = func(k ledger.Keys, really func() error) error {
 		if hasBad(k) {
-			return fmt.Errorf("%w: by the test", metering.ErrData)
+			return fmt.Errorf("%w: by the test", ledger.ErrData)
 		}
 		return really()
 	}
@@ -138,7 +139,7 @@ func TestEngineIsolatesTheCallThatTheDatabaseRefuses(t *testing.T) {
 	for _, user := range append(users, "bad") {
 		wg.Go(func() {
 			_, err := w.Admit(t.Context(), request(user, "k", quota.Credit))
-			if got := errors.Is(err, metering.ErrData); got != (user == "bad") || (err != nil && user != "bad") {
+			if got := errors.Is(err, ledger.ErrData); got != (user == "bad") || (err != nil && user != "bad") {
 				t.Errorf("%s: %v", user, err)
 			}
 		})
@@ -152,7 +153,7 @@ func TestEngineLetsBystandersPassABusyAccount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	busy := w.register("busy")
-	holder, err := w.store.Begin(t.Context(), metering.Keys{Accounts: []quota.ID{busy}})
+	holder, err := w.store.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{busy}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,10 +188,10 @@ func TestEngineRefusesMoreThanItCanHold(t *testing.T) {
 	f := &faulty{}
 	w := newWorldOn(t, f)
 	w.register("alice")
-	small := metering.New(f, metering.Options{Lanes: 1, MaxPending: 2})
+	small := newServiceOn(f, ledger.Options{Lanes: 1, MaxPending: 2}, metering.Options{})
 	release := make(chan struct{})
 	begun := make(chan struct{}, 1)
-	f.begin = func(metering.Keys) error {
+	f.begin = func(ledger.Keys) error {
 		select {
 		case begun <- struct{}{}:
 		default:
@@ -210,7 +211,7 @@ func TestEngineRefusesMoreThanItCanHold(t *testing.T) {
 	}
 	// One runs, two wait: the other five are turned away at once, before anything is released.
 	for range 5 {
-		if err := <-results; !errors.Is(err, metering.ErrOverloaded) {
+		if err := <-results; !errors.Is(err, ledger.ErrOverloaded) {
 			t.Errorf("want ErrOverloaded, got %v", err)
 		}
 	}
@@ -230,10 +231,10 @@ func TestEngineKeepsAnAccountsCallsInOneBatchAtATime(t *testing.T) {
 	for _, user := range users {
 		w.register(user)
 	}
-	wide := metering.New(f, metering.Options{Lanes: 8, MaxBatch: 3})
+	wide := newServiceOn(f, ledger.Options{Lanes: 8, MaxBatch: 3}, metering.Options{})
 	var mu sync.Mutex
 	running := map[quota.ID]bool{}
-	f.begin = func(k metering.Keys) error {
+	f.begin = func(k ledger.Keys) error {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, id := range k.Accounts {
@@ -247,7 +248,7 @@ func TestEngineKeepsAnAccountsCallsInOneBatchAtATime(t *testing.T) {
 		}
 		return nil
 	}
-	f.commit = func(k metering.Keys, really func() error) error {
+	f.commit = func(k ledger.Keys, really func() error) error {
 		defer func() {
 			mu.Lock()
 			defer mu.Unlock()
@@ -275,7 +276,7 @@ func TestEngineFinishesWhatItsCallerLeft(t *testing.T) {
 	w.register("alice")
 	ctx, cancel := context.WithCancel(t.Context())
 	begun, release := make(chan struct{}), make(chan struct{})
-	f.begin = func(metering.Keys) error {
+	f.begin = func(ledger.Keys) error {
 		close(begun)
 		<-release
 		return nil

@@ -10,13 +10,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 )
 
-func (w *world) history(user string, before int64, limit int) metering.History {
+func (w *world) history(user string, before int64, limit int) reports.History {
 	w.t.Helper()
-	h, err := w.History(w.t.Context(), user, before, limit)
+	h, err := w.tryHistory(user, before, limit)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -24,7 +26,7 @@ func (w *world) history(user string, before int64, limit int) metering.History {
 }
 
 // lines are what a history says, a period a line.
-func lines(h metering.History) []string {
+func lines(h reports.History) []string {
 	out := []string{}
 	for _, p := range h.Periods {
 		out = append(out, fmt.Sprintf("%d %s until %s: %s used, %s reserved, %s carried over, revision %d",
@@ -51,7 +53,7 @@ func TestHistory(t *testing.T) {
 	if diff := cmp.Diff(want, lines(w.history("alice", 0, 10))); diff != "" {
 		t.Errorf("virtually rolled (-want +got):\n%s", diff)
 	}
-	if _, err := w.Reset(t.Context(), resetOf("free", 10)); err != nil {
+	if _, err := w.reset(t.Context(), resetOf("free", 10)); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, lines(w.history("alice", 0, 10))); diff != "" {
@@ -75,7 +77,7 @@ func TestHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.advance(24 * time.Hour)
-	if p := w.history("alice", 1, 1).Periods[0]; p.State != metering.PeriodFinal {
+	if p := w.history("alice", 1, 1).Periods[0]; p.State != reports.PeriodFinal {
 		t.Errorf("48 hours after its end the period is %s", p.State)
 	}
 
@@ -89,7 +91,7 @@ func TestHistory(t *testing.T) {
 				break
 			}
 			if pages == 0 { // somebody writes them down between two pages
-				if _, err := w.Reset(t.Context(), resetOf("free", 10)); err != nil {
+				if _, err := w.reset(t.Context(), resetOf("free", 10)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -100,12 +102,12 @@ func TestHistory(t *testing.T) {
 	})
 	t.Run("bad requests", func(t *testing.T) {
 		for name, err := range map[string]error{
-			"limit 0":   func() error { _, err := w.History(t.Context(), "alice", 0, 0); return err }(),
-			"limit 101": func() error { _, err := w.History(t.Context(), "alice", 0, 101); return err }(),
-			"below 0":   func() error { _, err := w.History(t.Context(), "alice", -1, 1); return err }(),
-			"user":      func() error { _, err := w.History(t.Context(), "a b", 0, 1); return err }(),
+			"limit 0":   func() error { _, err := w.tryHistory("alice", 0, 0); return err }(),
+			"limit 101": func() error { _, err := w.tryHistory("alice", 0, 101); return err }(),
+			"below 0":   func() error { _, err := w.tryHistory("alice", -1, 1); return err }(),
+			"user":      func() error { _, err := w.tryHistory("a b", 0, 1); return err }(),
 		} {
-			if !errors.Is(err, metering.ErrInvalid) {
+			if !errors.Is(err, ledger.ErrInvalid) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -116,11 +118,11 @@ func TestHistoryOfNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	h := w.history("nobody", 0, 5)
-	if len(h.Periods) != 1 || h.Periods[0].State != metering.PeriodOpen || h.Before != 0 {
+	if len(h.Periods) != 1 || h.Periods[0].State != reports.PeriodOpen || h.Before != 0 {
 		t.Errorf("want the period that an account would begin with, got %+v", h)
 	}
 	var refused *metering.RefusedError
-	if _, err := metering.New(w.store, metering.Options{}).History(t.Context(), "nobody", 0, 5); !errors.As(err, &refused) || refused.Reason != quota.UnknownUser {
+	if _, err := reports.New(w.store, newService(w.store, metering.Options{})).History(t.Context(), "nobody", 0, 5); !errors.As(err, &refused) || refused.Reason != quota.UnknownUser {
 		t.Errorf("without auto-registration: %v", err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -140,7 +141,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 			w := newWorld(t)
 			play := &history{world: w, began: time.Now(), known: map[string][]quota.ID{}}
 			for range 3 {
-				play.replicas = append(play.replicas, metering.New(w.openMode(mode), metering.Options{}))
+				play.replicas = append(play.replicas, newService(w.openMode(mode), metering.Options{}))
 			}
 			users := []string{"alice", "bob", "carol"}
 			for i, user := range users {
@@ -244,7 +245,7 @@ func (h *history) client(n int, user string) {
 
 func (h *history) perform(client int, d deed, random *rand.Rand, req metering.AdmitRequest) {
 	s := h.replicas[random.IntN(len(h.replicas))]
-	var adm *metering.Admission
+	var adm *ledger.Admission
 	var err error
 	call := time.Since(h.began)
 	switch d.what {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package metering holds the use cases of the product: check, admit, heartbeat, settle, release, reset, and the changes of
-// plans and quotas. Everything that changes an account, whoever asks, goes through one Engine; the database behind it is a
-// Store. It knows neither HTTP nor Kubernetes.
+// Package metering holds the use cases of the product: check, admit, heartbeat, settle, release, record, and the changes of
+// plans and quotas. What changes an account goes through ledger's Engine; what is only read, or belongs to no account, is in
+// its Store. It knows neither HTTP nor Kubernetes.
 package metering
 
 import (
@@ -10,43 +10,12 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// The errors of this package, to be tested with errors.Is. Refusals by a limit are not errors but decisions.
-var (
-	// ErrNotFound says that there is no such admission, user or plan.
-	ErrNotFound = errors.New("not found")
-	// ErrOverloaded says that too many calls wait already; the same call may succeed a little later.
-	ErrOverloaded = errors.New("too many calls are waiting, try again in a second")
-	// ErrUnavailable says that the database cannot be reached; the same call may succeed later.
-	ErrUnavailable = errors.New("the database cannot be reached")
-	// ErrServer comes with ErrUnavailable where the database was reached and answered that it cannot do its work.
-	ErrServer = errors.New("the database server cannot do its work")
-	// ErrKeyReused says that an idempotency key was used before with another body.
-	ErrKeyReused = errors.New("the idempotency key was used before with a different request")
-	// ErrInvalid says that the request itself is wrong; the text names the field, the value and the limit.
-	ErrInvalid = errors.New("invalid request")
-	// ErrTicketExpired says that an offline ticket was not completed in time; nothing was charged.
-	ErrTicketExpired = errors.New("the offline ticket has expired")
-	// ErrConflict says that an object's claim collides with an older one; the text names both.
-	ErrConflict = errors.New("conflict")
-)
-
-// SchemaError says that the database's schema is older than this release, or not there at all: version 0. It is an
-// ErrUnavailable: the same call succeeds once the schema has been migrated. A newer schema is no error.
-type SchemaError struct{ Has, Needs int64 }
-
-func (e *SchemaError) Error() string {
-	return fmt.Sprintf("the database has schema version %d, this needs %d", e.Has, e.Needs)
-}
-
-// Is makes errors.Is(err, ErrUnavailable) true.
-func (e *SchemaError) Is(target error) bool { return target == ErrUnavailable }
-
-// GCPercent is what a process that serves many calls should set the garbage collector's GOGC to, unless told otherwise: its
-// live data are a few megabytes, and calls make a lot of garbage. At 100 collecting took a third of the engine's time.
-const GCPercent = 400
+// ErrTicketExpired says that an offline ticket was not completed in time; nothing was charged.
+var ErrTicketExpired = errors.New("the offline ticket has expired")
 
 // RefusedError is the error of a caller whose user or plan is not known: there was no account to decide on.
 type RefusedError struct {
@@ -87,23 +56,10 @@ type AdmitRequest struct {
 	Lease   time.Duration
 }
 
-// Admission is an admission with what its holder wants to know about it.
-type Admission struct {
-	quota.Admission
-	UserID          string
-	Namespace, Name string
-	RequestedBy     string
-	BodyHash        []byte
-	// Position is the 1-based place in the user's queue, and Waiting the queue's length; zero unless Queued.
-	Position, Waiting int
-	// Stuck says why it seems to have lost its holder; only in what is read, not in the answers to operations.
-	Stuck quota.Stuck
-}
-
 // AdmitResult is the answer to an AdmitRequest. Admission is nil where Decision refuses.
 type AdmitResult struct {
 	Decision  quota.Decision
-	Admission *Admission
+	Admission *ledger.Admission
 	// Account is the standing that was decided on, and Upgrade the cheapest plan that would have allowed a refused request.
 	Account *quota.Account
 	Upgrade *quota.Plan
@@ -137,10 +93,6 @@ type PlanStatus struct {
 	Users   int64
 	// FirstUsers are at most ten user ids on the plan, in order.
 	FirstUsers []string
-	// LastReset is the run of the reset that started last, nil before the first; ResetSucceededAt when one last closed all that
-	// was due, zero before.
-	LastReset        *ResetRun
-	ResetSucceededAt time.Time
 }
 
 // Grant is a one-time gift of credits.
@@ -163,14 +115,4 @@ type Quota struct {
 	Overrides quota.Overrides
 	Suspended bool
 	Grants    map[string]Grant
-}
-
-// Usage is a user's standing for reports, rolled to Now.
-type Usage struct {
-	Account *quota.Account
-	Now     time.Time
-	// Last is the period that closed last, nil before the first.
-	Last *quota.ClosedPeriod
-	// QuotaUID is the UserQuota that owns the account's settings, zero without one.
-	QuotaUID quota.ID
 }

@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -460,7 +461,7 @@ func (s *sequence) declare(what string) {
 	s.compare(what, "", "")
 }
 
-func answer(adm *metering.Admission, err error) string {
+func answer(adm *ledger.Admission, err error) string {
 	switch {
 	case errors.Is(err, quota.ErrConflict):
 		return conflict

@@ -9,9 +9,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -28,7 +28,7 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 	defer cancel()
 	if s.store.Ping(looking) == nil {
 		res, err := s.admit(ctx, req)
-		if !errors.Is(err, ErrUnavailable) {
+		if !errors.Is(err, ledger.ErrUnavailable) {
 			return res, err
 		}
 		cause = err // it answers, and cannot do its work
@@ -81,32 +81,32 @@ type NoTicketError struct {
 }
 
 func (e *NoTicketError) Error() string {
-	return fmt.Sprintf("%v, and no offline ticket can be given: %s", ErrUnavailable, e.Message)
+	return fmt.Sprintf("%v, and no offline ticket can be given: %s", ledger.ErrUnavailable, e.Message)
 }
 
 // Is makes errors.Is(err, ErrUnavailable) true.
-func (e *NoTicketError) Is(target error) bool { return target == ErrUnavailable }
+func (e *NoTicketError) Is(target error) bool { return target == ledger.ErrUnavailable }
 
 // CompleteTicket charges the work that was done on a ticket, once: the admission that it stands for is made now, or the one
 // that the same key got online is settled. A ticket that the ledger has not heard of in time is ErrTicketExpired.
-func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Credits) (*Admission, error) {
+func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Credits) (*ledger.Admission, error) {
 	id := t.AdmissionID()
-	var res *Admission
+	var res *ledger.Admission
 	var charged bool
 	var seen *quota.Account
-	err := s.engine.do(ctx, &call{account: t.Account, admission: id, apply: func(l *Ledger, _ Batch) error {
+	err := s.engine.Do(ctx, ledger.Op{Account: t.Account, Admission: id, Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
 		res, charged = nil, false
-		adm, err := l.redeem(t)
+		adm, err := redeem(l, t)
 		if err != nil {
 			return err
 		}
 		if charged, err = settleTicket(l, t, adm, actual); err != nil {
 			return err
 		}
-		res, seen = l.snapshot(adm), s.standingOf(l)
+		res, seen = l.Snapshot(adm), s.standingOf(l)
 		return nil
 	}})
-	if errors.Is(err, errNoAccount) {
+	if errors.Is(err, ledger.ErrNoAccount) {
 		return s.completeOnAnother(ctx, t, actual)
 	}
 	if err != nil {
@@ -122,14 +122,14 @@ func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Cr
 
 // completeOnAnother completes a ticket whose account is not there: the database is an earlier copy, and the user has, or gets,
 // another account in it.
-func (s *Service) completeOnAnother(ctx context.Context, t *Ticket, actual quota.Credits) (*Admission, error) {
+func (s *Service) completeOnAnother(ctx context.Context, t *Ticket, actual quota.Credits) (*ledger.Admission, error) {
 	s.accounts.Remove(t.UserID)
 	account, err := s.accountFor(ctx, t.UserID)
 	if err != nil {
 		return nil, err
 	}
 	if account == t.Account {
-		return nil, fmt.Errorf("user %q: %w", t.UserID, ErrNotFound)
+		return nil, fmt.Errorf("user %q: %w", t.UserID, ledger.ErrNotFound)
 	}
 	moved := *t
 	moved.Account = account
@@ -137,20 +137,20 @@ func (s *Service) completeOnAnother(ctx context.Context, t *Ticket, actual quota
 }
 
 // redeem returns the admission that a ticket is for: the ledger's, or a new one.
-func (l *Ledger) redeem(t *Ticket) (*Admission, error) {
+func redeem(l *ledger.Ledger, t *Ticket) (*ledger.Admission, error) {
 	id := t.AdmissionID()
 	adm := l.Admissions[id]
 	switch {
 	case adm != nil && !bytes.Equal(adm.BodyHash, t.BodyHash):
-		return nil, ErrKeyReused
+		return nil, ledger.ErrKeyReused
 	case adm != nil:
 		return adm, nil
 	case l.Account.UserID != t.UserID:
-		return nil, fmt.Errorf("user %q: %w", t.UserID, ErrNotFound)
+		return nil, fmt.Errorf("user %q: %w", t.UserID, ledger.ErrNotFound)
 	case !l.Now.Before(t.ExpiresAt):
 		return nil, fmt.Errorf("%w: it was good until %s", ErrTicketExpired, t.ExpiresAt.Format(time.RFC3339))
 	}
-	return &Admission{
+	return &ledger.Admission{
 		Admission: quota.Admission{
 			ID: id, Source: quota.SourceAPI, Lease: quota.DefaultLease, Request: quota.Request{Estimate: t.Estimate, FileSize: t.FileSize},
 		},
@@ -158,11 +158,11 @@ func (l *Ledger) redeem(t *Ticket) (*Admission, error) {
 	}, nil
 }
 
-func settleTicket(l *Ledger, t *Ticket, adm *Admission, actual quota.Credits) (charged bool, err error) {
+func settleTicket(l *ledger.Ledger, t *Ticket, adm *ledger.Admission, actual quota.Credits) (charged bool, err error) {
 	var period *quota.ClosedPeriod
 	fresh, plan := adm.State == "", l.Account.Plan
 	if !fresh {
-		if period, err = l.closed(adm); err != nil {
+		if period, err = l.ClosedOf(adm); err != nil {
 			return false, err
 		}
 	}
@@ -174,12 +174,12 @@ func settleTicket(l *Ledger, t *Ticket, adm *Admission, actual quota.Credits) (c
 		if t.IssuedAt.Before(l.Now) {
 			adm.CreatedAt = t.IssuedAt
 		}
-		l.add(adm)
+		l.Add(adm)
 	} else {
-		l.Queue = slices.DeleteFunc(l.Queue, func(q *Admission) bool { return q.State != quota.Queued })
+		l.DropEnded()
 	}
-	l.charged(adm, charge, plan)
-	l.Audit = append(l.Audit, AuditRow{
+	l.Charge(adm, charge, plan)
+	l.Audit = append(l.Audit, ledger.AuditRow{
 		Actor: t.RequestedBy, Action: "ticket.settled", Kind: "Admission", Name: hex.EncodeToString(adm.ID[:]),
 		After: map[string]any{
 			"ticket": hex.EncodeToString(t.ID[:]), "replica": t.Replica, "issued_at": t.IssuedAt, "expires_at": t.ExpiresAt,
@@ -191,15 +191,15 @@ func settleTicket(l *Ledger, t *Ticket, adm *Admission, actual quota.Credits) (c
 
 // ReleaseTicket gives a ticket back without a charge, whether the database can be reached or not: it no longer counts in
 // this replica. Where the same key was admitted online, that is released too if the ledger can be reached.
-func (s *Service) ReleaseTicket(ctx context.Context, t *Ticket) (*Admission, error) {
+func (s *Service) ReleaseTicket(ctx context.Context, t *Ticket) (*ledger.Admission, error) {
 	id := t.AdmissionID()
-	adm, err := s.on(ctx, t.Account, id, func(l *Ledger, adm *Admission) error {
+	adm, err := s.on(ctx, t.Account, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		if !bytes.Equal(adm.BodyHash, t.BodyHash) {
-			return ErrKeyReused
+			return ledger.ErrKeyReused
 		}
 		return end(l, adm, quota.Released)
 	})
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrUnavailable) {
 		adm, err = t.admission(s.opts.Now(), quota.Released), nil
 	}
 	if err == nil && s.dropTicket(id) {
@@ -209,15 +209,15 @@ func (s *Service) ReleaseTicket(ctx context.Context, t *Ticket) (*Admission, err
 }
 
 // TicketAdmission returns the admission that a ticket stands for, without asking the ledger.
-func (s *Service) TicketAdmission(t *Ticket) *Admission {
+func (s *Service) TicketAdmission(t *Ticket) *ledger.Admission {
 	return t.admission(s.opts.Now(), quota.Admitted)
 }
 
 // GetTicket returns the admission of a ticket as the ledger knows it, or as the ticket tells where that does not know it or
 // cannot be asked.
-func (s *Service) GetTicket(ctx context.Context, t *Ticket) (*Admission, error) {
+func (s *Service) GetTicket(ctx context.Context, t *Ticket) (*ledger.Admission, error) {
 	adm, err := s.store.Admission(ctx, t.AdmissionID())
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrUnavailable) {
 		return s.TicketAdmission(t), nil
 	}
 	return adm, err
@@ -249,7 +249,7 @@ func (s *Service) forgetTickets(ctx context.Context) error {
 }
 
 // standingOf copies what a replica needs to know to give tickets. It is nil for users who will get none.
-func (s *Service) standingOf(l *Ledger) *quota.Account {
+func (s *Service) standingOf(l *ledger.Ledger) *quota.Account {
 	if s.tickets == nil {
 		return nil
 	}
@@ -257,7 +257,7 @@ func (s *Service) standingOf(l *Ledger) *quota.Account {
 		s.tickets.forget(l.Account.UserID)
 		return nil
 	}
-	return l.account()
+	return l.Standing()
 }
 
 func (s *Service) remember(seen *quota.Account) {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -48,6 +50,7 @@ func newOutage(t *testing.T) *outage {
 // replica is a service that gives at most so many tickets.
 type replica struct {
 	*metering.Service
+	signer *access.Signer
 
 	o      *outage
 	events map[metering.TicketEvent]int
@@ -84,8 +87,8 @@ func (o *outage) replica(most int) *replica {
 		o.t.Fatal(err)
 	}
 	o.t.Cleanup(store.Close)
-	r := &replica{o: o, events: map[metering.TicketEvent]int{}}
-	r.Service = metering.New(store, metering.Options{
+	r := &replica{o: o, events: map[metering.TicketEvent]int{}, signer: access.NewSigner(store)}
+	r.Service = metering.New(ledger.New(store, ledger.Options{}), store, r.signer, metering.Options{
 		AutoRegister: true, OfflineTickets: most, Replica: "replica", Now: o.now, Metrics: r, ReapInterval: 10 * time.Millisecond,
 	})
 	return r
@@ -98,7 +101,7 @@ func (r *replica) knows(user string) {
 	if err != nil {
 		r.o.t.Fatal(err)
 	}
-	if _, err := r.LeaseToken(r.o.t.Context(), res.Admission.Account, res.Admission.ID); err != nil {
+	if _, err := r.signer.Lease(r.o.t.Context(), res.Admission.Account, res.Admission.ID); err != nil {
 		r.o.t.Fatal(err)
 	}
 	if _, err := r.Release(r.o.t.Context(), res.Admission.Account, res.Admission.ID); err != nil {
@@ -149,7 +152,7 @@ func (r *replica) ticket(user, key string, estimate quota.Credits) *metering.Tic
 	return ticket
 }
 
-func (r *replica) complete(ticket *metering.Ticket, actual quota.Credits) *metering.Admission {
+func (r *replica) complete(ticket *metering.Ticket, actual quota.Credits) *ledger.Admission {
 	r.o.t.Helper()
 	adm, err := r.CompleteTicket(r.o.t.Context(), ticket, actual)
 	if err != nil {
@@ -176,11 +179,11 @@ func TestOfflineTicket(t *testing.T) {
 	if again, err := r.Admit(t.Context(), request("alice", "k", 5*quota.Credit)); err != nil || again.Ticket != res.Ticket || again.Created {
 		t.Errorf("the same key again: %+v, %v, want the same ticket", again, err)
 	}
-	if _, err := r.Admit(t.Context(), request("alice", "k", 6*quota.Credit)); !errors.Is(err, metering.ErrKeyReused) {
+	if _, err := r.Admit(t.Context(), request("alice", "k", 6*quota.Credit)); !errors.Is(err, ledger.ErrKeyReused) {
 		t.Errorf("the same key with another body: %v, want ErrKeyReused", err)
 	}
 	ticket := r.ticket("alice", "k", 5*quota.Credit)
-	if _, err := r.CompleteTicket(t.Context(), ticket, 4*quota.Credit); !errors.Is(err, metering.ErrUnavailable) {
+	if _, err := r.CompleteTicket(t.Context(), ticket, 4*quota.Credit); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("completing while the database is away: %v, want ErrUnavailable", err)
 	}
 	if got, err := r.GetTicket(t.Context(), ticket); err != nil || got.State != quota.Admitted || got.ID != adm.ID {
@@ -249,7 +252,7 @@ func TestWhoGetsATicket(t *testing.T) {
 	refused := func(name string, req metering.AdmitRequest, why string) {
 		t.Helper()
 		res, err := r.Admit(t.Context(), req)
-		if !errors.Is(err, metering.ErrUnavailable) || !strings.Contains(err.Error(), why) || res.Ticket != "" {
+		if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), why) || res.Ticket != "" {
 			t.Errorf("%s: got %+v, %v, want ErrUnavailable with %q", name, res, err, why)
 		}
 	}
@@ -270,7 +273,7 @@ func TestWhoGetsATicket(t *testing.T) {
 	refused("a stranger", request("stranger", "k", quota.Credit), "cannot be reached")
 	refused("a plan that refuses", request("cautious", "k", quota.Credit), "cannot be reached")
 	refused("a user who went to a plan that refuses", request("moved", "k", quota.Credit), "cannot be reached")
-	if _, err := none.Admit(t.Context(), request("alice", "k", quota.Credit)); !errors.Is(err, metering.ErrUnavailable) {
+	if _, err := none.Admit(t.Context(), request("alice", "k", quota.Credit)); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("a replica that gives none: %v", err)
 	}
 	job := request("alice", "", quota.Credit)
@@ -398,10 +401,10 @@ func TestTicketForWhatTheLedgerKnows(t *testing.T) {
 	if got := r.complete(forExpired, 3*quota.Credit); !got.Late {
 		t.Errorf("the expired one: %+v", got)
 	}
-	if _, err := r.CompleteTicket(t.Context(), another, quota.Credit); !errors.Is(err, metering.ErrKeyReused) {
+	if _, err := r.CompleteTicket(t.Context(), another, quota.Credit); !errors.Is(err, ledger.ErrKeyReused) {
 		t.Errorf("the same key for other work: %v, want ErrKeyReused", err)
 	}
-	if _, err := r.ReleaseTicket(t.Context(), another); !errors.Is(err, metering.ErrKeyReused) {
+	if _, err := r.ReleaseTicket(t.Context(), another); !errors.Is(err, ledger.ErrKeyReused) {
 		t.Errorf("the same key for other work, released: %v, want ErrKeyReused", err)
 	}
 	o.wantUsage("alice", 9*quota.Credit, 0, 0)
@@ -446,7 +449,7 @@ func TestForgedTickets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease, err := r.LeaseToken(t.Context(), res.Admission.Account, res.Admission.ID)
+	lease, err := r.signer.Lease(t.Context(), res.Admission.Account, res.Admission.ID)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 )
 
 // An account that slept five months closes five periods, each once, however many replicas wake it at the same moment.
@@ -18,7 +19,7 @@ func TestSleeperIsWokenOnceByManyReplicas(t *testing.T) {
 	w := newWorld(t)
 	w.register("alice")
 	w.advance(155 * 24 * time.Hour) // from March 10 to August 12
-	services := []*metering.Service{w.Service, metering.New(w.open(t), metering.Options{}), metering.New(w.open(t), metering.Options{})}
+	services := []*metering.Service{w.Service, newService(w.open(t), metering.Options{}), newService(w.open(t), metering.Options{})}
 	var all sync.WaitGroup
 	for i := range 24 {
 		all.Go(func() {
@@ -29,11 +30,11 @@ func TestSleeperIsWokenOnceByManyReplicas(t *testing.T) {
 	}
 	all.Wait()
 	h := w.history("alice", 0, 100)
-	if len(h.Periods) != 6 || h.Periods[0].State != metering.PeriodOpen {
+	if len(h.Periods) != 6 || h.Periods[0].State != reports.PeriodOpen {
 		t.Fatalf("%d periods: %v", len(h.Periods), lines(h))
 	}
 	for i, p := range h.Periods[1:] {
-		if p.State != metering.PeriodFinal && i > 0 || !p.Period.End.Equal(h.Periods[i].Period.Start) || p.No != int64(4-i) {
+		if p.State != reports.PeriodFinal && i > 0 || !p.Period.End.Equal(h.Periods[i].Period.Start) || p.No != int64(4-i) {
 			t.Errorf("period %d: %+v", i, p)
 		}
 	}
@@ -64,7 +65,7 @@ func TestLateWorkByThePlansGrace(t *testing.T) {
 			}
 			end := w.usage("alice").Account.Period.End
 			w.advance(end.Sub(w.now()))
-			if _, err := w.Reset(t.Context(), resetOf("free", 10)); err != nil {
+			if _, err := w.reset(t.Context(), resetOf("free", 10)); err != nil {
 				t.Fatal(err)
 			}
 			// What the plan says now is for the periods to come.

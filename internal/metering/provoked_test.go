@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -94,7 +95,7 @@ func TestDeadlockIsRunAgain(t *testing.T) {
 	other.exec("SELECT FROM credit_lots WHERE user_id = $1 FOR UPDATE", alice)
 	reversed := make(chan error, 1)
 	var commits int
-	f.commit = func(_ metering.Keys, really func() error) error {
+	f.commit = func(_ ledger.Keys, really func() error) error {
 		if commits++; commits > 1 {
 			return really()
 		}
@@ -104,7 +105,7 @@ func TestDeadlockIsRunAgain(t *testing.T) {
 		}()
 		w.outsider().until(waitsForLock, "UPDATE usage_quotas SET suspended%")
 		err := really()
-		if !errors.Is(err, metering.ErrRetry) {
+		if !errors.Is(err, ledger.ErrRetry) {
 			t.Errorf("the server found no deadlock: %v", err)
 		}
 		return err
@@ -159,7 +160,7 @@ func TestBadRowFailsAlone(t *testing.T) {
 			other := w.outsider()
 			other.exec("ALTER TABLE concurrent_processing ADD CONSTRAINT test_check CHECK (name <> 'refused')")
 			// One at a time, so that whatever comes while the first one waits for a lock goes together.
-			s := metering.New(w.store, metering.Options{AutoRegister: true, Lanes: 1})
+			s := newServiceOn(w.store, ledger.Options{Lanes: 1}, metering.Options{AutoRegister: true})
 			const users = 24
 			for i := range users {
 				w.register(fmt.Sprintf("user-%d", i))
@@ -175,7 +176,7 @@ func TestBadRowFailsAlone(t *testing.T) {
 					}
 					res, err := s.Admit(t.Context(), req)
 					switch {
-					case i%8 == 3 && !errors.Is(err, metering.ErrData):
+					case i%8 == 3 && !errors.Is(err, ledger.ErrData):
 						t.Errorf("user-%d: want the data refused, got %+v, %v", i, res.Decision, err)
 					case i%8 != 3 && (err != nil || res.Admission == nil || res.Admission.State != quota.Admitted):
 						t.Errorf("user-%d: %+v, %v", i, res.Decision, err)
@@ -211,8 +212,8 @@ func (w *world) proxied(f *faulty) (*metering.Service, *cutproxy.Proxy) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(store.Close)
-	f.Store = store
-	return metering.New(f, metering.Options{AutoRegister: true}), proxy
+	f.storage = store
+	return newService(f, metering.Options{AutoRegister: true}), proxy
 }
 
 func TestConnectionLostAroundCommit(t *testing.T) {
@@ -261,7 +262,7 @@ func (w *world) retryAll(users int, do func(ctx context.Context, user string) er
 	for i := range users {
 		wg.Go(func() {
 			err := do(ctx, fmt.Sprintf("user-%d", i))
-			for errors.Is(err, metering.ErrUnavailable) && ctx.Err() == nil {
+			for errors.Is(err, ledger.ErrUnavailable) && ctx.Err() == nil {
 				err = do(ctx, fmt.Sprintf("user-%d", i))
 			}
 			if err != nil {
@@ -282,7 +283,7 @@ func TestClientThatStopsWithLocksHeld(t *testing.T) {
 	w.register("alice")
 	stalled := make(chan struct{})
 	var once sync.Once
-	f.commit = func(_ metering.Keys, really func() error) error {
+	f.commit = func(_ ledger.Keys, really func() error) error {
 		once.Do(func() {
 			proxy.Stall(true)
 			close(stalled)
@@ -308,7 +309,7 @@ func TestClientThatStopsWithLocksHeld(t *testing.T) {
 		t.Errorf("alice: %+v, %v after %s", res.Decision, err, time.Since(start))
 	}
 	proxy.Stall(false)
-	if err := <-gone; err != nil && !errors.Is(err, metering.ErrUnavailable) {
+	if err := <-gone; err != nil && !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("the replica that was away: %v", err)
 	}
 	// Whatever its caller was told, asking again settles it.
@@ -338,7 +339,7 @@ func TestEventsWithoutAPartition(t *testing.T) {
 func TestCancelledCallerDoesNotDisturbItsBatch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	s := metering.New(w.store, metering.Options{AutoRegister: true, Lanes: 1})
+	s := newServiceOn(w.store, ledger.Options{Lanes: 1}, metering.Options{AutoRegister: true})
 	const users = 12
 	for i := range users {
 		w.register(fmt.Sprintf("user-%d", i))
@@ -383,7 +384,7 @@ func TestAccountThatIsHeldForLong(t *testing.T) {
 	}()
 	w.outsider().until(waitsForLock, "%FOR NO KEY UPDATE%")
 	w.admitAll(w.Service, 20, "k")
-	if err := <-told; !errors.Is(err, metering.ErrOverloaded) {
+	if err := <-told; !errors.Is(err, ledger.ErrOverloaded) {
 		t.Errorf("want the caller told to come back, got %v", err)
 	}
 	if took := time.Since(start); took > answered {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -61,7 +62,7 @@ type AdjustRequest struct {
 
 // RecordResult is an event as it stands, and the account that it was booked on.
 type RecordResult struct {
-	Event   *Event
+	Event   *ledger.Event
 	Account *quota.Account
 	Now     time.Time
 	// Created is false for a repeated request.
@@ -70,17 +71,17 @@ type RecordResult struct {
 
 // recording is one operation that makes an event under a key.
 type recording struct {
-	call *call
-	res  RecordResult
+	op  ledger.Op
+	res RecordResult
 }
 
 // newRecording prepares an operation: unless the key has made an event before, book is asked for one and its audit row. Same is
 // that of a RecordRequest.
 func newRecording(
-	account quota.ID, key string, bodyHash []byte, same func([]byte, time.Time) bool, book func(l *Ledger) (*Event, error),
+	account quota.ID, key string, bodyHash []byte, same func([]byte, time.Time) bool, book func(l *ledger.Ledger) (*ledger.Event, error),
 ) *recording {
-	r := &recording{call: &call{account: account, key: key}}
-	r.call.apply = func(l *Ledger, _ Batch) error {
+	r := &recording{op: ledger.Op{Account: account, Key: key}}
+	r.op.Apply = func(l *ledger.Ledger, _ ledger.Batch) error {
 		r.res = RecordResult{}
 		made, repeated := l.Made[key]
 		if !repeated {
@@ -88,25 +89,16 @@ func newRecording(
 			if err != nil {
 				return err
 			}
-			made = l.made(key, bodyHash, event)
+			made = l.Book(key, bodyHash, event)
 		}
 		if !bytes.Equal(made.BodyHash, bodyHash) && (same == nil || !same(made.BodyHash, made.OccurredAt)) {
-			return ErrKeyReused
+			return ledger.ErrKeyReused
 		}
 		event := *made.Event
-		r.res = RecordResult{Event: &event, Account: l.account(), Now: l.Now, Created: !repeated}
+		r.res = RecordResult{Event: &event, Account: l.Standing(), Now: l.Now, Created: !repeated}
 		return nil
 	}
 	return r
-}
-
-// made books a new event in the ledger.
-func (l *Ledger) made(key string, bodyHash []byte, e *Event) Made {
-	e.Key, e.Account, e.UserID, e.RecordedAt = key, l.Account.ID, l.Account.UserID, l.Now
-	m := Made{Event: e, BodyHash: bodyHash}
-	l.Booked = append(l.Booked, m)
-	l.Made[key] = m
-	return m
 }
 
 // Record charges a use that has happened, in full, whatever the limits say, to the period that it happened in. The same user
@@ -124,18 +116,19 @@ func (s *Service) RecordAll(ctx context.Context, reqs []RecordRequest) ([]Record
 		recordings[i], errs[i] = s.newRecord(ctx, &reqs[i])
 		return nil
 	})
+	calls := make([]*ledger.Call, len(reqs))
 	for i, r := range recordings {
 		if errs[i] == nil {
-			errs[i] = cmp.Or(ctx.Err(), s.engine.enqueue(r.call))
+			calls[i], errs[i] = s.engine.Start(ctx, r.op)
 		}
 	}
 	results := make([]RecordResult, len(reqs))
 	for i, r := range recordings {
 		if errs[i] == nil {
-			if errs[i] = r.call.wait(ctx); errs[i] == nil {
+			if errs[i] = calls[i].Wait(ctx); errs[i] == nil {
 				results[i] = r.res
 			}
-			if s.again(errs[i], reqs[i].UserID, r.call.account) {
+			if s.again(errs[i], reqs[i].UserID, r.op.Account) {
 				results[i], errs[i] = s.Record(ctx, reqs[i])
 			}
 		}
@@ -156,15 +149,15 @@ func (s *Service) newRecord(ctx context.Context, req *RecordRequest) (*recording
 	if err != nil {
 		return nil, err
 	}
-	return newRecording(account, req.Key, req.BodyHash, req.Same, func(l *Ledger) (*Event, error) {
+	return newRecording(account, req.Key, req.BodyHash, req.Same, func(l *ledger.Ledger) (*ledger.Event, error) {
 		return record(l, quota.ID(id), req)
 	}), nil
 }
 
-func record(l *Ledger, id quota.ID, req *RecordRequest) (*Event, error) {
+func record(l *ledger.Ledger, id quota.ID, req *RecordRequest) (*ledger.Event, error) {
 	plan, use := l.Account.Plan, req.Use
 	if req.Currency != "" && req.Currency != plan.Currency {
-		return nil, fmt.Errorf("%w: currency %q must be that of the user's plan, %s", ErrInvalid, req.Currency, plan.Currency)
+		return nil, fmt.Errorf("%w: currency %q must be that of the user's plan, %s", ledger.ErrInvalid, req.Currency, plan.Currency)
 	}
 	use.Quantity = cmp.Or(use.Quantity, 1)
 	if use.OccurredAt.IsZero() {
@@ -175,26 +168,14 @@ func record(l *Ledger, id quota.ID, req *RecordRequest) (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := chargeEvent(id, c, plan)
+	e := ledger.ChargeEvent(id, c, plan)
 	e.UsageType, e.OccurredAt, e.Duration, e.Quantity = use.Type, use.OccurredAt, use.Audio, use.Quantity
 	e.FileSize, e.Tokens, e.Metadata, e.RecordedBy = req.FileSize, req.Tokens, req.Metadata, req.RecordedBy
 	return e, nil
 }
 
-// chargeEvent is the event of a charge on an account of the plan.
-func chargeEvent(id quota.ID, c *quota.Charge, plan *quota.Plan) *Event {
-	e := &Event{
-		ID: id, Kind: EventCharge, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc, Overage: c.Overage,
-		Price: c.Price, Cost: c.Cost, Rate: c.Rate, Currency: plan.Currency, PlanName: plan.Name, PlanVersion: plan.Version, Quantity: 1,
-	}
-	if c.Adjustment {
-		e.Kind = EventAdjustment
-	}
-	return e
-}
-
 // Event returns an event as it stands, or ErrNotFound.
-func (s *Service) Event(ctx context.Context, id quota.ID) (*Event, error) {
+func (s *Service) Event(ctx context.Context, id quota.ID) (*ledger.Event, error) {
 	return s.store.Event(ctx, id)
 }
 
@@ -204,46 +185,46 @@ func (s *Service) Reverse(ctx context.Context, req ReverseRequest) (RecordResult
 	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
 		return RecordResult{}, err
 	}
-	r := newRecording(req.Account, req.Key, req.BodyHash, nil, func(l *Ledger) (*Event, error) { return reverse(l, &req) })
-	r.call.event = req.Event
-	err := s.engine.do(ctx, r.call)
+	r := newRecording(req.Account, req.Key, req.BodyHash, nil, func(l *ledger.Ledger) (*ledger.Event, error) { return reverse(l, &req) })
+	r.op.Event = req.Event
+	err := s.engine.Do(ctx, r.op)
 	return r.res, err
 }
 
-func reverse(l *Ledger, req *ReverseRequest) (*Event, error) {
+func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 	target := l.Events[req.Event]
 	switch {
 	case target == nil:
-		return nil, fmt.Errorf("event %s: %w", uuid.UUID(req.Event), ErrNotFound)
-	case target.Kind == EventReversal:
-		return nil, fmt.Errorf("%w: event %s is a reversal, only charges and adjustments can be reversed", ErrConflict, uuid.UUID(target.ID))
+		return nil, fmt.Errorf("event %s: %w", uuid.UUID(req.Event), ledger.ErrNotFound)
+	case target.Kind == ledger.EventReversal:
+		return nil, fmt.Errorf("%w: event %s is a reversal, only charges and adjustments can be reversed", ledger.ErrConflict, uuid.UUID(target.ID))
 	case target.ReversedBy != quota.ID{}:
-		return nil, fmt.Errorf("%w: event %s was reversed already, by event %s", ErrConflict, uuid.UUID(target.ID), uuid.UUID(target.ReversedBy))
+		return nil, fmt.Errorf("%w: event %s was reversed already, by event %s", ledger.ErrConflict, uuid.UUID(target.ID), uuid.UUID(target.ReversedBy))
 	}
 	var period *quota.ClosedPeriod
 	if target.PeriodNo != l.Account.PeriodNo {
 		var err error
-		if period, err = l.closedPeriod(target.PeriodNo); err != nil {
+		if period, err = l.ClosedPeriod(target.PeriodNo); err != nil {
 			return nil, err
 		}
 	}
-	before := l.standing()
-	rev := l.Account.Reverse(target.ID, target.charge(), period, l.Now)
-	e := &Event{
+	before := standing(l)
+	rev := l.Account.Reverse(target.ID, target.Charge(), period, l.Now)
+	e := &ledger.Event{
 		// It follows from the event, so that two reversals of one could not be told apart, let alone both be stored.
 		ID:   quota.NameID("reversal", l.Account.ID, uuid.UUID(target.ID).String()),
-		Kind: EventReversal, UsageType: target.UsageType, Reverses: target.ID, OccurredAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq,
+		Kind: ledger.EventReversal, UsageType: target.UsageType, Reverses: target.ID, OccurredAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq,
 		Credits: rev.Credits, Alloc: rev.Alloc, Overage: rev.Overage, Price: rev.Price, Currency: target.Currency,
 		Quantity: target.Quantity, PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version, RecordedBy: req.Actor, Reason: req.Reason,
 	}
-	after := l.standing()
+	after := standing(l)
 	if lot := rev.Refund; lot != nil {
 		e.RefundLot = lot.ID
 		after["refund"] = lot.Name
 		l.Audit = append(l.Audit, grantRow(l, req.Actor, lot.Name, Grant{Credits: lot.Credits}))
 	}
 	target.ReversedBy = e.ID
-	l.auditEvent(e, "usage.reversed", before, after)
+	auditEvent(l, e, "usage.reversed", before, after)
 	return e, nil
 }
 
@@ -260,18 +241,18 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 	if err != nil {
 		return RecordResult{}, err
 	}
-	r := newRecording(account, req.Key, req.BodyHash, nil, func(l *Ledger) (*Event, error) {
-		before := l.standing()
+	r := newRecording(account, req.Key, req.BodyHash, nil, func(l *ledger.Ledger) (*ledger.Event, error) {
+		before := standing(l)
 		c, err := l.Account.Adjust(req.Credits, l.Now)
 		if err != nil {
 			return nil, err
 		}
-		e := chargeEvent(quota.ID(id), c, l.Account.Plan)
+		e := ledger.ChargeEvent(quota.ID(id), c, l.Account.Plan)
 		e.UsageType, e.OccurredAt, e.RecordedBy, e.Reason = quota.UsageAdjustment, l.Now, req.Actor, req.Reason
-		l.auditEvent(e, "usage.adjusted", before, l.standing())
+		auditEvent(l, e, "usage.adjusted", before, standing(l))
 		return e, nil
 	})
-	err = s.engine.do(ctx, r.call)
+	err = s.engine.Do(ctx, r.op)
 	if s.again(err, req.UserID, account) {
 		return s.Adjust(ctx, req)
 	}
@@ -279,7 +260,7 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 }
 
 // standing is the part of an account that an admin's correction changes, for the audit log.
-func (l *Ledger) standing() map[string]any {
+func standing(l *ledger.Ledger) map[string]any {
 	a := l.Account
 	s := map[string]any{"period_no": a.PeriodNo, "used": a.Used.String(), "charged": a.Charged.String()}
 	if left := a.Remaining(l.Now); !left.Unlimited {
@@ -288,26 +269,26 @@ func (l *Ledger) standing() map[string]any {
 	return s
 }
 
-func (l *Ledger) auditEvent(e *Event, action string, before, after map[string]any) {
+func auditEvent(l *ledger.Ledger, e *ledger.Event, action string, before, after map[string]any) {
 	after["credits"], after["reason"] = e.Credits.String(), e.Reason
 	if (e.Reverses != quota.ID{}) {
 		after["reverses"] = uuid.UUID(e.Reverses)
 	}
-	l.Audit = append(l.Audit, AuditRow{
+	l.Audit = append(l.Audit, ledger.AuditRow{
 		Actor: e.RecordedBy, Action: action, Kind: "UsageEvent", Name: uuid.UUID(e.ID).String(), Before: before, After: after,
 	})
 }
 
 func validateKey(key string) error {
 	if err := quota.CheckAnyKey(key); err != nil {
-		return fmt.Errorf("%w: the idempotency key %w", ErrInvalid, err)
+		return fmt.Errorf("%w: the idempotency key %w", ledger.ErrInvalid, err)
 	}
 	return nil
 }
 
 func validateReason(reason string) error {
 	if err := quota.CheckReason(reason); err != nil {
-		return fmt.Errorf("%w: reason %w", ErrInvalid, err)
+		return fmt.Errorf("%w: reason %w", ledger.ErrInvalid, err)
 	}
 	return nil
 }
@@ -315,22 +296,22 @@ func validateReason(reason string) error {
 func (r *RecordRequest) validate() error {
 	switch {
 	case r.FileSize < 0 || r.FileSize > quota.MaxFileSize:
-		return fmt.Errorf("%w: file_size_bytes %d must be between 0 and %d", ErrInvalid, r.FileSize, quota.MaxFileSize)
+		return fmt.Errorf("%w: file_size_bytes %d must be between 0 and %d", ledger.ErrInvalid, r.FileSize, quota.MaxFileSize)
 	case r.Tokens < 0 || r.Tokens > quota.MaxTokens:
-		return fmt.Errorf("%w: tokens %d must be between 0 and %d", ErrInvalid, r.Tokens, quota.MaxTokens)
+		return fmt.Errorf("%w: tokens %d must be between 0 and %d", ledger.ErrInvalid, r.Tokens, quota.MaxTokens)
 	case r.Use.Audio < 0 || r.Use.Audio > quota.MaxAudio:
-		return fmt.Errorf("%w: the duration %s must be between 0 and %s", ErrInvalid, r.Use.Audio, quota.MaxAudio)
+		return fmt.Errorf("%w: the duration %s must be between 0 and %s", ledger.ErrInvalid, r.Use.Audio, quota.MaxAudio)
 	case len(r.Metadata) > quota.MaxMetadata:
-		return fmt.Errorf("%w: metadata has %d keys, the limit is %d", ErrInvalid, len(r.Metadata), quota.MaxMetadata)
+		return fmt.Errorf("%w: metadata has %d keys, the limit is %d", ledger.ErrInvalid, len(r.Metadata), quota.MaxMetadata)
 	}
 	for k, v := range r.Metadata {
 		switch err := quota.MetadataKeys.Check(k); {
 		case err != nil:
-			return fmt.Errorf("%w: the metadata key %w", ErrInvalid, err)
+			return fmt.Errorf("%w: the metadata key %w", ledger.ErrInvalid, err)
 		case len(v) > quota.MaxMetadataValue:
-			return fmt.Errorf("%w: metadata %q has %d bytes, the limit is %d", ErrInvalid, k, len(v), quota.MaxMetadataValue)
+			return fmt.Errorf("%w: metadata %q has %d bytes, the limit is %d", ledger.ErrInvalid, k, len(v), quota.MaxMetadataValue)
 		case !utf8.ValidString(v) || strings.ContainsRune(v, 0):
-			return fmt.Errorf("%w: metadata %q must be text in UTF-8 without NUL", ErrInvalid, k)
+			return fmt.Errorf("%w: metadata %q must be text in UTF-8 without NUL", ledger.ErrInvalid, k)
 		}
 	}
 	encoded, err := json.Marshal(r.Metadata)
@@ -338,7 +319,7 @@ func (r *RecordRequest) validate() error {
 		return err
 	}
 	if len(encoded) > quota.MaxMetadataBytes {
-		return fmt.Errorf("%w: metadata has %d bytes as JSON, the limit is %d", ErrInvalid, len(encoded), quota.MaxMetadataBytes)
+		return fmt.Errorf("%w: metadata has %d bytes as JSON, the limit is %d", ledger.ErrInvalid, len(encoded), quota.MaxMetadataBytes)
 	}
 	return validateKey(r.Key)
 }

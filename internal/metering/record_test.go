@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -43,7 +44,7 @@ func (w *world) record(req metering.RecordRequest) metering.RecordResult {
 	return res
 }
 
-func (w *world) reverse(e *metering.Event, key string) metering.RecordResult {
+func (w *world) reverse(e *ledger.Event, key string) metering.RecordResult {
 	w.t.Helper()
 	res, err := w.Reverse(w.t.Context(), reversal(e, key))
 	if err != nil {
@@ -52,11 +53,11 @@ func (w *world) reverse(e *metering.Event, key string) metering.RecordResult {
 	return res
 }
 
-func reversal(e *metering.Event, key string) metering.ReverseRequest {
+func reversal(e *ledger.Event, key string) metering.ReverseRequest {
 	return metering.ReverseRequest{Account: e.Account, Event: e.ID, Key: key, BodyHash: []byte("reverse"), Reason: "a mistake", Actor: "admin"}
 }
 
-func (w *world) event(id quota.ID) *metering.Event {
+func (w *world) event(id quota.ID) *ledger.Event {
 	w.t.Helper()
 	e, err := w.Event(w.t.Context(), id)
 	if err != nil {
@@ -82,7 +83,7 @@ func TestRecordIsChargedOnce(t *testing.T) {
 	if diff := cmp.Diff(first.Event, w.event(first.Event.ID)); diff != "" {
 		t.Errorf("read again (-first +read):\n%s", diff)
 	}
-	if _, err := w.Record(t.Context(), use("alice", "k", 6)); !errors.Is(err, metering.ErrKeyReused) {
+	if _, err := w.Record(t.Context(), use("alice", "k", 6)); !errors.Is(err, ledger.ErrKeyReused) {
 		t.Errorf("the same key with another body: got %v", err)
 	}
 	w.record(use("bob", "k", 1))
@@ -94,7 +95,7 @@ func TestRecordIsChargedOnce(t *testing.T) {
 func TestRecordOfOneKeyByMany(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	replicas := []*metering.Service{w.Service, metering.New(w.open(t), metering.Options{AutoRegister: true})}
+	replicas := []*metering.Service{w.Service, newService(w.open(t), metering.Options{AutoRegister: true})}
 	var created atomic.Int32
 	var senders sync.WaitGroup
 	for i := range 32 {
@@ -134,8 +135,8 @@ func TestRecordWhoseCommitWasLost(t *testing.T) {
 			w := newWorldOn(t, f)
 			w.register("alice")
 			inject := func() {
-				fail := times(2, metering.ErrUnknownOutcome)
-				f.commit = func(_ metering.Keys, really func() error) error { return commit(fail(), really) }
+				fail := times(2, ledger.ErrUnknownOutcome)
+				f.commit = func(_ ledger.Keys, really func() error) error { return commit(fail(), really) }
 			}
 			inject()
 			res := w.record(use("alice", "k", 3))
@@ -169,7 +170,7 @@ func TestRecordAllReportsEachItem(t *testing.T) {
 	}
 	results, errs := w.RecordAll(t.Context(), reqs)
 	for i, want := range []error{
-		nil, quota.ErrUse, nil, metering.ErrInvalid, nil, metering.ErrKeyReused, nil, metering.ErrInvalid, quota.ErrUse, nil,
+		nil, quota.ErrUse, nil, ledger.ErrInvalid, nil, ledger.ErrKeyReused, nil, ledger.ErrInvalid, quota.ErrUse, nil,
 	} {
 		if !errors.Is(errs[i], want) || (want == nil) != (results[i].Event != nil) {
 			t.Errorf("item %d: want %v, got %v with %+v", i, want, errs[i], results[i].Event)
@@ -276,7 +277,7 @@ func TestLateRecordGoesToItsPeriod(t *testing.T) {
 		return r
 	}
 	closed := w.record(late("in time")).Event
-	if closed.Kind != metering.EventCharge || closed.PeriodNo != 0 || !closed.OccurredAt.Equal(happened) {
+	if closed.Kind != ledger.EventCharge || closed.PeriodNo != 0 || !closed.OccurredAt.Equal(happened) {
 		t.Errorf("before the period is final: got %+v", closed)
 	}
 	w.wantUsage("alice", 0, 0, 0)
@@ -287,7 +288,7 @@ func TestLateRecordGoesToItsPeriod(t *testing.T) {
 	}
 	w.advance(3 * 24 * time.Hour)
 	adjusted := w.record(late("too late")).Event
-	if adjusted.Kind != metering.EventAdjustment || adjusted.PeriodNo != 1 {
+	if adjusted.Kind != ledger.EventAdjustment || adjusted.PeriodNo != 1 {
 		t.Errorf("after the period is final: got %+v", adjusted)
 	}
 	w.wantUsage("alice", 4*quota.Credit, 0, 0)
@@ -298,7 +299,7 @@ func TestLateRecordGoesToItsPeriod(t *testing.T) {
 	// What was before the account belongs to its first period.
 	before := use("bob", "k", 1)
 	before.Use.OccurredAt = w.now().Add(-time.Hour)
-	if e := w.record(before).Event; e.PeriodNo != 0 || e.Kind != metering.EventCharge {
+	if e := w.record(before).Event; e.PeriodNo != 0 || e.Kind != ledger.EventCharge {
 		t.Errorf("before the account was there: got %+v", e)
 	}
 }
@@ -315,7 +316,7 @@ func TestReversal(t *testing.T) {
 	}
 	w.advance(2 * time.Hour) // the grant has expired
 	undone := w.reverse(charged, "undo")
-	if e := undone.Event; e.Kind != metering.EventReversal || e.Reverses != charged.ID || e.Credits != 5*quota.Credit || e.Cost != 0 || e.Reason != "a mistake" {
+	if e := undone.Event; e.Kind != ledger.EventReversal || e.Reverses != charged.ID || e.Credits != 5*quota.Credit || e.Cost != 0 || e.Reason != "a mistake" {
 		t.Errorf("got %+v", e)
 	}
 	a := w.usage("alice").Account
@@ -332,12 +333,12 @@ func TestReversal(t *testing.T) {
 		t.Errorf("the charge's key after its reversal: got %+v", again.Event)
 	}
 	for name, tc := range map[string]struct {
-		event *metering.Event
+		event *ledger.Event
 		want  error
 	}{
-		"twice":         {charged, metering.ErrConflict},
-		"of a reversal": {undone.Event, metering.ErrConflict},
-		"of nothing":    {&metering.Event{Account: charged.Account, ID: quota.ID{7}}, metering.ErrNotFound},
+		"twice":         {charged, ledger.ErrConflict},
+		"of a reversal": {undone.Event, ledger.ErrConflict},
+		"of nothing":    {&ledger.Event{Account: charged.Account, ID: quota.ID{7}}, ledger.ErrNotFound},
 	} {
 		if _, err := w.Reverse(t.Context(), reversal(tc.event, name)); !errors.Is(err, tc.want) {
 			t.Errorf("%s: want %v, got %v", name, tc.want, err)
@@ -345,7 +346,7 @@ func TestReversal(t *testing.T) {
 	}
 	noReason := reversal(charged, "k")
 	noReason.Reason = " "
-	if _, err := w.Reverse(t.Context(), noReason); !errors.Is(err, metering.ErrInvalid) {
+	if _, err := w.Reverse(t.Context(), noReason); !errors.Is(err, ledger.ErrInvalid) {
 		t.Errorf("without a reason: got %v", err)
 	}
 	w.wantUsage("alice", 0, 0, 0)
@@ -355,7 +356,7 @@ func TestReversal(t *testing.T) {
 func TestReversalByTwo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	other := metering.New(w.open(t), metering.Options{})
+	other := newService(w.open(t), metering.Options{})
 	for i := range 20 {
 		e := w.record(use("alice", fmt.Sprint(i), 1)).Event
 		var done, refused atomic.Int32
@@ -365,7 +366,7 @@ func TestReversalByTwo(t *testing.T) {
 				switch _, err := s.Reverse(t.Context(), reversal(e, fmt.Sprint("undo", i, n))); {
 				case err == nil:
 					done.Add(1)
-				case errors.Is(err, metering.ErrConflict):
+				case errors.Is(err, ledger.ErrConflict):
 					refused.Add(1)
 				default:
 					t.Error(err)
@@ -422,13 +423,13 @@ func TestAdjustment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e := res.Event; e.Kind != metering.EventAdjustment || e.Credits != 7*quota.Credit || e.Reason != "shared an account" || e.RecordedBy != "admin" {
+		if e := res.Event; e.Kind != ledger.EventAdjustment || e.Credits != 7*quota.Credit || e.Reason != "shared an account" || e.RecordedBy != "admin" {
 			t.Errorf("got %+v", e)
 		}
 	}
 	w.wantUsage("alice", 7*quota.Credit, 0, 0)
 	// A key is one for all that is recorded.
-	if _, err := w.Record(t.Context(), use("alice", "k", 1)); !errors.Is(err, metering.ErrKeyReused) {
+	if _, err := w.Record(t.Context(), use("alice", "k", 1)); !errors.Is(err, ledger.ErrKeyReused) {
 		t.Errorf("a record with the adjustment's key: got %v", err)
 	}
 	adjust.Key, adjust.Credits = "none", 0
@@ -464,7 +465,7 @@ func TestRecordRefusesWhatIsNotBounded(t *testing.T) {
 	} {
 		r := use("alice", "k", 1)
 		edit(&r)
-		if _, err := w.Record(t.Context(), r); !errors.Is(err, metering.ErrInvalid) {
+		if _, err := w.Record(t.Context(), r); !errors.Is(err, ledger.ErrInvalid) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -14,8 +14,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // users gives n users an account and lets it sleep for two months and a bit.
@@ -27,53 +29,53 @@ func (w *world) sleepers(n int) {
 	w.advance(62 * 24 * time.Hour)
 }
 
-func resetOf(plan string, batch int) metering.ResetOptions {
-	return metering.ResetOptions{Plan: plan, Actor: "test", BatchSize: batch}
+func resetOf(plan string, batch int) reset.Options {
+	return reset.Options{Plan: plan, Actor: "test", BatchSize: batch}
 }
 
-func (w *world) lastReset(plan string) metering.ResetRun {
+func (w *world) lastReset(plan string) reset.Run {
 	w.t.Helper()
-	status, err := w.PlanStatus(w.t.Context(), plan)
+	run, succeeded, err := w.store.LastReset(w.t.Context(), plan)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if status.LastReset == nil {
+	if run == nil {
 		w.t.Fatalf("no run of plan %s's reset is known", plan)
 	}
-	if (status.LastReset.State == metering.ResetSucceeded) != status.ResetSucceededAt.Equal(status.LastReset.FinishedAt) {
-		w.t.Errorf("the last success was at %s, the last run is %+v", status.ResetSucceededAt, status.LastReset)
+	if (run.State == reset.Succeeded) != succeeded.Equal(run.FinishedAt) {
+		w.t.Errorf("the last success was at %s, the last run is %+v", succeeded, run)
 	}
-	return *status.LastReset
+	return *run
 }
 
 func TestResetClosesWhatIsDueOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.sleepers(25)
-	if status, err := w.PlanStatus(t.Context(), "free"); err != nil || status.LastReset != nil {
+	if status, _, err := w.store.LastReset(t.Context(), "free"); err != nil || status != nil {
 		t.Errorf("before the first run: %+v, %v", status, err)
 	}
 	would := resetOf("free", 10)
 	would.DryRun = true
-	want := metering.ResetResult{Due: 25, Seen: 25, Accounts: 25, Periods: 50}
+	want := reset.Result{Due: 25, Seen: 25, Accounts: 25, Periods: 50}
 	for range 2 {
-		if res, err := w.Reset(t.Context(), would); err != nil || !cmp.Equal(res, want) {
+		if res, err := w.reset(t.Context(), would); err != nil || !cmp.Equal(res, want) {
 			t.Errorf("dry run: want %+v, got %+v, %v", want, res, err)
 		}
 	}
-	var told metering.ResetResult
+	var told reset.Result
 	o := resetOf("free", 10)
-	o.Progress = func(r metering.ResetResult) { told = r }
-	if res, err := w.Reset(t.Context(), o); err != nil || !cmp.Equal(res, want) || !cmp.Equal(told, want) {
+	o.Progress = func(r reset.Result) { told = r }
+	if res, err := w.reset(t.Context(), o); err != nil || !cmp.Equal(res, want) || !cmp.Equal(told, want) {
 		t.Errorf("want %+v, got %+v, told %+v, %v", want, res, told, err)
 	}
-	if run := w.lastReset("free"); run.State != metering.ResetSucceeded || run.Accounts != 25 || run.Periods != 50 || run.Actor != "test" {
+	if run := w.lastReset("free"); run.State != reset.Succeeded || run.Accounts != 25 || run.Periods != 50 || run.Actor != "test" {
 		t.Errorf("run %+v", run)
 	}
-	if res, err := w.Reset(t.Context(), resetOf("free", 0)); err != nil || !cmp.Equal(res, metering.ResetResult{}) {
+	if res, err := w.reset(t.Context(), resetOf("free", 0)); err != nil || !cmp.Equal(res, reset.Result{}) {
 		t.Errorf("the second time: %+v, %v", res, err)
 	}
-	if _, err := w.Reset(t.Context(), resetOf("none", 10)); !errors.Is(err, metering.ErrNotFound) {
+	if _, err := w.reset(t.Context(), resetOf("none", 10)); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("an unknown plan: %v", err)
 	}
 }
@@ -88,9 +90,9 @@ func TestResetsBesideEachOther(t *testing.T) {
 	var accounts int64
 	var all sync.WaitGroup
 	for range 3 {
-		other := metering.New(w.open(t), metering.Options{})
+		other := newReset(w.open(t))
 		all.Go(func() {
-			res, err := other.Reset(t.Context(), resetOf("free", 7))
+			res, err := other.Run(t.Context(), resetOf("free", 7))
 			if err != nil {
 				t.Error(err)
 			}
@@ -135,20 +137,20 @@ func TestResetLeavesABadAccountBehind(t *testing.T) {
 	zone("Mars/Olympus")
 	dry := resetOf("free", 16)
 	dry.DryRun = true
-	for name, o := range map[string]metering.ResetOptions{"dry run": dry, "run": resetOf("free", 16)} {
-		res, err := w.Reset(t.Context(), o)
-		if !errors.Is(err, metering.ErrAccountsFailed) || res.Accounts == 0 && name == "run" || res.Failed != 1 || len(res.Failures) != 1 {
+	for name, o := range map[string]reset.Options{"dry run": dry, "run": resetOf("free", 16)} {
+		res, err := w.reset(t.Context(), o)
+		if !errors.Is(err, reset.ErrAccountsFailed) || res.Accounts == 0 && name == "run" || res.Failed != 1 || len(res.Failures) != 1 {
 			t.Fatalf("%s: want one failure, got %+v, %v", name, res, err)
 		}
 		if text := res.Failures[0].String(); !strings.Contains(text, "user-17") || !strings.Contains(text, "Mars/Olympus") {
 			t.Errorf("%s: the failure does not name the account and the reason: %s", name, text)
 		}
 	}
-	if run := w.lastReset("free"); run.State != metering.ResetFailed || run.Accounts != 29 || run.Failures != 1 || !strings.Contains(run.Message, "1 accounts") {
+	if run := w.lastReset("free"); run.State != reset.Failed || run.Accounts != 29 || run.Failures != 1 || !strings.Contains(run.Message, "1 accounts") {
 		t.Errorf("run %+v", run)
 	}
 	zone("UTC")
-	if res, err := w.Reset(t.Context(), resetOf("free", 16)); err != nil || res.Accounts != 1 || res.Periods != 2 {
+	if res, err := w.reset(t.Context(), resetOf("free", 16)); err != nil || res.Accounts != 1 || res.Periods != 2 {
 		t.Errorf("once it is repaired: %+v, %v", res, err)
 	}
 }
@@ -180,11 +182,11 @@ func TestResetMakesWay(t *testing.T) {
 			}
 			f.begun = nil
 			if !c.fullSpeed {
-				f.begin = func(metering.Keys) error { <-looked; return nil }
+				f.begin = func(ledger.Keys) error { <-looked; return nil }
 			}
 			o := resetOf("free", 50)
 			o.FullSpeed, o.Workers = c.fullSpeed, 2
-			if res, err := w.Reset(t.Context(), o); err != nil || res.Accounts != 200 {
+			if res, err := w.reset(t.Context(), o); err != nil || res.Accounts != 200 {
 				t.Fatalf("%+v, %v", res, err)
 			}
 			small := 0
@@ -205,24 +207,24 @@ func TestResetOutlastsAnOutage(t *testing.T) {
 	f := &faulty{}
 	w := newWorldOn(t, f)
 	w.sleepers(20)
-	away := times(3, metering.ErrUnavailable)
-	f.begin = func(metering.Keys) error { return away() }
-	lost := times(1, metering.ErrUnknownOutcome)
-	f.commit = func(_ metering.Keys, really func() error) error { return errors.Join(really(), lost()) }
-	res, err := w.Reset(t.Context(), resetOf("free", 5))
+	away := times(3, ledger.ErrUnavailable)
+	f.begin = func(ledger.Keys) error { return away() }
+	lost := times(1, ledger.ErrUnknownOutcome)
+	f.commit = func(_ ledger.Keys, really func() error) error { return errors.Join(really(), lost()) }
+	res, err := w.reset(t.Context(), resetOf("free", 5))
 	// Whoever runs again after an unknown outcome finds its own work done: what it did is not counted then.
 	if err != nil || res.Seen != 20 || res.Failed != 0 || res.Accounts < 15 {
 		t.Errorf("%+v, %v", res, err)
 	}
 
 	w.advance(31 * 24 * time.Hour)
-	f.begin = func(metering.Keys) error { return metering.ErrUnavailable }
+	f.begin = func(ledger.Keys) error { return ledger.ErrUnavailable }
 	o := resetOf("free", 5)
 	o.RetryFor = time.Second
-	if _, err := w.Reset(t.Context(), o); !errors.Is(err, metering.ErrUnavailable) || !strings.Contains(err.Error(), "gave up after 1s") {
+	if _, err := w.reset(t.Context(), o); !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "gave up after 1s") {
 		t.Errorf("an outage without an end: %v", err)
 	}
-	if run := w.lastReset("free"); run.State != metering.ResetFailed {
+	if run := w.lastReset("free"); run.State != reset.Failed {
 		t.Errorf("run %+v", run)
 	}
 }
@@ -233,16 +235,16 @@ func TestResetEndsWhenAsked(t *testing.T) {
 	w := newWorldOn(t, f)
 	w.sleepers(40)
 	ctx, stop := context.WithCancel(t.Context())
-	f.begin = func(metering.Keys) error { stop(); return nil }
-	res, err := w.Reset(ctx, resetOf("free", 5))
+	f.begin = func(ledger.Keys) error { stop(); return nil }
+	res, err := w.reset(ctx, resetOf("free", 5))
 	if !errors.Is(err, context.Canceled) || res.Accounts == 0 || res.Accounts == 40 {
 		t.Errorf("%+v, %v", res, err)
 	}
-	if run := w.lastReset("free"); run.State != metering.ResetInterrupted || run.Accounts != res.Accounts {
+	if run := w.lastReset("free"); run.State != reset.Interrupted || run.Accounts != res.Accounts {
 		t.Errorf("run %+v", run)
 	}
 	f.begin = nil
-	again, err := w.Reset(t.Context(), resetOf("free", 5))
+	again, err := w.reset(t.Context(), resetOf("free", 5))
 	if err != nil || again.Accounts+res.Accounts != 40 {
 		t.Errorf("first %+v, then %+v, %v", res, again, err)
 	}
@@ -252,7 +254,7 @@ func TestResetEndsWhenAsked(t *testing.T) {
 func TestSilentRunIsLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	dead := metering.ResetRun{ID: quota.ID{9}, Plan: "free", Actor: "dead", State: metering.ResetRunning, Accounts: 3, Periods: 4}
+	dead := reset.Run{ID: quota.ID{9}, Plan: "free", Actor: "dead", State: reset.Running, Accounts: 3, Periods: 4}
 	if err := w.store.BeginReset(t.Context(), dead); err != nil {
 		t.Fatal(err)
 	}
@@ -264,13 +266,13 @@ func TestSilentRunIsLost(t *testing.T) {
 		}
 		return s
 	}
-	if _, err := w.Reset(t.Context(), resetOf("free", 5)); err != nil || state(dead.ID) != "Running" {
+	if _, err := w.reset(t.Context(), resetOf("free", 5)); err != nil || state(dead.ID) != "Running" {
 		t.Errorf("%v, a run that has just begun is %s", err, state(dead.ID))
 	}
 	if _, err := w.open(t).Pool().Exec(t.Context(), `UPDATE reset_runs SET updated_at = updated_at - interval '3 minutes'`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Reset(t.Context(), resetOf("free", 5)); err != nil || state(dead.ID) != "Lost" {
+	if _, err := w.reset(t.Context(), resetOf("free", 5)); err != nil || state(dead.ID) != "Lost" {
 		t.Errorf("%v, a run that has been silent for three minutes is %s", err, state(dead.ID))
 	}
 }
@@ -298,8 +300,8 @@ func TestResetStartsWhatWaitsForCredits(t *testing.T) {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	w.advance(31 * 24 * time.Hour)
-	batch := metering.New(w.open(t), metering.Options{})
-	if _, err := batch.Reset(t.Context(), resetOf("free", 5)); err != nil {
+	batch := newReset(w.open(t))
+	if _, err := batch.Run(t.Context(), resetOf("free", 5)); err != nil {
 		t.Fatal(err)
 	}
 	w.wantState(job.ID, quota.Admitted)
@@ -312,12 +314,12 @@ func TestOverdueResets(t *testing.T) {
 	end := w.usageUnrolled("user-0").Account.Period.End
 	for name, tc := range map[string]struct {
 		before time.Time
-		want   metering.Overdue
+		want   reset.Overdue
 	}{
-		"nothing had ended yet": {end.Add(-time.Microsecond), metering.Overdue{Plan: "free"}},
-		"at the end":            {end, metering.Overdue{Plan: "free", Accounts: 3, Oldest: end}},
+		"nothing had ended yet": {end.Add(-time.Microsecond), reset.Overdue{Plan: "free"}},
+		"at the end":            {end, reset.Overdue{Plan: "free", Accounts: 3, Oldest: end}},
 	} {
-		got, err := w.OverdueResets(t.Context(), "free", tc.before)
+		got, err := newReset(w.store).Overdue(t.Context(), "free", tc.before)
 		if diff := cmp.Diff(tc.want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v (-want +got)\n%s", name, err, diff)
 		}
@@ -325,7 +327,7 @@ func TestOverdueResets(t *testing.T) {
 }
 
 // usageUnrolled is what the row says.
-func (w *world) usageUnrolled(user string) metering.Usage {
+func (w *world) usageUnrolled(user string) ledger.Usage {
 	w.t.Helper()
 	all, err := w.store.Accounts(w.t.Context(), []string{user})
 	if err != nil {

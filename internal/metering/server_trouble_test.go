@@ -12,9 +12,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
 
@@ -50,7 +52,7 @@ func TestServerThatCannotWork(t *testing.T) {
 
 			// A user whom this replica has not served gets no ticket.
 			root.register("bob")
-			if _, err := r.Admit(t.Context(), request("bob", "b", quota.Credit)); !errors.Is(err, metering.ErrUnavailable) {
+			if _, err := r.Admit(t.Context(), request("bob", "b", quota.Credit)); !errors.Is(err, ledger.ErrUnavailable) {
 				t.Errorf("Admit = %v, want ErrUnavailable", err)
 			}
 			ticket := r.ticket("alice", "a", quota.Credit)
@@ -58,7 +60,7 @@ func TestServerThatCannotWork(t *testing.T) {
 				// With nobody who could write, the gate is shut most of the time.
 				eventually(t, func() bool {
 					_, err := r.Admit(t.Context(), request("bob", "b", quota.Credit))
-					return errors.Is(err, metering.ErrUnavailable) && errors.Is(r.Reachable(t.Context()), metering.ErrUnavailable)
+					return errors.Is(err, ledger.ErrUnavailable) && errors.Is(r.Reachable(t.Context()), ledger.ErrUnavailable)
 				})
 			}
 			if n := count(t, o.dsn, `SELECT count(*) FROM concurrent_processing WHERE state <> 'Released'`); n != 0 {
@@ -87,7 +89,7 @@ func (o *outsider) register(user string) {
 		o.t.Fatal(err)
 	}
 	defer store.Close()
-	if _, err := store.Register(o.t.Context(), user, ""); err != nil {
+	if _, err := ledgertest.Register(o.t.Context(), store, user, ""); err != nil {
 		o.t.Fatal(err)
 	}
 }
@@ -107,8 +109,8 @@ func TestReadOnlyServer(t *testing.T) {
 	root.exec("ALTER DATABASE " + database + " SET default_transaction_read_only = on")
 	o.proxy.CutAll()
 	ticket := r.ticket("alice", "a", quota.Credit)
-	eventually(t, func() bool { return errors.Is(r.Reachable(t.Context()), metering.ErrUnavailable) })
-	if _, err := postgres.Open(t.Context(), o.dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err, metering.ErrUnavailable) {
+	eventually(t, func() bool { return errors.Is(r.Reachable(t.Context()), ledger.ErrUnavailable) })
+	if _, err := postgres.Open(t.Context(), o.dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("Open = %v, want ErrUnavailable", err)
 	}
 	root.exec("ALTER DATABASE " + database + " RESET default_transaction_read_only")
@@ -131,7 +133,7 @@ func TestOneThatCannotWriteShutsNobodyOut(t *testing.T) {
 			t.Fatalf("a good one, beside the other: %v", err)
 		}
 		running.Go(func() {
-			if _, err := r.Admit(t.Context(), request("bad", "k", quota.Credit)); !errors.Is(err, metering.ErrUnavailable) {
+			if _, err := r.Admit(t.Context(), request("bad", "k", quota.Credit)); !errors.Is(err, ledger.ErrUnavailable) {
 				t.Errorf("the bad one: %v", err)
 			}
 		})
@@ -163,7 +165,7 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(store.Close)
-		return metering.New(store, metering.Options{AutoRegister: true})
+		return newService(store, metering.Options{AutoRegister: true})
 	}
 	waits := open(postgres.Options{Reachable: func(_ bool, cause error) {
 		mu.Lock()
@@ -189,10 +191,10 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 	}
 	eventually(t, func() bool {
 		err := use(waits)
-		schema, old := errors.AsType[*metering.SchemaError](err)
-		return old && schema.Has == 0 && schema.Needs >= 6 && errors.Is(err, metering.ErrUnavailable)
+		schema, old := errors.AsType[*ledger.SchemaError](err)
+		return old && schema.Has == 0 && schema.Needs >= 6 && errors.Is(err, ledger.ErrUnavailable)
 	})
-	if _, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err, metering.ErrUnavailable) {
+	if _, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("Open = %v, want ErrUnavailable", err)
 	}
 

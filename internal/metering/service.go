@@ -4,18 +4,15 @@ package metering
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -23,10 +20,6 @@ import (
 type Options struct {
 	// AutoRegister gives unknown users an account on the default plan at their first admission, instead of refusing them.
 	AutoRegister bool
-	// Lanes is how many batches may be in the database at once; if zero as many as there are processors, but at least 2, so that
-	// one can wait for its commit, and at most 8. MaxBatch bounds the calls of one batch (512), MaxPending those that wait (16,384):
-	// beyond it calls fail with ErrOverloaded.
-	Lanes, MaxBatch, MaxPending int
 	// ReapInterval is how often leases and queues are looked through; 5 s if zero.
 	ReapInterval time.Duration
 	// OfflineTickets is how many offline tickets may be outstanding in this process at once; none are given if zero.
@@ -42,14 +35,6 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	def := func(n *int, value int) {
-		if *n <= 0 {
-			*n = value
-		}
-	}
-	def(&o.Lanes, min(max(runtime.GOMAXPROCS(0), 2), 8))
-	def(&o.MaxBatch, 512)
-	def(&o.MaxPending, 16_384)
 	if o.ReapInterval <= 0 {
 		o.ReapInterval = 5 * time.Second
 	}
@@ -69,8 +54,8 @@ func (o Options) withDefaults() Options {
 type Service struct {
 	store  Store
 	opts   Options
-	engine *engine
-	hub    *hub
+	engine *ledger.Engine
+	sealer Sealer
 	// standings reads for Check and Current.
 	standings standings
 	// accounts caches user id -> account id, which never changes while the database is the same; see again.
@@ -78,11 +63,9 @@ type Service struct {
 	// tickets are the offline ones; nil where none are given.
 	tickets *tickets
 
-	leaseMu  sync.Mutex
-	leaseKey []byte
-	planMu   sync.Mutex
-	plans    []*Plan
-	plansAt  time.Time
+	planMu  sync.Mutex
+	plans   []*Plan
+	plansAt time.Time
 }
 
 const (
@@ -92,39 +75,41 @@ const (
 	planTTL = time.Second
 )
 
-// New returns a service over the store. Operations work at once; Run adds what happens by itself.
-func New(store Store, opts Options) *Service {
+// Sealer makes and checks the signatures of offline tickets.
+type Sealer interface {
+	// Ready gets what signing needs, so that it works while the database is away.
+	Ready(ctx context.Context) error
+	// Seal signs a payload, and Unseal returns that of a token if one of this service's replicas has signed it.
+	Seal(ctx context.Context, payload []byte) (token string, err error)
+	Unseal(ctx context.Context, token string) (payload []byte, ok bool, err error)
+}
+
+// New returns a service that changes accounts through the engine and reads from the store. Operations work at once; Run adds
+// what happens by itself.
+func New(engine *ledger.Engine, store Store, sealer Sealer, opts Options) *Service {
 	opts = opts.withDefaults()
 	cache, err := lru.New[string, quota.ID](cachedAccounts)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	s := &Service{store: store, opts: opts, hub: newHub(), accounts: cache}
+	s := &Service{store: store, engine: engine, sealer: sealer, opts: opts, accounts: cache}
 	if opts.OfflineTickets > 0 {
 		s.tickets = newTickets(opts.OfflineTickets)
 	}
-	s.engine = newEngine(store, opts, s.hub.publish)
 	s.standings.read = s.UsageOf
 	return s
 }
 
-func validateUserID(id string) error {
-	if err := quota.UserIDs.Check(id); err != nil {
-		return fmt.Errorf("%w: user id %w", ErrInvalid, err)
-	}
-	return nil
-}
-
 // lookup returns the user's account, or a RefusedError for one who is not known.
 func (s *Service) lookup(ctx context.Context, userID string) (quota.ID, error) {
-	if err := validateUserID(userID); err != nil {
+	if err := ledger.ValidateUserID(userID); err != nil {
 		return quota.ID{}, err
 	}
 	if id, ok := s.accounts.Get(userID); ok {
 		return id, nil
 	}
 	id, err := s.store.Lookup(ctx, userID)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ledger.ErrNotFound) {
 		return id, &RefusedError{Reason: quota.UnknownUser, UserID: userID}
 	}
 	if err == nil {
@@ -147,9 +132,24 @@ func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, 
 	if _, unknown := errors.AsType[*RefusedError](err); !unknown {
 		return id, err
 	}
-	id, err = s.store.Register(ctx, userID, plan)
-	if errors.Is(err, ErrNotFound) && plan == "" {
-		return id, &RefusedError{Reason: quota.UnknownPlan, UserID: userID}
+	fresh, err := uuid.NewV7()
+	if err != nil {
+		return quota.ID{}, err
+	}
+	id = quota.ID(fresh)
+	err = s.engine.Do(ctx, ledger.Op{Account: id, Register: userID, Plans: []string{plan}, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
+		p := b.Plan(plan)
+		switch {
+		case p == nil && plan == "":
+			return &RefusedError{Reason: quota.UnknownPlan, UserID: userID}
+		case p == nil || p.Retired:
+			return fmt.Errorf("plan %q on offer: %w", plan, ledger.ErrNotFound)
+		}
+		l.Open(p)
+		return nil
+	}})
+	if errors.Is(err, ledger.ErrRegistered) {
+		return s.lookup(ctx, userID)
 	}
 	if err == nil {
 		s.accounts.Add(userID, id)
@@ -160,7 +160,7 @@ func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, 
 // again reports whether a call that did not find the account of a user is to be made once more, because the account was known
 // from before: the database may be an earlier copy now, or an empty one.
 func (s *Service) again(err error, userID string, account quota.ID) bool {
-	if !errors.Is(err, errNoAccount) {
+	if !errors.Is(err, ledger.ErrNoAccount) {
 		return false
 	}
 	was, known := s.accounts.Peek(userID)
@@ -214,13 +214,13 @@ func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (
 
 // Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands as a new
 // one would where AutoRegister would make one; otherwise it fails with a RefusedError.
-func (s *Service) Current(ctx context.Context, userID string) (Usage, error) {
-	if err := validateUserID(userID); err != nil {
-		return Usage{}, err
+func (s *Service) Current(ctx context.Context, userID string) (ledger.Usage, error) {
+	if err := ledger.ValidateUserID(userID); err != nil {
+		return ledger.Usage{}, err
 	}
 	u, err := s.standings.of(ctx, userID)
 	if err != nil {
-		return Usage{}, err
+		return ledger.Usage{}, err
 	}
 	if u != nil {
 		s.accounts.Add(userID, u.Account.ID)
@@ -230,25 +230,23 @@ func (s *Service) Current(ctx context.Context, userID string) (Usage, error) {
 		return *u, nil
 	}
 	if !s.opts.AutoRegister {
-		return Usage{}, &RefusedError{Reason: quota.UnknownUser, UserID: userID}
+		return ledger.Usage{}, &RefusedError{Reason: quota.UnknownUser, UserID: userID}
 	}
 	plans, err := s.Plans(ctx)
 	if err != nil {
-		return Usage{}, err
+		return ledger.Usage{}, err
 	}
 	for _, p := range plans {
 		if p.Default && !p.Retired {
 			now := time.Now().UTC()
-			a := &quota.Account{UserID: userID, Plan: &p.Plan, Anchor: now, Zone: time.UTC}
-			a.Period = a.Calendar().At(now)
-			return Usage{Account: a, Now: now}, nil
+			return ledger.Usage{Account: quota.Open(quota.ID{}, userID, &p.Plan, now), Now: now}, nil
 		}
 	}
-	return Usage{}, &RefusedError{Reason: quota.UnknownPlan, UserID: userID}
+	return ledger.Usage{}, &RefusedError{Reason: quota.UnknownPlan, UserID: userID}
 }
 
 // UsageOf returns the standings of those of the users who have an account, rolled to now.
-func (s *Service) UsageOf(ctx context.Context, userIDs []string) (map[string]Usage, error) {
+func (s *Service) UsageOf(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error) {
 	all, err := s.store.Accounts(ctx, userIDs)
 	if err != nil {
 		return nil, err
@@ -263,7 +261,7 @@ func (s *Service) UsageOf(ctx context.Context, userIDs []string) (map[string]Usa
 }
 
 // Get returns an admission with its place in the queue.
-func (s *Service) Get(ctx context.Context, id quota.ID) (*Admission, error) {
+func (s *Service) Get(ctx context.Context, id quota.ID) (*ledger.Admission, error) {
 	return s.store.Admission(ctx, id)
 }
 
@@ -271,8 +269,8 @@ func (s *Service) Get(ctx context.Context, id quota.ID) (*Admission, error) {
 const pollInterval = 5 * time.Second
 
 // Wait returns the admission as soon as it is not Queued, or as it stands at until.
-func (s *Service) Wait(ctx context.Context, id quota.ID, until time.Time) (*Admission, error) {
-	changed, stop := s.hub.watch(id)
+func (s *Service) Wait(ctx context.Context, id quota.ID, until time.Time) (*ledger.Admission, error) {
+	changed, stop := s.engine.Watch(id)
 	defer stop()
 	for {
 		a, err := s.store.Admission(ctx, id)
@@ -292,12 +290,13 @@ func (s *Service) Wait(ctx context.Context, id quota.ID, until time.Time) (*Admi
 	}
 }
 
-// Subscribe returns the changes that others' operations bring to admissions (a freed slot starts who waits for it), here or
-// in another replica, until ctx ends. A slow receiver misses some: it must look for itself now and then.
-func (s *Service) Subscribe(ctx context.Context) <-chan Change { return s.hub.subscribe(ctx) }
+// Subscribe returns the changes that others' operations bring to admissions; see ledger.Engine.Subscribe.
+func (s *Service) Subscribe(ctx context.Context) <-chan ledger.Change { return s.engine.Subscribe(ctx) }
 
 // LiveJobs returns all queued and admitted admissions of Jobs.
-func (s *Service) LiveJobs(ctx context.Context) ([]*Admission, error) { return s.store.LiveJobs(ctx) }
+func (s *Service) LiveJobs(ctx context.Context) ([]*ledger.Admission, error) {
+	return s.store.LiveJobs(ctx)
+}
 
 // EndedAdmissions returns those of the admissions that the ledger knows and that are neither queued nor admitted any more.
 func (s *Service) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error) {
@@ -316,63 +315,3 @@ func (s *Service) PlanStatus(ctx context.Context, name string) (PlanStatus, erro
 
 // Reachable returns nil if the database answers.
 func (s *Service) Reachable(ctx context.Context) error { return s.store.Ping(ctx) }
-
-const leaseMAC = 24 // bytes of the HMAC in a lease token
-
-// LeaseToken returns the secret that authorises whoever holds it to renew, complete and release one admission. It is
-// derived, not stored: the same admission has the same token on every replica.
-func (s *Service) LeaseToken(ctx context.Context, account, id quota.ID) (string, error) {
-	mac, err := s.leaseMAC(ctx, account, id)
-	if err != nil {
-		return "", err
-	}
-	return base64.RawURLEncoding.EncodeToString(append(account[:], mac...)), nil
-}
-
-// VerifyLease returns the account of a lease token if it is one of this admission.
-func (s *Service) VerifyLease(ctx context.Context, token string, id quota.ID) (account quota.ID, ok bool, err error) {
-	raw, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || len(raw) != len(account)+leaseMAC {
-		return quota.ID{}, false, nil //nolint:nilerr // what cannot be decoded is simply not a lease token
-	}
-	copy(account[:], raw)
-	mac, err := s.leaseMAC(ctx, account, id)
-	if err != nil {
-		return quota.ID{}, false, err
-	}
-	return account, subtle.ConstantTimeCompare(mac, raw[len(account):]) == 1, nil
-}
-
-func (s *Service) leaseMAC(ctx context.Context, account, id quota.ID) ([]byte, error) {
-	key, err := s.signingKey(ctx)
-	if err != nil {
-		return nil, err
-	}
-	h := hmac.New(sha256.New, key)
-	h.Write(id[:])
-	h.Write(account[:])
-	return h.Sum(nil)[:leaseMAC], nil
-}
-
-// signingKey returns the key of the lease tokens as it was read last.
-func (s *Service) signingKey(ctx context.Context) ([]byte, error) {
-	s.leaseMu.Lock()
-	key := s.leaseKey
-	s.leaseMu.Unlock()
-	if key != nil {
-		return key, nil
-	}
-	return s.readKey(ctx)
-}
-
-// readKey reads the key of the lease tokens. It is another one if the database is.
-func (s *Service) readKey(ctx context.Context) ([]byte, error) {
-	key, err := s.store.LeaseKey(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.leaseMu.Lock()
-	defer s.leaseMu.Unlock()
-	s.leaseKey = key
-	return key, nil
-}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -52,7 +53,7 @@ func TestKeyIsOneAdmission(t *testing.T) {
 	}
 	other := request("alice", "k", quota.Credit)
 	other.BodyHash = []byte("another body")
-	if _, err := w.Admit(t.Context(), other); !errors.Is(err, metering.ErrKeyReused) {
+	if _, err := w.Admit(t.Context(), other); !errors.Is(err, ledger.ErrKeyReused) {
 		t.Errorf("the same key with another body: want ErrKeyReused, got %v", err)
 	}
 	if elsewhere := w.admit("bob", "k", quota.Credit); elsewhere.Admission.ID == first.Admission.ID {
@@ -118,7 +119,7 @@ func TestQueueIsServedInOrder(t *testing.T) {
 func TestWaitWakesUpOnAnotherReplicasChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	other := metering.New(w.open(t), metering.Options{AutoRegister: true})
+	other := newService(w.open(t), metering.Options{AutoRegister: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	for _, s := range []*metering.Service{w.Service, other} {
@@ -211,7 +212,7 @@ func TestAdmissionsOverHTTPAreNotJobs(t *testing.T) {
 	if _, err := w.Complete(t.Context(), quota.ID{}, first.Admission.ID, quota.Credit); err != nil {
 		t.Fatal(err)
 	}
-	want := metering.Change{ID: second.Admission.ID, State: quota.Admitted}
+	want := ledger.Change{ID: second.Admission.ID, State: quota.Admitted}
 	if got := <-changes; got != want {
 		t.Errorf("the change of an admission over HTTP: got %+v, want %+v", got, want)
 	}
@@ -263,12 +264,12 @@ func TestQuota(t *testing.T) {
 	}
 	second := q
 	second.ObjectUID, second.ObjectName = quota.ID{2}, "usurper"
-	if err := w.ApplyQuota(t.Context(), second, "test"); !errors.Is(err, metering.ErrConflict) {
+	if err := w.ApplyQuota(t.Context(), second, "test"); !errors.Is(err, ledger.ErrConflict) {
 		t.Errorf("a second object for one user: want a conflict, got %v", err)
 	}
 	unknown := q
 	unknown.PlanName = "gold"
-	if err := w.ApplyQuota(t.Context(), unknown, "test"); !errors.Is(err, metering.ErrNotFound) {
+	if err := w.ApplyQuota(t.Context(), unknown, "test"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("an unknown plan: want ErrNotFound, got %v", err)
 	}
 
@@ -296,7 +297,7 @@ func TestRetiredPlanKeepsItsUsersAndTakesNoOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.quota(on("alice", 1))
-	if err := w.ApplyQuota(t.Context(), on("bob", 2), "test"); !errors.Is(err, metering.ErrNotFound) {
+	if err := w.ApplyQuota(t.Context(), on("bob", 2), "test"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("want ErrNotFound, got %v", err)
 	}
 	if a := w.usage("alice").Account; a.Plan.Name != "pro" {
@@ -325,7 +326,7 @@ func TestSecondDefaultPlan(t *testing.T) {
 	w := newWorld(t)
 	p := freePlan()
 	p.Name, p.ObjectUID = "other", quota.ID{9}
-	if _, err := w.ApplyPlan(t.Context(), p, "test"); !errors.Is(err, metering.ErrConflict) {
+	if _, err := w.ApplyPlan(t.Context(), p, "test"); !errors.Is(err, ledger.ErrConflict) {
 		t.Errorf("want a conflict, got %v", err)
 	}
 }
@@ -349,7 +350,7 @@ func TestPlanChangeStartsWhoWaits(t *testing.T) {
 func TestManyClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	replicas := []*metering.Service{w.Service, metering.New(w.open(t), metering.Options{AutoRegister: true})}
+	replicas := []*metering.Service{w.Service, newService(w.open(t), metering.Options{AutoRegister: true})}
 	var wg sync.WaitGroup
 	var charged atomic.Int64
 	for c := range 24 {

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 // standings reads where users stand for callers who each ask for one. What is asked while a read is under way is read
 // together by the next, so that many pre-flight checks cost the database few snapshots. No answer is older than its question.
 type standings struct {
-	read func(ctx context.Context, userIDs []string) (map[string]Usage, error)
+	read func(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 
 	mu      sync.Mutex
 	waiting []*question
@@ -23,7 +25,7 @@ type standings struct {
 type question struct {
 	userID string
 	// usage and err are the answer once answered is closed; usage is nil for a user without an account.
-	usage    *Usage
+	usage    *ledger.Usage
 	err      error
 	answered chan struct{}
 }
@@ -32,7 +34,7 @@ type question struct {
 const standingsAtOnce = 256
 
 // of returns the user's standing, nil without an account. Callers share it: it must not be changed.
-func (s *standings) of(ctx context.Context, userID string) (*Usage, error) {
+func (s *standings) of(ctx context.Context, userID string) (*ledger.Usage, error) {
 	q := &question{userID: userID, answered: make(chan struct{})}
 	s.mu.Lock()
 	s.waiting = append(s.waiting, q)
@@ -71,14 +73,14 @@ func (s *standings) run() {
 // the others' concern.
 func (s *standings) answer(questions []*question) {
 	// Not the callers' contexts: one of them going away must not fail the others.
-	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), ledger.BatchTimeout)
 	defer cancel()
 	ids := make([]string, len(questions))
 	for i, q := range questions {
 		ids[i] = q.userID
 	}
 	all, err := s.read(ctx, ids)
-	if err != nil && len(questions) > 1 && !errors.Is(err, ErrUnavailable) {
+	if err != nil && len(questions) > 1 && !errors.Is(err, ledger.ErrUnavailable) {
 		for _, q := range questions {
 			s.answer([]*question{q})
 		}

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -53,7 +53,7 @@ func TestCheckBesideABrokenAccount(t *testing.T) {
 		wg.Go(func() {
 			user := []string{"alice", "mallory"}[n%2]
 			_, err := w.Check(t.Context(), user, quota.Request{Estimate: quota.Credit})
-			if (err != nil) != (user == "mallory") || errors.Is(err, metering.ErrUnavailable) {
+			if (err != nil) != (user == "mallory") || errors.Is(err, ledger.ErrUnavailable) {
 				t.Errorf("%s: %v", user, err)
 			}
 		})

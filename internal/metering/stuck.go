@@ -6,6 +6,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -21,7 +23,7 @@ func (s *Service) watchStuck(ctx context.Context) {
 		for reason, n := range counts {
 			s.opts.Metrics.Stuck(reason, n)
 		}
-		pause(ctx, stuckInterval)
+		loop.Pause(ctx, stuckInterval)
 	}
 }
 
@@ -34,7 +36,7 @@ func (s *Service) Stuck(ctx context.Context) (map[quota.Stuck]int, error) {
 	for _, reason := range quota.StuckReasons {
 		counts[reason] = 0
 	}
-	for after := (Candidate{}); ; {
+	for after := (ledger.Candidate{}); ; {
 		page, err := s.store.MaybeStuck(ctx, after, stuckPage)
 		if err != nil {
 			return nil, err
@@ -48,6 +50,6 @@ func (s *Service) Stuck(ctx context.Context) (map[quota.Stuck]int, error) {
 			return counts, nil
 		}
 		last := page[len(page)-1]
-		after = Candidate{Account: last.Account, Admission: last.ID}
+		after = ledger.Candidate{Account: last.Account, Admission: last.ID}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -58,7 +59,7 @@ func (t *tickets) give(wanted issued, a *quota.Account, now time.Time) (issued, 
 	id := wanted.ticket.AdmissionID()
 	if was, ok := t.byID[id]; ok {
 		if !bytes.Equal(was.ticket.BodyHash, wanted.ticket.BodyHash) {
-			return issued{}, quota.Decision{}, ErrKeyReused
+			return issued{}, quota.Decision{}, ledger.ErrKeyReused
 		}
 		return was, quota.Decision{Outcome: quota.Admit}, nil
 	}

@@ -3,13 +3,18 @@
 package metering_test
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
@@ -19,10 +24,40 @@ type world struct {
 	*metering.Service
 	t     *testing.T
 	dsn   string
-	store metering.Store
+	store storage
 
 	mu    sync.Mutex
 	clock time.Time
+}
+
+// storage is everything that the use cases ask of a database.
+type storage interface {
+	ledger.Store
+	metering.Store
+	reset.Store
+	reports.Store
+	access.Keys
+}
+
+func newService(store storage, opts metering.Options) *metering.Service {
+	return newServiceOn(store, ledger.Options{}, opts)
+}
+
+func newServiceOn(store storage, engine ledger.Options, opts metering.Options) *metering.Service {
+	return metering.New(ledger.New(store, engine), store, access.NewSigner(store), opts)
+}
+
+// newReset returns resets in a process of their own.
+func newReset(store storage) *reset.Service {
+	return reset.New(ledger.New(store, ledger.Options{}), store, nil)
+}
+
+func (w *world) reset(ctx context.Context, o reset.Options) (reset.Result, error) {
+	return newReset(w.store).Run(ctx, o)
+}
+
+func (w *world) tryHistory(user string, before int64, limit int) (reports.History, error) {
+	return reports.New(w.store, w.Service).History(w.t.Context(), user, before, limit)
 }
 
 func newWorld(t *testing.T) *world {
@@ -36,10 +71,10 @@ func newWorldOn(t *testing.T, f *faulty) *world {
 	w := &world{t: t, dsn: ledgertest.New(t), clock: time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)}
 	w.store = w.open(t)
 	if f != nil {
-		f.Store = w.store
+		f.storage = w.store
 		w.store = f
 	}
-	w.Service = metering.New(w.store, metering.Options{AutoRegister: true})
+	w.Service = newService(w.store, metering.Options{AutoRegister: true})
 	pro := freePlan()
 	pro.Name, pro.ObjectUID, pro.Default, pro.Rank = "pro", quota.ID{2}, false, 20
 	pro.Limits.Credits, pro.Limits.Concurrent = quota.AtMost(500*quota.Credit), quota.AtMost(int32(5))
@@ -107,7 +142,7 @@ func (w *world) admit(user, key string, estimate quota.Credits) metering.AdmitRe
 
 func (w *world) register(user string) quota.ID {
 	w.t.Helper()
-	id, err := w.store.Register(w.t.Context(), user, "")
+	id, err := ledgertest.Register(w.t.Context(), w.store, user, "")
 	if err != nil {
 		w.t.Fatalf("register: %v", err)
 	}
@@ -135,7 +170,7 @@ func (w *world) reap() {
 	}
 }
 
-func (w *world) usage(user string) metering.Usage {
+func (w *world) usage(user string) ledger.Usage {
 	w.t.Helper()
 	u, err := w.Current(w.t.Context(), user)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -32,7 +32,7 @@ const (
 type batch struct {
 	conn    *pgxpool.Conn
 	gate    *gate
-	ledgers map[quota.ID]*metering.Ledger
+	ledgers map[quota.ID]*ledger.Ledger
 	loaded  map[quota.ID]*loaded
 	locked  map[quota.ID]bool
 	busy    map[quota.ID]bool
@@ -45,7 +45,7 @@ type batch struct {
 type loaded struct {
 	balance    quota.Balance
 	plan       string
-	settings   metering.Settings
+	settings   ledger.Settings
 	overrides  quota.Overrides
 	suspended  bool
 	anchor     time.Time
@@ -55,14 +55,14 @@ type loaded struct {
 }
 
 // Begin implements metering.Store: one round trip that locks, and behind the locks reads.
-func (s *Store) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, error) {
+func (s *Store) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, mapError(err)
 	}
 	n := len(keys.Accounts)
 	b := &batch{
-		conn: conn, gate: s.gate, ledgers: make(map[quota.ID]*metering.Ledger, n), loaded: make(map[quota.ID]*loaded, n),
+		conn: conn, gate: s.gate, ledgers: make(map[quota.ID]*ledger.Ledger, n), loaded: make(map[quota.ID]*loaded, n),
 		locked: make(map[quota.ID]bool, n), busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{},
 		plansOf: make(map[*quota.Account]planKey, n),
 	}
@@ -74,7 +74,7 @@ func (s *Store) Begin(ctx context.Context, keys metering.Keys) (metering.Batch, 
 }
 
 // load locks, then reads what hangs from the accounts that it has got.
-func (s *Store) load(ctx context.Context, b *batch, keys *metering.Keys) error {
+func (s *Store) load(ctx context.Context, b *batch, keys *ledger.Keys) error {
 	var t roundTrip
 	t.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	t.Queue(planOnce)
@@ -85,13 +85,13 @@ func (s *Store) load(ctx context.Context, b *batch, keys *metering.Keys) error {
 		return err
 	}
 	for _, l := range b.ledgers {
-		slices.SortFunc(l.Queue, metering.QueueOrder)
+		slices.SortFunc(l.Queue, ledger.QueueOrder)
 	}
 	return s.plansFor(ctx, dbsqlc.New(b.conn), b.plansOf)
 }
 
 // ask queues the statements of a batch's first round trip.
-func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *metering.Keys) error {
+func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Keys) error {
 	accounts := keys.Accounts
 	return errors.Join(
 		t.ask(func(q *dbsqlc.Queries) error {
@@ -124,6 +124,18 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *metering.
 			}
 			rows, err := q.LoadPeriods(ctx, dbsqlc.LoadPeriodsParams{Ids: keys.Admissions, Accounts: accounts})
 			b.readPeriods(rows)
+			return err
+		}),
+		t.ask(func(q *dbsqlc.Queries) error {
+			if len(keys.Register) == 0 {
+				return nil
+			}
+			users := make([]string, len(keys.Register))
+			for i, r := range keys.Register {
+				users[i] = r.UserID
+			}
+			rows, err := q.UsersAndClock(ctx, dbsqlc.UsersAndClockParams{Now: s.now(), UserIds: users})
+			b.readUsers(rows, keys.Register)
 			return err
 		}),
 		t.ask(func(q *dbsqlc.Queries) error {
@@ -178,13 +190,25 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) error {
 			balance: a.Balance, plan: r.UsageQuota.PlanName, settings: settings, overrides: a.Overrides, suspended: a.Suspended,
 			anchor: a.Anchor, admissions: map[quota.ID]quota.Admission{}, periods: map[int64]quota.ClosedPeriod{},
 		}
-		b.ledgers[a.ID] = &metering.Ledger{
+		b.ledgers[a.ID] = &ledger.Ledger{
 			Account: a, Now: r.Now.UTC(), Settings: settings,
-			Admissions: map[quota.ID]*metering.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},
-			Made: map[string]metering.Made{}, Events: map[quota.ID]*metering.Event{},
+			Admissions: map[quota.ID]*ledger.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},
+			Made: map[string]ledger.Made{}, Events: map[quota.ID]*ledger.Event{},
 		}
 	}
 	return nil
+}
+
+// readUsers makes the ledgers of those who have no account yet.
+func (b *batch) readUsers(rows []dbsqlc.UsersAndClockRow, register []ledger.Registration) {
+	for i, r := range rows {
+		if r.Known {
+			continue
+		}
+		id := register[i].Account
+		b.loaded[id] = &loaded{}
+		b.ledgers[id] = &ledger.Ledger{New: true, Account: &quota.Account{ID: id, UserID: register[i].UserID}, Now: r.Now.UTC()}
+	}
 }
 
 func (b *batch) readLots(rows []dbsqlc.CreditLot) {
@@ -234,16 +258,16 @@ func (b *batch) readLotIDs(rows []dbsqlc.LoadLotIDsRow) {
 	}
 }
 
-// Ledgers implements metering.Batch.
-func (b *batch) Ledgers() map[quota.ID]*metering.Ledger { return b.ledgers }
+// Ledgers implements ledger.Batch.
+func (b *batch) Ledgers() map[quota.ID]*ledger.Ledger { return b.ledgers }
 
-// Busy implements metering.Batch.
+// Busy implements ledger.Batch.
 func (b *batch) Busy() map[quota.ID]bool { return b.busy }
 
-// Plan implements metering.Batch.
+// Plan implements ledger.Batch.
 func (b *batch) Plan(name string) *quota.Plan { return b.plans[name] }
 
-// Rollback implements metering.Batch.
+// Rollback implements ledger.Batch.
 func (b *batch) Rollback() {
 	if b.conn == nil {
 		return
@@ -259,7 +283,7 @@ func (b *batch) Rollback() {
 	conn.Release()
 }
 
-// Commit implements metering.Batch: one round trip that writes and commits.
+// Commit implements ledger.Batch: one round trip that writes and commits.
 func (b *batch) Commit(ctx context.Context) error {
 	if b.conn == nil {
 		return errors.New("the batch has ended already")
@@ -281,7 +305,7 @@ func (b *batch) Commit(ctx context.Context) error {
 	})
 	err := t.send(ctx, b.conn)
 	if err == nil && tag.String() != "COMMIT" {
-		err = fmt.Errorf("%w: the server answered %s to the commit", metering.ErrRetry, tag)
+		err = fmt.Errorf("%w: the server answered %s to the commit", ledger.ErrRetry, tag)
 	}
 	if err == nil && writes {
 		b.gate.wrote()

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -29,7 +29,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 	f.enter(account, adm, quota.Credit)
 	f.settle(account, adm, quota.Credit)
 	f.clock.advance(40 * 24 * time.Hour)
-	f.change(metering.Keys{Accounts: []quota.ID{account}}, func(_ metering.Batch, l *metering.Ledger) {
+	f.change(ledger.Keys{Accounts: []quota.ID{account}}, func(_ ledger.Batch, l *ledger.Ledger) {
 		f.roll(l)
 		l.Account.Lots = append(l.Account.Lots, quota.Lot{
 			ID: quota.ID{9}, Kind: quota.LotGrant, Name: "gift", Credits: quota.Credit, ExpiresAt: f.clock.read().Add(time.Hour),
@@ -37,37 +37,37 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 	})
 	f.dropChecks()
 
-	keys := metering.Keys{Accounts: []quota.ID{account}, Admissions: []quota.ID{adm}, Plans: []string{"pro"}}
+	keys := ledger.Keys{Accounts: []quota.ID{account}, Admissions: []quota.ID{adm}, Plans: []string{"pro"}}
 	// In this order, because the period is found by the admission's number of it.
 	for _, tc := range []struct {
 		name string
 		// of returns what is changed, a pointer.
-		of func(l *metering.Ledger) any
+		of func(l *ledger.Ledger) any
 		// fixed are the fields that never change once they are stored, derived those that the store fills in.
 		fixed, derived string
 	}{
 		{
 			name:    "account",
-			of:      func(l *metering.Ledger) any { return l.Account },
+			of:      func(l *ledger.Ledger) any { return l.Account },
 			derived: "ID UserID Plan Zone Lots",
 		},
 		{
 			name: "settings",
-			of:   func(l *metering.Ledger) any { return &l.Settings }, derived: "ZoneName",
+			of:   func(l *ledger.Ledger) any { return &l.Settings }, derived: "ZoneName",
 		},
 		{
 			name:  "lot",
-			of:    func(l *metering.Ledger) any { return &l.Account.Lots[0] },
+			of:    func(l *ledger.Ledger) any { return &l.Account.Lots[0] },
 			fixed: "Kind Name ExpiresAt", derived: "ID",
 		},
 		{
 			name:  "period",
-			of:    func(l *metering.Ledger) any { return l.Closed[0] },
+			of:    func(l *ledger.Ledger) any { return l.Closed[0] },
 			fixed: "Period.Start Period.End PlanLimit PlanName PlanVersion CarryOverMax Grace Currency No",
 		},
 		{
 			name:    "admission",
-			of:      func(l *metering.Ledger) any { return &l.Admissions[adm].Admission },
+			of:      func(l *ledger.Ledger) any { return &l.Admissions[adm].Admission },
 			fixed:   "Account Source Request.Estimate Request.FileSize Request.Queue Priority Enforced CreatedAt Lease",
 			derived: "ID",
 		},
@@ -78,7 +78,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 					continue
 				}
 				var want any
-				err := f.tryChange(t.Context(), keys, func(_ metering.Batch, l *metering.Ledger) {
+				err := f.tryChange(t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) {
 					v := reflect.ValueOf(tc.of(l)).Elem()
 					alter(v.FieldByIndex(field.index))
 					want = v.FieldByIndex(field.index).Interface()
@@ -99,13 +99,13 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 	}
 
 	t.Run("plan", func(t *testing.T) {
-		f.change(keys, func(b metering.Batch, l *metering.Ledger) { l.Account.Plan = b.Plan("pro") })
+		f.change(keys, func(b ledger.Batch, l *ledger.Ledger) { l.Account.Plan = b.Plan("pro") })
 		if got := f.load(keys).Account.Plan.Name; got != "pro" {
 			t.Errorf("the plan is %q", got)
 		}
 	})
 	t.Run("zone", func(t *testing.T) {
-		f.change(keys, func(_ metering.Batch, l *metering.Ledger) { l.Settings.ZoneName = "Asia/Hong_Kong" })
+		f.change(keys, func(_ ledger.Batch, l *ledger.Ledger) { l.Settings.ZoneName = "Asia/Hong_Kong" })
 		if got := f.load(keys).Account.Zone.String(); got != "Asia/Hong_Kong" {
 			t.Errorf("the zone is %q", got)
 		}
@@ -113,7 +113,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 }
 
 // load returns the ledger of the first account as it is stored.
-func (f *fixture) load(keys metering.Keys) *metering.Ledger {
+func (f *fixture) load(keys ledger.Keys) *ledger.Ledger {
 	f.t.Helper()
 	b, err := f.Begin(f.t.Context(), keys)
 	if err != nil {

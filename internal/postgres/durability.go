@@ -9,11 +9,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 // errReadOnly says that the server takes no writes from us.
-var errReadOnly = fmt.Errorf("%w: it is read-only (transaction_read_only is on)", metering.ErrUnavailable)
+var errReadOnly = fmt.Errorf("%w: it is read-only (transaction_read_only is on)", ledger.ErrUnavailable)
 
 // checkServer asks the server, on a connection of its own, whether it takes writes, for the settings on which an acknowledged
 // write depends, and for its schema unless any will do. The settings are those of the session, so what ALTER ROLE or ALTER

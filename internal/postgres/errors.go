@@ -14,17 +14,18 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 // conflicts are the constraints by which a claim collides with an older one, and what that means.
 var conflicts = map[string]error{
-	"user_plan_limits_default_key": fmt.Errorf("%w: another plan is the default already", metering.ErrConflict),
-	"usage_quotas_quota_uid_key":   fmt.Errorf("%w: the UserQuota owns another account already", metering.ErrConflict),
-	"event_keys_pkey":              fmt.Errorf("%w: the event was recorded for another user", metering.ErrKeyReused),
+	"user_plan_limits_default_key": fmt.Errorf("%w: another plan is the default already", ledger.ErrConflict),
+	"usage_quotas_quota_uid_key":   fmt.Errorf("%w: the UserQuota owns another account already", ledger.ErrConflict),
+	"users_user_id_key":            ledger.ErrRegistered,
+	"event_keys_pkey":              fmt.Errorf("%w: the event was recorded for another user", ledger.ErrKeyReused),
 }
 
-// mapError says in metering's errors what the database answered. It is the only place that knows SQLSTATEs; the server's own
+// mapError says in ledger's errors what the database answered. It is the only place that knows SQLSTATEs; the server's own
 // error stays in the chain.
 func mapError(err error) error {
 	if err == nil {
@@ -35,9 +36,9 @@ func mapError(err error) error {
 	}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("%w: %w", metering.ErrNotFound, err)
+		return fmt.Errorf("%w: %w", ledger.ErrNotFound, err)
 	case isConnectionError(err):
-		return fmt.Errorf("%w: %w", metering.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
 	}
 	return err
 }
@@ -47,30 +48,30 @@ func mapError(err error) error {
 func mapServerError(err error, pgErr *pgconn.PgError) error {
 	if conflict, ok := conflicts[pgErr.ConstraintName]; ok && pgErr.Code == "23505" {
 		// Also a data error, so that a batch finds the call that it belongs to.
-		return fmt.Errorf("%w (%w: %w)", conflict, metering.ErrData, err)
+		return fmt.Errorf("%w (%w: %w)", conflict, ledger.ErrData, err)
 	}
 	switch code := pgErr.Code; code {
 	case lockNotAvailable, queryCanceled, "25P03", "25P04":
 		// It took longer than it may: a lock, a statement, a transaction whose client said nothing. None comes after the commit.
-		return fmt.Errorf("%w: %w", metering.ErrRetry, err)
+		return fmt.Errorf("%w: %w", ledger.ErrRetry, err)
 	case "26000", "42P05":
 		// The server does not know the statement, or knows it already: it is not the one that prepared it.
 		return fmt.Errorf("%w, and it does not support prepared statements; leave %s out of the database URL: %w", ErrPooled, execModeOption, err)
 	}
 	switch class(pgErr.Code) {
 	case "22", "23", "54":
-		return fmt.Errorf("%w: %w", metering.ErrData, err)
+		return fmt.Errorf("%w: %w", ledger.ErrData, err)
 	case "40":
-		return fmt.Errorf("%w: %w", metering.ErrRetry, err)
+		return fmt.Errorf("%w: %w", ledger.ErrRetry, err)
 	case "XX":
 		// A damaged page is one account's; the others go on without it.
-		return fmt.Errorf("%w: %w: %w: %w", metering.ErrUnavailable, metering.ErrServer, metering.ErrData, err)
+		return fmt.Errorf("%w: %w: %w: %w", ledger.ErrUnavailable, ledger.ErrServer, ledger.ErrData, err)
 	}
 	switch {
 	case isShutdown(pgErr.Code):
-		return fmt.Errorf("%w: %w", metering.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
 	case isServerState(pgErr.Code), isOtherDatabase(pgErr.Code):
-		return fmt.Errorf("%w: %w: %w", metering.ErrUnavailable, metering.ErrServer, err)
+		return fmt.Errorf("%w: %w: %w", ledger.ErrUnavailable, ledger.ErrServer, err)
 	}
 	return err
 }
@@ -125,8 +126,8 @@ func isConnectionError(err error) bool {
 // took leave, nobody knows whether it happened.
 func mapCommitError(err error) error {
 	mapped := mapError(err)
-	if errors.Is(mapped, metering.ErrUnavailable) && !isAborted(err) {
-		return fmt.Errorf("%w: %w", metering.ErrUnknownOutcome, err)
+	if errors.Is(mapped, ledger.ErrUnavailable) && !isAborted(err) {
+		return fmt.Errorf("%w: %w", ledger.ErrUnknownOutcome, err)
 	}
 	return mapped
 }

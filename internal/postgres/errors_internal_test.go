@@ -8,15 +8,15 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 // What follows from an error of the server: of a read or a batch that begins, and of the round trip that ends with the commit.
 func TestErrorsByClass(t *testing.T) {
 	const unknown = "unknown"
 	all := map[string]error{
-		"unavailable": metering.ErrUnavailable, "data": metering.ErrData, "retry": metering.ErrRetry, unknown: metering.ErrUnknownOutcome,
-		"server": metering.ErrServer, "pooled": ErrPooled,
+		"unavailable": ledger.ErrUnavailable, "data": ledger.ErrData, "retry": ledger.ErrRetry, unknown: ledger.ErrUnknownOutcome,
+		"server": ledger.ErrServer, "pooled": ErrPooled,
 	}
 	for _, tc := range []struct {
 		code, severity string

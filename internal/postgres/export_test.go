@@ -7,7 +7,7 @@ import (
 	"regexp"
 	"testing"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -19,15 +19,15 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 	b := &batch{locked: map[quota.ID]bool{}, busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{}}
 	one := []quota.ID{{1}}
 	for _, wait := range []bool{false, true} {
-		keys := metering.Keys{
+		keys := ledger.Keys{
 			Accounts: one, Admissions: one, Plans: []string{"free"}, Events: one, Wait: wait,
-			Idempotency: []metering.AccountKey{{Account: one[0], Key: "k"}},
+			Idempotency: []ledger.AccountKey{{Account: one[0], Key: "k"}},
 		}
 		if err := s.ask(t.Context(), &trip, b, &keys); err != nil {
 			t.Fatal(err)
 		}
 	}
-	out, plans := map[string]metering.Usage{}, map[*quota.Account]planKey{}
+	out, plans := map[string]ledger.Usage{}, map[*quota.Account]planKey{}
 	if err := s.askStandings(t.Context(), &trip, []string{"alice"}, out, plans); err != nil {
 		t.Fatal(err)
 	}
@@ -36,13 +36,13 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 		return err
 	})
 	account, lot, period := &quota.Account{Plan: &quota.Plan{}}, &quota.Lot{}, &quota.ClosedPeriod{}
-	adm, event := &metering.Admission{}, &metering.Event{}
+	adm, event := &ledger.Admission{}, &ledger.Event{}
 	w := &writes{
-		accounts: []*metering.Ledger{{Account: account}}, settings: []dbsqlc.UpdateSettingsParams{{}},
+		accounts: []*ledger.Ledger{{Account: account}}, settings: []dbsqlc.UpdateSettingsParams{{}},
 		lots: []lotRow{{Lot: lot}}, newPeriods: []periodRow{{ClosedPeriod: period}}, periods: []periodRow{{ClosedPeriod: period}},
-		newAdmissions: []*metering.Admission{adm}, ended: []*metering.Admission{adm}, renewed: []*metering.Admission{adm},
-		others: []*metering.Admission{adm}, events: []*metering.Event{event}, reversals: []*metering.Event{event},
-		keys: []metering.Made{{Event: event}}, audit: []auditRow{{AuditRow: &metering.AuditRow{}}}, offline: one,
+		newAdmissions: []*ledger.Admission{adm}, ended: []*ledger.Admission{adm}, renewed: []*ledger.Admission{adm},
+		others: []*ledger.Admission{adm}, events: []*ledger.Event{event}, reversals: []*ledger.Event{event},
+		keys: []ledger.Made{{Event: event}}, audit: []auditRow{{AuditRow: &ledger.AuditRow{}}}, offline: one,
 	}
 	w.queue(&trip)
 

@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgserver"
 )
 
@@ -37,7 +38,7 @@ func TestFailover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := postgres.Open(t.Context(), both.String(), postgres.Options{}); !errors.Is(err, metering.ErrUnavailable) {
+	if _, err := postgres.Open(t.Context(), both.String(), postgres.Options{}); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("open a standby alone: got %v, want ErrUnavailable", err)
 	}
 	both.Host += "," + primary.Addr()
@@ -58,7 +59,7 @@ func TestFailover(t *testing.T) {
 	}
 	// The first question may still find a connection that has died.
 	for told := false; !told; {
-		if err := store.Ping(t.Context()); !errors.Is(err, metering.ErrUnavailable) {
+		if err := store.Ping(t.Context()); !errors.Is(err, ledger.ErrUnavailable) {
 			t.Fatalf("with a standby only: got %v, want ErrUnavailable", err)
 		}
 		select {
@@ -80,7 +81,7 @@ func TestFailover(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the promoted server was not found")
 	}
-	if _, err := store.Register(t.Context(), "alice", ""); err != nil {
+	if _, err := ledgertest.Register(t.Context(), store, "alice", ""); err != nil {
 		t.Errorf("write after the promotion: %v", err)
 	}
 }

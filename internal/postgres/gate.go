@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 const (
@@ -349,7 +349,7 @@ func (g *gate) shut(cause error, lost bool) {
 	g.mu.Lock()
 	g.away = cause
 	g.letThrough() // what is shut already has the cause of before
-	g.cut(fmt.Errorf("%w: %w", metering.ErrUnavailable, cause))
+	g.cut(fmt.Errorf("%w: %w", ledger.ErrUnavailable, cause))
 	var conns []*pgx.Conn
 	if lost {
 		conns = slices.Collect(maps.Keys(g.held))
@@ -365,7 +365,7 @@ func (g *gate) shut(cause error, lost bool) {
 
 // schemaText is what there is to tell of an outage that an old schema is the cause of, and empty for others.
 func schemaText(cause error) string {
-	if _, old := errors.AsType[*metering.SchemaError](cause); old {
+	if _, old := errors.AsType[*ledger.SchemaError](cause); old {
 		return cause.Error()
 	}
 	return ""

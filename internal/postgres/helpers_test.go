@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -94,7 +95,7 @@ func plan(name string) metering.Plan {
 
 func (f *fixture) register(user string) quota.ID {
 	f.t.Helper()
-	id, err := f.Register(f.t.Context(), user, "")
+	id, err := ledgertest.Register(f.t.Context(), f, user, "")
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -102,14 +103,14 @@ func (f *fixture) register(user string) quota.ID {
 }
 
 // change runs a batch on one account.
-func (f *fixture) change(keys metering.Keys, apply func(b metering.Batch, l *metering.Ledger)) {
+func (f *fixture) change(keys ledger.Keys, apply func(b ledger.Batch, l *ledger.Ledger)) {
 	f.t.Helper()
 	if err := f.tryChange(f.t.Context(), keys, apply); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-func (f *fixture) tryChange(ctx context.Context, keys metering.Keys, apply func(b metering.Batch, l *metering.Ledger)) error {
+func (f *fixture) tryChange(ctx context.Context, keys ledger.Keys, apply func(b ledger.Batch, l *ledger.Ledger)) error {
 	b, err := f.Begin(ctx, keys)
 	if err != nil {
 		return err
@@ -120,9 +121,9 @@ func (f *fixture) tryChange(ctx context.Context, keys metering.Keys, apply func(
 }
 
 // declare changes an account's settings as a UserQuota would, with the audit row that tells it.
-func (f *fixture) declare(account quota.ID, edit func(l *metering.Ledger)) {
+func (f *fixture) declare(account quota.ID, edit func(l *ledger.Ledger)) {
 	f.t.Helper()
-	f.change(metering.Keys{Accounts: []quota.ID{account}, Plans: []string{""}}, func(_ metering.Batch, l *metering.Ledger) {
+	f.change(ledger.Keys{Accounts: []quota.ID{account}, Plans: []string{""}}, func(_ ledger.Batch, l *ledger.Ledger) {
 		told := func() map[string]any {
 			a := l.Account
 			return map[string]any{
@@ -132,18 +133,18 @@ func (f *fixture) declare(account quota.ID, edit func(l *metering.Ledger)) {
 		}
 		before := told()
 		edit(l)
-		l.Audit = append(l.Audit, metering.AuditRow{
+		l.Audit = append(l.Audit, ledger.AuditRow{
 			Actor: "test", Action: "quota.applied", Kind: "Account", Name: l.Account.UserID, Before: before, After: told(),
 		})
 	})
 }
 
 // enter admits or queues a new admission as the engine would.
-func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...func(*metering.Admission)) {
+func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...func(*ledger.Admission)) {
 	f.t.Helper()
-	f.change(metering.Keys{Accounts: []quota.ID{account}}, func(_ metering.Batch, l *metering.Ledger) {
+	f.change(ledger.Keys{Accounts: []quota.ID{account}}, func(_ ledger.Batch, l *ledger.Ledger) {
 		f.roll(l)
-		adm := &metering.Admission{
+		adm := &ledger.Admission{
 			Admission: quota.Admission{
 				ID: id, Source: quota.SourceAPI, Request: quota.Request{Estimate: credits, FileSize: 7, Queue: true},
 				Enforced: true, Lease: time.Minute,
@@ -163,7 +164,7 @@ func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...fun
 // settle charges an admission and starts what waits for its slot.
 func (f *fixture) settle(account, id quota.ID, actual quota.Credits) {
 	f.t.Helper()
-	f.change(metering.Keys{Accounts: []quota.ID{account}, Admissions: []quota.ID{id}}, func(_ metering.Batch, l *metering.Ledger) {
+	f.change(ledger.Keys{Accounts: []quota.ID{account}, Admissions: []quota.ID{id}}, func(_ ledger.Batch, l *ledger.Ledger) {
 		f.roll(l)
 		adm := l.Admissions[id]
 		p := l.Closed[adm.PeriodNo]
@@ -171,8 +172,8 @@ func (f *fixture) settle(account, id quota.ID, actual quota.Credits) {
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		l.Booked = append(l.Booked, metering.Made{Event: &metering.Event{
-			ID: metering.ChargeID(account, id), Account: account, Kind: metering.EventCharge, UsageType: quota.UsageTranscription,
+		l.Booked = append(l.Booked, ledger.Made{Event: &ledger.Event{
+			ID: ledger.ChargeID(account, id), Account: account, Kind: ledger.EventCharge, UsageType: quota.UsageTranscription,
 			Admission: id, OccurredAt: adm.EndedAt, RecordedAt: l.Now, PeriodNo: charge.PeriodNo, Seq: charge.Seq,
 			Credits: charge.Credits, Alloc: charge.Alloc, Overage: charge.Overage, Price: charge.Price, Cost: charge.Cost,
 			Currency: l.Account.Plan.Currency, Duration: actual.Audio(), Quantity: 1,
@@ -182,20 +183,20 @@ func (f *fixture) settle(account, id quota.ID, actual quota.Credits) {
 	})
 }
 
-func (f *fixture) promote(l *metering.Ledger) {
+func (f *fixture) promote(l *ledger.Ledger) {
 	for _, adm := range l.Queue {
 		l.Account.Promote([]*quota.Admission{&adm.Admission}, l.Now)
 	}
 }
 
-func (f *fixture) roll(l *metering.Ledger) {
+func (f *fixture) roll(l *ledger.Ledger) {
 	for _, p := range l.Account.Roll(l.Now) {
 		l.Closed[p.No] = &p
-		l.Audit = append(l.Audit, metering.AuditRow{Actor: "test", Action: "period.closed", Kind: "Account", Name: l.Account.UserID})
+		l.Audit = append(l.Audit, ledger.AuditRow{Actor: "test", Action: "period.closed", Kind: "Account", Name: l.Account.UserID})
 	}
 }
 
-func (f *fixture) usage(user string) metering.Usage {
+func (f *fixture) usage(user string) ledger.Usage {
 	f.t.Helper()
 	all, err := f.Accounts(f.t.Context(), []string{user, "nobody"})
 	if err != nil || len(all) != 1 {

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -113,22 +113,22 @@ func (f *fixture) story() {
 	f.clock.advance(31 * 24 * time.Hour)
 	f.enter(alice, quota.ID{2}, 12*quota.Credit)
 	f.enter(alice, quota.ID{3}, quota.Credit)
-	f.enter(alice, quota.ID{4}, quota.Credit, func(a *metering.Admission) { a.Source = quota.SourceJob })
+	f.enter(alice, quota.ID{4}, quota.Credit, func(a *ledger.Admission) { a.Source = quota.SourceJob })
 	f.made(alice, "adjust", quota.ID{5})
 	f.made(alice, "mistake", quota.ID{6})
 	f.undo(alice, "undo", quota.ID{6}, quota.ID{7})
 
 	bob := f.register("bob")
-	f.declare(bob, func(l *metering.Ledger) {
+	f.declare(bob, func(l *ledger.Ledger) {
 		l.Account.Overrides.Credits, l.Account.Overrides.Queued = new(quota.AtMost(9*quota.Credit)), &quota.Limit[int32]{Unlimited: true}
 		l.Account.Overrides.Audio = new(quota.AtMost(time.Minute))
 	})
-	f.declare(bob, func(l *metering.Ledger) { l.Account.Overrides = quota.Overrides{} })
+	f.declare(bob, func(l *ledger.Ledger) { l.Account.Overrides = quota.Overrides{} })
 
 	carol := f.register("carol")
 	f.enter(carol, quota.ID{5}, 3*quota.Credit)
 	f.settle(carol, quota.ID{5}, 2*quota.Credit)
-	f.enter(carol, quota.ID{6}, 60*quota.Credit, func(a *metering.Admission) { a.Priority = 3 })
+	f.enter(carol, quota.ID{6}, 60*quota.Credit, func(a *ledger.Admission) { a.Priority = 3 })
 
 	pro := plan("pro")
 	for range 2 {

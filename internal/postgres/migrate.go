@@ -16,7 +16,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
 //go:embed migrations/*.sql
@@ -109,7 +109,7 @@ func checkSchema(ctx context.Context, conn *pgconn.PgConn) error {
 		}
 	}
 	if has < schemaNeeded {
-		return &metering.SchemaError{Has: has, Needs: schemaNeeded}
+		return &ledger.SchemaError{Has: has, Needs: schemaNeeded}
 	}
 	return nil
 }

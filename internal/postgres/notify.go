@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -26,7 +26,7 @@ const (
 	listenPatience = 30 * time.Second
 )
 
-// change is how a notification carries a metering.Change.
+// change is how a notification carries a ledger.Change.
 type change struct {
 	ID        pgtype.UUID `json:"id"`
 	Namespace string      `json:"ns,omitempty"`
@@ -36,7 +36,7 @@ type change struct {
 
 // Notify implements metering.Store. It stands outside the batches' transactions: commits with a NOTIFY in them are serialised
 // by the server.
-func (s *Store) Notify(ctx context.Context, changes []metering.Change) error {
+func (s *Store) Notify(ctx context.Context, changes []ledger.Change) error {
 	payloads, err := payloadsOf(changes)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (s *Store) Notify(ctx context.Context, changes []metering.Change) error {
 }
 
 // payloadsOf packs changes into as few JSON arrays as fit.
-func payloadsOf(changes []metering.Change) ([]string, error) {
+func payloadsOf(changes []ledger.Change) ([]string, error) {
 	var out []string
 	var chunk []byte
 	for _, c := range changes {
@@ -80,7 +80,7 @@ func payloadsOf(changes []metering.Change) ([]string, error) {
 
 // Listen implements metering.Store, on a connection of its own. What is sent before it listens is not seen, so callers poll
 // as well.
-func (s *Store) Listen(ctx context.Context, each func(metering.Change)) (err error) {
+func (s *Store) Listen(ctx context.Context, each func(ledger.Change)) (err error) {
 	conn, err := pgx.ConnectConfig(ctx, s.listen.Copy())
 	if err != nil {
 		return mapError(err)
@@ -110,7 +110,7 @@ func (s *Store) Listen(ctx context.Context, each func(metering.Change)) (err err
 			continue // not ours, or of a release that says it differently: the poll finds what it meant
 		}
 		for _, c := range changes {
-			each(metering.Change{ID: c.ID.Bytes, Namespace: c.Namespace, Name: c.Name, State: c.State})
+			each(ledger.Change{ID: c.ID.Bytes, Namespace: c.Namespace, Name: c.Name, State: c.State})
 		}
 	}
 }

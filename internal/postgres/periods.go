@@ -11,8 +11,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 const (
@@ -23,13 +25,13 @@ const (
 )
 
 // Periods implements metering.Store.
-func (s *Store) Periods(ctx context.Context, userID string, before int64, limit int) (metering.Usage, []metering.StoredPeriod, error) {
-	var periods []metering.StoredPeriod
+func (s *Store) Periods(ctx context.Context, userID string, before int64, limit int) (ledger.Usage, []reports.StoredPeriod, error) {
+	var periods []reports.StoredPeriod
 	all, err := s.standings(ctx, []string{userID}, func(q *dbsqlc.Queries) error {
 		rows, err := q.PeriodsBefore(ctx, dbsqlc.PeriodsBeforeParams{UserID: userID, Before: before, Most: int32(limit)})
-		periods = make([]metering.StoredPeriod, len(rows))
+		periods = make([]reports.StoredPeriod, len(rows))
 		for i := range rows {
-			periods[i] = metering.StoredPeriod{ClosedPeriod: *periodOf(&rows[i]), Revision: rows[i].Revision}
+			periods[i] = reports.StoredPeriod{ClosedPeriod: *periodOf(&rows[i]), Revision: rows[i].Revision}
 		}
 		return err
 	})
@@ -38,7 +40,7 @@ func (s *Store) Periods(ctx context.Context, userID string, before int64, limit 
 		err = pgx.ErrNoRows
 	}
 	if err != nil {
-		return metering.Usage{}, nil, fmt.Errorf("user %q: %w", userID, mapError(err))
+		return ledger.Usage{}, nil, fmt.Errorf("user %q: %w", userID, mapError(err))
 	}
 	return usage, periods, nil
 }
@@ -66,7 +68,7 @@ func (s *Store) Others(ctx context.Context) (int, error) {
 }
 
 // BeginReset implements metering.Store.
-func (s *Store) BeginReset(ctx context.Context, run metering.ResetRun) error {
+func (s *Store) BeginReset(ctx context.Context, run reset.Run) error {
 	return s.transaction(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
 		return errors.Join(
 			q.LoseResetRuns(ctx, dbsqlc.LoseResetRunsParams{PlanName: run.Plan, SilentSeconds: resetSilence.Seconds()}),
@@ -76,19 +78,19 @@ func (s *Store) BeginReset(ctx context.Context, run metering.ResetRun) error {
 }
 
 // SaveReset implements metering.Store.
-func (s *Store) SaveReset(ctx context.Context, run metering.ResetRun) error {
+func (s *Store) SaveReset(ctx context.Context, run reset.Run) error {
 	return mapError(s.queries.SaveResetRun(ctx, resetRunParams(run)))
 }
 
-func resetRunParams(run metering.ResetRun) dbsqlc.SaveResetRunParams {
+func resetRunParams(run reset.Run) dbsqlc.SaveResetRunParams {
 	return dbsqlc.SaveResetRunParams{
-		ID: run.ID, PlanName: run.Plan, Actor: run.Actor, State: string(cmp.Or(run.State, metering.ResetRunning)),
+		ID: run.ID, PlanName: run.Plan, Actor: run.Actor, State: string(cmp.Or(run.State, reset.Running)),
 		Accounts: run.Accounts, Periods: run.Periods, Failures: run.Failures, Message: run.Message,
 	}
 }
 
 // LastReset implements metering.Store.
-func (s *Store) LastReset(ctx context.Context, plan string) (run *metering.ResetRun, succeeded time.Time, err error) {
+func (s *Store) LastReset(ctx context.Context, plan string) (run *reset.Run, succeeded time.Time, err error) {
 	r, err := s.queries.LastResetRun(ctx, plan)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, time.Time{}, nil
@@ -96,8 +98,8 @@ func (s *Store) LastReset(ctx context.Context, plan string) (run *metering.Reset
 	if err != nil {
 		return nil, time.Time{}, mapError(err)
 	}
-	run = &metering.ResetRun{
-		ID: r.ID, Plan: r.PlanName, Actor: r.Actor, State: metering.ResetState(r.State),
+	run = &reset.Run{
+		ID: r.ID, Plan: r.PlanName, Actor: r.Actor, State: reset.State(r.State),
 		StartedAt: r.StartedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), FinishedAt: timeOf(r.FinishedAt),
 		Accounts: r.Accounts, Periods: r.Periods, Failures: r.Failures, Message: r.Message,
 	}

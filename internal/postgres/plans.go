@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -67,10 +68,10 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 		}
 		return audit(ctx, tx, s.now(), planAudit("plan.changed", actor, &before, &after))
 	})
-	if errors.Is(err, metering.ErrConflict) {
+	if errors.Is(err, ledger.ErrConflict) {
 		current, lookErr := s.queries.PlanOnOffer(ctx, "")
 		if lookErr == nil && current.Name != p.Name {
-			return fmt.Errorf("plan %q: %w: plan %q is the default already", p.Name, metering.ErrConflict, current.Name)
+			return fmt.Errorf("plan %q: %w: plan %q is the default already", p.Name, ledger.ErrConflict, current.Name)
 		}
 	}
 	if err != nil {
@@ -141,69 +142,30 @@ func (s *Store) PlanStatus(ctx context.Context, name string) (metering.PlanStatu
 	if err != nil {
 		return metering.PlanStatus{}, fmt.Errorf("plan %q: %w", name, mapError(err))
 	}
-	run, succeeded, err := s.LastReset(ctx, name)
-	if err != nil {
-		return metering.PlanStatus{}, fmt.Errorf("plan %q: the last reset: %w", name, err)
-	}
-	return metering.PlanStatus{
-		Version: r.Version, Users: r.Users, FirstUsers: r.FirstUsers, LastReset: run, ResetSucceededAt: succeeded,
-	}, nil
+	return metering.PlanStatus{Version: r.Version, Users: r.Users, FirstUsers: r.FirstUsers}, nil
 }
 
-// Register implements metering.Store.
-func (s *Store) Register(ctx context.Context, userID, plan string) (quota.ID, error) {
-	if id, err := s.queries.AccountID(ctx, userID); err == nil {
-		return id, nil
-	} else if !errors.Is(err, pgx.ErrNoRows) {
-		return quota.ID{}, mapError(err)
+// ResetBatchSize implements reset.Store.
+func (s *Store) ResetBatchSize(ctx context.Context, plan string) (int32, error) {
+	rows, err := s.queries.LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: []string{plan}})
+	if err == nil && len(rows) == 0 {
+		err = pgx.ErrNoRows
 	}
-	var id quota.ID
-	err := s.transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
-		row, err := q.PlanOnOffer(ctx, plan)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("plan %q on offer (without a name the default): %w", plan, metering.ErrNotFound)
-		}
-		if err != nil {
-			return err
-		}
-		if err := q.EnsureUser(ctx, userID); err != nil {
-			return err
-		}
-		if id, err = q.UserID(ctx, userID); err != nil {
-			return err
-		}
-		now, err := q.Clock(ctx, s.now())
-		if err != nil {
-			return err
-		}
-		now = now.UTC()
-		period := quota.Calendar{Anchor: now, Zone: time.UTC, CalendarMonth: row.CalendarMonth}.At(now)
-		created, err := q.InsertAccount(ctx, dbsqlc.InsertAccountParams{
-			UserID: id, PlanName: row.Name, Now: now, PeriodStart: period.Start, PeriodEnd: period.End,
-		})
-		if err != nil || created == 0 {
-			return err
-		}
-		return audit(ctx, tx, &now, auditEntry{account: id, AuditRow: metering.AuditRow{
-			Actor: "system", Action: "account.registered", Kind: "Account", Name: userID,
-			After: map[string]any{"plan": row.Name, "anchor": now, "time_zone": "UTC"},
-		}})
-	})
 	if err != nil {
-		return quota.ID{}, fmt.Errorf("user %q: %w", userID, err)
+		return 0, fmt.Errorf("plan %q: %w", plan, mapError(err))
 	}
-	return id, nil
+	return rows[0].ResetBatchSize, nil
 }
 
 // auditEntry is an audit row of an account, or of none.
 type auditEntry struct {
-	metering.AuditRow
+	ledger.AuditRow
 
 	account quota.ID
 }
 
 func planAudit(action, actor string, before, after *dbsqlc.UserPlanLimit) auditEntry {
-	row := metering.AuditRow{Actor: actor, Action: action, Kind: "UsagePlan", Name: after.Name, After: after}
+	row := ledger.AuditRow{Actor: actor, Action: action, Kind: "UsagePlan", Name: after.Name, After: after}
 	if before != nil {
 		row.Before = before
 	}

@@ -18,8 +18,11 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // ErrUnsafe says that the server may forget what it has acknowledged.
@@ -65,7 +68,12 @@ type Store struct {
 	plans   planCache
 }
 
-var _ metering.Store = (*Store)(nil)
+var (
+	_ ledger.Store   = (*Store)(nil)
+	_ metering.Store = (*Store)(nil)
+	_ reset.Store    = (*Store)(nil)
+	_ reports.Store  = (*Store)(nil)
+)
 
 // Open connects to the database that dsn names. It refuses a server that may lose acknowledged writes, unless allowed.
 func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
@@ -92,7 +100,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 		return checkServer(ctx, direct.Copy(), opts.AllowUnsafe, opts.AnySchema)
 	}
 	repair := func(ctx context.Context, cause error) error {
-		if _, old := errors.AsType[*metering.SchemaError](cause); !old || !opts.Migrate {
+		if _, old := errors.AsType[*ledger.SchemaError](cause); !old || !opts.Migrate {
 			return cause
 		}
 		if err := Migrate(ctx, cmp.Or(opts.ListenURL, dsn)); err != nil {
@@ -104,7 +112,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 		if err = repair(ctx, err); err == nil {
 			err = probe(ctx)
 		}
-		if _, old := errors.AsType[*metering.SchemaError](err); old {
+		if _, old := errors.AsType[*ledger.SchemaError](err); old {
 			return nil, fmt.Errorf("%w: run `usage-batch migrate` on it", mapError(err))
 		}
 		if err != nil {

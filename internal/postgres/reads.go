@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -22,7 +23,7 @@ func (s *Store) Lookup(ctx context.Context, userID string) (quota.ID, error) {
 }
 
 // Admission implements metering.Store.
-func (s *Store) Admission(ctx context.Context, id quota.ID) (*metering.Admission, error) {
+func (s *Store) Admission(ctx context.Context, id quota.ID) (*ledger.Admission, error) {
 	r, err := s.queries.Admission(ctx, dbsqlc.AdmissionParams{ID: id, Now: s.now()})
 	if err != nil {
 		return nil, fmt.Errorf("admission %s: %w", uuidText(id), mapError(err))
@@ -42,12 +43,12 @@ func (s *Store) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID
 }
 
 // LiveJobs implements metering.Store.
-func (s *Store) LiveJobs(ctx context.Context) ([]*metering.Admission, error) {
+func (s *Store) LiveJobs(ctx context.Context) ([]*ledger.Admission, error) {
 	rows, err := s.queries.LiveJobs(ctx, s.now())
 	if err != nil {
 		return nil, mapError(err)
 	}
-	out := make([]*metering.Admission, len(rows))
+	out := make([]*ledger.Admission, len(rows))
 	for i := range rows {
 		if out[i], err = liveAdmission(&rows[i]); err != nil {
 			return nil, err
@@ -56,7 +57,7 @@ func (s *Store) LiveJobs(ctx context.Context) ([]*metering.Admission, error) {
 	return out, nil
 }
 
-func liveAdmission(r *dbsqlc.LiveJobsRow) (*metering.Admission, error) {
+func liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
 	adm, err := admissionOf(&r.ConcurrentProcessing, r.ExternalID)
 	if err != nil {
 		return nil, err
@@ -66,14 +67,14 @@ func liveAdmission(r *dbsqlc.LiveJobsRow) (*metering.Admission, error) {
 }
 
 // MaybeStuck implements metering.Store.
-func (s *Store) MaybeStuck(ctx context.Context, after metering.Candidate, limit int) ([]*metering.Admission, error) {
+func (s *Store) MaybeStuck(ctx context.Context, after ledger.Candidate, limit int) ([]*ledger.Admission, error) {
 	rows, err := s.queries.MaybeStuck(ctx, dbsqlc.MaybeStuckParams{
 		Now: s.now(), AfterAccount: after.Account, After: after.Admission, Most: int32(limit),
 	})
 	if err != nil {
 		return nil, mapError(err)
 	}
-	out := make([]*metering.Admission, len(rows))
+	out := make([]*ledger.Admission, len(rows))
 	for i := range rows {
 		if out[i], err = liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i])); err != nil {
 			return nil, err
@@ -144,26 +145,26 @@ func (s *Store) ensureEventPartitions(ctx context.Context) error {
 }
 
 // Due implements metering.Store.
-func (s *Store) Due(ctx context.Context, what metering.Due, after quota.ID, limit int) ([]metering.Candidate, error) {
+func (s *Store) Due(ctx context.Context, what ledger.Due, after quota.ID, limit int) ([]ledger.Candidate, error) {
 	switch what {
-	case metering.DueQueue, metering.DueQueued:
+	case ledger.DueQueue, ledger.DueQueued:
 		ids, err := s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{
-			Now: s.now(), Whatever: what == metering.DueQueued, After: after, Most: int32(limit),
+			Now: s.now(), Whatever: what == ledger.DueQueued, After: after, Most: int32(limit),
 		})
-		out := make([]metering.Candidate, len(ids))
+		out := make([]ledger.Candidate, len(ids))
 		for i, id := range ids {
-			out[i] = metering.Candidate{Account: id}
+			out[i] = ledger.Candidate{Account: id}
 		}
 		return out, mapError(err)
-	case metering.DueLease:
+	case ledger.DueLease:
 		rows, err := s.queries.DueLeases(ctx, dbsqlc.DueLeasesParams{Now: s.now(), After: after, Most: int64(limit)})
-		out := make([]metering.Candidate, len(rows))
+		out := make([]ledger.Candidate, len(rows))
 		for i, r := range rows {
-			out[i] = metering.Candidate{Account: r.UserID, Admission: r.ID}
+			out[i] = ledger.Candidate{Account: r.UserID, Admission: r.ID}
 		}
 		return out, mapError(err)
 	}
-	return nil, fmt.Errorf("%w: nothing is due for %q", metering.ErrInvalid, what)
+	return nil, fmt.Errorf("%w: nothing is due for %q", ledger.ErrInvalid, what)
 }
 
 // DuePeriods implements metering.Store.

@@ -9,13 +9,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // askRecords asks for what recording needs to see, if anybody records.
-func (s *Store) askRecords(ctx context.Context, t *roundTrip, b *batch, keys *metering.Keys) error {
+func (s *Store) askRecords(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Keys) error {
 	if len(keys.Idempotency) == 0 {
 		return nil
 	}
@@ -62,7 +63,7 @@ func (b *batch) readKeys(rows []dbsqlc.LoadKeysRow) error {
 		if err != nil {
 			return err
 		}
-		l.Made[r.Key] = metering.Made{Event: e, BodyHash: r.BodyHash}
+		l.Made[r.Key] = ledger.Made{Event: e, BodyHash: r.BodyHash}
 	}
 	return nil
 }
@@ -94,7 +95,7 @@ func (b *batch) readPeriods(rows []dbsqlc.UsagePeriod) {
 }
 
 // Event implements metering.Store.
-func (s *Store) Event(ctx context.Context, id quota.ID) (*metering.Event, error) {
+func (s *Store) Event(ctx context.Context, id quota.ID) (*ledger.Event, error) {
 	r, err := s.queries.Event(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("event %s: %w", uuidText(id), mapError(err))
@@ -102,13 +103,13 @@ func (s *Store) Event(ctx context.Context, id quota.ID) (*metering.Event, error)
 	return eventOf(&r.UsageTracking, r.ExternalID, r.ReversalID)
 }
 
-func eventOf(r *dbsqlc.UsageTracking, userID string, reversedBy *quota.ID) (*metering.Event, error) {
+func eventOf(r *dbsqlc.UsageTracking, userID string, reversedBy *quota.ID) (*ledger.Event, error) {
 	lots, err := sharesOf(r.Lots)
 	if err != nil {
 		return nil, fmt.Errorf("event %s: %w", uuidText(r.ID), err)
 	}
-	e := &metering.Event{
-		ID: r.ID, Account: r.UserID, UserID: userID, Kind: metering.EventKind(r.Kind), UsageType: r.UsageType,
+	e := &ledger.Event{
+		ID: r.ID, Account: r.UserID, UserID: userID, Kind: ledger.EventKind(r.Kind), UsageType: r.UsageType,
 		Admission: idOf(r.AdmissionID), Reverses: idOf(r.Reverses), RefundLot: idOf(r.RefundLot),
 		OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(), PeriodNo: r.PeriodID, Seq: r.Seq,
 		Credits: quota.Credits(r.Credits), Alloc: quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},

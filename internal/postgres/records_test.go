@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -26,15 +26,15 @@ func (f *fixture) made(account quota.ID, key string, event quota.ID) {
 
 func (f *fixture) tryMake(account quota.ID, key string, event quota.ID) error {
 	f.t.Helper()
-	keys := metering.Keys{Accounts: []quota.ID{account}, Idempotency: []metering.AccountKey{{Account: account, Key: key}}}
-	return f.tryChange(f.t.Context(), keys, func(_ metering.Batch, l *metering.Ledger) {
+	keys := ledger.Keys{Accounts: []quota.ID{account}, Idempotency: []ledger.AccountKey{{Account: account, Key: key}}}
+	return f.tryChange(f.t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		f.roll(l)
 		c, err := l.Account.Adjust(quota.Credit, l.Now)
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		l.Booked = append(l.Booked, metering.Made{BodyHash: []byte{1}, Event: &metering.Event{
-			ID: event, Account: account, Kind: metering.EventAdjustment, UsageType: quota.UsageAdjustment, Key: key,
+		l.Booked = append(l.Booked, ledger.Made{BodyHash: []byte{1}, Event: &ledger.Event{
+			ID: event, Account: account, Kind: ledger.EventAdjustment, UsageType: quota.UsageAdjustment, Key: key,
 			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc,
 			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
 		}})
@@ -44,8 +44,8 @@ func (f *fixture) tryMake(account quota.ID, key string, event quota.ID) error {
 // found returns the event that a key made, as far as it is remembered.
 func (f *fixture) found(account quota.ID, key string) (id quota.ID) {
 	f.t.Helper()
-	keys := metering.Keys{Accounts: []quota.ID{account}, Idempotency: []metering.AccountKey{{Account: account, Key: key}}}
-	f.change(keys, func(_ metering.Batch, l *metering.Ledger) {
+	keys := ledger.Keys{Accounts: []quota.ID{account}, Idempotency: []ledger.AccountKey{{Account: account, Key: key}}}
+	f.change(keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		if m, ok := l.Made[key]; ok {
 			id = m.ID
 		}
@@ -127,7 +127,7 @@ func TestEventKeysAreForAllUsers(t *testing.T) {
 	f.made(alice, key, quota.ID{1})
 	f.made(alice, "named", quota.ID{2})
 	f.made(bob, "named", quota.ID{3})
-	if err := f.tryMake(bob, key, quota.ID{4}); !errors.Is(err, metering.ErrKeyReused) || !errors.Is(err, metering.ErrData) {
+	if err := f.tryMake(bob, key, quota.ID{4}); !errors.Is(err, ledger.ErrKeyReused) || !errors.Is(err, ledger.ErrData) {
 		t.Errorf("bob's event with alice's key: got %v, want ErrKeyReused, and ErrData for its batch", err)
 	}
 	f.clock.advance(37 * 24 * time.Hour)
@@ -168,18 +168,18 @@ func (f *fixture) undo(account quota.ID, key string, event, id quota.ID) {
 }
 
 func (f *fixture) tryUndo(account quota.ID, key string, event, id quota.ID) error {
-	keys := metering.Keys{
-		Accounts: []quota.ID{account}, Idempotency: []metering.AccountKey{{Account: account, Key: key}}, Events: []quota.ID{event},
+	keys := ledger.Keys{
+		Accounts: []quota.ID{account}, Idempotency: []ledger.AccountKey{{Account: account, Key: key}}, Events: []quota.ID{event},
 	}
-	return f.tryChange(f.t.Context(), keys, func(_ metering.Batch, l *metering.Ledger) {
+	return f.tryChange(f.t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		e := l.Events[event]
 		rev := l.Account.Reverse(e.ID, &quota.Charge{PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc}, nil, l.Now)
-		l.Booked = append(l.Booked, metering.Made{BodyHash: []byte{1}, Event: &metering.Event{
-			ID: id, Account: account, Kind: metering.EventReversal, UsageType: e.UsageType, Key: key, Reverses: e.ID,
+		l.Booked = append(l.Booked, ledger.Made{BodyHash: []byte{1}, Event: &ledger.Event{
+			ID: id, Account: account, Kind: ledger.EventReversal, UsageType: e.UsageType, Key: key, Reverses: e.ID,
 			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq, Credits: rev.Credits, Alloc: rev.Alloc,
 			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
 		}})
-		l.Audit = append(l.Audit, metering.AuditRow{Actor: "test", Action: "usage.reversed", Kind: "UsageEvent", Name: uuid.UUID(id).String()})
+		l.Audit = append(l.Audit, ledger.AuditRow{Actor: "test", Action: "usage.reversed", Kind: "UsageEvent", Name: uuid.UUID(id).String()})
 	})
 }
 
@@ -192,7 +192,7 @@ func TestSecondReversalIsRefusedByTheDatabase(t *testing.T) {
 	f.made(alice, "k2", quota.ID{4}) // so that the second reversal does not fail for a negative balance
 	f.undo(alice, "a", quota.ID{1}, quota.ID{2})
 	f.clock.advance(20 * 24 * time.Hour)
-	if err := f.tryUndo(alice, "b", quota.ID{1}, quota.ID{3}); !errors.Is(err, metering.ErrData) {
+	if err := f.tryUndo(alice, "b", quota.ID{1}, quota.ID{3}); !errors.Is(err, ledger.ErrData) {
 		t.Errorf("a charge was reversed twice: %v", err)
 	}
 }

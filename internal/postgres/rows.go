@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -124,13 +125,13 @@ func meteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
 }
 
 // account reads an account's row, without its plan and lots.
-func (s *Store) account(r *dbsqlc.UsageQuota, userID string) (*quota.Account, metering.Settings, error) {
+func (s *Store) account(r *dbsqlc.UsageQuota, userID string) (*quota.Account, ledger.Settings, error) {
 	zone, err := s.zone(r.TimeZone)
 	if err != nil {
 		// A data error, so that a batch finds the call that it belongs to.
-		return nil, metering.Settings{}, fmt.Errorf("%w: user %q: time zone %q: %w", metering.ErrData, userID, r.TimeZone, err)
+		return nil, ledger.Settings{}, fmt.Errorf("%w: user %q: time zone %q: %w", ledger.ErrData, userID, r.TimeZone, err)
 	}
-	settings := metering.Settings{QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone}
+	settings := ledger.Settings{QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone}
 	if r.QuotaName != nil {
 		settings.QuotaName = *r.QuotaName
 	}
@@ -177,7 +178,7 @@ func audioOverride(r *dbsqlc.UsageQuota) *quota.Limit[time.Duration] {
 }
 
 // settingsParams are the columns of an account that a UserQuota declares.
-func settingsParams(a *quota.Account, s metering.Settings) dbsqlc.UpdateSettingsParams {
+func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsParams {
 	p := dbsqlc.UpdateSettingsParams{
 		PlanName: a.Plan.Name, QuotaUid: idColumn(s.QuotaUID), Suspended: a.Suspended,
 		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID, UnlimitedOverrides: []string{},
@@ -287,12 +288,12 @@ func sharesOf(column []byte) ([]quota.Share, error) {
 	return out, nil
 }
 
-func admissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*metering.Admission, error) {
+func admissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admission, error) {
 	lots, err := sharesOf(r.Lots)
 	if err != nil {
 		return nil, fmt.Errorf("admission %s: %w", pgtype.UUID{Bytes: r.ID, Valid: true}, err)
 	}
-	adm := &metering.Admission{
+	adm := &ledger.Admission{
 		Admission: quota.Admission{
 			ID: r.ID, Account: r.UserID, Source: quota.Source(r.Source), State: quota.State(r.State), Reason: quota.Reason(r.Reason),
 			Request:  quota.Request{Estimate: quota.Credits(r.Estimate), FileSize: r.FileSize},

@@ -6,24 +6,24 @@ import (
 	"context"
 	"errors"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // Accounts implements metering.Store.
-func (s *Store) Accounts(ctx context.Context, userIDs []string) (map[string]metering.Usage, error) {
+func (s *Store) Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error) {
 	out, err := s.standings(ctx, userIDs, nil)
 	return out, mapError(err)
 }
 
 // standings reads users' accounts, and what else the caller asks for, in one round trip. All is of one snapshot, so balances,
 // lots and periods agree.
-func (s *Store) standings(ctx context.Context, userIDs []string, also func(q *dbsqlc.Queries) error) (map[string]metering.Usage, error) {
+func (s *Store) standings(ctx context.Context, userIDs []string, also func(q *dbsqlc.Queries) error) (map[string]ledger.Usage, error) {
 	var t roundTrip
 	t.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 	t.Queue(planOnce)
-	out, plans := make(map[string]metering.Usage, len(userIDs)), make(map[*quota.Account]planKey, len(userIDs))
+	out, plans := make(map[string]ledger.Usage, len(userIDs)), make(map[*quota.Account]planKey, len(userIDs))
 	err := s.askStandings(ctx, &t, userIDs, out, plans)
 	if also != nil {
 		err = errors.Join(err, t.ask(also))
@@ -36,7 +36,7 @@ func (s *Store) standings(ctx context.Context, userIDs []string, also func(q *db
 }
 
 func (s *Store) askStandings(
-	ctx context.Context, t *roundTrip, userIDs []string, out map[string]metering.Usage, plans map[*quota.Account]planKey,
+	ctx context.Context, t *roundTrip, userIDs []string, out map[string]ledger.Usage, plans map[*quota.Account]planKey,
 ) error {
 	accounts := make(map[quota.ID]*quota.Account, len(userIDs))
 	return errors.Join(
@@ -49,7 +49,7 @@ func (s *Store) askStandings(
 					return err
 				}
 				accounts[a.ID], plans[a] = a, planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
-				out[a.UserID] = metering.Usage{Account: a, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID}
+				out[a.UserID] = ledger.Usage{Account: a, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID}
 			}
 			return err
 		}),

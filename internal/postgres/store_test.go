@@ -13,9 +13,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
 
@@ -58,7 +60,7 @@ func TestOpenRefusesUnsafeServers(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	_, err := postgres.Open(t.Context(), "postgres://nobody@127.0.0.1:1/none?connect_timeout=1", postgres.Options{})
-	if !errors.Is(err, metering.ErrUnavailable) {
+	if !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("want unavailable, got %v", err)
 	}
 }
@@ -92,7 +94,7 @@ func TestPlans(t *testing.T) {
 
 	second := plan("pro")
 	second.Default = true
-	if err := f.ApplyPlan(ctx, second, "test"); !errors.Is(err, metering.ErrConflict) || !strings.Contains(err.Error(), `plan "free" is the default already`) {
+	if err := f.ApplyPlan(ctx, second, "test"); !errors.Is(err, ledger.ErrConflict) || !strings.Contains(err.Error(), `plan "free" is the default already`) {
 		t.Errorf("a second default: %v", err)
 	}
 
@@ -102,7 +104,7 @@ func TestPlans(t *testing.T) {
 	if err := f.RetirePlan(ctx, "free", changed.ObjectUID, "test"); err != nil || version() != 3 {
 		t.Errorf("retired: version %d, %v", version(), err)
 	}
-	if _, err := f.Register(ctx, "alice", ""); !errors.Is(err, metering.ErrNotFound) {
+	if _, err := ledgertest.Register(ctx, f, "alice", ""); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("registered without a default plan: %v", err)
 	}
 	changed.ObjectUID = quota.ID{8}
@@ -112,7 +114,7 @@ func TestPlans(t *testing.T) {
 	if plans, err := f.Plans(ctx); err != nil || plans[0].Retired || plans[0].ObjectUID != changed.ObjectUID {
 		t.Errorf("the new object does not own the plan: %+v, %v", plans[0], err)
 	}
-	if _, err := f.PlanStatus(ctx, "none"); !errors.Is(err, metering.ErrNotFound) {
+	if _, err := f.PlanStatus(ctx, "none"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("an unknown plan: %v", err)
 	}
 	if err := f.RetirePlan(ctx, "none", quota.ID{}, "test"); err != nil {
@@ -140,7 +142,7 @@ func TestPlanAppliedAtOnce(t *testing.T) {
 func TestRegister(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	if _, err := f.Lookup(t.Context(), "alice"); !errors.Is(err, metering.ErrNotFound) {
+	if _, err := f.Lookup(t.Context(), "alice"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("want not found, got %v", err)
 	}
 	ids := make([]quota.ID, 8)
@@ -165,10 +167,10 @@ func TestRegister(t *testing.T) {
 	if st, err := f.PlanStatus(t.Context(), "free"); err != nil || st.Users != 1 || len(st.FirstUsers) != 1 || st.FirstUsers[0] != "alice" {
 		t.Errorf("%+v, %v", st, err)
 	}
-	if _, err := f.Register(t.Context(), "bob", "none"); !errors.Is(err, metering.ErrNotFound) || !strings.Contains(err.Error(), `plan "none"`) {
+	if _, err := ledgertest.Register(t.Context(), f, "bob", "none"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("registered on a plan that is not there: %v", err)
 	}
-	if _, err := f.Register(t.Context(), "not a user id!", ""); !errors.Is(err, metering.ErrData) {
+	if _, err := ledgertest.Register(t.Context(), f, "not a user id!", ""); !errors.Is(err, ledger.ErrData) {
 		t.Errorf("a wrong user id: %v", err)
 	}
 }
@@ -179,16 +181,16 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 	alice := f.register("alice")
 	first, second, third, parked := quota.ID{1}, quota.ID{2}, quota.ID{3}, quota.ID{4}
 	f.enter(alice, first, 10*quota.Credit)
-	f.enter(alice, second, quota.Credit, func(a *metering.Admission) { a.Source = quota.SourceJob })
-	f.enter(alice, third, quota.Credit, func(a *metering.Admission) { a.Priority = 5 })
-	f.enter(alice, parked, 59*quota.Credit, func(a *metering.Admission) { a.Priority = 9 })
+	f.enter(alice, second, quota.Credit, func(a *ledger.Admission) { a.Source = quota.SourceJob })
+	f.enter(alice, third, quota.Credit, func(a *ledger.Admission) { a.Priority = 5 })
+	f.enter(alice, parked, 59*quota.Credit, func(a *ledger.Admission) { a.Priority = 9 })
 
 	adm, err := f.Admission(t.Context(), first)
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := f.clock.read()
-	want := &metering.Admission{
+	want := &ledger.Admission{
 		Admission: quota.Admission{
 			ID: first, Account: alice, Source: quota.SourceAPI, State: quota.Admitted,
 			Request: quota.Request{Estimate: 10 * quota.Credit, FileSize: 7}, Enforced: true, PeriodEnd: now.AddDate(0, 1, 0),
@@ -208,7 +210,7 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 			t.Errorf("admission %x: want %v, got %+v, %v", id[0], want, adm, err)
 		}
 	}
-	if _, err := f.Admission(t.Context(), quota.ID{9}); !errors.Is(err, metering.ErrNotFound) {
+	if _, err := f.Admission(t.Context(), quota.ID{9}); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("an unknown admission: %v", err)
 	}
 	jobs, err := f.LiveJobs(t.Context())
@@ -216,8 +218,8 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 		t.Errorf("live jobs: %+v, %v", jobs, err)
 	}
 
-	keys := metering.Keys{Accounts: []quota.ID{alice}, Admissions: []quota.ID{first, third, {9}}, Plans: []string{"", "none"}}
-	f.change(keys, func(b metering.Batch, l *metering.Ledger) {
+	keys := ledger.Keys{Accounts: []quota.ID{alice}, Admissions: []quota.ID{first, third, {9}}, Plans: []string{"", "none"}}
+	f.change(keys, func(b ledger.Batch, l *ledger.Ledger) {
 		var order []byte
 		for _, q := range l.Queue {
 			order = append(order, q.ID[0])
@@ -235,7 +237,7 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 	if err != nil || adm.State != quota.Settled || *adm.Actual != 7*quota.Credit || adm.EndedSeq == 0 {
 		t.Errorf("%+v, %v", adm, err)
 	}
-	if got := f.count("SELECT count(*) FROM usage_tracking WHERE id = $1 AND kind = 'charge' AND duration_ms = 420000", metering.ChargeID(alice, first)); got != 1 {
+	if got := f.count("SELECT count(*) FROM usage_tracking WHERE id = $1 AND kind = 'charge' AND duration_ms = 420000", ledger.ChargeID(alice, first)); got != 1 {
 		t.Errorf("%d events", got)
 	}
 	if u := f.usage("alice"); u.Account.Used != 7*quota.Credit || u.Account.Active != 1 || u.Account.Cost != 42_000 {
@@ -247,7 +249,7 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	alice := f.register("alice")
-	keys := metering.Keys{Accounts: []quota.ID{alice}, Plans: []string{""}}
+	keys := ledger.Keys{Accounts: []quota.ID{alice}, Plans: []string{""}}
 	gift := quota.Lot{
 		ID: quota.LotID(alice, quota.LotGrant, "gift"), Kind: quota.LotGrant, Name: "gift", Credits: 3 * quota.Credit,
 		ExpiresAt: f.clock.read().Add(time.Hour),
@@ -256,15 +258,15 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 		Credits: &quota.Limit[quota.Credits]{Unlimited: true}, FileSize: new(quota.AtMost[int64](5)),
 		Audio: new(quota.AtMost(time.Minute)), Concurrent: new(quota.AtMost[int32](2)), Queued: &quota.Limit[int32]{Unlimited: true},
 	}
-	settings := metering.Settings{QuotaUID: quota.ID{7}, QuotaName: "alice", ZoneName: "Asia/Hong_Kong"}
-	f.declare(alice, func(l *metering.Ledger) {
+	settings := ledger.Settings{QuotaUID: quota.ID{7}, QuotaName: "alice", ZoneName: "Asia/Hong_Kong"}
+	f.declare(alice, func(l *ledger.Ledger) {
 		l.Account.Lots = append(l.Account.Lots, gift)
 		l.Settings, l.Account.Suspended, l.Account.Overrides = settings, true, overrides
-		l.Audit = append(l.Audit, metering.AuditRow{
+		l.Audit = append(l.Audit, ledger.AuditRow{
 			Actor: "test", Action: "grant.given", Kind: "Account", Name: "alice", After: map[string]string{"grant": "gift"},
 		})
 	})
-	f.declare(alice, func(l *metering.Ledger) {
+	f.declare(alice, func(l *ledger.Ledger) {
 		a := l.Account
 		if diff := cmp.Diff(overrides, a.Overrides); diff != "" || l.Settings != settings || !a.Suspended || a.Zone.String() != "Asia/Hong_Kong" {
 			t.Errorf("settings %+v, account %+v\n%s", l.Settings, a, diff)
@@ -277,7 +279,7 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 	if id, err := f.QuotaOwner(t.Context(), settings.QuotaUID); err != nil || id != alice {
 		t.Errorf("owner %x, %v", id, err)
 	}
-	if _, err := f.QuotaOwner(t.Context(), quota.ID{6}); !errors.Is(err, metering.ErrNotFound) {
+	if _, err := f.QuotaOwner(t.Context(), quota.ID{6}); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("no owner: %v", err)
 	}
 
@@ -291,7 +293,7 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 	if len(u.Account.Lots) != 1 || u.Account.Lots[0].Kind != quota.LotCarryOver {
 		t.Errorf("want the carry-over alone, got %+v", u.Account.Lots)
 	}
-	f.change(keys, func(_ metering.Batch, l *metering.Ledger) {
+	f.change(keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		if !l.HadLots[gift.ID] {
 			t.Error("the expired grant is forgotten")
 		}
@@ -305,12 +307,12 @@ func TestBusyAccountsAreSkippedOrWaitedFor(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	alice, bob := f.register("alice"), f.register("bob")
-	held, err := f.Begin(t.Context(), metering.Keys{Accounts: []quota.ID{alice}})
+	held, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{alice}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer held.Rollback()
-	b, err := f.Begin(t.Context(), metering.Keys{Accounts: []quota.ID{alice, bob, {1}}})
+	b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{alice, bob, {1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +324,7 @@ func TestBusyAccountsAreSkippedOrWaitedFor(t *testing.T) {
 	used := make(chan quota.Credits)
 	go func() {
 		defer close(used)
-		b, err := f.Begin(t.Context(), metering.Keys{Accounts: []quota.ID{alice}, Wait: true})
+		b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{alice}, Wait: true})
 		if err != nil {
 			t.Error(err)
 			return
@@ -349,25 +351,25 @@ func TestErrors(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	alice, bob := f.register("alice"), f.register("bob")
-	keys := metering.Keys{Accounts: []quota.ID{alice}}
+	keys := ledger.Keys{Accounts: []quota.ID{alice}}
 
-	err := f.tryChange(t.Context(), keys, func(_ metering.Batch, l *metering.Ledger) { l.Account.Used = -1 })
-	if !errors.Is(err, metering.ErrData) {
+	err := f.tryChange(t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) { l.Account.Used = -1 })
+	if !errors.Is(err, ledger.ErrData) {
 		t.Errorf("a negative balance: want a data error, got %v", err)
 	}
 	// Without a name, so that nothing changes that the audit log tells.
-	own := func(_ metering.Batch, l *metering.Ledger) { l.Settings.QuotaUID = quota.ID{5} }
-	f.change(metering.Keys{Accounts: []quota.ID{bob}}, own)
-	if err := f.tryChange(t.Context(), keys, own); !errors.Is(err, metering.ErrConflict) {
+	own := func(_ ledger.Batch, l *ledger.Ledger) { l.Settings.QuotaUID = quota.ID{5} }
+	f.change(ledger.Keys{Accounts: []quota.ID{bob}}, own)
+	if err := f.tryChange(t.Context(), keys, own); !errors.Is(err, ledger.ErrConflict) {
 		t.Errorf("one object for two accounts: want a conflict, got %v", err)
 	}
-	err = f.tryChange(t.Context(), keys, func(metering.Batch, *metering.Ledger) {
+	err = f.tryChange(t.Context(), keys, func(ledger.Batch, *ledger.Ledger) {
 		f.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'")
 	})
-	if !errors.Is(err, metering.ErrUnknownOutcome) {
+	if !errors.Is(err, ledger.ErrUnknownOutcome) {
 		t.Errorf("a lost connection: want an unknown outcome, got %v", err)
 	}
-	f.change(keys, func(metering.Batch, *metering.Ledger) {})
+	f.change(keys, func(ledger.Batch, *ledger.Ledger) {})
 
 	// A lock that does not come in time is to be tried again.
 	held, err := f.Begin(t.Context(), keys)
@@ -375,10 +377,10 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Rollback()
-	if _, err := f.Begin(t.Context(), metering.Keys{Accounts: keys.Accounts, Wait: true}); !errors.Is(err, metering.ErrRetry) {
+	if _, err := f.Begin(t.Context(), ledger.Keys{Accounts: keys.Accounts, Wait: true}); !errors.Is(err, ledger.ErrRetry) {
 		t.Errorf("a lock timeout: want a retry, got %v", err)
 	}
-	b, err := f.Begin(t.Context(), metering.Keys{Accounts: []quota.ID{bob}})
+	b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{bob}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,7 +403,7 @@ func TestClockNeverGoesBack(t *testing.T) {
 	f.clock.advance(time.Hour)
 	f.enter(alice, quota.ID{1}, quota.Credit)
 	f.clock.advance(-time.Minute)
-	f.change(metering.Keys{Accounts: []quota.ID{alice}}, func(_ metering.Batch, l *metering.Ledger) {
+	f.change(ledger.Keys{Accounts: []quota.ID{alice}}, func(_ ledger.Batch, l *ledger.Ledger) {
 		if want := f.clock.read().Add(time.Minute); !l.Now.Equal(want) {
 			t.Errorf("now %s, the last decision was at %s", l.Now, want)
 		}
@@ -416,7 +418,7 @@ func TestDue(t *testing.T) {
 		f.enter(id, quota.ID{byte(i), 1}, quota.Credit)
 		f.enter(id, quota.ID{byte(i), 2}, quota.Credit)
 	}
-	all := func(what metering.Due) (accounts, total int) {
+	all := func(what ledger.Due) (accounts, total int) {
 		var after quota.ID
 		seen := map[quota.ID]bool{}
 		for {
@@ -434,15 +436,15 @@ func TestDue(t *testing.T) {
 			after = page[len(page)-1].Account
 		}
 	}
-	expect := func(what metering.Due, accounts, total int) {
+	expect := func(what ledger.Due, accounts, total int) {
 		t.Helper()
 		if a, n := all(what); a != accounts || n != total {
-			t.Errorf("%s: want %d in %d accounts, got %d in %d", what, total, accounts, n, a)
+			t.Errorf("%v: want %d in %d accounts, got %d in %d", what, total, accounts, n, a)
 		}
 	}
-	expect(metering.DueLease, 0, 0)
-	expect(metering.DueQueue, 0, 0)
-	expect(metering.DueQueued, 5, 5)
+	expect(ledger.DueLease, 0, 0)
+	expect(ledger.DueQueue, 0, 0)
+	expect(ledger.DueQueued, 5, 5)
 	ended := func(plan string, want int) {
 		t.Helper()
 		first, err := f.DuePeriods(t.Context(), plan, quota.ID{}, 2)
@@ -461,12 +463,12 @@ func TestDue(t *testing.T) {
 	}
 	ended("free", 0)
 	f.clock.advance(2 * time.Minute)
-	expect(metering.DueLease, 5, 10)
+	expect(ledger.DueLease, 5, 10)
 	f.clock.advance(40 * 24 * time.Hour)
-	expect(metering.DueQueue, 5, 5)
+	expect(ledger.DueQueue, 5, 5)
 	ended("free", 5)
 	ended("pro", 0)
-	if _, err := f.Due(t.Context(), "nonsense", quota.ID{}, 1); !errors.Is(err, metering.ErrInvalid) {
+	if _, err := f.Due(t.Context(), "nonsense", quota.ID{}, 1); !errors.Is(err, ledger.ErrInvalid) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -483,11 +485,11 @@ func TestDueQueueAtTheNextDay(t *testing.T) {
 	f.enter(alice, quota.ID{1}, quota.Credit)
 	f.enter(alice, quota.ID{2}, quota.Credit)
 	f.settle(alice, quota.ID{1}, quota.Credit)
-	if due, err := f.Due(t.Context(), metering.DueQueue, quota.ID{}, 9); err != nil || len(due) != 0 {
+	if due, err := f.Due(t.Context(), ledger.DueQueue, quota.ID{}, 9); err != nil || len(due) != 0 {
 		t.Errorf("the same day: %v, %v", due, err)
 	}
 	f.clock.advance(12 * time.Hour)
-	if due, err := f.Due(t.Context(), metering.DueQueue, quota.ID{}, 9); err != nil || len(due) != 1 || due[0].Account != alice {
+	if due, err := f.Due(t.Context(), ledger.DueQueue, quota.ID{}, 9); err != nil || len(due) != 1 || due[0].Account != alice {
 		t.Errorf("the next day: %v, %v", due, err)
 	}
 }
@@ -497,18 +499,18 @@ func TestNotify(t *testing.T) {
 	f := newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	got := make(chan metering.Change, 1000)
+	got := make(chan ledger.Change, 1000)
 	ended := make(chan error, 1)
-	go func() { ended <- f.Listen(ctx, func(c metering.Change) { got <- c }) }()
+	go func() { ended <- f.Listen(ctx, func(c ledger.Change) { got <- c }) }()
 	for f.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'") == 0 {
 		if t.Context().Err() != nil {
 			t.Fatal("nobody listens")
 		}
 	}
 	// Far more than fit one notification.
-	var changes []metering.Change
+	var changes []ledger.Change
 	for i := range 500 {
-		changes = append(changes, metering.Change{
+		changes = append(changes, ledger.Change{
 			ID: quota.ID{byte(i), byte(i >> 8)}, Namespace: "jobs", Name: strings.Repeat("n", 60), State: quota.Admitted,
 		})
 	}
@@ -566,7 +568,7 @@ func TestWithoutPreparedStatements(t *testing.T) {
 			if n := f.count("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''"); n != 0 {
 				t.Errorf("%d statements stay prepared in the session", n)
 			}
-			if err := f.Notify(t.Context(), []metering.Change{{ID: quota.ID{1}, State: quota.Settled}}); err != nil {
+			if err := f.Notify(t.Context(), []ledger.Change{{ID: quota.ID{1}, State: quota.Settled}}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
@@ -75,7 +75,7 @@ func (r *remote) wait(t *testing.T, want bool) {
 
 func (r *remote) fails(t *testing.T) {
 	t.Helper()
-	if err := r.Ping(t.Context()); !errors.Is(err, metering.ErrUnavailable) {
+	if err := r.Ping(t.Context()); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("Ping = %v, want ErrUnavailable", err)
 	}
 }
@@ -120,11 +120,11 @@ func TestRefusedConnectionsShutTheGate(t *testing.T) {
 // A server that is there and does not answer: what is under way is cut off within seconds, later calls are refused at once.
 func TestSilenceShutsTheGate(t *testing.T) {
 	r := newRemote(t)
-	id, err := r.Register(t.Context(), "alice", "")
+	id, err := ledgertest.Register(t.Context(), r, "alice", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	open, err := r.Begin(t.Context(), metering.Keys{Accounts: []quota.ID{id}})
+	open, err := r.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{id}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,13 +136,13 @@ func TestSilenceShutsTheGate(t *testing.T) {
 	for range 40 {
 		waiting.Go(func() {
 			// The callers would wait for ever.
-			if _, err := r.Lookup(context.Background(), "alice"); !errors.Is(err, metering.ErrUnavailable) {
+			if _, err := r.Lookup(context.Background(), "alice"); !errors.Is(err, ledger.ErrUnavailable) {
 				t.Errorf("Lookup = %v, want ErrUnavailable", err)
 			}
 		})
 	}
 	waiting.Go(func() {
-		if err := open.Commit(context.Background()); !errors.Is(err, metering.ErrUnknownOutcome) {
+		if err := open.Commit(context.Background()); !errors.Is(err, ledger.ErrUnknownOutcome) {
 			t.Errorf("Commit = %v, want ErrUnknownOutcome", err)
 		}
 	})
@@ -166,17 +166,17 @@ func TestSilenceShutsTheGate(t *testing.T) {
 // One connection that is lost is no outage, and neither is a lock that somebody holds for longer than the prober's patience.
 func TestTroubleThatIsNoOutage(t *testing.T) {
 	r := newRemote(t)
-	id, err := r.Register(t.Context(), "alice", "")
+	id, err := ledgertest.Register(t.Context(), r, "alice", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	holder, err := r.Begin(t.Context(), metering.Keys{Accounts: []quota.ID{id}})
+	holder, err := r.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{id}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	// It waits until the server gives up for it, which is 5 s.
-	_, err = r.Begin(t.Context(), metering.Keys{Accounts: []quota.ID{id}, Wait: true})
-	if !errors.Is(err, metering.ErrRetry) {
+	_, err = r.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{id}, Wait: true})
+	if !errors.Is(err, ledger.ErrRetry) {
 		t.Errorf("Begin under a lock = %v, want ErrRetry", err)
 	}
 	holder.Rollback()

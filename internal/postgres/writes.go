@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -32,44 +32,56 @@ type (
 		account       quota.ID
 		now           time.Time
 		before, after []byte
-		*metering.AuditRow
+		*ledger.AuditRow
 	}
 )
 
 // writes are the rows that a batch changes.
 type writes struct {
-	accounts                              []*metering.Ledger
+	newAccounts, accounts                 []*ledger.Ledger
 	settings                              []dbsqlc.UpdateSettingsParams
 	lots                                  []lotRow
 	newPeriods, periods                   []periodRow
-	newAdmissions, ended, renewed, others []*metering.Admission
-	events, reversals                     []*metering.Event
-	keys                                  []metering.Made
+	newAdmissions, ended, renewed, others []*ledger.Admission
+	events, reversals                     []*ledger.Event
+	keys                                  []ledger.Made
 	audit                                 []auditRow
 	// offline are the admissions that an offline ticket made, or got out of the queue.
 	offline []quota.ID
 }
 
 var (
+	insertUsers = newStatement[dbsqlc.InsertUsersParams](dbsqlc.InsertUsers,
+		col("Ids", func(l *ledger.Ledger) quota.ID { return l.Account.ID }),
+		col("UserIds", func(l *ledger.Ledger) string { return l.Account.UserID }),
+	)
+	insertAccounts = newStatement[dbsqlc.InsertAccountsParams](dbsqlc.InsertAccounts,
+		col("Ids", func(l *ledger.Ledger) quota.ID { return l.Account.ID }),
+		col("PlanNames", func(l *ledger.Ledger) string { return l.Account.Plan.Name }),
+		col("Anchors", func(l *ledger.Ledger) time.Time { return l.Account.Anchor }),
+		col("PeriodStarts", func(l *ledger.Ledger) time.Time { return l.Account.Period.Start }),
+		col("PeriodEnds", func(l *ledger.Ledger) time.Time { return l.Account.Period.End }),
+		col("DecidedAt", func(l *ledger.Ledger) time.Time { return l.Now }),
+	)
 	updateAccounts = newStatement[dbsqlc.UpdateAccountsParams](dbsqlc.UpdateAccounts,
-		col("Ids", func(l *metering.Ledger) quota.ID { return l.Account.ID }),
-		col("PeriodNos", func(l *metering.Ledger) int64 { return l.Account.PeriodNo }),
-		col("PeriodStarts", func(l *metering.Ledger) time.Time { return l.Account.Period.Start }),
-		col("PeriodEnds", func(l *metering.Ledger) time.Time { return l.Account.Period.End }),
-		col("Used", func(l *metering.Ledger) int64 { return int64(l.Account.Used) }),
-		col("Reserved", func(l *metering.Ledger) int64 { return int64(l.Account.Reserved) }),
-		col("PlanUsed", func(l *metering.Ledger) int64 { return int64(l.Account.PlanUsed) }),
-		col("PlanReserved", func(l *metering.Ledger) int64 { return int64(l.Account.PlanReserved) }),
-		col("Costs", func(l *metering.Ledger) int64 { return int64(l.Account.Cost) }),
-		col("Charged", func(l *metering.Ledger) int64 { return int64(l.Account.Charged) }),
-		col("Days", func(l *metering.Ledger) time.Time { return l.Account.Day }),
-		col("DayCosts", func(l *metering.Ledger) int64 { return int64(l.Account.DayCost) }),
-		col("ReservedCosts", func(l *metering.Ledger) int64 { return int64(l.Account.ReservedCost) }),
-		col("Active", func(l *metering.Ledger) int32 { return l.Account.Active }),
-		col("Queued", func(l *metering.Ledger) int32 { return l.Account.Queued }),
-		col("Parked", func(l *metering.Ledger) int32 { return l.Account.Parked }),
-		col("Seqs", func(l *metering.Ledger) int64 { return l.Account.Seq }),
-		col("DecidedAt", func(l *metering.Ledger) time.Time { return l.Now }),
+		col("Ids", func(l *ledger.Ledger) quota.ID { return l.Account.ID }),
+		col("PeriodNos", func(l *ledger.Ledger) int64 { return l.Account.PeriodNo }),
+		col("PeriodStarts", func(l *ledger.Ledger) time.Time { return l.Account.Period.Start }),
+		col("PeriodEnds", func(l *ledger.Ledger) time.Time { return l.Account.Period.End }),
+		col("Used", func(l *ledger.Ledger) int64 { return int64(l.Account.Used) }),
+		col("Reserved", func(l *ledger.Ledger) int64 { return int64(l.Account.Reserved) }),
+		col("PlanUsed", func(l *ledger.Ledger) int64 { return int64(l.Account.PlanUsed) }),
+		col("PlanReserved", func(l *ledger.Ledger) int64 { return int64(l.Account.PlanReserved) }),
+		col("Costs", func(l *ledger.Ledger) int64 { return int64(l.Account.Cost) }),
+		col("Charged", func(l *ledger.Ledger) int64 { return int64(l.Account.Charged) }),
+		col("Days", func(l *ledger.Ledger) time.Time { return l.Account.Day }),
+		col("DayCosts", func(l *ledger.Ledger) int64 { return int64(l.Account.DayCost) }),
+		col("ReservedCosts", func(l *ledger.Ledger) int64 { return int64(l.Account.ReservedCost) }),
+		col("Active", func(l *ledger.Ledger) int32 { return l.Account.Active }),
+		col("Queued", func(l *ledger.Ledger) int32 { return l.Account.Queued }),
+		col("Parked", func(l *ledger.Ledger) int32 { return l.Account.Parked }),
+		col("Seqs", func(l *ledger.Ledger) int64 { return l.Account.Seq }),
+		col("DecidedAt", func(l *ledger.Ledger) time.Time { return l.Now }),
 	)
 	upsertLots = newStatement[dbsqlc.UpsertLotsParams](dbsqlc.UpsertLots,
 		col("Ids", func(r lotRow) quota.ID { return r.ID }),
@@ -108,111 +120,111 @@ var (
 		col("Currencies", func(r periodRow) *string { return presentIf(r.Currency != "", r.Currency) }),
 	}, periodTotals...)...)
 
-	admissionID = col("Ids", func(a *metering.Admission) quota.ID { return a.ID })
+	admissionID = col("Ids", func(a *ledger.Admission) quota.ID { return a.ID })
 	// admissionEnd is what ends an admission that was admitted, the most frequent change by far.
-	admissionEnd = []column[*metering.Admission]{
-		col("States", func(a *metering.Admission) string { return string(a.State) }),
-		col("Reasons", func(a *metering.Admission) string { return string(a.Reason) }),
-		col("Actuals", func(a *metering.Admission) *int64 { return creditsColumn(a.Actual) }),
-		col("Late", func(a *metering.Admission) bool { return a.Late }),
-		col("EndedAt", func(a *metering.Admission) *time.Time { return timeColumn(a.EndedAt) }),
-		col("EndedSeqs", func(a *metering.Admission) *int64 { return presentIf(!a.EndedAt.IsZero(), a.EndedSeq) }),
+	admissionEnd = []column[*ledger.Admission]{
+		col("States", func(a *ledger.Admission) string { return string(a.State) }),
+		col("Reasons", func(a *ledger.Admission) string { return string(a.Reason) }),
+		col("Actuals", func(a *ledger.Admission) *int64 { return creditsColumn(a.Actual) }),
+		col("Late", func(a *ledger.Admission) bool { return a.Late }),
+		col("EndedAt", func(a *ledger.Admission) *time.Time { return timeColumn(a.EndedAt) }),
+		col("EndedSeqs", func(a *ledger.Admission) *int64 { return presentIf(!a.EndedAt.IsZero(), a.EndedSeq) }),
 	}
-	admissionLease = col("LeaseUntil", func(a *metering.Admission) time.Time { return a.LeaseUntil })
+	admissionLease = col("LeaseUntil", func(a *ledger.Admission) time.Time { return a.LeaseUntil })
 	// admissionLife is everything that an admission's life can change.
-	admissionLife = append([]column[*metering.Admission]{
+	admissionLife = append([]column[*ledger.Admission]{
 		admissionID, admissionLease,
-		col("Parked", func(a *metering.Admission) bool { return a.Parked }),
-		col("EverParked", func(a *metering.Admission) bool { return a.EverParked }),
-		col("PeriodNos", func(a *metering.Admission) *int64 { return presentIf(admitted(a), a.PeriodNo) }),
-		col("PeriodEnds", func(a *metering.Admission) *time.Time { return timeColumn(a.PeriodEnd) }),
-		col("PlanParts", func(a *metering.Admission) int64 { return int64(a.Alloc.Plan) }),
-		col("Lots", func(a *metering.Admission) []byte { return sharesColumn(a.Alloc.Lots) }),
-		col("EstimatedCosts", func(a *metering.Admission) int64 { return int64(a.EstimatedCost) }),
-		col("ProviderCosts", func(a *metering.Admission) int64 { return int64(a.ProviderCost) }),
-		col("Reported", func(a *metering.Admission) *int64 { return creditsColumn(a.Reported) }),
-		col("AdmittedAt", func(a *metering.Admission) *time.Time { return timeColumn(a.AdmittedAt) }),
-		col("ArrivedSeqs", func(a *metering.Admission) int64 { return a.ArrivedSeq }),
-		col("AdmittedSeqs", func(a *metering.Admission) *int64 { return presentIf(admitted(a), a.AdmittedSeq) }),
-		col("SeenRemaining", func(a *metering.Admission) *int64 {
+		col("Parked", func(a *ledger.Admission) bool { return a.Parked }),
+		col("EverParked", func(a *ledger.Admission) bool { return a.EverParked }),
+		col("PeriodNos", func(a *ledger.Admission) *int64 { return presentIf(admitted(a), a.PeriodNo) }),
+		col("PeriodEnds", func(a *ledger.Admission) *time.Time { return timeColumn(a.PeriodEnd) }),
+		col("PlanParts", func(a *ledger.Admission) int64 { return int64(a.Alloc.Plan) }),
+		col("Lots", func(a *ledger.Admission) []byte { return sharesColumn(a.Alloc.Lots) }),
+		col("EstimatedCosts", func(a *ledger.Admission) int64 { return int64(a.EstimatedCost) }),
+		col("ProviderCosts", func(a *ledger.Admission) int64 { return int64(a.ProviderCost) }),
+		col("Reported", func(a *ledger.Admission) *int64 { return creditsColumn(a.Reported) }),
+		col("AdmittedAt", func(a *ledger.Admission) *time.Time { return timeColumn(a.AdmittedAt) }),
+		col("ArrivedSeqs", func(a *ledger.Admission) int64 { return a.ArrivedSeq }),
+		col("AdmittedSeqs", func(a *ledger.Admission) *int64 { return presentIf(admitted(a), a.AdmittedSeq) }),
+		col("SeenRemaining", func(a *ledger.Admission) *int64 {
 			if !admitted(a) {
 				return nil
 			}
 			return limitColumn[int64](a.Seen.Remaining)
 		}),
-		col("SeenConcurrent", func(a *metering.Admission) *int32 {
+		col("SeenConcurrent", func(a *ledger.Admission) *int32 {
 			if !admitted(a) {
 				return nil
 			}
 			return limitColumn[int32](a.Seen.Concurrent)
 		}),
-		col("SeenUsed", func(a *metering.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Used)) }),
-		col("SeenReserved", func(a *metering.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Reserved)) }),
-		col("SeenActive", func(a *metering.Admission) *int32 { return presentIf(admitted(a), a.Seen.Active) }),
+		col("SeenUsed", func(a *ledger.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Used)) }),
+		col("SeenReserved", func(a *ledger.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Reserved)) }),
+		col("SeenActive", func(a *ledger.Admission) *int32 { return presentIf(admitted(a), a.Seen.Active) }),
 	}, admissionEnd...)
 	endAdmissions = newStatement[dbsqlc.EndAdmissionsParams](dbsqlc.EndAdmissions,
-		append([]column[*metering.Admission]{admissionID}, admissionEnd...)...)
+		append([]column[*ledger.Admission]{admissionID}, admissionEnd...)...)
 	renewLeases      = newStatement[dbsqlc.RenewLeasesParams](dbsqlc.RenewLeases, admissionID, admissionLease)
 	updateAdmissions = newStatement[dbsqlc.UpdateAdmissionsParams](dbsqlc.UpdateAdmissions, admissionLife...)
-	insertAdmissions = newStatement[dbsqlc.InsertAdmissionsParams](dbsqlc.InsertAdmissions, append([]column[*metering.Admission]{
-		col("Accounts", func(a *metering.Admission) quota.ID { return a.Account }),
-		col("Sources", func(a *metering.Admission) string { return string(a.Source) }),
-		col("Namespaces", func(a *metering.Admission) string { return a.Namespace }),
-		col("Names", func(a *metering.Admission) string { return a.Name }),
-		col("RequestedBy", func(a *metering.Admission) string { return a.RequestedBy }),
-		col("BodyHashes", func(a *metering.Admission) []byte { return a.BodyHash }),
-		col("Estimates", func(a *metering.Admission) int64 { return int64(a.Request.Estimate) }),
-		col("FileSizes", func(a *metering.Admission) int64 { return a.Request.FileSize }),
-		col("Priorities", func(a *metering.Admission) int32 { return a.Priority }),
-		col("Enforced", func(a *metering.Admission) bool { return a.Enforced }),
-		col("CreatedAt", func(a *metering.Admission) time.Time { return a.CreatedAt }),
-		col("LeaseMs", func(a *metering.Admission) int64 { return a.Lease.Milliseconds() }),
+	insertAdmissions = newStatement[dbsqlc.InsertAdmissionsParams](dbsqlc.InsertAdmissions, append([]column[*ledger.Admission]{
+		col("Accounts", func(a *ledger.Admission) quota.ID { return a.Account }),
+		col("Sources", func(a *ledger.Admission) string { return string(a.Source) }),
+		col("Namespaces", func(a *ledger.Admission) string { return a.Namespace }),
+		col("Names", func(a *ledger.Admission) string { return a.Name }),
+		col("RequestedBy", func(a *ledger.Admission) string { return a.RequestedBy }),
+		col("BodyHashes", func(a *ledger.Admission) []byte { return a.BodyHash }),
+		col("Estimates", func(a *ledger.Admission) int64 { return int64(a.Request.Estimate) }),
+		col("FileSizes", func(a *ledger.Admission) int64 { return a.Request.FileSize }),
+		col("Priorities", func(a *ledger.Admission) int32 { return a.Priority }),
+		col("Enforced", func(a *ledger.Admission) bool { return a.Enforced }),
+		col("CreatedAt", func(a *ledger.Admission) time.Time { return a.CreatedAt }),
+		col("LeaseMs", func(a *ledger.Admission) int64 { return a.Lease.Milliseconds() }),
 	}, admissionLife...)...)
 
 	insertEvents = newStatement[dbsqlc.InsertEventsParams](dbsqlc.InsertEvents,
-		col("Ids", func(e *metering.Event) quota.ID { return e.ID }),
-		col("RecordedAt", func(e *metering.Event) time.Time { return e.RecordedAt }),
-		col("Accounts", func(e *metering.Event) quota.ID { return e.Account }),
-		col("Periods", func(e *metering.Event) int64 { return e.PeriodNo }),
-		col("Kinds", func(e *metering.Event) string { return string(e.Kind) }),
-		col("UsageTypes", func(e *metering.Event) string { return e.UsageType }),
-		col("Admissions", func(e *metering.Event) *quota.ID { return idColumn(e.Admission) }),
-		col("IdempotencyKeys", func(e *metering.Event) *string { return presentIf(e.Key != "", e.Key) }),
-		col("Reverses", func(e *metering.Event) *quota.ID { return idColumn(e.Reverses) }),
-		col("RefundLots", func(e *metering.Event) *quota.ID { return idColumn(e.RefundLot) }),
-		col("OccurredAt", func(e *metering.Event) time.Time { return e.OccurredAt }),
-		col("Credits", func(e *metering.Event) int64 { return int64(e.Credits) }),
-		col("PlanParts", func(e *metering.Event) int64 { return int64(e.Alloc.Plan) }),
-		col("Overages", func(e *metering.Event) int64 { return int64(e.Overage) }),
-		col("Lots", func(e *metering.Event) []byte { return sharesColumn(e.Alloc.Lots) }),
-		col("Durations", func(e *metering.Event) int64 { return e.Duration.Milliseconds() }),
-		col("FileSizes", func(e *metering.Event) int64 { return e.FileSize }),
-		col("Tokens", func(e *metering.Event) int64 { return e.Tokens }),
-		col("Quantities", func(e *metering.Event) int64 { return e.Quantity }),
-		col("Units", func(e *metering.Event) *int64 { return rateColumn(e.Rate) }),
-		col("Prices", func(e *metering.Event) int64 { return int64(e.Price) }),
-		col("Costs", func(e *metering.Event) int64 { return int64(e.Cost) }),
-		col("Currencies", func(e *metering.Event) string { return e.Currency }),
-		col("PlanNames", func(e *metering.Event) string { return e.PlanName }),
-		col("PlanVersions", func(e *metering.Event) int64 { return e.PlanVersion }),
-		col("Late", func(e *metering.Event) bool { return e.Late }),
-		col("Seqs", func(e *metering.Event) int64 { return e.Seq }),
-		col("Metadata", func(e *metering.Event) []byte { return metadataColumn(e.Metadata) }),
-		col("RecordedBy", func(e *metering.Event) string { return e.RecordedBy }),
-		col("Reasons", func(e *metering.Event) string { return e.Reason }),
+		col("Ids", func(e *ledger.Event) quota.ID { return e.ID }),
+		col("RecordedAt", func(e *ledger.Event) time.Time { return e.RecordedAt }),
+		col("Accounts", func(e *ledger.Event) quota.ID { return e.Account }),
+		col("Periods", func(e *ledger.Event) int64 { return e.PeriodNo }),
+		col("Kinds", func(e *ledger.Event) string { return string(e.Kind) }),
+		col("UsageTypes", func(e *ledger.Event) string { return e.UsageType }),
+		col("Admissions", func(e *ledger.Event) *quota.ID { return idColumn(e.Admission) }),
+		col("IdempotencyKeys", func(e *ledger.Event) *string { return presentIf(e.Key != "", e.Key) }),
+		col("Reverses", func(e *ledger.Event) *quota.ID { return idColumn(e.Reverses) }),
+		col("RefundLots", func(e *ledger.Event) *quota.ID { return idColumn(e.RefundLot) }),
+		col("OccurredAt", func(e *ledger.Event) time.Time { return e.OccurredAt }),
+		col("Credits", func(e *ledger.Event) int64 { return int64(e.Credits) }),
+		col("PlanParts", func(e *ledger.Event) int64 { return int64(e.Alloc.Plan) }),
+		col("Overages", func(e *ledger.Event) int64 { return int64(e.Overage) }),
+		col("Lots", func(e *ledger.Event) []byte { return sharesColumn(e.Alloc.Lots) }),
+		col("Durations", func(e *ledger.Event) int64 { return e.Duration.Milliseconds() }),
+		col("FileSizes", func(e *ledger.Event) int64 { return e.FileSize }),
+		col("Tokens", func(e *ledger.Event) int64 { return e.Tokens }),
+		col("Quantities", func(e *ledger.Event) int64 { return e.Quantity }),
+		col("Units", func(e *ledger.Event) *int64 { return rateColumn(e.Rate) }),
+		col("Prices", func(e *ledger.Event) int64 { return int64(e.Price) }),
+		col("Costs", func(e *ledger.Event) int64 { return int64(e.Cost) }),
+		col("Currencies", func(e *ledger.Event) string { return e.Currency }),
+		col("PlanNames", func(e *ledger.Event) string { return e.PlanName }),
+		col("PlanVersions", func(e *ledger.Event) int64 { return e.PlanVersion }),
+		col("Late", func(e *ledger.Event) bool { return e.Late }),
+		col("Seqs", func(e *ledger.Event) int64 { return e.Seq }),
+		col("Metadata", func(e *ledger.Event) []byte { return metadataColumn(e.Metadata) }),
+		col("RecordedBy", func(e *ledger.Event) string { return e.RecordedBy }),
+		col("Reasons", func(e *ledger.Event) string { return e.Reason }),
 	)
 	insertKeys = newStatement[dbsqlc.InsertKeysParams](dbsqlc.InsertKeys,
-		col("Accounts", func(m metering.Made) quota.ID { return m.Account }),
-		col("Keys", func(m metering.Made) string { return m.Key }),
-		col("MadeAt", func(m metering.Made) time.Time { return m.RecordedAt }),
-		col("BodyHashes", func(m metering.Made) []byte { return m.BodyHash }),
-		col("Events", func(m metering.Made) quota.ID { return m.ID }),
+		col("Accounts", func(m ledger.Made) quota.ID { return m.Account }),
+		col("Keys", func(m ledger.Made) string { return m.Key }),
+		col("MadeAt", func(m ledger.Made) time.Time { return m.RecordedAt }),
+		col("BodyHashes", func(m ledger.Made) []byte { return m.BodyHash }),
+		col("Events", func(m ledger.Made) quota.ID { return m.ID }),
 	)
 	insertReversals = newStatement[dbsqlc.InsertReversalsParams](dbsqlc.InsertReversals,
-		col("Events", func(e *metering.Event) quota.ID { return e.Reverses }),
-		col("Accounts", func(e *metering.Event) quota.ID { return e.Account }),
-		col("Reversals", func(e *metering.Event) quota.ID { return e.ID }),
-		col("ReversedAt", func(e *metering.Event) time.Time { return e.RecordedAt }),
+		col("Events", func(e *ledger.Event) quota.ID { return e.Reverses }),
+		col("Accounts", func(e *ledger.Event) quota.ID { return e.Account }),
+		col("Reversals", func(e *ledger.Event) quota.ID { return e.ID }),
+		col("ReversedAt", func(e *ledger.Event) time.Time { return e.RecordedAt }),
 	)
 	insertAudit = newStatement[dbsqlc.InsertAuditParams](dbsqlc.InsertAudit,
 		col("At", func(r auditRow) time.Time { return r.now }),
@@ -226,13 +238,19 @@ var (
 	)
 )
 
-func admitted(a *metering.Admission) bool { return !a.AdmittedAt.IsZero() }
+func admitted(a *ledger.Admission) bool { return !a.AdmittedAt.IsZero() }
 
 // errFixed says that a batch has changed what is written once and for all.
 var errFixed = errors.New("this never changes once it is stored")
 
 // collect takes note of what differs in a ledger from what was loaded.
-func (w *writes) collect(l *metering.Ledger, was *loaded) error {
+func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
+	if l.New {
+		if l.Account.Plan != nil {
+			w.newAccounts = append(w.newAccounts, l)
+		}
+		return w.tell(l)
+	}
 	settings := l.Account.Plan.Name != was.plan || l.Settings != was.settings || l.Account.Suspended != was.suspended ||
 		!l.Account.Anchor.Equal(was.anchor) || !l.Account.Overrides.Equal(was.overrides)
 	if settings {
@@ -273,7 +291,7 @@ func (w *writes) collect(l *metering.Ledger, was *loaded) error {
 	return w.tell(l)
 }
 
-func (w *writes) collectPeriods(l *metering.Ledger, was map[int64]quota.ClosedPeriod) error {
+func (w *writes) collectPeriods(l *ledger.Ledger, was map[int64]quota.ClosedPeriod) error {
 	for no, p := range l.Closed {
 		row := periodRow{account: l.Account.ID, now: l.Now, ClosedPeriod: p}
 		before, there := was[no]
@@ -295,7 +313,7 @@ func (w *writes) collectPeriods(l *metering.Ledger, was map[int64]quota.ClosedPe
 }
 
 // change chooses the narrowest statement that writes what differs about an admission.
-func (w *writes) change(before *quota.Admission, adm *metering.Admission) error {
+func (w *writes) change(before *quota.Admission, adm *ledger.Admission) error {
 	if before.Equal(&adm.Admission) {
 		return nil
 	}
@@ -316,19 +334,19 @@ func (w *writes) change(before *quota.Admission, adm *metering.Admission) error 
 	return nil
 }
 
-func (w *writes) book(l *metering.Ledger) {
+func (w *writes) book(l *ledger.Ledger) {
 	for _, m := range l.Booked {
 		w.events = append(w.events, m.Event)
 		if m.Key != "" {
 			w.keys = append(w.keys, m)
 		}
-		if m.Kind == metering.EventReversal {
+		if m.Kind == ledger.EventReversal {
 			w.reversals = append(w.reversals, m.Event)
 		}
 	}
 }
 
-func (w *writes) tell(l *metering.Ledger) error {
+func (w *writes) tell(l *ledger.Ledger) error {
 	for i := range l.Audit {
 		a := &l.Audit[i]
 		before, err := jsonColumn(a.Before)
@@ -347,6 +365,8 @@ func (w *writes) tell(l *metering.Ledger) error {
 // queue queues the statements.
 func (w *writes) queue(t *roundTrip) {
 	q := &t.Batch
+	insertUsers.queue(q, w.newAccounts)
+	insertAccounts.queue(q, w.newAccounts)
 	insertPeriods.queue(q, w.newPeriods)
 	updatePeriods.queue(q, w.periods)
 	upsertLots.queue(q, w.lots)

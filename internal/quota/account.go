@@ -103,6 +103,13 @@ func (l *Lot) available(now time.Time) Credits {
 	return max(0, l.Credits.Sub(l.Used).Sub(l.Reserved))
 }
 
+// Open returns the account of a user who has none yet, on the plan. Its calendar is anchored at now, in UTC.
+func Open(id ID, userID string, plan *Plan, now time.Time) *Account {
+	a := &Account{ID: id, UserID: userID, Plan: plan, Anchor: now, Zone: time.UTC}
+	a.Period = a.Calendar().At(now)
+	return a
+}
+
 // Limits returns the limits that bind the account.
 func (a *Account) Limits() Limits { return a.Overrides.Apply(a.Plan.Limits) }
 

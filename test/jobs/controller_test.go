@@ -23,7 +23,9 @@ import (
 	webhookserver "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/controller"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -85,7 +87,7 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	w.svc = metering.New(store, metering.Options{AutoRegister: true})
+	w.svc = metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{AutoRegister: true})
 	for _, p := range []metering.Plan{plan("free", 0, 30, 1), plan("pro", 10, 500, 5)} {
 		if _, err := w.svc.ApplyPlan(t.Context(), p, "test"); err != nil {
 			t.Fatal(err)

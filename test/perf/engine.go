@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -37,7 +39,7 @@ func startEngineAt(ctx context.Context, dsn string, now func() time.Time) (_ *en
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &engine{service: metering.New(store, metering.Options{}), run: rand.Text()}
+	e := &engine{service: metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{}), run: rand.Text()}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- e.service.Run(ctx) }()

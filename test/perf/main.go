@@ -24,7 +24,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
 )
 
@@ -60,7 +60,7 @@ func main() {
 
 	if os.Getenv("GOGC") == "" {
 		// The engine's trials run in this process, and are to have what usaged has.
-		debug.SetGCPercent(metering.GCPercent)
+		debug.SetGCPercent(ledger.GCPercent)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -13,8 +13,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 const (
@@ -152,11 +153,11 @@ func (n *night) reset(ctx context.Context, accounts int) (time.Duration, error) 
 		return 0, err
 	}
 	defer store.Close()
-	service := metering.New(store, metering.Options{})
+	service := reset.New(ledger.New(store, ledger.Options{}), store, nil)
 	var memory runtime.MemStats
 	var early, late uint64
 	started := time.Now()
-	res, err := service.Reset(ctx, metering.ResetOptions{Plan: "bench", Actor: "bench", Progress: func(r metering.ResetResult) {
+	res, err := service.Run(ctx, reset.Options{Plan: "bench", Actor: "bench", Progress: func(r reset.Result) {
 		runtime.ReadMemStats(&memory)
 		if r.Seen < r.Due/2 {
 			early = max(early, memory.HeapInuse)

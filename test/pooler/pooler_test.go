@@ -25,9 +25,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
@@ -176,14 +179,20 @@ func withoutPrepared(t *testing.T) []string {
 	return nil
 }
 
-func open(t *testing.T, pooled, direct string) *metering.Service {
+func openStore(t *testing.T, pooled, direct string) *postgres.Store {
 	t.Helper()
 	store, err := postgres.Open(t.Context(), pooled, postgres.Options{AllowUnsafe: true, ListenURL: direct})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	return metering.New(store, metering.Options{AutoRegister: true, ReapInterval: 100 * time.Millisecond})
+	return store
+}
+
+func open(t *testing.T, pooled, direct string) *metering.Service {
+	t.Helper()
+	store := openStore(t, pooled, direct)
+	return metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{AutoRegister: true, ReapInterval: 100 * time.Millisecond})
 }
 
 func play(t *testing.T, pooled, direct string) {
@@ -255,7 +264,8 @@ func play(t *testing.T, pooled, direct string) {
 	if err != nil || u.Account.Used != 16*quota.Credit || u.Account.Active != 0 {
 		t.Errorf("hot: %+v, %v", u.Account, err)
 	}
-	if _, err := one.Reset(ctx, metering.ResetOptions{Plan: "free", Actor: "test"}); err != nil {
+	store := openStore(t, pooled, direct)
+	if _, err := reset.New(ledger.New(store, ledger.Options{}), store, nil).Run(ctx, reset.Options{Plan: "free", Actor: "test"}); err != nil {
 		t.Errorf("reset: %v", err)
 	}
 }
@@ -278,7 +288,7 @@ func TestWrongURLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	if err := store.Listen(t.Context(), func(metering.Change) {}); !errors.Is(err, postgres.ErrPooled) {
+	if err := store.Listen(t.Context(), func(ledger.Change) {}); !errors.Is(err, postgres.ErrPooled) {
 		t.Errorf("LISTEN through the pooler: %v", err)
 	}
 	insisting, err := postgres.Open(t.Context(), with(t, pooled, "cache_statement"), postgres.Options{AllowUnsafe: true})
@@ -292,7 +302,7 @@ func TestWrongURLs(t *testing.T) {
 		var mu sync.Mutex
 		for range 8 {
 			calls.Go(func() {
-				if _, err := insisting.Lookup(t.Context(), "nobody"); err != nil && !errors.Is(err, metering.ErrNotFound) {
+				if _, err := insisting.Lookup(t.Context(), "nobody"); err != nil && !errors.Is(err, ledger.ErrNotFound) {
 					mu.Lock()
 					told = err
 					mu.Unlock()

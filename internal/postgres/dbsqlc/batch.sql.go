@@ -47,6 +47,33 @@ func (q *Queries) EndAdmissions(ctx context.Context, arg EndAdmissionsParams) er
 	return err
 }
 
+const InsertAccounts = `-- name: InsertAccounts :exec
+INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at)
+SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::timestamptz[]), unnest($4::timestamptz[]),
+    unnest($5::timestamptz[]), unnest($6::timestamptz[])
+`
+
+type InsertAccountsParams struct {
+	Ids          []quota.ID
+	PlanNames    []string
+	Anchors      []time.Time
+	PeriodStarts []time.Time
+	PeriodEnds   []time.Time
+	DecidedAt    []time.Time
+}
+
+func (q *Queries) InsertAccounts(ctx context.Context, arg InsertAccountsParams) error {
+	_, err := q.db.Exec(ctx, InsertAccounts,
+		arg.Ids,
+		arg.PlanNames,
+		arg.Anchors,
+		arg.PeriodStarts,
+		arg.PeriodEnds,
+		arg.DecidedAt,
+	)
+	return err
+}
+
 const InsertAdmissions = `-- name: InsertAdmissions :exec
 INSERT INTO concurrent_processing (id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate,
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
@@ -318,6 +345,21 @@ func (q *Queries) InsertPeriods(ctx context.Context, arg InsertPeriodsParams) er
 		arg.FinalAfterSeconds,
 		arg.Currencies,
 	)
+	return err
+}
+
+const InsertUsers = `-- name: InsertUsers :exec
+INSERT INTO users (id, user_id) SELECT unnest($1::uuid[]), unnest($2::text[])
+`
+
+type InsertUsersParams struct {
+	Ids     []quota.ID
+	UserIds []string
+}
+
+// Of two who register a user at once one fails here, and finds the other's account.
+func (q *Queries) InsertUsers(ctx context.Context, arg InsertUsersParams) error {
+	_, err := q.db.Exec(ctx, InsertUsers, arg.Ids, arg.UserIds)
 	return err
 }
 
@@ -1003,4 +1045,41 @@ func (q *Queries) UpsertLots(ctx context.Context, arg UpsertLotsParams) error {
 		arg.CreatedAt,
 	)
 	return err
+}
+
+const UsersAndClock = `-- name: UsersAndClock :many
+SELECT EXISTS (SELECT FROM users AS u WHERE u.user_id = v.user_id) AS known,
+    coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
+FROM unnest($2::text[]) WITH ORDINALITY AS v (user_id, n) ORDER BY v.n
+`
+
+type UsersAndClockParams struct {
+	Now     *time.Time
+	UserIds []string
+}
+
+type UsersAndClockRow struct {
+	Known bool
+	Now   time.Time
+}
+
+// Those to be registered, in the order in which they are asked for: who is known already, and what time it is.
+func (q *Queries) UsersAndClock(ctx context.Context, arg UsersAndClockParams) ([]UsersAndClockRow, error) {
+	rows, err := q.db.Query(ctx, UsersAndClock, arg.Now, arg.UserIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UsersAndClockRow
+	for rows.Next() {
+		var i UsersAndClockRow
+		if err := rows.Scan(&i.Known, &i.Now); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -24,43 +24,6 @@ func (q *Queries) Clock(ctx context.Context, now *time.Time) (time.Time, error) 
 	return column_1, err
 }
 
-const EnsureUser = `-- name: EnsureUser :exec
-INSERT INTO users (user_id) VALUES ($1) ON CONFLICT (user_id) DO NOTHING
-`
-
-func (q *Queries) EnsureUser(ctx context.Context, userID string) error {
-	_, err := q.db.Exec(ctx, EnsureUser, userID)
-	return err
-}
-
-const InsertAccount = `-- name: InsertAccount :execrows
-INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at)
-VALUES ($1, $2, $3, $4, $5, $3)
-ON CONFLICT (user_id) DO NOTHING
-`
-
-type InsertAccountParams struct {
-	UserID      quota.ID
-	PlanName    string
-	Now         time.Time
-	PeriodStart time.Time
-	PeriodEnd   time.Time
-}
-
-func (q *Queries) InsertAccount(ctx context.Context, arg InsertAccountParams) (int64, error) {
-	result, err := q.db.Exec(ctx, InsertAccount,
-		arg.UserID,
-		arg.PlanName,
-		arg.Now,
-		arg.PeriodStart,
-		arg.PeriodEnd,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const InsertAuditRow = `-- name: InsertAuditRow :exec
 INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)
 VALUES (coalesce($1::timestamptz, clock_timestamp()), $2, $3, $4, $5,
@@ -462,15 +425,4 @@ func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPla
 		&i.FinalAfterSeconds,
 	)
 	return i, err
-}
-
-const UserID = `-- name: UserID :one
-SELECT id FROM users WHERE user_id = $1
-`
-
-func (q *Queries) UserID(ctx context.Context, userID string) (quota.ID, error) {
-	row := q.db.QueryRow(ctx, UserID, userID)
-	var id quota.ID
-	err := row.Scan(&id)
-	return id, err
 }

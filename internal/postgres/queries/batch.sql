@@ -192,3 +192,18 @@ SELECT
 
 -- name: LoadLotIDs :many
 SELECT id, user_id FROM credit_lots WHERE user_id = ANY (@ids::uuid[]);
+
+-- name: UsersAndClock :many
+-- Those to be registered, in the order in which they are asked for: who is known already, and what time it is.
+SELECT EXISTS (SELECT FROM users AS u WHERE u.user_id = v.user_id) AS known,
+    coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
+FROM unnest(@user_ids::text[]) WITH ORDINALITY AS v (user_id, n) ORDER BY v.n;
+
+-- name: InsertUsers :exec
+-- Of two who register a user at once one fails here, and finds the other's account.
+INSERT INTO users (id, user_id) SELECT unnest(@ids::uuid[]), unnest(@user_ids::text[]);
+
+-- name: InsertAccounts :exec
+INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at)
+SELECT unnest(@ids::uuid[]), unnest(@plan_names::text[]), unnest(@anchors::timestamptz[]), unnest(@period_starts::timestamptz[]),
+    unnest(@period_ends::timestamptz[]), unnest(@decided_at::timestamptz[]);

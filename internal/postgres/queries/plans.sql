@@ -45,19 +45,8 @@ SELECT p.version, (SELECT count(*) FROM usage_quotas AS a WHERE a.plan_name = p.
           WHERE a.plan_name = p.name ORDER BY u.user_id LIMIT 10)::text[] AS first_users
 FROM user_plan_limits AS p WHERE p.name = @name;
 
--- name: EnsureUser :exec
-INSERT INTO users (user_id) VALUES (@user_id) ON CONFLICT (user_id) DO NOTHING;
-
--- name: UserID :one
-SELECT id FROM users WHERE user_id = @user_id;
-
 -- name: Clock :one
 SELECT coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz;
-
--- name: InsertAccount :execrows
-INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at)
-VALUES (@user_id, @plan_name, @now, @period_start, @period_end, @now)
-ON CONFLICT (user_id) DO NOTHING;
 
 -- name: InsertAuditRow :exec
 INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package metering
+package ledger
 
 import (
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -57,10 +59,35 @@ type Event struct {
 	ReversedBy quota.ID
 }
 
-// charge returns the booking of a charge or adjustment.
-func (e *Event) charge() *quota.Charge {
+// Charge returns the booking of a charge or adjustment.
+func (e *Event) Charge() *quota.Charge {
 	return &quota.Charge{
 		Adjustment: e.Kind == EventAdjustment, Seq: e.Seq, PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc,
 		Overage: e.Overage, Price: e.Price, Cost: e.Cost, Rate: e.Rate,
 	}
+}
+
+// ChargeEvent is the event of a charge on an account of the plan.
+func ChargeEvent(id quota.ID, c *quota.Charge, plan *quota.Plan) *Event {
+	e := &Event{
+		ID: id, Kind: EventCharge, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc, Overage: c.Overage,
+		Price: c.Price, Cost: c.Cost, Rate: c.Rate, Currency: plan.Currency, PlanName: plan.Name, PlanVersion: plan.Version, Quantity: 1,
+	}
+	if c.Adjustment {
+		e.Kind = EventAdjustment
+	}
+	return e
+}
+
+// Charge books the one event that an admission can make.
+func (l *Ledger) Charge(adm *Admission, c *quota.Charge, plan *quota.Plan) {
+	e := ChargeEvent(ChargeID(l.Account.ID, adm.ID), c, plan)
+	e.Account, e.UserID, e.UsageType, e.Admission = l.Account.ID, l.Account.UserID, quota.UsageTranscription, adm.ID
+	e.OccurredAt, e.RecordedAt, e.Duration, e.FileSize, e.Late = adm.EndedAt, l.Now, c.Credits.Audio(), adm.Request.FileSize, adm.Late
+	l.Booked = append(l.Booked, Made{Event: e})
+}
+
+// ChargeID is the id of the one charge that an admission can have.
+func ChargeID(account, admission quota.ID) quota.ID {
+	return quota.NameID("charge", account, uuid.UUID(admission).String())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package metering
+// Package reset closes the ended periods of a plan's accounts in bulk, through the same writer path as everything else.
+package reset
 
 import (
 	"context"
@@ -12,31 +13,33 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// ResetState says how a run of the reset stands.
-type ResetState string
+// State says how a run of the reset stands.
+type State string
 
 // The states of a run.
 const (
-	ResetRunning ResetState = "Running"
-	// ResetSucceeded: all that was due is closed.
-	ResetSucceeded ResetState = "Succeeded"
-	// ResetFailed: some accounts could not be closed, or the run gave up before it had seen all.
-	ResetFailed ResetState = "Failed"
-	// ResetInterrupted: it was asked to end.
-	ResetInterrupted ResetState = "Interrupted"
-	// ResetLost: its process died.
-	ResetLost ResetState = "Lost"
+	Running State = "Running"
+	// Succeeded: all that was due is closed.
+	Succeeded State = "Succeeded"
+	// Failed: some accounts could not be closed, or the run gave up before it had seen all.
+	Failed State = "Failed"
+	// Interrupted: it was asked to end.
+	Interrupted State = "Interrupted"
+	// Lost: its process died.
+	Lost State = "Lost"
 )
 
-// ResetRun is one run of the reset over the accounts of a plan.
-type ResetRun struct {
+// Run is one run of the reset over the accounts of a plan.
+type Run struct {
 	ID    quota.ID
 	Plan  string
 	Actor string
-	State ResetState
+	State State
 	// StartedAt, UpdatedAt and FinishedAt are the database's clock; FinishedAt is zero while it runs.
 	StartedAt, UpdatedAt, FinishedAt time.Time
 	// Accounts that had something to close, Periods that were closed, and Failures: accounts that could not be closed.
@@ -44,8 +47,8 @@ type ResetRun struct {
 	Message                     string
 }
 
-// ResetOptions say how to reset a plan.
-type ResetOptions struct {
+// Options say how to reset a plan.
+type Options struct {
 	// Plan by its name, and Actor who asks.
 	Plan, Actor string
 	// BatchSize is how many accounts one transaction closes (the plan's if zero), Workers how many transactions run at once (2
@@ -58,11 +61,11 @@ type ResetOptions struct {
 	// DryRun counts what would be closed, and writes nothing.
 	DryRun bool
 	// Progress is told now and then how far the run has come; nil is told nothing.
-	Progress func(ResetResult)
+	Progress func(Result)
 }
 
-// ResetResult counts what a reset did, or with DryRun would do.
-type ResetResult struct {
+// Result counts what a reset did, or with DryRun would do.
+type Result struct {
 	// Due is how many accounts had an ended period when the run began.
 	Due int64
 	// Accounts of which something was closed, and Periods in all. An account that somebody else closed meanwhile is in neither.
@@ -71,17 +74,54 @@ type ResetResult struct {
 	Seen int64
 	// Failed accounts could not be closed. Failures names some of them.
 	Failed   int64
-	Failures []ResetFailure
+	Failures []Failure
 }
 
-// ResetFailure is an account that could not be closed.
-type ResetFailure struct {
+// Failure is an account that could not be closed.
+type Failure struct {
 	Account quota.ID
 	Err     error
 }
 
-func (f ResetFailure) String() string {
+func (f Failure) String() string {
 	return fmt.Sprintf("account %s: %v", uuid.UUID(f.Account), f.Err)
+}
+
+// Store is what a reset reads, and where it writes down how far it has come. Its errors wrap those of package ledger.
+type Store interface {
+	ledger.Store
+	ledger.Notifier
+
+	// ResetBatchSize returns how many accounts of a plan one transaction closes, or ErrNotFound.
+	ResetBatchSize(ctx context.Context, plan string) (int32, error)
+	// DuePeriods looks for accounts of a plan whose open period has ended, without locks, in pages ordered by id after the given one.
+	DuePeriods(ctx context.Context, plan string, after quota.ID, limit int) ([]quota.ID, error)
+	// DueAccounts counts the accounts of a plan whose open period ended at or before an instant (zero: the present), and says
+	// when the first of these periods ended.
+	DueAccounts(ctx context.Context, plan string, until time.Time) (accounts int64, oldest time.Time, err error)
+	// Others counts the sessions that are at work in the database at this moment, except those of programs with this one's name.
+	Others(ctx context.Context) (int, error)
+	// BeginReset writes the row of a run that begins; runs of the plan whose process died are marked Lost. SaveReset writes how
+	// far it has come.
+	BeginReset(ctx context.Context, run Run) error
+	SaveReset(ctx context.Context, run Run) error
+	// LastReset reads the run of a plan's reset that started last, nil before the first, and when one last succeeded.
+	LastReset(ctx context.Context, plan string) (run *Run, succeeded time.Time, err error)
+}
+
+// Service resets plans. It is safe for concurrent use.
+type Service struct {
+	engine *ledger.Engine
+	store  Store
+	log    func(err error, message string)
+}
+
+// New returns a service that closes periods through the engine. It tells log what it could not do; nil keeps silent.
+func New(engine *ledger.Engine, store Store, log func(err error, message string)) *Service {
+	if log == nil {
+		log = func(error, string) {}
+	}
+	return &Service{engine: engine, store: store, log: log}
 }
 
 // ErrAccountsFailed says that a reset closed all accounts but some.
@@ -92,23 +132,23 @@ const (
 	maxFailures = 20
 	// maxDeferred bounds how many accounts wait for another try before the run goes on.
 	maxDeferred = 10_000
-	// resetTries is how often an account is tried that fails by itself, with growing pauses in between.
-	resetTries = 3
-	// resetPause is the first pause of a back-off that doubles.
-	resetPause = 500 * time.Millisecond
+	// tries is how often an account is tried that fails by itself, with growing pauses in between.
+	tries = 3
+	// firstPause is the first pause of a back-off that doubles.
+	firstPause = 500 * time.Millisecond
 	maxPause   = 15 * time.Second
-	// resetSaveInterval is how often a run writes how far it has come. A run that is silent for much longer is Lost.
-	resetSaveInterval = 5 * time.Second
+	// saveInterval is how often a run writes how far it has come. A run that is silent for much longer is Lost.
+	saveInterval = 5 * time.Second
 )
 
-// Reset closes the ended periods of all accounts of a plan, a batch a transaction, through the same writer path as everything
+// Run closes the ended periods of all accounts of a plan, a batch a transaction, through the same writer path as everything
 // else. It looks for what is due without locks, in pages by account id, and whoever holds an account closes it: so running it
 // twice, beside itself, or again after it was killed changes nothing more. An account that fails is tried again and then left
 // behind, and ErrAccountsFailed says so at the end. If ctx ends, the batches under way are finished and its cause is returned.
-func (s *Service) Reset(ctx context.Context, o ResetOptions) (ResetResult, error) {
-	r := &reset{s: s, o: o.withDefaults(), run: ResetRun{ID: quota.ID(uuid.New()), Plan: o.Plan, Actor: o.Actor, State: ResetRunning}}
+func (s *Service) Run(ctx context.Context, o Options) (Result, error) {
+	r := &run{s: s, o: o.withDefaults(), row: Run{ID: quota.ID(uuid.New()), Plan: o.Plan, Actor: o.Actor, State: Running}}
 	if err := r.begin(ctx); err != nil {
-		return ResetResult{}, err
+		return Result{}, err
 	}
 	beside, stop := context.WithCancel(ctx)
 	var besides sync.WaitGroup
@@ -126,7 +166,7 @@ func (s *Service) Reset(ctx context.Context, o ResetOptions) (ResetResult, error
 	return res, errors.Join(err, r.end(ctx, res, err))
 }
 
-func (o ResetOptions) withDefaults() ResetOptions {
+func (o Options) withDefaults() Options {
 	if o.Workers <= 0 {
 		o.Workers = 2
 	}
@@ -134,41 +174,41 @@ func (o ResetOptions) withDefaults() ResetOptions {
 		o.RetryFor = 5 * time.Minute
 	}
 	if o.Progress == nil {
-		o.Progress = func(ResetResult) {}
+		o.Progress = func(Result) {}
 	}
 	return o
 }
 
 // reset is a run under way.
-type reset struct {
+type run struct {
 	s   *Service
-	o   ResetOptions
-	run ResetRun
+	o   Options
+	row Run
 
 	// others says whether others are at work in the database.
 	others atomic.Bool
 
 	mu       sync.Mutex
-	res      ResetResult
+	res      Result
 	deferred []quota.ID
 }
 
-func (r *reset) result() ResetResult {
+func (r *run) result() Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	res := r.res
-	res.Failures = append([]ResetFailure(nil), r.res.Failures...)
+	res.Failures = append([]Failure(nil), r.res.Failures...)
 	return res
 }
 
-func (r *reset) begin(ctx context.Context) error {
+func (r *run) begin(ctx context.Context) error {
 	return r.patiently(ctx, func() error {
-		plan, err := r.s.storedPlan(ctx, r.o.Plan)
+		batchSize, err := r.s.store.ResetBatchSize(ctx, r.o.Plan)
 		if err != nil {
 			return err
 		}
 		if r.o.BatchSize <= 0 {
-			r.o.BatchSize = int(plan.ResetBatchSize)
+			r.o.BatchSize = int(batchSize)
 		}
 		due, _, err := r.s.store.DueAccounts(ctx, r.o.Plan, time.Time{})
 		if err != nil {
@@ -178,41 +218,39 @@ func (r *reset) begin(ctx context.Context) error {
 		if r.o.DryRun {
 			return nil
 		}
-		return r.s.store.BeginReset(ctx, r.run)
+		return r.s.store.BeginReset(ctx, r.row)
 	})
 }
 
 // report says now and then how far the run has come: to the database, to who started it, and to the other processes which
 // waiting work has started.
-func (r *reset) report(ctx context.Context) {
+func (r *run) report(ctx context.Context) {
 	for last := time.Now(); ; {
-		pause(ctx, resetPause)
+		loop.Pause(ctx, firstPause)
 		if ctx.Err() != nil {
 			return
 		}
 		res := r.result()
 		r.o.Progress(res)
 		r.notify(ctx)
-		if time.Since(last) >= resetSaveInterval && !r.o.DryRun {
+		if time.Since(last) >= saveInterval && !r.o.DryRun {
 			last = time.Now()
 			// The next one tells as much.
-			if err := r.s.store.SaveReset(ctx, r.runOf(ResetRunning, res, nil)); err != nil && ctx.Err() == nil {
-				r.s.opts.Log(err, "writing down how far the reset has come failed")
+			if err := r.s.store.SaveReset(ctx, r.runOf(Running, res, nil)); err != nil && ctx.Err() == nil {
+				r.s.log(err, "writing down how far the reset has come failed")
 			}
 		}
 	}
 }
 
-func (r *reset) notify(ctx context.Context) {
-	if changes := r.s.hub.takeOutgoing(); len(changes) > 0 {
-		if err := r.s.store.Notify(ctx, changes); err != nil {
-			r.s.opts.Log(err, "notifying other processes failed; they find the changes by polling")
-		}
+func (r *run) notify(ctx context.Context) {
+	if err := r.s.engine.Tell(ctx, r.s.store); err != nil {
+		r.s.log(err, "notifying other processes failed; they find the changes by polling")
 	}
 }
 
-func (r *reset) runOf(state ResetState, res ResetResult, err error) ResetRun {
-	run := r.run
+func (r *run) runOf(state State, res Result, err error) Run {
+	run := r.row
 	run.State, run.Accounts, run.Periods, run.Failures = state, res.Accounts, res.Periods, res.Failed
 	if err != nil {
 		run.Message = err.Error()
@@ -224,17 +262,17 @@ func (r *reset) runOf(state ResetState, res ResetResult, err error) ResetRun {
 const endTimeout = 10 * time.Second
 
 // end writes down how the run ended, also where it was asked to end.
-func (r *reset) end(ctx context.Context, res ResetResult, err error) error {
+func (r *run) end(ctx context.Context, res Result, err error) error {
 	r.o.Progress(res)
 	if r.o.DryRun {
 		return nil
 	}
-	state := ResetSucceeded
+	state := Succeeded
 	switch {
 	case ctx.Err() != nil:
-		state = ResetInterrupted
+		state = Interrupted
 	case err != nil:
-		state = ResetFailed
+		state = Failed
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
@@ -243,7 +281,7 @@ func (r *reset) end(ctx context.Context, res ResetResult, err error) error {
 }
 
 // closeAll feeds pages of due accounts to the workers.
-func (r *reset) closeAll(ctx context.Context) error {
+func (r *run) closeAll(ctx context.Context) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	batches := make(chan []quota.ID)
@@ -269,7 +307,7 @@ func (r *reset) closeAll(ctx context.Context) error {
 	return err
 }
 
-func (r *reset) feed(ctx context.Context, batches chan<- []quota.ID) error {
+func (r *run) feed(ctx context.Context, batches chan<- []quota.ID) error {
 	var after quota.ID
 	for {
 		var page []quota.ID
@@ -297,7 +335,7 @@ func (r *reset) feed(ctx context.Context, batches chan<- []quota.ID) error {
 	}
 }
 
-func (r *reset) waiting() int {
+func (r *run) waiting() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.deferred)
@@ -315,9 +353,9 @@ const (
 
 // watchOthers keeps an eye on whether others are at work. They are for a while after they were seen last, because most work is
 // shorter than the time between two looks.
-func (r *reset) watchOthers(ctx context.Context) {
+func (r *run) watchOthers(ctx context.Context) {
 	var seen time.Time
-	for ; ctx.Err() == nil; pause(ctx, watchInterval) {
+	for ; ctx.Err() == nil; loop.Pause(ctx, watchInterval) {
 		// A database that does not answer is the workers' business.
 		if n, err := r.s.store.Others(ctx); err == nil && n > 0 {
 			seen = time.Now()
@@ -327,7 +365,7 @@ func (r *reset) watchOthers(ctx context.Context) {
 }
 
 // closePolitely closes a batch at once if nobody else is at work, else in small parts with pauses: users come first.
-func (r *reset) closePolitely(ctx context.Context, batch []quota.ID) error {
+func (r *run) closePolitely(ctx context.Context, batch []quota.ID) error {
 	for len(batch) > 0 && ctx.Err() == nil {
 		n := len(batch)
 		others := r.others.Load()
@@ -340,7 +378,7 @@ func (r *reset) closePolitely(ctx context.Context, batch []quota.ID) error {
 		}
 		batch = batch[n:]
 		if others {
-			pause(ctx, yield*time.Since(started))
+			loop.Pause(ctx, yield*time.Since(started))
 		}
 	}
 	return nil
@@ -348,7 +386,7 @@ func (r *reset) closePolitely(ctx context.Context, batch []quota.ID) error {
 
 // closeBatch closes the periods of accounts, waiting for those whom somebody else holds if wait says so. It tells left of each that
 // failed, or that it did not wait for; the lock is held then. It fails if the database does not answer for too long.
-func (r *reset) closeBatch(ctx context.Context, batch []quota.ID, wait bool, left func(quota.ID, error)) error {
+func (r *run) closeBatch(ctx context.Context, batch []quota.ID, wait bool, left func(quota.ID, error)) error {
 	return r.patiently(ctx, func() error {
 		results := r.attempt(batch, wait)
 		var away error
@@ -359,7 +397,7 @@ func (r *reset) closeBatch(ctx context.Context, batch []quota.ID, wait bool, lef
 			switch {
 			case res.err == nil:
 				r.closedOne(res.periods)
-			case errors.Is(res.err, ErrUnavailable):
+			case errors.Is(res.err, ledger.ErrUnavailable):
 				unanswered, away = append(unanswered, batch[i]), res.err
 			default:
 				left(batch[i], res.err)
@@ -371,19 +409,19 @@ func (r *reset) closeBatch(ctx context.Context, batch []quota.ID, wait bool, lef
 }
 
 // deferOne leaves an account for later. The caller holds the lock.
-func (r *reset) deferOne(id quota.ID, _ error) { r.deferred = append(r.deferred, id) }
+func (r *run) deferOne(id quota.ID, _ error) { r.deferred = append(r.deferred, id) }
 
 // failedOne gives an account up. The caller holds the lock.
-func (r *reset) failedOne(id quota.ID, err error) {
+func (r *run) failedOne(id quota.ID, err error) {
 	r.res.Seen++
 	r.res.Failed++
 	if len(r.res.Failures) < maxFailures {
-		r.res.Failures = append(r.res.Failures, ResetFailure{Account: id, Err: err})
+		r.res.Failures = append(r.res.Failures, Failure{Account: id, Err: err})
 	}
 }
 
 // closedOne counts an account that the run is done with. The caller holds the lock.
-func (r *reset) closedOne(periods int) {
+func (r *run) closedOne(periods int) {
 	r.res.Seen++
 	if periods > 0 {
 		r.res.Accounts++
@@ -392,7 +430,7 @@ func (r *reset) closedOne(periods int) {
 }
 
 // again works through the accounts that were left for later, waiting for those whom somebody holds.
-func (r *reset) again(ctx context.Context) error {
+func (r *run) again(ctx context.Context) error {
 	r.mu.Lock()
 	left := r.deferred
 	r.deferred = nil
@@ -400,7 +438,7 @@ func (r *reset) again(ctx context.Context) error {
 	for try := 1; len(left) > 0; try++ {
 		var failed []quota.ID
 		onFailure := r.failedOne
-		if try < resetTries {
+		if try < tries {
 			onFailure = func(id quota.ID, _ error) { failed = append(failed, id) }
 		}
 		for len(left) > 0 && ctx.Err() == nil {
@@ -412,7 +450,7 @@ func (r *reset) again(ctx context.Context) error {
 			}
 		}
 		if left = failed; len(left) > 0 {
-			pause(ctx, resetPause<<(try-1))
+			loop.Pause(ctx, firstPause<<(try-1))
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -428,34 +466,32 @@ type accountReset struct {
 }
 
 // attempt runs accounts through the engine, all in one transaction unless one of them makes it fail.
-func (r *reset) attempt(accounts []quota.ID, wait bool) []accountReset {
+func (r *run) attempt(accounts []quota.ID, wait bool) []accountReset {
 	if r.o.DryRun {
 		return r.attemptDry(accounts)
 	}
 	results := make([]accountReset, len(accounts))
-	calls := make([]*call, len(accounts))
+	ops := make([]ledger.Op, len(accounts))
 	for i, id := range accounts {
-		calls[i] = &call{account: id, unlessBusy: !wait, done: make(chan struct{}), apply: func(l *Ledger, _ Batch) error {
+		ops[i] = ledger.Op{Account: id, Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
 			// It may run again: only the last time counts.
 			results[i].periods = l.Rolled
 			return nil
 		}}
 	}
-	r.s.engine.run(calls, wait)
-	for i, c := range calls {
-		<-c.done
-		results[i].err = c.err
+	for i, err := range r.s.engine.Together(ops, wait) {
+		results[i].err = err
 	}
 	return results
 }
 
 // attemptDry rolls the accounts in a transaction that is not committed.
-func (r *reset) attemptDry(accounts []quota.ID) []accountReset {
+func (r *run) attemptDry(accounts []quota.ID) []accountReset {
 	results := make([]accountReset, len(accounts))
-	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), ledger.BatchTimeout)
 	defer cancel()
-	b, err := r.s.store.Begin(ctx, Keys{Accounts: accounts, Wait: true})
-	if errors.Is(err, ErrData) && len(accounts) > 1 {
+	b, err := r.s.store.Begin(ctx, ledger.Keys{Accounts: accounts, Wait: true})
+	if errors.Is(err, ledger.ErrData) && len(accounts) > 1 {
 		half := len(accounts) / 2
 		return append(r.attemptDry(accounts[:half]), r.attemptDry(accounts[half:])...)
 	}
@@ -475,25 +511,25 @@ func (r *reset) attemptDry(accounts []quota.ID) []accountReset {
 }
 
 // patiently does something again, with growing pauses, while the database does not answer, for as long as the options say.
-func (r *reset) patiently(ctx context.Context, do func() error) error {
-	wait := resetPause
+func (r *run) patiently(ctx context.Context, do func() error) error {
+	wait := firstPause
 	for started := time.Now(); ; {
 		err := do()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRetry) {
+		if err == nil || ctx.Err() != nil || !errors.Is(err, ledger.ErrUnavailable) && !errors.Is(err, ledger.ErrRetry) {
 			return err
 		}
 		if time.Since(started)+wait > r.o.RetryFor {
 			return fmt.Errorf("gave up after %s: %w", r.o.RetryFor, err)
 		}
-		r.s.opts.Log(err, "the database does not answer, trying again")
-		pause(ctx, wait)
+		r.s.log(err, "the database does not answer, trying again")
+		loop.Pause(ctx, wait)
 		wait = min(2*wait, maxPause)
 	}
 }
 
-// LastReset returns the run of a plan's reset that started last, nil before the first, and when one last closed all that was
+// Last returns the run of a plan's reset that started last, nil before the first, and when one last closed all that was
 // due, zero before.
-func (s *Service) LastReset(ctx context.Context, plan string) (run *ResetRun, succeeded time.Time, err error) {
+func (s *Service) Last(ctx context.Context, plan string) (run *Run, succeeded time.Time, err error) {
 	return s.store.LastReset(ctx, plan)
 }
 
@@ -506,8 +542,8 @@ type Overdue struct {
 	Oldest   time.Time
 }
 
-// OverdueResets counts, for a plan, the accounts whose period ended at or before the instant and is open still.
-func (s *Service) OverdueResets(ctx context.Context, plan string, before time.Time) (Overdue, error) {
+// Overdue counts, for a plan, the accounts whose period ended at or before the instant and is open still.
+func (s *Service) Overdue(ctx context.Context, plan string, before time.Time) (Overdue, error) {
 	n, oldest, err := s.store.DueAccounts(ctx, plan, before)
 	if err != nil || n == 0 {
 		return Overdue{Plan: plan}, err

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package metering
+// Package reports answers what a user asks about the past.
+package reports
 
 import (
 	"context"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -50,6 +52,29 @@ type History struct {
 	Now    time.Time
 }
 
+// Store reads closed periods. Its errors wrap those of package ledger.
+type Store interface {
+	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the newest
+	// first. ErrNotFound if the user is not known.
+	Periods(ctx context.Context, userID string, before int64, limit int) (ledger.Usage, []StoredPeriod, error)
+}
+
+// Standings say where users stand who have no account yet.
+type Standings interface {
+	Current(ctx context.Context, userID string) (ledger.Usage, error)
+}
+
+// Service reads reports. It is safe for concurrent use.
+type Service struct {
+	store     Store
+	standings Standings
+}
+
+// New returns a service that reads from the store.
+func New(store Store, standings Standings) *Service {
+	return &Service{store: store, standings: standings}
+}
+
 // MaxHistory is the most periods that one page has.
 const MaxHistory = 100
 
@@ -60,11 +85,11 @@ const MaxHistory = 100
 func (s *Service) History(ctx context.Context, userID string, before int64, limit int) (History, error) {
 	switch {
 	case limit < 1 || limit > MaxHistory:
-		return History{}, fmt.Errorf("%w: the limit %d must be between 1 and %d", ErrInvalid, limit, MaxHistory)
+		return History{}, fmt.Errorf("%w: the limit %d must be between 1 and %d", ledger.ErrInvalid, limit, MaxHistory)
 	case before < 0:
-		return History{}, fmt.Errorf("%w: periods have numbers from 0 on, there are none below %d", ErrInvalid, before)
+		return History{}, fmt.Errorf("%w: periods have numbers from 0 on, there are none below %d", ledger.ErrInvalid, before)
 	}
-	if err := validateUserID(userID); err != nil {
+	if err := ledger.ValidateUserID(userID); err != nil {
 		return History{}, err
 	}
 	if before == 0 {
@@ -72,9 +97,9 @@ func (s *Service) History(ctx context.Context, userID string, before int64, limi
 	}
 	// One more than asked for tells whether there is a next page.
 	u, stored, err := s.store.Periods(ctx, userID, before, limit+1)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ledger.ErrNotFound) {
 		// Where the service would make an account, its first period is the history.
-		u, err = s.Current(ctx, userID)
+		u, err = s.standings.Current(ctx, userID)
 	}
 	if err != nil {
 		return History{}, err

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package metering
+package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,46 +16,69 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// call is one operation on one account, waiting for its batch.
-type call struct {
-	account quota.ID
-	// admission and plans that the operation needs to see; zero and nil if none.
-	admission quota.ID
-	plans     []string
-	// key is the idempotency key under which the operation makes something once, and event what it is about; empty if none.
-	key   string
-	event quota.ID
-	// apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than once,
+// Op is one operation on one account.
+type Op struct {
+	Account quota.ID
+	// Register is the id of a user who has no account yet; Account is then the id that it is to have. If somebody else makes
+	// the account first, the operation fails with ErrRegistered.
+	Register string
+	// Admission and Plans that the operation needs to see; zero and nil if none.
+	Admission quota.ID
+	Plans     []string
+	// Key is the idempotency key under which the operation makes something once, and Event what it is about; empty if none.
+	Key   string
+	Event quota.ID
+	// Apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than once,
 	// each time on fresh facts, and only the last run counts.
-	apply func(l *Ledger, b Batch) error
-	// unlessBusy has the call answered with errBusy where somebody else holds the account, instead of waiting for the lock.
+	Apply func(l *Ledger, b Batch) error
+}
+
+// Call is an operation that waits for its batch.
+type Call struct {
+	Op
+
+	// unlessBusy has the call answered with ErrBusy where somebody else holds the account, instead of waiting for the lock.
 	unlessBusy bool
 	// err is the answer, valid once done is closed.
 	err  error
 	done chan struct{}
 }
 
-func (c *call) answer(err error) {
+func newCall(op Op) *Call { return &Call{Op: op, done: make(chan struct{})} }
+
+func (c *Call) answer(err error) {
 	c.err = err
 	close(c.done)
 }
 
 const (
-	// batchTimeout bounds one attempt at a batch, so that a database that hangs does not hang its callers.
-	batchTimeout = 10 * time.Second
+	// BatchTimeout bounds one attempt at a batch, so that a database that hangs does not hang its callers.
+	BatchTimeout = 10 * time.Second
 	// retryFor bounds how long a batch is tried again after serialization failures and lost connections.
 	retryFor = 30 * time.Second
 )
 
-// engine coalesces calls into batches. A batch is whatever arrived while all the lanes were busy: no delay is ever added. The
+// Options of an Engine. The zero value is usable.
+type Options struct {
+	// Lanes is how many batches may be in the database at once; if zero as many as there are processors, but at least 2, so
+	// that one can wait for its commit, and at most 8. MaxBatch bounds the calls of one batch (512), MaxPending those that wait
+	// (16,384): beyond it calls fail with ErrOverloaded.
+	Lanes, MaxBatch, MaxPending int
+}
+
+// GCPercent is what a process that serves many calls should set the garbage collector's GOGC to, unless told otherwise: its
+// live data are a few megabytes, and calls make a lot of garbage. At 100 collecting took a third of the engine's time.
+const GCPercent = 400
+
+// Engine coalesces calls into batches. A batch is whatever arrived while all the lanes were busy: no delay is ever added. The
 // calls of one account run one batch after another, in the order in which they came.
-type engine struct {
+type Engine struct {
 	store Store
 	// lanes is how many batches may be in the database at once.
 	lanes, maxBatch, maxPending int
-	// promoted is told, after the commit, what changed in the queues.
-	promoted func([]Change)
-	running  inflight
+	// hub is told, after the commit, what changed in the queues.
+	hub     *hub
+	running inflight
 
 	mu sync.Mutex
 	// accounts are those of which calls wait or run, ready those of them that no batch has, in the order of arrival.
@@ -71,7 +95,7 @@ type engine struct {
 // lock.
 type pending struct {
 	account quota.ID
-	calls   []*call
+	calls   []*Call
 	taken   bool
 }
 
@@ -116,26 +140,36 @@ func (f *inflight) wait() {
 	<-idle
 }
 
-func newEngine(store Store, opts Options, promoted func([]Change)) *engine {
-	return &engine{
-		store: store, lanes: opts.Lanes, maxBatch: opts.MaxBatch, maxPending: opts.MaxPending, promoted: promoted,
-		accounts: map[quota.ID]*pending{}, lockSlots: make(chan struct{}, opts.Lanes),
+// New returns an engine over the store. It is safe for concurrent use.
+func New(store Store, opts Options) *Engine {
+	lanes := cmp.Or(opts.Lanes, min(max(runtime.GOMAXPROCS(0), 2), 8))
+	return &Engine{
+		store: store, lanes: lanes, maxBatch: cmp.Or(opts.MaxBatch, 512), maxPending: cmp.Or(opts.MaxPending, 16_384), hub: newHub(),
+		accounts: map[quota.ID]*pending{}, lockSlots: make(chan struct{}, lanes),
 	}
 }
 
-// do runs c in a batch and returns its answer. If ctx ends first the caller is let go; the call may still take effect.
-func (e *engine) do(ctx context.Context, c *call) error {
+// Do runs an operation in a batch and returns its answer. If ctx ends first the caller is let go; the operation may still take
+// effect.
+func (e *Engine) Do(ctx context.Context, op Op) error {
+	c, err := e.Start(ctx, op)
+	if err != nil {
+		return err
+	}
+	return c.Wait(ctx)
+}
+
+// Start takes note of an operation, whose answer Call.Wait returns. It fails if ctx has ended, or with ErrOverloaded.
+func (e *Engine) Start(ctx context.Context, op Op) (*Call, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
-	if err := e.enqueue(c); err != nil {
-		return err
-	}
-	return c.wait(ctx)
+	c := newCall(op)
+	return c, e.enqueue(c)
 }
 
-// wait returns the call's answer, or the context's error if that ends first.
-func (c *call) wait(ctx context.Context) error {
+// Wait returns the operation's answer, or the context's error if that ends first.
+func (c *Call) Wait(ctx context.Context) error {
 	select {
 	case <-c.done:
 		return c.err
@@ -144,20 +178,38 @@ func (c *call) wait(ctx context.Context) error {
 	}
 }
 
+// Together runs operations beside all others in one transaction, unless one of them makes it fail, and returns their answers by
+// index. An account that another process holds is waited for if wait says so; its operation fails with ErrBusy otherwise.
+func (e *Engine) Together(ops []Op, wait bool) []error {
+	calls, answers := make([]*Call, len(ops)), make([]error, len(ops))
+	for i, op := range ops {
+		calls[i] = newCall(op)
+		calls[i].unlessBusy = !wait
+	}
+	e.run(calls, wait)
+	for i, c := range calls {
+		<-c.done
+		answers[i] = c.err
+	}
+	return answers
+}
+
+// Drain returns once no batch is under way.
+func (e *Engine) Drain() { e.running.wait() }
+
 // enqueue takes note of a call, behind those of its account that are there. If no batch has the account it is ready, and opens a
 // lane if one is free.
-func (e *engine) enqueue(c *call) error {
-	c.done = make(chan struct{})
+func (e *Engine) enqueue(c *Call) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.waiting >= e.maxPending {
 		return ErrOverloaded
 	}
 	e.waiting++
-	p := e.accounts[c.account]
+	p := e.accounts[c.Account]
 	if p == nil {
-		p = &pending{account: c.account}
-		e.accounts[c.account] = p
+		p = &pending{account: c.Account}
+		e.accounts[c.Account] = p
 	}
 	p.calls = append(p.calls, c)
 	if p.taken || len(p.calls) > 1 {
@@ -172,7 +224,7 @@ func (e *engine) enqueue(c *call) error {
 }
 
 // lane runs batches until nothing is ready.
-func (e *engine) lane() {
+func (e *Engine) lane() {
 	for {
 		// Whoever has just been answered and asks again at once is in the next batch, not in the one after it.
 		runtime.Gosched()
@@ -185,7 +237,7 @@ func (e *engine) lane() {
 }
 
 // take makes a batch of what is ready. Without any it closes the lane.
-func (e *engine) take() (batch []*call, accounts []*pending) {
+func (e *Engine) take() (batch []*Call, accounts []*pending) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for len(e.ready) > 0 && len(batch) < e.maxBatch {
@@ -202,7 +254,7 @@ func (e *engine) take() (batch []*call, accounts []*pending) {
 }
 
 // some takes the first calls of an account, at most n.
-func (e *engine) some(p *pending, n int) []*call {
+func (e *Engine) some(p *pending, n int) []*Call {
 	n = min(n, len(p.calls))
 	calls := p.calls[:n:n]
 	p.calls = p.calls[n:]
@@ -212,12 +264,12 @@ func (e *engine) some(p *pending, n int) []*call {
 
 // done gives the accounts of a batch free for the next one, except those of the calls that found their account held by another
 // process: these wait for its lock in a transaction of their own, so that bystanders do not.
-func (e *engine) done(accounts []*pending, held []*call) {
+func (e *Engine) done(accounts []*pending, held []*Call) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	again := make(map[quota.ID][]*call, len(held))
+	again := make(map[quota.ID][]*Call, len(held))
 	for _, c := range held {
-		again[c.account] = append(again[c.account], c)
+		again[c.Account] = append(again[c.Account], c)
 	}
 	for _, p := range accounts {
 		if calls := again[p.account]; calls != nil {
@@ -231,7 +283,7 @@ func (e *engine) done(accounts []*pending, held []*call) {
 }
 
 // free lets go of an account, whose calls may be taken from now on.
-func (e *engine) free(p *pending) {
+func (e *Engine) free(p *pending) {
 	p.taken = false
 	if len(p.calls) == 0 {
 		delete(e.accounts, p.account)
@@ -245,7 +297,7 @@ func (e *engine) free(p *pending) {
 }
 
 // waitFor runs the calls of an account whose lock another process has, until none is left.
-func (e *engine) waitFor(p *pending) {
+func (e *Engine) waitFor(p *pending) {
 	e.lockSlots <- struct{}{}
 	defer func() { <-e.lockSlots }()
 	for {
@@ -263,15 +315,15 @@ func (e *engine) waitFor(p *pending) {
 
 // run answers every call of the batch, trying again and splitting it as the store's errors ask. It returns those that it did not
 // answer because somebody else holds their account: none if it waits for locks.
-func (e *engine) run(calls []*call, wait bool) (held []*call) {
+func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 	deadline := time.Now().Add(retryFor)
 	for attempt := 0; ; attempt++ {
 		out, err := e.attempt(calls, wait)
 		switch {
 		case err == nil:
-			e.promoted(out.changes)
+			e.hub.publish(out.changes)
 			for i, c := range calls {
-				if out.errs[i] == errBusy && !c.unlessBusy { //nolint:errorlint // a mark of our own, never wrapped
+				if out.errs[i] == ErrBusy && !c.unlessBusy { //nolint:errorlint // a mark of our own, never wrapped
 					held = append(held, c)
 					continue
 				}
@@ -281,7 +333,7 @@ func (e *engine) run(calls []*call, wait bool) (held []*call) {
 		case out != nil && out.panicked != nil:
 			// The others have nothing to do with it: they run again without it.
 			out.panicked.answer(err)
-			if calls = slices.DeleteFunc(calls, func(c *call) bool { return c == out.panicked }); len(calls) == 0 {
+			if calls = slices.DeleteFunc(calls, func(c *Call) bool { return c == out.panicked }); len(calls) == 0 {
 				return nil
 			}
 			continue
@@ -308,12 +360,12 @@ func (e *engine) run(calls []*call, wait bool) (held []*call) {
 type outcome struct {
 	errs     []error
 	changes  []Change
-	panicked *call
+	panicked *Call
 }
 
-func (e *engine) attempt(calls []*call, wait bool) (*outcome, error) {
+func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 	// Not the callers' context: one of them going away must not abort the others' transaction.
-	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), BatchTimeout)
 	defer cancel()
 	b, err := e.store.Begin(ctx, keysOf(calls, wait))
 	if err != nil {
@@ -324,17 +376,23 @@ func (e *engine) attempt(calls []*call, wait bool) (*outcome, error) {
 	out := &outcome{errs: make([]error, len(calls))}
 	ledgers := b.Ledgers()
 	for _, l := range ledgers {
-		roll(l)
-		out.changes = promote(l, out.changes)
+		if l.New {
+			continue
+		}
+		l.roll()
+		out.changes = l.promote(out.changes)
 	}
 	for i, c := range calls {
-		l, ok := ledgers[c.account]
+		l, ok := ledgers[c.Account]
 		if !ok {
-			if b.Busy()[c.account] {
-				out.errs[i] = errBusy
+			if b.Busy()[c.Account] {
+				out.errs[i] = ErrBusy
 				continue
 			}
-			out.errs[i] = fmt.Errorf("%w %x: %w", errNoAccount, c.account, ErrNotFound)
+			out.errs[i] = fmt.Errorf("%w %x: %w", ErrNoAccount, c.Account, ErrNotFound)
+			if c.Register != "" {
+				out.errs[i] = ErrRegistered
+			}
 			continue
 		}
 		if out.errs[i], err = applySafely(c, l, b); err != nil {
@@ -342,7 +400,7 @@ func (e *engine) attempt(calls []*call, wait bool) (*outcome, error) {
 			return out, err
 		}
 		if out.errs[i] == nil {
-			out.changes = promote(l, out.changes)
+			out.changes = l.promote(out.changes)
 		}
 	}
 	if err := b.Commit(ctx); err != nil {
@@ -351,94 +409,39 @@ func (e *engine) attempt(calls []*call, wait bool) (*outcome, error) {
 	return out, nil
 }
 
-// errNoAccount marks a call whose account is not there.
-var errNoAccount = errors.New("account")
-
-// errBusy marks a call whose account somebody else holds. No caller outside this package sees it.
-var errBusy = errors.New("busy")
-
 // applySafely keeps a defect in one operation from taking down the calls that happen to share its batch.
-func applySafely(c *call, l *Ledger, b Batch) (answer, panicked error) {
+func applySafely(c *Call, l *Ledger, b Batch) (answer, panicked error) {
 	defer func() {
 		if p := recover(); p != nil {
-			panicked = fmt.Errorf("internal error on account %x: %v\n%s", c.account, p, debug.Stack())
+			panicked = fmt.Errorf("internal error on account %x: %v\n%s", c.Account, p, debug.Stack())
 		}
 	}()
-	return c.apply(l, b), nil
+	return c.Apply(l, b), nil
 }
 
-func keysOf(calls []*call, wait bool) Keys {
+func keysOf(calls []*Call, wait bool) Keys {
 	keys := Keys{Wait: wait, Accounts: make([]quota.ID, 0, len(calls)), Admissions: make([]quota.ID, 0, len(calls))}
 	seen := make(map[quota.ID]bool, len(calls))
 	for _, c := range calls {
-		if !seen[c.account] {
-			seen[c.account] = true
-			keys.Accounts = append(keys.Accounts, c.account)
+		if c.Register != "" {
+			keys.Register = append(keys.Register, Registration{Account: c.Account, UserID: c.Register})
+			keys.Plans = append(keys.Plans, c.Plans...)
+			continue
 		}
-		if c.admission != (quota.ID{}) {
-			keys.Admissions = append(keys.Admissions, c.admission)
+		if !seen[c.Account] {
+			seen[c.Account] = true
+			keys.Accounts = append(keys.Accounts, c.Account)
 		}
-		if c.key != "" {
-			keys.Idempotency = append(keys.Idempotency, AccountKey{Account: c.account, Key: c.key})
+		if c.Admission != (quota.ID{}) {
+			keys.Admissions = append(keys.Admissions, c.Admission)
 		}
-		if c.event != (quota.ID{}) {
-			keys.Events = append(keys.Events, c.event)
+		if c.Key != "" {
+			keys.Idempotency = append(keys.Idempotency, AccountKey{Account: c.Account, Key: c.Key})
 		}
-		keys.Plans = append(keys.Plans, c.plans...)
+		if c.Event != (quota.ID{}) {
+			keys.Events = append(keys.Events, c.Event)
+		}
+		keys.Plans = append(keys.Plans, c.Plans...)
 	}
 	return keys
-}
-
-// roll closes the periods that have ended.
-func roll(l *Ledger) {
-	closed := l.Account.Roll(l.Now)
-	for i := range closed {
-		p := &closed[i]
-		l.Closed[p.No] = p
-		l.Rolled++
-		l.Audit = append(l.Audit, AuditRow{
-			Actor: "system", Action: "period.closed", Kind: "Account", Name: l.Account.UserID,
-			After: map[string]any{
-				"period_no": p.No, "start": p.Period.Start, "end": p.Period.End, "used": p.Used, "reserved": p.Reserved, "carry_over": p.CarryOver,
-			},
-		})
-	}
-}
-
-// promote lets waiting work start where it may now, and adds what changed to changes.
-func promote(l *Ledger, changes []Change) []Change {
-	if len(l.Queue) == 0 {
-		return changes
-	}
-	queue := make([]*quota.Admission, len(l.Queue))
-	for i, a := range l.Queue {
-		queue[i] = &a.Admission
-	}
-	for _, adm := range l.Account.Promote(queue, l.Now) {
-		i := slices.Index(queue, adm)
-		c := Change{ID: adm.ID, State: adm.State}
-		if adm.Source == quota.SourceJob {
-			c.Namespace, c.Name = l.Queue[i].Namespace, l.Queue[i].Name
-		}
-		changes = append(changes, c)
-	}
-	l.Queue = slices.DeleteFunc(l.Queue, func(a *Admission) bool { return a.State != quota.Queued })
-	return changes
-}
-
-// closed returns the closed period that the admission belongs to; nil if its period is open or none yet.
-func (l *Ledger) closed(a *Admission) (*quota.ClosedPeriod, error) {
-	if a.State == quota.Queued || a.State == quota.Cancelled || a.PeriodNo == l.Account.PeriodNo {
-		return nil, nil
-	}
-	return l.closedPeriod(a.PeriodNo)
-}
-
-// closedPeriod returns a closed period, or ErrNotFound.
-func (l *Ledger) closedPeriod(no int64) (*quota.ClosedPeriod, error) {
-	p := l.Closed[no]
-	if p == nil {
-		return nil, fmt.Errorf("period %d of user %q: %w", no, l.Account.UserID, ErrNotFound)
-	}
-	return p, nil
 }

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import "github.com/cantonesescribe/usage-operator/internal/quota"
+
+// Due names a reason for an account to be looked at.
+type Due string
+
+// The reasons for which a store looks.
+const (
+	// DueLease: an admission of SourceAPI has outlived its lease.
+	DueLease Due = "lease"
+	// DueQueue: something is queued and the period has ended, or it is parked for a cost ceiling of an earlier day.
+	DueQueue Due = "queue"
+	// DueQueued: something is queued.
+	DueQueued Due = "queued"
+)
+
+// Candidate is an account, and for DueLease an admission of it.
+type Candidate struct {
+	Account, Admission quota.ID
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors of this package, to be tested with errors.Is. Refusals by a limit are not errors but decisions.
+var (
+	// ErrNotFound says that there is no such admission, user or plan.
+	ErrNotFound = errors.New("not found")
+	// ErrOverloaded says that too many calls wait already; the same call may succeed a little later.
+	ErrOverloaded = errors.New("too many calls are waiting, try again in a second")
+	// ErrUnavailable says that the database cannot be reached; the same call may succeed later.
+	ErrUnavailable = errors.New("the database cannot be reached")
+	// ErrKeyReused says that an idempotency key was used before with another body.
+	ErrKeyReused = errors.New("the idempotency key was used before with a different request")
+	// ErrInvalid says that the request itself is wrong; the text names the field, the value and the limit.
+	ErrInvalid = errors.New("invalid request")
+	// ErrNoAccount comes with ErrNotFound where the account of an operation is not there.
+	ErrNoAccount = errors.New("account")
+	// ErrServer comes with ErrUnavailable where the database was reached and answered that it cannot do its work.
+	ErrServer = errors.New("the database server cannot do its work")
+	// ErrRegistered says that somebody else has made the account meanwhile.
+	ErrRegistered = errors.New("the user has an account already")
+	// ErrBusy says that another process holds the account, for whoever does not want to wait for it.
+	ErrBusy = errors.New("another process is at work on the account")
+	// ErrConflict says that an object's claim collides with an older one; the text names both.
+	ErrConflict = errors.New("conflict")
+)
+
+// The errors by which a Store tells the engine what to do with a batch.
+var (
+	// ErrData: some call of the batch has data that the database refuses; the others are to be run without it.
+	ErrData = errors.New("the database refused the data")
+	// ErrRetry: the transaction did not happen and is to be run again (serialization failure, deadlock).
+	ErrRetry = errors.New("the transaction is to be run again")
+	// ErrUnknownOutcome: the connection was lost while the commit was under way.
+	ErrUnknownOutcome = errors.New("the outcome of the transaction is not known")
+)
+
+// SchemaError says that the database's schema is older than this release, or not there at all: version 0. It is an
+// ErrUnavailable: the same call succeeds once the schema has been migrated. A newer schema is no error.
+type SchemaError struct{ Has, Needs int64 }
+
+func (e *SchemaError) Error() string {
+	return fmt.Sprintf("the database has schema version %d, this needs %d", e.Has, e.Needs)
+}
+
+// Is makes errors.Is(err, ErrUnavailable) true.
+func (e *SchemaError) Is(target error) bool { return target == ErrUnavailable }

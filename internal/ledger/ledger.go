@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Ledger is everything of one account that a batch may read and change. Commit compares it with what was loaded and writes what
+// differs.
+type Ledger struct {
+	Account *quota.Account
+	// Now is the one clock that decides: the database's, never before the account's last decision.
+	Now time.Time
+	// New says that the account is still to be made, by Open: it has an id and a user id and nothing else.
+	New bool
+	// Admissions that were asked for, those of Queue, which is in QueueOrder, and new ones. One in both is the same pointer.
+	Admissions map[quota.ID]*Admission
+	Queue      []*Admission
+	// Made is what the idempotency keys made that were asked for, and Events are those that were asked for.
+	Made   map[string]Made
+	Events map[quota.ID]*Event
+	// Closed are the closed periods that the admissions and events belong to and those of the last weeks where a key was asked
+	// for, by number, and those that this batch has closed, which Rolled counts.
+	Closed map[int64]*quota.ClosedPeriod
+	Rolled int
+	// HadLots names every lot that the account ever got, spent and expired ones included. It is loaded only where Keys.Plans
+	// asks for plans, that is for changes of settings.
+	HadLots map[quota.ID]bool
+	// Settings are the columns of the account that a UserQuota declares.
+	Settings Settings
+
+	// Booked are the events of this batch, and Audit tells what else it changed. Neither is ever changed once written.
+	Booked []Made
+	Audit  []AuditRow
+}
+
+// roll closes the periods that have ended.
+func (l *Ledger) roll() {
+	closed := l.Account.Roll(l.Now)
+	for i := range closed {
+		p := &closed[i]
+		l.Closed[p.No] = p
+		l.Rolled++
+		l.Audit = append(l.Audit, AuditRow{
+			Actor: "system", Action: "period.closed", Kind: "Account", Name: l.Account.UserID,
+			After: map[string]any{
+				"period_no": p.No, "start": p.Period.Start, "end": p.Period.End, "used": p.Used, "reserved": p.Reserved, "carry_over": p.CarryOver,
+			},
+		})
+	}
+}
+
+// promote lets waiting work start where it may now, and adds what changed to changes.
+func (l *Ledger) promote(changes []Change) []Change {
+	if len(l.Queue) == 0 {
+		return changes
+	}
+	queue := make([]*quota.Admission, len(l.Queue))
+	for i, a := range l.Queue {
+		queue[i] = &a.Admission
+	}
+	for _, adm := range l.Account.Promote(queue, l.Now) {
+		i := slices.Index(queue, adm)
+		c := Change{ID: adm.ID, State: adm.State}
+		if adm.Source == quota.SourceJob {
+			c.Namespace, c.Name = l.Queue[i].Namespace, l.Queue[i].Name
+		}
+		changes = append(changes, c)
+	}
+	l.DropEnded()
+	return changes
+}
+
+// ClosedOf returns the closed period that the admission belongs to; nil if its period is open or none yet.
+func (l *Ledger) ClosedOf(a *Admission) (*quota.ClosedPeriod, error) {
+	if a.State == quota.Queued || a.State == quota.Cancelled || a.PeriodNo == l.Account.PeriodNo {
+		return nil, nil
+	}
+	return l.ClosedPeriod(a.PeriodNo)
+}
+
+// ClosedPeriod returns a closed period, or ErrNotFound.
+func (l *Ledger) ClosedPeriod(no int64) (*quota.ClosedPeriod, error) {
+	p := l.Closed[no]
+	if p == nil {
+		return nil, fmt.Errorf("period %d of user %q: %w", no, l.Account.UserID, ErrNotFound)
+	}
+	return p, nil
+}
+
+// DropEnded takes out of the queue what no longer waits.
+func (l *Ledger) DropEnded() {
+	l.Queue = slices.DeleteFunc(l.Queue, func(a *Admission) bool { return a.State != quota.Queued })
+}
+
+// Open gives a user who has none an account on the plan, from now on.
+func (l *Ledger) Open(plan *quota.Plan) {
+	a := quota.Open(l.Account.ID, l.Account.UserID, plan, l.Now)
+	l.Account, l.Settings = a, Settings{ZoneName: a.Zone.String()}
+	l.Audit = append(l.Audit, AuditRow{
+		Actor: "system", Action: "account.registered", Kind: "Account", Name: a.UserID,
+		After: map[string]any{"plan": plan.Name, "anchor": a.Anchor, "time_zone": l.Settings.ZoneName},
+	})
+}
+
+// Add books a new admission in the ledger.
+func (l *Ledger) Add(adm *Admission) {
+	l.Admissions[adm.ID] = adm
+	if adm.State == quota.Queued {
+		i, _ := slices.BinarySearchFunc(l.Queue, adm, QueueOrder)
+		l.Queue = slices.Insert(l.Queue, i, adm)
+	}
+}
+
+// Snapshot copies an admission for its caller, with its place in the queue.
+func (l *Ledger) Snapshot(adm *Admission) *Admission {
+	c := *adm
+	c.Position, c.Waiting = 0, 0
+	if c.State == quota.Queued {
+		for _, q := range l.Queue {
+			if !q.Parked {
+				c.Waiting++
+			}
+			if q.ID == c.ID {
+				c.Position = c.Waiting
+			}
+		}
+		if c.Parked {
+			c.Position = 0
+		}
+	}
+	return &c
+}
+
+// Standing copies the account for a caller.
+func (l *Ledger) Standing() *quota.Account {
+	a := *l.Account
+	a.Lots = slices.Clone(a.Lots)
+	return &a
+}
+
+// Book books a new event in the ledger.
+func (l *Ledger) Book(key string, bodyHash []byte, e *Event) Made {
+	e.Key, e.Account, e.UserID, e.RecordedAt = key, l.Account.ID, l.Account.UserID, l.Now
+	m := Made{Event: e, BodyHash: bodyHash}
+	l.Booked = append(l.Booked, m)
+	l.Made[key] = m
+	return m
+}

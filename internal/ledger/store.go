@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"context"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Store is the database as the engine sees it. Its errors wrap those of this package.
+type Store interface {
+	// Begin opens a transaction, locks the accounts in the order of their ids, then reads everything that hangs from them
+	// under a fresh snapshot. Unless keys.Wait, accounts that somebody else holds are left out and named by Busy.
+	Begin(ctx context.Context, keys Keys) (Batch, error)
+}
+
+// Notifier passes changes between processes.
+type Notifier interface {
+	// Notify tells other processes that admissions changed.
+	Notify(ctx context.Context, changes []Change) error
+	// Listen calls back for each change of another process until ctx ends or the connection is lost.
+	Listen(ctx context.Context, each func(Change)) error
+}
+
+// Keys say what a batch needs to see.
+type Keys struct {
+	// Accounts to lock and load, each once.
+	Accounts []quota.ID
+	// Register are users to make accounts for. Those who have one already are left out of the ledgers.
+	Register []Registration
+	// Admissions to load besides the queues of the accounts; those of other accounts are ignored.
+	Admissions []quota.ID
+	// Plans to load besides those of the accounts, by name; an empty name stands for the default plan.
+	Plans []string
+	// Idempotency are keys to look up, with what they made, in accounts of which the recently closed periods are loaded too.
+	Idempotency []AccountKey
+	// Events to load, with the lots that paid for them and the closed periods that they are booked in.
+	Events []quota.ID
+	// Wait for locks instead of leaving busy accounts out.
+	Wait bool
+}
+
+// Registration is a user without an account, and the id that it is to have.
+type Registration struct {
+	Account quota.ID
+	UserID  string
+}
+
+// AccountKey is an idempotency key in its scope.
+type AccountKey struct {
+	Account quota.ID
+	Key     string
+}
+
+// Batch is an open transaction.
+type Batch interface {
+	// Ledgers are the accounts that were locked, and those to be made, by id. Those in Busy are locked by others; an account in neither does not
+	// exist.
+	Ledgers() map[quota.ID]*Ledger
+	Busy() map[quota.ID]bool
+	// Plan returns a plan asked for by Keys.Plans, or nil.
+	Plan(name string) *quota.Plan
+	// Commit writes what changed in the ledgers, and commits. If the outcome is not known it returns ErrUnknownOutcome: the
+	// same calls must then be run again before anybody is answered.
+	Commit(ctx context.Context) error
+	// Rollback ends the transaction without a trace. After Commit it does nothing.
+	Rollback()
+}
+
+// Made is an event, and where an idempotency key made it what tells two requests with that key apart.
+type Made struct {
+	*Event
+
+	// BodyHash is nil for the charge of an admission, which has no key.
+	BodyHash []byte
+}
+
+// Settings are what a UserQuota declares about an account, beyond what quota.Account holds already.
+type Settings struct {
+	QuotaUID  quota.ID // zero: no object owns the account's settings
+	QuotaName string
+	ZoneName  string
+}
+
+// AuditRow tells a change that is neither an admission nor an event. Before and After are encoded as JSON.
+type AuditRow struct {
+	Actor, Action, Kind, Name string
+	Before, After             any
+}
+
+// Change tells that an admission changed by the operation of somebody who does not hold it. The zero value tells that changes may
+// have been missed, whatever they were: the database was away, and may be another one now.
+type Change struct {
+	ID quota.ID
+	// Namespace and Name of the Job whose admission it is; empty for others.
+	Namespace, Name string
+	State           quota.State
+}
