@@ -405,6 +405,7 @@ func lengthCases(tb testing.TB) map[string]lengthCase {
 		"ts-204.ts":                     {longPackets(aacTS), 1300, 1300, ""},
 		"ts-packets-twice.ts":           {twice(aacTS), 1300, 789, "it takes the second ones for damage"},
 		"wav-yamaha.wav":                {wavOf(yamaha, noise(9872/2)), 1234, 1234, ""},
+		"mp4-title-cut.m4a":             {m4a[:len(m4a)-50], 1234, 1254, ""},
 	}
 }
 

@@ -116,22 +116,18 @@ func (f *mp4File) walk(parent string, at, end uint64) error {
 		if err != nil {
 			return err
 		}
-		if size < header || size > end-at {
-			switch {
-			case kind == mp4Movie:
-				return damaged("box %q at byte %d ends beyond what it is in", kind, at)
-			case kind != "moof" && parent == "" || size < header:
-				return nil // samples that were cut off, or something behind the last box
-			}
-			size = end - at
+		cut := size > end-at
+		if size < header || cut && parent == "" && kind != mp4Movie && kind != "moof" {
+			return nil // samples that were cut off, or something behind the last box
 		}
+		size = min(size, end-at)
 		payload := at + header
 		if in, enter := mp4Parents[kind]; enter && in == parent {
 			if kind == "moof" {
 				f.moof, f.next = at, at
 			}
 			err = f.enter(kind, payload, at+size)
-		} else {
+		} else if !cut {
 			err = f.leaf(parent, kind, payload, size-header)
 		}
 		if err != nil {
