@@ -118,6 +118,12 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
 	if err != nil {
 		return err
 	}
+	err = seen.IndexField(context.Background(), &corev1.Pod{}, podOwner, func(pod client.Object) []string {
+		return []string{pod.GetLabels()[batchv1.ControllerUidLabel]}
+	})
+	if err != nil {
+		return err
+	}
 	if err := mgr.Add(seen); err != nil {
 		return err
 	}
@@ -187,6 +193,9 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
 		Complete(r)
 }
 
+// podOwner is the index of the pods in the cache by the UID of their Job.
+const podOwner = "job-uid"
+
 // newJobCache holds labelled Jobs, the namespaces' labels, and of the pods of all Jobs how far they are: pods do not carry
 // the user label.
 func newJobCache(mgr ctrl.Manager) (cache.Cache, error) {
@@ -221,10 +230,10 @@ func stripPod(object any) (any, error) {
 	return stripped, nil
 }
 
-// jobOfPod wakes the Job that a pod's end may free. While the Job is there, its own status tells.
+// jobOfPod wakes the Job that a pod's end may free. While the Job is there, its own status tells, unless it lies.
 func (r *jobReconciler) jobOfPod(_ context.Context, pod *corev1.Pod) []jobKey {
 	uid := types.UID(pod.Labels[batchv1.ControllerUidLabel])
-	if !r.memory.gone(uid) {
+	if !r.memory.gone(uid) && !r.memory.owes(uid) {
 		return nil
 	}
 	return []jobKey{{Namespace: pod.Namespace, Name: pod.Labels[batchv1.JobNameLabel], UID: uid}}

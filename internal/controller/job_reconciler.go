@@ -334,9 +334,18 @@ func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.I
 	if err != nil {
 		return err
 	}
+	// Kubernetes ends a Job when its pods have ended; somebody who writes its status can do that before.
+	runs, succeeded, err := r.phases(ctx, job)
+	if err != nil {
+		return err
+	}
+	if runs {
+		r.memory.owe(job.UID)
+		return nil // Its pod's end, or the next sweep, comes back to it.
+	}
 	use := quota.Credits(0)
 	if adm.Reported == nil {
-		if use, err = r.used(ctx, job, adm.Request.Estimate); err != nil {
+		if use, err = r.used(ctx, job, adm.Request.Estimate, succeeded); err != nil {
 			return err
 		}
 	}
@@ -363,11 +372,47 @@ func (r *jobReconciler) close(ctx context.Context, job *batchv1.Job, state, mess
 	return nil
 }
 
+// phases says whether a pod of a Job runs, and whether one is there that has succeeded.
+func (r *jobReconciler) phases(ctx context.Context, job *batchv1.Job) (runs, succeeded bool, err error) {
+	var list corev1.PodList
+	err = r.jobs.List(ctx, &list, client.InNamespace(job.Namespace), client.MatchingFields{podOwner: string(job.UID)}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return false, false, err
+	}
+	if runs, succeeded = phasesOf(list.Items); !runs && !manualSelector(job) {
+		return runs, succeeded, nil
+	}
+	// The cache may not have seen the end of the pod yet, and has no pods without the labels that Kubernetes gives.
+	pods, err := r.podsOf(ctx, keyOf(job), job.Spec.Selector)
+	if err != nil {
+		return false, false, err
+	}
+	runs, succeeded = phasesOf(pods)
+	return runs, succeeded, nil
+}
+
+func phasesOf(pods []corev1.Pod) (runs, succeeded bool) {
+	for i := range pods {
+		switch pods[i].Status.Phase {
+		case corev1.PodSucceeded:
+			succeeded = true
+		case corev1.PodFailed:
+		default:
+			runs = true
+		}
+	}
+	return runs, succeeded
+}
+
+func manualSelector(job *batchv1.Job) bool {
+	return job.Spec.ManualSelector != nil && *job.Spec.ManualSelector
+}
+
 // used returns what a Job that has ended used by all that is known of it, if its pod reported nothing. Without a pod that
 // succeeded a Job can be Complete too: nothing was used then.
-func (r *jobReconciler) used(ctx context.Context, job *batchv1.Job, estimate quota.Credits) (quota.Credits, error) {
+func (r *jobReconciler) used(ctx context.Context, job *batchv1.Job, estimate quota.Credits, succeeded bool) (quota.Credits, error) {
 	use := quota.Credits(0)
-	if completed(job) {
+	if completed(job) || succeeded {
 		use = estimate
 	}
 	container := job.Annotations[v1alpha1.ContainerAnnotation]
@@ -414,16 +459,11 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID)
 	if err != nil {
 		return err
 	}
-	for i := range pods {
-		switch pods[i].Status.Phase {
-		case corev1.PodSucceeded:
-			use = adm.Request.Estimate
-		case corev1.PodFailed:
-		default:
-			return nil // Its end, or the next sweep, comes back to it.
-		}
+	runs, succeeded := phasesOf(pods)
+	if runs {
+		return nil // Its end, or the next sweep, comes back to it.
 	}
-	if last.completed {
+	if last.completed || succeeded {
 		use = adm.Request.Estimate
 	}
 	if last.container != "" && adm.Reported == nil {

@@ -78,6 +78,9 @@ func (c *cached) Get(ctx context.Context, key client.ObjectKey, obj client.Objec
 	return c.Reader.Get(ctx, key, obj, opts...)
 }
 
+// List has no pods: only a cache has the index.
+func (*cached) List(context.Context, client.ObjectList, ...client.ListOption) error { return nil }
+
 // jobCase is a Job on a real API server, and a reconciler that sees it through a cache of the test's.
 type jobCase struct {
 	*jobReconciler

@@ -92,7 +92,7 @@ func (r *jobReconciler) settleUnknown(ctx context.Context, job *batchv1.Job) err
 	if may, err := r.rights.MaySpend(ctx, job.Namespace, serviceAccount(job), declared.UserID); err != nil || may {
 		return err
 	}
-	use, err := r.used(ctx, job, declared.Estimate)
+	use, err := r.used(ctx, job, declared.Estimate, false)
 	if err != nil {
 		return err
 	}

@@ -187,6 +187,34 @@ func TestTheObjectIsNotTheRecord(t *testing.T) {
 		}
 	})
 
+	t.Run("a status that lies", func(t *testing.T) {
+		ns := namespace(t, w.Env, nil, "alice", "fay")
+		if err := w.Client.Create(t.Context(), newJob(ns, "lies", label(v1alpha1.UserLabel, "fay"))); err != nil {
+			t.Fatal(err)
+		}
+		w.waitState(t, ns, "lies", v1alpha1.StateAdmitted)
+		w.pod(t, ns, "lies")
+		eventually(t, "it says that it has failed", func(ctx context.Context) bool {
+			job := w.job(ctx, ns, "lies")
+			for _, kind := range []batchv1.JobConditionType{batchv1.JobFailureTarget, batchv1.JobFailed} {
+				job.Status.Conditions = append(job.Status.Conditions, batchv1.JobCondition{Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()})
+			}
+			job.Status.Active, job.Status.Ready, job.Status.Terminating = 0, new(int32(0)), new(int32(0))
+			err := w.Client.Status().Update(ctx, job)
+			if err != nil && !apierrors.IsConflict(err) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+		if err := w.Client.Create(t.Context(), newJob(ns, "next", label(v1alpha1.UserLabel, "fay"))); err != nil {
+			t.Fatal(err)
+		}
+		w.waitState(t, ns, "next", v1alpha1.StateQueued)
+		w.finish(t, ns, "lies", corev1.PodSucceeded, "")
+		w.waitState(t, ns, "lies", v1alpha1.StateSettled)
+		w.waitState(t, ns, "next", v1alpha1.StateAdmitted)
+	})
+
 	t.Run("a label that is gone", func(t *testing.T) {
 		ns := namespace(t, w.Env, map[string]string{v1alpha1.EnforcementLabel: v1alpha1.EnforcementWarn}, "alice", "bob")
 		if err := w.Client.Create(t.Context(), newJob(ns, "job", label(v1alpha1.UserLabel, "bob"))); err != nil {
