@@ -48,6 +48,7 @@ type cluster struct {
 	client    client.Client
 	service   *service
 	store     *postgres.Store
+	dsn       string
 	resets    *reset.Service
 	namespace string
 	env       *kubetest.Env
@@ -71,12 +72,13 @@ func (s *service) ApplyPlan(ctx context.Context, p metering.Plan, actor string) 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	env := kubetest.Shared(t)
-	store, err := postgres.Open(t.Context(), pgtest.New(t, postgres.Migrate), postgres.Options{AllowUnsafe: true})
+	dsn := pgtest.New(t, postgres.Migrate)
+	store, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	c := &cluster{T: t, client: env.Client, store: store, namespace: env.Namespace(t), env: env}
+	c := &cluster{T: t, client: env.Client, store: store, dsn: dsn, namespace: env.Namespace(t), env: env}
 	engine := ledger.New(store, ledger.Options{})
 	c.resets = reset.New(engine, store, nil)
 	c.service = &service{Service: metering.New(engine, store, access.NewSigner(store), metering.Options{AutoRegister: true}), store: store}
@@ -316,6 +318,32 @@ func TestPlanWithoutDatabase(t *testing.T) {
 	c.wants(free, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
 	c.service.down.Store(false)
 	c.ready(free)
+}
+
+// The database is an empty one all of a sudden: conditions say so, and what is declared is written again once it has a schema.
+func TestDeclarationsOnAnEmptyDatabase(t *testing.T) {
+	c := newCluster(t)
+	free := newPlan("free", 30, true)
+	alice := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "alice"}, Spec: v1alpha1.UserQuotaSpec{
+		UserID: "alice", Grants: map[string]v1alpha1.Grant{"welcome": {Credits: 10}},
+	}}
+	c.create(free, alice)
+	c.ready(free, alice)
+	pgtest.Empty(t, c.dsn)
+	for _, condition := range []string{v1alpha1.ConditionSynced, v1alpha1.ConditionReady} {
+		c.wants(free, condition, metav1.ConditionFalse, v1alpha1.ReasonDatabaseSchema, "the database has schema version 0, this needs ")
+	}
+	if err := postgres.Migrate(t.Context(), c.dsn); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually(func() string {
+		usages, err := c.service.UsageOf(t.Context(), []string{"alice"})
+		if u, there := usages["alice"]; err != nil || !there || len(u.Account.Lots) != 1 {
+			return fmt.Sprintf("alice is not back with her grant: %+v, %v", usages, err)
+		}
+		return ""
+	})
+	c.ready(free, alice)
 }
 
 func TestInvalidScheduleWithoutWebhook(t *testing.T) {

@@ -3,7 +3,6 @@
 package metering_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -145,17 +144,6 @@ func TestOneThatCannotWriteShutsNobodyOut(t *testing.T) {
 // is missing, and go on when it is there.
 func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 	dsn := pgtest.New(t, postgres.Migrate)
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	database := pgx.Identifier{u.Path[1:]}.Sanitize()
-	u.Path = "/postgres"
-	root, err := pgx.Connect(t.Context(), u.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = root.Close(context.Background()) })
 	var mu sync.Mutex
 	var causes []string
 	open := func(opts postgres.Options) *metering.Service {
@@ -184,11 +172,7 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 	if err := use(waits); err != nil {
 		t.Fatal(err)
 	}
-	for _, statement := range []string{"DROP DATABASE " + database + " WITH (FORCE)", "CREATE DATABASE " + database} {
-		if _, err := root.Exec(t.Context(), statement); err != nil {
-			t.Fatal(err)
-		}
-	}
+	pgtest.Empty(t, dsn)
 	eventually(t, func() bool {
 		err := use(waits)
 		schema, old := errors.AsType[*ledger.SchemaError](err)
@@ -211,11 +195,7 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 	}
 
 	// And again, under one that may migrate: it does not even have to be started again.
-	for _, statement := range []string{"DROP DATABASE " + database + " WITH (FORCE)", "CREATE DATABASE " + database} {
-		if _, err := root.Exec(t.Context(), statement); err != nil {
-			t.Fatal(err)
-		}
-	}
+	pgtest.Empty(t, dsn)
 	eventually(t, func() bool {
 		_, err := migrates.ApplyPlan(t.Context(), freePlan(), "test")
 		return err == nil

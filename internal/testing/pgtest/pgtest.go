@@ -215,6 +215,23 @@ func Snapshot(tb testing.TB, dsn string) (restore func()) {
 	}
 }
 
+// Empty replaces the database that dsn, of New, names by an empty one of that name, under whoever is connected to it.
+func Empty(tb testing.TB, dsn string) {
+	tb.Helper()
+	srv, err := shared()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	u, err := url.Parse(dsn)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	name := strings.TrimPrefix(u.Path, "/")
+	if err := errors.Join(srv.drop(tb.Context(), name), srv.create(tb.Context(), name, "template0")); err != nil {
+		tb.Fatalf("empty test database %s: %v", name, err)
+	}
+}
+
 // closed does something to a database while nobody may connect to it.
 func (s *server) closed(tb testing.TB, name string, do func() error) {
 	tb.Helper()
