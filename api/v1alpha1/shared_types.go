@@ -61,6 +61,8 @@ const (
 	ReasonNotAccepted = "NotAccepted"
 	// ReasonDatabaseUnavailable: the database cannot be reached, or cannot do its work; tried again with back-off.
 	ReasonDatabaseUnavailable = "DatabaseUnavailable"
+	// ReasonAccountUnreadable: what is stored about the user is not known to this release; tried again when it can be read.
+	ReasonAccountUnreadable = "AccountUnreadable"
 	// ReasonDatabaseSchema: the database's schema is older than this release needs, or not there; tried again with back-off.
 	ReasonDatabaseSchema = "DatabaseSchemaOutdated"
 	// ReasonSyncFailed: the database refused the write; the message has its answer.

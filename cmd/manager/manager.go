@@ -58,6 +58,7 @@ func serve(ctx context.Context, o *options) error {
 	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
 		Now:         testclock.Now(),
 		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL, Reachable: telemetry.Database(ctrlmetrics.Registry, handler),
+		Unreadable: telemetry.Unreadable(ctrlmetrics.Registry, handler),
 	})
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)

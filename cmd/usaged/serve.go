@@ -63,6 +63,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
 		Now:         testclock.Now(),
 		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL, Reachable: telemetry.Database(registry, log),
+		Unreadable: telemetry.Unreadable(registry, log),
 	})
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)

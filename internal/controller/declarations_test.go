@@ -346,6 +346,46 @@ func TestDeclarationsOnAnEmptyDatabase(t *testing.T) {
 	c.ready(free, alice)
 }
 
+// What is stored about one user cannot be read by this release. Its UserQuota says so, the others' go on, and what the object
+// declares is put right by it.
+func TestUserThatCannotBeRead(t *testing.T) {
+	c := newCluster(t)
+	free := newPlan("free", 30, true)
+	gift := map[string]v1alpha1.Grant{"gift": {Credits: 10}}
+	petra := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "petra"}, Spec: v1alpha1.UserQuotaSpec{UserID: "petra", Grants: gift}}
+	quentin := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "quentin"}, Spec: v1alpha1.UserQuotaSpec{UserID: "quentin"}}
+	c.create(free, petra, quentin)
+	c.ready(free, petra, quentin)
+	const ofPetra = " WHERE user_id = (SELECT id FROM users WHERE user_id = 'petra')"
+
+	// A newer release has brought a kind of lot, and was rolled back.
+	c.exec("ALTER TABLE credit_lots DROP CONSTRAINT credit_lots_kind_check")
+	c.exec("UPDATE credit_lots SET kind = 'prepaid'" + ofPetra)
+	for _, condition := range []string{v1alpha1.ConditionSynced, v1alpha1.ConditionReady} {
+		c.wants(petra, condition, metav1.ConditionFalse, v1alpha1.ReasonAccountUnreadable, `kind "prepaid"`)
+	}
+	c.exec("UPDATE usage_quotas SET suspended = true WHERE user_id = (SELECT id FROM users WHERE user_id = 'quentin')")
+	c.eventually(func() string {
+		if c.usage("quentin").Account.Suspended {
+			return "quentin's row is not as declared"
+		}
+		return ""
+	})
+	c.exec("UPDATE credit_lots SET kind = 'grant'" + ofPetra)
+	c.ready(petra)
+
+	// A zone that this release's time zone data do not have is in the object's hands.
+	c.exec("UPDATE usage_quotas SET time_zone = 'Mars/Olympus'" + ofPetra)
+	c.eventually(func() string {
+		u, err := c.service.UsageOf(t.Context(), []string{"petra"})
+		if err != nil || u["petra"].Unreadable != nil {
+			return fmt.Sprintf("petra cannot be read: %+v, %v", u["petra"], err)
+		}
+		return ""
+	})
+	c.ready(petra, quentin)
+}
+
 func TestInvalidScheduleWithoutWebhook(t *testing.T) {
 	c := newCluster(t)
 	plan := newPlan("odd", 30, false)

@@ -122,6 +122,9 @@ func (r *jobReconciler) known(ctx context.Context, id quota.ID, state string) (b
 // database was restored to an earlier moment. Whatever the limits say now, the work was admitted.
 func (r *jobReconciler) bookAgain(ctx context.Context, job *batchv1.Job, id quota.ID) error {
 	adm, err := r.svc.Get(ctx, id)
+	if _, unreadable := errors.AsType[*ledger.UnreadableError](err); unreadable {
+		return nil
+	}
 	if err == nil && adm.State != quota.Queued {
 		return nil // the Job was looked at before the ledger was told, or the other way round
 	}
@@ -206,6 +209,9 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 	if errors.Is(err, ledger.ErrInvalid) {
 		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error(), warnOnly)
 	}
+	if unreadable, ok := errors.AsType[*ledger.UnreadableError](err); ok {
+		return r.unreadable(ctx, job, unreadable)
+	}
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -226,6 +232,14 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 	}
 	return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "AdmissionEnded",
 		fmt.Sprintf("its admission is %s and cannot begin again: create a new Job", adm.State), false)
+}
+
+// unreadable tells a Job that waits that its user's account cannot be read. One that runs goes on.
+func (r *jobReconciler) unreadable(ctx context.Context, job *batchv1.Job, why *ledger.UnreadableError) (reconcile.Result, error) {
+	if !suspended(job) {
+		return again(refusedInterval, nil)
+	}
+	return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, v1alpha1.ReasonAccountUnreadable, why.Error(), false))
 }
 
 func again(after time.Duration, err error) (reconcile.Result, error) {

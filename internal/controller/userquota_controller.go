@@ -272,7 +272,7 @@ func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) e
 	if err != nil {
 		return r.failed(q, err)
 	}
-	if !found || !settled(q) || lacks || drifted(declared, usage) {
+	if !found || usage.Unreadable != nil || !settled(q) || lacks || drifted(declared, usage) {
 		if err := r.apply(ctx, declared, usage.QuotaUID); err != nil {
 			return r.refused(q, err)
 		}
@@ -281,6 +281,9 @@ func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) e
 		}
 		if !found {
 			return r.failed(q, fmt.Errorf("user %s has no account after it was written", q.Spec.UserID))
+		}
+		if usage.Unreadable != nil {
+			return r.refused(q, usage.Unreadable)
 		}
 	}
 	inForce(q, usage)
@@ -359,8 +362,14 @@ func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
 		conds.set(v1alpha1.ConditionPlanResolved, false, reason, message)
 		conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonSyncFailed, "nothing is written until the user's plan is there")
 	}
+	unreadable, isUnreadable := errors.AsType[*ledger.UnreadableError](err)
 	refusal, isRefusal := errors.AsType[*metering.RefusedError](err)
 	switch {
+	case isUnreadable:
+		// The poller wakes it when that has changed.
+		conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonAccountUnreadable, unreadable.Error())
+		conds.unknown(v1alpha1.ConditionAccepted, unreadable.Error())
+		conds.unknown(v1alpha1.ConditionPlanResolved, unreadable.Error())
 	case errors.Is(err, ledger.ErrConflict):
 		notInForce(q, v1alpha1.ReasonConflict, describe(err)+": delete one of them")
 	case errors.Is(err, ledger.ErrNotFound) && planName(q) != "":

@@ -122,9 +122,19 @@ func stale(q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set
 	if !q.DeletionTimestamp.IsZero() || q.Status.ObservedGeneration != q.Generation {
 		return false
 	}
-	if accepted := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionAccepted); accepted != nil && accepted.Reason == v1alpha1.ReasonConflict {
+	accepted := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionAccepted)
+	switch {
+	case accepted != nil && accepted.Reason == v1alpha1.ReasonConflict:
 		// The object that was there first is gone.
 		return !found || !alive.Has(usage.QuotaUID)
+	case accepted != nil && accepted.Reason == v1alpha1.ReasonInvalid:
+		return false // until its spec changes
+	}
+	if found && usage.Unreadable != nil {
+		return !saysUnreadable(q, usage.Unreadable.Error())
+	}
+	if saysUnreadable(q, "") {
+		return true // no longer
 	}
 	if !settled(q) {
 		return false
@@ -136,4 +146,10 @@ func stale(q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set
 	would := q.DeepCopy()
 	inForce(would, usage)
 	return !equality.Semantic.DeepEqual(would.Status, q.Status)
+}
+
+// saysUnreadable reports whether a UserQuota says that its user's account cannot be read, for that reason if one is given.
+func saysUnreadable(q *v1alpha1.UserQuota, why string) bool {
+	synced := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionSynced)
+	return synced != nil && synced.Reason == v1alpha1.ReasonAccountUnreadable && (why == "" || synced.Message == why)
 }

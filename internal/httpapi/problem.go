@@ -108,6 +108,12 @@ func classify(err error) *Problem {
 	if e, ok := errors.AsType[*metering.NoTicketError](err); ok {
 		return classify(unavailable(retrySoon, "%v", e))
 	}
+	if e, ok := errors.AsType[*ledger.UnreadableError](err); ok {
+		// Another replica may be of a release that can read it.
+		p := classify(unavailable(retrySoon, "%v", e))
+		p.Type = problemTypes + "unreadable-account"
+		return p
+	}
 	var answer error
 	switch {
 	case errors.Is(err, ledger.ErrNotFound):
@@ -145,7 +151,10 @@ func reasonOf(err error) error {
 
 // levelOf is the level at which a failure of ours is logged.
 func levelOf(ctx context.Context, err error) slog.Level {
+	_, unreadable := errors.AsType[*ledger.UnreadableError](err)
 	switch {
+	case unreadable:
+		return slog.LevelDebug // the store has it logged
 	case ctx.Err() != nil:
 		return slog.LevelDebug // the caller is gone, whatever went wrong
 	case errors.Is(err, ledger.ErrServer):

@@ -36,6 +36,8 @@ type Usage struct {
 	Last *quota.ClosedPeriod
 	// QuotaUID is the UserQuota that owns the account's settings, zero without one.
 	QuotaUID quota.ID
+	// Unreadable says that the account is not known as a whole, and why; nil if it is. Account then tells its ids only.
+	Unreadable *UnreadableError
 }
 
 // ValidateUserID returns an ErrInvalid unless the id has the grammar of user ids.

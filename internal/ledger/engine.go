@@ -31,6 +31,8 @@ type Op struct {
 	// Apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than once,
 	// each time on fresh facts, and only the last run counts.
 	Apply func(l *Ledger, b Batch) error
+	// Repairs has the operation applied to an account whose declared settings cannot be read, because it replaces them.
+	Repairs bool
 }
 
 // Call is an operation that waits for its batch.
@@ -376,7 +378,7 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 	out := &outcome{errs: make([]error, len(calls))}
 	ledgers := b.Ledgers()
 	for _, l := range ledgers {
-		if l.New {
+		if l.New || l.Unreadable != nil {
 			continue
 		}
 		l.roll()
@@ -395,11 +397,20 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 			}
 			continue
 		}
+		unreadable := l.Unreadable
+		if unreadable != nil && (!c.Repairs || !unreadable.Declared) {
+			out.errs[i] = unreadable
+			continue
+		}
 		if out.errs[i], err = applySafely(c, l, b); err != nil {
 			out.panicked = c
 			return out, err
 		}
 		if out.errs[i] == nil {
+			if unreadable != nil {
+				l.Unreadable = nil
+				l.roll()
+			}
 			out.changes = l.promote(out.changes)
 		}
 	}

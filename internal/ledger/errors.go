@@ -51,3 +51,21 @@ func (e *SchemaError) Error() string {
 
 // Is makes errors.Is(err, ErrUnavailable) true.
 func (e *SchemaError) Is(target error) bool { return target == ErrUnavailable }
+
+// UnreadableError says that something about a user is not known to this release: a newer one wrote it, or somebody else. Only that
+// user is affected. No call for the user is answered, because nobody knows what it would do.
+type UnreadableError struct {
+	UserID string
+	// What cannot be read, for people.
+	What string
+	// Declared says that a UserQuota decides it: applying one that can be read repairs it.
+	Declared bool
+}
+
+func (e *UnreadableError) Error() string {
+	text := fmt.Sprintf("user %q cannot be read by this release: %s", e.UserID, e.What)
+	if e.Declared {
+		text += "; correct the user's UserQuota, or upgrade"
+	}
+	return text
+}

@@ -33,6 +33,9 @@ type Ledger struct {
 	HadLots map[quota.ID]bool
 	// Settings are the columns of the account that a UserQuota declares.
 	Settings Settings
+	// Unreadable says that not all of the account is known; nil if it is. Such a ledger must not be changed, and is not written,
+	// until what cannot be read has been replaced and this is nil again.
+	Unreadable *UnreadableError
 
 	// Booked are the events of this batch, and Audit tells what else it changed. Neither is ever changed once written.
 	Booked []Made

@@ -246,6 +246,6 @@ func (s *Service) RenewJobs(ctx context.Context, jobs []*ledger.Admission) error
 		if errors.Is(err, quota.ErrConflict) || errors.Is(err, ledger.ErrNotFound) {
 			return nil
 		}
-		return err
+		return butUnreadable(err)
 	})
 }

@@ -88,12 +88,20 @@ func (s *Service) forEachDue(ctx context.Context, what ledger.Due, page int, do 
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		errs = append(errs, each(len(found), func(i int) error { return do(found[i]) }))
+		errs = append(errs, each(len(found), func(i int) error { return butUnreadable(do(found[i])) }))
 		if len(found) < page {
 			return errors.Join(errs...)
 		}
 		after = found[len(found)-1].Account
 	}
+}
+
+// butUnreadable drops the error of an account that cannot be read: the store has reported it, and what works for many goes on past it.
+func butUnreadable(err error) error {
+	if _, unreadable := errors.AsType[*ledger.UnreadableError](err); unreadable {
+		return nil
+	}
+	return err
 }
 
 // expire ends an admission whose lease has lapsed; the clock of the transaction decides.

@@ -63,7 +63,7 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	if err != nil {
 		return err
 	}
-	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
+	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Repairs: true, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
 		if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
 			return fmt.Errorf("%w: user %q belongs to UserQuota %q already", ledger.ErrConflict, q.UserID, l.Settings.QuotaName)
 		}
@@ -104,7 +104,7 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) e
 	if err != nil {
 		return err
 	}
-	return s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{""}, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
+	return s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{""}, Repairs: true, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
 		if l.Settings.QuotaUID != uid {
 			return nil
 		}
@@ -113,7 +113,7 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) e
 			plan = l.Account.Plan
 		}
 		declare(l, declared{
-			settings: ledger.Settings{ZoneName: l.Settings.ZoneName}, plan: plan, anchor: l.Account.Anchor, zone: l.Account.Zone,
+			settings: ledger.Settings{ZoneName: l.Account.Zone.String()}, plan: plan, anchor: l.Account.Anchor, zone: l.Account.Zone,
 		}, "quota.removed", actor)
 		return nil
 	}})
@@ -154,7 +154,7 @@ func (d declared) audit() map[string]any {
 // declare changes what a UserQuota decides, with an audit row, if it differs.
 func declare(l *ledger.Ledger, to declared, action, actor string) {
 	from := declaredOf(l)
-	if from.equal(to) {
+	if from.equal(to) && l.Unreadable == nil {
 		return
 	}
 	a := l.Account

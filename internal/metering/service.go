@@ -222,6 +222,9 @@ func (s *Service) Current(ctx context.Context, userID string) (ledger.Usage, err
 	if err != nil {
 		return ledger.Usage{}, err
 	}
+	if u != nil && u.Unreadable != nil {
+		return ledger.Usage{}, u.Unreadable
+	}
 	if u != nil {
 		s.accounts.Add(userID, u.Account.ID)
 		if u.Account.Plan.AdmitWhenUnavailable {
@@ -252,6 +255,9 @@ func (s *Service) UsageOf(ctx context.Context, userIDs []string) (map[string]led
 		return nil, err
 	}
 	for id, u := range all {
+		if u.Unreadable != nil {
+			continue
+		}
 		if closed := u.Account.Roll(u.Now); len(closed) > 0 {
 			u.Last = &closed[len(closed)-1]
 			all[id] = u

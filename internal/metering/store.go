@@ -24,11 +24,12 @@ type Store interface {
 	MaybeStuck(ctx context.Context, after ledger.Candidate, limit int) ([]*ledger.Admission, error)
 	// EndedAdmissions returns those of the admissions that are neither queued nor admitted any more.
 	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
-	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions.
+	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions. Those that cannot be read are missing.
 	LiveJobs(ctx context.Context) ([]*ledger.Admission, error)
 	// Event reads one event without locks, or ErrNotFound.
 	Event(ctx context.Context, id quota.ID) (*ledger.Event, error)
-	// Accounts reads standings without locks; users that are not known are missing from the result. Not rolled.
+	// Accounts reads standings without locks; users that are not known are missing from the result, those that cannot be read say so
+	// in theirs. Not rolled.
 	Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 	// Plans reads all plans, retired ones included.
 	Plans(ctx context.Context) ([]*Plan, error)

@@ -32,6 +32,7 @@ const (
 type batch struct {
 	conn    *pgxpool.Conn
 	gate    *gate
+	report  func(*ledger.UnreadableError)
 	ledgers map[quota.ID]*ledger.Ledger
 	loaded  map[quota.ID]*loaded
 	locked  map[quota.ID]bool
@@ -43,6 +44,8 @@ type batch struct {
 
 // loaded is an account as it was loaded, for the commit to compare.
 type loaded struct {
+	// unreadable settings are written whatever they are replaced by.
+	unreadable bool
 	balance    quota.Balance
 	plan       string
 	settings   ledger.Settings
@@ -62,7 +65,7 @@ func (s *Store) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, erro
 	}
 	n := len(keys.Accounts)
 	b := &batch{
-		conn: conn, gate: s.gate, ledgers: make(map[quota.ID]*ledger.Ledger, n), loaded: make(map[quota.ID]*loaded, n),
+		conn: conn, gate: s.gate, report: s.report, ledgers: make(map[quota.ID]*ledger.Ledger, n), loaded: make(map[quota.ID]*loaded, n),
 		locked: make(map[quota.ID]bool, n), busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{},
 		plansOf: make(map[*quota.Account]planKey, n),
 	}
@@ -87,7 +90,20 @@ func (s *Store) load(ctx context.Context, b *batch, keys *ledger.Keys) error {
 	for _, l := range b.ledgers {
 		slices.SortFunc(l.Queue, ledger.QueueOrder)
 	}
-	return s.plansFor(ctx, dbsqlc.New(b.conn), b.plansOf)
+	return s.plansFor(ctx, dbsqlc.New(b.conn), b.plansOf, func(a *quota.Account, err error) { b.unreadable(a.ID, err, true) })
+}
+
+// unreadable notes that something of an account cannot be read.
+func (b *batch) unreadable(account quota.ID, err error, declared bool) {
+	l := b.ledgers[account]
+	if l == nil || l.Unreadable != nil && !l.Unreadable.Declared {
+		return
+	}
+	l.Unreadable = &ledger.UnreadableError{UserID: l.Account.UserID, What: err.Error(), Declared: declared}
+	if u, ok := errors.AsType[*ledger.UnreadableError](err); ok {
+		l.Unreadable = u
+	}
+	b.report(l.Unreadable)
 }
 
 // ask queues the statements of a batch's first round trip.
@@ -107,7 +123,8 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Ke
 		}),
 		t.ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadAccounts(ctx, dbsqlc.LoadAccountsParams{Now: s.now(), Ids: accounts})
-			return errors.Join(err, s.readAccounts(b, rows))
+			s.readAccounts(b, rows)
+			return err
 		}),
 		t.ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: accounts, Now: s.now()})
@@ -116,7 +133,8 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Ke
 		}),
 		t.ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{Ids: orEmpty(keys.Admissions), Accounts: accounts})
-			return errors.Join(err, b.readAdmissions(rows))
+			b.readAdmissions(rows)
+			return err
 		}),
 		t.ask(func(q *dbsqlc.Queries) error {
 			if len(keys.Admissions) == 0 {
@@ -174,20 +192,17 @@ func (b *batch) readPlans(rows []dbsqlc.UserPlanLimit, asked []string) {
 	}
 }
 
-func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) error {
+func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 	for i := range rows {
 		r := &rows[i]
 		if !b.locked[r.UsageQuota.UserID] {
 			b.busy[r.UsageQuota.UserID] = true
 			continue
 		}
-		a, settings, err := s.account(&r.UsageQuota, r.ExternalID)
-		if err != nil {
-			return err
-		}
+		a, settings, unreadable := s.account(&r.UsageQuota, r.ExternalID)
 		b.plansOf[a] = planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
 		b.loaded[a.ID] = &loaded{
-			balance: a.Balance, plan: r.UsageQuota.PlanName, settings: settings, overrides: a.Overrides, suspended: a.Suspended,
+			unreadable: unreadable != nil, balance: a.Balance, plan: r.UsageQuota.PlanName, settings: settings, overrides: a.Overrides, suspended: a.Suspended,
 			anchor: a.Anchor, admissions: map[quota.ID]quota.Admission{}, periods: map[int64]quota.ClosedPeriod{},
 		}
 		b.ledgers[a.ID] = &ledger.Ledger{
@@ -195,8 +210,10 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) error {
 			Admissions: map[quota.ID]*ledger.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},
 			Made: map[string]ledger.Made{}, Events: map[quota.ID]*ledger.Event{},
 		}
+		if unreadable != nil {
+			b.unreadable(a.ID, unreadable, true)
+		}
 	}
-	return nil
 }
 
 // readUsers makes the ledgers of those who have no account yet.
@@ -217,7 +234,10 @@ func (b *batch) readLots(rows []dbsqlc.CreditLot) {
 		if l == nil {
 			continue
 		}
-		lot := lotOf(&rows[i])
+		lot, err := lotOf(&rows[i])
+		if err != nil {
+			b.unreadable(rows[i].UserID, err, false)
+		}
 		if _, there := was.lots[lot.ID]; there {
 			continue
 		}
@@ -229,7 +249,7 @@ func (b *batch) readLots(rows []dbsqlc.CreditLot) {
 	}
 }
 
-func (b *batch) readAdmissions(rows []dbsqlc.ConcurrentProcessing) error {
+func (b *batch) readAdmissions(rows []dbsqlc.ConcurrentProcessing) {
 	for i := range rows {
 		l := b.ledgers[rows[i].UserID]
 		if l == nil {
@@ -237,14 +257,14 @@ func (b *batch) readAdmissions(rows []dbsqlc.ConcurrentProcessing) error {
 		}
 		adm, err := admissionOf(&rows[i], l.Account.UserID)
 		if err != nil {
-			return err
+			b.unreadable(rows[i].UserID, err, false)
+			continue
 		}
 		l.Admissions[adm.ID], b.loaded[adm.Account].admissions[adm.ID] = adm, adm.Admission
 		if adm.State == quota.Queued {
 			l.Queue = append(l.Queue, adm)
 		}
 	}
-	return nil
 }
 
 func (b *batch) readLotIDs(rows []dbsqlc.LoadLotIDsRow) {
@@ -290,6 +310,9 @@ func (b *batch) Commit(ctx context.Context) error {
 	}
 	w := &writes{}
 	for id, l := range b.ledgers {
+		if l.Unreadable != nil {
+			continue
+		}
 		if err := w.collect(l, b.loaded[id]); err != nil {
 			b.Rollback()
 			return err

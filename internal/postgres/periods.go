@@ -42,6 +42,9 @@ func (s *Store) Periods(ctx context.Context, userID string, before int64, limit 
 	if err != nil {
 		return ledger.Usage{}, nil, fmt.Errorf("user %q: %w", userID, mapError(err))
 	}
+	if usage.Unreadable != nil {
+		return ledger.Usage{}, nil, usage.Unreadable
+	}
 	return usage, periods, nil
 }
 

@@ -51,8 +51,11 @@ func (c *planCache) forget() {
 	c.byName = nil
 }
 
-// plansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once.
-func (s *Store) plansFor(ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]planKey) error {
+// plansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once. An account
+// whose plan is not there gets an empty one, and lacks is told.
+func (s *Store) plansFor(
+	ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]planKey, lacks func(a *quota.Account, err error),
+) error {
 	var missing []string
 	for a, key := range accounts {
 		if a.Plan = s.plans.get(key); a.Plan == nil {
@@ -77,7 +80,8 @@ func (s *Store) plansFor(ctx context.Context, q *dbsqlc.Queries, accounts map[*q
 			a.Plan = read[key.name]
 		}
 		if a.Plan == nil {
-			return fmt.Errorf("user %q: plan %q was not read", a.UserID, key.name)
+			a.Plan = &quota.Plan{Name: key.name}
+			lacks(a, fmt.Errorf("plan %q is not there", key.name))
 		}
 	}
 	return nil

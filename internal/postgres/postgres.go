@@ -41,6 +41,8 @@ type Options struct {
 	AnySchema bool
 	// Reachable is told whenever the database can be used (once more) or no longer, and then why. It must not block.
 	Reachable func(up bool, cause error)
+	// Unreadable is told of each read of an account that this release cannot read. It must not block.
+	Unreadable func(*ledger.UnreadableError)
 	// Name by which the server knows the sessions (application_name); that of the URL if empty.
 	Name string
 	// Now replaces the database's clock in tests.
@@ -66,6 +68,7 @@ type Store struct {
 	clock   func() time.Time
 	zones   sync.Map // name -> *time.Location
 	plans   planCache
+	report  func(*ledger.UnreadableError)
 }
 
 var (
@@ -94,7 +97,10 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 	if err := chooseExecMode(ctx, dsn, config.ConnConfig); err != nil {
 		return nil, mapError(err)
 	}
-	s := &Store{listen: listen.Copy(), clock: opts.Now}
+	s := &Store{listen: listen.Copy(), clock: opts.Now, report: opts.Unreadable}
+	if s.report == nil {
+		s.report = func(*ledger.UnreadableError) {}
+	}
 	direct := config.ConnConfig.Copy()
 	probe := func(ctx context.Context) error {
 		return checkServer(ctx, direct.Copy(), opts.AllowUnsafe, opts.AnySchema)
@@ -188,6 +194,12 @@ func (s *Store) zone(name string) (*time.Location, error) {
 	}
 	s.zones.Store(name, z)
 	return z, nil
+}
+
+func (s *Store) reportError(err error) {
+	if unreadable, ok := errors.AsType[*ledger.UnreadableError](err); ok {
+		s.report(unreadable)
+	}
 }
 
 // Ping reports whether the database answers.

@@ -30,6 +30,7 @@ func (s *Store) Admission(ctx context.Context, id quota.ID) (*ledger.Admission, 
 	}
 	adm, err := admissionOf(&r.ConcurrentProcessing, r.ExternalID)
 	if err != nil {
+		s.reportError(err)
 		return nil, err
 	}
 	adm.Position, adm.Waiting, adm.Stuck = int(r.Position), int(r.Waiting), adm.StuckAt(r.Now)
@@ -48,19 +49,23 @@ func (s *Store) LiveJobs(ctx context.Context) ([]*ledger.Admission, error) {
 	if err != nil {
 		return nil, mapError(err)
 	}
-	out := make([]*ledger.Admission, len(rows))
+	out := make([]*ledger.Admission, 0, len(rows))
 	for i := range rows {
-		if out[i], err = liveAdmission(&rows[i]); err != nil {
-			return nil, err
+		if adm, err := s.liveAdmission(&rows[i]); err == nil {
+			out = append(out, adm)
 		}
 	}
 	return out, nil
 }
 
-func liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
+// liveAdmission reads one of many admissions. One that cannot be read is reported, and tells its ids only.
+func (s *Store) liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
 	adm, err := admissionOf(&r.ConcurrentProcessing, r.ExternalID)
 	if err != nil {
-		return nil, err
+		s.reportError(err)
+		adm = &ledger.Admission{UserID: r.ExternalID}
+		adm.ID, adm.Account = r.ConcurrentProcessing.ID, r.ConcurrentProcessing.UserID
+		return adm, err
 	}
 	adm.Stuck = adm.StuckAt(r.Now)
 	return adm, nil
@@ -76,9 +81,8 @@ func (s *Store) MaybeStuck(ctx context.Context, after ledger.Candidate, limit in
 	}
 	out := make([]*ledger.Admission, len(rows))
 	for i := range rows {
-		if out[i], err = liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i])); err != nil {
-			return nil, err
-		}
+		// One that cannot be read has its place all the same, so that the next page begins after this one.
+		out[i], _ = s.liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i]))
 	}
 	return out, nil
 }

@@ -28,7 +28,8 @@ func (s *Store) askRecords(ctx context.Context, t *roundTrip, b *batch, keys *le
 	err := errors.Join(
 		t.ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadKeys(ctx, asked)
-			return errors.Join(err, b.readKeys(rows))
+			b.readKeys(rows)
+			return err
 		}),
 		t.ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadRecentPeriods(ctx, dbsqlc.LoadRecentPeriodsParams{Accounts: asked.Accounts, Now: s.now(), Events: events})
@@ -41,7 +42,8 @@ func (s *Store) askRecords(ctx context.Context, t *roundTrip, b *batch, keys *le
 	return errors.Join(err,
 		t.ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadEvents(ctx, dbsqlc.LoadEventsParams{Events: events, Accounts: asked.Accounts})
-			return errors.Join(err, b.readEvents(rows))
+			b.readEvents(rows)
+			return err
 		}),
 		t.ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadEventLots(ctx, dbsqlc.LoadEventLotsParams{Accounts: asked.Accounts, Events: events})
@@ -52,7 +54,7 @@ func (s *Store) askRecords(ctx context.Context, t *roundTrip, b *batch, keys *le
 
 // readKeys keeps what the idempotency keys have made. They come in the order of time: of a key that outlived its retention the
 // last use counts.
-func (b *batch) readKeys(rows []dbsqlc.LoadKeysRow) error {
+func (b *batch) readKeys(rows []dbsqlc.LoadKeysRow) {
 	for i := range rows {
 		r := &rows[i]
 		l := b.ledgers[r.UsageTracking.UserID]
@@ -61,14 +63,14 @@ func (b *batch) readKeys(rows []dbsqlc.LoadKeysRow) error {
 		}
 		e, err := eventOf(&r.UsageTracking, l.Account.UserID, r.ReversalID)
 		if err != nil {
-			return err
+			b.unreadable(r.UsageTracking.UserID, err, false)
+			continue
 		}
 		l.Made[r.Key] = ledger.Made{Event: e, BodyHash: r.BodyHash}
 	}
-	return nil
 }
 
-func (b *batch) readEvents(rows []dbsqlc.LoadEventsRow) error {
+func (b *batch) readEvents(rows []dbsqlc.LoadEventsRow) {
 	for i := range rows {
 		r := &rows[i]
 		l := b.ledgers[r.UsageTracking.UserID]
@@ -77,11 +79,11 @@ func (b *batch) readEvents(rows []dbsqlc.LoadEventsRow) error {
 		}
 		e, err := eventOf(&r.UsageTracking, l.Account.UserID, r.ReversalID)
 		if err != nil {
-			return err
+			b.unreadable(r.UsageTracking.UserID, err, false)
+			continue
 		}
 		l.Events[e.ID] = e
 	}
-	return nil
 }
 
 // readPeriods adds closed periods to the ledgers. The one that is there already is kept.

@@ -25,6 +25,8 @@ const (
 	unlimitedQueued     = "queued"
 )
 
+var unlimitedNames = []string{unlimitedCredits, unlimitedFileSize, unlimitedAudio, unlimitedConcurrent, unlimitedQueued}
+
 // limit reads a column in which NULL means unlimited.
 func limit[T ~int32 | ~int64, C int32 | int64](column *C) quota.Limit[T] {
 	if column == nil {
@@ -124,12 +126,18 @@ func meteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
 	}
 }
 
-// account reads an account's row, without its plan and lots.
-func (s *Store) account(r *dbsqlc.UsageQuota, userID string) (*quota.Account, ledger.Settings, error) {
+// account reads an account's row, without its plan and lots. What this release does not know of its settings is left out, and
+// the error says so.
+func (s *Store) account(r *dbsqlc.UsageQuota, userID string) (*quota.Account, ledger.Settings, *ledger.UnreadableError) {
+	var unreadable *ledger.UnreadableError
 	zone, err := s.zone(r.TimeZone)
 	if err != nil {
-		// A data error, so that a batch finds the call that it belongs to.
-		return nil, ledger.Settings{}, fmt.Errorf("%w: user %q: time zone %q: %w", ledger.ErrData, userID, r.TimeZone, err)
+		zone, unreadable = time.UTC, &ledger.UnreadableError{UserID: userID, What: fmt.Sprintf("time zone %q: %v", r.TimeZone, err), Declared: true}
+	}
+	for _, name := range r.UnlimitedOverrides {
+		if !slices.Contains(unlimitedNames, name) {
+			unreadable = &ledger.UnreadableError{UserID: userID, What: fmt.Sprintf("an override of the limit %q", name), Declared: true}
+		}
 	}
 	settings := ledger.Settings{QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone}
 	if r.QuotaName != nil {
@@ -146,7 +154,7 @@ func (s *Store) account(r *dbsqlc.UsageQuota, userID string) (*quota.Account, le
 			Day: r.Day.UTC(), DayCost: quota.Money(r.DayCostMicros), ReservedCost: quota.Money(r.ReservedCostMicros),
 			Active: r.Active, Queued: r.Queued, Parked: r.Parked, Seq: r.Seq,
 		},
-	}, settings, nil
+	}, settings, unreadable
 }
 
 func overridesOf(r *dbsqlc.UsageQuota) quota.Overrides {
@@ -207,11 +215,15 @@ func overrideColumn[C int32 | int64, T ~int32 | ~int64](p *dbsqlc.UpdateSettings
 	return limitColumn[C](*o)
 }
 
-func lotOf(r *dbsqlc.CreditLot) quota.Lot {
+func lotOf(r *dbsqlc.CreditLot) (quota.Lot, error) {
+	var err error
+	if kind := quota.LotKind(r.Kind); kind != quota.LotGrant && kind != quota.LotCarryOver {
+		err = fmt.Errorf("lot %s of kind %q", uuidText(r.ID), r.Kind)
+	}
 	return quota.Lot{
 		ID: r.ID, Kind: quota.LotKind(r.Kind), Name: r.Name, Credits: quota.Credits(r.Credits), Used: quota.Credits(r.Used),
 		Reserved: quota.Credits(r.Reserved), ExpiresAt: timeOf(r.ExpiresAt),
-	}
+	}, err
 }
 
 func periodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
@@ -288,10 +300,19 @@ func sharesOf(column []byte) ([]quota.Share, error) {
 	return out, nil
 }
 
+var states = []quota.State{quota.Queued, quota.Admitted, quota.Settled, quota.Released, quota.Expired, quota.Cancelled}
+
 func admissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admission, error) {
 	lots, err := sharesOf(r.Lots)
+	switch {
+	case err != nil:
+	case !slices.Contains(states, quota.State(r.State)):
+		err = fmt.Errorf("state %q", r.State)
+	case r.Source != string(quota.SourceAPI) && r.Source != string(quota.SourceJob):
+		err = fmt.Errorf("source %q", r.Source)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("admission %s: %w", pgtype.UUID{Bytes: r.ID, Valid: true}, err)
+		return nil, &ledger.UnreadableError{UserID: userID, What: fmt.Sprintf("admission %s: %v", uuidText(r.ID), err)}
 	}
 	adm := &ledger.Admission{
 		Admission: quota.Admission{

@@ -32,7 +32,7 @@ func (s *Store) standings(ctx context.Context, userIDs []string, also func(q *db
 	if err := errors.Join(err, t.send(ctx, s.pool)); err != nil {
 		return nil, err
 	}
-	return out, s.plansFor(ctx, s.queries, plans)
+	return out, s.plansFor(ctx, s.queries, plans, func(a *quota.Account, err error) { s.unreadable(out, a, err, true) })
 }
 
 func (s *Store) askStandings(
@@ -44,12 +44,12 @@ func (s *Store) askStandings(
 			rows, err := q.ReadAccounts(ctx, dbsqlc.ReadAccountsParams{Now: s.now(), UserIds: userIDs})
 			for i := range rows {
 				r := &rows[i]
-				a, settings, err := s.account(&r.UsageQuota, r.ExternalID)
-				if err != nil {
-					return err
-				}
+				a, settings, unreadable := s.account(&r.UsageQuota, r.ExternalID)
 				accounts[a.ID], plans[a] = a, planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
 				out[a.UserID] = ledger.Usage{Account: a, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID}
+				if unreadable != nil {
+					s.unreadable(out, a, unreadable, true)
+				}
 			}
 			return err
 		}),
@@ -57,7 +57,11 @@ func (s *Store) askStandings(
 			rows, err := q.ReadLots(ctx, dbsqlc.ReadLotsParams{UserIds: userIDs, Now: s.now()})
 			for i := range rows {
 				a := accounts[rows[i].UserID]
-				a.Lots = append(a.Lots, lotOf(&rows[i]))
+				lot, err := lotOf(&rows[i])
+				if err != nil {
+					s.unreadable(out, a, err, false)
+				}
+				a.Lots = append(a.Lots, lot)
 			}
 			return err
 		}),
@@ -71,4 +75,18 @@ func (s *Store) askStandings(
 			}
 			return err
 		}))
+}
+
+// unreadable notes in a standing that something of the account cannot be read.
+func (s *Store) unreadable(out map[string]ledger.Usage, a *quota.Account, err error, declared bool) {
+	u := out[a.UserID]
+	if u.Unreadable != nil && !u.Unreadable.Declared {
+		return
+	}
+	u.Unreadable = &ledger.UnreadableError{UserID: a.UserID, What: err.Error(), Declared: declared}
+	if known, ok := errors.AsType[*ledger.UnreadableError](err); ok {
+		u.Unreadable = known
+	}
+	out[a.UserID] = u
+	s.report(u.Unreadable)
 }

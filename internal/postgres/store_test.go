@@ -390,8 +390,9 @@ func TestErrors(t *testing.T) {
 		t.Error("a commit after a rollback succeeded")
 	}
 	f.exec("UPDATE usage_quotas SET time_zone = 'Nowhere/Land' WHERE user_id = $1", bob)
-	if _, err := f.Accounts(t.Context(), []string{"bob"}); err == nil || !strings.Contains(err.Error(), `user "bob": time zone "Nowhere/Land"`) {
-		t.Errorf("an unknown zone: %v", err)
+	all, err := f.Accounts(t.Context(), []string{"bob"})
+	if why := all["bob"].Unreadable; err != nil || why == nil || !strings.Contains(why.Error(), `user "bob" cannot be read by this release: time zone "Nowhere/Land"`) {
+		t.Errorf("an unknown zone: %v, %v", why, err)
 	}
 	f.exec("UPDATE usage_quotas SET time_zone = 'UTC' WHERE user_id = $1", bob)
 }

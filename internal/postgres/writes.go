@@ -251,7 +251,7 @@ func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 		}
 		return w.tell(l)
 	}
-	settings := l.Account.Plan.Name != was.plan || l.Settings != was.settings || l.Account.Suspended != was.suspended ||
+	settings := was.unreadable || l.Account.Plan.Name != was.plan || l.Settings != was.settings || l.Account.Suspended != was.suspended ||
 		!l.Account.Anchor.Equal(was.anchor) || !l.Account.Overrides.Equal(was.overrides)
 	if settings {
 		w.settings = append(w.settings, settingsParams(l.Account, l.Settings))

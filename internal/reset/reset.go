@@ -503,7 +503,10 @@ func (r *run) attemptDry(accounts []quota.ID) []accountReset {
 	}
 	defer b.Rollback()
 	for i, id := range accounts {
-		if l := b.Ledgers()[id]; l != nil {
+		switch l := b.Ledgers()[id]; {
+		case l != nil && l.Unreadable != nil:
+			results[i].err = l.Unreadable
+		case l != nil:
 			results[i].periods = len(l.Account.Roll(l.Now))
 		}
 	}

@@ -10,7 +10,7 @@ SELECT user_id FROM usage_quotas WHERE user_id = ANY (@ids::uuid[]) ORDER BY use
 
 -- name: LoadAccounts :many
 -- With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
-SELECT sqlc.embed(a), u.user_id AS external_id, (SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name)::bigint AS plan_version,
+SELECT sqlc.embed(a), u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY (@ids::uuid[]);

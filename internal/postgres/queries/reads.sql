@@ -5,7 +5,7 @@ SELECT a.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id WHER
 
 -- name: ReadAccounts :many
 -- With the version of the plan, as LoadAccounts.
-SELECT sqlc.embed(a), u.user_id AS external_id, (SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name)::bigint AS plan_version,
+SELECT sqlc.embed(a), u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY (@user_ids::text[]);
