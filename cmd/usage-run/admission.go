@@ -115,8 +115,8 @@ func (s *service) acquire(ctx context.Context) (*admission, error) {
 	return nil, refused(exitOwn, fmt.Errorf("%d attempts under key %q have ended without a charge: set another --key", maxAttempts, s.name.key))
 }
 
-// whenCharged decides what becomes of work that an earlier attempt was charged for. Whether there is anything to show for the
-// charge is known to nobody: a container may have ended between the charge and its own end, and its files with it.
+// whenCharged decides what becomes of work that an earlier attempt was charged for. Whether there is anything to show
+// for the charge is known to nobody: a container may end between the charge and its own end, and its files with it.
 func (s *service) whenCharged() error {
 	switch {
 	case s.o.key != "" && !s.o.chargeOnFailure: // Whoever gave the name wants it done once; and it did not fail.
@@ -129,7 +129,8 @@ func (s *service) whenCharged() error {
 	return nil
 }
 
-// create asks for admission under a key. What is paid already needs a slot like any other work, and reserves next to nothing.
+// create asks for admission under a key. What is paid already needs a slot like any other work, and reserves next to
+// nothing.
 func (s *service) create(ctx context.Context, key string, paid bool) (*admission, error) {
 	queue, estimate := !s.o.noQueue, s.w.duration
 	if paid {

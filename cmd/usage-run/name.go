@@ -36,9 +36,9 @@ func (n name) attempt(i int) string {
 // again is the key of a run of what an earlier attempt was charged for; each is another one.
 func (n name) again() string { return n.key + "@" + uuid.NewString() }
 
-// nameOf returns the name that was given, else one that is the same for a container that is started again, and another one
-// for other audio under the same path. Outside a pod nothing tells two runs apart from a run and its repetition, so there
-// every run is work of its own.
+// nameOf returns the name that was given, else one that is the same for a container that is started again, and another
+// one for other audio under the same path. Outside a pod nothing tells two runs apart from a run and its repetition, so
+// there every run is work of its own.
 func nameOf(ctx context.Context, o options, w work) (name, error) {
 	if o.key != "" {
 		return name{key: o.key}, nil
@@ -63,8 +63,8 @@ func nameOf(ctx context.Context, o options, w work) (name, error) {
 	return name{key: pod + "/" + hex.EncodeToString(hash.Sum(nil)[:16]), content: content != nil}, nil
 }
 
-// How much of a file is hashed. What is longer than wholeFile tells itself apart by its size and by so many blocks, spread
-// evenly from its first byte to its last: 1 GiB in all.
+// How much of a file is hashed. What is longer than wholeFile tells itself apart by its size and by so many blocks,
+// spread evenly from its first byte to its last: 1 GiB in all.
 const (
 	wholeFile = 1 << 30
 	blockSize = 1 << 20
@@ -73,8 +73,8 @@ const (
 
 // contentOf returns a hash of a file's content, or nothing where there is no regular file to read.
 func contentOf(ctx context.Context, path string) ([]byte, error) {
-	stat, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !stat.Mode().IsRegular() { // asked before opening, which blocks on a pipe
+	stat, err := os.Stat(path) // asked before opening, which blocks on a pipe
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !stat.Mode().IsRegular() {
 		return nil, nil
 	}
 	if err != nil {

@@ -26,5 +26,6 @@ func parseADTS(b []byte) (frame, bool) {
 	if size <= header {
 		return frame{}, false
 	}
-	return frame{alike: h & adtsAlike, size: size, samples: aacSamples * (uint32(b[6]&3) + 1), rate: aacRates[rate]}, true
+	blocks := uint32(b[6]&3) + 1
+	return frame{alike: h & adtsAlike, size: size, samples: aacSamples * blocks, rate: aacRates[rate]}, true
 }

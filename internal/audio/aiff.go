@@ -15,7 +15,11 @@ const (
 )
 
 func isAIFF(head []byte) bool {
-	return len(head) >= riffHeader && string(head[:4]) == "FORM" && (string(head[8:12]) == "AIFF" || string(head[8:12]) == "AIFC")
+	if len(head) < riffHeader || string(head[:4]) != "FORM" {
+		return false
+	}
+	kind := string(head[8:12])
+	return kind == "AIFF" || kind == "AIFC"
 }
 
 // aiffDuration counts the samples. How many there are is said in two more places, of which neither is believed.

@@ -94,8 +94,8 @@ func amrFrames(in *bufio.Reader, sizes *[16]int) (n int64, err error) {
 	}
 }
 
-// amrSize returns the size of the frame that b begins with if it and what follows, as far as b reaches, are so many frames;
-// else 0.
+// amrSize returns the size of the frame that b begins with if it and what follows, as far as b reaches, are so many
+// frames; else 0.
 func amrSize(b []byte, sizes *[16]int, chain int) (first int) {
 	for at := 0; chain > 0 && at < len(b); chain-- {
 		size := 1 + sizes[b[at]>>3&15]

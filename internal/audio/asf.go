@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// No library in Go reads it. What Windows Media's codecs have in a packet is known to nobody else, so the length is that of
-// the times at which packets are to be played.
+// No library in Go reads it. What Windows Media's codecs have in a packet is known to nobody else, so the length is
+// that of the times at which packets are to be played.
 
 const (
 	asfMark       = "\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
@@ -62,8 +62,8 @@ func asfDuration(r *io.SectionReader) (time.Duration, error) {
 	return 0, damaged("it has no samples")
 }
 
-// duration goes through the packets. The object that holds them claims to have a size, which is 0 in a recording that was not
-// ended.
+// duration goes through the packets. The object that holds them claims to have a size, which is 0 in a recording that
+// was not ended.
 func (f *asfFile) duration(r *io.SectionReader, size uint64) (time.Duration, error) {
 	if f.packet == 0 || f.packet > maxASFPacket {
 		return 0, damaged("its packets have %d bytes", f.packet)

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package audio tells how long the audio in a file is. It reads WAV, AIFF, CAF, MP3, AAC (ADTS), FLAC, Ogg (Vorbis, Opus, FLAC,
-// Speex), AMR, MP4 and QuickTime, Matroska and WebM, MPEG-TS and ASF (WMA), told apart by their content and not by their names.
+// Package audio tells how long the audio in a file is. It reads WAV, AIFF, CAF, MP3, AAC (ADTS), FLAC, Ogg (Vorbis,
+// Opus, FLAC, Speex), AMR, MP4 and QuickTime, Matroska and WebM, MPEG-TS and ASF (WMA), told apart by their content and
+// not by their names.
 //
-// It counts the audio that is there, from where it begins, and believes what a file says of itself only where that does not
-// contradict what is in it. Nothing is decoded: the codecs' packets say how long they are, all but those of a few, whose times
-// are taken then.
+// It counts the audio that is there, from where it begins, and believes what a file says of itself only where that does
+// not contradict what is in it. Nothing is decoded: the codecs' packets say how long they are, all but those of a few,
+// whose times are taken then.
 //
-// Files come from strangers: whatever is in them, reading ends with a duration or an error, within a few megabytes of memory
-// and a time that grows with the file only.
+// Files come from strangers: whatever is in them, reading ends with a duration or an error, within a few megabytes of
+// memory and a time that grows with the file only.
 package audio
 
 import (
@@ -69,7 +70,8 @@ var formats = []format{
 	{"MP4", isMP4, mp4Duration},
 }
 
-// Formats without a mark: they are looked for in a file that is none of the others, and begin where their first frame does.
+// Formats without a mark: they are looked for in a file that is none of the others, and begin where their first frame
+// does.
 var (
 	mp3 = format{"MP3", nil, framesDuration(parseMPEG)}
 	aac = format{"AAC", nil, framesDuration(parseADTS)}
@@ -146,9 +148,33 @@ func read(file io.ReaderAt, size int64) (Info, error) {
 	return Info{Format: found.name, Duration: d, Size: size}, nil
 }
 
-// recognise returns the format, and where it begins and ends: tags stand before and behind.
+// recognise returns the format, and where it begins and ends: tags stand before and behind, and zeros before.
 func recognise(file io.ReaderAt, size int64) (found format, start, end int64, err error) {
-	if start, err = skipTags(file, size); err != nil {
+	found, start, end, err = marked(file, 0, size)
+	if !errors.Is(err, ErrUnknown) {
+		return found, start, end, err
+	}
+	zeros, err := leadingZeros(io.NewSectionReader(file, start, end-start))
+	if err != nil {
+		return found, 0, 0, err
+	}
+	tagged := start > 0
+	if start += zeros; zeros > 0 {
+		found, from, to, err := marked(file, start, end)
+		if !errors.Is(err, ErrUnknown) {
+			return found, from, to, err
+		}
+	}
+	found, at, err := unmarked(file, start, end)
+	if tagged && errors.Is(err, ErrUnknown) { // With a tag before them, frames may begin anywhere.
+		return mp3, start, end, nil
+	}
+	return found, start + at, end, err
+}
+
+// marked returns the format whose mark stands at a place, or ErrUnknown and where it would begin and end.
+func marked(file io.ReaderAt, from, size int64) (found format, start, end int64, err error) {
+	if start, err = skipTags(file, from, size); err != nil {
 		return found, 0, 0, err
 	}
 	if end, err = trimTags(file, start, size); err != nil {
@@ -163,17 +189,23 @@ func recognise(file io.ReaderAt, size int64) (found format, start, end int64, er
 			return f, start, end, nil
 		}
 	}
-	zeros, err := leadingZeros(io.NewSectionReader(file, start, end-start))
-	if err != nil {
-		return found, 0, 0, err
+	return found, start, end, ErrUnknown
+}
+
+// unmarked finds frames that no mark of their format stands before, and where they begin.
+func unmarked(file io.ReaderAt, start, end int64) (found format, at int64, err error) {
+	b := make([]byte, min(searched, end-start))
+	if _, err := io.ReadFull(io.NewSectionReader(file, start, end-start), b); err != nil {
+		return found, 0, err
 	}
-	if zeros > 0 && start+zeros < end {
-		if found, at, end, err := recognise(io.NewSectionReader(file, start+zeros, end-start-zeros), end-start-zeros); err == nil {
-			return found, start + zeros + at, start + zeros + end, nil
-		}
+	mpeg, adts := parser(parseMPEG).find(b), parser(parseADTS).find(b)
+	switch {
+	case mpeg >= 0 && (adts < 0 || mpeg < adts):
+		return mp3, int64(mpeg), nil
+	case adts >= 0:
+		return aac, int64(adts), nil
 	}
-	found, at, err := unmarked(file, start, end)
-	return found, start + at, end, err
+	return found, 0, ErrUnknown
 }
 
 // leadingZeros returns how many zeros a file begins with, up to a bound.
@@ -194,24 +226,6 @@ func leadingZeros(r io.Reader) (n int64, err error) {
 
 // maxZeros is how many zeros may stand before the audio.
 const maxZeros = 64 << 20
-
-// unmarked finds frames that no mark of their format stands before, and where they begin.
-func unmarked(file io.ReaderAt, start, end int64) (found format, at int64, err error) {
-	b := make([]byte, min(searched, end-start))
-	if _, err := io.ReadFull(io.NewSectionReader(file, start, end-start), b); err != nil {
-		return found, 0, err
-	}
-	mpeg, adts := parser(parseMPEG).find(b), parser(parseADTS).find(b)
-	switch {
-	case mpeg >= 0 && (adts < 0 || mpeg < adts):
-		return mp3, int64(mpeg), nil
-	case adts >= 0:
-		return aac, int64(adts), nil
-	case start > 0: // With a tag before them, frames may begin anywhere.
-		return mp3, 0, nil
-	}
-	return found, 0, ErrUnknown
-}
 
 // length returns how long n samples take at rate samples a second.
 func length(n, rate uint64) (time.Duration, error) {

@@ -203,6 +203,8 @@ func TestHostile(t *testing.T) {
 	packets := joined(be32(0xffff, 0xffffffff), make([]byte, 16))
 	for name, data := range map[string][]byte{
 		"zeros":           make([]byte, size),
+		"zeros and tags":  full(nil, []byte("\x00ID3\x04\x00\x00\x00\x00\x00\x00")),
+		"tags":            full(nil, []byte("ID3\x04\x00\x00\x00\x00\x00\x00")),
 		"ones":            bytes.Repeat([]byte{0xff}, size),
 		"Ogg marks":       full(nil, append(page, 0xff)),
 		"Ogg pages":       full(nil, append(page, bytes.Repeat([]byte{0xff}, 256)...)),

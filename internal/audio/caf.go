@@ -92,7 +92,8 @@ func (c *caf) counted() (time.Duration, error) {
 	if _, err := c.packets.ReadAt(h[:], 0); err != nil {
 		return 0, damaged("its chunk \"pakt\" is too short")
 	}
-	packets, valid, before, behind := big.Uint64(h[:]), big.Uint64(h[8:]), uint64(big.Uint32(h[16:])), uint64(big.Uint32(h[20:]))
+	packets, valid := big.Uint64(h[:]), big.Uint64(h[8:])
+	before, behind := uint64(big.Uint32(h[16:])), uint64(big.Uint32(h[20:]))
 	table := buffered(io.NewSectionReader(c.packets, paktSize, c.packets.Size()-paktSize))
 	var samples, bytes, n, last uint64
 	for ; n < packets && (c.size == 0 || c.perBlock == 0); n++ {
@@ -132,7 +133,8 @@ func (c *caf) counted() (time.Duration, error) {
 		behind = 0
 	}
 	samples -= min(before+behind, samples)
-	if last := max(c.perBlock, 1); n >= packets && valid < samples && samples-valid < last { // the last packet is not full
+	// The last packet may not be full.
+	if n >= packets && valid < samples && samples-valid < max(c.perBlock, 1) {
 		samples = valid
 	}
 	return c.length(samples)

@@ -93,8 +93,8 @@ func (mpegPackets) samples(b []byte) uint64 {
 	return uint64(f.samples)
 }
 
-// vorbis is the codec of that name: a packet is as long as half its block and half the one before, and which of two sizes a
-// block has follows from the packet's mode.
+// vorbis is the codec of that name: a packet is as long as half its block and half the one before, and which of two
+// sizes a block has follows from the packet's mode.
 type vorbis struct {
 	sizes [2]uint64
 	// long tells of each mode which size its blocks have.
@@ -107,13 +107,14 @@ const (
 	vorbisIdentification = 30
 	vorbisRate           = 12
 	vorbisBlocks         = 28
-	// vorbisMode is the size of a mode in bits: the size of its blocks, two numbers of 16 bits that are 0, and a mapping.
+	// vorbisMode is the size of a mode in bits: the size of its blocks, two numbers of 16 bits that are 0, and a
+	// mapping.
 	vorbisMode = 41
 	maxModes   = 64
 )
 
-// newVorbis reads the first and the third header. The third one is a stream of bits without landmarks; but its modes are the
-// last thing in it, and can be read from the end: each one is mostly zeros, and before them is their number.
+// newVorbis reads the first and the third header. The third one is a stream of bits without landmarks; but its modes
+// are the last thing in it, and can be read from the end: each one is mostly zeros, and before them is their number.
 func newVorbis(identification, setup []byte) (*vorbis, bool) {
 	if len(identification) < vorbisIdentification {
 		return nil, false

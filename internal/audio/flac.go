@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Read here and not by a library: those that can be had believe the number of samples in the header, and where there is none
-// decode the file, which takes a hundred times as long and fails at the first damage.
+// Read here and not by a library: those that can be had believe the number of samples in the header, and where there is
+// none decode the file, which takes a hundred times as long and fails at the first damage.
 
 const (
 	flacMark  = "fLaC"
@@ -77,7 +77,8 @@ func flacDuration(r *io.SectionReader) (time.Duration, error) {
 	return length(samples, uint64(rate))
 }
 
-// flacFrame is what the header of a frame says. number is that of the frame, or of its first sample where blocks differ.
+// flacFrame is what the header of a frame says. number is that of the frame, or of its first sample where blocks
+// differ.
 type flacFrame struct {
 	samples  uint64
 	rate     uint32
@@ -187,8 +188,8 @@ func (o *flacOpen) feed(b []byte) {
 	o.sum = sum
 }
 
-// flacCount counts frames without decoding them. A frame ends where its checksum says so and the next one begins, or where the
-// file ends. One that is damaged or was cut off is not counted, as no decoder plays it.
+// flacCount counts frames without decoding them. A frame ends where its checksum says so and the next one begins, or
+// where the file ends. One that is damaged or was cut off is not counted, as no decoder plays it.
 type flacCount struct {
 	info    flacInfo
 	samples uint64

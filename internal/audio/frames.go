@@ -14,7 +14,8 @@ const (
 	maxFrame = 8 << 10
 	// nextFrames is how many further frames must follow for a header that was searched for to be believed.
 	nextFrames = 2
-	// firstFrames is that for a file that nothing else tells the kind of, and searched how far into it they are looked for.
+	// firstFrames is that for a file that nothing else tells the kind of, and searched how far into it they are looked
+	// for.
 	firstFrames = 4
 	searched    = 1 << 20
 )
@@ -81,8 +82,8 @@ func (t tally) duration() (total time.Duration, err error) {
 	return total, nil
 }
 
-// frames counts the frames of a stream that is written to it. It begins where the stream does, and goes on behind what is
-// damaged or is something else.
+// frames counts the frames of a stream that is written to it. It begins where the stream does, and goes on behind what
+// is damaged or is something else.
 type frames struct {
 	parse  parser
 	buf    []byte

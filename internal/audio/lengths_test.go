@@ -18,8 +18,8 @@ import (
 // write is where the files of the table are written, for testdata/decoded.sh to tell what a decoder finds in them.
 var write = flag.String("write", "", "write the files of TestLengths into this folder")
 
-// near is how far a length may be from what a decoder finds: a frame, since decoders differ in what they make of the first
-// and the last one.
+// near is how far a length may be from what a decoder finds: a frame, since decoders differ in what they make of the
+// first and the last one.
 const near = 30
 
 // noise are bytes that are no audio, the same ones each time.
@@ -121,7 +121,8 @@ func withoutGranules(b []byte) []byte {
 	})
 }
 
-// withBox is an M4A whose only box of a kind is another one, in boxes that have the size for it. They stand behind the audio.
+// withBox is an M4A whose only box of a kind is another one, in boxes that have the size for it. They stand behind the
+// audio.
 func withBox(tb testing.TB, b []byte, kind string, other []byte, parents ...string) []byte {
 	tb.Helper()
 	old := at(tb, b, kind, -4)
@@ -166,7 +167,8 @@ func shortSizes(tb testing.TB, b []byte) []byte {
 	return withBox(tb, b, "stsz", box("stz2", short), "minf", "stbl")
 }
 
-// cafOfAAC stores the frames of an ADTS file as Apple's recorder does. The table of the packets claims to have so many more.
+// cafOfAAC stores the frames of an ADTS file as Apple's recorder does. The table of the packets claims to have so many
+// more.
 func cafOfAAC(adts []byte, more uint64) []byte {
 	var data, table []byte
 	var n uint64

@@ -12,49 +12,53 @@ import (
 	"time"
 )
 
-// Read here and not by a library: those that can be had read the media into memory, or as much of it as an element claims to
-// hold, and end at the first damage.
+// Read here and not by a library: those that can be had read the media into memory, or as much of it as an element
+// claims to hold, and end at the first damage.
 
 // The elements that matter. Each has a number of its own wherever it stands.
 const (
-	mkvEBML                          = 0x1a45dfa3
-	mkvSegment                       = 0x18538067
-	mkvInfo                          = 0x1549a966
-	mkvTimestampScale                = 0x2ad7b1
-	mkvTracks                        = 0x1654ae6b
-	mkvTrackEntry                    = 0xae
-	mkvTrackNumber                   = 0xd7
-	mkvTrackType                     = 0x83
-	mkvCodecID                       = 0x86
-	mkvCodecPrivate                  = 0x63a2
-	mkvCodecDelay                    = 0x56aa
-	mkvAudio                         = 0xe1
-	mkvRate                          = 0xb5
-	mkvChannels                      = 0x9f
-	mkvBitDepth                      = 0x6264
-	mkvEncodings                     = 0x6d80
-	mkvEncoding                      = 0x6240
-	mkvCompression                   = 0x5034
-	mkvAlgorithm                     = 0x4254
-	mkvSettings                      = 0x4255
-	mkvEncryption                    = 0x5035
-	mkvCluster                       = 0x1f43b675
-	mkvTimestamp                     = 0xe7
-	mkvSimpleBlock                   = 0xa3
-	mkvBlockGroup                    = 0xa0
-	mkvBlock                         = 0xa1
-	mkvDiscardPadding                = 0x75a2
-	mkvAudioTrack                    = 2
-	mkvStripped                      = 3
-	mkvDefaultScale                  = uint64(time.Millisecond)
-	mkvMark                          = "\x1a\x45\xdf\xa3"
-	mkvClusterMark                   = "\x1f\x43\xb6\x75"
-	mkvUnknownSize                   = math.MaxUint64
-	mkvLongestHeader                 = 12
-	maxValue                         = 1 << 18
-	maxBlock                         = 1 << 20
-	maxWindow                        = 64 << 10
-	lacesXiph, lacesEBML, lacesFixed = 1, 3, 2
+	mkvEBML           = 0x1a45dfa3
+	mkvSegment        = 0x18538067
+	mkvInfo           = 0x1549a966
+	mkvTimestampScale = 0x2ad7b1
+	mkvTracks         = 0x1654ae6b
+	mkvTrackEntry     = 0xae
+	mkvTrackNumber    = 0xd7
+	mkvTrackType      = 0x83
+	mkvCodecID        = 0x86
+	mkvCodecPrivate   = 0x63a2
+	mkvCodecDelay     = 0x56aa
+	mkvAudio          = 0xe1
+	mkvRate           = 0xb5
+	mkvChannels       = 0x9f
+	mkvBitDepth       = 0x6264
+	mkvEncodings      = 0x6d80
+	mkvEncoding       = 0x6240
+	mkvCompression    = 0x5034
+	mkvAlgorithm      = 0x4254
+	mkvSettings       = 0x4255
+	mkvEncryption     = 0x5035
+	mkvCluster        = 0x1f43b675
+	mkvTimestamp      = 0xe7
+	mkvSimpleBlock    = 0xa3
+	mkvBlockGroup     = 0xa0
+	mkvBlock          = 0xa1
+	mkvDiscardPadding = 0x75a2
+)
+
+const (
+	mkvMark        = "\x1a\x45\xdf\xa3"
+	mkvClusterMark = "\x1f\x43\xb6\x75"
+	// mkvLongestHeader is the size of the longest header of an element.
+	mkvLongestHeader = 12
+	mkvUnknownSize   = math.MaxUint64
+	// mkvAudioTrack is a type of track, mkvStripped a compression that only leaves out how each frame begins.
+	mkvAudioTrack, mkvStripped = 2, 3
+	mkvDefaultScale            = uint64(time.Millisecond)
+	// lacesXiph, lacesEBML and lacesFixed are how a block says the sizes of several frames.
+	lacesXiph, lacesFixed, lacesEBML = 1, 2, 3
+	// maxValue and maxBlock bound what is read of an element and of a block, maxWindow what is searched at once.
+	maxValue, maxBlock, maxWindow = 1 << 18, 1 << 20, 64 << 10
 )
 
 // mkvTrack is what the elements of a track say, and how much audio its blocks hold.
@@ -65,7 +69,8 @@ type mkvTrack struct {
 	delay          uint64
 	rate           float64
 	channels, bits uint64
-	// prefix is what was stripped from the beginning of each frame. Blocks are opaque where they are compressed otherwise.
+	// prefix is what was stripped from the beginning of each frame. Blocks are opaque where they are compressed
+	// otherwise.
 	prefix []byte
 	opaque bool
 
@@ -93,8 +98,8 @@ type mkvFile struct {
 	buf   []byte
 }
 
-// mkvDuration goes through the elements one by one. Those that hold others are entered, so that it does not matter whether their
-// sizes are known or true.
+// mkvDuration goes through the elements one by one. Those that hold others are entered, so that it does not matter
+// whether their sizes are known or true.
 func mkvDuration(r *io.SectionReader) (time.Duration, error) {
 	m := &mkvFile{r: r, end: r.Size()}
 	m.reset()
@@ -116,7 +121,8 @@ func mkvDuration(r *io.SectionReader) (time.Duration, error) {
 				return 0, err
 			}
 			m.reset()
-		case mkvSegment, mkvInfo, mkvTracks, mkvAudio, mkvEncodings, mkvEncoding, mkvCompression, mkvCluster, mkvBlockGroup:
+		case mkvSegment, mkvInfo, mkvTracks, mkvAudio, mkvEncodings, mkvEncoding, mkvCompression, mkvCluster,
+			mkvBlockGroup:
 			m.at = inside
 			continue
 		case mkvTrackEntry:

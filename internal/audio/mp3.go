@@ -72,8 +72,8 @@ type gap struct {
 	written uint64
 }
 
-// in returns how many of so many samples the encoder added. Of what it added behind, that much is missing in a file that was
-// cut off as the file is too short.
+// in returns how many of so many samples the encoder added. Of what it added behind, that much is missing in a file
+// that was cut off as the file is too short.
 func (g gap) in(samples uint64) uint64 {
 	behind := g.behind
 	if samples < g.written {

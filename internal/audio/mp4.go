@@ -25,7 +25,11 @@ const (
 var mp4First = []string{"ftyp", "styp", mp4Movie, "mdat", "wide", "free", "skip", "pnot"}
 
 func isMP4(head []byte) bool {
-	return len(head) >= 12 && slices.Contains(mp4First, string(head[4:8])) && (head[0] == 0 || string(head[4:8]) == "mdat")
+	if len(head) < 12 {
+		return false
+	}
+	first := string(head[4:8])
+	return slices.Contains(mp4First, first) && (head[0] == 0 || first == "mdat") // the others are short
 }
 
 // mp4Table is the content of a box that may be long, and is read as it is needed.
@@ -36,8 +40,8 @@ type mp4Track struct {
 	id    uint32
 	audio bool
 	scale uint32
-	// claimed is the length of the media as the header gives it, edited that of what is to be played of it in the movie's scale,
-	// which begins at start.
+	// claimed is the length of the media as the header gives it, edited that of what is to be played of it in the
+	// movie's scale, which begins at start.
 	claimed, edited, start uint64
 	// tables say of the samples how long they are, how large, and in which chunk of the file they stand.
 	tables map[string]mp4Table
@@ -49,8 +53,8 @@ type mp4Track struct {
 // mp4Sample is what holds for a sample of a fragment of which nothing else is said.
 type mp4Sample struct{ duration, size uint32 }
 
-// mp4File collects the tracks. The library reads the single boxes; the way through them is walked here, because the library
-// makes room for whatever a box claims to hold.
+// mp4File collects the tracks. The library reads the single boxes; the way through them is walked here, because the
+// library makes room for whatever a box claims to hold.
 type mp4File struct {
 	r      *io.SectionReader
 	scale  uint32
@@ -64,7 +68,8 @@ type mp4File struct {
 
 // mp4Parents are the boxes that are entered, and where.
 var mp4Parents = map[string]string{
-	mp4Movie: "", "mvex": mp4Movie, "trak": mp4Movie, "mdia": "trak", "edts": "trak", "minf": "mdia", "stbl": "minf", "moof": "", "traf": "moof",
+	mp4Movie: "", "mvex": mp4Movie, "trak": mp4Movie, "mdia": "trak", "edts": "trak", "minf": "mdia", "stbl": "minf",
+	"moof": "", "traf": "moof",
 }
 
 // mp4Duration returns the length of the longest audio track.
@@ -338,7 +343,8 @@ func (t *mp4Times) take(n uint64) (total uint64) {
 	return total
 }
 
-// media returns the length of the samples that are in the file; the length that the header claims only if they have none.
+// media returns the length of the samples that are in the file; the length that the header claims only if they have
+// none.
 func (f *mp4File) media(t *mp4Track) (uint64, error) {
 	stts, ok := t.tables["stts"]
 	if !ok {
@@ -450,8 +456,8 @@ const (
 	runDuration, runSampleSize, runSampleFlags, runComposition = 0x100, 0x200, 0x400, 0x800
 )
 
-// run adds the samples of a trun box that are in the file. Read here, because such a box can claim 4 billion samples of no size
-// at all.
+// run adds the samples of a trun box that are in the file. Read here, because such a box can claim 4 billion samples of
+// no size at all.
 func (f *mp4File) run(at, size uint64) error {
 	w := words{bufio.NewReader(io.NewSectionReader(f.r, int64(at), int64(size)))}
 	head, _ := w.next()
@@ -480,7 +486,10 @@ func (f *mp4File) run(at, size uint64) error {
 		for _, field := range [...]struct {
 			flag uint32
 			into *uint32
-		}{{runDuration, &sample.duration}, {runSampleSize, &sample.size}, {runSampleFlags, new(uint32)}, {runComposition, new(uint32)}} {
+		}{
+			{runDuration, &sample.duration}, {runSampleSize, &sample.size},
+			{runSampleFlags, new(uint32)}, {runComposition, new(uint32)},
+		} {
 			if flags&field.flag != 0 {
 				var v uint64
 				if v, ok = w.next(); !ok {

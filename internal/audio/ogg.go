@@ -62,7 +62,8 @@ func oggStart(p []byte) (*oggStream, bool) {
 		return &oggStream{rate: info.rate, headers: int(big.Uint16(p[7:])), codec: flacPackets{info}}, true
 	case len(p) >= 80 && bytes.HasPrefix(p, []byte("Speex   ")):
 		packet := uint64(little.Uint32(p[56:])) * uint64(max(little.Uint32(p[64:]), 1))
-		return &oggStream{rate: little.Uint32(p[36:]), headers: 1 + int(little.Uint32(p[68:])&0xff), codec: fixed(min(packet, maxPacket))}, true
+		headers := 1 + int(little.Uint32(p[68:])&0xff)
+		return &oggStream{rate: little.Uint32(p[36:]), headers: headers, codec: fixed(min(packet, maxPacket))}, true
 	}
 	return nil, false
 }
@@ -100,8 +101,8 @@ func oggDuration(r *io.SectionReader) (time.Duration, error) {
 	}
 }
 
-// nextPage returns the next page that is whole, and passes over what is none. It stops at a file that is nothing but marks of
-// pages, each of which would have to be looked at as a whole.
+// nextPage returns the next page that is whole, and passes over what is none. It stops at a file that is nothing but
+// marks of pages, each of which would have to be looked at as a whole.
 func nextPage(in *bufio.Reader, work *int64) ([]byte, error) {
 	for {
 		b, err := in.Peek(oggPage)
@@ -216,8 +217,8 @@ func (s *oggStream) page(lacing, data []byte, granule uint64, flags byte) {
 	}
 }
 
-// played returns how much is to be played of what the packets of a page add: less where the first or the last page says so.
-// The positions are believed in nothing else, since those of a part of a stream begin anywhere.
+// played returns how much is to be played of what the packets of a page add: less where the first or the last page says
+// so. The positions are believed in nothing else, since those of a part of a stream begin anywhere.
 func (s *oggStream) played(added, granule uint64, flags byte) uint64 {
 	switch {
 	case granule >= math.MaxInt64:

@@ -32,10 +32,9 @@ func id3Size(h []byte, mark string) int64 {
 	return n
 }
 
-// skipTags returns the offset behind the ID3v2 tags at the beginning of the file. One that claims to be longer than the file
-// is not skipped: what it holds is searched for audio.
-func skipTags(file io.ReaderAt, size int64) (int64, error) {
-	var at int64
+// skipTags returns the offset behind the ID3v2 tags at a place, which is the beginning. One that claims to be longer than the
+// file is not skipped: what it holds is searched for audio.
+func skipTags(file io.ReaderAt, at, size int64) (int64, error) {
 	for {
 		var h [id3Header]byte
 		if _, err := file.ReadAt(h[:], at); err != nil && !errors.Is(err, io.EOF) {
@@ -49,7 +48,8 @@ func skipTags(file io.ReaderAt, size int64) (int64, error) {
 	}
 }
 
-// trimTags returns where the audio ends that begins at start: before the tags of ID3v1, ID3v2, APE and Lyrics3 at the end.
+// trimTags returns where the audio ends that begins at start: before the tags of ID3v1, ID3v2, APE and Lyrics3 at the
+// end.
 func trimTags(file io.ReaderAt, start, size int64) (int64, error) {
 	for range maxTags {
 		var tail [id3v1]byte

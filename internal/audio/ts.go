@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Read here and not by a library: those that can be had collect a packet of pictures until the next one begins, however long
-// that takes.
+// Read here and not by a library: those that can be had collect a packet of pictures until the next one begins, however
+// long that takes.
 
 const (
 	tsSync   = 0x47

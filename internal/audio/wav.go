@@ -26,8 +26,8 @@ const (
 	unknownSize = math.MaxUint32
 )
 
-// The codecs that are known by their numbers: those whose samples are all of one size, those whose blocks are and say how many
-// samples they hold, and MPEG audio.
+// The codecs that are known by their numbers: those whose samples are all of one size, those whose blocks are and say
+// how many samples they hold, and MPEG audio.
 const (
 	wavPCM        = 1
 	wavMSADPCM    = 2
@@ -41,8 +41,8 @@ const (
 	wavExtensible = 0xfffe
 )
 
-// wavHalfByte are the codecs that make half a byte of each sample: OKI's, Dialogic's, Yamaha's, and G.722 by two numbers. What
-// their files say of bytes a second is often wrong.
+// wavHalfByte are the codecs that make half a byte of each sample: OKI's, Dialogic's, Yamaha's, and G.722 by two
+// numbers. What their files say of bytes a second is often wrong.
 var wavHalfByte = []uint16{0x10, 0x17, 0x20, 0x65, 0x28f}
 
 func isWAV(head []byte) bool {
@@ -92,7 +92,8 @@ func wavDuration(r *io.SectionReader) (time.Duration, error) {
 	}
 }
 
-// measured returns how many bytes of samples begin at a place, where the file claims so many; second is how many are a second.
+// measured returns how many bytes of samples begin at a place, where the file claims so many; second is how many are a
+// second.
 func measured(r *io.SectionReader, at int64, claimed uint64, second int64, order func([]byte) uint32) (int64, error) {
 	rest := r.Size() - at
 	if claimed >= uint64(rest) {
@@ -108,9 +109,9 @@ func measured(r *io.SectionReader, at int64, claimed uint64, second int64, order
 	return int64(claimed), err
 }
 
-// goesOn reports whether the samples go on behind the place where a chunk claims that they end: the header was written before
-// them, or with 32 bits where there are more. What else may be there are chunks, zeros, and a few bytes of something, less
-// than a second of samples is long.
+// goesOn reports whether the samples go on behind the place where a chunk claims that they end: the header was written
+// before them, or with 32 bits where there are more. What else may be there are chunks, zeros, and a few bytes of
+// something, less than a second of samples is long.
 func goesOn(r *io.SectionReader, at, second int64, order func([]byte) uint32) (bool, error) {
 	if r.Size()-at < max(second, chunkHeader) {
 		return false, nil
@@ -238,7 +239,8 @@ func (w *wav) duration(data *io.SectionReader) (time.Duration, error) {
 	}
 	// Only the writer knows how much of the last block is audio.
 	said, err := length(w.samples, uint64(w.rate))
-	if block, _ := length(uint64(w.perBlock), uint64(max(w.rate, 1))); err == nil && said < d && said >= d-max(block, d/50) {
+	block, _ := length(uint64(w.perBlock), uint64(max(w.rate, 1)))
+	if err == nil && said < d && said >= d-max(block, d/50) {
 		d = said
 	}
 	return d, nil
