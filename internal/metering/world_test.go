@@ -149,6 +149,13 @@ func (w *world) register(user string) quota.ID {
 	return id
 }
 
+func (w *world) plan(p metering.Plan) {
+	w.t.Helper()
+	if _, err := w.ApplyPlan(w.t.Context(), p, "test"); err != nil {
+		w.t.Fatalf("apply plan: %v", err)
+	}
+}
+
 func (w *world) quota(q metering.Quota) {
 	w.t.Helper()
 	if err := w.ApplyQuota(w.t.Context(), q, "test"); err != nil {

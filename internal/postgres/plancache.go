@@ -4,8 +4,10 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -69,9 +71,16 @@ func (s *Store) plansFor(
 	if err != nil {
 		return err
 	}
+	versions, err := q.LoadPlanVersions(ctx, missing)
+	if err != nil {
+		return err
+	}
 	read := make(map[string]*quota.Plan, len(rows))
 	for i := range rows {
 		p := planOf(&rows[i])
+		if p.Past, err = pastOf(p, versions); err != nil {
+			return err
+		}
 		s.plans.put(p)
 		read[p.Name] = p
 	}
@@ -85,4 +94,36 @@ func (s *Store) plansFor(
 		}
 	}
 	return nil
+}
+
+// pastOf returns the terms of the plan's versions before the one that was read. versions are in their order.
+func pastOf(p *quota.Plan, versions []dbsqlc.PlanVersion) ([]quota.PastTerms, error) {
+	var past []quota.PastTerms
+	for i := range versions {
+		v := &versions[i]
+		if v.PlanName != p.Name || v.Version > p.Version {
+			continue
+		}
+		if len(past) > 0 {
+			past[len(past)-1].Until = v.ValidFrom.UTC()
+		}
+		var definition struct {
+			Credits       *int64 `json:"credits_limit"`
+			CarryOverMax  int64  `json:"carry_over_max"`
+			FinalAfter    int64  `json:"final_after_seconds"`
+			CalendarMonth bool   `json:"calendar_month"`
+			OveragePrice  int64  `json:"overage_price_micros"`
+			Currency      string `json:"currency"`
+		}
+		if err := json.Unmarshal(v.Definition, &definition); err != nil {
+			return nil, fmt.Errorf("version %d of plan %q: %w", v.Version, p.Name, err)
+		}
+		past = append(past, quota.PastTerms{Terms: quota.Terms{
+			Version: v.Version, Credits: limit[quota.Credits](definition.Credits), CarryOverMax: quota.Credits(definition.CarryOverMax),
+			FinalAfter: time.Duration(definition.FinalAfter) * time.Second, CalendarMonth: definition.CalendarMonth,
+			OveragePrice: quota.Money(definition.OveragePrice), Currency: definition.Currency,
+		}})
+	}
+	// The last one is the plan's own.
+	return past[:max(0, len(past)-1)], nil
 }

@@ -33,7 +33,9 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 		params := planParams(&p)
 		before, err := q.LockPlan(ctx, p.Name)
 		if errors.Is(err, pgx.ErrNoRows) {
-			created, err := q.InsertPlan(ctx, params)
+			inserted := params
+			inserted.Now = s.now()
+			created, err := q.InsertPlan(ctx, inserted)
 			if err == nil {
 				return audit(ctx, tx, s.now(), planAudit("plan.created", actor, nil, &created))
 			}
@@ -61,7 +63,7 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 			RateRequests: params.RateRequests, RateWindowSeconds: params.RateWindowSeconds,
 			AlertThresholds: params.AlertThresholds, AdmitWhenUnavailable: params.AdmitWhenUnavailable,
 			ResetSchedule: params.ResetSchedule, ResetBatchSize: params.ResetBatchSize, UsageTypes: params.UsageTypes,
-			FinalAfterSeconds: params.FinalAfterSeconds, Name: params.Name,
+			FinalAfterSeconds: params.FinalAfterSeconds, Name: params.Name, Now: s.now(),
 		})
 		if err != nil {
 			return err
@@ -124,7 +126,7 @@ func (s *Store) RetirePlan(ctx context.Context, name string, uid quota.ID, actor
 		if before.Retired || (uid != quota.ID{} && idOf(before.ObjectUid) != uid) {
 			return nil
 		}
-		after, err := q.RetirePlan(ctx, name)
+		after, err := q.RetirePlan(ctx, dbsqlc.RetirePlanParams{Name: name, Now: s.now()})
 		if err != nil {
 			return err
 		}

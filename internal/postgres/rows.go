@@ -234,7 +234,7 @@ func periodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
 		Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
 		PlanLimit: limit[quota.Credits](r.PlanCredits), PlanName: r.PlanName, PlanVersion: r.PlanVersion,
 		CarryOver: quota.Credits(r.CarryOver), CarryOverMax: quota.Credits(r.CarryOverMax),
-		Grace: time.Duration(r.FinalAfterSeconds) * time.Second, Currency: textOf(r.Currency),
+		Grace: time.Duration(r.FinalAfterSeconds) * time.Second, Currency: textOf(r.Currency), OveragePrice: (*quota.Money)(r.OveragePriceMicros),
 	}
 }
 

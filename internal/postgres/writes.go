@@ -118,6 +118,12 @@ var (
 		col("ClosedAt", func(r periodRow) time.Time { return r.now }),
 		col("FinalAfterSeconds", func(r periodRow) int32 { return finalAfter(r.Grace) }),
 		col("Currencies", func(r periodRow) *string { return presentIf(r.Currency != "", r.Currency) }),
+		col("OveragePrices", func(r periodRow) *int64 {
+			if r.OveragePrice == nil {
+				return nil
+			}
+			return new(int64(*r.OveragePrice))
+		}),
 	}, periodTotals...)...)
 
 	admissionID = col("Ids", func(a *ledger.Admission) quota.ID { return a.ID })
@@ -179,6 +185,7 @@ var (
 		col("Enforced", func(a *ledger.Admission) bool { return a.Enforced }),
 		col("CreatedAt", func(a *ledger.Admission) time.Time { return a.CreatedAt }),
 		col("LeaseMs", func(a *ledger.Admission) int64 { return a.Lease.Milliseconds() }),
+		col("Payers", func(a *ledger.Admission) quota.ID { return a.Account }),
 	}, admissionLife...)...)
 
 	insertEvents = newStatement[dbsqlc.InsertEventsParams](dbsqlc.InsertEvents,
@@ -212,6 +219,7 @@ var (
 		col("Metadata", func(e *ledger.Event) []byte { return metadataColumn(e.Metadata) }),
 		col("RecordedBy", func(e *ledger.Event) string { return e.RecordedBy }),
 		col("Reasons", func(e *ledger.Event) string { return e.Reason }),
+		col("Payers", func(e *ledger.Event) quota.ID { return e.Account }),
 	)
 	insertKeys = newStatement[dbsqlc.InsertKeysParams](dbsqlc.InsertKeys,
 		col("Accounts", func(m ledger.Made) quota.ID { return m.Account }),

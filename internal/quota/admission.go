@@ -351,7 +351,11 @@ func (a *Account) charge(c *Charge, held Allocation, period *ClosedPeriod, now t
 		}
 		a.book(c, al, period)
 	}
-	c.Price = Price(c.Overage, a.Plan.OveragePrice)
+	price := a.Plan.OveragePrice
+	if period != nil && period.OveragePrice != nil {
+		price = *period.OveragePrice
+	}
+	c.Price = Price(c.Overage, price)
 	if period == nil {
 		a.Cost, a.Charged = a.Cost.Add(c.Cost), a.Charged.Add(c.Price)
 		return

@@ -69,12 +69,45 @@ func override[T ~int32 | ~int64](limit *Limit[T], with *Limit[T]) {
 	}
 }
 
+// Terms are what a plan decides about a period when it ends.
+type Terms struct {
+	Version       int64
+	Credits       Limit[Credits]
+	CarryOverMax  Credits
+	FinalAfter    time.Duration
+	CalendarMonth bool
+	OveragePrice  Money
+	Currency      string
+}
+
+// PastTerms are those that held until an instant.
+type PastTerms struct {
+	Terms
+
+	Until time.Time
+}
+
+// TermsAt returns the terms that held, or hold, at an instant: those of the first version before it was made.
+func (p *Plan) TermsAt(t time.Time) Terms {
+	for _, past := range p.Past {
+		if t.Before(past.Until) {
+			return past.Terms
+		}
+	}
+	return Terms{
+		Version: p.Version, Credits: p.Limits.Credits, CarryOverMax: p.CarryOverMax, FinalAfter: p.FinalAfter,
+		CalendarMonth: p.CalendarMonth, OveragePrice: p.OveragePrice, Currency: p.Currency,
+	}
+}
+
 // Plan is what is sold, as far as decisions depend on it.
 type Plan struct {
 	Name        string
 	DisplayName string
 	// Version counts the changes of the plan; each event records the version that it was charged under.
 	Version int64
+	// Past are the terms of the versions before, in the order of time.
+	Past []PastTerms
 	// Rank orders plans for upgrades: a higher one allows more.
 	Rank    int32
 	Default bool

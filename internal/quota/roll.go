@@ -20,16 +20,18 @@ type ClosedPeriod struct {
 	Used, Reserved         Credits
 	PlanUsed, PlanReserved Credits
 	Cost, Charged          Money
-	// PlanLimit, PlanName and PlanVersion are what was in force at the close.
+	// PlanLimit, PlanName and PlanVersion are what was in force when it ended.
 	PlanLimit   Limit[Credits]
 	PlanName    string
 	PlanVersion int64
 	// CarryOver is the lot that the next period got, and CarryOverMax the cap that bounds its top-ups.
 	CarryOver, CarryOverMax Credits
-	// Grace is how long after its end the period takes late charges, as the plan said at the close; zero means FinalAfter.
+	// Grace is how long after its end the period takes late charges, as the plan said when it ended; zero means FinalAfter.
 	Grace time.Duration
-	// Currency of Cost and Charged; empty where it was not recorded.
-	Currency string
+	// Currency of Cost and Charged; empty where it was not recorded. OveragePrice is what late work beyond the plan's credits
+	// costs a credit; nil where it was not recorded.
+	Currency     string
+	OveragePrice *Money
 }
 
 // Final reports whether the period takes no more charges.
@@ -48,20 +50,23 @@ func (p *ClosedPeriod) unused() Credits {
 }
 
 // Roll moves the account to the period that contains now and returns the periods that it closed on the way: none if the
-// open one still lasts, several for an account that slept. Open reservations count as used when the carry-over is
-// computed.
+// open one still lasts, several for an account that slept. Each is closed by the terms that held when it ended, however late
+// that is found out. Open reservations count as used when the carry-over is computed.
 func (a *Account) Roll(now time.Time) []ClosedPeriod {
 	var closed []ClosedPeriod
 	for !now.Before(a.Period.End) {
+		terms := a.Plan.TermsAt(a.Period.End)
+		override(&terms.Credits, a.Overrides.Credits)
 		p := ClosedPeriod{
 			No: a.PeriodNo, Period: a.Period,
 			Used: a.Used, Reserved: a.Reserved, PlanUsed: a.PlanUsed, PlanReserved: a.PlanReserved,
 			Cost: a.Cost, Charged: a.Charged,
-			PlanLimit: a.Limits().Credits, PlanName: a.Plan.Name, PlanVersion: a.Plan.Version,
-			CarryOverMax: a.Plan.CarryOverMax, Grace: a.Plan.FinalAfter, Currency: a.Plan.Currency,
+			PlanLimit: terms.Credits, PlanName: a.Plan.Name, PlanVersion: terms.Version, CarryOverMax: terms.CarryOverMax,
+			Grace: terms.FinalAfter, Currency: terms.Currency, OveragePrice: &terms.OveragePrice,
 		}
 		p.CarryOver = p.unused()
-		next := Period{Start: a.Period.End, End: a.Calendar().At(a.Period.End).End}
+		calendar := Calendar{Anchor: a.Anchor, Zone: a.Zone, CalendarMonth: terms.CalendarMonth}
+		next := Period{Start: a.Period.End, End: calendar.At(a.Period.End).End}
 		if p.CarryOver > 0 {
 			a.Lots = append(a.Lots, Lot{
 				ID: LotID(a.ID, LotCarryOver, carryOverName(p.No)), Kind: LotCarryOver, Name: carryOverName(p.No),

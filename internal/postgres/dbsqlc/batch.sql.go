@@ -78,7 +78,7 @@ const InsertAdmissions = `-- name: InsertAdmissions :exec
 INSERT INTO concurrent_processing (id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate,
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
     provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq,
-    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active)
+    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id)
 SELECT
     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]),
     unnest($5::text[]), unnest($6::text[]), unnest($7::bytea[]), unnest($8::text[]),
@@ -90,7 +90,8 @@ SELECT
     unnest($26::timestamptz[]), unnest($27::timestamptz[]), unnest($28::bigint[]),
     unnest($29::timestamptz[]), unnest($30::bigint[]), unnest($31::bigint[]),
     unnest($32::bigint[]), unnest($33::bigint[]), unnest($34::integer[]),
-    unnest($35::bigint[]), unnest($36::bigint[]), unnest($37::integer[])
+    unnest($35::bigint[]), unnest($36::bigint[]), unnest($37::integer[]),
+    unnest($38::uuid[])
 `
 
 type InsertAdmissionsParams struct {
@@ -131,6 +132,7 @@ type InsertAdmissionsParams struct {
 	SeenUsed       []int64
 	SeenReserved   []int64
 	SeenActive     []int32
+	Payers         []quota.ID
 }
 
 func (q *Queries) InsertAdmissions(ctx context.Context, arg InsertAdmissionsParams) error {
@@ -172,6 +174,7 @@ func (q *Queries) InsertAdmissions(ctx context.Context, arg InsertAdmissionsPara
 		arg.SeenUsed,
 		arg.SeenReserved,
 		arg.SeenActive,
+		arg.Payers,
 	)
 	return err
 }
@@ -211,7 +214,8 @@ func (q *Queries) InsertAudit(ctx context.Context, arg InsertAuditParams) error 
 const InsertEvents = `-- name: InsertEvents :exec
 INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, idempotency_key, reverses,
     refund_lot, occurred_at, credits, plan_part, overage, lots, duration_ms, file_size, tokens, quantity, unit_micros,
-    price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason)
+    price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason,
+    payer_id)
 SELECT
     unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::uuid[]), unnest($4::bigint[]),
     unnest($5::text[]), unnest($6::text[]), unnest($7::uuid[]), unnest($8::text[]),
@@ -220,7 +224,8 @@ SELECT
     unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[]), unnest($19::bigint[]),
     unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]), unnest($23::text[]),
     unnest($24::text[]), unnest($25::bigint[]), unnest($26::boolean[]), unnest($27::bigint[]),
-    unnest($28::jsonb[]), unnest($29::text[]), unnest($30::text[])
+    unnest($28::jsonb[]), unnest($29::text[]), unnest($30::text[]),
+    unnest($31::uuid[])
 `
 
 type InsertEventsParams struct {
@@ -254,6 +259,7 @@ type InsertEventsParams struct {
 	Metadata        [][]byte
 	RecordedBy      []string
 	Reasons         []string
+	Payers          []quota.ID
 }
 
 func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) error {
@@ -288,19 +294,22 @@ func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) erro
 		arg.Metadata,
 		arg.RecordedBy,
 		arg.Reasons,
+		arg.Payers,
 	)
 	return err
 }
 
 const InsertPeriods = `-- name: InsertPeriods :exec
 INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
-    cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at, final_after_seconds, currency)
+    cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at, final_after_seconds, currency,
+    overage_price_micros)
 SELECT
     unnest($1::uuid[]), unnest($2::bigint[]), unnest($3::timestamptz[]), unnest($4::timestamptz[]),
     unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::bigint[]),
     unnest($9::bigint[]), unnest($10::bigint[]), unnest($11::text[]), unnest($12::bigint[]),
     unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::bigint[]),
-    unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::text[])
+    unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::text[]),
+    unnest($19::bigint[])
 `
 
 type InsertPeriodsParams struct {
@@ -322,6 +331,7 @@ type InsertPeriodsParams struct {
 	ClosedAt          []time.Time
 	FinalAfterSeconds []int32
 	Currencies        []string
+	OveragePrices     []int64
 }
 
 func (q *Queries) InsertPeriods(ctx context.Context, arg InsertPeriodsParams) error {
@@ -344,6 +354,7 @@ func (q *Queries) InsertPeriods(ctx context.Context, arg InsertPeriodsParams) er
 		arg.ClosedAt,
 		arg.FinalAfterSeconds,
 		arg.Currencies,
+		arg.OveragePrices,
 	)
 	return err
 }
@@ -438,10 +449,10 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 }
 
 const LoadAdmissions = `-- name: LoadAdmissions :many
-SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
+SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
 UNION ALL
-SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline FROM usage_quotas AS u CROSS JOIN LATERAL (
-    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline FROM concurrent_processing AS c
+SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id FROM usage_quotas AS u CROSS JOIN LATERAL (
+    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id FROM concurrent_processing AS c
     WHERE c.user_id = u.user_id AND c.state = 'Queued' AND c.id <> ALL ($1::uuid[]) OFFSET 0) AS q
 WHERE u.user_id = ANY ($2::uuid[]) AND u.queued > 0
 `
@@ -501,6 +512,7 @@ func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) 
 			&i.SeenReserved,
 			&i.SeenActive,
 			&i.Offline,
+			&i.PayerID,
 		); err != nil {
 			return nil, err
 		}
@@ -585,7 +597,7 @@ func (q *Queries) LoadLots(ctx context.Context, arg LoadLotsParams) ([]CreditLot
 }
 
 const LoadPeriods = `-- name: LoadPeriods :many
-SELECT DISTINCT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency FROM usage_periods AS p
+SELECT DISTINCT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros FROM usage_periods AS p
 JOIN concurrent_processing AS c ON c.user_id = p.user_id AND c.period_no = p.period_no
 WHERE c.id = ANY ($1::uuid[]) AND c.user_id = ANY ($2::uuid[])
 `
@@ -624,6 +636,36 @@ func (q *Queries) LoadPeriods(ctx context.Context, arg LoadPeriodsParams) ([]Usa
 			&i.ClosedAt,
 			&i.FinalAfterSeconds,
 			&i.Currency,
+			&i.OveragePriceMicros,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const LoadPlanVersions = `-- name: LoadPlanVersions :many
+SELECT plan_name, version, valid_from, definition FROM plan_versions WHERE plan_name = ANY ($1::text[]) ORDER BY plan_name, version
+`
+
+func (q *Queries) LoadPlanVersions(ctx context.Context, names []string) ([]PlanVersion, error) {
+	rows, err := q.db.Query(ctx, LoadPlanVersions, names)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []PlanVersion
+	for rows.Next() {
+		var i PlanVersion
+		if err := rows.Scan(
+			&i.PlanName,
+			&i.Version,
+			&i.ValidFrom,
+			&i.Definition,
 		); err != nil {
 			return nil, err
 		}

@@ -62,6 +62,7 @@ type ConcurrentProcessing struct {
 	SeenReserved        *int64
 	SeenActive          *int32
 	Offline             bool
+	PayerID             *quota.ID
 }
 
 type CreditLot struct {
@@ -98,6 +99,13 @@ type IdempotencyKeysDefault struct {
 	EventID  quota.ID
 }
 
+type PlanVersion struct {
+	PlanName   string
+	Version    int64
+	ValidFrom  time.Time
+	Definition []byte
+}
+
 type ResetRun struct {
 	ID         quota.ID
 	PlanName   string
@@ -119,25 +127,26 @@ type ServiceKey struct {
 }
 
 type UsagePeriod struct {
-	UserID            quota.ID
-	PeriodNo          int64
-	PeriodStart       time.Time
-	PeriodEnd         time.Time
-	Used              int64
-	Reserved          int64
-	PlanUsed          int64
-	PlanReserved      int64
-	CostMicros        int64
-	ChargedMicros     int64
-	PlanName          string
-	PlanVersion       int64
-	PlanCredits       *int64
-	CarryOver         int64
-	CarryOverMax      int64
-	Revision          int32
-	ClosedAt          time.Time
-	FinalAfterSeconds int32
-	Currency          *string
+	UserID             quota.ID
+	PeriodNo           int64
+	PeriodStart        time.Time
+	PeriodEnd          time.Time
+	Used               int64
+	Reserved           int64
+	PlanUsed           int64
+	PlanReserved       int64
+	CostMicros         int64
+	ChargedMicros      int64
+	PlanName           string
+	PlanVersion        int64
+	PlanCredits        *int64
+	CarryOver          int64
+	CarryOverMax       int64
+	Revision           int32
+	ClosedAt           time.Time
+	FinalAfterSeconds  int32
+	Currency           *string
+	OveragePriceMicros *int64
 }
 
 type UsageQuota struct {
@@ -213,6 +222,7 @@ type UsageTracking struct {
 	RefundLot  *quota.ID
 	RecordedBy string
 	Reason     string
+	PayerID    *quota.ID
 }
 
 type UsageTrackingDefault struct {

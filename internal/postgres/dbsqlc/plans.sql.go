@@ -59,11 +59,12 @@ const InsertPlan = `-- name: InsertPlan :one
 INSERT INTO user_plan_limits (name, object_uid, display_name, is_default, rank, features, calendar_month, credits_limit,
     file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max,
     provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds,
-    alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, usage_types, final_after_seconds)
+    alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, usage_types, final_after_seconds, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
     $9, $10, $11, $12, $13, $14, $15,
     $16, $17, $18, $19, $20, $21,
-    $22, $23, $24, $25, $26, $27)
+    $22, $23, $24, $25, $26, $27,
+    coalesce($28::timestamptz, clock_timestamp()))
 ON CONFLICT (name) DO NOTHING
 RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
 `
@@ -96,6 +97,7 @@ type InsertPlanParams struct {
 	ResetBatchSize         int32
 	UsageTypes             json.RawMessage
 	FinalAfterSeconds      int32
+	Now                    *time.Time
 }
 
 // Two who create the same plan at once: the second finds nothing returned, and the row.
@@ -128,6 +130,7 @@ func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPla
 		arg.ResetBatchSize,
 		arg.UsageTypes,
 		arg.FinalAfterSeconds,
+		arg.Now,
 	)
 	var i UserPlanLimit
 	err := row.Scan(
@@ -272,13 +275,19 @@ func (q *Queries) PlanUsers(ctx context.Context, name string) (PlanUsersRow, err
 }
 
 const RetirePlan = `-- name: RetirePlan :one
-UPDATE user_plan_limits SET retired = true, version = version + 1, updated_at = clock_timestamp()
-WHERE name = $1 AND NOT retired
+UPDATE user_plan_limits SET retired = true, version = version + 1,
+    updated_at = coalesce($1::timestamptz, clock_timestamp())
+WHERE name = $2 AND NOT retired
 RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
 `
 
-func (q *Queries) RetirePlan(ctx context.Context, name string) (UserPlanLimit, error) {
-	row := q.db.QueryRow(ctx, RetirePlan, name)
+type RetirePlanParams struct {
+	Now  *time.Time
+	Name string
+}
+
+func (q *Queries) RetirePlan(ctx context.Context, arg RetirePlanParams) (UserPlanLimit, error) {
+	row := q.db.QueryRow(ctx, RetirePlan, arg.Now, arg.Name)
 	var i UserPlanLimit
 	err := row.Scan(
 		&i.Name,
@@ -326,8 +335,9 @@ UPDATE user_plan_limits SET
     period_price_micros = $17, daily_cost_ceiling_micros = $18,
     rate_requests = $19, rate_window_seconds = $20, alert_thresholds = $21,
     admit_when_unavailable = $22, reset_schedule = $23,
-    reset_batch_size = $24, usage_types = $25, final_after_seconds = $26, updated_at = clock_timestamp()
-WHERE name = $27
+    reset_batch_size = $24, usage_types = $25, final_after_seconds = $26,
+    updated_at = coalesce($27::timestamptz, clock_timestamp())
+WHERE name = $28
 RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
 `
 
@@ -358,6 +368,7 @@ type UpdatePlanParams struct {
 	ResetBatchSize         int32
 	UsageTypes             json.RawMessage
 	FinalAfterSeconds      int32
+	Now                    *time.Time
 	Name                   string
 }
 
@@ -389,6 +400,7 @@ func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPla
 		arg.ResetBatchSize,
 		arg.UsageTypes,
 		arg.FinalAfterSeconds,
+		arg.Now,
 		arg.Name,
 	)
 	var i UserPlanLimit

@@ -26,7 +26,7 @@ func (q *Queries) AccountID(ctx context.Context, userID string) (quota.ID, error
 }
 
 const Admission = `-- name: Admission :one
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
     CASE WHEN c.state = 'Queued' AND NOT c.parked THEN (
         SELECT count(*) FROM concurrent_processing AS o
         WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked
@@ -95,6 +95,7 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 		&i.ConcurrentProcessing.SeenReserved,
 		&i.ConcurrentProcessing.SeenActive,
 		&i.ConcurrentProcessing.Offline,
+		&i.ConcurrentProcessing.PayerID,
 		&i.ExternalID,
 		&i.Now,
 		&i.Position,
@@ -318,7 +319,7 @@ func (q *Queries) GrantsOfUsers(ctx context.Context, userIds []string) ([]Grants
 }
 
 const LastPeriods = `-- name: LastPeriods :many
-SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
+SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1
 WHERE u.user_id = ANY ($1::text[])
 `
@@ -352,6 +353,7 @@ func (q *Queries) LastPeriods(ctx context.Context, userIds []string) ([]UsagePer
 			&i.ClosedAt,
 			&i.FinalAfterSeconds,
 			&i.Currency,
+			&i.OveragePriceMicros,
 		); err != nil {
 			return nil, err
 		}
@@ -375,7 +377,7 @@ func (q *Queries) LeaseKey(ctx context.Context) ([]byte, error) {
 }
 
 const LiveJobs = `-- name: LiveJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
 ORDER BY c.user_id, c.arrived_seq
@@ -435,6 +437,7 @@ func (q *Queries) LiveJobs(ctx context.Context, now *time.Time) ([]LiveJobsRow, 
 			&i.ConcurrentProcessing.SeenReserved,
 			&i.ConcurrentProcessing.SeenActive,
 			&i.ConcurrentProcessing.Offline,
+			&i.ConcurrentProcessing.PayerID,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -449,7 +452,7 @@ func (q *Queries) LiveJobs(ctx context.Context, now *time.Time) ([]LiveJobsRow, 
 }
 
 const MaybeStuck = `-- name: MaybeStuck :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, u.user_id AS external_id, n.now::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id, n.now::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 CROSS JOIN (SELECT coalesce($1::timestamptz, clock_timestamp()) AS now) AS n
 WHERE c.state = 'Admitted' AND (c.lease_until < n.now OR c.admitted_at < n.now - interval '10 minutes')
@@ -524,6 +527,7 @@ func (q *Queries) MaybeStuck(ctx context.Context, arg MaybeStuckParams) ([]Maybe
 			&i.ConcurrentProcessing.SeenReserved,
 			&i.ConcurrentProcessing.SeenActive,
 			&i.ConcurrentProcessing.Offline,
+			&i.ConcurrentProcessing.PayerID,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {

@@ -19,6 +19,9 @@ WHERE a.user_id = ANY (@ids::uuid[]);
 SELECT * FROM user_plan_limits
 WHERE name = ANY (@names::text[]) OR (@with_default::boolean AND is_default AND NOT retired);
 
+-- name: LoadPlanVersions :many
+SELECT plan_name, version, valid_from, definition FROM plan_versions WHERE plan_name = ANY (@names::text[]) ORDER BY plan_name, version;
+
 -- name: LoadLots :many
 -- The clock has moved on since the accounts were read, so lots that expired a moment ago are read too.
 SELECT * FROM credit_lots
@@ -90,13 +93,15 @@ ON CONFLICT (id) DO UPDATE SET credits = excluded.credits, used = excluded.used,
 
 -- name: InsertPeriods :exec
 INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
-    cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at, final_after_seconds, currency)
+    cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at, final_after_seconds, currency,
+    overage_price_micros)
 SELECT
     unnest(@accounts::uuid[]), unnest(@nos::bigint[]), unnest(@starts::timestamptz[]), unnest(@ends::timestamptz[]),
     unnest(@used::bigint[]), unnest(@reserved::bigint[]), unnest(@plan_used::bigint[]), unnest(@plan_reserved::bigint[]),
     unnest(@costs::bigint[]), unnest(@charged::bigint[]), unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]),
     unnest(@plan_credits::bigint[]), unnest(@carry_overs::bigint[]), unnest(@carry_over_maxs::bigint[]),
-    unnest(@closed_at::timestamptz[]), unnest(@final_after_seconds::integer[]), unnest(@currencies::text[]);
+    unnest(@closed_at::timestamptz[]), unnest(@final_after_seconds::integer[]), unnest(@currencies::text[]),
+    unnest(@overage_prices::bigint[]);
 
 -- name: UpdatePeriods :exec
 -- Readers tell by the revision that a closed period has changed.
@@ -116,7 +121,7 @@ WHERE p.user_id = v.account AND p.period_no = v.no;
 INSERT INTO concurrent_processing (id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate,
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
     provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq,
-    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active)
+    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id)
 SELECT
     unnest(@ids::uuid[]), unnest(@accounts::uuid[]), unnest(@sources::text[]), unnest(@namespaces::text[]),
     unnest(@names::text[]), unnest(@requested_by::text[]), unnest(@body_hashes::bytea[]), unnest(@states::text[]),
@@ -128,7 +133,8 @@ SELECT
     unnest(@admitted_at::timestamptz[]), unnest(@ended_at::timestamptz[]), unnest(@lease_ms::bigint[]),
     unnest(@lease_until::timestamptz[]), unnest(@arrived_seqs::bigint[]), unnest(@admitted_seqs::bigint[]),
     unnest(@ended_seqs::bigint[]), unnest(@seen_remaining::bigint[]), unnest(@seen_concurrent::integer[]),
-    unnest(@seen_used::bigint[]), unnest(@seen_reserved::bigint[]), unnest(@seen_active::integer[]);
+    unnest(@seen_used::bigint[]), unnest(@seen_reserved::bigint[]), unnest(@seen_active::integer[]),
+    unnest(@payers::uuid[]);
 
 -- name: EndAdmissions :exec
 -- What ends an admission that was admitted; the most frequent change by far.
@@ -173,7 +179,8 @@ WHERE c.id = v.id;
 -- name: InsertEvents :exec
 INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, idempotency_key, reverses,
     refund_lot, occurred_at, credits, plan_part, overage, lots, duration_ms, file_size, tokens, quantity, unit_micros,
-    price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason)
+    price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason,
+    payer_id)
 SELECT
     unnest(@ids::uuid[]), unnest(@recorded_at::timestamptz[]), unnest(@accounts::uuid[]), unnest(@periods::bigint[]),
     unnest(@kinds::text[]), unnest(@usage_types::text[]), unnest(@admissions::uuid[]), unnest(@idempotency_keys::text[]),
@@ -182,7 +189,8 @@ SELECT
     unnest(@durations::bigint[]), unnest(@file_sizes::bigint[]), unnest(@tokens::bigint[]), unnest(@quantities::bigint[]),
     unnest(@units::bigint[]), unnest(@prices::bigint[]), unnest(@costs::bigint[]), unnest(@currencies::text[]),
     unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]), unnest(@late::boolean[]), unnest(@seqs::bigint[]),
-    unnest(@metadata::jsonb[]), unnest(@recorded_by::text[]), unnest(@reasons::text[]);
+    unnest(@metadata::jsonb[]), unnest(@recorded_by::text[]), unnest(@reasons::text[]),
+    unnest(@payers::uuid[]);
 
 -- name: InsertAudit :exec
 INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)

@@ -11,11 +11,12 @@ WHERE NOT retired AND CASE WHEN @name::text = '' THEN is_default ELSE name = @na
 INSERT INTO user_plan_limits (name, object_uid, display_name, is_default, rank, features, calendar_month, credits_limit,
     file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max,
     provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds,
-    alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, usage_types, final_after_seconds)
+    alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, usage_types, final_after_seconds, updated_at)
 VALUES (@name, sqlc.narg('object_uid'), @display_name, @is_default, @rank, @features, @calendar_month, sqlc.narg('credits_limit'),
     sqlc.narg('file_size_limit'), sqlc.narg('audio_ms_limit'), sqlc.narg('concurrent_limit'), sqlc.narg('queued_limit'), @overage_max, @overage_price_micros, @carry_over_max,
     @provider_cost_micros, @currency, @period_price_micros, sqlc.narg('daily_cost_ceiling_micros'), @rate_requests, @rate_window_seconds,
-    @alert_thresholds, @admit_when_unavailable, @reset_schedule, @reset_batch_size, @usage_types, @final_after_seconds)
+    @alert_thresholds, @admit_when_unavailable, @reset_schedule, @reset_batch_size, @usage_types, @final_after_seconds,
+    coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()))
 ON CONFLICT (name) DO NOTHING
 RETURNING *;
 
@@ -30,12 +31,14 @@ UPDATE user_plan_limits SET
     period_price_micros = @period_price_micros, daily_cost_ceiling_micros = sqlc.narg('daily_cost_ceiling_micros'),
     rate_requests = @rate_requests, rate_window_seconds = @rate_window_seconds, alert_thresholds = @alert_thresholds,
     admit_when_unavailable = @admit_when_unavailable, reset_schedule = @reset_schedule,
-    reset_batch_size = @reset_batch_size, usage_types = @usage_types, final_after_seconds = @final_after_seconds, updated_at = clock_timestamp()
+    reset_batch_size = @reset_batch_size, usage_types = @usage_types, final_after_seconds = @final_after_seconds,
+    updated_at = coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
 WHERE name = @name
 RETURNING *;
 
 -- name: RetirePlan :one
-UPDATE user_plan_limits SET retired = true, version = version + 1, updated_at = clock_timestamp()
+UPDATE user_plan_limits SET retired = true, version = version + 1,
+    updated_at = coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
 WHERE name = @name AND NOT retired
 RETURNING *;
 
