@@ -82,6 +82,17 @@ var _ = Describe("faults of Jobs", func() {
 		Expect(charged(ctx, user)()).To(Equal("1"))
 	}, SpecTimeout(timeout))
 
+	It("say of a Job whose image is not there that no pod has started, and why", func(ctx SpecContext) {
+		user = newUser(ctx, "")
+		namespace = newNamespace(ctx, user)
+		running = newJob(namespace, "image", user, "exit", "0")
+		running.Spec.Template.Spec.Containers[0].Image = "localhost:1/none:1"
+		Expect(k8s.Create(ctx, running)).To(Succeed())
+		// The kubelet pulls, fails and waits in turn: all three say the image's name or that they back off.
+		Eventually(ctx, says(ctx, running)).WithTimeout(90 * time.Second).
+			Should(And(ContainSubstring("no pod has started: container "), ContainSubstring("localhost:1/none:1")))
+	}, SpecTimeout(timeout))
+
 	DescribeTable("give the slot of a deleted Job back when its pod has ended, and charge nothing", func(ctx SpecContext, propagation metav1.DeletionPropagation) {
 		pod := start(ctx, nil, "sleep", "10m")
 		Expect(k8s.Delete(ctx, running, client.PropagationPolicy(propagation))).To(Succeed())
