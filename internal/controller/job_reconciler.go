@@ -72,14 +72,14 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	}
 	switch {
 	case job.UID != key.UID:
-		return reconcile.Result{}, r.settleGone(ctx, key, id)
+		return reconcile.Result{}, r.settleGone(ctx, key, id, r.memory.last(key.UID))
 	case over && ended(job) != "" && !r.memory.owes(key.UID):
 		r.memory.forget(key.UID)
 		return reconcile.Result{}, nil
 	case ended(job) != "":
 		return reconcile.Result{}, r.settle(ctx, job, id)
 	case job.DeletionTimestamp != nil:
-		return reconcile.Result{}, r.settleGone(ctx, key, id)
+		return reconcile.Result{}, r.settleGone(ctx, key, id, seen(job))
 	}
 	namespace, err := r.namespace(ctx, key.Namespace)
 	if err != nil {
@@ -264,7 +264,7 @@ func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID
 	}
 	err := r.patch(ctx, job, v1alpha1.StateAdmitted, r.memory.marked(job.UID, message), startIf(job, true))
 	if apierrors.IsNotFound(err) {
-		return r.settleGone(ctx, keyOf(job), id)
+		return r.settleGone(ctx, keyOf(job), id, seen(job))
 	}
 	if err != nil {
 		return fmt.Errorf("start the admitted Job: %w", err)
@@ -445,8 +445,9 @@ func completed(job *batchv1.Job) bool {
 	return ended(job) == batchv1.JobComplete && job.Status.Succeeded > 0
 }
 
-// settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives.
-func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID) error {
+// settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives. last is the Job as it
+// was last seen.
+func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID, last buried) error {
 	adm, err := r.svc.Get(ctx, id)
 	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !adm.State.Live()) {
 		r.memory.forget(key.UID)
@@ -465,10 +466,7 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID)
 	if job.UID == key.UID && job.DeletionTimestamp == nil {
 		return nil // Only the cache does not have it: not yet, or without its label no more. The sweep comes back to it.
 	}
-	last, use := r.memory.last(key.UID), quota.Credits(0)
-	if job.UID == key.UID {
-		last = seen(job)
-	}
+	use := quota.Credits(0)
 	pods, err := r.podsOf(ctx, key, last.selector)
 	if err != nil {
 		return err
