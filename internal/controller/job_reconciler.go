@@ -203,8 +203,8 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 		Estimate:    declared.Estimate, FileSize: declared.FileSize, Priority: declared.Priority,
 		Queue: true, Park: true, WarnOnly: warnOnly, Running: !suspended(job), Lease: metering.JobLease,
 	})
-	if refused, ok := errors.AsType[*metering.RefusedError](err); ok {
-		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(refused.Reason), refused.Error(), warnOnly))
+	if reason := quota.ReasonOf(err); reason != "" {
+		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(reason), err.Error(), warnOnly))
 	}
 	if errors.Is(err, ledger.ErrInvalid) {
 		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error(), warnOnly)

@@ -4,7 +4,6 @@ package controller
 
 import (
 	"errors"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 const (
@@ -67,17 +67,12 @@ func (c conditions) sumUp(ready string, parts ...string) {
 	c.set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, ready)
 }
 
-// describe is an error's text for a condition, without the words by which Go code tells the errors apart.
+// describe is an error's text for a condition: what is wrong, without the object, which needs no telling in its own condition.
 func describe(err error) string {
-	text := err.Error()
-	for _, sentinel := range []error{ledger.ErrConflict, ledger.ErrNotFound, ledger.ErrInvalid} {
-		// What stands before it names the object, which needs no telling in the object's own condition.
-		if _, what, found := strings.Cut(text, sentinel.Error()+": "); found {
-			text = what
-		}
-		text = strings.TrimSuffix(text, ": "+sentinel.Error())
+	if e, ok := errors.AsType[*quota.Error](err); ok {
+		return e.Text
 	}
-	return text
+	return err.Error()
 }
 
 // syncFailure classifies why the database does not hold what the spec says.

@@ -363,7 +363,6 @@ func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
 		conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonSyncFailed, "nothing is written until the user's plan is there")
 	}
 	unreadable, isUnreadable := errors.AsType[*ledger.UnreadableError](err)
-	refusal, isRefusal := errors.AsType[*metering.RefusedError](err)
 	switch {
 	case isUnreadable:
 		// The poller wakes it when that has changed.
@@ -374,9 +373,9 @@ func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
 		notInForce(q, v1alpha1.ReasonConflict, describe(err)+": delete one of them")
 	case errors.Is(err, ledger.ErrNotFound) && planName(q) != "":
 		unresolved(v1alpha1.ReasonPlanNotFound, fmt.Sprintf("there is no plan %s: apply it, or correct spec.planRef.name", planName(q)))
-	case isRefusal && refusal.Reason == quota.UnknownPlan, errors.Is(err, ledger.ErrNotFound):
+	case errors.Is(err, ledger.ErrNotFound):
 		unresolved(v1alpha1.ReasonNoDefaultPlan, "there is no spec.planRef and no plan is the default: set one of them")
-	case errors.Is(err, ledger.ErrInvalid), errors.Is(err, quota.ErrAmount):
+	case errors.Is(err, ledger.ErrInvalid):
 		notInForce(q, v1alpha1.ReasonInvalid, describe(err))
 	default:
 		return r.failed(q, err)

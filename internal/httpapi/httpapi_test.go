@@ -392,8 +392,12 @@ func TestRequestsThatFail(t *testing.T) {
 		"no such path":       {request: request{method: "GET", path: "/api/v2"}, want: 404, wantDetail: "/api/v2"},
 		"no such method":     {request: request{method: "DELETE", path: admPath}, want: 405, wantDetail: "only GET"},
 
-		"key reused":  {request: request{body: goodBody}, err: ledger.ErrKeyReused, want: 422, wantType: "key-reused"},
-		"conflict":    {request: request{path: admPath + "/release"}, err: &quota.Conflict{State: quota.Settled, What: "it was charged"}, want: 409, wantDetail: "it was charged"},
+		"key reused": {request: request{body: goodBody}, err: ledger.ErrKeyReused, want: 422, wantType: "key-reused"},
+		"database's conflict": {
+			request: request{path: admPath + "/release"}, want: 409, wantDetail: "another one is there",
+			err: fmt.Errorf("release: %w (%w)", quota.Conflict("", "another one is there"), errors.New("secret words of the database")),
+		},
+		"conflict":    {request: request{path: admPath + "/release"}, err: quota.Unfit(quota.Settled, "it was charged"), want: 409, wantDetail: "it was charged"},
 		"late ticket": {request: request{path: admPath + "/release"}, err: metering.ErrTicketExpired, want: 409, wantType: "ticket-expired"},
 		"invalid":     {request: request{body: goodBody}, err: fmt.Errorf("%w: priority", ledger.ErrInvalid), want: 422, wantDetail: "priority"},
 		"overloaded":  {request: request{body: goodBody}, err: ledger.ErrOverloaded, want: 503, wantDetail: "too many calls"},
@@ -402,7 +406,7 @@ func TestRequestsThatFail(t *testing.T) {
 			wantDetail: `user "alice" cannot be read by this release: time zone "Mars/Olympus"; correct the user's UserQuota, or upgrade`,
 		},
 		"no database":  {request: request{body: goodBody}, err: fmt.Errorf("%w: dial tcp 10.0.0.1", ledger.ErrUnavailable), want: 503, wantDetail: "the database cannot be reached"},
-		"unknown user": {request: request{body: goodBody}, err: &metering.RefusedError{Reason: quota.UnknownUser, UserID: "alice"}, want: 404, wantType: "unknown-user"},
+		"unknown user": {request: request{body: goodBody}, err: quota.Unknown("alice", quota.UnknownUser), want: 404, wantType: "unknown-user"},
 		"gave up":      {request: request{body: goodBody}, err: context.DeadlineExceeded, want: 503, wantDetail: "given up"},
 		"bug":          {request: request{body: goodBody}, err: errors.New("secret of the database"), want: 500, wantDetail: "an internal error"},
 	} {

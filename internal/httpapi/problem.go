@@ -99,11 +99,15 @@ func classify(err error) *Problem {
 	if e, ok := errors.AsType[*problemError](err); ok {
 		return &e.Problem
 	}
-	if e, ok := errors.AsType[*metering.RefusedError](err); ok {
-		refused := refusal(quota.Decision{Reason: e.Reason}, nil, nil, time.Time{})
-		p := classify(refused)
-		p.Detail = e.Error()
+	if reason := quota.ReasonOf(err); reason != "" {
+		p := classify(refusal(quota.Decision{Reason: reason}, nil, nil, time.Time{}))
+		p.Detail = told(err)
 		return p
+	}
+	for _, k := range kinds {
+		if errors.Is(err, k.kind) {
+			return classify(problem(k.status, k.name, "%s", told(err)))
+		}
 	}
 	if e, ok := errors.AsType[*metering.NoTicketError](err); ok {
 		return classify(unavailable(retrySoon, "%v", e))
@@ -116,16 +120,6 @@ func classify(err error) *Problem {
 	}
 	var answer error
 	switch {
-	case errors.Is(err, ledger.ErrNotFound):
-		answer = problem(http.StatusNotFound, "not-found", "%v", err)
-	case errors.Is(err, ledger.ErrKeyReused):
-		answer = problem(http.StatusUnprocessableEntity, "key-reused", "%v", ledger.ErrKeyReused)
-	case errors.Is(err, ledger.ErrInvalid), errors.Is(err, quota.ErrAmount), errors.Is(err, quota.ErrUse):
-		answer = invalid("%v", err)
-	case errors.Is(err, metering.ErrTicketExpired):
-		answer = problem(http.StatusConflict, "ticket-expired", "%v", err)
-	case errors.Is(err, ledger.ErrConflict), errors.Is(err, quota.ErrConflict):
-		answer = problem(http.StatusConflict, "conflict", "%v", err)
 	case errors.Is(err, ledger.ErrOverloaded):
 		answer = unavailable(retryNow, "%v", ledger.ErrOverloaded)
 	case errors.Is(err, ledger.ErrUnavailable):
@@ -136,6 +130,30 @@ func classify(err error) *Problem {
 		answer = problem(http.StatusInternalServerError, "internal", "an internal error, which the service has logged")
 	}
 	return classify(answer)
+}
+
+// kinds are the errors that the caller can do something about, with the answer that each one is.
+var kinds = []struct {
+	kind   error
+	status int
+	name   string
+}{
+	{quota.ErrNotFound, http.StatusNotFound, "not-found"},
+	{ledger.ErrKeyReused, http.StatusUnprocessableEntity, "key-reused"},
+	{quota.ErrInvalid, http.StatusUnprocessableEntity, "invalid-request"},
+	{metering.ErrTicketExpired, http.StatusConflict, "ticket-expired"},
+	{quota.ErrConflict, http.StatusConflict, "conflict"},
+}
+
+// told is what an error says to callers, without what the layers around it have added for us.
+func told(err error) string {
+	if e, ok := errors.AsType[*quota.Error](err); ok {
+		return e.Error()
+	}
+	if errors.Is(err, ledger.ErrKeyReused) {
+		return ledger.ErrKeyReused.Error()
+	}
+	return err.Error()
 }
 
 // reasonOf is what a caller may know of why the database cannot be used.

@@ -4,7 +4,6 @@ package ledger
 
 import (
 	"cmp"
-	"fmt"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -43,7 +42,7 @@ type Usage struct {
 // ValidateUserID returns an ErrInvalid unless the id has the grammar of user ids.
 func ValidateUserID(id string) error {
 	if err := quota.UserIDs.Check(id); err != nil {
-		return fmt.Errorf("%w: user id %w", ErrInvalid, err)
+		return quota.Invalid("user id", "%v", err)
 	}
 	return nil
 }

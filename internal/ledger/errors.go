@@ -5,20 +5,22 @@ package ledger
 import (
 	"errors"
 	"fmt"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // The errors of this package, to be tested with errors.Is. Refusals by a limit are not errors but decisions.
 var (
-	// ErrNotFound says that there is no such admission, user or plan.
-	ErrNotFound = errors.New("not found")
+	// ErrNotFound is quota.ErrNotFound.
+	ErrNotFound = quota.ErrNotFound
 	// ErrOverloaded says that too many calls wait already; the same call may succeed a little later.
 	ErrOverloaded = errors.New("too many calls are waiting, try again in a second")
 	// ErrUnavailable says that the database cannot be reached; the same call may succeed later.
 	ErrUnavailable = errors.New("the database cannot be reached")
 	// ErrKeyReused says that an idempotency key was used before with another body.
 	ErrKeyReused = errors.New("the idempotency key was used before with a different request")
-	// ErrInvalid says that the request itself is wrong; the text names the field, the value and the limit.
-	ErrInvalid = errors.New("invalid request")
+	// ErrInvalid is quota.ErrInvalid.
+	ErrInvalid = quota.ErrInvalid
 	// ErrNoAccount comes with ErrNotFound where the account of an operation is not there.
 	ErrNoAccount = errors.New("account")
 	// ErrServer comes with ErrUnavailable where the database was reached and answered that it cannot do its work.
@@ -27,8 +29,8 @@ var (
 	ErrRegistered = errors.New("the user has an account already")
 	// ErrBusy says that another process holds the account, for whoever does not want to wait for it.
 	ErrBusy = errors.New("another process is at work on the account")
-	// ErrConflict says that an object's claim collides with an older one; the text names both.
-	ErrConflict = errors.New("conflict")
+	// ErrConflict is quota.ErrConflict.
+	ErrConflict = quota.ErrConflict
 )
 
 // The errors by which a Store tells the engine what to do with a batch.

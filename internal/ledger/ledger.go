@@ -3,7 +3,6 @@
 package ledger
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -91,7 +90,7 @@ func (l *Ledger) ClosedOf(a *Admission) (*quota.ClosedPeriod, error) {
 func (l *Ledger) ClosedPeriod(no int64) (*quota.ClosedPeriod, error) {
 	p := l.Closed[no]
 	if p == nil {
-		return nil, fmt.Errorf("period %d of user %q: %w", no, l.Account.UserID, ErrNotFound)
+		return nil, quota.NotFound("period %d of user %q", no, l.Account.UserID)
 	}
 	return p, nil
 }

@@ -6,8 +6,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -16,13 +17,13 @@ import (
 func (r AdmitRequest) validate() error {
 	switch {
 	case r.Estimate <= 0 || r.Estimate.Audio() > quota.MaxAudio:
-		return fmt.Errorf("%w: the audio duration %s must be above 0 and at most %s", ledger.ErrInvalid, r.Estimate.Audio(), quota.MaxAudio)
+		return quota.Invalid("audio duration", "%s must be above 0 and at most %s", r.Estimate.Audio(), quota.MaxAudio)
 	case r.FileSize < 0 || r.FileSize > quota.MaxFileSize:
-		return fmt.Errorf("%w: the file size of %d bytes must be between 0 and %d", ledger.ErrInvalid, r.FileSize, quota.MaxFileSize)
+		return quota.Invalid("file size", "%d bytes must be between 0 and %d", r.FileSize, quota.MaxFileSize)
 	case r.Priority < -quota.MaxPriority || r.Priority > quota.MaxPriority:
-		return fmt.Errorf("%w: the priority %d must be between %d and %d", ledger.ErrInvalid, r.Priority, -quota.MaxPriority, quota.MaxPriority)
+		return quota.Invalid("priority", "%d must be between %d and %d", r.Priority, -quota.MaxPriority, quota.MaxPriority)
 	case r.Lease < quota.MinLease || r.Lease > quota.MaxLease:
-		return fmt.Errorf("%w: the lease of %s must be between %s and %s", ledger.ErrInvalid, r.Lease, quota.MinLease, quota.MaxLease)
+		return quota.Invalid("lease", "%s must be between %s and %s", r.Lease, quota.MinLease, quota.MaxLease)
 	case r.ID == quota.ID{}:
 		return validateKey(r.Key)
 	}
@@ -125,7 +126,7 @@ func (s *Service) on(ctx context.Context, account, id quota.ID, op func(l *ledge
 		res = nil
 		adm := l.Admissions[id]
 		if adm == nil {
-			return fmt.Errorf("admission %x: %w", id, ledger.ErrNotFound)
+			return quota.NotFound("admission %s", uuid.UUID(id))
 		}
 		if err := op(l, adm); err != nil {
 			return err
@@ -161,7 +162,7 @@ func (s *Service) Complete(ctx context.Context, account, id quota.ID, actual quo
 func (s *Service) Release(ctx context.Context, account, id quota.ID) (*ledger.Admission, error) {
 	return s.on(ctx, account, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		if adm.Source == quota.SourceJob {
-			return &quota.Conflict{State: adm.State, What: "a Job's admission is released by deleting the Job"}
+			return quota.Unfit(adm.State, "a Job's admission is released by deleting the Job")
 		}
 		return end(l, adm, quota.Released)
 	})
@@ -173,7 +174,7 @@ func (s *Service) SettleJob(ctx context.Context, id quota.ID, fallback quota.Cre
 	return s.on(ctx, quota.ID{}, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		switch {
 		case adm.Source != quota.SourceJob:
-			return &quota.Conflict{State: adm.State, What: "it is not a Job's: its holder completes or releases it"}
+			return quota.Unfit(adm.State, "it is not a Job's: its holder completes or releases it")
 		case adm.State == quota.Settled || adm.State == quota.Released || adm.State == quota.Cancelled:
 			return nil
 		case adm.State != quota.Queued && adm.Reported != nil:

@@ -5,7 +5,6 @@ package metering
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -40,7 +39,7 @@ func (s *Service) storedPlan(ctx context.Context, name string) (*Plan, error) {
 	}
 	i := slices.IndexFunc(plans, func(p *Plan) bool { return p.Name == name })
 	if i < 0 {
-		return nil, fmt.Errorf("plan %q: %w", name, ledger.ErrNotFound)
+		return nil, quota.NotFound("plan %q", name)
 	}
 	return plans[i], nil
 }
@@ -57,7 +56,7 @@ func (s *Service) RetirePlan(ctx context.Context, name string, uid quota.ID, act
 func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	zone, err := time.LoadLocation(q.Zone)
 	if err != nil || q.Zone == "Local" {
-		return fmt.Errorf("%w: time zone %q is not an IANA zone such as \"Asia/Hong_Kong\"", ledger.ErrInvalid, q.Zone)
+		return quota.Invalid("time zone", "%q is not an IANA zone such as \"Asia/Hong_Kong\"", q.Zone)
 	}
 	account, err := s.register(ctx, q.UserID, q.PlanName)
 	if err != nil {
@@ -65,17 +64,17 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	}
 	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Repairs: true, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
 		if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
-			return fmt.Errorf("%w: user %q belongs to UserQuota %q already", ledger.ErrConflict, q.UserID, l.Settings.QuotaName)
+			return quota.Conflict("", "user %q belongs to UserQuota %q already", q.UserID, l.Settings.QuotaName)
 		}
 		plan := b.Plan(q.PlanName)
 		if plan == nil && q.PlanName == "" {
-			return &RefusedError{Reason: quota.UnknownPlan, UserID: q.UserID}
+			return quota.Unknown(q.UserID, quota.UnknownPlan)
 		}
 		if plan == nil {
-			return fmt.Errorf("plan %q: %w", q.PlanName, ledger.ErrNotFound)
+			return quota.NotFound("plan %q", q.PlanName)
 		}
 		if plan.Retired && plan.Name != l.Account.Plan.Name {
-			return fmt.Errorf("plan %q is retired, it serves the users it has and takes no others: %w", q.PlanName, ledger.ErrNotFound)
+			return quota.NotFound("plan %q, which is retired and takes no other users than it has,", q.PlanName)
 		}
 		anchor := q.Anchor
 		if anchor.IsZero() {

@@ -7,7 +7,6 @@ package metering
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -16,16 +15,6 @@ import (
 
 // ErrTicketExpired says that an offline ticket was not completed in time; nothing was charged.
 var ErrTicketExpired = errors.New("the offline ticket has expired")
-
-// RefusedError is the error of a caller whose user or plan is not known: there was no account to decide on.
-type RefusedError struct {
-	Reason quota.Reason
-	UserID string
-}
-
-func (e *RefusedError) Error() string {
-	return fmt.Sprintf("user %q: %s", e.UserID, quota.Decision{Reason: e.Reason}.Message())
-}
 
 // JobLease is how long a Job's admission would live without the controller; only the controller enforces it.
 const JobLease = 10 * time.Minute

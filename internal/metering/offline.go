@@ -129,7 +129,7 @@ func (s *Service) completeOnAnother(ctx context.Context, t *Ticket, actual quota
 		return nil, err
 	}
 	if account == t.Account {
-		return nil, fmt.Errorf("user %q: %w", t.UserID, ledger.ErrNotFound)
+		return nil, quota.NotFound("user %q", t.UserID)
 	}
 	moved := *t
 	moved.Account = account
@@ -146,7 +146,7 @@ func redeem(l *ledger.Ledger, t *Ticket) (*ledger.Admission, error) {
 	case adm != nil:
 		return adm, nil
 	case l.Account.UserID != t.UserID:
-		return nil, fmt.Errorf("user %q: %w", t.UserID, ledger.ErrNotFound)
+		return nil, quota.NotFound("user %q", t.UserID)
 	case !l.Now.Before(t.ExpiresAt):
 		return nil, fmt.Errorf("%w: it was good until %s", ErrTicketExpired, t.ExpiresAt.Format(time.RFC3339))
 	}

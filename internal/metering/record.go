@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -157,7 +156,7 @@ func (s *Service) newRecord(ctx context.Context, req *RecordRequest) (*recording
 func record(l *ledger.Ledger, id quota.ID, req *RecordRequest) (*ledger.Event, error) {
 	plan, use := l.Account.Plan, req.Use
 	if req.Currency != "" && req.Currency != plan.Currency {
-		return nil, fmt.Errorf("%w: currency %q must be that of the user's plan, %s", ledger.ErrInvalid, req.Currency, plan.Currency)
+		return nil, quota.Invalid("currency", "%q must be that of the user's plan, %s", req.Currency, plan.Currency)
 	}
 	use.Quantity = cmp.Or(use.Quantity, 1)
 	if use.OccurredAt.IsZero() {
@@ -195,11 +194,11 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 	target := l.Events[req.Event]
 	switch {
 	case target == nil:
-		return nil, fmt.Errorf("event %s: %w", uuid.UUID(req.Event), ledger.ErrNotFound)
+		return nil, quota.NotFound("event %s", uuid.UUID(req.Event))
 	case target.Kind == ledger.EventReversal:
-		return nil, fmt.Errorf("%w: event %s is a reversal, only charges and adjustments can be reversed", ledger.ErrConflict, uuid.UUID(target.ID))
+		return nil, quota.Conflict("", "event %s is a reversal, only charges and adjustments can be reversed", uuid.UUID(target.ID))
 	case target.ReversedBy != quota.ID{}:
-		return nil, fmt.Errorf("%w: event %s was reversed already, by event %s", ledger.ErrConflict, uuid.UUID(target.ID), uuid.UUID(target.ReversedBy))
+		return nil, quota.Conflict("", "event %s was reversed already, by event %s", uuid.UUID(target.ID), uuid.UUID(target.ReversedBy))
 	}
 	var period *quota.ClosedPeriod
 	if target.PeriodNo != l.Account.PeriodNo {
@@ -281,14 +280,14 @@ func auditEvent(l *ledger.Ledger, e *ledger.Event, action string, before, after 
 
 func validateKey(key string) error {
 	if err := quota.CheckAnyKey(key); err != nil {
-		return fmt.Errorf("%w: the idempotency key %w", ledger.ErrInvalid, err)
+		return quota.Invalid("idempotency key", "%v", err)
 	}
 	return nil
 }
 
 func validateReason(reason string) error {
 	if err := quota.CheckReason(reason); err != nil {
-		return fmt.Errorf("%w: reason %w", ledger.ErrInvalid, err)
+		return quota.Invalid("reason", "%v", err)
 	}
 	return nil
 }
@@ -296,22 +295,22 @@ func validateReason(reason string) error {
 func (r *RecordRequest) validate() error {
 	switch {
 	case r.FileSize < 0 || r.FileSize > quota.MaxFileSize:
-		return fmt.Errorf("%w: file_size_bytes %d must be between 0 and %d", ledger.ErrInvalid, r.FileSize, quota.MaxFileSize)
+		return quota.Invalid("file_size_bytes", "%d must be between 0 and %d", r.FileSize, quota.MaxFileSize)
 	case r.Tokens < 0 || r.Tokens > quota.MaxTokens:
-		return fmt.Errorf("%w: tokens %d must be between 0 and %d", ledger.ErrInvalid, r.Tokens, quota.MaxTokens)
+		return quota.Invalid("tokens", "%d must be between 0 and %d", r.Tokens, quota.MaxTokens)
 	case r.Use.Audio < 0 || r.Use.Audio > quota.MaxAudio:
-		return fmt.Errorf("%w: the duration %s must be between 0 and %s", ledger.ErrInvalid, r.Use.Audio, quota.MaxAudio)
+		return quota.Invalid("duration_seconds", "%s must be between 0 and %s", r.Use.Audio, quota.MaxAudio)
 	case len(r.Metadata) > quota.MaxMetadata:
-		return fmt.Errorf("%w: metadata has %d keys, the limit is %d", ledger.ErrInvalid, len(r.Metadata), quota.MaxMetadata)
+		return quota.Invalid("metadata", "has %d keys, the limit is %d", len(r.Metadata), quota.MaxMetadata)
 	}
 	for k, v := range r.Metadata {
 		switch err := quota.MetadataKeys.Check(k); {
 		case err != nil:
-			return fmt.Errorf("%w: the metadata key %w", ledger.ErrInvalid, err)
+			return quota.Invalid("metadata", "the key %v", err)
 		case len(v) > quota.MaxMetadataValue:
-			return fmt.Errorf("%w: metadata %q has %d bytes, the limit is %d", ledger.ErrInvalid, k, len(v), quota.MaxMetadataValue)
+			return quota.Invalid("metadata", "%q has %d bytes, the limit is %d", k, len(v), quota.MaxMetadataValue)
 		case !utf8.ValidString(v) || strings.ContainsRune(v, 0):
-			return fmt.Errorf("%w: metadata %q must be text in UTF-8 without NUL", ledger.ErrInvalid, k)
+			return quota.Invalid("metadata", "%q must be text in UTF-8 without NUL", k)
 		}
 	}
 	encoded, err := json.Marshal(r.Metadata)
@@ -319,7 +318,7 @@ func (r *RecordRequest) validate() error {
 		return err
 	}
 	if len(encoded) > quota.MaxMetadataBytes {
-		return fmt.Errorf("%w: metadata has %d bytes as JSON, the limit is %d", ledger.ErrInvalid, len(encoded), quota.MaxMetadataBytes)
+		return quota.Invalid("metadata", "has %d bytes as JSON, the limit is %d", len(encoded), quota.MaxMetadataBytes)
 	}
 	return validateKey(r.Key)
 }

@@ -170,7 +170,7 @@ func TestRecordAllReportsEachItem(t *testing.T) {
 	}
 	results, errs := w.RecordAll(t.Context(), reqs)
 	for i, want := range []error{
-		nil, quota.ErrUse, nil, ledger.ErrInvalid, nil, ledger.ErrKeyReused, nil, ledger.ErrInvalid, quota.ErrUse, nil,
+		nil, ledger.ErrInvalid, nil, ledger.ErrInvalid, nil, ledger.ErrKeyReused, nil, ledger.ErrInvalid, ledger.ErrInvalid, nil,
 	} {
 		if !errors.Is(errs[i], want) || (want == nil) != (results[i].Event != nil) {
 			t.Errorf("item %d: want %v, got %v with %+v", i, want, errs[i], results[i].Event)
@@ -433,7 +433,7 @@ func TestAdjustment(t *testing.T) {
 		t.Errorf("a record with the adjustment's key: got %v", err)
 	}
 	adjust.Key, adjust.Credits = "none", 0
-	if _, err := w.Adjust(t.Context(), adjust); !errors.Is(err, quota.ErrUse) {
+	if _, err := w.Adjust(t.Context(), adjust); !errors.Is(err, ledger.ErrInvalid) {
 		t.Errorf("nothing to adjust: got %v", err)
 	}
 }

@@ -5,7 +5,6 @@ package metering
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -100,7 +99,7 @@ func New(engine *ledger.Engine, store Store, sealer Sealer, opts Options) *Servi
 	return s
 }
 
-// lookup returns the user's account, or a RefusedError for one who is not known.
+// lookup returns the user's account, or quota.Unknown.
 func (s *Service) lookup(ctx context.Context, userID string) (quota.ID, error) {
 	if err := ledger.ValidateUserID(userID); err != nil {
 		return quota.ID{}, err
@@ -110,7 +109,7 @@ func (s *Service) lookup(ctx context.Context, userID string) (quota.ID, error) {
 	}
 	id, err := s.store.Lookup(ctx, userID)
 	if errors.Is(err, ledger.ErrNotFound) {
-		return id, &RefusedError{Reason: quota.UnknownUser, UserID: userID}
+		return id, quota.Unknown(userID, quota.UnknownUser)
 	}
 	if err == nil {
 		s.accounts.Add(userID, id)
@@ -129,7 +128,7 @@ func (s *Service) accountFor(ctx context.Context, userID string) (quota.ID, erro
 // register returns the user's account and makes it where it is missing, on the named plan or, without a name, the default.
 func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, error) {
 	id, err := s.lookup(ctx, userID)
-	if _, unknown := errors.AsType[*RefusedError](err); !unknown {
+	if quota.ReasonOf(err) != quota.UnknownUser {
 		return id, err
 	}
 	fresh, err := uuid.NewV7()
@@ -141,9 +140,9 @@ func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, 
 		p := b.Plan(plan)
 		switch {
 		case p == nil && plan == "":
-			return &RefusedError{Reason: quota.UnknownPlan, UserID: userID}
+			return quota.Unknown(userID, quota.UnknownPlan)
 		case p == nil || p.Retired:
-			return fmt.Errorf("plan %q on offer: %w", plan, ledger.ErrNotFound)
+			return quota.NotFound("plan %q on offer", plan)
 		}
 		l.Open(p)
 		return nil
@@ -213,7 +212,7 @@ func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (
 }
 
 // Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands as a new
-// one would where AutoRegister would make one; otherwise it fails with a RefusedError.
+// one would where AutoRegister would make one; otherwise it fails with quota.Unknown.
 func (s *Service) Current(ctx context.Context, userID string) (ledger.Usage, error) {
 	if err := ledger.ValidateUserID(userID); err != nil {
 		return ledger.Usage{}, err
@@ -233,7 +232,7 @@ func (s *Service) Current(ctx context.Context, userID string) (ledger.Usage, err
 		return *u, nil
 	}
 	if !s.opts.AutoRegister {
-		return ledger.Usage{}, &RefusedError{Reason: quota.UnknownUser, UserID: userID}
+		return ledger.Usage{}, quota.Unknown(userID, quota.UnknownUser)
 	}
 	plans, err := s.Plans(ctx)
 	if err != nil {
@@ -245,7 +244,7 @@ func (s *Service) Current(ctx context.Context, userID string) (ledger.Usage, err
 			return ledger.Usage{Account: quota.Open(quota.ID{}, userID, &p.Plan, now), Now: now}, nil
 		}
 	}
-	return ledger.Usage{}, &RefusedError{Reason: quota.UnknownPlan, UserID: userID}
+	return ledger.Usage{}, quota.Unknown(userID, quota.UnknownPlan)
 }
 
 // UsageOf returns the standings of those of the users who have an account, rolled to now.

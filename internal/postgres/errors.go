@@ -15,12 +15,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // conflicts are the constraints by which a claim collides with an older one, and what that means.
 var conflicts = map[string]error{
-	"user_plan_limits_default_key": fmt.Errorf("%w: another plan is the default already", ledger.ErrConflict),
-	"usage_quotas_quota_uid_key":   fmt.Errorf("%w: the UserQuota owns another account already", ledger.ErrConflict),
+	"user_plan_limits_default_key": quota.Conflict("", "another plan is the default already"),
+	"usage_quotas_quota_uid_key":   quota.Conflict("", "the UserQuota owns another account already"),
 	"users_user_id_key":            ledger.ErrRegistered,
 	"event_keys_pkey":              fmt.Errorf("%w: the event was recorded for another user", ledger.ErrKeyReused),
 }

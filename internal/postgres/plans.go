@@ -73,7 +73,7 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 	if errors.Is(err, ledger.ErrConflict) {
 		current, lookErr := s.queries.PlanOnOffer(ctx, "")
 		if lookErr == nil && current.Name != p.Name {
-			return fmt.Errorf("plan %q: %w: plan %q is the default already", p.Name, ledger.ErrConflict, current.Name)
+			return quota.Conflict(fmt.Sprintf("plan %q", p.Name), "plan %q is the default already", current.Name)
 		}
 	}
 	if err != nil {

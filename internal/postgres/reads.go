@@ -168,7 +168,7 @@ func (s *Store) Due(ctx context.Context, what ledger.Due, after quota.ID, limit 
 		}
 		return out, mapError(err)
 	}
-	return nil, fmt.Errorf("%w: nothing is due for %q", ledger.ErrInvalid, what)
+	return nil, quota.Invalid("due", "%q is nothing to look for", what)
 }
 
 // DuePeriods implements metering.Store.

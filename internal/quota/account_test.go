@@ -375,11 +375,11 @@ func TestActualOutOfRange(t *testing.T) {
 			a := account(plan())
 			adm := enter(t, a, 5, start)
 			before := clone(a)
-			if _, err := a.Settle(adm, actual, nil, start); !errors.Is(err, ErrAmount) {
-				t.Errorf("Settle: %v, want ErrAmount", err)
+			if _, err := a.Settle(adm, actual, nil, start); !errors.Is(err, ErrInvalid) {
+				t.Errorf("Settle: %v, want ErrInvalid", err)
 			}
-			if err := adm.Report(actual); !errors.Is(err, ErrAmount) {
-				t.Errorf("Report: %v, want ErrAmount", err)
+			if err := adm.Report(actual); !errors.Is(err, ErrInvalid) {
+				t.Errorf("Report: %v, want ErrInvalid", err)
 			}
 			if diff := cmp.Diff(before, a, cmp.Comparer(sameZone)); diff != "" || adm.State != Admitted || adm.Reported != nil {
 				t.Errorf("something changed: %s, %+v", diff, adm)

@@ -3,7 +3,6 @@
 package quota
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -125,21 +124,6 @@ type Charge struct {
 	// Rate is the plan's price of a unit where it made the Credits, else nil.
 	Rate *Rate
 }
-
-// ErrConflict says that an operation does not fit the admission's state. The text names both.
-var ErrConflict = errors.New("conflict")
-
-// Conflict is the error of an operation that an admission's state does not allow.
-type Conflict struct { //nolint:errname // callers read quota.Conflict; the suffix would say nothing more
-	State State
-	// What tells people what was refused and why.
-	What string
-}
-
-func (c *Conflict) Error() string { return fmt.Sprintf("admission is %s: %s", c.State, c.What) }
-
-// Is makes errors.Is(err, ErrConflict) true.
-func (c *Conflict) Is(target error) bool { return target == ErrConflict }
 
 // Enter decides on a new admission and books it: it becomes Admitted or Queued and the account changes with it, or it is
 // refused and nothing changes. Where the admission is not enforced, refusals and waits are reported but it is admitted.
@@ -264,7 +248,7 @@ func (a *Account) leaveQueue(adm *Admission) {
 // Heartbeat renews the lease of a live admission.
 func (adm *Admission) Heartbeat(now time.Time) error {
 	if !adm.State.Live() {
-		return &Conflict{State: adm.State, What: "only a queued or admitted one has a lease to renew"}
+		return Unfit(adm.State, "only a queued or admitted one has a lease to renew")
 	}
 	adm.LeaseUntil = now.Add(adm.Lease)
 	return nil
@@ -275,7 +259,7 @@ const maxActual = Credits(MaxAudio / time.Millisecond)
 
 func checkActual(actual Credits) error {
 	if actual < 0 || actual > maxActual {
-		return fmt.Errorf("%w: the actual use of %s credits must lie between 0 and %s", ErrAmount, actual, maxActual)
+		return Invalid("actual use", "%s credits must lie between 0 and %s", actual, maxActual)
 	}
 	return nil
 }
@@ -289,12 +273,12 @@ func (adm *Admission) Report(actual Credits) error {
 	case adm.State == Settled && *adm.Actual == actual, adm.Reported != nil && *adm.Reported == actual:
 		return nil
 	case adm.State == Settled:
-		return &Conflict{State: adm.State, What: alreadyCharged(*adm.Actual, actual)}
+		return Unfit(adm.State, "%s", alreadyCharged(*adm.Actual, actual))
 	case adm.Reported != nil:
 		x, y := distinct(*adm.Reported, actual)
-		return &Conflict{State: adm.State, What: fmt.Sprintf("%s credits were reported before, not %s", x, y)}
+		return Unfit(adm.State, "%s credits were reported before, not %s", x, y)
 	case adm.State != Admitted && adm.State != Expired:
-		return &Conflict{State: adm.State, What: "only an admitted one can report its use"}
+		return Unfit(adm.State, "only an admitted one can report its use")
 	}
 	adm.Reported = &actual
 	return nil
@@ -311,9 +295,9 @@ func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, n
 		if *adm.Actual == actual {
 			return nil, nil
 		}
-		return nil, &Conflict{State: adm.State, What: alreadyCharged(*adm.Actual, actual)}
+		return nil, Unfit(adm.State, "%s", alreadyCharged(*adm.Actual, actual))
 	case Queued, Cancelled, Released:
-		return nil, &Conflict{State: adm.State, What: "only an admitted one can be completed"}
+		return nil, Unfit(adm.State, "only an admitted one can be completed")
 	case Expired:
 		// Its lots were given back when it expired and others may hold them by now: it is charged like new work.
 		adm.Late, adm.Alloc = true, Allocation{}
@@ -374,7 +358,7 @@ func alreadyCharged(charged, actual Credits) string {
 func (a *Account) End(adm *Admission, to State, reason Reason, period *ClosedPeriod, now time.Time) error {
 	switch adm.State {
 	case Settled:
-		return &Conflict{State: adm.State, What: "it has been charged already"}
+		return Unfit(adm.State, "it has been charged already")
 	case Released, Expired, Cancelled:
 		return nil
 	case Queued:
@@ -400,9 +384,9 @@ func (a *Account) Requeue(adm *Admission, period *ClosedPeriod, now time.Time) (
 	case adm.State == Queued:
 		return nil, nil
 	case adm.State != Admitted:
-		return nil, &Conflict{State: adm.State, What: "only an admitted one can go back to the queue"}
+		return nil, Unfit(adm.State, "only an admitted one can go back to the queue")
 	case adm.Reported != nil:
-		return nil, &Conflict{State: adm.State, What: "it has reported its use, so it has begun"}
+		return nil, Unfit(adm.State, "it has reported its use, so it has begun")
 	}
 	stay := *adm
 	stay.ID = NameID("stay", a.ID, fmt.Sprintf("%x/%d", adm.ID, adm.AdmittedSeq))

@@ -3,7 +3,6 @@
 package quota
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"math/bits"
@@ -26,9 +25,6 @@ const (
 	MaxAudio = 720 * time.Hour
 )
 
-// ErrAmount says that an amount could not be parsed or lies outside its range.
-var ErrAmount = errors.New("invalid amount")
-
 // WholeCredits returns n credits, saturating at ±MaxCredits.
 func WholeCredits(n int64) Credits {
 	if n > int64(MaxCredits/Credit) {
@@ -45,11 +41,11 @@ func WholeCredits(n int64) Credits {
 func CreditsForAudio(d time.Duration) (Credits, error) {
 	switch {
 	case d <= 0:
-		return 0, fmt.Errorf("%w: audio duration %s must be above zero", ErrAmount, d)
+		return 0, Invalid("audio duration", "%s must be above zero", d)
 	case d > MaxAudio:
-		return 0, fmt.Errorf("%w: audio duration %s is above the limit of %s", ErrAmount, d, MaxAudio)
+		return 0, Invalid("audio duration", "%s is above the limit of %s", d, MaxAudio)
 	case d%time.Millisecond != 0:
-		return 0, fmt.Errorf("%w: audio duration %s must be a whole number of milliseconds", ErrAmount, d)
+		return 0, Invalid("audio duration", "%s must be a whole number of milliseconds", d)
 	}
 	return Credits(d / time.Millisecond), nil
 }
@@ -99,11 +95,11 @@ const MaxMoney Money = 1e15
 func ParseMoney(s string) (Money, error) {
 	whole, frac, dotted := strings.Cut(s, ".")
 	if len(whole) == 0 || len(whole) > 9 || len(frac) > 6 || (dotted && frac == "") || strings.Trim(whole+frac, "0123456789") != "" {
-		return 0, fmt.Errorf("%w: %q must be a decimal number with at most 9 digits before the point and 6 after it", ErrAmount, s)
+		return 0, Invalid("", "%q must be a decimal number with at most 9 digits before the point and 6 after it", s)
 	}
 	n, err := strconv.ParseInt(whole+frac+strings.Repeat("0", 6-len(frac)), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %q: %w", ErrAmount, s, err)
+		return 0, Invalid("", "%q: %v", s, err)
 	}
 	return Money(n), nil
 }

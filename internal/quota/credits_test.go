@@ -36,8 +36,8 @@ func TestCreditsForAudio(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, err := CreditsForAudio(tc.audio)
 			if tc.wantErr != "" {
-				if !errors.Is(err, ErrAmount) || !strings.Contains(err.Error(), tc.wantErr) {
-					t.Fatalf("CreditsForAudio(%s): %v, want ErrAmount with %q", tc.audio, err, tc.wantErr)
+				if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tc.wantErr) {
+					t.Fatalf("CreditsForAudio(%s): %v, want ErrInvalid with %q", tc.audio, err, tc.wantErr)
 				}
 				return
 			}
@@ -140,8 +140,8 @@ func TestParseMoney(t *testing.T) {
 			if (err == nil) != tc.wantOK || got != tc.want {
 				t.Fatalf("ParseMoney(%q) = %d, %v; want %d, ok %t", tc.in, got, err, tc.want, tc.wantOK)
 			}
-			if err != nil && (!errors.Is(err, ErrAmount) || !strings.Contains(err.Error(), strconv.Quote(tc.in))) {
-				t.Errorf("error %q does not wrap ErrAmount or name the value", err)
+			if err != nil && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), strconv.Quote(tc.in))) {
+				t.Errorf("error %q does not wrap ErrInvalid or name the value", err)
 			}
 		})
 	}
@@ -270,7 +270,7 @@ func FuzzParseMoney(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		m, err := ParseMoney(s)
 		if err != nil {
-			if !errors.Is(err, ErrAmount) || m != 0 {
+			if !errors.Is(err, ErrInvalid) || m != 0 {
 				t.Fatalf("ParseMoney(%q) = %d, %v", s, m, err)
 			}
 			return

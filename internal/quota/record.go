@@ -4,8 +4,6 @@ package quota
 
 import (
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -21,9 +19,6 @@ const (
 	// MaxQuantity is the most units that one record may count.
 	MaxQuantity = 1_000_000
 )
-
-// ErrUse says that a use cannot be recorded as it is described. The text names the field, its value and the limit.
-var ErrUse = errors.New("invalid use")
 
 // Use is something that a user has used without asking for admission before.
 type Use struct {
@@ -70,11 +65,11 @@ func (a *Account) Record(u Use, closed map[int64]*ClosedPeriod, now time.Time) (
 func checkOccurred(at, now time.Time) error {
 	switch {
 	case at.Before(now.Add(-MaxRecordAge)):
-		return fmt.Errorf("%w: occurred_at %s must be at most %d days before now, which is %s",
-			ErrUse, at.UTC().Format(time.RFC3339), MaxRecordAge/(24*time.Hour), now.UTC().Format(time.RFC3339))
+		return Invalid("occurred_at", "%s must be at most %d days before now, which is %s",
+			at.UTC().Format(time.RFC3339), MaxRecordAge/(24*time.Hour), now.UTC().Format(time.RFC3339))
 	case at.After(now.Add(MaxRecordAhead)):
-		return fmt.Errorf("%w: occurred_at %s must be at most %d minutes after now, which is %s",
-			ErrUse, at.UTC().Format(time.RFC3339), MaxRecordAhead/time.Minute, now.UTC().Format(time.RFC3339))
+		return Invalid("occurred_at", "%s must be at most %d minutes after now, which is %s",
+			at.UTC().Format(time.RFC3339), MaxRecordAhead/time.Minute, now.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -83,16 +78,16 @@ func checkOccurred(at, now time.Time) error {
 func (p *Plan) priced(u Use) (*Charge, error) {
 	rate, known := p.UsageRate(u.Type)
 	if !known {
-		return nil, fmt.Errorf("%w: usage_type %.40q must be one of %s", ErrUse, u.Type, strings.Join(p.UsageTypeNames(), ", "))
+		return nil, Invalid("usage_type", "%.40q must be one of %s", u.Type, strings.Join(p.UsageTypeNames(), ", "))
 	}
 	c := &Charge{}
 	switch {
 	case u.Quantity < 1 || u.Quantity > MaxQuantity:
-		return nil, fmt.Errorf("%w: quantity %d must be between 1 and %d", ErrUse, u.Quantity, MaxQuantity)
+		return nil, Invalid("quantity", "%d must be between 1 and %d", u.Quantity, MaxQuantity)
 	case u.Credits != nil:
 		c.Credits = *u.Credits
 	case u.Type == UsageTranscription && u.Audio <= 0:
-		return nil, fmt.Errorf("%w: a %s needs duration_seconds or credits", ErrUse, UsageTranscription)
+		return nil, Invalid("duration_seconds", "is missing: a %s needs it, or credits", UsageTranscription)
 	case u.Type == UsageTranscription:
 		audio, err := CreditsForAudio(u.Audio)
 		if err != nil {
@@ -103,7 +98,7 @@ func (p *Plan) priced(u Use) (*Charge, error) {
 		c.Credits, c.Rate = rate.Of(u.Quantity), &rate
 	}
 	if c.Credits < 0 || c.Credits > MaxRecordCredits {
-		return nil, fmt.Errorf("%w: credits %s must be between 0 and %s", ErrUse, c.Credits, MaxRecordCredits)
+		return nil, Invalid("credits", "%s must be between 0 and %s", c.Credits, MaxRecordCredits)
 	}
 	switch {
 	case u.Cost != nil:
@@ -112,7 +107,7 @@ func (p *Plan) priced(u Use) (*Charge, error) {
 		c.Cost = Price(c.Credits, p.ProviderCost)
 	}
 	if c.Cost < 0 || c.Cost > MaxMoney {
-		return nil, fmt.Errorf("%w: cost %s must be between 0 and %s", ErrUse, c.Cost, MaxMoney)
+		return nil, Invalid("cost", "%s must be between 0 and %s", c.Cost, MaxMoney)
 	}
 	return c, nil
 }
@@ -137,7 +132,7 @@ func (a *Account) closedAt(t time.Time, closed map[int64]*ClosedPeriod) *ClosedP
 // the limits say.
 func (a *Account) Adjust(credits Credits, now time.Time) (*Charge, error) {
 	if credits <= 0 || credits > MaxRecordCredits {
-		return nil, fmt.Errorf("%w: credits %s must be above 0 and at most %s", ErrUse, credits, MaxRecordCredits)
+		return nil, Invalid("credits", "%s must be above 0 and at most %s", credits, MaxRecordCredits)
 	}
 	a.Seq++
 	c := &Charge{Adjustment: true, Seq: a.Seq, PeriodNo: a.PeriodNo, Credits: credits}
@@ -227,7 +222,7 @@ func ParseRate(s string) (Rate, error) {
 	if r := Rate(m); r <= MaxRate {
 		return r, nil
 	}
-	return 0, fmt.Errorf("%w: %q must be at most %s", ErrAmount, s, MaxRate)
+	return 0, Invalid("", "%q must be at most %s", s, MaxRate)
 }
 
 // String returns the rate as a decimal without trailing zeros: "0.25".

@@ -56,17 +56,17 @@ func TestRecordRefuses(t *testing.T) {
 		change func(*Use)
 		want   string
 	}{
-		"unknown type":    {func(u *Use) { u.Type = "hologram" }, `usage_type "hologram" must be one of api_call, export, summary, transcription`},
+		"unknown type":    {func(u *Use) { u.Type = "hologram" }, `usage_type: "hologram" must be one of api_call, export, summary, transcription`},
 		"an adjustment":   {func(u *Use) { u.Type = UsageAdjustment }, "usage_type"},
-		"no audio":        {func(u *Use) { u.Type = UsageTranscription }, "needs duration_seconds or credits"},
+		"no audio":        {func(u *Use) { u.Type = UsageTranscription }, "a transcription needs it, or credits"},
 		"long audio":      {func(u *Use) { u.Type, u.Audio = UsageTranscription, MaxAudio+time.Millisecond }, "above the limit of 720h"},
-		"no unit":         {func(u *Use) { u.Quantity = 0 }, "quantity 0 must be between 1 and 1000000"},
-		"many units":      {func(u *Use) { u.Quantity = MaxQuantity + 1 }, "quantity 1000001"},
+		"no unit":         {func(u *Use) { u.Quantity = 0 }, "quantity: 0 must be between 1 and 1000000"},
+		"many units":      {func(u *Use) { u.Quantity = MaxQuantity + 1 }, "quantity: 1000001"},
 		"dear units":      {func(u *Use) { u.Type, u.Quantity = "dear", MaxQuantity }, "must be between 0 and 10000000"},
-		"negative":        {func(u *Use) { u.Credits = new(-Credit) }, "credits -1 must be between 0 and 10000000"},
-		"many credits":    {func(u *Use) { u.Credits = new(MaxRecordCredits + Credit) }, "credits 10000001"},
-		"negative cost":   {func(u *Use) { u.Cost = new(Money(-1)) }, "cost -0.000001 must be between 0 and 1000000000"},
-		"too long ago":    {func(u *Use) { u.OccurredAt = start.Add(-MaxRecordAge - 1) }, "occurred_at 2026-09-27T08:59:59Z must be at most 35 days before now, which is 2026-11-01T09:00:00Z"},
+		"negative":        {func(u *Use) { u.Credits = new(-Credit) }, "credits: -1 must be between 0 and 10000000"},
+		"many credits":    {func(u *Use) { u.Credits = new(MaxRecordCredits + Credit) }, "credits: 10000001"},
+		"negative cost":   {func(u *Use) { u.Cost = new(Money(-1)) }, "cost: -0.000001 must be between 0 and 1000000000"},
+		"too long ago":    {func(u *Use) { u.OccurredAt = start.Add(-MaxRecordAge - 1) }, "occurred_at: 2026-09-27T08:59:59Z must be at most 35 days before now, which is 2026-11-01T09:00:00Z"},
 		"in the future":   {func(u *Use) { u.OccurredAt = start.Add(MaxRecordAhead + 1) }, "must be at most 5 minutes after now"},
 		"years in future": {func(u *Use) { u.OccurredAt = start.AddDate(9, 0, 0) }, "must be at most 5 minutes after now"},
 	} {
@@ -79,7 +79,7 @@ func TestRecordRefuses(t *testing.T) {
 			u := Use{Type: UsageExport, Quantity: 1, OccurredAt: start}
 			tc.change(&u)
 			_, _, err := a.Record(u, nil, start)
-			if err == nil || !strings.Contains(err.Error(), tc.want) || !errors.Is(err, ErrUse) && !errors.Is(err, ErrAmount) {
+			if err == nil || !strings.Contains(err.Error(), tc.want) || !errors.Is(err, ErrInvalid) {
 				t.Errorf("got %v, want it to contain %q", err, tc.want)
 			}
 			if diff := gocmp.Diff(before, a, gocmp.Comparer(sameZone)); diff != "" {
@@ -183,7 +183,7 @@ func TestRecordFindsItsPeriod(t *testing.T) {
 func TestAdjustRefuses(t *testing.T) {
 	a := account(plan())
 	for _, n := range []Credits{0, -1, MaxRecordCredits + 1} {
-		if _, err := a.Adjust(n, start); !errors.Is(err, ErrUse) {
+		if _, err := a.Adjust(n, start); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%d: got %v", n, err)
 		}
 	}
@@ -199,7 +199,7 @@ func TestParseRate(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"", "-1", "1e3", "0.0000001", "1000000.000001"} {
-		if got, err := ParseRate(s); !errors.Is(err, ErrAmount) {
+		if got, err := ParseRate(s); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: got %s, %v", s, got, err)
 		}
 	}

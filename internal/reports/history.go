@@ -6,7 +6,6 @@ package reports
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -85,9 +84,9 @@ const MaxHistory = 100
 func (s *Service) History(ctx context.Context, userID string, before int64, limit int) (History, error) {
 	switch {
 	case limit < 1 || limit > MaxHistory:
-		return History{}, fmt.Errorf("%w: the limit %d must be between 1 and %d", ledger.ErrInvalid, limit, MaxHistory)
+		return History{}, quota.Invalid("limit", "%d must be between 1 and %d", limit, MaxHistory)
 	case before < 0:
-		return History{}, fmt.Errorf("%w: periods have numbers from 0 on, there are none below %d", ledger.ErrInvalid, before)
+		return History{}, quota.Invalid("before", "periods have numbers from 0 on, there are none below %d", before)
 	}
 	if err := ledger.ValidateUserID(userID); err != nil {
 		return History{}, err

@@ -5,7 +5,6 @@ package webhook
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -110,8 +109,8 @@ func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Sta
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	res, err := h.svc.Check(ctx, declared.UserID, quota.Request{Estimate: declared.Estimate, FileSize: declared.FileSize, Queue: true})
-	if refused, ok := errors.AsType[*metering.RefusedError](err); ok {
-		return status(refused.Reason, refused.Error())
+	if reason := quota.ReasonOf(err); reason != "" {
+		return status(reason, err.Error())
 	}
 	if err != nil {
 		logf.FromContext(ctx).Error(err, "The quota could not be checked early, the Job will wait for the controller", "user", declared.UserID)

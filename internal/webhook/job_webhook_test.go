@@ -43,7 +43,7 @@ func TestRefusalsHaveTheStatusOfTheirReason(t *testing.T) {
 	for _, info := range quota.Reasons {
 		for how, v := range map[string]verdict{
 			"decided":   {result: metering.CheckResult{Decision: quota.Decision{Reason: info.Reason}}},
-			"found out": {err: &metering.RefusedError{Reason: info.Reason, UserID: "alice"}},
+			"found out": {err: quota.Unknown("alice", info.Reason)},
 		} {
 			got := (&jobHandler{svc: v, enforce: true}).Handle(t.Context(), create)
 			if got.Allowed || int(got.Result.Code) != info.Status || got.Result.Reason == "" || !strings.Contains(got.Result.Message, "alice") {
