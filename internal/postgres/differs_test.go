@@ -63,7 +63,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 		{
 			name:  "period",
 			of:    func(l *ledger.Ledger) any { return l.Closed[0] },
-			fixed: "Period.Start Period.End PlanLimit PlanName PlanVersion CarryOverMax Grace Currency No",
+			fixed: "Period.Start Period.End PlanLimit PlanName PlanVersion CarryOverMax Grace Currency OveragePrice No",
 		},
 		{
 			name:  "admission",

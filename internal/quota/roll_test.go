@@ -23,7 +23,7 @@ func TestRollSeveralPeriods(t *testing.T) {
 	}
 	for i := range want {
 		want[i].PlanLimit, want[i].PlanName, want[i].PlanVersion, want[i].CarryOverMax = AtMost(30*Credit), "free", 7, 12*Credit
-		want[i].Currency = "USD"
+		want[i].Currency, want[i].OveragePrice = "USD", new(Money)
 	}
 	if diff := cmp.Diff(want, closed); diff != "" {
 		t.Errorf("closed (-want +got):\n%s", diff)
@@ -185,5 +185,38 @@ func TestNameID(t *testing.T) {
 	}
 	if x[6]>>4 != 8 || x[8]>>6 != 2 {
 		t.Errorf("% x is no UUID of version 8", x)
+	}
+}
+
+// Each period is closed by the terms that held when it ended, with the user's own credits in place of the plan's.
+func TestRollByPastTerms(t *testing.T) {
+	a := account(plan(carryOver(12)))
+	a.Plan.Version = 3
+	at := func(month int) time.Time { return start.AddDate(0, month, 0) }
+	terms := func(version int64, credits, carry Credits) Terms {
+		return Terms{Version: version, Credits: AtMost(credits), CarryOverMax: carry, Currency: "USD"}
+	}
+	a.Plan.Past = []PastTerms{
+		{Terms: terms(1, 10*Credit, 4*Credit), Until: at(1).Add(time.Second)},
+		{Terms: terms(2, 20*Credit, 25*Credit), Until: at(3)},
+	}
+	override := AtMost(15 * Credit)
+	for name, tc := range map[string]struct {
+		overrides     Overrides
+		wantCarryOver []Credits
+	}{
+		"the plan's credits":   {wantCarryOver: []Credits{4 * Credit, 20 * Credit, 12 * Credit}},
+		"credits of their own": {Overrides{Credits: &override}, []Credits{4 * Credit, 15 * Credit, 12 * Credit}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := clone(a)
+			a.Overrides = tc.overrides
+			for i, p := range roll(t, a, at(3), 3) {
+				if p.PlanVersion != int64(i+1) || p.CarryOver != tc.wantCarryOver[i] {
+					t.Errorf("period %d: version %d, carried over %s, want version %d, %s",
+						i, p.PlanVersion, p.CarryOver, i+1, tc.wantCarryOver[i])
+				}
+			}
+		})
 	}
 }
