@@ -121,7 +121,8 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	service := metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{
+	signer := access.NewSigner(store)
+	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, metering.Options{
 		AutoRegister: true, ReapInterval: 100 * time.Millisecond, OfflineTickets: 10, Replica: "r", Log: func(error, string) {},
 	})
 	var listener net.Listener
@@ -130,7 +131,8 @@ func (w *world) start() {
 		return err == nil
 	})
 	handler := httpapi.New(httpapi.Options{
-		Service: service, Auth: w.auth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: ctx,
+		Service: service, Leases: signer, Auth: w.auth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
+		Draining: ctx,
 	})
 	if w.around != nil {
 		handler = w.around(handler)
