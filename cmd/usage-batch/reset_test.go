@@ -23,6 +23,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // asProgram has the test's binary be usage-batch itself, so that it can be killed.
@@ -52,16 +53,7 @@ func newLedger(t *testing.T, n int) *book {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	free := metering.Plan{
-		Plan: quota.Plan{
-			Name: "free", Default: true, Currency: "USD", RateRequests: 1, RateWindow: time.Second, CarryOverMax: quota.Credit,
-			Limits: quota.Limits{
-				Concurrent: quota.AtMost[int32](1), FileSize: quota.AtMost[int64](1), Credits: quota.AtMost(30 * quota.Credit),
-				Audio: quota.Limit[time.Duration]{Unlimited: true},
-			},
-		},
-		ResetSchedule: "0 2 * * *", ResetBatchSize: 2,
-	}
+	free := plans.Free(func(p *metering.Plan) { p.CarryOverMax, p.ResetBatchSize = quota.Credit, 2 })
 	if err := store.ApplyPlan(t.Context(), free, "test"); err != nil {
 		t.Fatal(err)
 	}
@@ -137,13 +129,7 @@ func TestResetOfRetiredPlans(t *testing.T) {
 	if err := store.RetirePlan(t.Context(), "free", quota.ID{}, "test"); err != nil {
 		t.Fatal(err)
 	}
-	next := metering.Plan{
-		Plan: quota.Plan{
-			Name: "next", Default: true, Currency: "USD", RateRequests: 1, RateWindow: time.Second,
-			Limits: quota.Limits{Concurrent: quota.AtMost[int32](1), FileSize: quota.AtMost[int64](1), Audio: quota.Limit[time.Duration]{Unlimited: true}},
-		},
-		ResetSchedule: "0 2 * * *", ResetBatchSize: 2,
-	}
+	next := plans.Free(func(p *metering.Plan) { p.Name = "next" })
 	if err := store.ApplyPlan(t.Context(), next, "test"); err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // asProgram makes the test's binary usage-run itself: signals and exit codes are those of a real process.
@@ -94,18 +95,9 @@ func newWorld(t *testing.T) *world {
 	}
 	w.start()
 	t.Cleanup(func() { w.kill() })
-	free := metering.Plan{
-		Plan: quota.Plan{
-			Name: "free", DisplayName: "Free", Default: true, Currency: "USD",
-			Limits: quota.Limits{
-				Credits: quota.AtMost(30 * quota.Credit), FileSize: quota.AtMost(int64(25 << 20)), Audio: quota.AtMost(24 * time.Hour),
-				Concurrent: quota.AtMost(int32(1)), Queued: quota.AtMost(int32(10)),
-			},
-			AdmitWhenUnavailable: true,
-			DailyCostCeiling:     quota.AtMost(quota.Money(50_000_000)), RateRequests: 100, RateWindow: time.Hour,
-		},
-		ObjectUID: quota.ID{1}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
-	}
+	free := plans.Free(func(p *metering.Plan) {
+		p.Limits.Queued, p.AdmitWhenUnavailable = quota.AtMost[int32](10), true
+	})
 	if _, err := w.service.ApplyPlan(t.Context(), free, "test"); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@
 package convert_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/convert"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 const uid = types.UID("00010203-0405-0607-0809-0a0b0c0d0e0f")
@@ -67,6 +69,25 @@ func converted(changes ...func(*metering.Plan)) metering.Plan {
 		change(&p)
 	}
 	return p
+}
+
+// TestPlanIsConvertedWhole keeps a field from being forgotten on the way: of an object in which everything is said, everything
+// arrives but what the database alone knows.
+func TestPlanIsConvertedWhole(t *testing.T) {
+	p, err := convert.Plan(plan(func(s *v1alpha1.UsagePlanSpec) {
+		s.Default, s.CarryOver.MaxCredits, s.DatabaseUnavailable = true, 10, v1alpha1.DatabaseUnavailableAdmit
+		s.Period.Anchor = v1alpha1.AnchorCalendar
+		s.Overage = v1alpha1.UsagePlanOverage{
+			Policy: v1alpha1.OverageAllow, MaxCredits: new(int64(5)), PricePerCredit: new(v1alpha1.Decimal("0.02")),
+		}
+		s.UsageTypes = []v1alpha1.UsagePlanUsageType{{Name: "export", CreditsPerUnit: "0.25"}}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if zero, want := plans.Zero(p), []string{"Version", "Past", "Retired"}; !slices.Equal(zero, want) {
+		t.Errorf("nothing arrived in %v, want that of %v only", zero, want)
+	}
 }
 
 func TestPlan(t *testing.T) {

@@ -28,6 +28,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 var (
@@ -284,13 +285,9 @@ func settled() *ledger.Admission {
 }
 
 func freePlan() *quota.Plan {
-	return &quota.Plan{
-		Name: "free", DisplayName: "Free", Default: true, Currency: "USD", AlertThresholds: []int32{80, 100},
-		Limits: quota.Limits{
-			Credits: quota.AtMost(quota.WholeCredits(30)), FileSize: quota.AtMost(int64(25 << 20)), Audio: quota.AtMost(24 * time.Hour),
-			Concurrent: quota.AtMost(int32(1)), Queued: quota.AtMost(int32(0)),
-		},
-	}
+	return new(plans.Free(func(p *metering.Plan) {
+		p.Limits.Queued, p.AlertThresholds = quota.AtMost[int32](0), []int32{80, 100}
+	}).Plan)
 }
 
 func proPlan() *quota.Plan {

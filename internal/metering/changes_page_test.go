@@ -15,6 +15,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/doctable"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 const (
@@ -37,7 +38,7 @@ func TestChangesPage(t *testing.T) {
 		t.Run(heading, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			monthly := freePlan()
+			monthly := plans.Free()
 			monthly.Name, monthly.ObjectUID, monthly.Default, monthly.CalendarMonth = "monthly", quota.ID{3}, false, true
 			if _, err := w.ApplyPlan(t.Context(), monthly, "test"); err != nil {
 				t.Fatal(err)

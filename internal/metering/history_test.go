@@ -14,6 +14,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 func (w *world) history(user string, before int64, limit int) reports.History {
@@ -38,7 +39,7 @@ func lines(h reports.History) []string {
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	free := freePlan()
+	free := plans.Free()
 	free.CarryOverMax, free.FinalAfter, free.Currency = 5*quota.Credit, 48*time.Hour, "HKD"
 	if _, err := w.ApplyPlan(t.Context(), free, "test"); err != nil {
 		t.Fatal(err)

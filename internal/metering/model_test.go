@@ -16,6 +16,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // model is the reference: what the ledger must say of one user, worked out the plain way. It knows whole credits, a plan
@@ -280,7 +281,7 @@ func (s *sequence) begin(credits int64, slots int) {
 }
 
 func (s *sequence) applyPlan() {
-	p := freePlan()
+	p := plans.Free()
 	p.Name, p.Default, p.ObjectUID = s.plan, false, quota.NameID("test", quota.ID{}, s.plan)
 	p.Limits.Credits = quota.AtMost(quota.Credits(s.m.planLimit) * quota.Credit)
 	p.Limits.Concurrent = quota.AtMost(int32(s.m.slots))

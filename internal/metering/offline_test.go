@@ -19,6 +19,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // outage is a world whose replicas reach the database through a proxy that the test shuts. The world's own service does not.
@@ -39,7 +40,7 @@ func newOutage(t *testing.T) *outage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = o.proxy.Close() })
-	plan := freePlan()
+	plan := plans.Free()
 	plan.AdmitWhenUnavailable, plan.Limits.Concurrent = true, quota.AtMost(int32(2))
 	if _, err := o.ApplyPlan(t.Context(), plan, "test"); err != nil {
 		t.Fatal(err)
@@ -230,7 +231,7 @@ func TestOfflineTicket(t *testing.T) {
 
 func TestWhoGetsATicket(t *testing.T) {
 	o := newOutage(t)
-	refusing := freePlan()
+	refusing := plans.Free()
 	refusing.Name, refusing.Default, refusing.ObjectUID = "refusing", false, quota.ID{9}
 	if _, err := o.ApplyPlan(t.Context(), refusing, "test"); err != nil {
 		t.Fatal(err)

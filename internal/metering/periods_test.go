@@ -11,6 +11,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // An account that slept five months closes five periods, each once, however many replicas wake it at the same moment.
@@ -53,7 +54,7 @@ func TestLateWorkByThePlansGrace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			short := freePlan()
+			short := plans.Free()
 			short.FinalAfter = 24 * time.Hour
 			if _, err := w.ApplyPlan(t.Context(), short, "test"); err != nil {
 				t.Fatal(err)
@@ -69,7 +70,7 @@ func TestLateWorkByThePlansGrace(t *testing.T) {
 				t.Fatal(err)
 			}
 			// What the plan says now is for the periods to come.
-			if _, err := w.ApplyPlan(t.Context(), freePlan(), "test"); err != nil {
+			if _, err := w.ApplyPlan(t.Context(), plans.Free(), "test"); err != nil {
 				t.Fatal(err)
 			}
 			w.advance(tc.after)

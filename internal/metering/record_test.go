@@ -16,6 +16,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // use is a transcription of so many minutes, now.
@@ -211,7 +212,7 @@ func TestRecordAllKeepsTheOrder(t *testing.T) {
 func TestPlanPricesUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := freePlan()
+	p := plans.Free()
 	p.UsageTypes = map[string]quota.Rate{"export": 1_500_000, "summary": 250_000}
 	status, err := w.ApplyPlan(t.Context(), p, "test")
 	if err != nil {

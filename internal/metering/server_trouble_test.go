@@ -17,6 +17,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // A server that answers, and answers that it cannot do its work, is away like one that does not answer: callers are told so, those
@@ -166,7 +167,7 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 		_, err := s.Admit(t.Context(), request("alice", "a", quota.Credit))
 		return err
 	}
-	if _, err := waits.ApplyPlan(t.Context(), freePlan(), "test"); err != nil {
+	if _, err := waits.ApplyPlan(t.Context(), plans.Free(), "test"); err != nil {
 		t.Fatal(err)
 	}
 	if err := use(waits); err != nil {
@@ -183,7 +184,7 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 	}
 
 	migrates := open(postgres.Options{Migrate: true})
-	if _, err := migrates.ApplyPlan(t.Context(), freePlan(), "test"); err != nil {
+	if _, err := migrates.ApplyPlan(t.Context(), plans.Free(), "test"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() bool { return waits.Reachable(t.Context()) == nil })
@@ -197,7 +198,7 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 	// And again, under one that may migrate: it does not even have to be started again.
 	pgtest.Empty(t, dsn)
 	eventually(t, func() bool {
-		_, err := migrates.ApplyPlan(t.Context(), freePlan(), "test")
+		_, err := migrates.ApplyPlan(t.Context(), plans.Free(), "test")
 		return err == nil
 	})
 	for _, s := range []*metering.Service{migrates, waits} {

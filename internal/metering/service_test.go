@@ -16,6 +16,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 func TestAdmitCompleteChargesWhatWasUsed(t *testing.T) {
@@ -324,7 +325,7 @@ func TestSuspendedUserParksJobsUntilLifted(t *testing.T) {
 func TestSecondDefaultPlan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := freePlan()
+	p := plans.Free()
 	p.Name, p.ObjectUID = "other", quota.ID{9}
 	if _, err := w.ApplyPlan(t.Context(), p, "test"); !errors.Is(err, ledger.ErrConflict) {
 		t.Errorf("want a conflict, got %v", err)
@@ -336,7 +337,7 @@ func TestPlanChangeStartsWhoWaits(t *testing.T) {
 	w := newWorld(t)
 	w.admit("alice", "1", quota.Credit)
 	queued := w.admit("alice", "2", quota.Credit)
-	p := freePlan()
+	p := plans.Free()
 	p.Limits.Concurrent.Max = 2
 	st, err := w.ApplyPlan(t.Context(), p, "test")
 	if err != nil || st.Version != 2 || st.Users != 1 || !cmp.Equal(st.FirstUsers, []string{"alice"}) {

@@ -15,6 +15,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // Something about one user is not known to this release: a newer one wrote it, before it was rolled back. Nobody else notices,
@@ -135,7 +136,7 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 			if _, err := s.Stuck(t.Context()); err != nil {
 				t.Errorf("stuck: %v", err)
 			}
-			plan := freePlan()
+			plan := plans.Free()
 			plan.Limits.Concurrent = quota.AtMost(int32(2))
 			if _, err := s.ApplyPlan(t.Context(), plan, "test"); err != nil {
 				t.Errorf("apply a plan: %v", err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // A period is closed by what its plan said when it ended, whoever closes it and when: in time, after an edit, or after several
@@ -28,7 +29,7 @@ func TestPeriodsAreClosedByWhatHeldWhenTheyEnded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			p := freePlan()
+			p := plans.Free()
 			p.CarryOverMax, p.FinalAfter, p.OveragePrice = 25*quota.Credit, 24*time.Hour, 10_000
 			w.plan(p)
 			first := w.admit("alice", "first", 30*quota.Credit).Admission
@@ -77,12 +78,12 @@ func TestPeriodsThatEndedUnseenKeepTheirPlans(t *testing.T) {
 	w := newWorld(t)
 	w.register("alice")
 	for i := range 3 {
-		p := freePlan()
+		p := plans.Free()
 		p.CarryOverMax = quota.Credits(i+1) * quota.Credit
 		w.plan(p)
 		w.advance(31 * 24 * time.Hour)
 	}
-	p := freePlan()
+	p := plans.Free()
 	p.CarryOverMax = 20 * quota.Credit
 	w.plan(p)
 	h, err := w.tryHistory("alice", 0, 10)

@@ -16,6 +16,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // world is a service over a database of the test's own, with a clock that the test moves. When the test ends, the ledger
@@ -75,10 +76,10 @@ func newWorldOn(t *testing.T, f *faulty) *world {
 		w.store = f
 	}
 	w.Service = newService(w.store, metering.Options{AutoRegister: true})
-	pro := freePlan()
+	pro := plans.Free()
 	pro.Name, pro.ObjectUID, pro.Default, pro.Rank = "pro", quota.ID{2}, false, 20
 	pro.Limits.Credits, pro.Limits.Concurrent = quota.AtMost(500*quota.Credit), quota.AtMost(int32(5))
-	for _, p := range []metering.Plan{freePlan(), pro} {
+	for _, p := range []metering.Plan{plans.Free(), pro} {
 		if _, err := w.ApplyPlan(t.Context(), p, "test"); err != nil {
 			t.Fatal(err)
 		}
@@ -95,21 +96,6 @@ func (w *world) open(t *testing.T) *postgres.Store {
 	}
 	t.Cleanup(store.Close)
 	return store
-}
-
-func freePlan() metering.Plan {
-	return metering.Plan{
-		Plan: quota.Plan{
-			Name: "free", DisplayName: "Free", Default: true, Rank: 0, Currency: "USD",
-			Limits: quota.Limits{
-				Credits: quota.AtMost(30 * quota.Credit), FileSize: quota.AtMost(int64(25 << 20)), Audio: quota.AtMost(24 * time.Hour),
-				Concurrent: quota.AtMost(int32(1)), Queued: quota.AtMost(int32(100)),
-			},
-			ProviderCost: 6000, DailyCostCeiling: quota.AtMost(quota.Money(50_000_000)),
-			RateRequests: 100, RateWindow: time.Hour,
-		},
-		ObjectUID: quota.ID{1}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
-	}
 }
 
 func request(user, key string, estimate quota.Credits) metering.AdmitRequest {

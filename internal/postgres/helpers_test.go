@@ -14,6 +14,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // clock is the instant at which the tests' database lives.
@@ -76,21 +77,12 @@ func (f *fixture) open() *postgres.Store {
 	return s
 }
 
-// plan has every field set, so that a round trip shows each of them. Only "free" is the default.
+// plan is one of which all fields but the calendar's say something. Only "free" is the default.
 func plan(name string) metering.Plan {
-	return metering.Plan{
-		Plan: quota.Plan{
-			Name: name, DisplayName: "The " + name, Rank: 10, Default: name == "free", Features: []string{"diarization"}, FinalAfter: 36 * time.Hour,
-			Limits: quota.Limits{
-				Credits: quota.AtMost(60 * quota.Credit), FileSize: quota.AtMost[int64](25 << 20), Audio: quota.AtMost(time.Hour),
-				Concurrent: quota.AtMost[int32](1), Queued: quota.AtMost[int32](10),
-			},
-			OverageMax: 5 * quota.Credit, OveragePrice: 20_000, CarryOverMax: 10 * quota.Credit, ProviderCost: 6_000,
-			Currency: "USD", PeriodPrice: 9_990_000, DailyCostCeiling: quota.AtMost[quota.Money](50_000_000),
-			RateRequests: 100, RateWindow: time.Hour, AlertThresholds: []int32{80, 100},
-		},
-		ObjectUID: quota.ID{0xf0, name[0]}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
-	}
+	return plans.Full(func(p *metering.Plan) {
+		p.Name, p.DisplayName, p.Default, p.ObjectUID = name, "The "+name, name == "free", quota.ID{0xf0, name[0]}
+		p.Version, p.Past, p.Retired, p.CalendarMonth = 0, nil, false, false
+	})
 }
 
 func (f *fixture) register(user string) quota.ID {

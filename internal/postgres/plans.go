@@ -3,7 +3,6 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,21 +49,11 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 		} else if err != nil {
 			return err
 		}
-		if reflect.DeepEqual(paramsOfRow(&before), params) && !before.Retired {
+		if reflect.DeepEqual(planParams(meteringPlan(&before)), params) && !before.Retired {
 			return nil
 		}
-		after, err := q.UpdatePlan(ctx, dbsqlc.UpdatePlanParams{
-			ObjectUid: params.ObjectUid, DisplayName: params.DisplayName, IsDefault: params.IsDefault, Rank: params.Rank,
-			Features: params.Features, CalendarMonth: params.CalendarMonth, CreditsLimit: params.CreditsLimit,
-			FileSizeLimit: params.FileSizeLimit, AudioMsLimit: params.AudioMsLimit, ConcurrentLimit: params.ConcurrentLimit,
-			QueuedLimit: params.QueuedLimit, OverageMax: params.OverageMax, OveragePriceMicros: params.OveragePriceMicros,
-			CarryOverMax: params.CarryOverMax, ProviderCostMicros: params.ProviderCostMicros, Currency: params.Currency,
-			PeriodPriceMicros: params.PeriodPriceMicros, DailyCostCeilingMicros: params.DailyCostCeilingMicros,
-			RateRequests: params.RateRequests, RateWindowSeconds: params.RateWindowSeconds,
-			AlertThresholds: params.AlertThresholds, AdmitWhenUnavailable: params.AdmitWhenUnavailable,
-			ResetSchedule: params.ResetSchedule, ResetBatchSize: params.ResetBatchSize, UsageTypes: params.UsageTypes,
-			FinalAfterSeconds: params.FinalAfterSeconds, Name: params.Name, Now: s.now(),
-		})
+		params.Now = s.now()
+		after, err := q.UpdatePlan(ctx, dbsqlc.UpdatePlanParams(params))
 		if err != nil {
 			return err
 		}
@@ -80,37 +69,6 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 		return fmt.Errorf("plan %q: %w", p.Name, err)
 	}
 	return nil
-}
-
-func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
-	return dbsqlc.InsertPlanParams{
-		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), DisplayName: p.DisplayName, IsDefault: p.Default, Rank: p.Rank,
-		Features: orEmpty(p.Features), CalendarMonth: p.CalendarMonth,
-		FinalAfterSeconds: finalAfter(p.FinalAfter),
-		CreditsLimit:      limitColumn[int64](p.Limits.Credits),
-		FileSizeLimit:     limitColumn[int64](p.Limits.FileSize),
-		AudioMsLimit:      limitColumn[int64](milliseconds(p.Limits.Audio)),
-		ConcurrentLimit:   limitColumn[int32](p.Limits.Concurrent),
-		QueuedLimit:       limitColumn[int32](p.Limits.Queued),
-		OverageMax:        int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice), CarryOverMax: int64(p.CarryOverMax),
-		ProviderCostMicros: int64(p.ProviderCost), Currency: p.Currency, PeriodPriceMicros: int64(p.PeriodPrice),
-		DailyCostCeilingMicros: limitColumn[int64](p.DailyCostCeiling),
-		RateRequests:           p.RateRequests, RateWindowSeconds: int32(p.RateWindow / time.Second),
-		AlertThresholds: orEmpty(p.AlertThresholds), AdmitWhenUnavailable: p.AdmitWhenUnavailable,
-		ResetSchedule: p.ResetSchedule, ResetBatchSize: p.ResetBatchSize, UsageTypes: usageTypesColumn(p.UsageTypes),
-	}
-}
-
-// finalAfter is the column of how long after its end a period takes late charges.
-func finalAfter(d time.Duration) int32 { return int32(cmp.Or(d, quota.FinalAfter) / time.Second) }
-
-func paramsOfRow(r *dbsqlc.UserPlanLimit) dbsqlc.InsertPlanParams { return planParams(meteringPlan(r)) }
-
-func orEmpty[T any](s []T) []T {
-	if s == nil {
-		return []T{}
-	}
-	return s
 }
 
 // RetirePlan implements metering.Store.

@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -98,6 +99,36 @@ func planOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
 		RateRequests:     r.RateRequests, RateWindow: time.Duration(r.RateWindowSeconds) * time.Second,
 		AlertThresholds: r.AlertThresholds, AdmitWhenUnavailable: r.AdmitWhenUnavailable, UsageTypes: usageTypesOf(r.UsageTypes),
 	}
+}
+
+// planParams is the other way. What counts a plan's changes, and whether it is on offer, is not declared.
+func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
+	return dbsqlc.InsertPlanParams{
+		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), DisplayName: p.DisplayName, IsDefault: p.Default, Rank: p.Rank,
+		Features: orEmpty(p.Features), CalendarMonth: p.CalendarMonth,
+		FinalAfterSeconds: finalAfter(p.FinalAfter),
+		CreditsLimit:      limitColumn[int64](p.Limits.Credits),
+		FileSizeLimit:     limitColumn[int64](p.Limits.FileSize),
+		AudioMsLimit:      limitColumn[int64](milliseconds(p.Limits.Audio)),
+		ConcurrentLimit:   limitColumn[int32](p.Limits.Concurrent),
+		QueuedLimit:       limitColumn[int32](p.Limits.Queued),
+		OverageMax:        int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice), CarryOverMax: int64(p.CarryOverMax),
+		ProviderCostMicros: int64(p.ProviderCost), Currency: p.Currency, PeriodPriceMicros: int64(p.PeriodPrice),
+		DailyCostCeilingMicros: limitColumn[int64](p.DailyCostCeiling),
+		RateRequests:           p.RateRequests, RateWindowSeconds: int32(p.RateWindow / time.Second),
+		AlertThresholds: orEmpty(p.AlertThresholds), AdmitWhenUnavailable: p.AdmitWhenUnavailable,
+		ResetSchedule: p.ResetSchedule, ResetBatchSize: p.ResetBatchSize, UsageTypes: usageTypesColumn(p.UsageTypes),
+	}
+}
+
+// finalAfter is the column of how long after its end a period takes late charges.
+func finalAfter(d time.Duration) int32 { return int32(cmp.Or(d, quota.FinalAfter) / time.Second) }
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
 }
 
 // usageTypesColumn and usageTypesOf keep the prices of a plan's usage types as an object of whole numbers.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 func TestMigrateTwiceAndAtOnce(t *testing.T) {
@@ -79,10 +81,10 @@ func TestPlans(t *testing.T) {
 	if err := f.ApplyPlan(ctx, plan("free"), "test"); err != nil || version() != 1 {
 		t.Errorf("unchanged: version %d, %v", version(), err)
 	}
-	plans, err := f.Plans(ctx)
+	stored, err := f.Plans(ctx)
 	want := plan("free")
 	want.Version = 1
-	if diff := cmp.Diff([]*metering.Plan{&want}, plans); err != nil || diff != "" {
+	if diff := cmp.Diff([]*metering.Plan{&want}, stored); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 
@@ -111,14 +113,52 @@ func TestPlans(t *testing.T) {
 	if err := f.ApplyPlan(ctx, changed, "test"); err != nil || version() != 4 {
 		t.Errorf("applied again: version %d, %v", version(), err)
 	}
-	if plans, err := f.Plans(ctx); err != nil || plans[0].Retired || plans[0].ObjectUID != changed.ObjectUID {
-		t.Errorf("the new object does not own the plan: %+v, %v", plans[0], err)
+	if stored, err := f.Plans(ctx); err != nil || stored[0].Retired || stored[0].ObjectUID != changed.ObjectUID {
+		t.Errorf("the new object does not own the plan: %+v, %v", stored[0], err)
 	}
 	if _, err := f.PlanStatus(ctx, "none"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("an unknown plan: %v", err)
 	}
 	if err := f.RetirePlan(ctx, "none", quota.ID{}, "test"); err != nil {
 		t.Errorf("an unknown plan retired: %v", err)
+	}
+}
+
+// TestPlansAreStoredWhole shows that no field is lost on the way in and out, neither of a new plan nor of a changed one.
+func TestPlansAreStoredWhole(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx := t.Context()
+	if err := f.RetirePlan(ctx, "free", quota.ID{}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	small := metering.Plan{
+		Plan: quota.Plan{
+			Name: "full", Currency: "EUR", RateRequests: 1, RateWindow: time.Second,
+			Limits: quota.Limits{FileSize: quota.AtMost[int64](1), Audio: quota.AtMost(time.Second), Concurrent: quota.AtMost[int32](9)},
+		},
+		ResetSchedule: "1 1 * * *", ResetBatchSize: 1,
+	}
+	for i, p := range []metering.Plan{plans.Full(), small, plans.Full()} {
+		if err := f.ApplyPlan(ctx, p, "test"); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.RetirePlan(ctx, "full", quota.ID{}, "test"); err != nil {
+			t.Fatal(err)
+		}
+		stored, err := f.Plans(ctx)
+		at := slices.IndexFunc(stored, func(p *metering.Plan) bool { return p.Name == "full" })
+		if err != nil || at < 0 {
+			t.Fatalf("%v: no plan full", err)
+		}
+		if i == 1 {
+			continue // what it leaves out has defaults
+		}
+		want := p
+		want.Version, want.Past = stored[at].Version, nil // the database's own
+		if diff := cmp.Diff(&want, stored[at]); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
 	}
 }
 

@@ -32,22 +32,16 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 	"github.com/cantonesescribe/usage-operator/internal/webhook"
 )
 
 // plan has 30 credits and one slot; pro has more, and five.
 func plan(name string, rank int32, credits int64, slots int32) metering.Plan {
-	return metering.Plan{
-		Plan: quota.Plan{
-			Name: name, DisplayName: name, Default: rank == 0, Rank: rank, Currency: "USD", ProviderCost: 6000,
-			Limits: quota.Limits{
-				Credits: quota.AtMost(quota.WholeCredits(credits)), FileSize: quota.AtMost(int64(25 << 20)), Audio: quota.AtMost(24 * time.Hour),
-				Concurrent: quota.AtMost(slots), Queued: quota.AtMost(int32(100)),
-			},
-			DailyCostCeiling: quota.AtMost(quota.Money(50_000_000)), RateRequests: 100, RateWindow: time.Hour,
-		},
-		ObjectUID: quota.ID{byte(rank + 1)}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
-	}
+	return plans.Free(func(p *metering.Plan) {
+		p.Name, p.DisplayName, p.Default, p.Rank, p.ObjectUID = name, name, rank == 0, rank, quota.ID{byte(rank + 1)}
+		p.Limits.Credits, p.Limits.Concurrent = quota.AtMost(quota.WholeCredits(credits)), quota.AtMost(slots)
+	})
 }
 
 // world is a cluster with manager, policies, webhook and ledger.

@@ -34,6 +34,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // startPgbouncer starts a pooler in front of the database that dsn names, with the further settings, and returns the DSN of
@@ -205,17 +206,9 @@ func play(t *testing.T, pooled, direct string) {
 	}
 	defer running.Wait()
 	defer cancel()
-	free := metering.Plan{
-		Plan: quota.Plan{
-			Name: "free", DisplayName: "Free", Default: true, Currency: "USD",
-			Limits: quota.Limits{
-				Credits: quota.AtMost(100 * quota.Credit), FileSize: quota.AtMost(int64(25 << 20)), Audio: quota.AtMost(time.Hour),
-				Concurrent: quota.AtMost(int32(1)), Queued: quota.AtMost(int32(100)),
-			},
-			DailyCostCeiling: quota.Limit[quota.Money]{Unlimited: true}, RateRequests: 100, RateWindow: time.Hour,
-		},
-		ObjectUID: quota.ID{1}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
-	}
+	free := plans.Free(func(p *metering.Plan) {
+		p.Limits.Credits, p.DailyCostCeiling = quota.AtMost(100*quota.Credit), quota.Limit[quota.Money]{Unlimited: true}
+	})
 	if _, err := one.ApplyPlan(ctx, free, "test"); err != nil {
 		t.Fatal(err)
 	}

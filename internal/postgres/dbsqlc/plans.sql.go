@@ -56,21 +56,33 @@ func (q *Queries) InsertAuditRow(ctx context.Context, arg InsertAuditRowParams) 
 }
 
 const InsertPlan = `-- name: InsertPlan :one
-INSERT INTO user_plan_limits (name, object_uid, display_name, is_default, rank, features, calendar_month, credits_limit,
-    file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max,
-    provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds,
-    alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, usage_types, final_after_seconds, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
-    $9, $10, $11, $12, $13, $14, $15,
-    $16, $17, $18, $19, $20, $21,
-    $22, $23, $24, $25, $26, $27,
-    coalesce($28::timestamptz, clock_timestamp()))
+INSERT INTO user_plan_limits (object_uid, display_name, is_default,
+    rank, features, calendar_month,
+    credits_limit, file_size_limit,
+    audio_ms_limit, concurrent_limit,
+    queued_limit, overage_max, overage_price_micros,
+    carry_over_max, provider_cost_micros, currency,
+    period_price_micros, daily_cost_ceiling_micros,
+    rate_requests, rate_window_seconds, alert_thresholds,
+    admit_when_unavailable, reset_schedule,
+    reset_batch_size, usage_types, final_after_seconds,
+    updated_at, name)
+VALUES ($1, $2, $3,
+    $4, $5, $6,
+    $7, $8,
+    $9, $10,
+    $11, $12, $13,
+    $14, $15, $16,
+    $17, $18,
+    $19, $20, $21,
+    $22, $23,
+    $24, $25, $26,
+    coalesce($27::timestamptz, clock_timestamp()), $28)
 ON CONFLICT (name) DO NOTHING
 RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
 `
 
 type InsertPlanParams struct {
-	Name                   string
 	ObjectUid              *quota.ID
 	DisplayName            string
 	IsDefault              bool
@@ -98,12 +110,13 @@ type InsertPlanParams struct {
 	UsageTypes             json.RawMessage
 	FinalAfterSeconds      int32
 	Now                    *time.Time
+	Name                   string
 }
 
-// Two who create the same plan at once: the second finds nothing returned, and the row.
+// Two who create the same plan at once: the second finds nothing returned, and the row. The columns stand in the order of
+// UpdatePlan, so that Go converts the parameters of the one into those of the other.
 func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPlanLimit, error) {
 	row := q.db.QueryRow(ctx, InsertPlan,
-		arg.Name,
 		arg.ObjectUid,
 		arg.DisplayName,
 		arg.IsDefault,
@@ -131,6 +144,7 @@ func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPla
 		arg.UsageTypes,
 		arg.FinalAfterSeconds,
 		arg.Now,
+		arg.Name,
 	)
 	var i UserPlanLimit
 	err := row.Scan(

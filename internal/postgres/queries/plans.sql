@@ -7,16 +7,30 @@ SELECT * FROM user_plan_limits
 WHERE NOT retired AND CASE WHEN @name::text = '' THEN is_default ELSE name = @name::text END;
 
 -- name: InsertPlan :one
--- Two who create the same plan at once: the second finds nothing returned, and the row.
-INSERT INTO user_plan_limits (name, object_uid, display_name, is_default, rank, features, calendar_month, credits_limit,
-    file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max,
-    provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds,
-    alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, usage_types, final_after_seconds, updated_at)
-VALUES (@name, sqlc.narg('object_uid'), @display_name, @is_default, @rank, @features, @calendar_month, sqlc.narg('credits_limit'),
-    sqlc.narg('file_size_limit'), sqlc.narg('audio_ms_limit'), sqlc.narg('concurrent_limit'), sqlc.narg('queued_limit'), @overage_max, @overage_price_micros, @carry_over_max,
-    @provider_cost_micros, @currency, @period_price_micros, sqlc.narg('daily_cost_ceiling_micros'), @rate_requests, @rate_window_seconds,
-    @alert_thresholds, @admit_when_unavailable, @reset_schedule, @reset_batch_size, @usage_types, @final_after_seconds,
-    coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()))
+-- Two who create the same plan at once: the second finds nothing returned, and the row. The columns stand in the order of
+-- UpdatePlan, so that Go converts the parameters of the one into those of the other.
+INSERT INTO user_plan_limits (object_uid, display_name, is_default,
+    rank, features, calendar_month,
+    credits_limit, file_size_limit,
+    audio_ms_limit, concurrent_limit,
+    queued_limit, overage_max, overage_price_micros,
+    carry_over_max, provider_cost_micros, currency,
+    period_price_micros, daily_cost_ceiling_micros,
+    rate_requests, rate_window_seconds, alert_thresholds,
+    admit_when_unavailable, reset_schedule,
+    reset_batch_size, usage_types, final_after_seconds,
+    updated_at, name)
+VALUES (sqlc.narg('object_uid'), @display_name, @is_default,
+    @rank, @features, @calendar_month,
+    sqlc.narg('credits_limit'), sqlc.narg('file_size_limit'),
+    sqlc.narg('audio_ms_limit'), sqlc.narg('concurrent_limit'),
+    sqlc.narg('queued_limit'), @overage_max, @overage_price_micros,
+    @carry_over_max, @provider_cost_micros, @currency,
+    @period_price_micros, sqlc.narg('daily_cost_ceiling_micros'),
+    @rate_requests, @rate_window_seconds, @alert_thresholds,
+    @admit_when_unavailable, @reset_schedule,
+    @reset_batch_size, @usage_types, @final_after_seconds,
+    coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), @name)
 ON CONFLICT (name) DO NOTHING
 RETURNING *;
 
