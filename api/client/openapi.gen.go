@@ -268,7 +268,7 @@ type Admission struct {
 	// Offline Done on an offline ticket, while the database was away.
 	Offline bool `json:"offline,omitempty,omitzero"`
 
-	// Position Place in the user's queue, from 1; only while Queued.
+	// Position Place in the user's queue, from 1; only while Queued. A heartbeat tells it only near the front and at the end.
 	Position int   `json:"position,omitempty,omitzero"`
 	Priority int32 `json:"priority"`
 

@@ -28,6 +28,10 @@ type Op struct {
 	// Key is the idempotency key under which the operation makes something once, and Event what it is about; empty if none.
 	Key   string
 	Event quota.ID
+	// Search looks for parked work behind what every batch looks at; nil for most operations. Recheck starts such a search: the
+	// plan of the account has changed, or the day.
+	Search  *Search
+	Recheck bool
 	// Apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than once,
 	// each time on fresh facts, and only the last run counts.
 	Apply func(l *Ledger, b Batch) error
@@ -207,6 +211,11 @@ func (e *Engine) enqueue(c *Call) error {
 	if e.waiting >= e.maxPending {
 		return ErrOverloaded
 	}
+	e.add(c)
+	return nil
+}
+
+func (e *Engine) add(c *Call) {
 	e.waiting++
 	p := e.accounts[c.Account]
 	if p == nil {
@@ -215,14 +224,13 @@ func (e *Engine) enqueue(c *Call) error {
 	}
 	p.calls = append(p.calls, c)
 	if p.taken || len(p.calls) > 1 {
-		return nil
+		return
 	}
 	e.ready = append(e.ready, p)
 	if e.busy < e.lanes {
 		e.busy++
 		e.running.start(e.lane)
 	}
-	return nil
 }
 
 // lane runs batches until nothing is ready.
@@ -324,6 +332,7 @@ func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 		switch {
 		case err == nil:
 			e.hub.publish(out.changes)
+			e.followUp(out.left)
 			for i, c := range calls {
 				if out.errs[i] == ErrBusy && !c.unlessBusy { //nolint:errorlint // a mark of our own, never wrapped
 					held = append(held, c)
@@ -363,6 +372,8 @@ type outcome struct {
 	errs     []error
 	changes  []Change
 	panicked *Call
+	// left is what the batch leaves to do for others.
+	left []*Op
 }
 
 func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
@@ -382,8 +393,10 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 			continue
 		}
 		l.roll()
+		l.remember()
 		out.changes = l.promote(out.changes)
 	}
+	recheck := map[quota.ID]bool{}
 	for i, c := range calls {
 		l, ok := ledgers[c.Account]
 		if !ok {
@@ -410,10 +423,13 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 			if unreadable != nil {
 				l.Unreadable = nil
 				l.roll()
+				l.remember()
 			}
 			out.changes = l.promote(out.changes)
 		}
+		recheck[c.Account] = recheck[c.Account] || c.Recheck || unreadable != nil
 	}
+	out.left = leftIn(ledgers, recheck)
 	if err := b.Commit(ctx); err != nil {
 		return nil, err
 	}
@@ -430,19 +446,44 @@ func applySafely(c *Call, l *Ledger, b Batch) (answer, panicked error) {
 	return c.Apply(l, b), nil
 }
 
+// leftIn returns what a batch leaves to do in its ledgers.
+func leftIn(ledgers map[quota.ID]*Ledger, recheck map[quota.ID]bool) []*Op {
+	var left []*Op
+	for id, l := range ledgers {
+		if l.New || l.Unreadable != nil {
+			continue
+		}
+		if op := l.followUp(recheck[id]); op != nil {
+			left = append(left, op)
+		}
+	}
+	return left
+}
+
+// followUp takes note of operations that nobody waits for. Whatever becomes of them: the reaper looks for accounts that have a
+// slot free and work that waits for one.
+func (e *Engine) followUp(ops []*Op) {
+	for _, op := range ops {
+		e.mu.Lock()
+		e.add(newCall(*op))
+		e.mu.Unlock()
+	}
+}
+
 func keysOf(calls []*Call, wait bool) Keys {
 	keys := Keys{Wait: wait, Accounts: make([]quota.ID, 0, len(calls)), Admissions: make([]quota.ID, 0, len(calls))}
-	seen := make(map[quota.ID]bool, len(calls))
+	seen := make(map[quota.ID]int, len(calls))
 	for _, c := range calls {
 		if c.Register != "" {
 			keys.Register = append(keys.Register, Registration{Account: c.Account, UserID: c.Register})
 			keys.Plans = append(keys.Plans, c.Plans...)
 			continue
 		}
-		if !seen[c.Account] {
-			seen[c.Account] = true
+		if seen[c.Account]++; seen[c.Account] == 1 {
 			keys.Accounts = append(keys.Accounts, c.Account)
 		}
+		keys.Most = max(keys.Most, seen[c.Account])
+		keys.search(c.Search)
 		if c.Admission != (quota.ID{}) {
 			keys.Admissions = append(keys.Admissions, c.Admission)
 		}
@@ -455,4 +496,20 @@ func keysOf(calls []*Call, wait bool) Keys {
 		keys.Plans = append(keys.Plans, c.Plans...)
 	}
 	return keys
+}
+
+// search adds a search. Of two in one account the one that begins further in front finds what the other would.
+func (k *Keys) search(s *Search) {
+	if s == nil {
+		return
+	}
+	i := slices.IndexFunc(k.Searches, func(o Search) bool { return o.Account == s.Account })
+	switch {
+	case i < 0:
+		k.Searches = append(k.Searches, *s)
+	case s.After.compare(k.Searches[i].After) < 0:
+		k.Searches[i] = Search{Account: s.Account, After: s.After, Credits: max(s.Credits, k.Searches[i].Credits)}
+	default:
+		k.Searches[i].Credits = max(s.Credits, k.Searches[i].Credits)
+	}
 }

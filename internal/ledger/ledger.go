@@ -17,9 +17,11 @@ type Ledger struct {
 	Now time.Time
 	// New says that the account is still to be made, by Open: it has an id and a user id and nothing else.
 	New bool
-	// Admissions that were asked for, those of Queue, which is in QueueOrder, and new ones. One in both is the same pointer.
+	// Admissions that were asked for, those of Queue, and new ones. One in both is the same pointer.
 	Admissions map[quota.ID]*Admission
-	Queue      []*Admission
+	// Queue is what waits in front, in QueueOrder, see Line.
+	Queue []*Admission
+	line  line
 	// Made is what the idempotency keys made that were asked for, and Events are those that were asked for.
 	Made   map[string]Made
 	Events map[quota.ID]*Event
@@ -59,23 +61,27 @@ func (l *Ledger) roll() {
 
 // promote lets waiting work start where it may now, and adds what changed to changes.
 func (l *Ledger) promote(changes []Change) []Change {
-	if len(l.Queue) == 0 {
-		return changes
-	}
-	queue := make([]*quota.Admission, len(l.Queue))
-	for i, a := range l.Queue {
-		queue[i] = &a.Admission
-	}
-	for _, adm := range l.Account.Promote(queue, l.Now) {
-		i := slices.Index(queue, adm)
+	changed := l.Account.Promote(inner(l.Queue), l.Now)
+	changed = append(changed, l.Account.Unpark(inner(l.line.behind), l.Now)...)
+	for _, adm := range changed {
+		whole := l.Admissions[adm.ID]
 		c := Change{ID: adm.ID, State: adm.State}
 		if adm.Source == quota.SourceJob {
-			c.Namespace, c.Name = l.Queue[i].Namespace, l.Queue[i].Name
+			c.Namespace, c.Name = whole.Namespace, whole.Name
 		}
 		changes = append(changes, c)
+		l.line.joined(whole)
 	}
 	l.DropEnded()
 	return changes
+}
+
+func inner(queue []*Admission) []*quota.Admission {
+	out := make([]*quota.Admission, len(queue))
+	for i, a := range queue {
+		out[i] = &a.Admission
+	}
+	return out
 }
 
 // ClosedOf returns the closed period that the admission belongs to; nil if its period is open or none yet.
@@ -113,28 +119,31 @@ func (l *Ledger) Open(plan *quota.Plan) {
 // Add books a new admission in the ledger.
 func (l *Ledger) Add(adm *Admission) {
 	l.Admissions[adm.ID] = adm
-	if adm.State == quota.Queued {
+	if adm.State == quota.Queued && l.line.reaches(adm) {
 		i, _ := slices.BinarySearchFunc(l.Queue, adm, QueueOrder)
 		l.Queue = slices.Insert(l.Queue, i, adm)
 	}
+	l.line.joined(adm)
 }
 
-// Snapshot copies an admission for its caller, with its place in the queue.
+// Snapshot copies an admission for its caller, with its place in the queue if that can be told without reading all of it.
 func (l *Ledger) Snapshot(adm *Admission) *Admission {
 	c := *adm
 	c.Position, c.Waiting = 0, 0
-	if c.State == quota.Queued {
+	if c.State != quota.Queued {
+		return &c
+	}
+	c.Waiting = int(l.Account.Queued - l.Account.Parked)
+	switch {
+	case c.Parked:
+	case l.line.reaches(adm):
 		for _, q := range l.Queue {
-			if !q.Parked {
-				c.Waiting++
-			}
-			if q.ID == c.ID {
-				c.Position = c.Waiting
+			if !q.Parked && QueueOrder(q, adm) <= 0 {
+				c.Position++
 			}
 		}
-		if c.Parked {
-			c.Position = 0
-		}
+	case l.line.isLast(adm):
+		c.Position = c.Waiting
 	}
 	return &c
 }

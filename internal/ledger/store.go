@@ -29,8 +29,12 @@ type Keys struct {
 	Accounts []quota.ID
 	// Register are users to make accounts for. Those who have one already are left out of the ledgers.
 	Register []Registration
-	// Admissions to load besides the queues of the accounts; those of other accounts are ignored.
+	// Most is how many operations any one account has. So many more than QueuePage are loaded of its queue.
+	Most int
+	// Admissions to load besides the first of the queues of the accounts; those of other accounts are ignored.
 	Admissions []quota.ID
+	// Searches are for parked admissions, at most one in each account.
+	Searches []Search
 	// Plans to load besides those of the accounts, by name; an empty name stands for the default plan.
 	Plans []string
 	// Idempotency are keys to look up, with what they made, in accounts of which the recently closed periods are loaded too.

@@ -72,6 +72,12 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 		return AdmitResult{}, err
 	}
 	s.remember(seen)
+	if adm := res.Admission; adm != nil && adm.Waiting > 0 && adm.Position == 0 && !adm.Parked {
+		// Within a long queue its place has to be counted, which holds up nobody here.
+		if res.Admission, err = s.store.Admission(ctx, adm.ID); err != nil {
+			return AdmitResult{}, err
+		}
+	}
 	res.Upgrade = s.upgrade(ctx, res.Account, quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, now)
 	return res, nil
 }

@@ -39,6 +39,11 @@ func (s *Service) failed(err error, message string) {
 func (s *Service) reap(ctx context.Context) {
 	ticker := time.NewTicker(s.opts.ReapInterval)
 	defer ticker.Stop()
+	// A process that has ended may have left a search for what is no longer parked undone.
+	touch := func(c ledger.Candidate) error { return s.touch(ctx, c.Account) }
+	if err := s.forEachDue(ctx, ledger.DueParked, touch); err != nil && ctx.Err() == nil {
+		s.failed(err, "looking for parked work that may start failed")
+	}
 	for {
 		if err := s.sealer.Ready(ctx); err != nil && ctx.Err() == nil {
 			s.failed(err, "reading the key of the lease tokens failed, trying again")
@@ -76,20 +81,20 @@ const duePage = 500
 func (s *Service) Reap(ctx context.Context) error {
 	expire := func(c ledger.Candidate) error { return s.expire(ctx, c) }
 	touch := func(c ledger.Candidate) error { return s.touch(ctx, c.Account) }
-	return errors.Join(s.forEachDue(ctx, ledger.DueLease, duePage, expire), s.forEachDue(ctx, ledger.DueQueue, duePage, touch))
+	return errors.Join(s.forEachDue(ctx, ledger.DueLease, expire), s.forEachDue(ctx, ledger.DueQueue, touch))
 }
 
 // forEachDue works through all candidates page by page. A candidate that fails does not stop the others.
-func (s *Service) forEachDue(ctx context.Context, what ledger.Due, page int, do func(ledger.Candidate) error) error {
+func (s *Service) forEachDue(ctx context.Context, what ledger.Due, do func(ledger.Candidate) error) error {
 	var after quota.ID
 	var errs []error
 	for {
-		found, err := s.store.Due(ctx, what, after, page)
+		found, err := s.store.Due(ctx, what, after, duePage)
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
 		errs = append(errs, each(len(found), func(i int) error { return butUnreadable(do(found[i])) }))
-		if len(found) < page {
+		if len(found) < duePage {
 			return errors.Join(errs...)
 		}
 		after = found[len(found)-1].Account
@@ -115,9 +120,9 @@ func (s *Service) expire(ctx context.Context, c ledger.Candidate) error {
 	return err
 }
 
-// touch does nothing to an account but what every batch does: roll it and promote its queue.
+// touch rolls an account and promotes its queue, as every batch does, and has all that is parked looked at.
 func (s *Service) touch(ctx context.Context, account quota.ID) error {
-	return s.engine.Do(ctx, ledger.Op{Account: account, Apply: func(*ledger.Ledger, ledger.Batch) error { return nil }})
+	return s.engine.Do(ctx, ledger.Op{Account: account, Recheck: true, Apply: func(*ledger.Ledger, ledger.Batch) error { return nil }})
 }
 
 // each runs do for 0..n-1 at once, so that the calls meet in batches, and joins their errors.

@@ -26,7 +26,7 @@ func (s *Service) ApplyPlan(ctx context.Context, p Plan, actor string) (PlanStat
 	// Counting the users of a plan that has millions takes its time: once is enough.
 	after, err := s.store.PlanStatus(ctx, p.Name)
 	if err == nil && before != nil && before.Version != after.Version {
-		err = s.forEachDue(ctx, ledger.DueQueued, duePage, func(c ledger.Candidate) error { return s.touch(ctx, c.Account) })
+		err = s.forEachDue(ctx, ledger.DueQueued, func(c ledger.Candidate) error { return s.touch(ctx, c.Account) })
 	}
 	return after, err
 }

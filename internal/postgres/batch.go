@@ -40,6 +40,8 @@ type batch struct {
 	plans   map[string]*quota.Plan
 	// plansOf are the plans that serve the accounts.
 	plansOf map[*quota.Account]planKey
+	// searched are the last of the searches that may find more.
+	searched []*ledger.Admission
 }
 
 // loaded is an account as it was loaded, for the commit to compare.
@@ -88,7 +90,10 @@ func (s *Store) load(ctx context.Context, b *batch, keys *ledger.Keys) error {
 		return err
 	}
 	for _, l := range b.ledgers {
-		slices.SortFunc(l.Queue, ledger.QueueOrder)
+		l.Line(l.Queue, ledger.QueuePage+keys.Most)
+	}
+	for _, last := range b.searched {
+		b.ledgers[last.Account].Searched(last)
 	}
 	return s.plansFor(ctx, dbsqlc.New(b.conn), b.plansOf, func(a *quota.Account, err error) { b.unreadable(a.ID, err, true) })
 }
@@ -132,10 +137,13 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Ke
 			return err
 		}),
 		t.ask(func(q *dbsqlc.Queries) error {
-			rows, err := q.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{Ids: orEmpty(keys.Admissions), Accounts: accounts})
-			b.readAdmissions(rows)
+			rows, err := q.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{
+				Ids: orEmpty(keys.Admissions), Accounts: accounts, Most: int32(ledger.QueuePage + keys.Most),
+			})
+			b.readAdmissions(rows, keys.Admissions)
 			return err
 		}),
+		b.search(ctx, t, keys.Searches),
 		t.ask(func(q *dbsqlc.Queries) error {
 			if len(keys.Admissions) == 0 {
 				return nil
@@ -249,20 +257,70 @@ func (b *batch) readLots(rows []dbsqlc.CreditLot) {
 	}
 }
 
-func (b *batch) readAdmissions(rows []dbsqlc.ConcurrentProcessing) {
+// readAdmissions keeps those that were asked for, and of a queue what is in front. What is both comes twice.
+func (b *batch) readAdmissions(rows []dbsqlc.ConcurrentProcessing, asked []quota.ID) {
 	for i := range rows {
-		l := b.ledgers[rows[i].UserID]
-		if l == nil {
-			continue
-		}
-		adm, err := admissionOf(&rows[i], l.Account.UserID)
+		adm, known, err := b.readAdmission(&rows[i])
 		if err != nil {
 			b.unreadable(rows[i].UserID, err, false)
 			continue
 		}
-		l.Admissions[adm.ID], b.loaded[adm.Account].admissions[adm.ID] = adm, adm.Admission
-		if adm.State == quota.Queued {
+		if adm != nil && adm.State == quota.Queued && (known || !slices.Contains(asked, adm.ID)) {
+			b.ledgers[adm.Account].Queue = append(b.ledgers[adm.Account].Queue, adm)
+		}
+	}
+}
+
+// readAdmission keeps an admission, or returns the one that is known already; nil if its account is not of this batch.
+func (b *batch) readAdmission(r *dbsqlc.ConcurrentProcessing) (adm *ledger.Admission, known bool, err error) {
+	l := b.ledgers[r.UserID]
+	if l == nil {
+		return nil, false, nil
+	}
+	if adm := l.Admissions[r.ID]; adm != nil {
+		return adm, true, nil
+	}
+	if adm, err = admissionOf(r, l.Account.UserID); err != nil {
+		return nil, false, err
+	}
+	l.Admissions[adm.ID], b.loaded[adm.Account].admissions[adm.ID] = adm, adm.Admission
+	return adm, false, nil
+}
+
+// searchPage bounds what one search loads.
+const searchPage = 256
+
+// search queues the searches for parked admissions.
+func (b *batch) search(ctx context.Context, t *roundTrip, searches []ledger.Search) error {
+	for _, s := range searches {
+		if err := t.ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadParked(ctx, dbsqlc.LoadParkedParams{
+				Account: s.Account, Credits: int64(s.Credits), Priority: s.After.Priority, Arrived: s.After.Arrived, Most: searchPage,
+			})
+			b.readParked(rows)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readParked keeps what a search has found, in the order in which it was.
+func (b *batch) readParked(rows []dbsqlc.ConcurrentProcessing) {
+	for i := range rows {
+		adm, _, err := b.readAdmission(&rows[i])
+		if err != nil {
+			b.unreadable(rows[i].UserID, err, false)
+		}
+		if adm == nil {
+			continue
+		}
+		if l := b.ledgers[adm.Account]; !slices.Contains(l.Queue, adm) {
 			l.Queue = append(l.Queue, adm)
+		}
+		if i == searchPage-1 {
+			b.searched = append(b.searched, adm)
 		}
 	}
 }

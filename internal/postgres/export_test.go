@@ -21,7 +21,7 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 	for _, wait := range []bool{false, true} {
 		keys := ledger.Keys{
 			Accounts: one, Admissions: one, Plans: []string{"free"}, Events: one, Wait: wait,
-			Idempotency: []ledger.AccountKey{{Account: one[0], Key: "k"}},
+			Idempotency: []ledger.AccountKey{{Account: one[0], Key: "k"}}, Searches: []ledger.Search{{Account: one[0]}},
 		}
 		if err := s.ask(t.Context(), &trip, b, &keys); err != nil {
 			t.Fatal(err)

@@ -87,3 +87,60 @@ func checkHotPath(t *testing.T, statements map[string]string, dsn, prepare strin
 		}
 	}
 }
+
+// TestLongQueueCostsNoMore reads the front of a short queue and of a long one, in which moreover much is parked, with a plan that
+// was made when nobody waited, and counts the pages.
+func TestLongQueueCostsNoMore(t *testing.T) {
+	t.Parallel()
+	f := newCorruptible(t)
+	statement := f.HotStatements(t)["LoadAdmissions"]
+	conn, err := pgx.Connect(t.Context(), f.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	if _, err := conn.Exec(t.Context(), "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; "+
+		"SET enable_indexscan = off; SET enable_indexonlyscan = off"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Prepare(t.Context(), "load", statement); err != nil {
+		t.Fatal(err)
+	}
+	read := func(user string) (rows, pages int) {
+		t.Helper()
+		var plans []struct {
+			Plan struct {
+				Rows int `json:"Actual Rows"`
+				Hit  int `json:"Shared Hit Blocks"`
+				Read int `json:"Shared Read Blocks"`
+			}
+		}
+		if err := conn.QueryRow(t.Context(), `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE load ('{}', ARRAY[md5('`+user+`')::uuid], 40)`,
+			pgx.QueryExecModeSimpleProtocol).Scan(&plans); err != nil {
+			t.Fatal(err)
+		}
+		return plans[0].Plan.Rows, plans[0].Plan.Hit + plans[0].Plan.Read
+	}
+	read("user-1")
+	if _, err := f.Pool().Exec(t.Context(), manyRows); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Pool().Exec(t.Context(), `UPDATE usage_quotas SET queued = 10;
+		INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms, lease_until, arrived_seq,
+			parked)
+		SELECT md5('more-' || n)::uuid, md5('user-2')::uuid, 'api', 'Queued', 1000, 1000, now(), 1000, now(), n + 10, n <= 10000
+		FROM generate_series(1, 20000) AS n`); err != nil {
+		t.Fatal(err)
+	}
+	for _, then := range []string{"", "ANALYZE"} {
+		if _, err := f.Pool().Exec(t.Context(), then); err != nil {
+			t.Fatal(err)
+		}
+		read("user-1") // plans anew, if that is to be
+		shortRows, short := read("user-1")
+		longRows, long := read("user-2")
+		if shortRows != 10 || longRows != 81 || long > 10*short+100 {
+			t.Errorf("%s: %d rows of a short queue in %d pages, %d of a long one in %d", then, shortRows, short, longRows, long)
+		}
+	}
+}

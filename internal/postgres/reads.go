@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -151,9 +152,13 @@ func (s *Store) ensureEventPartitions(ctx context.Context) error {
 // Due implements metering.Store.
 func (s *Store) Due(ctx context.Context, what ledger.Due, after quota.ID, limit int) ([]ledger.Candidate, error) {
 	switch what {
-	case ledger.DueQueue, ledger.DueQueued:
+	case ledger.DueQueue, ledger.DueParked, ledger.DueQueued:
+		parked := int32(math.MaxInt32)
+		if what == ledger.DueParked {
+			parked = ledger.QueuePage
+		}
 		ids, err := s.queries.DueQueues(ctx, dbsqlc.DueQueuesParams{
-			Now: s.now(), Whatever: what == ledger.DueQueued, After: after, Most: int32(limit),
+			Now: s.now(), Whatever: what == ledger.DueQueued, Parked: parked, After: after, Most: int32(limit),
 		})
 		out := make([]ledger.Candidate, len(ids))
 		for i, id := range ids {

@@ -175,10 +175,20 @@ func curable(r Reason) bool {
 	return retry == RetryTime || retry == RetryChange
 }
 
-// Promote goes through the account's queued admissions, which must be in the order (priority descending, arrival), and
-// admits those that may start. What only credits, cost or a suspension keep back is parked: it stays queued and lets
-// those behind it pass, because it does not wait for their slots. It returns the admissions that changed.
+// Promote goes through the first of the account's queued admissions, which must be in the order (priority descending,
+// arrival), and admits those that may start. What only credits, cost or a suspension keep back is parked: it stays queued and
+// lets those behind it pass, because it does not wait for their slots. It returns the admissions that changed.
 func (a *Account) Promote(queue []*Admission, now time.Time) []*Admission {
+	return a.look(queue, now, true)
+}
+
+// Unpark goes through queued admissions that have others in front of them: what could start now waits for a slot like those,
+// and what could not is parked. It returns the admissions that changed.
+func (a *Account) Unpark(queue []*Admission, now time.Time) []*Admission {
+	return a.look(queue, now, false)
+}
+
+func (a *Account) look(queue []*Admission, now time.Time, first bool) []*Admission {
 	var changed []*Admission
 	for _, adm := range queue {
 		if adm.State != Queued {
@@ -186,7 +196,7 @@ func (a *Account) Promote(queue []*Admission, now time.Time) []*Admission {
 		}
 		d := decideSpending(a, adm.Request, now)
 		blocked := d.Outcome != Admit
-		if !blocked && !a.Limits().Concurrent.Allows(a.Active+1) {
+		if !blocked && (!first || !a.Limits().Concurrent.Allows(a.Active+1)) {
 			if adm.Parked {
 				a.Parked--
 			}
@@ -212,6 +222,28 @@ func (a *Account) Promote(queue []*Admission, now time.Time) []*Admission {
 		}
 	}
 	return changed
+}
+
+// Means are what can keep work parked. Two of them can be compared.
+type Means struct {
+	plan      *Plan
+	limits    Limits
+	suspended bool
+	remaining Limit[Credits]
+	spare     Limit[Money]
+}
+
+// Means returns those of the account, which must have been rolled to now.
+func (a *Account) Means(now time.Time) Means {
+	spare := a.Plan.DailyCostCeiling
+	spare.Max = spare.Max.Sub(a.dayCost(now)).Sub(a.ReservedCost)
+	return Means{plan: a.Plan, limits: a.Limits(), suspended: a.Suspended, remaining: a.Remaining(now), spare: spare}
+}
+
+// Help reports whether work that was parked with the means before may start with these.
+func (m Means) Help(before Means) bool {
+	return !m.suspended && (before.suspended || m.plan != before.plan || m.limits != before.limits ||
+		!before.remaining.Allows(m.remaining.Max) || !before.spare.Allows(m.spare.Max))
 }
 
 func (a *Account) admit(adm *Admission, now time.Time) {

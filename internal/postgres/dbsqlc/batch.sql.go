@@ -453,19 +453,20 @@ SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_ha
 UNION ALL
 SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id FROM usage_quotas AS u CROSS JOIN LATERAL (
     SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id FROM concurrent_processing AS c
-    WHERE c.user_id = u.user_id AND c.state = 'Queued' AND c.id <> ALL ($1::uuid[]) OFFSET 0) AS q
+    WHERE c.id = ANY (ARRAY(SELECT queue_heads(u.user_id, $3::integer))) OFFSET 0) AS q
 WHERE u.user_id = ANY ($2::uuid[]) AND u.queued > 0
 `
 
 type LoadAdmissionsParams struct {
 	Ids      []quota.ID
 	Accounts []quota.ID
+	Most     int32
 }
 
-// Those that are asked for, and the queues of the accounts. OFFSET keeps the planner from turning the second part round: the
-// queue is looked for only where the account says that there is one.
+// Those that are asked for, and what is in front in the queues of the accounts, which may be among them: those come twice then.
+// OFFSET keeps the planner from turning the second part round: a queue is looked for only where the account says that there is one.
 func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) ([]ConcurrentProcessing, error) {
-	rows, err := q.db.Query(ctx, LoadAdmissions, arg.Ids, arg.Accounts)
+	rows, err := q.db.Query(ctx, LoadAdmissions, arg.Ids, arg.Accounts, arg.Most)
 	if err != nil {
 		return nil, err
 	}
@@ -585,6 +586,88 @@ func (q *Queries) LoadLots(ctx context.Context, arg LoadLotsParams) ([]CreditLot
 			&i.Reserved,
 			&i.ExpiresAt,
 			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const LoadParked = `-- name: LoadParked :many
+SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id FROM concurrent_processing
+WHERE user_id = $1 AND state = 'Queued' AND parked AND estimate <= $2
+  AND (priority < $3 OR (priority = $3 AND arrived_seq > $4))
+ORDER BY priority DESC, arrived_seq LIMIT $5
+`
+
+type LoadParkedParams struct {
+	Account  quota.ID
+	Credits  int64
+	Priority int32
+	Arrived  int64
+	Most     int32
+}
+
+// The next of those that are parked and could start with as many credits.
+func (q *Queries) LoadParked(ctx context.Context, arg LoadParkedParams) ([]ConcurrentProcessing, error) {
+	rows, err := q.db.Query(ctx, LoadParked,
+		arg.Account,
+		arg.Credits,
+		arg.Priority,
+		arg.Arrived,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ConcurrentProcessing
+	for rows.Next() {
+		var i ConcurrentProcessing
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.Source,
+			&i.Namespace,
+			&i.Name,
+			&i.RequestedBy,
+			&i.BodyHash,
+			&i.State,
+			&i.Reason,
+			&i.Estimate,
+			&i.FileSize,
+			&i.Priority,
+			&i.Enforced,
+			&i.Parked,
+			&i.EverParked,
+			&i.PeriodNo,
+			&i.PeriodEnd,
+			&i.PlanPart,
+			&i.Lots,
+			&i.EstimatedCostMicros,
+			&i.ProviderCostMicros,
+			&i.Reported,
+			&i.Actual,
+			&i.Late,
+			&i.CreatedAt,
+			&i.AdmittedAt,
+			&i.EndedAt,
+			&i.LeaseMs,
+			&i.LeaseUntil,
+			&i.ArrivedSeq,
+			&i.AdmittedSeq,
+			&i.EndedSeq,
+			&i.SeenRemaining,
+			&i.SeenConcurrent,
+			&i.SeenUsed,
+			&i.SeenReserved,
+			&i.SeenActive,
+			&i.Offline,
+			&i.PayerID,
 		); err != nil {
 			return nil, err
 		}

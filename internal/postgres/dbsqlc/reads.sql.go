@@ -239,27 +239,39 @@ func (q *Queries) DuePeriods(ctx context.Context, arg DuePeriodsParams) ([]quota
 }
 
 const DueQueues = `-- name: DueQueues :many
-SELECT DISTINCT c.user_id FROM concurrent_processing AS c JOIN usage_quotas AS a ON a.user_id = c.user_id
-WHERE c.state = 'Queued' AND c.user_id > $1
-  AND ($2::boolean OR a.period_end <= coalesce($3::timestamptz, clock_timestamp())
-       OR (c.parked AND c.reason = 'DailyCostCeiling'
-           AND a.day < (coalesce($3::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date))
-ORDER BY c.user_id LIMIT $4
+WITH RECURSIVE waiting AS (
+    (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > $5 ORDER BY c.user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > w.user_id
+        ORDER BY c.user_id LIMIT 1)
+    FROM waiting AS w WHERE w.user_id IS NOT NULL)
+SELECT a.user_id FROM waiting AS w JOIN usage_quotas AS a ON a.user_id = w.user_id JOIN user_plan_limits AS p ON p.name = a.plan_name
+WHERE $1::boolean OR a.parked > $2::integer
+   OR a.period_end <= coalesce($3::timestamptz, clock_timestamp())
+   OR (a.queued > a.parked AND ('concurrent' = ANY (a.unlimited_overrides)
+       OR a.active < coalesce(a.concurrent_override, p.concurrent_limit, a.active + 1)))
+   OR (a.parked > 0 AND a.day < (coalesce($3::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date
+       AND EXISTS (SELECT FROM concurrent_processing AS c
+           WHERE c.user_id = a.user_id AND c.state = 'Queued' AND c.parked AND c.reason = 'DailyCostCeiling'))
+ORDER BY a.user_id LIMIT $4
 `
 
 type DueQueuesParams struct {
-	After    quota.ID
 	Whatever bool
+	Parked   int32
 	Now      *time.Time
 	Most     int32
+	After    quota.ID
 }
 
+// Goes from one account with a queue to the next, not through the queues.
 func (q *Queries) DueQueues(ctx context.Context, arg DueQueuesParams) ([]quota.ID, error) {
 	rows, err := q.db.Query(ctx, DueQueues,
-		arg.After,
 		arg.Whatever,
+		arg.Parked,
 		arg.Now,
 		arg.Most,
+		arg.After,
 	)
 	if err != nil {
 		return nil, err

@@ -30,14 +30,21 @@ WHERE user_id = ANY (@ids::uuid[])
        OR expires_at > coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) - interval '1 minute');
 
 -- name: LoadAdmissions :many
--- Those that are asked for, and the queues of the accounts. OFFSET keeps the planner from turning the second part round: the
--- queue is looked for only where the account says that there is one.
+-- Those that are asked for, and what is in front in the queues of the accounts, which may be among them: those come twice then.
+-- OFFSET keeps the planner from turning the second part round: a queue is looked for only where the account says that there is one.
 SELECT a.* FROM concurrent_processing AS a WHERE a.id = ANY (@ids::uuid[]) AND a.user_id = ANY (@accounts::uuid[])
 UNION ALL
 SELECT q.* FROM usage_quotas AS u CROSS JOIN LATERAL (
     SELECT c.* FROM concurrent_processing AS c
-    WHERE c.user_id = u.user_id AND c.state = 'Queued' AND c.id <> ALL (@ids::uuid[]) OFFSET 0) AS q
+    WHERE c.id = ANY (ARRAY(SELECT queue_heads(u.user_id, @most::integer))) OFFSET 0) AS q
 WHERE u.user_id = ANY (@accounts::uuid[]) AND u.queued > 0;
+
+-- name: LoadParked :many
+-- The next of those that are parked and could start with as many credits.
+SELECT * FROM concurrent_processing
+WHERE user_id = @account AND state = 'Queued' AND parked AND estimate <= @credits
+  AND (priority < @priority OR (priority = @priority AND arrived_seq > @arrived))
+ORDER BY priority DESC, arrived_seq LIMIT @most;
 
 -- name: LoadPeriods :many
 SELECT DISTINCT p.* FROM usage_periods AS p

@@ -74,12 +74,22 @@ WHERE state IN ('Queued', 'Admitted') AND source = 'api'
 ORDER BY user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
 
 -- name: DueQueues :many
-SELECT DISTINCT c.user_id FROM concurrent_processing AS c JOIN usage_quotas AS a ON a.user_id = c.user_id
-WHERE c.state = 'Queued' AND c.user_id > @after
-  AND (@whatever::boolean OR a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
-       OR (c.parked AND c.reason = 'DailyCostCeiling'
-           AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date))
-ORDER BY c.user_id LIMIT @most;
+-- Goes from one account with a queue to the next, not through the queues.
+WITH RECURSIVE waiting AS (
+    (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > @after ORDER BY c.user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > w.user_id
+        ORDER BY c.user_id LIMIT 1)
+    FROM waiting AS w WHERE w.user_id IS NOT NULL)
+SELECT a.user_id FROM waiting AS w JOIN usage_quotas AS a ON a.user_id = w.user_id JOIN user_plan_limits AS p ON p.name = a.plan_name
+WHERE @whatever::boolean OR a.parked > @parked::integer
+   OR a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+   OR (a.queued > a.parked AND ('concurrent' = ANY (a.unlimited_overrides)
+       OR a.active < coalesce(a.concurrent_override, p.concurrent_limit, a.active + 1)))
+   OR (a.parked > 0 AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date
+       AND EXISTS (SELECT FROM concurrent_processing AS c
+           WHERE c.user_id = a.user_id AND c.state = 'Queued' AND c.parked AND c.reason = 'DailyCostCeiling'))
+ORDER BY a.user_id LIMIT @most;
 
 -- name: QuotaOwners :many
 SELECT quota_uid::uuid FROM usage_quotas WHERE quota_uid IS NOT NULL;
