@@ -43,8 +43,35 @@ docker build --quiet --tag "$WORKER_IMG" --file test/e2e/worker/Dockerfile bin/w
 step "loading the images"
 for i in "$IMG" "$WORKER_IMG" "$POSTGRES_IMG"; do "$kind" load docker-image --name "$cluster" "$i" >/dev/null 2>&1 || fail "kind could not load $i"; done
 
-step "running the specs"
 export KUBECTL=$kubectl KUBECONFIG=$PWD/bin/e2e/kubeconfig
+step "making the database's volume"
+# A folder of one node, bound to the claim of the overlay dev, because the default storage classes of kind's node images differ
+# in who may write to what they provide, and in whether it follows the pod to another node.
+node=$("$kind" get nodes --name "$cluster" | grep -m 1 worker)
+claim=data-usage-operator-postgres-0 folder=/var/lib/usage-operator-e2e
+"$kubectl" delete namespace usage-operator-system --ignore-not-found --timeout 2m >/dev/null
+"$kubectl" delete persistentvolume usage-operator-e2e --ignore-not-found >/dev/null
+docker exec "$node" sh -c "rm -rf $folder && mkdir $folder && chown 999:999 $folder"
+class=$("$kubectl" get storageclass --output \
+  'jsonpath={.items[?(@.metadata.annotations.storageclass\.kubernetes\.io/is-default-class=="true")].metadata.name}')
+"$kubectl" create --filename - >/dev/null <<END
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: usage-operator-e2e}
+spec:
+  storageClassName: ${class%% *}
+  claimRef: {namespace: usage-operator-system, name: $claim}
+  accessModes: [ReadWriteOnce]
+  capacity: {storage: 1Gi}
+  persistentVolumeReclaimPolicy: Retain
+  hostPath: {path: $folder, type: Directory}
+  nodeAffinity:
+    required:
+      nodeSelectorTerms:
+      - matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [$node]}]
+END
+
+step "running the specs"
 # Run as a program, because `go test` would keep what it prints to the end.
 go test -tags e2e -c -o bin/e2e/e2e.test ./test/e2e
 (cd test/e2e && ../../bin/e2e/e2e.test --test.timeout 45m --ginkgo.timeout 40m --ginkgo.v --ginkgo.no-color \
