@@ -3,9 +3,11 @@
 package metering_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
@@ -94,5 +96,35 @@ func TestPeriodsThatEndedUnseenKeepTheirPlans(t *testing.T) {
 		if want := quota.Credits(3-i) * quota.Credit; closed.CarryOver != want {
 			t.Errorf("period %d carried %s over, want %s", closed.No, closed.CarryOver, want)
 		}
+	}
+}
+
+// A version of a plan that cannot be read is the matter of those on that plan, and of nobody who is read together with them.
+func TestPlanWhosePastCannotBeRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register("alice")
+	w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "petra", UserID: "petra", PlanName: "pro", Zone: "UTC"})
+	root := w.outsider()
+	root.exec(`CREATE TABLE kept AS SELECT * FROM plan_versions`)
+	root.exec(`UPDATE plan_versions SET definition = '{"credits_limit": "many"}' WHERE plan_name = 'pro'`)
+
+	fresh := newService(w.open(t), metering.Options{})
+	all, err := fresh.UsageOf(t.Context(), []string{"alice", "petra"})
+	if err != nil || all["alice"].Unreadable != nil || all["petra"].Unreadable == nil {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if says := all["petra"].Unreadable.Error(); !strings.Contains(says, `version 1 of plan "pro"`) {
+		t.Errorf("petra hears %q", says)
+	}
+	if _, err := fresh.Admit(t.Context(), request("alice", "k", quota.Credit)); err != nil {
+		t.Errorf("alice: %v", err)
+	}
+
+	root.exec(`UPDATE plan_versions AS v SET definition = k.definition FROM kept AS k
+		WHERE (k.plan_name, k.version) = (v.plan_name, v.version)`)
+	root.exec(`DROP TABLE kept`)
+	if _, err := fresh.Admit(t.Context(), request("petra", "k", quota.Credit)); err != nil {
+		t.Errorf("petra: %v", err)
 	}
 }

@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -54,7 +55,7 @@ func (c *planCache) forget() {
 }
 
 // plansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once. An account
-// whose plan is not there gets an empty one, and lacks is told.
+// whose plan is not there, or cannot be read, gets an empty one, and lacks is told.
 func (s *Store) plansFor(
 	ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]planKey, lacks func(a *quota.Account, err error),
 ) error {
@@ -75,11 +76,12 @@ func (s *Store) plansFor(
 	if err != nil {
 		return err
 	}
-	read := make(map[string]*quota.Plan, len(rows))
+	read, broken := make(map[string]*quota.Plan, len(rows)), map[string]error{}
 	for i := range rows {
 		p := planOf(&rows[i])
 		if p.Past, err = pastOf(p, versions); err != nil {
-			return err
+			broken[p.Name] = err
+			continue
 		}
 		s.plans.put(p)
 		read[p.Name] = p
@@ -90,7 +92,7 @@ func (s *Store) plansFor(
 		}
 		if a.Plan == nil {
 			a.Plan = &quota.Plan{Name: key.name}
-			lacks(a, fmt.Errorf("plan %q is not there", key.name))
+			lacks(a, cmp.Or(broken[key.name], fmt.Errorf("plan %q is not there", key.name)))
 		}
 	}
 	return nil
