@@ -224,12 +224,7 @@ func (m *jobMemory) paid(uid types.UID) {
 func (m *jobMemory) bury(job *batchv1.Job) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.written, job.UID)
-	delete(m.stuck, job.UID)
-	delete(m.lost, job.UID)
-	delete(m.noPod, job.UID)
-	delete(m.leaving, job.UID)
-	delete(m.given, job.UID)
+	m.drop(job.UID)
 	m.buried[job.UID] = seen(job)
 }
 
@@ -254,11 +249,16 @@ func (m *jobMemory) gone(uid types.UID) bool {
 func (m *jobMemory) forget(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.drop(uid)
+	delete(m.buried, uid)
+	delete(m.unpaid, uid)
+}
+
+// drop lets go of what is only known of a Job that is there. The caller holds the lock.
+func (m *jobMemory) drop(uid types.UID) {
 	delete(m.written, uid)
 	delete(m.stuck, uid)
 	delete(m.lost, uid)
-	delete(m.buried, uid)
-	delete(m.unpaid, uid)
 	delete(m.noPod, uid)
 	delete(m.leaving, uid)
 	delete(m.given, uid)

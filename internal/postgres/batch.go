@@ -59,7 +59,7 @@ type loaded struct {
 	periods    map[int64]quota.ClosedPeriod
 }
 
-// Begin implements metering.Store: one round trip that locks, and behind the locks reads.
+// Begin implements ledger.Store: one round trip that locks, and behind the locks reads.
 func (s *Store) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {

@@ -34,7 +34,7 @@ type change struct {
 	State     quota.State `json:"state"`
 }
 
-// Notify implements metering.Store. It stands outside the batches' transactions: commits with a NOTIFY in them are serialised
+// Notify implements ledger.Notifier. It stands outside the batches' transactions: commits with a NOTIFY in them are serialised
 // by the server.
 func (s *Store) Notify(ctx context.Context, changes []ledger.Change) error {
 	payloads, err := payloadsOf(changes)
@@ -78,7 +78,7 @@ func payloadsOf(changes []ledger.Change) ([]string, error) {
 	return out, nil
 }
 
-// Listen implements metering.Store, on a connection of its own. What is sent before it listens is not seen, so callers poll
+// Listen implements ledger.Notifier, on a connection of its own. What is sent before it listens is not seen, so callers poll
 // as well.
 func (s *Store) Listen(ctx context.Context, each func(ledger.Change)) (err error) {
 	conn, err := pgx.ConnectConfig(ctx, s.listen.Copy())

@@ -24,7 +24,7 @@ const (
 	resetRunDays = 400
 )
 
-// Periods implements metering.Store.
+// Periods implements reports.Store.
 func (s *Store) Periods(ctx context.Context, userID string, before int64, limit int) (ledger.Usage, []reports.StoredPeriod, error) {
 	var periods []reports.StoredPeriod
 	all, err := s.standings(ctx, []string{userID}, func(q *dbsqlc.Queries) error {
@@ -48,7 +48,7 @@ func (s *Store) Periods(ctx context.Context, userID string, before int64, limit 
 	return usage, periods, nil
 }
 
-// DueAccounts implements metering.Store.
+// DueAccounts implements reset.Store.
 func (s *Store) DueAccounts(ctx context.Context, plan string, until time.Time) (accounts int64, oldest time.Time, err error) {
 	if until.IsZero() {
 		if until, err = s.queries.Clock(ctx, s.now()); err != nil {
@@ -59,7 +59,7 @@ func (s *Store) DueAccounts(ctx context.Context, plan string, until time.Time) (
 	return row.Accounts, row.Oldest.UTC(), mapError(err)
 }
 
-// Others implements metering.Store.
+// Others implements reset.Store.
 func (s *Store) Others(ctx context.Context) (int, error) {
 	// Not among the queries, because sqlc does not know the view. Sessions of other roles are counted only where this one may
 	// see their state.
@@ -70,7 +70,7 @@ func (s *Store) Others(ctx context.Context) (int, error) {
 	return n, mapError(err)
 }
 
-// BeginReset implements metering.Store.
+// BeginReset implements reset.Store.
 func (s *Store) BeginReset(ctx context.Context, run reset.Run) error {
 	return s.transaction(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
 		return errors.Join(
@@ -80,7 +80,7 @@ func (s *Store) BeginReset(ctx context.Context, run reset.Run) error {
 	})
 }
 
-// SaveReset implements metering.Store.
+// SaveReset implements reset.Store.
 func (s *Store) SaveReset(ctx context.Context, run reset.Run) error {
 	return mapError(s.queries.SaveResetRun(ctx, resetRunParams(run)))
 }
@@ -92,7 +92,7 @@ func resetRunParams(run reset.Run) dbsqlc.SaveResetRunParams {
 	}
 }
 
-// LastReset implements metering.Store.
+// LastReset implements reset.Store.
 func (s *Store) LastReset(ctx context.Context, plan string) (run *reset.Run, succeeded time.Time, err error) {
 	r, err := s.queries.LastResetRun(ctx, plan)
 	if errors.Is(err, pgx.ErrNoRows) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package postgres is the ledger in PostgreSQL: it implements metering.Store, migrates the schema and checks the invariants
-// of what is stored. All SQL of the product is here; what it needs of a session ends with the transaction, so it works
-// through a transaction pooler.
+// Package postgres is the ledger in PostgreSQL: it implements what the engine and the use cases ask of a store, migrates the
+// schema and checks the invariants of what is stored. All SQL of the product is here; what it needs of a session ends with the
+// transaction, so it works through a transaction pooler.
 package postgres
 
 import (
@@ -59,7 +59,7 @@ const (
 	pingTimeout = time.Second
 )
 
-// Store implements metering.Store. It is safe for concurrent use.
+// Store is what the engine and the use cases ask of a database. It is safe for concurrent use.
 type Store struct {
 	pool    *pgxpool.Pool
 	gate    *gate

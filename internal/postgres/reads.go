@@ -176,7 +176,7 @@ func (s *Store) Due(ctx context.Context, what ledger.Due, after quota.ID, limit 
 	return nil, quota.Invalid("due", "%q is nothing to look for", what)
 }
 
-// DuePeriods implements metering.Store.
+// DuePeriods implements reset.Store.
 func (s *Store) DuePeriods(ctx context.Context, plan string, after quota.ID, limit int) ([]quota.ID, error) {
 	ids, err := s.queries.DuePeriods(ctx, dbsqlc.DuePeriodsParams{Now: s.now(), Plan: plan, After: after, Most: int32(limit)})
 	return ids, mapError(err)

@@ -57,33 +57,32 @@ func (s *Store) askRecords(ctx context.Context, t *roundTrip, b *batch, keys *le
 func (b *batch) readKeys(rows []dbsqlc.LoadKeysRow) {
 	for i := range rows {
 		r := &rows[i]
-		l := b.ledgers[r.UsageTracking.UserID]
-		if l == nil {
-			continue
+		if l, e := b.readEvent(&r.UsageTracking, r.ReversalID); e != nil {
+			l.Made[r.Key] = ledger.Made{Event: e, BodyHash: r.BodyHash}
 		}
-		e, err := eventOf(&r.UsageTracking, l.Account.UserID, r.ReversalID)
-		if err != nil {
-			b.unreadable(r.UsageTracking.UserID, err, false)
-			continue
-		}
-		l.Made[r.Key] = ledger.Made{Event: e, BodyHash: r.BodyHash}
 	}
 }
 
 func (b *batch) readEvents(rows []dbsqlc.LoadEventsRow) {
 	for i := range rows {
-		r := &rows[i]
-		l := b.ledgers[r.UsageTracking.UserID]
-		if l == nil {
-			continue
+		if l, e := b.readEvent(&rows[i].UsageTracking, rows[i].ReversalID); e != nil {
+			l.Events[e.ID] = e
 		}
-		e, err := eventOf(&r.UsageTracking, l.Account.UserID, r.ReversalID)
-		if err != nil {
-			b.unreadable(r.UsageTracking.UserID, err, false)
-			continue
-		}
-		l.Events[e.ID] = e
 	}
+}
+
+// readEvent returns an event and the ledger that it belongs to; nil if its account is not of this batch, or it cannot be read.
+func (b *batch) readEvent(r *dbsqlc.UsageTracking, reversedBy *quota.ID) (*ledger.Ledger, *ledger.Event) {
+	l := b.ledgers[r.UserID]
+	if l == nil {
+		return nil, nil
+	}
+	e, err := eventOf(r, l.Account.UserID, reversedBy)
+	if err != nil {
+		b.unreadable(r.UserID, err, false)
+		return nil, nil
+	}
+	return l, e
 }
 
 // readPeriods adds closed periods to the ledgers. The one that is there already is kept.
