@@ -47,7 +47,9 @@ export KUBECTL=$kubectl KUBECONFIG=$PWD/bin/e2e/kubeconfig
 step "making the database's volume"
 # A folder of one node, bound to the claim of the overlay dev, because the default storage classes of kind's node images differ
 # in who may write to what they provide, and in whether it follows the pod to another node.
-node=$("$kind" get nodes --name "$cluster" | grep -m 1 worker)
+# awk reads to the end: a reader that leaves early kills kind by SIGPIPE, and with it, now and then, this script.
+node=$("$kind" get nodes --name "$cluster" | awk '/worker/ && !node {node = $0} END {print node}')
+[ -n "$node" ] || fail "the cluster $cluster has no worker node; the specs need the nodes of test/e2e/kind.yaml"
 claim=data-usage-operator-postgres-0 folder=/var/lib/usage-operator-e2e
 "$kubectl" delete namespace usage-operator-system --ignore-not-found --timeout 2m >/dev/null
 "$kubectl" delete persistentvolume usage-operator-e2e --ignore-not-found >/dev/null

@@ -28,7 +28,7 @@ if command -v apt-get >/dev/null; then
 		fi
 		if [ -x "$program" ]; then
 			# Where it finds the libraries that came with it.
-			libs=$(dirname "$(find "$cache/usr/lib" -name 'libcares.so.2' | head -n 1)")
+			libs=$(dirname "$(find "$cache/usr/lib" -name 'libcares.so.2' -print -quit)")
 			printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libs" "$program" >"$cache/pgbouncer"
 			chmod +x "$cache/pgbouncer"
 			echo "$cache/pgbouncer"

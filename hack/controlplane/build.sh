@@ -14,7 +14,7 @@ flags="-buildvcs=false -mod=readonly -trimpath -tags=selinux,notest,grpcnotrace"
 say() { echo "control plane: $*" >&2; }
 sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; }
 
-version=$(sed -n 's/^[[:space:]]*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' "$here/go.mod" | head -n 1)
+version=$(sed -n '/^[[:space:]]*k8s.io\/kubernetes v/{s/.*\(v[0-9.]*\).*/\1/p;q}' "$here/go.mod")
 key=$({ echo "$flags"; cat "$here/go.mod" "$here/go.sum" "$here/../kwok/go.mod" "$here/../kwok/go.sum"; } | sha256 | cut -c 1-16)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/usage-operator/controlplane
 dir=$cache/$version-$(go env GOARCH)-$key

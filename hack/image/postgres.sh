@@ -9,7 +9,7 @@ image=$1
 for program in docker apt-get dpkg-deb ldd; do
   command -v $program >/dev/null || { echo "postgres-image: $program is not installed" >&2; exit 1; }
 done
-version=$(apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
+version=$(apt-cache depends postgresql | awk '/Depends: postgresql-[0-9]+$/ && !version {sub(/.*-/, ""); version = $0} END {print version}')
 [ -n "$version" ] || { echo "postgres-image: apt knows no package postgresql; run apt-get update" >&2; exit 1; }
 
 work=$(mktemp -d)
