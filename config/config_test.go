@@ -40,8 +40,8 @@ var foreignGroups = []string{"cert-manager.io", "monitoring.coreos.com"}
 
 func render(t *testing.T, folder string) (text string, objects []*unstructured.Unstructured) {
 	t.Helper()
-	// kubectl reads the manifests, so go would take results from its cache when they have changed: it notes what a test itself
-	// looks at.
+	// kubectl reads the manifests, so go would take results from its cache when they have changed: it notes what a test
+	// itself looks at.
 	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
 		if err == nil {
 			_, err = os.Stat(path)
@@ -87,7 +87,8 @@ func TestOverlaysAreValid(t *testing.T) {
 	c := env.NewClient(t, config)
 	// A dry run makes no namespace that later objects could be in.
 	_, objects := render(t, "rbac")
-	apply(t, c, objects[slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == "Namespace" })])
+	apply(t, c, objects[slices.IndexFunc(objects,
+		func(o *unstructured.Unstructured) bool { return o.GetKind() == "Namespace" })])
 
 	for _, folder := range overlays {
 		t.Run(folder, func(t *testing.T) {
@@ -112,7 +113,8 @@ func TestOverlaysAreValid(t *testing.T) {
 
 func apply(t *testing.T, c client.Client, object *unstructured.Unstructured, opts ...client.ApplyOption) {
 	t.Helper()
-	err := c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), append(opts, client.FieldOwner("test"), client.ForceOwnership)...)
+	err := c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object),
+		append(opts, client.FieldOwner("test"), client.ForceOwnership)...)
 	if err != nil {
 		t.Errorf("%s %s: %v", object.GetKind(), object.GetName(), err)
 	}
@@ -171,7 +173,8 @@ func TestNoRightIsAWildcard(t *testing.T) {
 						t.Errorf("%s: %s %s has a wildcard: %v", folder, object.GetKind(), object.GetName(), rule)
 					}
 				}
-				if slices.Contains(rule.Resources, "secrets") && !slices.Equal(rule.Verbs, []string{"create"}) && len(rule.ResourceNames) == 0 {
+				if slices.Contains(rule.Resources, "secrets") && !slices.Equal(rule.Verbs, []string{"create"}) &&
+					len(rule.ResourceNames) == 0 {
 					t.Errorf("%s: %s %s reaches every Secret: %v", folder, object.GetKind(), object.GetName(), rule)
 				}
 			}
@@ -253,7 +256,8 @@ func TestPodsAreHardened(t *testing.T) {
 			if sc := c.SecurityContext; sc == nil || sc.ReadOnlyRootFilesystem == nil || !*sc.ReadOnlyRootFilesystem {
 				t.Errorf("%s: the root file system can be written to", name)
 			}
-			if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
+			if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() ||
+				c.Resources.Limits.Memory().IsZero() {
 				t.Errorf("%s: requests of CPU and memory and a limit of memory are needed", name)
 			}
 		}

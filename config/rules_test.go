@@ -40,7 +40,8 @@ func readYAML(t *testing.T, path string, into any) {
 	}
 }
 
-// The rules are given twice, for the Prometheus operator and for Prometheus itself, and are about metrics that there are.
+// The rules are given twice, for the Prometheus operator and for Prometheus itself, and are about metrics that there
+// are.
 func TestAlertRules(t *testing.T) {
 	plain, err := filepath.Glob("prometheus/plain/*.yaml")
 	if err != nil || len(plain) == 0 {
@@ -57,8 +58,10 @@ func TestAlertRules(t *testing.T) {
 			Spec       ruleGroups     `json:"spec"`
 		}
 		readYAML(t, filepath.Join("prometheus", filepath.Base(path)), &operator)
-		if diff := cmp.Diff(rules, operator.Spec); diff != "" || operator.Kind != "PrometheusRule" || operator.APIVersion != "monitoring.coreos.com/v1" {
-			t.Errorf("%s differs from the %s %s (-plain +operator):\n%s", path, operator.APIVersion, operator.Kind, diff)
+		if diff := cmp.Diff(rules, operator.Spec); diff != "" || operator.Kind != "PrometheusRule" ||
+			operator.APIVersion != "monitoring.coreos.com/v1" {
+			t.Errorf("%s differs from the %s %s (-plain +operator):\n%s", path, operator.APIVersion,
+				operator.Kind, diff)
 		}
 		for _, group := range rules.Groups {
 			if group.Name == "" || len(group.Rules) == 0 {
@@ -68,7 +71,8 @@ func TestAlertRules(t *testing.T) {
 				if _, err := time.ParseDuration(rule.For); err != nil {
 					t.Errorf("%s: for: %v", rule.Alert, err)
 				}
-				if rule.Alert == "" || rule.Labels["severity"] == "" || rule.Annotations["summary"] == "" || rule.Annotations["description"] == "" {
+				if rule.Alert == "" || rule.Labels["severity"] == "" || rule.Annotations["summary"] == "" ||
+					rule.Annotations["description"] == "" {
 					t.Errorf("%s: %q needs a name, a severity, a summary and a description", path, rule.Alert)
 				}
 				names := regexp.MustCompile(`\busaged?_[a-z_]+`).FindAllString(rule.Expr, -1)

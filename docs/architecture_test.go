@@ -72,7 +72,8 @@ func TestMap(t *testing.T) {
 	}
 }
 
-// TestEveryRoomHasItsRule keeps a new package from being open to all: only programs and test helpers may enter what they like.
+// TestEveryRoomHasItsRule keeps a new package from being open to all: only programs and test helpers may enter what
+// they like.
 func TestEveryRoomHasItsRule(t *testing.T) {
 	rules := linterRules(t)
 	for dir := range packages(t) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package client calls usaged. The calls and their types are generated from api/openapi, every operation of the contract;
-// written by hand is what a caller in a pod needs besides: a connection that follows the CA bundle, a token that is read
-// anew as the kubelet rotates it, and errors that say whether the same call may succeed later.
+// Package client calls usaged. The calls and their types are generated from api/openapi, every operation of the
+// contract; written by hand is what a caller in a pod needs besides: a connection that follows the CA bundle, a token
+// that is read anew as the kubelet rotates it, and errors that say whether the same call may succeed later.
 //
 // It is for programs outside this module as well: it imports nothing of the service and no Kubernetes.
 package client
@@ -34,8 +34,9 @@ const (
 	idleTimeout    = time.Minute
 )
 
-// Connect returns a client of the service at server, such as https://usaged.example. With a caFile, HTTPS trusts only the
-// certificates in it; the file is read for every new connection, so it may change. Calls are bounded by their contexts only.
+// Connect returns a client of the service at server, such as https://usaged.example. With a caFile, HTTPS trusts only
+// the certificates in it; the file is read for every new connection, so it may change. Calls are bounded by their
+// contexts only.
 func Connect(server, caFile string) (*ClientWithResponses, error) {
 	u, err := url.Parse(server)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -43,7 +44,8 @@ func Connect(server, caFile string) (*ClientWithResponses, error) {
 	}
 	dialer := &net.Dialer{Timeout: connectTimeout}
 	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSHandshakeTimeout: connectTimeout, IdleConnTimeout: idleTimeout,
+		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSHandshakeTimeout: connectTimeout,
+		IdleConnTimeout: idleTimeout,
 	}
 	if caFile != "" {
 		if _, err := roots(caFile); err != nil {
@@ -56,7 +58,8 @@ func Connect(server, caFile string) (*ClientWithResponses, error) {
 			}
 			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 			defer cancel()
-			return (&tls.Dialer{NetDialer: dialer, Config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}).DialContext(ctx, network, address)
+			return (&tls.Dialer{NetDialer: dialer,
+				Config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}).DialContext(ctx, network, address)
 		}
 	}
 	return NewClientWithResponses(server, WithHTTPClient(bounded{&http.Client{
@@ -112,8 +115,8 @@ func Lease(token string) RequestEditorFn {
 	}
 }
 
-// Ticket authorises a call for one admission with the ticket that it was answered with in place of a lease_token, while the
-// database was away.
+// Ticket authorises a call for one admission with the ticket that it was answered with in place of a lease_token, while
+// the database was away.
 func Ticket(token string) RequestEditorFn {
 	return func(_ context.Context, r *http.Request) error {
 		r.Header.Set("Authorization", "Ticket "+token)
@@ -164,8 +167,8 @@ type response interface {
 	GetApplicationproblemJSONDefault() *Problem
 }
 
-// Answered returns the body of an answer that is the one that was asked for, and the error that any other means. Bodies are
-// the answer's, by status; all but one of them are nil.
+// Answered returns the body of an answer that is the one that was asked for, and the error that any other means. Bodies
+// are the answer's, by status; all but one of them are nil.
 func Answered[T any](r response, err error, bodies ...*T) (*T, error) {
 	if err != nil {
 		return nil, err
@@ -182,17 +185,19 @@ func Answered[T any](r response, err error, bodies ...*T) (*T, error) {
 	return nil, &Error{Problem{Title: "the answer was " + r.Status(), Status: r.StatusCode()}}
 }
 
-// Temporary reports whether the same call may succeed when it is made again, and after which time at the earliest. That is
-// so where nothing is known to have refused it: the service is away, restarts, is overloaded or has failed.
+// Temporary reports whether the same call may succeed when it is made again, and after which time at the earliest. That
+// is so where nothing is known to have refused it: the service is away, restarts, is overloaded or has failed.
 func Temporary(err error) (after time.Duration, ok bool) {
 	answer, ok := errors.AsType[*Error](err)
 	if !ok {
 		_, unreadable := errors.AsType[*os.PathError](err) // the token or the CA bundle is being replaced
 		_, network := errors.AsType[net.Error](err)
-		return 0, unreadable || network || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
+		return 0, unreadable || network || errors.Is(err, io.ErrUnexpectedEOF) ||
+			errors.Is(err, context.DeadlineExceeded)
 	}
 	switch answer.Status {
-	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return time.Duration(answer.RetryAfter) * time.Second, true
 	}
 	return 0, false

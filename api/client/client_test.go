@@ -21,7 +21,8 @@ import (
 	"github.com/google/uuid"
 )
 
-const admissionJSON = `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Admitted","estimated_credits":2.75}`
+const admissionJSON = `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Admitted",
+    "estimated_credits":2.75}`
 
 // get reads an admission of the server.
 func get(t *testing.T, c *ClientWithResponses, auth RequestEditorFn) (*Admission, error) {
@@ -134,13 +135,17 @@ func TestAnswers(t *testing.T) {
 	}{
 		"problem": {
 			429, "application/problem+json",
-			`{"type":"about:blank","title":"Credits exhausted","status":429,"detail":"40 credits are needed","reason":"CreditsExhausted","resets_at":"2026-04-01T00:00:00Z","upgrade_plan":{"name":"pro","display_name":"Pro"}}`,
+			`{"type":"about:blank","title":"Credits exhausted","status":429,"detail":"40 credits are needed",
+			    "reason":"CreditsExhausted","resets_at":"2026-04-01T00:00:00Z","upgrade_plan":{"name":"pro",
+			    "display_name":"Pro"}}`,
 			`CreditsExhausted: 40 credits are needed; it resets at 2026-04-01T00:00:00Z; plan "pro" would allow it`,
 		},
-		"problem without a limit": {409, "application/problem+json", `{"type":"about:blank","title":"Conflict","status":409,"detail":"it is over"}`, "Conflict: it is over"},
-		"a proxy's":               {502, "text/html", "<h1>Bad Gateway</h1>", "the answer was 502 Bad Gateway"},
-		"of another kind":         {200, "text/html", "<h1>Welcome</h1>", "the answer was 200 OK"},
-		"too long":                {200, "application/json", `{"id":"` + strings.Repeat("x", maxAnswer), "unexpected end of JSON input"},
+		"problem without a limit": {409, "application/problem+json",
+			`{"type":"about:blank","title":"Conflict","status":409,"detail":"it is over"}`, "Conflict: it is over"},
+		"a proxy's":       {502, "text/html", "<h1>Bad Gateway</h1>", "the answer was 502 Bad Gateway"},
+		"of another kind": {200, "text/html", "<h1>Welcome</h1>", "the answer was 200 OK"},
+		"too long": {200, "application/json", `{"id":"` + strings.Repeat("x", maxAnswer),
+			"unexpected end of JSON input"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

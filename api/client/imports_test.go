@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// maxImports is how many packages outside the standard library a program takes on by importing this one, itself included.
+// maxImports is how many packages outside the standard library a program takes on by importing this one, itself
+// included.
 const maxImports = 15
 
 // Whoever imports the client gets no more than it needs: nothing of the service, no Kubernetes, few packages of others.
@@ -23,7 +24,8 @@ func TestImports(t *testing.T) {
 		t.Errorf("%d packages outside the standard library, at most %d are right:\n%s", len(got), maxImports, out)
 	}
 	for _, path := range got {
-		if strings.Contains(path, "/internal/") && strings.Contains(path, "usage-operator") || strings.Contains(path, "k8s.io") {
+		if strings.Contains(path, "/internal/") && strings.Contains(path, "usage-operator") ||
+			strings.Contains(path, "k8s.io") {
 			t.Errorf("imports %s", path)
 		}
 	}

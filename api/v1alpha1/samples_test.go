@@ -81,7 +81,8 @@ func TestSamplesAndColumns(t *testing.T) {
 		"plans wide": {
 			[]string{"up", "-o", "wide"},
 			[]string{
-				"NAME|DISPLAY NAME|DEFAULT|RANK|CREDITS|FILE SIZE|CONCURRENT|UNLIMITED|USERS|NEXT RESET|LAST RESET|READY|AGE",
+				"NAME|DISPLAY NAME|DEFAULT|RANK|CREDITS|FILE SIZE|CONCURRENT|UNLIMITED|USERS|NEXT RESET|LAST " +
+					"RESET|READY|AGE",
 				"free|Free|true|0|30|25Mi|1|7|2030-01-02T02:00:00Z|Succeeded|True|AGE",
 			},
 		},
@@ -95,7 +96,8 @@ func TestSamplesAndColumns(t *testing.T) {
 		"quotas wide": {
 			[]string{"uq", "-o", "wide"},
 			[]string{
-				"NAME|USER|PLAN|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|LAST USED|SUSPENDED|ZONE|READY|AGE",
+				"NAME|USER|PLAN|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|LAST " +
+					"USED|SUSPENDED|ZONE|READY|AGE",
 				"alice|alice|starter|12.5|210|195|2.5|1/3|0|2030-01-31T08:00:00Z|7.25|false|Asia/Hong_Kong|True|AGE",
 			},
 		},
@@ -122,7 +124,8 @@ func TestSamplesAndColumns(t *testing.T) {
 	}
 
 	t.Run("kubectl wait", func(t *testing.T) {
-		if _, err := env.Kubectl(t.Context(), "wait", "--for=condition=Ready", "--timeout=10s", "usageplan/free", "userquota/alice"); err != nil {
+		if _, err := env.Kubectl(t.Context(), "wait", "--for=condition=Ready", "--timeout=10s", "usageplan/free",
+			"userquota/alice"); err != nil {
 			t.Error(err)
 		}
 	})

@@ -15,16 +15,17 @@ const (
 	LimitQueued        LimitName = "Queued"
 )
 
-// Decimal is a non-negative decimal number with at most nine digits before and six after the point, written as a string so
-// that no parser on the way rounds it. Amounts of money have this form: one millionth is the smallest amount.
+// Decimal is a non-negative decimal number with at most nine digits before and six after the point, written as a string
+// so that no parser on the way rounds it. Amounts of money have this form: one millionth is the smallest amount.
 // +kubebuilder:validation:MaxLength=16
 // +kubebuilder:validation:XValidation:rule=`self.matches('^[0-9]{1,9}([.][0-9]{1,6})?$')`,message="must be a decimal number in quotes, not negative, with at most 9 digits before and 6 after the point, for example \"0.006\""
 type Decimal string
 
 // Condition types. All of them are True when all is well, except InUse, which is neither good nor bad.
 const (
-	// ConditionAccepted says whether the object as written is the one in force. It is False where another object, accepted
-	// before, already has its place (the default plan, the user id) and where a value is no good that the CRD cannot judge.
+	// ConditionAccepted says whether the object as written is the one in force. It is False where another object,
+	// accepted before, already has its place (the default plan, the user id) and where a value is no good that the CRD
+	// cannot judge.
 	ConditionAccepted = "Accepted"
 
 	// ConditionSynced says whether the database holds what the spec says.
@@ -33,7 +34,8 @@ const (
 	// ConditionResetScheduled says whether the plan's reset CronJob is as the spec says. UsagePlan only.
 	ConditionResetScheduled = "ResetScheduled"
 
-	// ConditionInUse says whether any user is on the plan; its message counts them and names at most ten. UsagePlan only.
+	// ConditionInUse says whether any user is on the plan; its message counts them and names at most ten. UsagePlan
+	// only.
 	ConditionInUse = "InUse"
 
 	// ConditionPlanResolved says whether the plan that the user is on could be found. UserQuota only.
@@ -49,7 +51,8 @@ const (
 	ReasonAccepted = "Accepted"
 	// ReasonConflict: another object was there first; the message names it.
 	ReasonConflict = "Conflict"
-	// ReasonInvalid: a value is no good that the CRD cannot judge, such as a schedule or a time zone; the message names it.
+	// ReasonInvalid: a value is no good that the CRD cannot judge, such as a schedule or a time zone; the message names
+	// it.
 	ReasonInvalid = "Invalid"
 )
 
@@ -61,9 +64,11 @@ const (
 	ReasonNotAccepted = "NotAccepted"
 	// ReasonDatabaseUnavailable: the database cannot be reached, or cannot do its work; tried again with back-off.
 	ReasonDatabaseUnavailable = "DatabaseUnavailable"
-	// ReasonAccountUnreadable: what is stored about the user is not known to this release; tried again when it can be read.
+	// ReasonAccountUnreadable: what is stored about the user is not known to this release; tried again when it can be
+	// read.
 	ReasonAccountUnreadable = "AccountUnreadable"
-	// ReasonDatabaseSchema: the database's schema is older than this release needs, or not there; tried again with back-off.
+	// ReasonDatabaseSchema: the database's schema is older than this release needs, or not there; tried again with
+	// back-off.
 	ReasonDatabaseSchema = "DatabaseSchemaOutdated"
 	// ReasonSyncFailed: the database refused the write; the message has its answer.
 	ReasonSyncFailed = "SyncFailed"

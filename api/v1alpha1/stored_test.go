@@ -24,7 +24,8 @@ func TestRulesJudgeWhatChanges(t *testing.T) {
 apiVersion: usage.cantonesescribe.io/v1alpha1
 kind: UsagePlan
 metadata: {name: old, finalizers: [example.com/waits]}
-spec: {displayName: Old, limits: {fileSize: 0}, reset: {schedule: never}, pricing: {currency: usd}, overage: {policy: Allow}}`},
+spec: {displayName: Old, limits: {fileSize: 0}, reset: {schedule: never}, pricing: {currency: usd},
+  overage: {policy: Allow}}`},
 		"quota": {"userquotas.usage.cantonesescribe.io", `
 apiVersion: usage.cantonesescribe.io/v1alpha1
 kind: UserQuota
@@ -42,18 +43,22 @@ spec: {userID: "-alice", timeZone: Local, planRef: {name: "-"}, overrides: {cred
 			eventually(t, "the rules are in force", func(ctx context.Context) bool {
 				return apierrors.IsInvalid(env.Client.Create(ctx, again.DeepCopy(), client.DryRunAll))
 			})
-			for _, body := range []string{`{"metadata":{"labels":{"a":"b"}}}`, `{"metadata":{"annotations":{"a":"b"}}}`} {
-				if err := env.Client.Patch(t.Context(), bad.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(body))); err != nil {
+			for _, body := range []string{`{"metadata":{"labels":{"a":"b"}}}`,
+				`{"metadata":{"annotations":{"a":"b"}}}`} {
+				if err := env.Client.Patch(t.Context(), bad.DeepCopy(),
+					client.RawPatch(types.MergePatchType, []byte(body))); err != nil {
 					t.Errorf("%s: %v", body, err)
 				}
 			}
 			if err := env.Client.Delete(t.Context(), bad.DeepCopy()); err != nil {
 				t.Fatal(err)
 			}
-			if err := env.Client.Patch(t.Context(), bad.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))); err != nil {
+			if err := env.Client.Patch(t.Context(), bad.DeepCopy(),
+				client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))); err != nil {
 				t.Errorf("its finalizer: %v", err)
 			}
-			if err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(bad), bad.DeepCopy()); !apierrors.IsNotFound(err) {
+			if err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(bad),
+				bad.DeepCopy()); !apierrors.IsNotFound(err) {
 				t.Errorf("it is there still: %v", err)
 			}
 		})
@@ -99,9 +104,10 @@ func setRules(t *testing.T, env *kubetest.Env, name string, spec map[string]any)
 
 func eventually(t *testing.T, what string, condition func(context.Context) bool) {
 	t.Helper()
-	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
-		return condition(ctx), nil
-	})
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 20*time.Second, true,
+		func(ctx context.Context) (bool, error) {
+			return condition(ctx), nil
+		})
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}

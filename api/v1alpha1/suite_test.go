@@ -94,8 +94,8 @@ func field(t *testing.T, u *unstructured.Unstructured, path string) string {
 	return string(text)
 }
 
-// validationCase is one change of an object that is otherwise accepted. It is accepted if want is empty; else the refusal
-// contains every text in want: the field, and what a person has to do about it.
+// validationCase is one change of an object that is otherwise accepted. It is accepted if want is empty; else the
+// refusal contains every text in want: the field, and what a person has to do about it.
 type validationCase struct {
 	patch string
 	want  []string

@@ -7,8 +7,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// UsagePlanLimits are what a plan allows one user. Credits, file size and concurrent jobs are decisions that a plan has to
-// take: each is either given or listed in unlimited.
+// UsagePlanLimits are what a plan allows one user. Credits, file size and concurrent jobs are decisions that a plan has
+// to take: each is either given or listed in unlimited.
 // +kubebuilder:validation:XValidation:rule=`has(self.credits) || (has(self.unlimited) && 'Credits' in self.unlimited)`,message="limits.credits is missing: give the credits per period (0 to 10000000, 1 credit is 1 minute of audio), or list Credits in limits.unlimited",fieldPath=".credits",reason=FieldValueRequired
 // +kubebuilder:validation:XValidation:rule=`!has(self.credits) || !has(self.unlimited) || !('Credits' in self.unlimited)`,message="limits.credits is given and limits.unlimited lists Credits: remove one of them",fieldPath=".credits",reason=FieldValueForbidden
 // +kubebuilder:validation:XValidation:rule=`has(self.fileSize) || (has(self.unlimited) && 'FileSize' in self.unlimited)`,message="limits.fileSize is missing: give the largest audio file (more than 0, at most 1Ti, for example 25Mi), or list FileSize in limits.unlimited",fieldPath=".fileSize",reason=FieldValueRequired
@@ -31,8 +31,8 @@ type UsagePlanLimits struct {
 	// +kubebuilder:validation:XValidation:rule=`isQuantity(string(self)) && quantity(string(self)).isInteger() && quantity(string(self)).isGreaterThan(quantity('0')) && !quantity(string(self)).isGreaterThan(quantity('1Ti'))`,messageExpression=`"limits.fileSize is " + string(self) + ": must be a whole number of bytes, more than 0 and at most 1Ti, for example 25Mi"`,message="limits.fileSize must be a whole number of bytes, more than 0 and at most 1Ti, for example 25Mi"
 	FileSize *resource.Quantity `json:"fileSize,omitempty"`
 
-	// audioDuration is the longest audio that one job may declare: more than 0, at most 720h, whole milliseconds. Listing
-	// AudioDuration in unlimited lifts it, the default included.
+	// audioDuration is the longest audio that one job may declare: more than 0, at most 720h, whole milliseconds.
+	// Listing AudioDuration in unlimited lifts it, the default included.
 	// +optional
 	// +kubebuilder:default="24h"
 	// +kubebuilder:validation:Type=string
@@ -46,8 +46,8 @@ type UsagePlanLimits struct {
 	// +kubebuilder:validation:Maximum=10000
 	Concurrent *int32 `json:"concurrent,omitempty"`
 
-	// queued is how many of a user's jobs may wait for a slot; 0 refuses instead of queueing. Listing Queued in unlimited
-	// lifts it, the default included.
+	// queued is how many of a user's jobs may wait for a slot; 0 refuses instead of queueing. Listing Queued in
+	// unlimited lifts it, the default included.
 	// +optional
 	// +kubebuilder:default=100
 	// +kubebuilder:validation:Minimum=0
@@ -73,7 +73,8 @@ const PeriodMonth PeriodType = "Month"
 type PeriodAnchor string
 
 const (
-	// AnchorAccountCreation begins each user's periods on the day and hour of the month at which the account was created.
+	// AnchorAccountCreation begins each user's periods on the day and hour of the month at which the account was
+	// created.
 	AnchorAccountCreation PeriodAnchor = "AccountCreation"
 	// AnchorCalendar begins all periods at midnight of the first of the month in the user's time zone.
 	AnchorCalendar PeriodAnchor = "Calendar"
@@ -91,8 +92,8 @@ type UsagePlanPeriod struct {
 	// +kubebuilder:default=AccountCreation
 	Anchor PeriodAnchor `json:"anchor,omitempty"`
 
-	// finalAfter is how long after its end a period takes the charges of work that was admitted in it: 1h to 720h, whole
-	// seconds. Later ones are adjustments in the open period. A period keeps what was in force when it closed.
+	// finalAfter is how long after its end a period takes the charges of work that was admitted in it: 1h to 720h,
+	// whole seconds. Later ones are adjustments in the open period. A period keeps what was in force when it closed.
 	// +optional
 	// +kubebuilder:default="72h"
 	// +kubebuilder:validation:Type=string
@@ -101,8 +102,8 @@ type UsagePlanPeriod struct {
 	FinalAfter *metav1.Duration `json:"finalAfter,omitempty"`
 }
 
-// UsagePlanReset configures the CronJob that closes periods which nobody has touched. Balances never depend on it: whoever
-// touches an account first closes what is due.
+// UsagePlanReset configures the CronJob that closes periods which nobody has touched. Balances never depend on it:
+// whoever touches an account first closes what is due.
 type UsagePlanReset struct {
 	// schedule of the CronJob in UTC: five fields as for cron, or @hourly, @daily, @weekly, @monthly.
 	// +optional
@@ -133,7 +134,8 @@ type UsagePlanPricing struct {
 	// +kubebuilder:default="0"
 	PerPeriod Decimal `json:"perPeriod,omitempty"`
 
-	// providerCostPerMinute is what transcribing one minute of audio costs the provider. The daily cost ceiling counts it.
+	// providerCostPerMinute is what transcribing one minute of audio costs the provider. The daily cost ceiling counts
+	// it.
 	// +optional
 	// +kubebuilder:default="0.006"
 	ProviderCostPerMinute Decimal `json:"providerCostPerMinute,omitempty"`
@@ -209,7 +211,8 @@ type UsagePlanUsageType struct {
 	// +kubebuilder:validation:XValidation:rule=`!(self in ['transcription', 'adjustment'])`,messageExpression=`"usageTypes.name is '" + self + "': a transcription is charged by its audio and an adjustment as its author says, neither can have a price"`,message="usageTypes.name must be neither transcription nor adjustment"
 	Name string `json:"name"`
 
-	// creditsPerUnit is what one unit costs the user, at most "1000000". A record is one unit unless it gives a quantity.
+	// creditsPerUnit is what one unit costs the user, at most "1000000". A record is one unit unless it gives a
+	// quantity.
 	// +optional
 	// +kubebuilder:default="0"
 	// +kubebuilder:validation:XValidation:rule=`!self.matches('^[0-9]{1,9}([.][0-9]{1,6})?$') || double(self) <= 1000000.0`,messageExpression=`"usageTypes.creditsPerUnit is " + self + ": must be at most 1000000"`,message="usageTypes.creditsPerUnit must be at most 1000000"
@@ -235,8 +238,8 @@ type UsagePlanSpec struct {
 	// +kubebuilder:validation:MaxLength=63
 	DisplayName string `json:"displayName"`
 
-	// default makes this the plan of every user who has no other. The first plan that is accepted as default stays it; a
-	// second one is not accepted.
+	// default makes this the plan of every user who has no other. The first plan that is accepted as default stays it;
+	// a second one is not accepted.
 	// +optional
 	// +kubebuilder:default=false
 	Default bool `json:"default,omitempty"`
@@ -285,8 +288,8 @@ type UsagePlanSpec struct {
 	// +kubebuilder:default={}
 	CarryOver UsagePlanCarryOver `json:"carryOver,omitzero"`
 
-	// usageTypes are the types of use that can be recorded besides transcription, export and api_call, and what they cost.
-	// The latter two cost nothing unless they are listed.
+	// usageTypes are the types of use that can be recorded besides transcription, export and api_call, and what they
+	// cost. The latter two cost nothing unless they are listed.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -307,8 +310,8 @@ type UsagePlanSpec struct {
 	// +kubebuilder:validation:items:Maximum=100
 	AlertThresholds []int32 `json:"alertThresholds,omitzero"`
 
-	// dailyCostCeiling is the provider cost per user and UTC day, in pricing.currency, beyond which nothing more is admitted
-	// until the next day. "0" admits nothing that costs anything.
+	// dailyCostCeiling is the provider cost per user and UTC day, in pricing.currency, beyond which nothing more is
+	// admitted until the next day. "0" admits nothing that costs anything.
 	// +optional
 	// +kubebuilder:default="50"
 	DailyCostCeiling Decimal `json:"dailyCostCeiling,omitempty"`
@@ -325,8 +328,8 @@ type ResetState string
 
 // UsagePlanResetRun is one run of the reset.
 type UsagePlanResetRun struct {
-	// state of the run. Failed: accounts could not be closed, or it gave up. Interrupted: it was asked to end. Lost: it was
-	// killed. What a run left over is closed by the next, or by whoever uses the account.
+	// state of the run. Failed: accounts could not be closed, or it gave up. Interrupted: it was asked to end. Lost: it
+	// was killed. What a run left over is closed by the next, or by whoever uses the account.
 	// +required
 	State ResetState `json:"state"`
 
@@ -373,7 +376,8 @@ type UsagePlanStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// version of the plan in the database. Every change of the plan raises it, every charge names the one it was made under.
+	// version of the plan in the database. Every change of the plan raises it, every charge names the one it was made
+	// under.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Version int64 `json:"version,omitempty"`
@@ -401,8 +405,8 @@ type UsagePlanStatus struct {
 	CronJobName string `json:"cronJobName,omitempty"`
 }
 
-// UsagePlan is what a plan allows its users. The platform team owns it; most users are on one without any object of their
-// own. Deleting a plan retires it: it keeps serving the users it has.
+// UsagePlan is what a plan allows its users. The platform team owns it; most users are on one without any object of
+// their own. Deleting a plan retires it: it keeps serving the users it has.
 // +kubebuilder:object:root=true
 // +kubebuilder:ac:generate=true
 // +kubebuilder:subresource:status

@@ -79,8 +79,8 @@ type Grant struct {
 
 // UserQuotaSpec is what one user has beyond or instead of the plan.
 type UserQuotaSpec struct {
-	// userID is the user's id, as it stands in the usage.cantonesescribe.io/user label of the user's jobs: 1 to 63 letters,
-	// digits, '-', '_' and '.', beginning and ending with a letter or digit. It cannot be changed.
+	// userID is the user's id, as it stands in the usage.cantonesescribe.io/user label of the user's jobs: 1 to 63
+	// letters, digits, '-', '_' and '.', beginning and ending with a letter or digit. It cannot be changed.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$')`,message="userID must be 1 to 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, as in the label of the user's jobs"
@@ -91,8 +91,8 @@ type UserQuotaSpec struct {
 	// +optional
 	PlanRef *PlanReference `json:"planRef,omitempty"`
 
-	// accountCreatedAt is when the user's account was created, the anchor of the user's periods: an account created on the
-	// 31st renews on the last day of shorter months. The user's first use when absent. Editing it moves the periods
+	// accountCreatedAt is when the user's account was created, the anchor of the user's periods: an account created on
+	// the 31st renews on the last day of shorter months. The user's first use when absent. Editing it moves the periods
 	// that follow the open one.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule=`self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('2200-01-01T00:00:00Z')`,message="accountCreatedAt must be a time from 1970 to 2199"
@@ -109,8 +109,8 @@ type UserQuotaSpec struct {
 	// +optional
 	Overrides *QuotaOverrides `json:"overrides,omitempty"`
 
-	// grants are one-time gifts of credits by name, of 1 to 63 letters, digits, '-', '_' and '.'. Each is applied once, even
-	// if it is removed here and added again.
+	// grants are one-time gifts of credits by name, of 1 to 63 letters, digits, '-', '_' and '.'. Each is applied once,
+	// even if it is removed here and added again.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
 	// +kubebuilder:validation:XValidation:rule=`self.all(name, name.size() <= 63 && name.matches('^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$'))`,message="the name of a grant must be 1 to 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit, for example welcome-2025"
@@ -186,7 +186,8 @@ type UserQuotaPeriod struct {
 	FinalAt *metav1.Time `json:"finalAt,omitempty"`
 }
 
-// UserQuotaStatus is where the user stands. It follows the database at intervals; the HTTP API has the balance of the moment.
+// UserQuotaStatus is where the user stands. It follows the database at intervals; the HTTP API has the balance of the
+// moment.
 type UserQuotaStatus struct {
 	// observedGeneration is the metadata.generation that this status is about.
 	// +optional
@@ -222,8 +223,8 @@ type UserQuotaStatus struct {
 	LastPeriod *UserQuotaPeriod `json:"lastPeriod,omitempty"`
 }
 
-// UserQuota is what one user has beyond or instead of the plan, and where that user stands. Users without one are on the
-// default plan and live in the database only.
+// UserQuota is what one user has beyond or instead of the plan, and where that user stands. Users without one are on
+// the default plan and live in the database only.
 // +kubebuilder:object:root=true
 // +kubebuilder:ac:generate=true
 // +kubebuilder:subresource:status

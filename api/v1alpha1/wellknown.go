@@ -2,10 +2,11 @@
 
 package v1alpha1
 
-// Labels and annotations that people put on a Job to say whose quota it spends and on what. The admission policy freezes
-// them once the Job exists.
+// Labels and annotations that people put on a Job to say whose quota it spends and on what. The admission policy
+// freezes them once the Job exists.
 const (
-	// UserLabel names the user whose quota a Job spends. Its value is the user id, which has the grammar of a label value.
+	// UserLabel names the user whose quota a Job spends. Its value is the user id, which has the grammar of a label
+	// value.
 	UserLabel = Group + "/user"
 
 	// AudioDurationAnnotation declares the length of the audio as a Go duration ("12m30s"): more than 0, whole
@@ -15,7 +16,8 @@ const (
 	// FileSizeAnnotation declares the size of the audio file as a quantity ("24Mi"): more than 0, at most 1Ti.
 	FileSizeAnnotation = Group + "/file-size"
 
-	// ContainerAnnotation names the container whose termination message reports the actual duration, where no API call did.
+	// ContainerAnnotation names the container whose termination message reports the actual duration, where no API call
+	// did.
 	ContainerAnnotation = Group + "/container"
 
 	// HoldAnnotation, set to "true", is the user's own hold: the Job keeps waiting although it could be admitted.

@@ -57,7 +57,8 @@ func serve(ctx context.Context, o *options) error {
 	log := ctrl.Log.WithName("metering")
 	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
 		Now:         testclock.Now(),
-		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL, Reachable: telemetry.Database(ctrlmetrics.Registry, handler),
+		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL,
+		Reachable:  telemetry.Database(ctrlmetrics.Registry, handler),
 		Unreadable: telemetry.Unreadable(ctrlmetrics.Registry, handler),
 	})
 	if err != nil {
@@ -111,7 +112,8 @@ func newManager(o *options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	metrics := server.Options{BindAddress: o.metrics, SecureServing: o.metricsSecure, CertDir: o.metricsCertDir, TLSOpts: tlsOptions}
+	metrics := server.Options{BindAddress: o.metrics, SecureServing: o.metricsSecure, CertDir: o.metricsCertDir,
+		TLSOpts: tlsOptions}
 	if o.metricsCertDir == "" {
 		metrics.TLSOpts = serving
 	}
@@ -124,9 +126,10 @@ func newManager(o *options) (ctrl.Manager, error) {
 			// Of the cluster's CronJobs only our own are ours to see.
 			&batchv1.CronJob{}: {Namespaces: map[string]cache.Config{o.namespace: {}}},
 		}},
-		Metrics:                       metrics,
-		HealthProbeBindAddress:        "0", // see probes
-		WebhookServer:                 webhookserver.NewServer(webhookserver.Options{Port: o.webhookPort, CertDir: o.webhookCertDir, TLSOpts: serving}),
+		Metrics:                metrics,
+		HealthProbeBindAddress: "0", // see probes
+		WebhookServer: webhookserver.NewServer(
+			webhookserver.Options{Port: o.webhookPort, CertDir: o.webhookCertDir, TLSOpts: serving}),
 		LeaderElection:                o.leaderElect,
 		LeaderElectionID:              "usage-operator-manager",
 		LeaderElectionNamespace:       o.namespace,
@@ -141,9 +144,11 @@ func newManager(o *options) (ctrl.Manager, error) {
 	return mgr, mgr.Add(keep)
 }
 
-// servingTLS adds to the options where the servers' certificate comes from, and returns what keeps it, unless it is given as
-// files.
-func servingTLS(config *rest.Config, scheme *runtime.Scheme, o *options, opts []func(*tls.Config)) ([]func(*tls.Config), everywhere, error) {
+// servingTLS adds to the options where the servers' certificate comes from, and returns what keeps it, unless it is
+// given as files.
+func servingTLS(
+	config *rest.Config, scheme *runtime.Scheme, o *options, opts []func(*tls.Config),
+) ([]func(*tls.Config), everywhere, error) {
 	if o.webhookCertDir != "" {
 		return opts, nil, nil
 	}
@@ -169,18 +174,21 @@ func resetImage(ctx context.Context, reader client.Reader, o *options) (string, 
 			return c.Image, nil
 		}
 	}
-	return "", fmt.Errorf("pod %s/%s has no container %q whose image the reset CronJobs could run: set --image", o.namespace, o.podName, containerName)
+	return "", fmt.Errorf("pod %s/%s has no container %q whose image the reset CronJobs could run: set --image",
+		o.namespace, o.podName, containerName)
 }
 
 // setup registers controllers, webhooks and probes.
 func setup(mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, o *options) error {
 	for name, register := range map[string]func() error{
 		"UsagePlan controller": func() error {
-			return controller.SetupUsagePlan(mgr, svc, resets, controller.UsagePlanOptions{Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync})
+			return controller.SetupUsagePlan(mgr, svc, resets,
+				controller.UsagePlanOptions{Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync})
 		},
 		"watch over the resets": func() error { return controller.SetupResetMetrics(mgr, svc, resets, o.resync) },
 		"UserQuota controller": func() error {
-			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{StatusInterval: o.statusInterval, ResyncInterval: o.resync})
+			return controller.SetupUserQuota(mgr, svc,
+				controller.UserQuotaOptions{StatusInterval: o.statusInterval, ResyncInterval: o.resync})
 		},
 		"Job controller": func() error {
 			return controller.SetupJob(mgr, svc, controller.JobOptions{StartTimeout: o.startTimeout})
@@ -197,7 +205,8 @@ func setup(mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, o *op
 	return nil
 }
 
-// probes serves /healthz and /readyz. The manager's own server cannot tell what is degraded and no reason to be unready.
+// probes serves /healthz and /readyz. The manager's own server cannot tell what is degraded and no reason to be
+// unready.
 func probes(mgr ctrl.Manager, svc *metering.Service, address string) error {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {

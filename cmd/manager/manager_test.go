@@ -57,7 +57,8 @@ func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
 	go func() {
 		done <- run(ctx, []string{
 			"--kubeconfig=" + kubeconfig(t, env), "--webhook-port=" + strconv.Itoa(webhooks),
-			"--health-probe-bind-address=127.0.0.1:" + strconv.Itoa(health), "--metrics-bind-address=127.0.0.1:0", "--status-interval=1s",
+			"--health-probe-bind-address=127.0.0.1:" + strconv.Itoa(health), "--metrics-bind-address=127.0.0.1:0",
+			"--status-interval=1s",
 			"--allow-unsafe-database",
 		}, func(key string) string { return environment[key] })
 	}()
@@ -72,7 +73,8 @@ func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
 	readyz := func(part string) {
 		t.Helper()
 		eventually(t, done, func(ctx context.Context) error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", health), http.NoBody)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+				fmt.Sprintf("http://127.0.0.1:%d/readyz?verbose", health), http.NoBody)
 			if err != nil {
 				return err
 			}
@@ -98,11 +100,13 @@ func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
 
 	plan := &v1alpha1.UsagePlan{
 		ObjectMeta: metav1.ObjectMeta{Name: "free"},
-		Spec: v1alpha1.UsagePlanSpec{DisplayName: "Free", Default: true, AlertThresholds: []int32{80}, Limits: v1alpha1.UsagePlanLimits{
-			Credits: new(int64(30)), FileSize: new(resource.MustParse("25Mi")), Concurrent: new(int32(1)),
-		}},
+		Spec: v1alpha1.UsagePlanSpec{DisplayName: "Free", Default: true, AlertThresholds: []int32{80},
+			Limits: v1alpha1.UsagePlanLimits{
+				Credits: new(int64(30)), FileSize: new(resource.MustParse("25Mi")), Concurrent: new(int32(1)),
+			}},
 	}
-	quota := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "alice"}, Spec: v1alpha1.UserQuotaSpec{UserID: "alice"}}
+	quota := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "alice"},
+		Spec: v1alpha1.UserQuotaSpec{UserID: "alice"}}
 	for _, obj := range []client.Object{plan, quota} {
 		if err := env.Client.Create(t.Context(), obj); err != nil {
 			t.Fatal(err)
@@ -114,7 +118,8 @@ func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
 				return err
 			}
 		}
-		for name, conditions := range map[string][]metav1.Condition{"plan": plan.Status.Conditions, "quota": quota.Status.Conditions} {
+		for name, conditions := range map[string][]metav1.Condition{"plan": plan.Status.Conditions,
+			"quota": quota.Status.Conditions} {
 			if !meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionReady) {
 				return fmt.Errorf("the %s is not ready: %+v", name, conditions)
 			}
@@ -129,13 +134,17 @@ func TestManagerHasTheRightsThatItNeeds(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	environment := func(string) string { return "" }
 	for want, args := range map[string][]string{
-		"DATABASE_URL":                  nil,
-		"POD_NAMESPACE":                 {"--database-url=postgres://db/usage"},
-		"--status-interval":             {"--database-url=postgres://db/usage", "--namespace=x", "--status-interval=0s"},
-		"--resync-interval":             {"--database-url=postgres://db/usage", "--namespace=x", "--resync-interval=1ms"},
-		"--job-start-timeout":           {"--database-url=postgres://db/usage", "--namespace=x", "--job-start-timeout=0s"},
-		"extra":                         {"extra"},
-		"--leader-elect-renew-deadline": {"--database-url=postgres://db/usage", "--namespace=x", "--leader-elect-renew-deadline=1s"},
+		"DATABASE_URL":  nil,
+		"POD_NAMESPACE": {"--database-url=postgres://db/usage"},
+		"--status-interval": {"--database-url=postgres://db/usage", "--namespace=x",
+			"--status-interval=0s"},
+		"--resync-interval": {"--database-url=postgres://db/usage", "--namespace=x",
+			"--resync-interval=1ms"},
+		"--job-start-timeout": {"--database-url=postgres://db/usage", "--namespace=x",
+			"--job-start-timeout=0s"},
+		"extra": {"extra"},
+		"--leader-elect-renew-deadline": {"--database-url=postgres://db/usage", "--namespace=x",
+			"--leader-elect-renew-deadline=1s"},
 	} {
 		if _, err := parse(args, environment); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", args, err, want)
@@ -147,7 +156,8 @@ func TestResetImageIsThePods(t *testing.T) {
 	pod := func(container string) client.Reader {
 		return fake.NewClientBuilder().WithObjects(&corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "manager-0"},
-			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "mesh", Image: "mesh:1"}, {Name: container, Image: "mirror.example/usage-operator:v2"}}},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "mesh", Image: "mesh:1"},
+				{Name: container, Image: "mirror.example/usage-operator:v2"}}},
 		}).Build()
 	}
 	for name, tc := range map[string]struct {
@@ -167,7 +177,8 @@ func TestResetImageIsThePods(t *testing.T) {
 		})
 	}
 	for _, o := range []options{{namespace: namespace, podName: "gone"}, {namespace: namespace, podName: "manager-0"}} {
-		if got, err := resetImage(t.Context(), pod("other"), &o); err == nil || !strings.Contains(err.Error(), "--image") {
+		if got, err := resetImage(t.Context(), pod("other"), &o); err == nil ||
+			!strings.Contains(err.Error(), "--image") {
 			t.Errorf("pod %s: got %q, %v, want an error that says what to set", o.podName, got, err)
 		}
 	}
@@ -176,16 +187,17 @@ func TestResetImageIsThePods(t *testing.T) {
 func eventually(t *testing.T, done chan error, check func(context.Context) error) {
 	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		select {
-		case err := <-done:
-			done <- nil
-			return false, fmt.Errorf("the manager ended: %w", err)
-		default:
-		}
-		last = check(ctx)
-		return last == nil, nil
-	})
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true,
+		func(ctx context.Context) (bool, error) {
+			select {
+			case err := <-done:
+				done <- nil
+				return false, fmt.Errorf("the manager ended: %w", err)
+			default:
+			}
+			last = check(ctx)
+			return last == nil, nil
+		})
 	if err != nil {
 		t.Fatalf("%v: %v", err, last)
 	}
@@ -198,8 +210,9 @@ func kubeconfig(t *testing.T, env *kubetest.Env) string {
 	err := clientcmd.WriteToFile(clientcmdapi.Config{
 		CurrentContext: "test",
 		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: "test"}},
-		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: account.Host, CertificateAuthorityData: account.CAData}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"test": {Token: account.BearerToken}},
+		Clusters: map[string]*clientcmdapi.Cluster{
+			"test": {Server: account.Host, CertificateAuthorityData: account.CAData}},
+		AuthInfos: map[string]*clientcmdapi.AuthInfo{"test": {Token: account.BearerToken}},
 	}, path)
 	if err != nil {
 		t.Fatal(err)

@@ -33,8 +33,8 @@ type options struct {
 	showVersion                bool
 }
 
-// The lease is shorter than controller-runtime's 15 s: after a manager was killed another one leads within 17 s. How long a
-// leader tries to renew it is not: where the API server is slow, that would only make managers restart.
+// The lease is shorter than controller-runtime's 15 s: after a manager was killed another one leads within 17 s. How
+// long a leader tries to renew it is not: where the API server is slow, that would only make managers restart.
 const (
 	defaultLease = 12 * time.Second
 	defaultRenew = 10 * time.Second
@@ -45,26 +45,46 @@ const (
 func parse(args []string, getenv func(string) string) (*options, error) {
 	o := &options{}
 	flags := flag.NewFlagSet("manager", flag.ContinueOnError)
-	flags.StringVar(&o.databaseURL, "database-url", "", "PostgreSQL connection string; the environment's DATABASE_URL without it")
-	flags.StringVar(&o.directURL, "direct-database-url", "", "connection string past a transaction pooler, for LISTEN; the environment's DIRECT_DATABASE_URL without it, else the same as --database-url")
-	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a database server that may lose acknowledged writes in a crash")
-	flags.BoolVar(&o.migrate, "migrate", false, "bring the database's schema up to date where it is older or missing, at the start and whenever it turns out to be while running; needs the rights to")
-	flags.BoolVar(&o.autoRegister, "auto-register", true, "give unknown users an account on the default plan at their first use, instead of refusing them")
-	flags.StringVar(&o.namespace, "namespace", "", "namespace of the reset CronJobs and of the leader election; the environment's POD_NAMESPACE without it")
-	flags.StringVar(&o.image, "image", "", "image of the reset CronJobs; without it that of the pod that POD_NAME in the environment names, else usage-operator:dev")
-	flags.DurationVar(&o.statusInterval, "status-interval", controller.DefaultStatusInterval, "how often the standing of users is read into their UserQuotas' status")
-	flags.DurationVar(&o.resync, "resync-interval", controller.DefaultResyncInterval, "how often plans, and the grants and owners of UserQuotas, are compared with the database")
-	flags.DurationVar(&o.startTimeout, "job-start-timeout", controller.DefaultStartTimeout, "how long an admitted Job may hold its slot without a pod that has started, before it goes back to the queue")
+	flags.StringVar(&o.databaseURL, "database-url", "",
+		"PostgreSQL connection string; the environment's DATABASE_URL without it")
+	flags.StringVar(&o.directURL, "direct-database-url", "",
+		"connection string past a transaction pooler, for LISTEN; the environment's DIRECT_DATABASE_URL without it, "+
+			"else the same as --database-url")
+	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false,
+		"accept a database server that may lose acknowledged writes in a crash")
+	flags.BoolVar(&o.migrate, "migrate", false,
+		"bring the database's schema up to date where it is older or missing, at the start and whenever it turns out "+
+			"to be while running; needs the rights to")
+	flags.BoolVar(&o.autoRegister, "auto-register", true,
+		"give unknown users an account on the default plan at their first use, instead of refusing them")
+	flags.StringVar(&o.namespace, "namespace", "",
+		"namespace of the reset CronJobs and of the leader election; the environment's POD_NAMESPACE without it")
+	flags.StringVar(&o.image, "image", "",
+		"image of the reset CronJobs; without it that of the pod that POD_NAME in the environment names, else "+
+			"usage-operator:dev")
+	flags.DurationVar(&o.statusInterval, "status-interval", controller.DefaultStatusInterval,
+		"how often the standing of users is read into their UserQuotas' status")
+	flags.DurationVar(&o.resync, "resync-interval", controller.DefaultResyncInterval,
+		"how often plans, and the grants and owners of UserQuotas, are compared with the database")
+	flags.DurationVar(&o.startTimeout, "job-start-timeout", controller.DefaultStartTimeout,
+		"how long an admitted Job may hold its slot without a pod that has started, before it goes back to the queue")
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several replicas run the controllers")
-	flags.DurationVar(&o.lease, "leader-elect-lease-duration", defaultLease, "how long the others wait for a leader that does not answer")
-	flags.DurationVar(&o.renew, "leader-elect-renew-deadline", defaultRenew, "how long a leader that cannot renew its lease goes on")
+	flags.DurationVar(&o.lease, "leader-elect-lease-duration", defaultLease,
+		"how long the others wait for a leader that does not answer")
+	flags.DurationVar(&o.renew, "leader-elect-renew-deadline", defaultRenew,
+		"how long a leader that cannot renew its lease goes on")
 	flags.DurationVar(&o.retry, "leader-elect-retry-period", defaultRetry, "how often the lease is tried for")
 	flags.StringVar(&o.health, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
 	flags.StringVar(&o.metrics, "metrics-bind-address", ":8443", "address of /metrics; 0 serves none")
-	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve metrics by HTTPS, to callers with the right to get /metrics only")
-	flags.StringVar(&o.metricsCertDir, "metrics-cert-dir", "", "folder with the metrics' tls.crt and tls.key; without it the certificate that the manager makes, or with --webhook-cert-dir one made up")
+	flags.BoolVar(&o.metricsSecure, "metrics-secure", true,
+		"serve metrics by HTTPS, to callers with the right to get /metrics only")
+	flags.StringVar(&o.metricsCertDir, "metrics-cert-dir", "",
+		"folder with the metrics' tls.crt and tls.key; without it the certificate that the manager makes, or with "+
+			"--webhook-cert-dir one made up")
 	flags.IntVar(&o.webhookPort, "webhook-port", 9443, "port of the admission webhooks")
-	flags.StringVar(&o.webhookCertDir, "webhook-cert-dir", "", "folder with the webhooks' tls.crt and tls.key, read again when they change; without it the manager makes and rotates the certificates of the webhooks and of usaged by itself")
+	flags.StringVar(&o.webhookCertDir, "webhook-cert-dir", "",
+		"folder with the webhooks' tls.crt and tls.key, read again when they change; without it the manager makes "+
+			"and rotates the certificates of the webhooks and of usaged by itself")
 	flags.BoolVar(&o.enableHTTP2, "enable-http2", false, "offer HTTP/2 on the metrics and webhook servers")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -93,8 +113,12 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 	case o.startTimeout < time.Second:
 		return nil, fmt.Errorf("--job-start-timeout is %s: must be at least 1s", o.startTimeout)
 	case o.retry <= 0 || o.renew <= o.retry || o.lease <= o.renew:
-		return nil, fmt.Errorf("--leader-elect-retry-period is %s, --leader-elect-renew-deadline %s, --leader-elect-lease-duration %s: each must be longer than the one before, and the first above 0",
-			o.retry, o.renew, o.lease)
+		return nil,
+			fmt.Errorf(
+				"--leader-elect-retry-period is %s, --leader-elect-renew-deadline %s, --leader-elect-lease-duration "+
+					"%s: "+
+					"each must be longer than the one before, and the first above 0",
+				o.retry, o.renew, o.lease)
 	case o.resync < time.Second:
 		return nil, fmt.Errorf("--resync-interval is %s: must be at least 1s", o.resync)
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command usage-batch does the work around the service that is run to its end: it migrates the database, closes the periods
-// of a plan (as the CronJobs do), and checks the ledger against its invariants.
+// Command usage-batch does the work around the service that is run to its end: it migrates the database, closes the
+// periods of a plan (as the CronJobs do), and checks the ledger against its invariants.
 package main
 
 import (
@@ -48,7 +48,10 @@ func (o *options) url(getenv func(string) string, environment ...string) (string
 	}
 	url := cmp.Or(values...)
 	if url == "" {
-		return "", errors.New("no database: set --database-url or the environment variable DATABASE_URL, such as postgres://usage@db.example/usage")
+		return "",
+			errors.New(
+				"no database: set --database-url or the environment variable DATABASE_URL, such as " +
+					"postgres://usage@db.example/usage")
 	}
 	return url, nil
 }
@@ -64,8 +67,10 @@ func command(getenv func(string) string) *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.PersistentFlags().StringVar(&o.databaseURL, "database-url", "", "PostgreSQL connection string; the environment's DATABASE_URL without it")
-	root.PersistentFlags().BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
+	root.PersistentFlags().StringVar(&o.databaseURL, "database-url", "",
+		"PostgreSQL connection string; the environment's DATABASE_URL without it")
+	root.PersistentFlags().BoolVar(&o.allowUnsafe, "allow-unsafe-database", false,
+		"accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
 	root.AddCommand(migrateCommand(&o, getenv), checkCommand(&o, getenv), resetCommand(&o, getenv))
 	return root
 }
@@ -75,7 +80,8 @@ func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Bring the database's schema to this release",
-		Long: "Bring the database's schema to this release. Several may run at once, and again: what is done is not done twice. " +
+		Long: "Bring the database's schema to this release. Several may run at once, and again: what is done is not " +
+			"done twice. " +
 			"The connection must lead past a transaction pooler; DIRECT_DATABASE_URL is taken before DATABASE_URL.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -83,8 +89,10 @@ func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// Opened first for the sake of its check: an unsafe server is to be refused before anything is written to it.
-			store, err := openPatiently(cmd, url, postgres.Options{AllowUnsafe: o.allowUnsafe, AnySchema: true}, patience)
+			// Opened first for the sake of its check: an unsafe server is to be refused before anything is written to
+			// it.
+			store, err := openPatiently(cmd, url,
+				postgres.Options{AllowUnsafe: o.allowUnsafe, AnySchema: true}, patience)
 			if err != nil {
 				return err
 			}
@@ -101,7 +109,9 @@ func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
 }
 
 // openPatiently opens the database, again every second while it does not answer and patience lasts.
-func openPatiently(cmd *cobra.Command, url string, opts postgres.Options, patience time.Duration) (*postgres.Store, error) {
+func openPatiently(
+	cmd *cobra.Command, url string, opts postgres.Options, patience time.Duration,
+) (*postgres.Store, error) {
 	deadline := time.Now().Add(patience)
 	for {
 		store, err := postgres.Open(cmd.Context(), url, opts)
@@ -122,8 +132,9 @@ func checkCommand(o *options, getenv func(string) string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the ledger against its invariants",
-		Long:  "Check the ledger against its invariants, in one snapshot and beside a running service. It prints each violation and fails if there is one.",
-		Args:  cobra.NoArgs,
+		Long: "Check the ledger against its invariants, in one snapshot and beside a running service. It prints " +
+			"each violation and fails if there is one.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			url, err := o.url(getenv, "DATABASE_URL")
 			if err != nil {
@@ -154,6 +165,7 @@ func checkCommand(o *options, getenv func(string) string) *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&grace, "lease-grace", 0,
-		"also check that nothing outlives its lease by more than this: the service's reaper looks every 5s, so a minute is ample where it runs; 0 does not check")
+		"also check that nothing outlives its lease by more than this: the service's reaper looks every 5s, so a "+
+			"minute is ample where it runs; 0 does not check")
 	return cmd
 }

@@ -41,7 +41,8 @@ func run(t *testing.T, dsn string, args ...string) (string, error) {
 
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	if out, err := run(t, "", "--version"); err != nil || !strings.HasPrefix(out, "usage-batch ") || !strings.Contains(out, runtime.Version()) || !strings.Contains(out, "time zones") {
+	if out, err := run(t, "", "--version"); err != nil || !strings.HasPrefix(out, "usage-batch ") ||
+		!strings.Contains(out, runtime.Version()) || !strings.Contains(out, "time zones") {
 		t.Errorf("%q, %v", out, err)
 	}
 }
@@ -52,14 +53,18 @@ func TestMistakesAreNamed(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no database":     {[]string{"check"}, "set --database-url or the environment variable DATABASE_URL"},
-		"no plan":         {[]string{"reset"}, `"plan" not set`},
-		"batch too large": {[]string{"reset", "--plan=free", "--batch-size=10001"}, "--batch-size 10001: must lie between 1 and 10000"},
-		"no batch size":   {[]string{"reset", "--plan=free", "--batch-size=0"}, "--batch-size 0: must lie between 1 and 10000"},
-		"no workers":      {[]string{"reset", "--plan=free", "--workers=0"}, "--workers 0: must lie between 1 and 64"},
-		"no patience":     {[]string{"reset", "--plan=free", "--retry-for=0s"}, "--retry-for 0s: must be positive"},
-		"no instant":      {[]string{"reset", "--plan=free", "--as-of=tomorrow"}, `--as-of "tomorrow": must be an instant such as`},
-		"the future":      {[]string{"reset", "--plan=free", "--as-of=2999-01-01T00:00:00Z"}, "--as-of 2999-01-01T00:00:00Z lies in the future"},
+		"no database": {[]string{"check"}, "set --database-url or the environment variable DATABASE_URL"},
+		"no plan":     {[]string{"reset"}, `"plan" not set`},
+		"batch too large": {[]string{"reset", "--plan=free", "--batch-size=10001"},
+			"--batch-size 10001: must lie between 1 and 10000"},
+		"no batch size": {[]string{"reset", "--plan=free", "--batch-size=0"},
+			"--batch-size 0: must lie between 1 and 10000"},
+		"no workers":  {[]string{"reset", "--plan=free", "--workers=0"}, "--workers 0: must lie between 1 and 64"},
+		"no patience": {[]string{"reset", "--plan=free", "--retry-for=0s"}, "--retry-for 0s: must be positive"},
+		"no instant": {[]string{"reset", "--plan=free", "--as-of=tomorrow"},
+			`--as-of "tomorrow": must be an instant such as`},
+		"the future": {[]string{"reset", "--plan=free", "--as-of=2999-01-01T00:00:00Z"},
+			"--as-of 2999-01-01T00:00:00Z lies in the future"},
 		"unknown command": {[]string{"fix"}, `unknown command "fix"`},
 		"stray argument":  {[]string{"migrate", "now"}, `unknown command "now"`},
 	} {
@@ -87,11 +92,13 @@ func TestMigrateAndCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Exec(t.Context(), "INSERT INTO user_plan_limits (name, display_name) VALUES ('smuggled', 'Smuggled')"); err != nil {
+	if _, err := conn.Exec(t.Context(),
+		"INSERT INTO user_plan_limits (name, display_name) VALUES ('smuggled', 'Smuggled')"); err != nil {
 		t.Fatal(err)
 	}
 	out, err := run(t, dsn, "check")
-	if err == nil || !strings.Contains(out, "I8") || !strings.Contains(out, "smuggled") || !strings.HasSuffix(out, "\n1 violations of the ledger's invariants\n") {
+	if err == nil || !strings.Contains(out, "I8") || !strings.Contains(out, "smuggled") ||
+		!strings.HasSuffix(out, "\n1 violations of the ledger's invariants\n") {
 		t.Errorf("%q, %v", out, err)
 	}
 }
@@ -104,8 +111,10 @@ func TestCheckOfLeases(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := conn.Exec(t.Context(), `WITH u AS (INSERT INTO users (user_id) VALUES ('alice') RETURNING id)
-		INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms, lease_until, arrived_seq)
-		SELECT gen_random_uuid(), id, 'api', 'Queued', 1, 1, now(), 1000, now() - interval '5 minutes', 1 FROM u`); err != nil {
+		INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms,
+		    lease_until, arrived_seq)
+		SELECT gen_random_uuid(), id, 'api', 'Queued', 1, 1, now(), 1000, now() - interval '5 minutes', 1 FROM
+		    u`); err != nil {
 		t.Fatal(err)
 	}
 	for grace, want := range map[string]bool{"0": false, "1m": true, "1h": false} {
@@ -124,7 +133,8 @@ func TestMigrateLeavesANewerSchemaAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Exec(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)"); err != nil {
+	if _, err := conn.Exec(t.Context(),
+		"INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)"); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := run(t, dsn, "migrate", "--allow-unsafe-database"); err != nil {

@@ -29,7 +29,8 @@ type progress struct {
 func newProgress(out io.Writer, log *slog.Logger, plan string) *progress {
 	p := &progress{out: out, log: log, plan: plan, logged: time.Now()}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		p.bar = progressbar.NewOptions64(1, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription("resetting "+plan),
+		p.bar = progressbar.NewOptions64(1, progressbar.OptionSetWriter(out),
+			progressbar.OptionSetDescription("resetting "+plan),
 			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("accounts"),
 			progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(true))
 	}
@@ -48,7 +49,8 @@ func (p *progress) show(r reset.Result) {
 		return
 	}
 	p.logged = time.Now()
-	p.log.Info("resetting", "plan", p.plan, "seen", r.Seen, "due", r.Due, "accounts", r.Accounts, "periods", r.Periods, "failed", r.Failed)
+	p.log.Info("resetting", "plan", p.plan, "seen", r.Seen, "due", r.Due, "accounts", r.Accounts, "periods", r.Periods,
+		"failed", r.Failed)
 }
 
 func (p *progress) end() {

@@ -61,9 +61,11 @@ func resetCommand(shared *options, getenv func(string) string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reset",
 		Short: "Close the ended periods of a plan's accounts",
-		Long: "Close the ended periods of a plan's accounts. Nobody waits for it: an account that is used closes its own periods. " +
+		Long: "Close the ended periods of a plan's accounts. Nobody waits for it: an account that is used closes its " +
+			"own periods. " +
 			"Running it twice, beside itself, or again after it was killed, changes nothing more.\n\n" +
-			"It ends with 0 if everything that was due is closed, 1 if it could not run or gave up, 2 if single accounts could not " +
+			"It ends with 0 if everything that was due is closed, 1 if it could not run or gave up, 2 if single " +
+			"accounts could not " +
 			"be closed (it names them; all others are), and 3 if it was asked to end by SIGTERM or SIGINT.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -72,14 +74,20 @@ func resetCommand(shared *options, getenv func(string) string) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.plan, "plan", "", "name of the plan (required)")
-	flags.BoolVar(&o.retired, "retired", false, "reset the retired plans as well, which have no CronJob of their own any more")
-	flags.IntVar(&o.batchSize, "batch-size", 0, "accounts that one transaction closes, 1 to 10000; the plan's reset.batchSize without it")
+	flags.BoolVar(&o.retired, "retired", false,
+		"reset the retired plans as well, which have no CronJob of their own any more")
+	flags.IntVar(&o.batchSize, "batch-size", 0,
+		"accounts that one transaction closes, 1 to 10000; the plan's reset.batchSize without it")
 	flags.IntVar(&o.workers, "workers", 2, "transactions at once, 1 to 64")
-	flags.DurationVar(&o.retryFor, "retry-for", 5*time.Minute, "how long to wait for a database that does not answer before giving up")
+	flags.DurationVar(&o.retryFor, "retry-for", 5*time.Minute,
+		"how long to wait for a database that does not answer before giving up")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "count what would be closed, and write nothing")
 	flags.BoolVar(&o.fullSpeed, "full-speed", false, "do not make way for others who are at work in the database")
-	flags.StringVar(&o.asOf, "as-of", "", "instant (RFC 3339) to take for the present, for tests; one in the future is refused")
-	flags.BoolVar(&o.allowFuture, "allow-future", false, "accept an --as-of in the future: the accounts' clocks then stand still until it has come; never on a database that is in use")
+	flags.StringVar(&o.asOf, "as-of", "",
+		"instant (RFC 3339) to take for the present, for tests; one in the future is refused")
+	flags.BoolVar(&o.allowFuture, "allow-future", false,
+		"accept an --as-of in the future: the accounts' clocks then stand still until it has come; never on a "+
+			"database that is in use")
 	flags.StringVar(&o.logFormat, "log-format", "text", "json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	if err := cmd.MarkFlagRequired("plan"); err != nil {
@@ -98,7 +106,10 @@ func (o *resetOptions) clock() (func() time.Time, error) {
 		return nil, fmt.Errorf("--as-of %q: must be an instant such as 2026-12-01T00:00:00Z", o.asOf)
 	}
 	if at.After(time.Now()) && !o.allowFuture {
-		return nil, fmt.Errorf("--as-of %s lies in the future: accounts that are reset as of then would stand still until it has come", o.asOf)
+		return nil,
+			fmt.Errorf(
+				"--as-of %s lies in the future: accounts that are reset as of then would stand still until it has come",
+				o.asOf)
 	}
 	return func() time.Time { return at }, nil
 }
@@ -132,12 +143,14 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 		return err
 	}
 	ctx := cmd.Context()
-	store, err := postgres.Open(ctx, url, postgres.Options{AllowUnsafe: o.allowUnsafe, Name: "usage-batch reset", Now: now})
+	store, err := postgres.Open(ctx, url,
+		postgres.Options{AllowUnsafe: o.allowUnsafe, Name: "usage-batch reset", Now: now})
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	service := reset.New(ledger.New(store, ledger.Options{}), store, func(err error, message string) { log.Warn(message, "error", err) })
+	service := reset.New(ledger.New(store, ledger.Options{}), store,
+		func(err error, message string) { log.Warn(message, "error", err) })
 	defer context.AfterFunc(ctx, func() { log.Info("asked to end, finishing the batches under way", "plan", o.plan) })()
 	plans, err := o.plans(ctx, store)
 	if err != nil {
@@ -167,11 +180,14 @@ func (o *resetOptions) plans(ctx context.Context, store *postgres.Store) ([]stri
 	return names, err
 }
 
-func (o *resetOptions) resetPlan(cmd *cobra.Command, getenv func(string) string, service *reset.Service, log *slog.Logger, plan string) error {
+func (o *resetOptions) resetPlan(
+	cmd *cobra.Command, getenv func(string) string, service *reset.Service, log *slog.Logger, plan string,
+) error {
 	progress := newProgress(cmd.ErrOrStderr(), log, plan)
 	started := time.Now()
 	result, err := service.Run(cmd.Context(), reset.Options{
-		Plan: plan, Actor: "usage-batch@" + cmp.Or(getenv("HOSTNAME"), hostname()), BatchSize: o.batchSize, Workers: o.workers, RetryFor: o.retryFor,
+		Plan: plan, Actor: "usage-batch@" + cmp.Or(getenv("HOSTNAME"), hostname()), BatchSize: o.batchSize,
+		Workers: o.workers, RetryFor: o.retryFor,
 		DryRun: o.dryRun, FullSpeed: o.fullSpeed, Progress: progress.show,
 	})
 	progress.end()
@@ -187,7 +203,9 @@ func hostname() string {
 	return name
 }
 
-func (o *resetOptions) summarise(cmd *cobra.Command, log *slog.Logger, plan string, r reset.Result, took time.Duration) {
+func (o *resetOptions) summarise(
+	cmd *cobra.Command, log *slog.Logger, plan string, r reset.Result, took time.Duration,
+) {
 	for _, f := range r.Failures {
 		log.Error("account not closed", "plan", plan, "error", f.String())
 	}
@@ -198,6 +216,7 @@ func (o *resetOptions) summarise(cmd *cobra.Command, log *slog.Logger, plan stri
 	if o.dryRun {
 		closed = "would be closed"
 	}
-	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "plan %s: %d accounts were due; %d periods of %d accounts %s, %d accounts failed, in %s\n",
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(),
+		"plan %s: %d accounts were due; %d periods of %d accounts %s, %d accounts failed, in %s\n",
 		plan, r.Due, r.Periods, r.Accounts, closed, r.Failed, took.Round(time.Millisecond))
 }

@@ -48,7 +48,8 @@ func newLedger(t *testing.T, n int) *book {
 	t.Helper()
 	l := &book{t: t, dsn: ledgertest.New(t)}
 	created := time.Now().AddDate(0, -2, -1).UTC().Truncate(24 * time.Hour)
-	store, err := postgres.Open(t.Context(), l.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time { return created }})
+	store, err := postgres.Open(t.Context(), l.dsn,
+		postgres.Options{AllowUnsafe: true, Now: func() time.Time { return created }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,19 +101,24 @@ func TestReset(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--dry-run"}, `5 accounts were due; 10 periods of 5 accounts would be closed, 0 accounts failed, in `},
-		{[]string{"--as-of=" + before, "--batch-size=3"}, `5 accounts were due; 5 periods of 5 accounts closed, 0 accounts failed, in `},
+		{[]string{"--dry-run"},
+			`5 accounts were due; 10 periods of 5 accounts would be closed, 0 accounts failed, in `},
+		{[]string{"--as-of=" + before, "--batch-size=3"},
+			`5 accounts were due; 5 periods of 5 accounts closed, 0 accounts failed, in `},
 		{[]string{"--workers=1"}, `5 accounts were due; 5 periods of 5 accounts closed, 0 accounts failed, in `},
 		{nil, `0 accounts were due; 0 periods of 0 accounts closed, 0 accounts failed, in `},
 	} {
-		if out, err := l.reset(tc.args...); err != nil || !regexp.MustCompile(`^plan free: `+tc.want+`[0-9.]+m?s\n$`).MatchString(out) {
+		if out, err := l.reset(tc.args...); err != nil ||
+			!regexp.MustCompile(`^plan free: `+tc.want+`[0-9.]+m?s\n$`).MatchString(out) {
 			t.Errorf("%v: want %q, got %q, %v", tc.args, tc.want, out, err)
 		}
 	}
-	if n := l.count("SELECT count(*) FROM reset_runs WHERE state = 'Succeeded' AND actor LIKE 'usage-batch@%'"); n != 3 {
+	if n := l.count(
+		"SELECT count(*) FROM reset_runs WHERE state = 'Succeeded' AND actor LIKE 'usage-batch@%'"); n != 3 {
 		t.Errorf("%d runs are told, want 3: a dry one is none", n)
 	}
-	if out, err := run(t, l.dsn, "reset", "--allow-unsafe-database", "--plan=none"); err == nil || !strings.Contains(err.Error(), `plan "none"`) {
+	if out, err := run(t, l.dsn, "reset", "--allow-unsafe-database", "--plan=none"); err == nil ||
+		!strings.Contains(err.Error(), `plan "none"`) {
 		t.Errorf("%q, %v", out, err)
 	}
 }
@@ -138,7 +144,8 @@ func TestResetOfRetiredPlans(t *testing.T) {
 		want string
 	}{
 		{nil, "^plan next: 0 accounts were due;.*\n$"},
-		{[]string{"--retired"}, "^plan next: 0 accounts were due;.*\nplan free: 3 accounts were due; 6 periods of 3 accounts closed.*\n$"},
+		{[]string{"--retired"},
+			"^plan next: 0 accounts were due;.*\nplan free: 3 accounts were due; 6 periods of 3 accounts closed.*\n$"},
 	} {
 		out, err := run(t, l.dsn, append([]string{"reset", "--allow-unsafe-database", "--plan=next"}, tc.args...)...)
 		if err != nil || !regexp.MustCompile(tc.want).MatchString(out) {
@@ -151,10 +158,13 @@ func TestResetOfRetiredPlans(t *testing.T) {
 func TestResetExitCodes(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, 5)
-	l.exec(`UPDATE usage_quotas SET time_zone = 'Mars/Olympus' WHERE user_id = (SELECT id FROM users WHERE user_id = 'user-2')`)
+	l.exec(`UPDATE usage_quotas SET time_zone = 'Mars/Olympus' WHERE user_id = (SELECT id FROM users WHERE user_id =
+	    'user-2')`)
 	out, err := l.reset()
-	if exitCode(err) != exitAccountsFailed || !strings.Contains(out, "6 periods of 3 accounts closed, 1 accounts failed") ||
-		!strings.Contains(out, "account not closed") || !strings.Contains(out, "user-2") || !strings.Contains(out, "Mars/Olympus") {
+	if exitCode(err) != exitAccountsFailed ||
+		!strings.Contains(out, "6 periods of 3 accounts closed, 1 accounts failed") ||
+		!strings.Contains(out, "account not closed") || !strings.Contains(out, "user-2") ||
+		!strings.Contains(out, "Mars/Olympus") {
 		t.Errorf("%q, %v", out, err)
 	}
 	l.exec(`UPDATE usage_quotas SET time_zone = 'UTC'`)
@@ -162,7 +172,8 @@ func TestResetExitCodes(t *testing.T) {
 		t.Error(err)
 	}
 	for want, err := range map[int]error{
-		exitFailed: errors.New("no database"), exitInterrupted: fmt.Errorf("reset: %w", context.Canceled), exitAccountsFailed: reset.ErrAccountsFailed,
+		exitFailed: errors.New("no database"), exitInterrupted: fmt.Errorf("reset: %w", context.Canceled),
+		exitAccountsFailed: reset.ErrAccountsFailed,
 	} {
 		if got := exitCode(err); got != want {
 			t.Errorf("%v: %d, want %d", err, got, want)
@@ -170,8 +181,8 @@ func TestResetExitCodes(t *testing.T) {
 	}
 }
 
-// program starts usage-batch as a process of its own, with the accounts of the plan locked, so that it stands in the middle of
-// its work, and waits until it does.
+// program starts usage-batch as a process of its own, with the accounts of the plan locked, so that it stands in the
+// middle of its work, and waits until it does.
 func (l *book) programInTheMiddle() (*exec.Cmd, *output, func()) {
 	l.t.Helper()
 	blocker, err := pgx.Connect(l.t.Context(), l.dsn)
@@ -180,13 +191,15 @@ func (l *book) programInTheMiddle() (*exec.Cmd, *output, func()) {
 	}
 	l.t.Cleanup(func() { _ = blocker.Close(context.WithoutCancel(l.t.Context())) })
 	// The trigger holds up the batch that closes this user's period; those before it are committed.
-	l.exec(`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN new; END $$`)
+	l.exec(`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(42);
+	    RETURN new; END $$`)
 	l.exec(`CREATE TRIGGER hold BEFORE INSERT ON usage_periods FOR EACH ROW
 		WHEN (new.user_id > '80000000-0000-0000-0000-000000000000') EXECUTE FUNCTION hold()`)
 	if _, err := blocker.Exec(l.t.Context(), "SELECT pg_advisory_lock(42)"); err != nil {
 		l.t.Fatal(err)
 	}
-	cmd := exec.CommandContext(l.t.Context(), os.Args[0], "reset", "--allow-unsafe-database", "--plan=free", "--batch-size=4", "--workers=1")
+	cmd := exec.CommandContext(l.t.Context(), os.Args[0], "reset", "--allow-unsafe-database", "--plan=free",
+		"--batch-size=4", "--workers=1")
 	cmd.Env = append(os.Environ(), asProgram+"=1", "DATABASE_URL="+l.dsn)
 	out := &output{}
 	cmd.Stdout, cmd.Stderr = out, out

@@ -54,8 +54,8 @@ type admission struct {
 // errDone is returned for work that was done and charged before.
 var errDone = errors.New("done and charged already")
 
-// acquire returns once the work may run, or with the reason why it may not. A context that ends meanwhile leaves nothing
-// behind that its lease would not end, and its cause is the error.
+// acquire returns once the work may run, or with the reason why it may not. A context that ends meanwhile leaves
+// nothing behind that its lease would not end, and its cause is the error.
 func (s *service) acquire(ctx context.Context) (*admission, error) {
 	if s.w.job != nil {
 		a, err := s.join(ctx)
@@ -63,7 +63,9 @@ func (s *service) acquire(ctx context.Context) (*admission, error) {
 			return a, err
 		}
 		if s.w.user == "" {
-			return nil, refused(exitLater, fmt.Errorf("Job %s has no admission after %s, and without --user none of its own is taken", s.w.job, s.o.joinTimeout))
+			return nil, refused(exitLater,
+				fmt.Errorf("Job %s has no admission after %s, and without --user none of its own is taken", s.w.job,
+					s.o.joinTimeout))
 		}
 		s.log("Job %s has no admission: one of its own is taken", s.w.job)
 	}
@@ -112,7 +114,8 @@ func (s *service) acquire(ctx context.Context) (*admission, error) {
 		}
 		s.log("the place in the queue was lost (%s): taking another one", a.State)
 	}
-	return nil, refused(exitOwn, fmt.Errorf("%d attempts under key %q have ended without a charge: set another --key", maxAttempts, s.name.key))
+	return nil, refused(exitOwn, fmt.Errorf("%d attempts under key %q have ended without a charge: set another --key",
+		maxAttempts, s.name.key))
 }
 
 // whenCharged decides what becomes of work that an earlier attempt was charged for. Whether there is anything to show
@@ -122,8 +125,9 @@ func (s *service) whenCharged() error {
 	case s.o.key != "" && !s.o.chargeOnFailure: // Whoever gave the name wants it done once; and it did not fail.
 		return errDone
 	case s.o.key == "" && !s.name.content:
-		return refused(exitOwn, errors.New("the same command was charged before in this pod, and without its file nobody can tell whether this is the"+
-			" same audio: name the file by --audio, or the piece of work by --key"))
+		return refused(exitOwn, errors.New(
+			"the same command was charged before in this pod, and without its file nobody can tell whether this is the"+
+				" same audio: name the file by --audio, or the piece of work by --key"))
 	}
 	s.log("the same work was charged before, as %s: it is run again without another charge", s.name.key)
 	return nil
@@ -137,19 +141,23 @@ func (s *service) create(ctx context.Context, key string, paid bool) (*admission
 		estimate = time.Millisecond
 	}
 	body := client.AdmissionRequest{
-		UserId: s.w.user, EstimatedDurationSeconds: seconds(estimate), FileSizeBytes: s.w.size, Queue: &queue, Priority: s.o.priority,
+		UserId: s.w.user, EstimatedDurationSeconds: seconds(estimate), FileSizeBytes: s.w.size, Queue: &queue,
+		Priority:     s.o.priority,
 		LeaseSeconds: seconds(s.o.lease),
 	}
-	got, err := persist(ctx, s.o.admitTimeout, s.log, "ask for admission", callTimeout, func(ctx context.Context) (*client.Admission, error) {
-		r, err := s.api.CreateAdmissionWithResponse(ctx, &client.CreateAdmissionParams{IdempotencyKey: key}, body, client.Bearer(s.o.tokenFile))
-		if err != nil {
-			return nil, err
-		}
-		return client.Answered(r, nil, r.JSON200, r.JSON201, r.JSON202)
-	})
+	got, err := persist(ctx, s.o.admitTimeout, s.log, "ask for admission", callTimeout,
+		func(ctx context.Context) (*client.Admission, error) {
+			r, err := s.api.CreateAdmissionWithResponse(ctx, &client.CreateAdmissionParams{IdempotencyKey: key}, body,
+				client.Bearer(s.o.tokenFile))
+			if err != nil {
+				return nil, err
+			}
+			return client.Answered(r, nil, r.JSON200, r.JSON201, r.JSON202)
+		})
 	if answer, ok := errors.AsType[*client.Error](err); ok && answer.Type == keyReused && s.o.key == "" {
-		return nil, refused(exitOwn, errors.New("the same work was asked for before in this pod with another --duration, --file-size,"+
-			" --lease, --priority or --no-queue: give it the same, or a --key of its own"))
+		return nil, refused(exitOwn, errors.New(
+			"the same work was asked for before in this pod with another --duration, --file-size,"+
+				" --lease, --priority or --no-queue: give it the same, or a --key of its own"))
 	}
 	if err != nil {
 		return nil, asRefusal(err)
@@ -161,8 +169,8 @@ func (s *service) create(ctx context.Context, key string, paid bool) (*admission
 	return a, nil
 }
 
-// join looks for the admission of the Job, which in a namespace that only warns may come after the pod. It returns neither
-// admission nor error where there is none.
+// join looks for the admission of the Job, which in a namespace that only warns may come after the pod. It returns
+// neither admission nor error where there is none.
 func (s *service) join(ctx context.Context) (*admission, error) {
 	auth := client.Bearer(s.o.tokenFile)
 	give := time.NewTimer(s.o.joinTimeout)
@@ -235,18 +243,21 @@ func standing(a *admission) string {
 	return text
 }
 
-func (s *service) get(ctx context.Context, id client.AdmissionID, auth client.RequestEditorFn, wait time.Duration) (*client.Admission, error) {
-	return persist(ctx, s.o.admitTimeout, s.log, "look at the admission", callTimeout+wait, func(ctx context.Context) (*client.Admission, error) {
-		r, err := s.api.GetAdmissionWithResponse(ctx, id, &client.GetAdmissionParams{Wait: wait.String()}, auth)
-		if err != nil {
-			return nil, err
-		}
-		return client.Answered(r, nil, r.JSON200)
-	})
+func (s *service) get(
+	ctx context.Context, id client.AdmissionID, auth client.RequestEditorFn, wait time.Duration,
+) (*client.Admission, error) {
+	return persist(ctx, s.o.admitTimeout, s.log, "look at the admission", callTimeout+wait,
+		func(ctx context.Context) (*client.Admission, error) {
+			r, err := s.api.GetAdmissionWithResponse(ctx, id, &client.GetAdmissionParams{Wait: wait.String()}, auth)
+			if err != nil {
+				return nil, err
+			}
+			return client.Answered(r, nil, r.JSON200)
+		})
 }
 
-// keep renews the lease until a.stop is called, whatever becomes of ctx. An admission that has ended is not renewed: what
-// runs goes on, and its charge is a late one.
+// keep renews the lease until a.stop is called, whatever becomes of ctx. An admission that has ended is not renewed:
+// what runs goes on, and its charge is a late one.
 func (s *service) keep(ctx context.Context, a *admission) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
@@ -261,13 +272,14 @@ func (s *service) keep(ctx context.Context, a *admission) {
 			case <-ctx.Done():
 				return
 			}
-			_, err := persist(ctx, s.o.lease, s.log, "renew the lease", callTimeout, func(ctx context.Context) (*client.Admission, error) {
-				r, err := s.api.HeartbeatAdmissionWithResponse(ctx, id, auth)
-				if err != nil {
-					return nil, err
-				}
-				return client.Answered(r, nil, r.JSON200)
-			})
+			_, err := persist(ctx, s.o.lease, s.log, "renew the lease", callTimeout,
+				func(ctx context.Context) (*client.Admission, error) {
+					r, err := s.api.HeartbeatAdmissionWithResponse(ctx, id, auth)
+					if err != nil {
+						return nil, err
+					}
+					return client.Answered(r, nil, r.JSON200)
+				})
 			if answer, ok := errors.AsType[*client.Error](err); ok && answer.Status == http.StatusConflict {
 				if ctx.Err() == nil {
 					s.log("the lease has ended: %v", answer)
@@ -281,18 +293,23 @@ func (s *service) keep(ctx context.Context, a *admission) {
 	}()
 }
 
-// charge records what was used and returns the admission as it is then. It is known to be recorded if there is no error.
+// charge records what was used and returns the admission as it is then. It is known to be recorded if there is no
+// error.
 func (s *service) charge(ctx context.Context, a *admission) (*client.Admission, error) {
-	got, err := persist(ctx, s.o.settleTimeout, s.log, "record the use", callTimeout, func(ctx context.Context) (*client.Admission, error) {
-		r, err := s.api.CompleteAdmissionWithResponse(ctx, a.Id, client.CompleteRequest{DurationSeconds: seconds(s.w.duration)}, a.auth)
-		if err != nil {
-			return nil, err
-		}
-		return client.Answered(r, nil, r.JSON200)
-	})
+	got, err := persist(ctx, s.o.settleTimeout, s.log, "record the use", callTimeout,
+		func(ctx context.Context) (*client.Admission, error) {
+			r, err := s.api.CompleteAdmissionWithResponse(ctx, a.Id,
+				client.CompleteRequest{DurationSeconds: seconds(s.w.duration)}, a.auth)
+			if err != nil {
+				return nil, err
+			}
+			return client.Answered(r, nil, r.JSON200)
+		})
 	if answer, ok := errors.AsType[*client.Error](err); ok && answer.Status == http.StatusConflict {
-		// Another use of the same work may have been recorded first, by an attempt before this one. That is the one that counts.
-		if now, getErr := s.get(ctx, a.Id, a.auth, 0); getErr == nil && (now.State == client.StateSettled || now.ReportedMs > 0) {
+		// Another use of the same work may have been recorded first, by an attempt before this one. That is the one
+		// that counts.
+		if now, getErr := s.get(ctx, a.Id, a.auth, 0); getErr == nil &&
+			(now.State == client.StateSettled || now.ReportedMs > 0) {
 			s.log("another use was recorded before: %v", answer)
 			return now, nil
 		}
@@ -302,13 +319,14 @@ func (s *service) charge(ctx context.Context, a *admission) (*client.Admission, 
 
 // release returns the slot without a charge. There is nothing to return once the lease is over.
 func (s *service) release(ctx context.Context, a *admission) error {
-	_, err := persist(ctx, min(s.o.lease, s.o.settleTimeout), s.log, "return the slot", callTimeout, func(ctx context.Context) (*client.Admission, error) {
-		r, err := s.api.ReleaseAdmissionWithResponse(ctx, a.Id, a.auth)
-		if err != nil {
-			return nil, err
-		}
-		return client.Answered(r, nil, r.JSON200)
-	})
+	_, err := persist(ctx, min(s.o.lease, s.o.settleTimeout), s.log, "return the slot", callTimeout,
+		func(ctx context.Context) (*client.Admission, error) {
+			r, err := s.api.ReleaseAdmissionWithResponse(ctx, a.Id, a.auth)
+			if err != nil {
+				return nil, err
+			}
+			return client.Answered(r, nil, r.JSON200)
+		})
 	return err
 }
 

@@ -13,10 +13,11 @@ import (
 	"golang.org/x/term"
 )
 
-// forwarded are the signals that are passed on to the command. SIGKILL and SIGSTOP cannot be; SIGCHLD, SIGPIPE and those of
-// faults are each process's own.
+// forwarded are the signals that are passed on to the command. SIGKILL and SIGSTOP cannot be; SIGCHLD, SIGPIPE and
+// those of faults are each process's own.
 var forwarded = []os.Signal{
-	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT,
+	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
+	syscall.SIGWINCH, syscall.SIGCONT,
 }
 
 // ends reports whether a signal asks to end.
@@ -28,8 +29,8 @@ func ends(s os.Signal) bool {
 	return false
 }
 
-// catch takes over the signals. A reader of our messages that goes away must not end us before the charge is recorded, so
-// SIGPIPE is caught as well; it is not ignored, because the command would inherit that.
+// catch takes over the signals. A reader of our messages that goes away must not end us before the charge is recorded,
+// so SIGPIPE is caught as well; it is not ignored, because the command would inherit that.
 func catch() (signals <-chan os.Signal, release func()) {
 	c, pipe := make(chan os.Signal, 16), make(chan os.Signal, 1)
 	signal.Notify(c, forwarded...)

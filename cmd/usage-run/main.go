@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command usage-run wraps a transcription command: it asks usaged for admission, waits for it, runs the command while it
-// keeps the slot, and ends when what was used is known to be recorded.
+// Command usage-run wraps a transcription command: it asks usaged for admission, waits for it, runs the command while
+// it keeps the slot, and ends when what was used is known to be recorded.
 package main
 
 import (
@@ -140,8 +140,8 @@ func fail(log func(string, ...any), err error) int {
 	return exitOwn
 }
 
-// finish records what became of the command and returns the exit code. The first signal is not heeded: it would have been
-// the command's, and the charge takes a moment only.
+// finish records what became of the command and returns the exit code. The first signal is not heeded: it would have
+// been the command's, and the charge takes a moment only.
 func (s *service) finish(a *admission, code int, signals <-chan os.Signal) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -171,7 +171,8 @@ func (s *service) finish(a *admission, code int, signals <-chan os.Signal) int {
 	got, err := s.charge(ctx, a)
 	a.stop()
 	if err != nil {
-		s.log("the command ended with exit code %d, but its use of %s is not known to be recorded: %v", code, s.w.duration, err)
+		s.log("the command ended with exit code %d, but its use of %s is not known to be recorded: %v", code,
+			s.w.duration, err)
 		if code == 0 {
 			return exitUnrecorded
 		}
@@ -203,8 +204,8 @@ func (s *service) giveBack(ctx context.Context, a *admission, code int) {
 	s.log("%s: nothing is charged", ended)
 }
 
-// writeTermination leaves the use where the Job controller looks if it learns of it in no other way. What the command has
-// written itself stays.
+// writeTermination leaves the use where the Job controller looks if it learns of it in no other way. What the command
+// has written itself stays.
 func (s *service) writeTermination(a *admission) {
 	path := s.o.terminationLog
 	if stat, err := os.Stat(path); !a.joined || path == "" || err != nil || stat.Size() > 0 {

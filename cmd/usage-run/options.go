@@ -58,24 +58,33 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.SetInterspersed(false) // the command's flags are its own
 	flags.Usage = func() { _, _ = fmt.Fprint(out, usage, flags.FlagUsages()) }
 	flags.StringVar(&o.server, "server", "https://usage-operator-usaged.usage-operator-system.svc", "where usaged is")
-	flags.StringVar(&o.caFile, "ca-file", "", "certificates that usaged's is verified with, read again when they change; the system's without it")
-	flags.StringVar(&o.tokenFile, "token-file", "/var/run/secrets/usage.cantonesescribe.io/token", "service account token with audience usaged, read again for each call")
+	flags.StringVar(&o.caFile, "ca-file", "",
+		"certificates that usaged's is verified with, read again when they change; the system's without it")
+	flags.StringVar(&o.tokenFile, "token-file", "/var/run/secrets/usage.cantonesescribe.io/token",
+		"service account token with audience usaged, read again for each call")
 	flags.StringVar(&o.user, "user", "", "whose quota is spent; else label usage.cantonesescribe.io/user of the pod")
-	flags.StringVar(&o.jobUID, "job-uid", "", "UID of the Job whose admission is joined; else label batch.kubernetes.io/controller-uid of the pod")
-	flags.StringVar(&o.labelsFile, "labels-file", "/etc/podinfo/labels", "the pod's labels, from a downward API volume; need not be there")
+	flags.StringVar(&o.jobUID, "job-uid", "",
+		"UID of the Job whose admission is joined; else label batch.kubernetes.io/controller-uid of the pod")
+	flags.StringVar(&o.labelsFile, "labels-file", "/etc/podinfo/labels",
+		"the pod's labels, from a downward API volume; need not be there")
 	flags.StringVar(&o.audio, "audio", "", "the audio file; without it the only argument of the command that names one")
 	flags.DurationVar(&o.duration, "duration", 0, "length of the audio, instead of reading it from the file")
 	flags.Int64Var(&o.fileSize, "file-size", 0, "size of the file in bytes, instead of looking at it")
-	flags.StringVar(&o.key, "key", "", "name of this piece of work: with the same one it is charged once; else made of the pod, the audio's path and content, and the command")
+	flags.StringVar(&o.key, "key", "",
+		"name of this piece of work: with the same one it is charged once; else made of the pod, the audio's path "+
+			"and content, and the command")
 	flags.Int32Var(&o.priority, "priority", 0, "place among the user's waiting work, -1000 to 1000, higher first")
-	flags.DurationVar(&o.lease, "lease", quota.DefaultLease, "how long the slot outlives a usage-run that is gone, 5s to 1h")
+	flags.DurationVar(&o.lease, "lease", quota.DefaultLease,
+		"how long the slot outlives a usage-run that is gone, 5s to 1h")
 	flags.BoolVar(&o.noQueue, "no-queue", false, "do not wait for a slot")
-	flags.DurationVar(&o.admitTimeout, "admit-timeout", 5*time.Minute, "how long to try to reach usaged before the command starts")
+	flags.DurationVar(&o.admitTimeout, "admit-timeout", 5*time.Minute,
+		"how long to try to reach usaged before the command starts")
 	flags.DurationVar(&o.waitTimeout, "wait-timeout", 0, "how long to wait for a slot; 0 is without limit")
 	flags.DurationVar(&o.joinTimeout, "join-timeout", 10*time.Second, "how long to wait for the admission of the Job")
 	flags.DurationVar(&o.settleTimeout, "settle-timeout", 5*time.Minute, "how long to try to record what was used")
 	flags.BoolVar(&o.chargeOnFailure, "charge-on-failure", false, "charge the audio even if the command fails")
-	flags.StringVar(&o.terminationLog, "termination-log", "/dev/termination-log", "where a Job's use is written as well, unless the command wrote there")
+	flags.StringVar(&o.terminationLog, "termination-log", "/dev/termination-log",
+		"where a Job's use is written as well, unless the command wrote there")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -118,7 +127,8 @@ func (o *options) check() error {
 	case o.duration > 0 && o.duration < time.Millisecond:
 		return fmt.Errorf("--duration %s: must be between 1ms and %s", o.duration, quota.MaxAudio)
 	case len(o.key) > quota.MaxKey-attemptSuffix:
-		return fmt.Errorf("--key %.80q: has %d bytes, it must have 1 to %d", o.key, len(o.key), quota.MaxKey-attemptSuffix)
+		return fmt.Errorf("--key %.80q: has %d bytes, it must have 1 to %d", o.key, len(o.key),
+			quota.MaxKey-attemptSuffix)
 	case o.key != "" && quota.CheckKey(o.key) != nil:
 		return fmt.Errorf("--key: %w", quota.CheckKey(o.key))
 	case o.fileSize < 0 || o.fileSize > quota.MaxFileSize:

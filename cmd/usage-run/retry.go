@@ -25,9 +25,12 @@ const (
 // attempt makes one call.
 type attempt[T any] func(ctx context.Context) (*T, error)
 
-// persist makes a call until it is answered, refused for good, or the limit is over, whose last error it returns then. It
-// says when it begins to wait, not each time.
-func persist[T any](ctx context.Context, limit time.Duration, log func(string, ...any), what string, timeout time.Duration, call attempt[T]) (*T, error) {
+// persist makes a call until it is answered, refused for good, or the limit is over, whose last error it returns then.
+// It says when it begins to wait, not each time.
+func persist[T any](
+	ctx context.Context, limit time.Duration, log func(string, ...any), what string, timeout time.Duration,
+	call attempt[T],
+) (*T, error) {
 	told := false
 	pauses := &backoff.ExponentialBackOff{
 		InitialInterval: firstPause, MaxInterval: longestPause, Multiplier: backoff.DefaultMultiplier,
@@ -54,13 +57,15 @@ func persist[T any](ctx context.Context, limit time.Duration, log func(string, .
 		if after == 0 {
 			return nil, err
 		}
-		return nil, &laterError{err, &backoff.RetryAfterError{Duration: after + time.Duration(rand.Float64()*spread*float64(after))}}
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(limit), backoff.WithNotify(func(err error, _ time.Duration) {
-		if !told {
-			log("%s: %v; trying again for up to %s", what, err, limit)
-			told = true
-		}
-	}))
+		return nil, &laterError{err, &backoff.RetryAfterError{Duration: after +
+			time.Duration(rand.Float64()*spread*float64(after))}}
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(limit),
+		backoff.WithNotify(func(err error, _ time.Duration) {
+			if !told {
+				log("%s: %v; trying again for up to %s", what, err, limit)
+				told = true
+			}
+		}))
 	switch {
 	case err == nil:
 		if told {

@@ -51,29 +51,40 @@ func TestExitCodes(t *testing.T) {
 		code int
 		said string
 	}{
-		"command fails":              {[]string{"sh", "-c", "exit 3", toneFile}, 3, "nothing is charged"},
-		"command is killed":          {[]string{"sh", "-c", "kill -9 $$", toneFile}, 137, "nothing is charged"},
-		"no command":                 {nil, 125, "no command"},
-		"unknown flag":               {[]string{"--port=1", "true"}, 125, "unknown flag: --port"},
-		"flag out of range":          {[]string{"--lease=1s", "true"}, 125, "--lease 1s: must be between 5s and 1h0m0s"},
-		"server":                     {[]string{"--server=usaged", given, size, "true"}, 125, `--server, --ca-file: "usaged" must be a URL`},
-		"no token":                   {[]string{"--token-file=none", given, size, "true"}, 125, "--token-file: token: open none"},
-		"no audio":                   {[]string{"true", "run_test.go"}, 125, "no argument of the command names an audio file"},
-		"two audios":                 {[]string{"true", toneFile, toneFile}, 125, "2 arguments of the command name audio files"},
-		"not audio":                  {[]string{"--audio=run_test.go", "true"}, 125, "run_test.go: not WAV, AIFF, CAF, MP3, AAC, FLAC, Ogg, AMR, MP4, Matroska, MPEG-TS or ASF audio (--duration"},
+		"command fails":     {[]string{"sh", "-c", "exit 3", toneFile}, 3, "nothing is charged"},
+		"command is killed": {[]string{"sh", "-c", "kill -9 $$", toneFile}, 137, "nothing is charged"},
+		"no command":        {nil, 125, "no command"},
+		"unknown flag":      {[]string{"--port=1", "true"}, 125, "unknown flag: --port"},
+		"flag out of range": {[]string{"--lease=1s", "true"}, 125,
+			"--lease 1s: must be between 5s and 1h0m0s"},
+		"server": {[]string{"--server=usaged", given, size, "true"}, 125,
+			`--server, --ca-file: "usaged" must be a URL`},
+		"no token": {[]string{"--token-file=none", given, size, "true"}, 125,
+			"--token-file: token: open none"},
+		"no audio": {[]string{"true", "run_test.go"}, 125,
+			"no argument of the command names an audio file"},
+		"two audios": {[]string{"true", toneFile, toneFile}, 125,
+			"2 arguments of the command name audio files"},
+		"not audio": {[]string{"--audio=run_test.go", "true"},
+			125, "run_test.go: not WAV, AIFF, CAF, MP3, AAC, FLAC, Ogg, AMR, MP4, Matroska, MPEG-TS or ASF audio " +
+				"(--duration"},
 		"no such file":               {[]string{"--audio=none.mp3", "true"}, 125, "none.mp3: no such file"},
 		"key used for another audio": {[]string{"--key=taken", given, size, "true"}, 125, "key"},
 		"not found":                  {[]string{given, size, "no-such-command"}, 127, "no-such-command"},
 		"not executable":             {[]string{given, size, script}, 126, "permission denied"},
-		"no credits":                 {[]string{"--duration=31m", size, "true"}, 75, "CreditsExhausted: 31 credits are needed"},
-		"file too large":             {[]string{given, "--file-size=26214401", "true"}, 77, "FileTooLarge"},
-		"no right":                   {[]string{"--user=bob", given, size, "true"}, 77, `may not spend for user "bob"`},
-		"service away":               {[]string{"--server=http://127.0.0.1:1", "--admit-timeout=300ms", given, size, "true"}, 75, "connection refused"},
+		"no credits": {[]string{"--duration=31m", size, "true"}, 75,
+			"CreditsExhausted: 31 credits are needed"},
+		"file too large": {[]string{given, "--file-size=26214401", "true"}, 77, "FileTooLarge"},
+		"no right":       {[]string{"--user=bob", given, size, "true"}, 77, `may not spend for user "bob"`},
+		"service away": {[]string{"--server=http://127.0.0.1:1", "--admit-timeout=300ms", given, size,
+			"true"}, 75, "connection refused"},
 		"not usaged": {
 			[]string{"--server=" + elsewhere(t), given, size, "true"}, 125, "the answer was 418 I'm a teapot",
 		},
-		"not a token":               {[]string{"--token-file=run_test.go", given, size, "true"}, 125, "--token-file: token: run_test.go does not hold one"},
-		"not a token that is known": {[]string{"--token-file=" + stranger, given, size, "true"}, 77, "not valid for audience usaged"},
+		"not a token": {[]string{"--token-file=run_test.go", given, size, "true"}, 125,
+			"--token-file: token: run_test.go does not hold one"},
+		"not a token that is known": {[]string{"--token-file=" + stranger, given, size, "true"}, 77,
+			"not valid for audience usaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tc.args != nil && strings.HasPrefix(tc.args[0], "--key=") {
@@ -88,7 +99,8 @@ func TestExitCodes(t *testing.T) {
 // elsewhere is the URL of a server that is not usaged.
 func elsewhere(t *testing.T) string {
 	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	s := httptest.NewServer(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	t.Cleanup(s.Close)
 	return s.URL
 }
@@ -121,7 +133,8 @@ func TestQueued(t *testing.T) {
 	first := w.launch("--", "sh", "-c", until, toneFile)
 	first.says("admitted")
 	w.launch("--no-queue", "--", "true", toneFile).ends(75, "ConcurrencyLimit")
-	w.launch("--wait-timeout=200ms", "--", "sh", "-c", "true", toneFile).ends(75, "queued, position 1 of 1", "no slot within 200ms")
+	w.launch("--wait-timeout=200ms", "--", "sh", "-c", "true", toneFile).ends(75, "queued, position 1 of 1",
+		"no slot within 200ms")
 	if n := w.waiting(); n != 0 {
 		t.Errorf("%d wait after the only one has given up", n)
 	}
@@ -246,7 +259,8 @@ func TestOverloaded(t *testing.T) {
 				rw.Header().Set("Content-Type", "application/problem+json")
 				rw.Header().Set("Retry-After", "1")
 				rw.WriteHeader(http.StatusServiceUnavailable)
-				fmt.Fprint(rw, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"overloaded","retry_after":1}`)
+				fmt.Fprint(rw, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"overloaded",
+				    "retry_after":1}`)
 			case 2:
 				second = time.Now()
 				fallthrough
@@ -398,7 +412,8 @@ func TestOtherContent(t *testing.T) {
 	w := newWorld(t)
 	path, transcripts := filepath.Join(w.dir, "in.wav"), filepath.Join(w.dir, "transcripts")
 	want := ""
-	for _, content := range [][]byte{recording(60, 1), recording(60, 2), recording(120, 2), recording(60, 1)[:50*8000+44]} {
+	for _, content := range [][]byte{recording(60, 1), recording(60, 2), recording(120, 2),
+		recording(60, 1)[:50*8000+44]} {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -421,19 +436,21 @@ func cksum(t *testing.T, path string) string {
 	return string(out)
 }
 
-// TestChargedBefore: what the same pod was charged for runs again, because nobody knows what has become of its output, and is
-// not charged again. It needs a slot all the same.
+// TestChargedBefore: what the same pod was charged for runs again, because nobody knows what has become of its output,
+// and is not charged again. It needs a slot all the same.
 func TestChargedBefore(t *testing.T) {
 	w := newWorld(t)
 	again := filepath.Join(w.dir, "again")
-	args := []string{"--", "sh", "-c", "if [ -e " + again + " ]; then echo transcript; exit $(cat " + again + "); fi", toneFile}
+	args := []string{"--", "sh", "-c",
+		"if [ -e " + again + " ]; then echo transcript; exit $(cat " + again + "); fi", toneFile}
 	w.launch(args...).ends(0, "0.021 credits are charged")
 	for _, code := range []int{0, 0, 3} {
 		if err := os.WriteFile(again, fmt.Append(nil, code), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		p := w.launch(args...)
-		p.ends(code, "the same work was charged before", "admitted: 1.234s of audio, charged to alice before", "nothing is charged")
+		p.ends(code, "the same work was charged before", "admitted: 1.234s of audio, charged to alice before",
+			"nothing is charged")
 		if got := p.out.String(); got != "transcript\n" {
 			t.Errorf("the command was to be run again; it wrote %q", got)
 		}
@@ -443,7 +460,8 @@ func TestChargedBefore(t *testing.T) {
 	until, open := w.gate("first")
 	other := w.launch("--", "sh", "-c", until, toneFile)
 	other.says("admitted")
-	w.launch(append([]string{"--no-queue"}, args...)...).ends(exitOwn, "the same work was asked for before in this pod with another --duration")
+	w.launch(append([]string{"--no-queue"}, args...)...).ends(exitOwn,
+		"the same work was asked for before in this pod with another --duration")
 	p := w.launch(args...)
 	p.says("queued, position 1 of 1")
 	open()
@@ -465,7 +483,8 @@ func TestKey(t *testing.T) {
 	// A charge does not say that it is done where a failure is charged too.
 	failing := []string{"--key=interview-5", "--charge-on-failure", "--", "sh", "-c", "exit 3", toneFile}
 	w.launch(failing...).ends(3, "0.021 credits are charged")
-	w.launch(failing...).ends(3, "the same work was charged before, as interview-5: it is run again", "nothing is charged")
+	w.launch(failing...).ends(3, "the same work was charged before, as interview-5: it is run again",
+		"nothing is charged")
 	w.standing(2*toneCredits, 0, 0)
 }
 
@@ -474,7 +493,8 @@ func TestContentUnknown(t *testing.T) {
 	w := newWorld(t)
 	args := []string{"--duration=60s", "--file-size=1000", "true"}
 	w.launch(args...).ends(0, "1 credits are charged")
-	w.launch(args...).ends(exitOwn, "nobody can tell whether this is the same audio: name the file by --audio, or the piece of work by --key")
+	w.launch(args...).ends(exitOwn,
+		"nobody can tell whether this is the same audio: name the file by --audio, or the piece of work by --key")
 	w.launch("--duration=61s", "--file-size=1000", "true").ends(0, "1.017 credits are charged")
 	w.launch(append([]string{"--key=another"}, args...)...).ends(0, "1 credits are charged")
 	w.standing(quota.Credits(60_000+61_000+60_000), 0, 0)
@@ -486,7 +506,8 @@ func (w *world) jobAdmission() uuid.UUID {
 	job := uuid.New()
 	res, err := w.service.Admit(w.t.Context(), metering.AdmitRequest{
 		UserID: "alice", ID: quota.ID(job), Source: quota.SourceJob, Namespace: "transcripts", Name: "interview",
-		RequestedBy: "system:serviceaccount:transcripts:transcriber", Estimate: quota.Credit, Queue: true, Park: true, Lease: metering.JobLease,
+		RequestedBy: "system:serviceaccount:transcripts:transcriber", Estimate: quota.Credit, Queue: true, Park: true,
+		Lease: metering.JobLease,
 	})
 	if err != nil || res.Admission == nil {
 		w.t.Fatalf("admit the Job: %+v, %v", res, err)
@@ -498,7 +519,8 @@ func (w *world) jobAdmission() uuid.UUID {
 func (w *world) labels(job uuid.UUID) string {
 	w.t.Helper()
 	path := filepath.Join(w.dir, "labels")
-	text := fmt.Sprintf("batch.kubernetes.io/controller-uid=%q\nbatch.kubernetes.io/job-name=\"interview\"\nusage.cantonesescribe.io/user=\"alice\"", job)
+	text := fmt.Sprintf("batch.kubernetes.io/controller-uid=%q\nbatch.kubernetes.io/job-name=\"interview\"\n"+
+		"usage.cantonesescribe.io/user=\"alice\"", job)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
@@ -530,7 +552,8 @@ func TestJoinsItsJob(t *testing.T) {
 		t.Errorf("termination message: got %q, %v", text, err)
 	}
 	// Another pod of the Job may run it again, and may have another opinion: the first report counts.
-	w.launch(append([]string{"--duration=50s"}, append(flags, "sh", "-c", "printf mine >"+message, toneFile)...)...).ends(0, "another use was recorded before")
+	w.launch(append([]string{"--duration=50s"},
+		append(flags, "sh", "-c", "printf mine >"+message, toneFile)...)...).ends(0, "another use was recorded before")
 	if text, err := os.ReadFile(message); err != nil || string(text) != "mine" {
 		t.Errorf("the command's own termination message: got %q, %v", text, err)
 	}
@@ -588,7 +611,8 @@ func TestLabels(t *testing.T) {
 			}
 		})
 	}
-	if _, err := describe(options{labelsFile: t.TempDir(), user: "alice"}); err == nil || errors.Is(err, os.ErrNotExist) {
+	if _, err := describe(options{labelsFile: t.TempDir(), user: "alice"}); err == nil ||
+		errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a folder of labels: got %v", err)
 	}
 }

@@ -105,9 +105,11 @@ func theAudioAmong(args []string) (string, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", errors.New("no argument of the command names an audio file: set --audio, or --duration and --file-size")
+		return "",
+			errors.New("no argument of the command names an audio file: set --audio, or --duration and --file-size")
 	}
-	return "", fmt.Errorf("%d arguments of the command name audio files (%s): set --audio", len(found), strings.Join(found, ", "))
+	return "", fmt.Errorf("%d arguments of the command name audio files (%s): set --audio", len(found),
+		strings.Join(found, ", "))
 }
 
 // podUID returns the pod that a projected token is bound to. The token is our own, so it need not be verified.

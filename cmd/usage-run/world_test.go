@@ -57,8 +57,8 @@ const (
 	toneCredits = quota.Credits(1234)
 )
 
-// world is usaged over a database of the test's own, which can be killed and started again on its port. When the test ends,
-// the ledger is checked against the invariants.
+// world is usaged over a database of the test's own, which can be killed and started again on its port. When the test
+// ends, the ledger is checked against the invariants.
 type world struct {
 	t    *testing.T
 	dsn  string
@@ -115,7 +115,8 @@ func (w *world) start() {
 	}
 	signer := access.NewSigner(store)
 	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, metering.Options{
-		AutoRegister: true, ReapInterval: 100 * time.Millisecond, OfflineTickets: 10, Replica: "r", Log: func(error, string) {},
+		AutoRegister: true, ReapInterval: 100 * time.Millisecond, OfflineTickets: 10, Replica: "r",
+		Log: func(error, string) {},
 	})
 	var listener net.Listener
 	eventually(w.t, "the port is free again", func() bool {
@@ -123,7 +124,8 @@ func (w *world) start() {
 		return err == nil
 	})
 	handler := httpapi.New(httpapi.Options{
-		Service: service, Leases: signer, Auth: w.auth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
+		Service: service, Leases: signer, Auth: w.auth(), Log: slog.New(slog.DiscardHandler),
+		Registry: prometheus.NewRegistry(),
 		Draining: ctx,
 	})
 	if w.around != nil {
@@ -167,12 +169,13 @@ func (w *world) auth() *httpapi.Auth {
 			who := &user.DefaultInfo{Name: "system:serviceaccount:transcripts:transcriber"}
 			return &authenticator.Response{Audiences: authenticator.Audiences{"usaged"}, User: who}, true, nil
 		}),
-		Authorizer: authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
-			if a.GetName() == "alice" {
-				return authorizer.DecisionAllow, "", nil
-			}
-			return authorizer.DecisionNoOpinion, "", nil
-		}),
+		Authorizer: authorizer.AuthorizerFunc(
+			func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+				if a.GetName() == "alice" {
+					return authorizer.DecisionAllow, "", nil
+				}
+				return authorizer.DecisionNoOpinion, "", nil
+			}),
 	}
 }
 
@@ -181,7 +184,8 @@ func (w *world) tokenFile() string { return filepath.Join(w.dir, "token") }
 // token writes a token of the pod as the kubelet would, and makes it the only valid one.
 func (w *world) token(pod string) {
 	w.t.Helper()
-	claims := fmt.Sprintf(`{"sub":"transcriber","kubernetes.io":{"pod":{"name":"p","uid":%q}},"n":%d}`, pod, time.Now().UnixNano())
+	claims := fmt.Sprintf(`{"sub":"transcriber","kubernetes.io":{"pod":{"name":"p","uid":%q}},"n":%d}`, pod,
+		time.Now().UnixNano())
 	token := "h." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".s"
 	w.mu.Lock()
 	w.tokens = map[string]bool{token: true}
@@ -226,7 +230,8 @@ func (w *world) launch(args ...string) *process {
 func (w *world) launchIn(t *testing.T, args ...string) *process {
 	t.Helper()
 	args = append([]string{
-		"--server=http://" + w.addr, "--token-file=" + w.tokenFile(), "--user=alice", "--labels-file=", "--termination-log=",
+		"--server=http://" + w.addr, "--token-file=" + w.tokenFile(), "--user=alice", "--labels-file=",
+		"--termination-log=",
 	}, args...)
 	p := &process{t: t, cmd: exec.Command(os.Args[0], args...), out: &bytes.Buffer{}, ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asProgram+"=1")
@@ -314,7 +319,8 @@ func (w *world) standing(used, reserved quota.Credits, active int32) {
 		w.t.Fatal(err)
 	}
 	if a := usage.Account; a.Used != used || a.Reserved != reserved || a.Active != active {
-		w.t.Errorf("alice: got used %s, reserved %s, active %d; want %s, %s, %d", a.Used, a.Reserved, a.Active, used, reserved, active)
+		w.t.Errorf("alice: got used %s, reserved %s, active %d; want %s, %s, %d", a.Used, a.Reserved, a.Active, used,
+			reserved, active)
 	}
 }
 

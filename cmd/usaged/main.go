@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command usaged is the HTTP service: it admits, queues or refuses transcriptions and charges what they used. It holds no
-// state of its own, so any number of replicas may run.
+// Command usaged is the HTTP service: it admits, queues or refuses transcriptions and charges what they used. It holds
+// no state of its own, so any number of replicas may run.
 package main
 
 import (
@@ -59,18 +59,32 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags := pflag.NewFlagSet("usaged", pflag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.StringVar(&o.listen, "listen", ":8080", "address that the HTTP service listens on")
-	flags.StringVar(&o.databaseURL, "database-url", "", "PostgreSQL connection string; the environment's DATABASE_URL without it")
-	flags.StringVar(&o.directURL, "direct-database-url", "", "connection string past a transaction pooler, for LISTEN and migrations; the environment's DIRECT_DATABASE_URL without it, else the same as --database-url")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "file that leads to the API server which checks tokens and rights; without it KUBECONFIG, else the pod's service account")
+	flags.StringVar(&o.databaseURL, "database-url", "",
+		"PostgreSQL connection string; the environment's DATABASE_URL without it")
+	flags.StringVar(&o.directURL, "direct-database-url", "",
+		"connection string past a transaction pooler, for LISTEN and migrations; the environment's "+
+			"DIRECT_DATABASE_URL without it, else the same as --database-url")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "",
+		"file that leads to the API server which checks tokens and rights; without it KUBECONFIG, else the pod's "+
+			"service account")
 	flags.StringSliceVar(&o.audiences, "audience", []string{"usaged"}, "audiences that a bearer token may be for")
-	flags.StringVar(&o.tlsCert, "tls-cert-file", "", "certificate to serve HTTPS with, read again when it changes; plain HTTP without it")
+	flags.StringVar(&o.tlsCert, "tls-cert-file", "",
+		"certificate to serve HTTPS with, read again when it changes; plain HTTP without it")
 	flags.StringVar(&o.tlsKey, "tls-key-file", "", "key of the certificate")
-	flags.BoolVar(&o.autoRegister, "auto-register", true, "give unknown users an account on the default plan at their first admission")
-	flags.BoolVar(&o.migrate, "migrate", false, "bring the database's schema up to date where it is older or missing, at the start and whenever it turns out to be while running; needs the rights to")
-	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false, "accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
-	flags.IntVar(&o.offlineTickets, "offline-tickets", 1000, "how many offline tickets this replica may have outstanding at once, for users whose plan admits work while the database is away; 0 gives none")
-	flags.DurationVar(&o.drainDelay, "drain-delay", 0, "on SIGTERM, how long to go on serving while not ready, so that load balancers notice")
-	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second, "on SIGTERM, how long requests under way may take to end")
+	flags.BoolVar(&o.autoRegister, "auto-register", true,
+		"give unknown users an account on the default plan at their first admission")
+	flags.BoolVar(&o.migrate, "migrate", false,
+		"bring the database's schema up to date where it is older or missing, at the start and whenever it turns out "+
+			"to be while running; needs the rights to")
+	flags.BoolVar(&o.allowUnsafe, "allow-unsafe-database", false,
+		"accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
+	flags.IntVar(&o.offlineTickets, "offline-tickets", 1000,
+		"how many offline tickets this replica may have outstanding at once, for users whose plan admits work while "+
+			"the database is away; 0 gives none")
+	flags.DurationVar(&o.drainDelay, "drain-delay", 0,
+		"on SIGTERM, how long to go on serving while not ready, so that load balancers notice")
+	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second,
+		"on SIGTERM, how long requests under way may take to end")
 	flags.BoolVar(&o.showVersion, "version", false, "print the version and end")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -89,7 +103,10 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	o.directURL = cmp.Or(o.directURL, getenv("DIRECT_DATABASE_URL"), o.databaseURL)
 	switch {
 	case o.databaseURL == "":
-		return o, errors.New("no database: set --database-url or the environment variable DATABASE_URL, such as postgres://usaged@db.example/usage")
+		return o,
+			errors.New(
+				"no database: set --database-url or the environment variable DATABASE_URL, such as " +
+					"postgres://usaged@db.example/usage")
 	case (o.tlsCert == "") != (o.tlsKey == ""):
 		return o, errors.New("--tls-cert-file and --tls-key-file belong together: set both or neither")
 	case o.offlineTickets < 0 || o.offlineTickets > maxOfflineTickets:

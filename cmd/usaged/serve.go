@@ -62,7 +62,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	registry := telemetry.NewRegistry()
 	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
 		Now:         testclock.Now(),
-		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL, Reachable: telemetry.Database(registry, log),
+		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL,
+		Reachable:  telemetry.Database(registry, log),
 		Unreadable: telemetry.Unreadable(registry, log),
 	})
 	if err != nil {
@@ -75,8 +76,9 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	}
 	signer := access.NewSigner(store)
 	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, metering.Options{
-		AutoRegister: o.autoRegister, OfflineTickets: o.offlineTickets, Replica: replica, Metrics: telemetry.NewMetering(registry),
-		Log: func(err error, message string) { log.Error(message, "error", err) },
+		AutoRegister: o.autoRegister, OfflineTickets: o.offlineTickets, Replica: replica,
+		Metrics: telemetry.NewMetering(registry),
+		Log:     func(err error, message string) { log.Error(message, "error", err) },
 	})
 
 	if _, err := service.Plans(ctx); err != nil {
@@ -89,14 +91,19 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	}
 	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
 	return run(ctx, o, log, listener, httpapi.Options{
-		Service: service, History: reports.New(store, service), Leases: signer, Auth: auth, Log: log, Registry: registry,
+		Service: service, History: reports.New(store, service), Leases: signer, Auth: auth, Log: log,
+		Registry: registry,
 	}, service.Run)
 }
 
 func newAuth(o options) (*httpapi.Auth, error) {
 	config, err := restConfig(o.kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("no API server to check tokens with: set --kubeconfig or the environment variable KUBECONFIG, or run in a pod: %w", err)
+		return nil,
+			fmt.Errorf(
+				"no API server to check tokens with: set --kubeconfig or the environment variable KUBECONFIG, or run "+
+					"in "+
+					"a pod: %w", err)
 	}
 	config.QPS, config.Burst = reviewQPS, reviewBurst
 	config.UserAgent = "usaged"
@@ -109,21 +116,27 @@ func restConfig(path string) (*rest.Config, error) {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 }
 
-// run serves on the listener, with the background work beside it, until ctx ends or one of them fails. The background work
-// ends last: what is under way needs it.
-func run(ctx context.Context, o options, log *slog.Logger, listener net.Listener, opts httpapi.Options, background func(context.Context) error) error {
+// run serves on the listener, with the background work beside it, until ctx ends or one of them fails. The background
+// work ends last: what is under way needs it.
+func run(
+	ctx context.Context, o options, log *slog.Logger, listener net.Listener, opts httpapi.Options,
+	background func(context.Context) error,
+) error {
 	running, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
 	group, ctx := errgroup.WithContext(ctx)
 	opts.Draining = ctx
 	server := &http.Server{
-		Handler: httpapi.New(opts), ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaders, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Handler: httpapi.New(opts), ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout,
+		WriteTimeout: requestTimeout,
+		IdleTimeout:  idleTimeout, MaxHeaderBytes: maxHeaders,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	if o.tlsCert != "" {
 		watcher, err := certwatcher.New(o.tlsCert, o.tlsKey)
 		if err != nil {
-			return errors.Join(fmt.Errorf("--tls-cert-file %s, --tls-key-file %s: %w", o.tlsCert, o.tlsKey, err), listener.Close())
+			return errors.Join(fmt.Errorf("--tls-cert-file %s, --tls-key-file %s: %w", o.tlsCert, o.tlsKey, err),
+				listener.Close())
 		}
 		server.TLSConfig = &tls.Config{GetCertificate: watcher.GetCertificate, MinVersion: tls.VersionTLS12}
 		group.Go(func() error { return watcher.Start(ctx) })
@@ -162,7 +175,8 @@ func drain(ctx context.Context, o options, log *slog.Logger, server *http.Server
 	ctx, cancel := context.WithTimeout(ctx, o.drainTimeout)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("requests were still under way after --drain-timeout %s: %w", o.drainTimeout, err), server.Close())
+		return errors.Join(fmt.Errorf("requests were still under way after --drain-timeout %s: %w", o.drainTimeout,
+			err), server.Close())
 	}
 	return nil
 }

@@ -82,7 +82,8 @@ func TestRefusesToStart(t *testing.T) {
 		"weaker than required": {dsn: with(t, empty, "synchronous_commit", "off"), want: "synchronous_commit"},
 		"no schema":            {dsn: empty, args: []string{"--allow-unsafe-database"}, want: "usage-batch migrate"},
 		"no such address": {
-			dsn: pgtest.New(t, nil), args: []string{"--allow-unsafe-database", "--migrate", "--listen=256.0.0.1:0"}, want: "--listen 256.0.0.1:0",
+			dsn: pgtest.New(t, nil), args: []string{"--allow-unsafe-database", "--migrate", "--listen=256.0.0.1:0"},
+			want: "--listen 256.0.0.1:0",
 		},
 		"log level": {dsn: "postgres://db", args: []string{"--log-level=loud"}, want: `log level "loud"`},
 	} {
@@ -110,7 +111,8 @@ func with(t *testing.T, dsn, setting, value string) string {
 }
 
 func TestRefusesWithoutAPIServer(t *testing.T) {
-	err := command(t.Context(), []string{"--database-url=postgres://db", "--kubeconfig=" + filepath.Join(t.TempDir(), "none")}, environment(nil), io.Discard)
+	err := command(t.Context(), []string{"--database-url=postgres://db",
+		"--kubeconfig=" + filepath.Join(t.TempDir(), "none")}, environment(nil), io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "no API server to check tokens with") {
 		t.Errorf("error: got %v", err)
 	}
@@ -137,13 +139,15 @@ func TestDrain(t *testing.T) {
 	service := &slow{entered: make(chan struct{}), leave: make(chan struct{})}
 	ctx, stop := context.WithCancel(t.Context())
 	backgroundEnded, ended := make(chan struct{}), make(chan error, 1)
-	opts := httpapi.Options{Service: service, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler), Registry: telemetry.NewRegistry()}
+	opts := httpapi.Options{Service: service, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler),
+		Registry: telemetry.NewRegistry()}
 	go func() {
-		ended <- run(ctx, options{drainTimeout: time.Minute}, opts.Log, listener, opts, func(ctx context.Context) error {
-			<-ctx.Done()
-			close(backgroundEnded)
-			return ctx.Err()
-		})
+		ended <- run(ctx, options{drainTimeout: time.Minute}, opts.Log, listener, opts,
+			func(ctx context.Context) error {
+				<-ctx.Done()
+				close(backgroundEnded)
+				return ctx.Err()
+			})
 	}()
 	answered := make(chan int, 1)
 	go func() {
@@ -186,8 +190,10 @@ func TestBackgroundFailureEndsTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
-	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler), Registry: telemetry.NewRegistry()}
-	err = run(t.Context(), options{drainTimeout: time.Minute}, opts.Log, listener, opts, func(context.Context) error { return broken })
+	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler),
+		Registry: telemetry.NewRegistry()}
+	err = run(t.Context(), options{drainTimeout: time.Minute}, opts.Log, listener, opts,
+		func(context.Context) error { return broken })
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v, want %v", err, broken)
 	}
@@ -202,8 +208,10 @@ func TestWrongCertificate(t *testing.T) {
 	if err := os.WriteFile(path, []byte("not a certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler), Registry: telemetry.NewRegistry()}
-	err = run(t.Context(), options{tlsCert: path, tlsKey: path}, opts.Log, listener, opts, func(context.Context) error { return nil })
+	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler),
+		Registry: telemetry.NewRegistry()}
+	err = run(t.Context(), options{tlsCert: path, tlsKey: path}, opts.Log, listener, opts,
+		func(context.Context) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("error: got %v, want it to name %s", err, path)
 	}
@@ -217,7 +225,8 @@ func TestServesHTTPS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := options{tlsCert: filepath.Join(t.TempDir(), "tls.crt"), tlsKey: filepath.Join(t.TempDir(), "tls.key"), drainTimeout: time.Minute}
+	o := options{tlsCert: filepath.Join(t.TempDir(), "tls.crt"), tlsKey: filepath.Join(t.TempDir(), "tls.key"),
+		drainTimeout: time.Minute}
 	for path, block := range map[string]*pem.Block{
 		o.tlsCert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, o.tlsKey: {Type: "PRIVATE KEY", Bytes: key},
 	} {
@@ -231,7 +240,8 @@ func TestServesHTTPS(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler), Registry: telemetry.NewRegistry()}
+	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler),
+		Registry: telemetry.NewRegistry()}
 	go func() {
 		ended <- run(ctx, o, opts.Log, listener, opts, func(ctx context.Context) error { <-ctx.Done(); return nil })
 	}()

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command foreign reads manifests from standard input and checks the objects of cert-manager and of the Prometheus operator
-// among them against those projects' Go types: no field is unknown or of another type. It prints what is wrong and how many
-// it checked. A module of its own keeps their dependencies away from the product.
+// Command foreign reads manifests from standard input and checks the objects of cert-manager and of the Prometheus
+// operator among them against those projects' Go types: no field is unknown or of another type. It prints what is wrong
+// and how many it checked. A module of its own keeps their dependencies away from the product.
 package main
 
 import (
@@ -19,10 +19,13 @@ import (
 )
 
 var kinds = map[metav1.TypeMeta]func() any{
-	{APIVersion: "cert-manager.io/v1", Kind: "Certificate"}:          func() any { return &certmanagerv1.Certificate{} },
-	{APIVersion: "cert-manager.io/v1", Kind: "Issuer"}:               func() any { return &certmanagerv1.Issuer{} },
-	{APIVersion: "monitoring.coreos.com/v1", Kind: "ServiceMonitor"}: func() any { return &monitoringv1.ServiceMonitor{} },
-	{APIVersion: "monitoring.coreos.com/v1", Kind: "PrometheusRule"}: func() any { return &monitoringv1.PrometheusRule{} },
+	{APIVersion: "cert-manager.io/v1",
+		Kind: "Certificate"}: func() any { return &certmanagerv1.Certificate{} },
+	{APIVersion: "cert-manager.io/v1", Kind: "Issuer"}: func() any { return &certmanagerv1.Issuer{} },
+	{APIVersion: "monitoring.coreos.com/v1",
+		Kind: "ServiceMonitor"}: func() any { return &monitoringv1.ServiceMonitor{} },
+	{APIVersion: "monitoring.coreos.com/v1",
+		Kind: "PrometheusRule"}: func() any { return &monitoringv1.PrometheusRule{} },
 }
 
 func main() {

@@ -25,7 +25,8 @@ func TestCurl(t *testing.T) {
 		code int
 	}{
 		"everything that the demo asks for": {
-			args: []string{"-sS", "-w", `\nHTTP %{http_code}\n`, "-X", "POST", server.URL + "/x?a=b", "-H", "Authorization: Bearer t", "-d", "{}"},
+			args: []string{"-sS", "-w", `\nHTTP %{http_code}\n`, "-X", "POST", server.URL + "/x?a=b", "-H",
+				"Authorization: Bearer t", "-d", "{}"},
 			want: "POST /x?a=b Bearer t {}\nHTTP 418\n",
 		},
 		"GET where nothing else is said": {

@@ -36,7 +36,8 @@ func demo(ctx context.Context, out *printer, stack *localstack.Stack, root strin
 		{"Two users, and who may spend their credits", declareUsers},
 		{"Three Jobs of a free user: one runs, two wait and say why, then they run one after the other", runOneByOne},
 		{"A file over the plan's limit is refused", refuseLargeFile},
-		{"A Job beyond what is left of 30 credits is refused; the refusal names the plan that would allow it", refuseLongAudio},
+		{"A Job beyond what is left of 30 credits is refused; the refusal names the plan that would allow it",
+			refuseLongAudio},
 		{"A Job whose service account may not spend for that user is refused", refuseWrongAccount},
 		{"A pro user runs five at once", runFiveAtOnce},
 		{"The same over HTTP: check, admit, complete", overHTTP},
@@ -88,20 +89,28 @@ func runOneByOne(ctx context.Context, s *story) error {
 		return err
 	}
 	s.out.claim("one of three runs, two wait")
-	if _, err = s.succeed(ctx, `kubectl -n transcripts get jobs -l usage.cantonesescribe.io/user=mina -o custom-columns='NAME:.metadata.name,SUSPENDED:.spec.suspend,STATE:.metadata.annotations.usage\.cantonesescribe\.io/state,MESSAGE:.metadata.annotations.usage\.cantonesescribe\.io/message'`); err != nil {
+	if _, err = s.succeed(ctx, `kubectl -n transcripts get jobs -l usage.cantonesescribe.io/user=mina `+
+		`-o custom-columns='NAME:.metadata.name,SUSPENDED:.spec.suspend,`+
+		`STATE:.metadata.annotations.usage\.cantonesescribe\.io/state,`+
+		`MESSAGE:.metadata.annotations.usage\.cantonesescribe\.io/message'`); err != nil {
 		return err
 	}
-	description, err := s.succeed(ctx, "kubectl -n transcripts describe job "+waiting[0]+" | sed -n '/^Annotations/,/^Parallelism/p;/^Events/,$p'")
+	description, err := s.succeed(ctx,
+		"kubectl -n transcripts describe job "+waiting[0]+" | sed -n '/^Annotations/,/^Parallelism/p;/^Events/,$p'")
 	if err != nil {
 		return err
 	}
 	if err := s.contains("the description", description, "Queued", "position 1"); err != nil {
 		return err
 	}
-	if err := s.refused(ctx, `kubectl -n transcripts patch job `+waiting[0]+` -p '{"spec":{"suspend":false}}'`, "suspend"); err != nil {
+	if err := s.refused(ctx, `kubectl -n transcripts patch job `+waiting[0]+` -p '{"spec":{"suspend":false}}'`,
+		"suspend"); err != nil {
 		return err
 	}
-	if _, err := s.succeed(ctx, "kubectl -n transcripts wait --for=condition=Complete job -l usage.cantonesescribe.io/user=mina --timeout=90s"); err != nil {
+	if _,
+		err := s.succeed(
+		ctx, "kubectl -n transcripts wait --for=condition=Complete job -l usage.cantonesescribe.io/user=mina "+
+			"--timeout=90s"); err != nil {
 		return err
 	}
 	if _, err := s.succeed(ctx, "kubectl -n transcripts get jobs -l usage.cantonesescribe.io/user=mina"); err != nil {
@@ -117,26 +126,27 @@ func runOneByOne(ctx context.Context, s *story) error {
 // waitUntilOneRuns returns the names of the two that wait, once exactly one of mina's three Jobs is under way and the
 // others carry the reason why they are not.
 func (s *story) waitUntilOneRuns(ctx context.Context) (waiting []string, err error) {
-	err = s.eventually(ctx, "one of mina's Jobs runs and the other two say why they wait", func(ctx context.Context) (bool, error) {
-		jobs, err := s.jobs(ctx, "mina")
-		if err != nil {
-			return false, err
-		}
-		waiting = nil
-		started := 0
-		for _, job := range jobs {
-			switch {
-			case !*job.Spec.Suspend:
-				started++
-			case job.Annotations[stateAnnotation] == "Queued" && job.Annotations[messageAnnotation] != "":
-				waiting = append(waiting, job.Name)
+	err = s.eventually(ctx, "one of mina's Jobs runs and the other two say why they wait",
+		func(ctx context.Context) (bool, error) {
+			jobs, err := s.jobs(ctx, "mina")
+			if err != nil {
+				return false, err
 			}
-		}
-		if started > 1 {
-			return false, fmt.Errorf("expected at most one of mina's Jobs to run, %d do", started)
-		}
-		return started == 1 && len(waiting) == 2, nil
-	})
+			waiting = nil
+			started := 0
+			for _, job := range jobs {
+				switch {
+				case !*job.Spec.Suspend:
+					started++
+				case job.Annotations[stateAnnotation] == "Queued" && job.Annotations[messageAnnotation] != "":
+					waiting = append(waiting, job.Name)
+				}
+			}
+			if started > 1 {
+				return false, fmt.Errorf("expected at most one of mina's Jobs to run, %d do", started)
+			}
+			return started == 1 && len(waiting) == 2, nil
+		})
 	return waiting, err
 }
 
@@ -208,27 +218,31 @@ func runFiveAtOnce(ctx context.Context, s *story) error {
 		return err
 	}
 	s.out.claim("five run at the same time")
-	_, err = s.succeed(ctx, "kubectl -n transcripts wait --for=condition=Complete job -l usage.cantonesescribe.io/user=petra --timeout=90s")
+	_,
+		err = s.succeed(ctx,
+		"kubectl -n transcripts wait --for=condition=Complete job -l usage.cantonesescribe.io/user=petra --timeout=90s")
 	return err
 }
 
 func finalStanding(ctx context.Context, s *story) error {
 	// Three Jobs of 2, 2.5 and 3.5 minutes and 2.75 minutes over HTTP; five Jobs of 10 to 14 minutes.
 	want := map[string]string{"mina": "10.75", "petra": "60"}
-	err := s.eventually(ctx, "the quotas' status has caught up with the ledger", func(ctx context.Context) (bool, error) {
-		got, err := s.standing(ctx)
-		if err != nil {
-			return false, err
-		}
-		return got["mina"].used == want["mina"] && got["petra"].used == want["petra"], nil
-	})
+	err := s.eventually(ctx, "the quotas' status has caught up with the ledger",
+		func(ctx context.Context) (bool, error) {
+			got, err := s.standing(ctx)
+			if err != nil {
+				return false, err
+			}
+			return got["mina"].used == want["mina"] && got["petra"].used == want["petra"], nil
+		})
 	if _, showErr := s.succeed(ctx, "kubectl get userquotas"); err == nil {
 		err = showErr
 	}
 	if err != nil {
 		return err
 	}
-	s.out.claim("mina has used 10.75 credits (2 + 2.5 + 3.5 in Jobs, 2.75 over HTTP), petra 60 (10 + 11 + 12 + 13 + 14)")
+	s.out.claim(
+		"mina has used 10.75 credits (2 + 2.5 + 3.5 in Jobs, 2.75 over HTTP), petra 60 (10 + 11 + 12 + 13 + 14)")
 	_, err = s.succeed(ctx, "kubectl get usageplans")
 	return err
 }
@@ -239,7 +253,8 @@ func checkInvariants(ctx context.Context, s *story) error {
 }
 
 func (s *story) jobs(ctx context.Context, user string) ([]batchv1.Job, error) {
-	list, err := s.clients.BatchV1().Jobs(namespace).List(ctx, metav1.ListOptions{LabelSelector: userLabel + "=" + user})
+	list, err := s.clients.BatchV1().Jobs(namespace).List(ctx,
+		metav1.ListOptions{LabelSelector: userLabel + "=" + user})
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +271,8 @@ func (s *story) jobs(ctx context.Context, user string) ([]batchv1.Job, error) {
 // eventually is localstack's, with a limit that suits somebody who watches.
 func (s *story) eventually(ctx context.Context, what string, condition func(context.Context) (bool, error)) error {
 	limit := 45 * time.Second
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("expected within %s: %s", limit, strings.TrimSpace(what)))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit,
+		fmt.Errorf("expected within %s: %s", limit, strings.TrimSpace(what)))
 	defer cancel()
 	return localstack.Eventually(ctx, what, condition)
 }

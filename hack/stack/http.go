@@ -26,7 +26,8 @@ func (s *story) curl(ctx context.Context, c call, want int, v any) error {
 	if c.authorization == "" {
 		c.authorization = "Bearer $TOKEN"
 	}
-	lines := []string{"curl -sS -w 'HTTP %{http_code}\\n' -X " + c.method + ` "$USAGED` + c.path + `"`, `-H "Authorization: ` + c.authorization + `"`}
+	lines := []string{"curl -sS -w 'HTTP %{http_code}\\n' -X " + c.method + ` "$USAGED` + c.path + `"`,
+		`-H "Authorization: ` + c.authorization + `"`}
 	for _, h := range c.headers {
 		lines = append(lines, "-H '"+h+"'")
 	}

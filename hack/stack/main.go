@@ -61,7 +61,8 @@ func run(ctx context.Context, out *printer, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, stack, err := localstack.Start(ctx, localstack.Options{Root: root, Programs: filepath.Dir(self), Progress: out.progress})
+	ctx, stack, err := localstack.Start(ctx,
+		localstack.Options{Root: root, Programs: filepath.Dir(self), Progress: out.progress})
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,8 @@ import (
 	"fmt"
 )
 
-// passMonth moves the time of all programs over the end of everybody's period. The programs of the demo are built with the
-// tag testclock, which images are not.
+// passMonth moves the time of all programs over the end of everybody's period. The programs of the demo are built with
+// the tag testclock, which images are not.
 func passMonth(ctx context.Context, s *story) error {
 	s.out.text("  The programs of this demo take the time from a file, in which we write that they are 31 days ahead.")
 	for _, line := range []string{
@@ -43,7 +43,8 @@ func passMonth(ctx context.Context, s *story) error {
 		return err
 	}
 	s.out.claim("nothing is used of the new period; of the last one mina used 10.75 credits and petra 60")
-	history, err := s.succeed(ctx, `curl -sS -H "Authorization: Bearer $TOKEN" "$USAGED/api/v1/usage/history?user_id=mina"`)
+	history, err := s.succeed(ctx,
+		`curl -sS -H "Authorization: Bearer $TOKEN" "$USAGED/api/v1/usage/history?user_id=mina"`)
 	if err != nil {
 		return err
 	}

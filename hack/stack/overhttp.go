@@ -97,7 +97,8 @@ func (s *story) admitAndComplete(ctx context.Context) error {
 		Used      json.Number `json:"used_credits"`
 		Remaining json.Number `json:"remaining_credits"`
 	}
-	if err := s.curl(ctx, call{method: http.MethodGet, path: "/api/v1/usage/current?user_id=mina"}, http.StatusOK, &current); err != nil {
+	if err := s.curl(ctx, call{method: http.MethodGet, path: "/api/v1/usage/current?user_id=mina"}, http.StatusOK,
+		&current); err != nil {
 		return err
 	}
 	if err := equal(s, "used", current.Used, "10.75"); err != nil {

@@ -28,7 +28,8 @@ const (
 func newPrinter(file *os.File) *printer {
 	info, err := file.Stat()
 	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0
-	return &printer{file: file, started: time.Now(), colours: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return &printer{file: file, started: time.Now(),
+		colours: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
 func (p *printer) paint(colour, s string) string {

@@ -65,13 +65,15 @@ func newStory(out *printer, stack *localstack.Stack, root string) (*story, error
 			return nil, err
 		}
 	}
-	if err := os.Symlink(filepath.Join(root, "bin", localstack.Batch), filepath.Join(programs, localstack.Batch)); err != nil {
+	if err := os.Symlink(filepath.Join(root, "bin", localstack.Batch),
+		filepath.Join(programs, localstack.Batch)); err != nil {
 		return nil, err
 	}
 	return &story{
 		out: out, stack: stack, clients: clients,
 		vars: map[string]string{
-			"PATH":         strings.Join([]string{filepath.Dir(stack.Plane.Kubectl()), programs, os.Getenv("PATH")}, ":"),
+			"PATH": strings.Join([]string{filepath.Dir(stack.Plane.Kubectl()), programs, os.Getenv("PATH")},
+				":"),
 			"KUBECONFIG":   stack.Plane.Kubeconfig,
 			"USAGED":       stack.UsagedURL,
 			"DATABASE_URL": stack.DatabaseURL,
@@ -112,7 +114,8 @@ func (s *story) summarise() error {
 	if failed > 0 {
 		return fmt.Errorf("%d of %d steps did not do what they claim", failed, len(s.results))
 	}
-	s.out.text(fmt.Sprintf("\n  All %d steps did what they claim, %.0f s in all.", len(s.results), time.Since(s.out.started).Seconds()))
+	s.out.text(fmt.Sprintf("\n  All %d steps did what they claim, %.0f s in all.", len(s.results),
+		time.Since(s.out.started).Seconds()))
 	return nil
 }
 

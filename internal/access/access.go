@@ -22,8 +22,8 @@ const (
 	VerbSpend = "spend"
 )
 
-// Caches of the API server's answers. A right that is given works at once or within DenyTTL, one that is withdrawn stops
-// working within AllowTTL. The authorizer keeps the last 8192 answers and no answer to a question that failed.
+// Caches of the API server's answers. A right that is given works at once or within DenyTTL, one that is withdrawn
+// stops working within AllowTTL. The authorizer keeps the last 8192 answers and no answer to a question that failed.
 const (
 	AllowTTL = 30 * time.Second
 	DenyTTL  = 5 * time.Second
@@ -38,7 +38,8 @@ func Backoff() *wait.Backoff {
 // system:auth-delegator.
 func NewAuthorizer(reviews authorizationclient.AuthorizationV1Interface) (authorizer.Authorizer, error) {
 	authz, err := authorizerfactory.DelegatingAuthorizerConfig{
-		SubjectAccessReviewClient: reviews, AllowCacheTTL: AllowTTL, DenyCacheTTL: DenyTTL, WebhookRetryBackoff: Backoff(),
+		SubjectAccessReviewClient: reviews, AllowCacheTTL: AllowTTL, DenyCacheTTL: DenyTTL,
+		WebhookRetryBackoff: Backoff(),
 	}.New()
 	if err != nil {
 		return nil, fmt.Errorf("authorization by SubjectAccessReview: %w", err)
@@ -51,8 +52,8 @@ type Spending struct {
 	Authorizer authorizer.Authorizer
 }
 
-// MaySpend reports whether a service account may spend the user's quota by what it runs in its namespace. An error means
-// that nobody knows: it is no permission.
+// MaySpend reports whether a service account may spend the user's quota by what it runs in its namespace. An error
+// means that nobody knows: it is no permission.
 func (s Spending) MaySpend(ctx context.Context, namespace, account, userID string) (bool, error) {
 	decision, _, err := s.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
 		User: serviceaccount.UserInfo(namespace, account, ""), Verb: VerbSpend, Namespace: namespace,
@@ -62,7 +63,8 @@ func (s Spending) MaySpend(ctx context.Context, namespace, account, userID strin
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("ask whether service account %s/%s may spend the quota of user %q: %w", namespace, account, userID, err)
+		return false, fmt.Errorf("ask whether service account %s/%s may spend the quota of user %q: %w", namespace,
+			account, userID, err)
 	}
 	return false, nil
 }

@@ -19,8 +19,8 @@ type Keys interface {
 	LeaseKey(ctx context.Context) ([]byte, error)
 }
 
-// Signer makes and checks the tokens that authorise whoever holds them: leases and offline tickets. It is safe for concurrent
-// use.
+// Signer makes and checks the tokens that authorise whoever holds them: leases and offline tickets. It is safe for
+// concurrent use.
 type Signer struct {
 	keys Keys
 
@@ -61,8 +61,8 @@ func (s *Signer) readKey(ctx context.Context) ([]byte, error) {
 
 const leaseMAC = 24 // bytes of the HMAC in a lease token
 
-// Lease returns the secret that authorises whoever holds it to renew, complete and release one admission. It is derived, not
-// stored: the same admission has the same token on every replica.
+// Lease returns the secret that authorises whoever holds it to renew, complete and release one admission. It is
+// derived, not stored: the same admission has the same token on every replica.
 func (s *Signer) Lease(ctx context.Context, account, admission quota.ID) (string, error) {
 	mac, err := s.leaseMAC(ctx, account, admission)
 	if err != nil {
@@ -72,7 +72,9 @@ func (s *Signer) Lease(ctx context.Context, account, admission quota.ID) (string
 }
 
 // VerifyLease returns the account of a lease token if it is one of this admission.
-func (s *Signer) VerifyLease(ctx context.Context, token string, admission quota.ID) (account quota.ID, ok bool, err error) {
+func (s *Signer) VerifyLease(
+	ctx context.Context, token string, admission quota.ID,
+) (account quota.ID, ok bool, err error) {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) != len(account)+leaseMAC {
 		return quota.ID{}, false, nil //nolint:nilerr // what cannot be decoded is simply not a lease token
@@ -124,7 +126,8 @@ func (s *Signer) Unseal(ctx context.Context, token string) (payload []byte, ok b
 	return payload, err == nil, err
 }
 
-// ticketMAC signs with the key of the lease tokens. Those sign two ids; the prefix keeps the one from passing for the other.
+// ticketMAC signs with the key of the lease tokens. Those sign two ids; the prefix keeps the one from passing for the
+// other.
 func (s *Signer) ticketMAC(ctx context.Context, encoded string) ([]byte, error) {
 	key, err := s.signingKey(ctx)
 	if err != nil {

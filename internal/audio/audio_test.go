@@ -55,7 +55,8 @@ func TestRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			if info.Format != tc.format || info.Duration != tc.want || info.Size != stat.Size() {
-				t.Errorf("got %s, %s, %d bytes; want %s, %s, %d bytes", info.Format, info.Duration, info.Size, tc.format, tc.want, stat.Size())
+				t.Errorf("got %s, %s, %d bytes; want %s, %s, %d bytes", info.Format, info.Duration, info.Size,
+					tc.format, tc.want, stat.Size())
 			}
 			if !Recognised(path) {
 				t.Error("not recognised by its beginning")
@@ -96,16 +97,19 @@ func TestVariants(t *testing.T) {
 		data []byte
 		want time.Duration
 	}{
-		"WAV":                                  {wavFile(52+9872*2, 9872*2, 9872), tone},
-		"WAV written to a pipe":                {wavFile(1<<32-1, 1<<32-1, 9872), tone},
-		"WAV of a recorder that was cut off":   {wavFile(0, 0, 9872), tone},
-		"WAV that is shorter than it claims":   {wavFile(52+99999*2, 99999*2, 9872), tone},
-		"WAV with something behind":            {append(wavFile(52+9872*2, 9872*2, 9872), "LIST\x04\x00\x00\x00INFO"...), tone},
+		"WAV":                                {wavFile(52+9872*2, 9872*2, 9872), tone},
+		"WAV written to a pipe":              {wavFile(1<<32-1, 1<<32-1, 9872), tone},
+		"WAV of a recorder that was cut off": {wavFile(0, 0, 9872), tone},
+		"WAV that is shorter than it claims": {wavFile(52+99999*2, 99999*2, 9872), tone},
+		"WAV with something behind": {
+			append(wavFile(52+9872*2, 9872*2, 9872), "LIST\x04\x00\x00\x00INFO"...), tone},
 		"FLAC that does not say its length":    {unknown, tone},
 		"FLAC behind an ID3 tag with a footer": {id3, tone},
-		"MP3 in noise":                         {append([]byte("ID3\x03\x00\x00\x00\x00\x00\x00\xff\xfb\x90\x64 and \xff\xff"), mp3...), tone},
-		"MP3 with tags behind":                 {append(bytes.Clone(mp3), "APETAGEX\xff\xfbTAGtitle"...), tone},
-		"MP3 that was joined":                  {append(bytes.Clone(mp3), testdata(t, "layer2.mp2")...), 1274*time.Millisecond + 1248*time.Millisecond - 40*time.Millisecond},
+		"MP3 in noise": {
+			append([]byte("ID3\x03\x00\x00\x00\x00\x00\x00\xff\xfb\x90\x64 and \xff\xff"), mp3...), tone},
+		"MP3 with tags behind": {append(bytes.Clone(mp3), "APETAGEX\xff\xfbTAGtitle"...), tone},
+		"MP3 that was joined": {append(bytes.Clone(mp3), testdata(t, "layer2.mp2")...),
+			1274*time.Millisecond + 1248*time.Millisecond - 40*time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			info, err := Read(bytes.NewReader(tc.data), int64(len(tc.data)))
@@ -131,21 +135,25 @@ func be32(n ...uint32) (b []byte) {
 
 func TestFails(t *testing.T) {
 	ftyp := box("ftyp", []byte("isom\x00\x00\x00\x00"))
-	audioTrack := box("moov", box("trak", box("mdia", box("hdlr", be32(0, 0), []byte("soun"), be32(0, 0, 0), []byte{0}))))
+	audioTrack := box("moov", box("trak",
+		box("mdia", box("hdlr", be32(0, 0), []byte("soun"), be32(0, 0, 0), []byte{0}))))
 	for name, tc := range map[string]struct {
 		data []byte
 		want string
 	}{
-		"empty":              {nil, ErrUnknown.Error()},
-		"text":               {[]byte("You may say I'm a dreamer"), ErrUnknown.Error()},
-		"tag only":           {[]byte("ID3\x03\x00\x00\x00\x00\x00\x00"), "MP3: the file has no audio"},
-		"tag too long":       {[]byte("ID3\x03\x00\x00\x7f\x00\x00\x00"), ErrUnknown.Error()},
-		"WAV, no samples":    {wavFile(0, 0, 0), "WAV: the file has no audio"},
-		"WAV, no data":       {wavFile(0, 0, 0)[:48], "has no samples"},
-		"WAV, short fmt":     {[]byte("RIFF\xff\x00\x00\x00WAVEfmt \x04\x00\x00\x00abcdefghijklmnopqrst"), `chunk "fmt " is too short`},
-		"WAV, no fmt":        {[]byte("RIFF\xff\x00\x00\x00WAVEdata\x04\x00\x00\x00abcd"), "does not say its format"},
-		"WAV, no rate":       {append([]byte("RIFF\xff\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00"), "\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x10\x00data\x02\x00\x00\x00ab"...), "sample rate is 0"},
-		"FLAC, picture":      {[]byte("fLaC\x06\xff\xff\xff" + strings.Repeat("\xff", 60)), "first block is not a STREAMINFO"},
+		"empty":           {nil, ErrUnknown.Error()},
+		"text":            {[]byte("You may say I'm a dreamer"), ErrUnknown.Error()},
+		"tag only":        {[]byte("ID3\x03\x00\x00\x00\x00\x00\x00"), "MP3: the file has no audio"},
+		"tag too long":    {[]byte("ID3\x03\x00\x00\x7f\x00\x00\x00"), ErrUnknown.Error()},
+		"WAV, no samples": {wavFile(0, 0, 0), "WAV: the file has no audio"},
+		"WAV, no data":    {wavFile(0, 0, 0)[:48], "has no samples"},
+		"WAV, short fmt": {[]byte("RIFF\xff\x00\x00\x00WAVEfmt \x04\x00\x00\x00abcdefghijklmnopqrst"),
+			`chunk "fmt " is too short`},
+		"WAV, no fmt": {[]byte("RIFF\xff\x00\x00\x00WAVEdata\x04\x00\x00\x00abcd"), "does not say its format"},
+		"WAV, no rate": {append([]byte("RIFF\xff\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00"),
+			"\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x10\x00data\x02\x00\x00\x00ab"...), "sample rate is 0"},
+		"FLAC, picture": {[]byte("fLaC\x06\xff\xff\xff" + strings.Repeat("\xff", 60)),
+			"first block is not a STREAMINFO"},
 		"FLAC, cut off":      {testdata(t, "tone.flac")[:30], "damaged"},
 		"Ogg, first page":    {testdata(t, "vorbis.ogg")[:50], "no stream of Vorbis"},
 		"Ogg, no audio":      {testdata(t, "opus.opus")[:47], "the file has no audio"},
@@ -173,11 +181,13 @@ func TestBombs(t *testing.T) {
 	trak := box("trak", tkhd, box("mdia", mdhd, hdlr))
 	run := box("trun", be32(0, 1<<32-1)) // 4 billion samples without any size
 	for name, data := range map[string][]byte{
-		"MP4 samples": bytes.Join([][]byte{ftyp, box("moov", trak, box("mvex", box("trex", be32(0, 1, 1, 1, 0, 0)))), box("moof", box("traf", box("tfhd", be32(0, 1)), run))}, nil),
-		"MP4 edits":   bytes.Join([][]byte{ftyp, box("moov", box("trak", tkhd, box("edts", box("elst", be32(0, 1<<32-1))), box("mdia", mdhd, hdlr)))}, nil),
-		"MP4 brands":  append(be32(1<<31), "ftypisom\x00\x00\x00\x00"...),
-		"FLAC block":  append([]byte("fLaC\x86\xff\xff\xff"), bytes.Repeat([]byte{0xff}, 100)...),
-		"ID3":         []byte("ID3\x03\x00\x00\x7f\x7f\x7f\x7f"),
+		"MP4 samples": bytes.Join([][]byte{ftyp, box("moov", trak, box("mvex", box("trex", be32(0, 1, 1, 1, 0, 0)))),
+			box("moof", box("traf", box("tfhd", be32(0, 1)), run))}, nil),
+		"MP4 edits": bytes.Join([][]byte{ftyp,
+			box("moov", box("trak", tkhd, box("edts", box("elst", be32(0, 1<<32-1))), box("mdia", mdhd, hdlr)))}, nil),
+		"MP4 brands": append(be32(1<<31), "ftypisom\x00\x00\x00\x00"...),
+		"FLAC block": append([]byte("fLaC\x86\xff\xff\xff"), bytes.Repeat([]byte{0xff}, 100)...),
+		"ID3":        []byte("ID3\x03\x00\x00\x7f\x7f\x7f\x7f"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -197,22 +207,24 @@ func TestHostile(t *testing.T) {
 	full := func(head, each []byte) []byte { return append(head, bytes.Repeat(each, (size-len(head))/len(each))...) }
 	page := append([]byte("OggS\x00"), make([]byte, 21)...)
 	flacHead := testdata(t, "tone.flac")[:42]
-	stripped := joined([]byte("\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff\x16\x54\xae\x6b\xff\xae\xff\xd7\x81\x01\x83\x81\x02\x86\x89A_MPEG/L3"),
+	stripped := joined([]byte("\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff\x16\x54\xae\x6b\xff"+
+		"\xae\xff\xd7\x81\x01\x83\x81\x02\x86\x89A_MPEG/L3"),
 		[]byte("\x6d\x80\xff\x62\x40\xff\x50\x34\xff\x42\x54\x81\x03\x42\x55\x23\x00\x00"), make([]byte, 0x30000))
 	desc := joined(binary.BigEndian.AppendUint64(nil, 0x40d5888000000000), []byte("aac "), be32(2, 0, 1024, 1, 0))
 	packets := joined(be32(0xffff, 0xffffffff), make([]byte, 16))
 	for name, data := range map[string][]byte{
-		"zeros":           make([]byte, size),
-		"zeros and tags":  full(nil, []byte("\x00ID3\x04\x00\x00\x00\x00\x00\x00")),
-		"tags":            full(nil, []byte("ID3\x04\x00\x00\x00\x00\x00\x00")),
-		"ones":            bytes.Repeat([]byte{0xff}, size),
-		"Ogg marks":       full(nil, append(page, 0xff)),
-		"Ogg pages":       full(nil, append(page, bytes.Repeat([]byte{0xff}, 256)...)),
-		"MP4 boxes":       full(box("ftyp", []byte("isom\x00\x00\x00\x00")), box("free")),
-		"MP4 movies":      full(box("ftyp", []byte("isom\x00\x00\x00\x00")), box("moov", box("trak"))),
-		"WAV chunks":      full([]byte("RIFF\x00\x00\x00\x00WAVE"), []byte("LIST\x00\x00\x00\x00")),
-		"AIFF chunks":     full([]byte("FORM\x00\x00\x00\x00AIFF"), []byte("LIST\x00\x00\x00\x00")),
-		"CAF packets":     full(joined([]byte("caff\x00\x01\x00\x00desc"), be32(0, 32), desc, []byte("data\xff\xff\xff\xff\xff\xff\xff\xff")), packets),
+		"zeros":          make([]byte, size),
+		"zeros and tags": full(nil, []byte("\x00ID3\x04\x00\x00\x00\x00\x00\x00")),
+		"tags":           full(nil, []byte("ID3\x04\x00\x00\x00\x00\x00\x00")),
+		"ones":           bytes.Repeat([]byte{0xff}, size),
+		"Ogg marks":      full(nil, append(page, 0xff)),
+		"Ogg pages":      full(nil, append(page, bytes.Repeat([]byte{0xff}, 256)...)),
+		"MP4 boxes":      full(box("ftyp", []byte("isom\x00\x00\x00\x00")), box("free")),
+		"MP4 movies":     full(box("ftyp", []byte("isom\x00\x00\x00\x00")), box("moov", box("trak"))),
+		"WAV chunks":     full([]byte("RIFF\x00\x00\x00\x00WAVE"), []byte("LIST\x00\x00\x00\x00")),
+		"AIFF chunks":    full([]byte("FORM\x00\x00\x00\x00AIFF"), []byte("LIST\x00\x00\x00\x00")),
+		"CAF packets": full(joined([]byte("caff\x00\x01\x00\x00desc"), be32(0, 32), desc,
+			[]byte("data\xff\xff\xff\xff\xff\xff\xff\xff")), packets),
 		"FLAC blocks":     full(flacHead, []byte{4, 0, 0, 0}),
 		"FLAC frames":     full(flacHead, []byte("\xff\xf8\xc4\x08\x00\x15")),
 		"Matroska laces":  full(stripped, []byte("\xa3\x86\x81\x00\x00\x04\xff\x00")),
@@ -256,8 +268,10 @@ func TestCutOff(t *testing.T) {
 		}
 		for n := int64(0); n < int64(len(data)); n += 31 {
 			// What an encoder added is taken off at the end, which may say so behind the audio.
-			if info, err := read(bytes.NewReader(data), n); err == nil && info.Duration > whole.Duration+near*time.Millisecond {
-				t.Errorf("%s: %s in the first %d bytes, %s in all %d", path, info.Duration, n, whole.Duration, len(data))
+			if info, err := read(bytes.NewReader(data), n); err == nil &&
+				info.Duration > whole.Duration+near*time.Millisecond {
+				t.Errorf("%s: %s in the first %d bytes, %s in all %d", path, info.Duration, n,
+					whole.Duration, len(data))
 			}
 		}
 	}

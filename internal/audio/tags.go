@@ -32,8 +32,8 @@ func id3Size(h []byte, mark string) int64 {
 	return n
 }
 
-// skipTags returns the offset behind the ID3v2 tags at a place, which is the beginning. One that claims to be longer than the
-// file is not skipped: what it holds is searched for audio.
+// skipTags returns the offset behind the ID3v2 tags at a place, which is the beginning. One that claims to be longer
+// than the file is not skipped: what it holds is searched for audio.
 func skipTags(file io.ReaderAt, at, size int64) (int64, error) {
 	for {
 		var h [id3Header]byte

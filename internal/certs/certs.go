@@ -3,9 +3,9 @@
 // Package certs makes and rotates the certificates that the operator's services show inside the cluster, for clusters
 // without cert-manager: an authority, a certificate for each service, and the bundle that callers verify them with.
 //
-// Certificates are made and checked by cert-controller's functions. Its controller is not used: it would list every Secret
-// of the namespace, keep the authority's key beside the serving key, and wait for the kubelet to project a Secret that has
-// to exist beforehand.
+// Certificates are made and checked by cert-controller's functions. Its controller is not used: it would list every
+// Secret of the namespace, keep the authority's key beside the serving key, and wait for the kubelet to project a
+// Secret that has to exist beforehand.
 package certs
 
 import (
@@ -76,8 +76,8 @@ func NewKeeper(c client.Client, namespace string) *Keeper {
 	return &Keeper{client: c, namespace: namespace, now: time.Now}
 }
 
-// GetCertificate is for the tls.Config of the webhooks' server. It shows what was rotated without a restart, and is an error
-// until the first certificate is there.
+// GetCertificate is for the tls.Config of the webhooks' server. It shows what was rotated without a restart, and is an
+// error until the first certificate is there.
 func (k *Keeper) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if cert := k.current.Load(); cert != nil {
 		return cert, nil
@@ -103,8 +103,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-// Ensure makes what is missing or about to expire. Trust goes first: nobody is shown a certificate whose authority is not in
-// the bundle and in the webhook configurations.
+// Ensure makes what is missing or about to expire. Trust goes first: nobody is shown a certificate whose authority is
+// not in the bundle and in the webhook configurations.
 func (k *Keeper) Ensure(ctx context.Context) error {
 	// A replica that loses the race reads again what the other one made.
 	return retry.OnError(retry.DefaultBackoff, func(err error) bool {
@@ -161,7 +161,9 @@ func (k *Keeper) authority(ctx context.Context) (*rotator.KeyPairArtifacts, erro
 }
 
 // serving returns the Secret with the services' certificate, a new one if need be.
-func (k *Keeper) serving(ctx context.Context, authority *rotator.KeyPairArtifacts, name string, services ...string) (*corev1.Secret, error) {
+func (k *Keeper) serving(
+	ctx context.Context, authority *rotator.KeyPairArtifacts, name string, services ...string,
+) (*corev1.Secret, error) {
 	secret, err := k.secret(ctx, name)
 	if err != nil {
 		return nil, err
@@ -173,14 +175,16 @@ func (k *Keeper) serving(ctx context.Context, authority *rotator.KeyPairArtifact
 	}
 	valid := true
 	for _, dnsName := range names {
-		ok, _ := rotator.ValidCert(authority.CertPEM, secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], dnsName,
+		ok, _ := rotator.ValidCert(authority.CertPEM, secret.Data[corev1.TLSCertKey],
+			secret.Data[corev1.TLSPrivateKeyKey], dnsName,
 			&[]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, k.now().Add(servingRenewal))
 		valid = valid && ok
 	}
 	if valid {
 		return secret, nil
 	}
-	certPEM, keyPEM, err := k.maker(names...).CreateCertPEM(authority, k.now().Add(-clockSkew), k.now().Add(servingValidity))
+	certPEM, keyPEM, err := k.maker(names...).CreateCertPEM(authority, k.now().Add(-clockSkew),
+		k.now().Add(servingValidity))
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +193,8 @@ func (k *Keeper) serving(ctx context.Context, authority *rotator.KeyPairArtifact
 
 // bundle returns the authorities to trust: the one in force, and before it those that signed what may still be shown.
 func (k *Keeper) bundle(ctx context.Context, authority []byte) ([]byte, error) {
-	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: k.namespace, Name: BundleConfigMap, Labels: labels()}}
+	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: k.namespace, Name: BundleConfigMap,
+		Labels: labels()}}
 	err := k.client.Get(ctx, client.ObjectKeyFromObject(config), config)
 	if client.IgnoreNotFound(err) != nil {
 		return nil, err
@@ -247,5 +252,6 @@ func (k *Keeper) maker(names ...string) *rotator.CertRotator {
 }
 
 func labels() map[string]string {
-	return map[string]string{"app.kubernetes.io/name": "usage-operator", "app.kubernetes.io/managed-by": "usage-operator"}
+	return map[string]string{"app.kubernetes.io/name": "usage-operator",
+		"app.kubernetes.io/managed-by": "usage-operator"}
 }

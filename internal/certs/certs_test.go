@@ -44,7 +44,8 @@ func handshake(t *testing.T, k *Keeper, bundle []byte, now time.Time) *x509.Cert
 	serverSide, clientSide := net.Pipe()
 	server := tls.Server(serverSide, &tls.Config{GetCertificate: k.GetCertificate, MinVersion: tls.VersionTLS12})
 	conn := tls.Client(clientSide, &tls.Config{
-		RootCAs: roots, ServerName: "usage-operator-webhook." + namespace + ".svc", Time: func() time.Time { return now }, MinVersion: tls.VersionTLS12,
+		RootCAs: roots, ServerName: "usage-operator-webhook." + namespace + ".svc",
+		Time: func() time.Time { return now }, MinVersion: tls.VersionTLS12,
 	})
 	var group errgroup.Group
 	group.Go(func() error { return server.HandshakeContext(t.Context()) })
@@ -59,7 +60,8 @@ func handshake(t *testing.T, k *Keeper, bundle []byte, now time.Time) *x509.Cert
 
 func get[T client.Object](t *testing.T, obj T, name string) T {
 	t.Helper()
-	if err := kubetest.Shared(t).Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, obj); err != nil {
+	if err := kubetest.Shared(t).Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name},
+		obj); err != nil {
 		t.Fatal(err)
 	}
 	return obj
@@ -121,8 +123,10 @@ func TestCertificatesAreMadeSharedAndRotated(t *testing.T) {
 	// Nothing changes while all is valid for long.
 	versions := func() [4]string {
 		return [4]string{
-			get(t, &corev1.Secret{}, AuthoritySecret).ResourceVersion, get(t, &corev1.Secret{}, WebhookSecret).ResourceVersion,
-			get(t, &corev1.Secret{}, UsagedSecret).ResourceVersion, get(t, &corev1.ConfigMap{}, BundleConfigMap).ResourceVersion,
+			get(t, &corev1.Secret{}, AuthoritySecret).ResourceVersion,
+			get(t, &corev1.Secret{}, WebhookSecret).ResourceVersion,
+			get(t, &corev1.Secret{}, UsagedSecret).ResourceVersion,
+			get(t, &corev1.ConfigMap{}, BundleConfigMap).ResourceVersion,
 		}
 	}
 	before := versions()

@@ -45,7 +45,10 @@ func (k *Keeper) injectBundle(ctx context.Context, bundle []byte) error {
 }
 
 // inject writes the bundle into the clientConfigs of obj, which is read by name first.
-func (k *Keeper) inject(ctx context.Context, name string, obj client.Object, bundle []byte, clientConfigs func() []*admissionv1.WebhookClientConfig) error {
+func (k *Keeper) inject(
+	ctx context.Context, name string, obj client.Object, bundle []byte,
+	clientConfigs func() []*admissionv1.WebhookClientConfig,
+) error {
 	if err := k.client.Get(ctx, client.ObjectKey{Name: name}, obj); err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -74,7 +77,8 @@ func (k *Keeper) inject(ctx context.Context, name string, obj client.Object, bun
 func keyPair(pair tls.Certificate, certPEM, keyPEM []byte) (*rotator.KeyPairArtifacts, error) {
 	key, ok := pair.PrivateKey.(*rsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("the key in Secret %s is a %T, not an RSA key: delete the Secret to have a new one made", AuthoritySecret, pair.PrivateKey)
+		return nil, fmt.Errorf("the key in Secret %s is a %T, not an RSA key: delete the Secret to have a new one made",
+			AuthoritySecret, pair.PrivateKey)
 	}
 	return &rotator.KeyPairArtifacts{Cert: pair.Leaf, Key: key, CertPEM: certPEM, KeyPEM: keyPEM}, nil
 }

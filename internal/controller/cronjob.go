@@ -32,15 +32,15 @@ const (
 	resetActiveDeadlineSeconds   = 3600
 )
 
-// CronJobName is the name of a plan's reset CronJob: a hash, because Jobs append to it and a plan's name may fill the 52
-// characters by itself.
+// CronJobName is the name of a plan's reset CronJob: a hash, because Jobs append to it and a plan's name may fill the
+// 52 characters by itself.
 func CronJobName(plan string) string {
 	sum := sha256.Sum256([]byte(plan))
 	return "usage-reset-" + hex.EncodeToString(sum[:16])
 }
 
-// resetCronJob is the CronJob that closes a plan's periods. Every field that would change what it does is given, so that
-// applying it again undoes any change.
+// resetCronJob is the CronJob that closes a plan's periods. Every field that would change what it does is given, so
+// that applying it again undoes any change.
 func resetCronJob(plan *v1alpha1.UsagePlan, namespace, image string) *batchac.CronJobApplyConfiguration {
 	labels := map[string]string{
 		"app.kubernetes.io/name":       "usage-operator",
@@ -50,7 +50,8 @@ func resetCronJob(plan *v1alpha1.UsagePlan, namespace, image string) *batchac.Cr
 	}
 	args := []string{"reset", "--plan", plan.Name}
 	if plan.Spec.Default {
-		// One of the plans has to look after those whose own CronJob went with their object, and there is one default plan at most.
+		// One of the plans has to look after those whose own CronJob went with their object, and there is one default
+		// plan at most.
 		args = append(args, "--retired")
 	}
 	container := coreac.Container().
@@ -60,9 +61,11 @@ func resetCronJob(plan *v1alpha1.UsagePlan, namespace, image string) *batchac.Cr
 		WithArgs(args...).
 		WithEnv(coreac.EnvVar().WithName("DATABASE_URL").WithValueFrom(coreac.EnvVarSource().WithSecretKeyRef(
 			coreac.SecretKeySelector().WithName(databaseSecret).WithKey(databaseSecretKey)))).
-		WithVolumeMounts(coreac.VolumeMount().WithName("database-tls").WithMountPath(databaseTLSPath).WithReadOnly(true)).
+		WithVolumeMounts(coreac.VolumeMount().WithName("database-tls").WithMountPath(
+			databaseTLSPath).WithReadOnly(true)).
 		WithResources(coreac.ResourceRequirements().
-			WithRequests(corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("64Mi")}).
+			WithRequests(corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m"),
+				corev1.ResourceMemory: resource.MustParse("64Mi")}).
 			WithLimits(corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")})).
 		WithSecurityContext(coreac.SecurityContext().
 			WithAllowPrivilegeEscalation(false).

@@ -42,7 +42,8 @@ const (
 	patience = 30 * time.Second
 )
 
-// cluster is an API server without any objects of ours, a database, and the controllers of plans and quotas between them.
+// cluster is an API server without any objects of ours, a database, and the controllers of plans and quotas between
+// them.
 type cluster struct {
 	*testing.T
 	client    client.Client
@@ -81,7 +82,8 @@ func newCluster(t *testing.T) *cluster {
 	c := &cluster{T: t, client: env.Client, store: store, dsn: dsn, namespace: env.Namespace(t), env: env}
 	engine := ledger.New(store, ledger.Options{})
 	c.resets = reset.New(engine, store, nil)
-	c.service = &service{Service: metering.New(engine, store, access.NewSigner(store), metering.Options{AutoRegister: true}), store: store}
+	c.service = &service{Service: metering.New(engine, store, access.NewSigner(store),
+		metering.Options{AutoRegister: true}), store: store}
 	c.run(func(ctx context.Context) error { return c.service.Run(ctx) })
 	t.Cleanup(func() {
 		for _, obj := range []client.Object{&v1alpha1.UserQuota{}, &v1alpha1.UsagePlan{}} {
@@ -124,11 +126,13 @@ func (c *cluster) start() {
 	if err != nil {
 		c.Fatal(err)
 	}
-	err = controller.SetupUsagePlan(mgr, c.service, c.resets, controller.UsagePlanOptions{Namespace: c.namespace, Image: "example.com/op:1", ResyncInterval: resync})
+	err = controller.SetupUsagePlan(mgr, c.service, c.resets,
+		controller.UsagePlanOptions{Namespace: c.namespace, Image: "example.com/op:1", ResyncInterval: resync})
 	if err != nil {
 		c.Fatal(err)
 	}
-	if err := controller.SetupUserQuota(mgr, c.service, controller.UserQuotaOptions{StatusInterval: interval}); err != nil {
+	if err := controller.SetupUserQuota(mgr, c.service,
+		controller.UserQuotaOptions{StatusInterval: interval}); err != nil {
 		c.Fatal(err)
 	}
 	if err := controller.SetupResetMetrics(mgr, c.service, c.resets, resync); err != nil {
@@ -150,10 +154,11 @@ func (c *cluster) create(objs ...client.Object) {
 func (c *cluster) eventually(check func() string) {
 	c.Helper()
 	var last string
-	err := wait.PollUntilContextTimeout(c.Context(), 20*time.Millisecond, patience, true, func(context.Context) (bool, error) {
-		last = check()
-		return last == "", nil
-	})
+	err := wait.PollUntilContextTimeout(c.Context(), 20*time.Millisecond, patience, true,
+		func(context.Context) (bool, error) {
+			last = check()
+			return last == "", nil
+		})
 	if err != nil {
 		c.Fatalf("not within %s: %s", patience, last)
 	}
@@ -175,8 +180,10 @@ func (c *cluster) wants(obj client.Object, kind string, status metav1.ConditionS
 			list, observed = obj.Status.Conditions, obj.Status.ObservedGeneration
 		}
 		got := meta.FindStatusCondition(list, kind)
-		if got == nil || got.Status != status || got.Reason != reason || observed != obj.GetGeneration() || got.ObservedGeneration != observed {
-			return fmt.Sprintf("%T %s: want %s=%s/%s, got generation %d of %d, %+v", obj, obj.GetName(), kind, status, reason, observed, obj.GetGeneration(), list)
+		if got == nil || got.Status != status || got.Reason != reason || observed != obj.GetGeneration() ||
+			got.ObservedGeneration != observed {
+			return fmt.Sprintf("%T %s: want %s=%s/%s, got generation %d of %d, %+v", obj, obj.GetName(), kind, status,
+				reason, observed, obj.GetGeneration(), list)
 		}
 		for _, text := range texts {
 			if !strings.Contains(got.Message, text) {
@@ -264,7 +271,8 @@ func TestPlanIsKeptInTheDatabase(t *testing.T) {
 	c.create(free)
 	c.ready(free)
 	c.wants(free, v1alpha1.ConditionInUse, metav1.ConditionFalse, v1alpha1.ReasonUnused)
-	if free.Status.Version != 1 || free.Status.NextResetTime == nil || free.Status.CronJobName != controller.CronJobName("free") {
+	if free.Status.Version != 1 || free.Status.NextResetTime == nil ||
+		free.Status.CronJobName != controller.CronJobName("free") {
 		t.Errorf("status %+v", free.Status)
 	}
 
@@ -286,7 +294,8 @@ func TestPlanIsKeptInTheDatabase(t *testing.T) {
 	// Nothing more is written while nothing happens: three rounds of the resync leave the object as it is.
 	c.ready(free)
 	c.eventually(func() string {
-		if err := c.client.Get(t.Context(), client.ObjectKeyFromObject(free), free); err != nil || free.Status.Version != 3 {
+		if err := c.client.Get(t.Context(), client.ObjectKeyFromObject(free), free); err != nil ||
+			free.Status.Version != 3 {
 			return fmt.Sprintf("version %d, %v", free.Status.Version, err)
 		}
 		return ""
@@ -305,7 +314,8 @@ func TestPlanIsKeptInTheDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	if free.Status.Version == 3 && free.ResourceVersion != version {
-		t.Errorf("the status was written although nothing happened: resource version %s, was %s", free.ResourceVersion, version)
+		t.Errorf("the status was written although nothing happened: resource version %s, was %s",
+			free.ResourceVersion, version)
 	}
 }
 
@@ -320,7 +330,8 @@ func TestPlanWithoutDatabase(t *testing.T) {
 	c.ready(free)
 }
 
-// The database is an empty one all of a sudden: conditions say so, and what is declared is written again once it has a schema.
+// The database is an empty one all of a sudden: conditions say so, and what is declared is written again once it has a
+// schema.
 func TestDeclarationsOnAnEmptyDatabase(t *testing.T) {
 	c := newCluster(t)
 	free := newPlan("free", 30, true)
@@ -331,7 +342,8 @@ func TestDeclarationsOnAnEmptyDatabase(t *testing.T) {
 	c.ready(free, alice)
 	pgtest.Empty(t, c.dsn)
 	for _, condition := range []string{v1alpha1.ConditionSynced, v1alpha1.ConditionReady} {
-		c.wants(free, condition, metav1.ConditionFalse, v1alpha1.ReasonDatabaseSchema, "the database has schema version 0, this needs ")
+		c.wants(free, condition, metav1.ConditionFalse, v1alpha1.ReasonDatabaseSchema,
+			"the database has schema version 0, this needs ")
 	}
 	if err := postgres.Migrate(t.Context(), c.dsn); err != nil {
 		t.Fatal(err)
@@ -346,14 +358,16 @@ func TestDeclarationsOnAnEmptyDatabase(t *testing.T) {
 	c.ready(free, alice)
 }
 
-// What is stored about one user cannot be read by this release. Its UserQuota says so, the others' go on, and what the object
-// declares is put right by it.
+// What is stored about one user cannot be read by this release. Its UserQuota says so, the others' go on, and what the
+// object declares is put right by it.
 func TestUserThatCannotBeRead(t *testing.T) {
 	c := newCluster(t)
 	free := newPlan("free", 30, true)
 	gift := map[string]v1alpha1.Grant{"gift": {Credits: 10}}
-	petra := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "petra"}, Spec: v1alpha1.UserQuotaSpec{UserID: "petra", Grants: gift}}
-	quentin := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "quentin"}, Spec: v1alpha1.UserQuotaSpec{UserID: "quentin"}}
+	petra := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "petra"},
+		Spec: v1alpha1.UserQuotaSpec{UserID: "petra", Grants: gift}}
+	quentin := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "quentin"},
+		Spec: v1alpha1.UserQuotaSpec{UserID: "quentin"}}
 	c.create(free, petra, quentin)
 	c.ready(free, petra, quentin)
 	const ofPetra = " WHERE user_id = (SELECT id FROM users WHERE user_id = 'petra')"
@@ -426,14 +440,18 @@ func TestResetCronJob(t *testing.T) {
 				return err.Error()
 			}
 			spec, job, pod := cronJob.Spec, cronJob.Spec.JobTemplate.Spec, cronJob.Spec.JobTemplate.Spec.Template.Spec
-			if *spec.StartingDeadlineSeconds != 3600 || *spec.SuccessfulJobsHistoryLimit != 1 || *spec.FailedJobsHistoryLimit != 3 ||
-				*job.ActiveDeadlineSeconds != 3600 || *job.BackoffLimit != 2 || pod.RestartPolicy != corev1.RestartPolicyNever ||
-				pod.Containers[0].Resources.Requests.Cpu().IsZero() || pod.Containers[0].Resources.Limits.Memory().IsZero() ||
+			if *spec.StartingDeadlineSeconds != 3600 || *spec.SuccessfulJobsHistoryLimit != 1 ||
+				*spec.FailedJobsHistoryLimit != 3 ||
+				*job.ActiveDeadlineSeconds != 3600 || *job.BackoffLimit != 2 ||
+				pod.RestartPolicy != corev1.RestartPolicyNever ||
+				pod.Containers[0].Resources.Requests.Cpu().IsZero() ||
+				pod.Containers[0].Resources.Limits.Memory().IsZero() ||
 				*pod.AutomountServiceAccountToken {
 				return fmt.Sprintf("CronJob %+v", cronJob)
 			}
 			args := strings.Join(append(pod.Containers[0].Command, pod.Containers[0].Args...), " ")
-			if !metav1.IsControlledBy(cronJob, plan) || spec.Schedule != schedule || *spec.TimeZone != "Etc/UTC" || *spec.Suspend ||
+			if !metav1.IsControlledBy(cronJob, plan) || spec.Schedule != schedule || *spec.TimeZone != "Etc/UTC" ||
+				*spec.Suspend ||
 				spec.ConcurrencyPolicy != batchv1.ForbidConcurrent || args != "/usage-batch reset --plan pro" ||
 				pod.Containers[0].Image != "example.com/op:1" || pod.ServiceAccountName != "usage-operator-batch" {
 				return fmt.Sprintf("CronJob %+v", cronJob)
@@ -449,7 +467,8 @@ func TestResetCronJob(t *testing.T) {
 	}}
 	c.create(restricted)
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "reset-", Namespace: restricted.Name}, Spec: cronJob.Spec.JobTemplate.Spec.Template.Spec,
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "reset-", Namespace: restricted.Name},
+		Spec:       cronJob.Spec.JobTemplate.Spec.Template.Spec,
 	}
 	pod.Spec.ServiceAccountName = "" // that of the manager's namespace is not here
 	if err := c.client.Create(t.Context(), pod, client.DryRunAll); err != nil {
@@ -473,10 +492,12 @@ func TestResetCronJob(t *testing.T) {
 	c.create(free)
 	c.ready(free)
 	ofFree := &batchv1.CronJob{}
-	if err := c.client.Get(t.Context(), types.NamespacedName{Namespace: c.namespace, Name: controller.CronJobName("free")}, ofFree); err != nil {
+	if err := c.client.Get(t.Context(),
+		types.NamespacedName{Namespace: c.namespace, Name: controller.CronJobName("free")}, ofFree); err != nil {
 		t.Fatal(err)
 	}
-	if args := ofFree.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Args; !slices.Equal(args, []string{"reset", "--plan", "free", "--retired"}) {
+	if args := ofFree.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Args; !slices.Equal(args,
+		[]string{"reset", "--plan", "free", "--retired"}) {
 		t.Errorf("the default plan's reset: %q", args)
 	}
 
@@ -484,8 +505,10 @@ func TestResetCronJob(t *testing.T) {
 	if plan.Status.LastReset != nil || plan.Status.LastResetTime != nil {
 		t.Errorf("before the first run the status has %+v of %s", plan.Status.LastReset, plan.Status.LastResetTime)
 	}
-	c.exec(`UPDATE usage_quotas SET period_start = now() - interval '2 months', period_end = now() - interval '1 month'`)
-	if res, err := c.resets.Run(t.Context(), reset.Options{Plan: "pro", Actor: "test"}); err != nil || res.Accounts != 1 {
+	c.exec(
+		`UPDATE usage_quotas SET period_start = now() - interval '2 months', period_end = now() - interval '1 month'`)
+	if res, err := c.resets.Run(t.Context(), reset.Options{Plan: "pro", Actor: "test"}); err != nil ||
+		res.Accounts != 1 {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	ran := metav1.Now()
@@ -496,7 +519,8 @@ func TestResetCronJob(t *testing.T) {
 	}
 	c.eventually(func() string {
 		err := c.client.Get(t.Context(), client.ObjectKeyFromObject(plan), plan)
-		if run := plan.Status.LastReset; err != nil || run == nil || run.State != "Succeeded" || run.Accounts != 1 || run.Periods < 1 ||
+		if run := plan.Status.LastReset; err != nil || run == nil || run.State != "Succeeded" || run.Accounts != 1 ||
+			run.Periods < 1 ||
 			run.Failures != 0 || !run.CompletionTime.Equal(plan.Status.LastResetTime) {
 			return fmt.Sprintf("lastReset %+v, lastResetTime %s, %v", run, plan.Status.LastResetTime, err)
 		}
@@ -546,7 +570,8 @@ func TestDeletedWhileNobodyWatched(t *testing.T) {
 	c.remove(petra)
 	c.start()
 	c.eventually(func() string {
-		if u := c.usage("petra-1"); !c.row("pro").Retired || u.QuotaUID != (quota.ID{}) || u.Account.Plan.Name != "free" {
+		if u := c.usage("petra-1"); !c.row("pro").Retired || u.QuotaUID != (quota.ID{}) ||
+			u.Account.Plan.Name != "free" {
 			return fmt.Sprintf("retired %v, owner %x, plan %s", c.row("pro").Retired, u.QuotaUID, u.Account.Plan.Name)
 		}
 		return ""
@@ -569,14 +594,16 @@ func TestQuotaWaitsForItsPlan(t *testing.T) {
 	c.create(newPlan("free", 30, true))
 	c.ready(bob)
 	c.wants(bob, v1alpha1.ConditionPlanResolved, metav1.ConditionTrue, v1alpha1.ReasonDefaultPlan, "free")
-	if alice.Status.Plan != "starter" || alice.Status.Usage.Limit != "150" || alice.Status.Usage.Slots != "0/1" || alice.Status.ResetsAt == nil {
+	if alice.Status.Plan != "starter" || alice.Status.Usage.Limit != "150" || alice.Status.Usage.Slots != "0/1" ||
+		alice.Status.ResetsAt == nil {
 		t.Errorf("status %+v", alice.Status)
 	}
 }
 
 func TestFirstQuotaOfAUserStays(t *testing.T) {
 	c := newCluster(t)
-	free, first, second := newPlan("free", 30, true), newQuota("first", "alice-1", ""), newQuota("second", "alice-1", "")
+	free, first, second := newPlan("free", 30, true), newQuota("first", "alice-1", ""),
+		newQuota("second", "alice-1", "")
 	second.Spec.Suspended = true
 	c.create(free, first)
 	c.ready(free, first)
@@ -605,7 +632,8 @@ func TestFirstQuotaOfAUserStays(t *testing.T) {
 func TestQuotaIsRepaired(t *testing.T) {
 	c := newCluster(t)
 	free, alice := newPlan("free", 30, true), newQuota("alice", "alice-1", "")
-	alice.Spec.Overrides = &v1alpha1.QuotaOverrides{Concurrent: new(int32(3)), Unlimited: []v1alpha1.LimitName{v1alpha1.LimitCredits}}
+	alice.Spec.Overrides = &v1alpha1.QuotaOverrides{Concurrent: new(int32(3)),
+		Unlimited: []v1alpha1.LimitName{v1alpha1.LimitCredits}}
 	alice.Spec.TimeZone = "Asia/Hong_Kong"
 	c.create(free)
 	c.ready(free)
@@ -614,11 +642,13 @@ func TestQuotaIsRepaired(t *testing.T) {
 	if u := alice.Status.Usage; u.Limit != "unlimited" || u.Remaining != "unlimited" || u.Slots != "0/3" {
 		t.Errorf("usage %+v", u)
 	}
-	for _, change := range []string{"suspended = true", "concurrent_override = NULL", "time_zone = 'UTC'", "quota_uid = NULL, quota_name = NULL"} {
+	for _, change := range []string{"suspended = true", "concurrent_override = NULL", "time_zone = 'UTC'",
+		"quota_uid = NULL, quota_name = NULL"} {
 		c.exec("UPDATE usage_quotas SET " + change)
 		c.eventually(func() string {
 			u := c.usage("alice-1")
-			if o := u.Account.Overrides.Concurrent; u.Account.Suspended || o == nil || o.Max != 3 || u.Account.Zone.String() != "Asia/Hong_Kong" || u.QuotaUID == (quota.ID{}) {
+			if o := u.Account.Overrides.Concurrent; u.Account.Suspended || o == nil || o.Max != 3 ||
+				u.Account.Zone.String() != "Asia/Hong_Kong" || u.QuotaUID == (quota.ID{}) {
 				return fmt.Sprintf("after %s: %+v", change, u.Account)
 			}
 			return ""
@@ -657,12 +687,15 @@ func TestStandingIsWritten(t *testing.T) {
 		})
 	}
 	shows(v1alpha1.UserQuotaUsage{Used: "0", Limit: "90", Remaining: "70", Reserved: "20", Running: 1, Slots: "1/1"})
-	if _, err := c.service.Complete(t.Context(), quota.ID{}, admitted.Admission.ID, 12*quota.Credit+quota.Credit/2); err != nil {
+	if _, err := c.service.Complete(t.Context(), quota.ID{}, admitted.Admission.ID,
+		12*quota.Credit+quota.Credit/2); err != nil {
 		t.Fatal(err)
 	}
-	shows(v1alpha1.UserQuotaUsage{Used: "12.5", Limit: "90", Remaining: "77.5", Reserved: "0", Running: 0, Slots: "0/1"})
+	shows(v1alpha1.UserQuotaUsage{Used: "12.5", Limit: "90", Remaining: "77.5", Reserved: "0", Running: 0,
+		Slots: "0/1"})
 	c.ready(alice, idle)
 	if idle.ResourceVersion != untouched {
-		t.Errorf("the object of a user who did nothing was written: resource version %s, was %s", idle.ResourceVersion, untouched)
+		t.Errorf("the object of a user who did nothing was written: resource version %s, was %s",
+			idle.ResourceVersion, untouched)
 	}
 }

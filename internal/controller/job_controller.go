@@ -62,8 +62,8 @@ const (
 	sweepInterval = 5 * time.Second
 	// renewInterval is well within metering.JobLease.
 	renewInterval = time.Minute
-	// compareInterval is how often all Jobs are held against the ledger, besides at the start and whenever it could not be reached for
-	// a moment.
+	// compareInterval is how often all Jobs are held against the ledger, besides at the start and whenever it could not
+	// be reached for a moment.
 	compareInterval = 10 * time.Minute
 	// refreshInterval is how often a waiting Job's position is written at most.
 	refreshInterval = 30 * time.Second
@@ -107,12 +107,13 @@ const DefaultStartTimeout = 10 * time.Minute
 
 // JobOptions configure the controller of Jobs. The zero value is usable.
 type JobOptions struct {
-	// StartTimeout is how long an admitted Job may hold its slot without a pod that has started; DefaultStartTimeout if zero.
+	// StartTimeout is how long an admitted Job may hold its slot without a pod that has started; DefaultStartTimeout if
+	// zero.
 	StartTimeout time.Duration
 }
 
-// SetupJob registers the controller of the Jobs that carry the user label. It has a cache of its own, which holds no other
-// Jobs, and of pods only what it needs.
+// SetupJob registers the controller of the Jobs that carry the user label. It has a cache of its own, which holds no
+// other Jobs, and of pods only what it needs.
 func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
 	seen, err := newJobCache(mgr)
 	if err != nil {
@@ -137,7 +138,8 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
 	}
 	r := &jobReconciler{
 		svc: svc, jobs: seen, client: mgr.GetClient(), live: mgr.GetAPIReader(),
-		events: mgr.GetEventRecorder(recorderName), memory: newJobMemory(), rights: access.Spending{Authorizer: authorizer},
+		events: mgr.GetEventRecorder(recorderName), memory: newJobMemory(),
+		rights:       access.Spending{Authorizer: authorizer},
 		startTimeout: cmp.Or(opts.StartTimeout, DefaultStartTimeout),
 	}
 	namespace := &metav1.PartialObjectMetadata{}
@@ -146,58 +148,69 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
 		Named("job").
 		WithOptions(controller.TypedOptions[jobKey]{
 			MaxConcurrentReconciles: jobConcurrency,
-			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[jobKey](50*time.Millisecond, maxJobBackoff),
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[jobKey](50*time.Millisecond,
+				maxJobBackoff),
 		}).
 		WatchesRawSource(source.TypedKind(seen, &batchv1.Job{}, handler.TypedFuncs[*batchv1.Job, jobKey]{
-			CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*batchv1.Job], q workqueue.TypedRateLimitingInterface[jobKey]) {
+			CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*batchv1.Job],
+				q workqueue.TypedRateLimitingInterface[jobKey]) {
 				q.Add(keyOf(e.Object))
 			},
-			UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*batchv1.Job], q workqueue.TypedRateLimitingInterface[jobKey]) {
+			UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*batchv1.Job],
+				q workqueue.TypedRateLimitingInterface[jobKey]) {
 				if e.ObjectOld.UID != e.ObjectNew.UID {
 					r.bury(e.ObjectOld, q)
 				}
 				q.Add(keyOf(e.ObjectNew))
 			},
-			DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*batchv1.Job], q workqueue.TypedRateLimitingInterface[jobKey]) {
+			DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*batchv1.Job],
+				q workqueue.TypedRateLimitingInterface[jobKey]) {
 				r.bury(e.Object, q)
 			},
 		})).
 		WatchesRawSource(source.TypedKind(seen, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(r.jobOfPod))).
 		WatchesRawSource(source.TypedKind(seen, namespace, handler.TypedFuncs[*metav1.PartialObjectMetadata, jobKey]{
-			UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*metav1.PartialObjectMetadata], q workqueue.TypedRateLimitingInterface[jobKey]) {
+			UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*metav1.PartialObjectMetadata],
+				q workqueue.TypedRateLimitingInterface[jobKey]) {
 				if mode(e.ObjectOld) != mode(e.ObjectNew) {
 					r.enqueue(ctx, q, func(*batchv1.Job) bool { return true }, client.InNamespace(e.ObjectNew.Name))
 				}
 			},
 		})).
-		WatchesRawSource(source.TypedKind(mgr.GetCache(), &v1alpha1.UsagePlan{}, handler.TypedFuncs[*v1alpha1.UsagePlan, jobKey]{
-			UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UsagePlan], q workqueue.TypedRateLimitingInterface[jobKey]) {
-				// Its status says that the database has the change.
-				if before, after := e.ObjectOld.Status, e.ObjectNew.Status; before.Version != after.Version || before.ObservedGeneration != after.ObservedGeneration {
-					r.enqueue(ctx, q, refused)
-				}
-			},
-		})).
-		WatchesRawSource(source.TypedKind(mgr.GetCache(), &v1alpha1.UserQuota{}, handler.TypedFuncs[*v1alpha1.UserQuota, jobKey]{
-			UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UserQuota], q workqueue.TypedRateLimitingInterface[jobKey]) {
-				if e.ObjectOld.Status.ObservedGeneration != e.ObjectNew.Status.ObservedGeneration {
-					r.enqueue(ctx, q, refused, client.MatchingLabels{v1alpha1.UserLabel: e.ObjectNew.Spec.UserID})
-				}
-			},
-		})).
-		WatchesRawSource(source.TypedFunc[jobKey](func(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) error {
-			go r.follow(ctx, q)
-			go r.sweepAlways(ctx, q)
-			return nil
-		})).
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), &v1alpha1.UsagePlan{},
+			handler.TypedFuncs[*v1alpha1.UsagePlan, jobKey]{
+				UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UsagePlan],
+					q workqueue.TypedRateLimitingInterface[jobKey]) {
+					// Its status says that the database has the change.
+					if before, after := e.ObjectOld.Status, e.ObjectNew.Status; before.Version != after.Version ||
+						before.ObservedGeneration != after.ObservedGeneration {
+						r.enqueue(ctx, q, refused)
+					}
+				},
+			})).
+		WatchesRawSource(source.TypedKind(mgr.GetCache(), &v1alpha1.UserQuota{},
+			handler.TypedFuncs[*v1alpha1.UserQuota, jobKey]{
+				UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UserQuota],
+					q workqueue.TypedRateLimitingInterface[jobKey]) {
+					if e.ObjectOld.Status.ObservedGeneration != e.ObjectNew.Status.ObservedGeneration {
+						r.enqueue(ctx, q, refused, client.MatchingLabels{v1alpha1.UserLabel: e.ObjectNew.Spec.UserID})
+					}
+				},
+			})).
+		WatchesRawSource(source.TypedFunc[jobKey](
+			func(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) error {
+				go r.follow(ctx, q)
+				go r.sweepAlways(ctx, q)
+				return nil
+			})).
 		Complete(r)
 }
 
 // podOwner is the index of the pods in the cache by the UID of their Job.
 const podOwner = "job-uid"
 
-// newJobCache holds labelled Jobs, the namespaces' labels, and of the pods of all Jobs how far they are: pods do not carry
-// the user label.
+// newJobCache holds labelled Jobs, the namespaces' labels, and of the pods of all Jobs how far they are: pods do not
+// carry the user label.
 func newJobCache(mgr ctrl.Manager) (cache.Cache, error) {
 	labelled, err := labels.NewRequirement(v1alpha1.UserLabel, selection.Exists, nil)
 	if err != nil {
@@ -223,9 +236,11 @@ func stripPod(object any) (any, error) {
 		return object, nil
 	}
 	stripped := &corev1.Pod{Status: corev1.PodStatus{Phase: pod.Status.Phase}}
-	stripped.Namespace, stripped.Name, stripped.UID, stripped.ResourceVersion = pod.Namespace, pod.Name, pod.UID, pod.ResourceVersion
+	stripped.Namespace, stripped.Name, stripped.UID, stripped.ResourceVersion = pod.Namespace, pod.Name, pod.UID,
+		pod.ResourceVersion
 	stripped.Labels = map[string]string{
-		batchv1.ControllerUidLabel: pod.Labels[batchv1.ControllerUidLabel], batchv1.JobNameLabel: pod.Labels[batchv1.JobNameLabel],
+		batchv1.ControllerUidLabel: pod.Labels[batchv1.ControllerUidLabel],
+		batchv1.JobNameLabel:       pod.Labels[batchv1.JobNameLabel],
 	}
 	return stripped, nil
 }
@@ -241,7 +256,8 @@ func (r *jobReconciler) jobOfPod(_ context.Context, pod *corev1.Pod) []jobKey {
 
 // bury remembers how a Job stood when it was last seen: with a short time to live it may be gone before it was settled.
 func (r *jobReconciler) bury(job *batchv1.Job, q workqueue.TypedRateLimitingInterface[jobKey]) {
-	if _, settled := terminalState[job.Annotations[v1alpha1.StateAnnotation]]; settled && ended(job) != "" && !r.memory.owes(job.UID) {
+	if _, settled := terminalState[job.Annotations[v1alpha1.StateAnnotation]]; settled && ended(job) != "" &&
+		!r.memory.owes(job.UID) {
 		r.memory.forget(job.UID)
 		return
 	}
@@ -255,7 +271,8 @@ func refused(job *batchv1.Job) bool {
 }
 
 func (r *jobReconciler) enqueue(
-	ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey], which func(*batchv1.Job) bool, opts ...client.ListOption,
+	ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey], which func(*batchv1.Job) bool,
+	opts ...client.ListOption,
 ) {
 	var list batchv1.JobList
 	if err := r.jobs.List(ctx, &list, opts...); err != nil {
@@ -353,10 +370,12 @@ func (r *jobReconciler) sweep(ctx context.Context, renew bool, add func(jobKey))
 	return r.svc.RenewJobs(ctx, alive)
 }
 
-// lags says whether a Job waits in the ledger that runs, or has run. It may only seem so, for they are not read at one moment.
+// lags says whether a Job waits in the ledger that runs, or has run. It may only seem so, for they are not read at one
+// moment.
 func lags(job *batchv1.Job, adm *ledger.Admission) bool {
 	state := job.Annotations[v1alpha1.StateAnnotation]
-	return adm.State == quota.Queued && (state == v1alpha1.StateSettled || state == v1alpha1.StateAdmitted && !suspended(job))
+	return adm.State == quota.Queued &&
+		(state == v1alpha1.StateSettled || state == v1alpha1.StateAdmitted && !suspended(job))
 }
 
 // lostPage is how many Jobs that have ended one query asks about.
@@ -423,7 +442,8 @@ func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) bool 
 		return true
 	}
 	message := job.Annotations[v1alpha1.MessageAnnotation]
-	return job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateAdmitted || withStuck(message, adm.Stuck) != message
+	return job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateAdmitted ||
+		withStuck(message, adm.Stuck) != message
 }
 
 func admissionID(uid types.UID) (quota.ID, error) { return convert.UID(uid) }

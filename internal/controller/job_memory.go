@@ -14,8 +14,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// jobMemory is what the controller remembers of Jobs between reconciliations. Losing it costs a write and an event too many, and for Jobs
-// that go while the manager is down, the outcome that only their last state told.
+// jobMemory is what the controller remembers of Jobs between reconciliations. Losing it costs a write and an event too
+// many, and for Jobs that go while the manager is down, the outcome that only their last state told.
 type jobMemory struct {
 	mu      sync.Mutex
 	written map[types.UID]written
@@ -26,8 +26,8 @@ type jobMemory struct {
 	unpaid map[types.UID]struct{}
 	// lost are the Jobs of which the ledger seemed to know less than they show.
 	lost map[types.UID]struct{}
-	// noPod says why no pod has started of Jobs that run. What is said of those that give their slot back for that is in leaving
-	// until the ledger has it, and in given then.
+	// noPod says why no pod has started of Jobs that run. What is said of those that give their slot back for that is
+	// in leaving until the ledger has it, and in given then.
 	noPod, leaving, given map[types.UID]string
 }
 
@@ -229,7 +229,8 @@ func (m *jobMemory) bury(job *batchv1.Job) {
 }
 
 func seen(job *batchv1.Job) buried {
-	return buried{completed: completed(job), container: job.Annotations[v1alpha1.ContainerAnnotation], selector: job.Spec.Selector}
+	return buried{completed: completed(job), container: job.Annotations[v1alpha1.ContainerAnnotation],
+		selector: job.Spec.Selector}
 }
 
 func (m *jobMemory) last(uid types.UID) buried {

@@ -88,10 +88,12 @@ func podBegun(pod *corev1.Pod) bool {
 	if pod.Status.Phase != corev1.PodPending && pod.Status.Phase != "" {
 		return true
 	}
-	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses,
+		pod.Status.ContainerStatuses} {
 		for i := range statuses {
 			s := &statuses[i]
-			if s.State.Running != nil || s.State.Terminated != nil || s.LastTerminationState.Terminated != nil || s.RestartCount > 0 {
+			if s.State.Running != nil || s.State.Terminated != nil || s.LastTerminationState.Terminated != nil ||
+				s.RestartCount > 0 {
 				return true
 			}
 		}
@@ -103,7 +105,8 @@ func podBegun(pod *corev1.Pod) bool {
 func (r *jobReconciler) whyNoPod(ctx context.Context, job *batchv1.Job, pods []corev1.Pod) (string, error) {
 	var last *corev1.Pod
 	for i := range pods {
-		if pods[i].DeletionTimestamp == nil && (last == nil || last.CreationTimestamp.Before(&pods[i].CreationTimestamp)) {
+		if pods[i].DeletionTimestamp == nil &&
+			(last == nil || last.CreationTimestamp.Before(&pods[i].CreationTimestamp)) {
 			last = &pods[i]
 		}
 	}
@@ -126,7 +129,8 @@ func (r *jobReconciler) whyNoPod(ctx context.Context, job *batchv1.Job, pods []c
 
 // whyPending says why a pod is pending, by its own status, or nothing.
 func whyPending(pod *corev1.Pod) string {
-	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses,
+		pod.Status.ContainerStatuses} {
 		for i := range statuses {
 			w := statuses[i].State.Waiting
 			if w != nil && w.Reason != "" && w.Reason != "ContainerCreating" && w.Reason != "PodInitializing" {
@@ -145,14 +149,16 @@ func whyPending(pod *corev1.Pod) string {
 // lastWarning returns the newest Warning event about an object that is not our own, nil without one.
 func (r *jobReconciler) lastWarning(ctx context.Context, namespace string, uid types.UID) (*corev1.Event, error) {
 	var list corev1.EventList
-	err := r.live.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{"involvedObject.uid": string(uid)})
+	err := r.live.List(ctx, &list, client.InNamespace(namespace),
+		client.MatchingFields{"involvedObject.uid": string(uid)})
 	if err != nil {
 		return nil, fmt.Errorf("why no pod has started: %w", err)
 	}
 	var last *corev1.Event
 	for i := range list.Items {
 		e := &list.Items[i]
-		if e.Type == corev1.EventTypeWarning && e.ReportingController != recorderName && (last == nil || !seenAt(e).Before(seenAt(last))) {
+		if e.Type == corev1.EventTypeWarning && e.ReportingController != recorderName &&
+			(last == nil || !seenAt(e).Before(seenAt(last))) {
 			last = e
 		}
 	}
@@ -177,8 +183,8 @@ func shorten(text string) string {
 	return text
 }
 
-// giveUp suspends a Job of which no pod starts. It leaves its slot when the cache shows that it is suspended: until then it
-// runs for all that anybody here knows, and what runs is not to be found in the queue.
+// giveUp suspends a Job of which no pod starts. It leaves its slot when the cache shows that it is suspended: until
+// then it runs for all that anybody here knows, and what runs is not to be found in the queue.
 func (r *jobReconciler) giveUp(ctx context.Context, job *batchv1.Job) error {
 	_, why := r.memory.stay(job.UID)
 	message := fmt.Sprintf("no pod had started after %s, so it gave its slot back: %s; ", r.startTimeout, why)
@@ -188,12 +194,15 @@ func (r *jobReconciler) giveUp(ctx context.Context, job *batchv1.Job) error {
 }
 
 func (r *jobReconciler) stop(ctx context.Context, job *batchv1.Job, message string) error {
-	return client.IgnoreNotFound(r.patch(ctx, job, v1alpha1.StateQueued, message+"it waits behind the others", new(true)))
+	return client.IgnoreNotFound(r.patch(ctx, job, v1alpha1.StateQueued, message+"it waits behind the others",
+		new(true)))
 }
 
-// leave puts a Job that has been suspended for that back into the queue, behind the others. If nobody else waits it starts
-// again at once.
-func (r *jobReconciler) leave(ctx context.Context, job *batchv1.Job, id quota.ID, mode string) (reconcile.Result, error) {
+// leave puts a Job that has been suspended for that back into the queue, behind the others. If nobody else waits it
+// starts again at once.
+func (r *jobReconciler) leave(
+	ctx context.Context, job *batchv1.Job, id quota.ID, mode string,
+) (reconcile.Result, error) {
 	stay, _ := r.memory.stay(job.UID)
 	_, err := r.svc.Requeue(ctx, id, stay)
 	// If it conflicts it is over, or its pod has reported after all: it is admitted as it stands.

@@ -22,8 +22,8 @@ const suspendField = "f:suspend"
 // disownTries is how often the ownership is given up again when others' writes have come between.
 const disownTries = 5
 
-// disown gives up the ownership of spec.suspend that starting a Job took. Somebody who applies the Job on the server's side
-// would meet a conflict otherwise whenever it is applied again with suspend: true.
+// disown gives up the ownership of spec.suspend that starting a Job took. Somebody who applies the Job on the server's
+// side would meet a conflict otherwise whenever it is applied again with suspend: true.
 func (r *jobReconciler) disown(ctx context.Context, job *batchv1.Job) error {
 	for range disownTries {
 		body, err := withoutOwnership(job.ManagedFields)
@@ -46,7 +46,8 @@ func (r *jobReconciler) disown(ctx context.Context, job *batchv1.Job) error {
 func withoutOwnership(all []metav1.ManagedFieldsEntry) ([]byte, error) {
 	applied := func(f metav1.ManagedFieldsEntry) bool { return f.Operation == metav1.ManagedFieldsOperationApply }
 	ours := func(f metav1.ManagedFieldsEntry) bool {
-		return f.Manager == fieldOwner && f.Subresource == "" && f.FieldsV1 != nil && strings.Contains(f.FieldsV1.GetRawString(), suspendField)
+		return f.Manager == fieldOwner && f.Subresource == "" && f.FieldsV1 != nil &&
+			strings.Contains(f.FieldsV1.GetRawString(), suspendField)
 	}
 	i := slices.IndexFunc(all, ours)
 	if i < 0 || !slices.ContainsFunc(all, applied) {
@@ -57,7 +58,8 @@ func withoutOwnership(all []metav1.ManagedFieldsEntry) ([]byte, error) {
 		return nil, fmt.Errorf("give up the ownership of spec.suspend: %w", err)
 	}
 	path := fmt.Sprintf("/metadata/managedFields/%d/fieldsV1", i)
-	return fmt.Appendf(nil, `[{"op":"test","path":%q,"value":%s},{"op":"replace","path":%q,"value":%s}]`, path, all[i].FieldsV1.GetRawString(), path, rest), nil
+	return fmt.Appendf(nil, `[{"op":"test","path":%q,"value":%s},{"op":"replace","path":%q,"value":%s}]`, path,
+		all[i].FieldsV1.GetRawString(), path, rest), nil
 }
 
 // withoutSuspend takes spec.suspend out of a set of fields.

@@ -106,7 +106,8 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	return r.admit(ctx, job, id, mode(namespace))
 }
 
-// known reports whether the ledger has the admission of a Job that shows a state. One that shows none was never asked for.
+// known reports whether the ledger has the admission of a Job that shows a state. One that shows none was never asked
+// for.
 func (r *jobReconciler) known(ctx context.Context, id quota.ID, state string) (bool, error) {
 	if state == "" {
 		return false, nil
@@ -118,8 +119,8 @@ func (r *jobReconciler) known(ctx context.Context, id quota.ID, state string) (b
 	return err == nil, err
 }
 
-// bookAgain admits a Job that runs, or has run, where the ledger does not know it or has it in the queue. That is so after the
-// database was restored to an earlier moment. Whatever the limits say now, the work was admitted.
+// bookAgain admits a Job that runs, or has run, where the ledger does not know it or has it in the queue. That is so
+// after the database was restored to an earlier moment. Whatever the limits say now, the work was admitted.
 func (r *jobReconciler) bookAgain(ctx context.Context, job *batchv1.Job, id quota.ID) error {
 	adm, err := r.svc.Get(ctx, id)
 	if _, unreadable := errors.AsType[*ledger.UnreadableError](err); unreadable {
@@ -180,7 +181,9 @@ func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.ID)
 }
 
 // admit asks for the Job's admission, which is booked the first time only, and brings the Job to it.
-func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID, mode string) (reconcile.Result, error) {
+func (r *jobReconciler) admit(
+	ctx context.Context, job *batchv1.Job, id quota.ID, mode string,
+) (reconcile.Result, error) {
 	// What runs already can only be metered.
 	warnOnly := mode == v1alpha1.EnforcementWarn || !suspended(job)
 	declared, err := jobs.Parse(job.Labels, job.Annotations)
@@ -221,7 +224,8 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 		if res.Upgrade != nil {
 			message += fmt.Sprintf("; plan %q would allow it", res.Upgrade.Name)
 		}
-		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(res.Decision.Reason), message, warnOnly))
+		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(res.Decision.Reason),
+			message, warnOnly))
 	}
 	switch adm.State {
 	case quota.Admitted:
@@ -235,11 +239,14 @@ func (r *jobReconciler) admit(ctx context.Context, job *batchv1.Job, id quota.ID
 }
 
 // unreadable tells a Job that waits that its user's account cannot be read. One that runs goes on.
-func (r *jobReconciler) unreadable(ctx context.Context, job *batchv1.Job, why *ledger.UnreadableError) (reconcile.Result, error) {
+func (r *jobReconciler) unreadable(
+	ctx context.Context, job *batchv1.Job, why *ledger.UnreadableError,
+) (reconcile.Result, error) {
 	if !suspended(job) {
 		return again(refusedInterval, nil)
 	}
-	return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, v1alpha1.ReasonAccountUnreadable, why.Error(), false))
+	return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, v1alpha1.ReasonAccountUnreadable,
+		why.Error(), false))
 }
 
 func again(after time.Duration, err error) (reconcile.Result, error) {
@@ -257,7 +264,9 @@ func serviceAccount(job *batchv1.Job) string {
 }
 
 // start lets the Job run. If that fails it is tried again; if the Job is gone meanwhile, its slot returns.
-func (r *jobReconciler) start(ctx context.Context, job *batchv1.Job, id quota.ID, adm *ledger.Admission, d quota.Decision) error {
+func (r *jobReconciler) start(
+	ctx context.Context, job *batchv1.Job, id quota.ID, adm *ledger.Admission, d quota.Decision,
+) error {
 	message := adm.Request.Estimate.String() + " credits are reserved"
 	if !adm.Enforced && d.Reason != "" {
 		message += fmt.Sprintf("; where it is enforced it would not start: %s: %s", d.Reason, d.Message())
@@ -293,7 +302,9 @@ func withStuck(message string, stuck quota.Stuck) string {
 }
 
 // wait tells a queued Job why it waits and where.
-func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *ledger.Admission, account *quota.Account) error {
+func (r *jobReconciler) wait(
+	ctx context.Context, job *batchv1.Job, adm *ledger.Admission, account *quota.Account,
+) error {
 	state, message := v1alpha1.StateQueued, queuedMessage(adm, account)
 	if adm.Parked {
 		state = v1alpha1.StateParked
@@ -314,7 +325,8 @@ func (r *jobReconciler) wait(ctx context.Context, job *batchv1.Job, adm *ledger.
 
 func queuedMessage(adm *ledger.Admission, account *quota.Account) string {
 	slots := account.Limits().Concurrent
-	d := quota.Decision{Reason: adm.Reason, Bound: quota.Bound{Unit: quota.UnitJobs, Used: int64(account.Active), Limit: int64(slots.Max)}}
+	d := quota.Decision{Reason: adm.Reason,
+		Bound: quota.Bound{Unit: quota.UnitJobs, Used: int64(account.Active), Limit: int64(slots.Max)}}
 	return fmt.Sprintf("%s; position %d of %d", d.Message(), adm.Position, adm.Waiting)
 }
 
@@ -327,7 +339,9 @@ func parkedMessage(adm *ledger.Admission, usage ledger.Usage) string {
 }
 
 // refuse parks a Job that no waiting cures. Where that is only warned of it runs, and nobody is charged.
-func (r *jobReconciler) refuse(ctx context.Context, job *batchv1.Job, state, reason, message string, warnOnly bool) error {
+func (r *jobReconciler) refuse(
+	ctx context.Context, job *batchv1.Job, state, reason, message string, warnOnly bool,
+) error {
 	first := r.first(job, state)
 	if warnOnly {
 		message = "it runs and is not metered; where it is enforced it would not start: " + message
@@ -389,7 +403,8 @@ func (r *jobReconciler) close(ctx context.Context, job *batchv1.Job, state, mess
 // phases says whether a pod of a Job runs, and whether one is there that has succeeded.
 func (r *jobReconciler) phases(ctx context.Context, job *batchv1.Job) (runs, succeeded bool, err error) {
 	var list corev1.PodList
-	err = r.jobs.List(ctx, &list, client.InNamespace(job.Namespace), client.MatchingFields{podOwner: string(job.UID)}, client.UnsafeDisableDeepCopy)
+	err = r.jobs.List(ctx, &list, client.InNamespace(job.Namespace), client.MatchingFields{podOwner: string(job.UID)},
+		client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return false, false, err
 	}
@@ -422,9 +437,11 @@ func manualSelector(job *batchv1.Job) bool {
 	return job.Spec.ManualSelector != nil && *job.Spec.ManualSelector
 }
 
-// used returns what a Job that has ended used by all that is known of it, if its pod reported nothing. Without a pod that
-// succeeded a Job can be Complete too: nothing was used then.
-func (r *jobReconciler) used(ctx context.Context, job *batchv1.Job, estimate quota.Credits, succeeded bool) (quota.Credits, error) {
+// used returns what a Job that has ended used by all that is known of it, if its pod reported nothing. Without a pod
+// that succeeded a Job can be Complete too: nothing was used then.
+func (r *jobReconciler) used(
+	ctx context.Context, job *batchv1.Job, estimate quota.Credits, succeeded bool,
+) (quota.Credits, error) {
 	use := quota.Credits(0)
 	if completed(job) || succeeded {
 		use = estimate
@@ -445,8 +462,8 @@ func completed(job *batchv1.Job) bool {
 	return ended(job) == batchv1.JobComplete && job.Status.Succeeded > 0
 }
 
-// settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives. last is the Job as it
-// was last seen.
+// settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives. last is the Job
+// as it was last seen.
 func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID, last buried) error {
 	adm, err := r.svc.Get(ctx, id)
 	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !adm.State.Live()) {
@@ -464,7 +481,8 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID,
 		return r.settle(ctx, job, id) // It has lost its label, and the cache lost sight of it.
 	}
 	if job.UID == key.UID && job.DeletionTimestamp == nil {
-		return nil // Only the cache does not have it: not yet, or without its label no more. The sweep comes back to it.
+		// Only the cache does not have it: not yet, or without its label no more. The sweep comes back to it.
+		return nil
 	}
 	use := quota.Credits(0)
 	pods, err := r.podsOf(ctx, key, last.selector)
@@ -488,8 +506,8 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID,
 	return nil
 }
 
-// podsOf returns the pods of a Job: those that its selector finds, or that of all Jobs if that is not known, and that it
-// owns. An orphan has no owner any more.
+// podsOf returns the pods of a Job: those that its selector finds, or that of all Jobs if that is not known, and that
+// it owns. An orphan has no owner any more.
 func (r *jobReconciler) podsOf(ctx context.Context, key jobKey, selector *metav1.LabelSelector) ([]corev1.Pod, error) {
 	if selector == nil {
 		selector = &metav1.LabelSelector{MatchLabels: map[string]string{batchv1.ControllerUidLabel: string(key.UID)}}
@@ -499,7 +517,8 @@ func (r *jobReconciler) podsOf(ctx context.Context, key jobKey, selector *metav1
 		return nil, err
 	}
 	var list corev1.PodList
-	if err := r.live.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingLabelsSelector{Selector: labels}); err != nil {
+	if err := r.live.List(ctx, &list, client.InNamespace(key.Namespace),
+		client.MatchingLabelsSelector{Selector: labels}); err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
@@ -508,13 +527,17 @@ func (r *jobReconciler) podsOf(ctx context.Context, key jobKey, selector *metav1
 	}), nil
 }
 
-// reported returns what the container that ended last says it used, or otherwise if it says nothing that can be believed.
-func (r *jobReconciler) reported(job *batchv1.Job, pods []corev1.Pod, container string, otherwise quota.Credits) quota.Credits {
+// reported returns what the container that ended last says it used, or otherwise if it says nothing that can be
+// believed.
+func (r *jobReconciler) reported(
+	job *batchv1.Job, pods []corev1.Pod, container string, otherwise quota.Credits,
+) quota.Credits {
 	var last *corev1.ContainerStateTerminated
 	for i := range pods {
 		for j := range pods[i].Status.ContainerStatuses {
 			s := &pods[i].Status.ContainerStatuses[j]
-			if t := s.State.Terminated; s.Name == container && t != nil && (last == nil || last.FinishedAt.Before(&t.FinishedAt)) {
+			if t := s.State.Terminated; s.Name == container && t != nil &&
+				(last == nil || last.FinishedAt.Before(&t.FinishedAt)) {
 				last = t
 			}
 		}
@@ -525,22 +548,25 @@ func (r *jobReconciler) reported(job *batchv1.Job, pods []corev1.Pod, container 
 	use, err := jobs.ParseTermination(last.Message)
 	if err != nil {
 		if job != nil {
-			r.event(job, corev1.EventTypeWarning, "ReportIgnored", "Settle", fmt.Sprintf("container %s: %v", container, err))
+			r.event(job, corev1.EventTypeWarning, "ReportIgnored", "Settle",
+				fmt.Sprintf("container %s: %v", container, err))
 		}
 		return otherwise
 	}
 	return use
 }
 
-// first reports whether the Job is about to be told the state for the first time. The cache alone does not know: it may not
-// have seen yet what was written a moment ago.
+// first reports whether the Job is about to be told the state for the first time. The cache alone does not know: it may
+// not have seen yet what was written a moment ago.
 func (r *jobReconciler) first(job *batchv1.Job, state string) bool {
 	return job.Annotations[v1alpha1.StateAnnotation] != state && !r.memory.told(job.UID, state)
 }
 
-// tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then. It starts or
-// stops the Job unless suspend is nil.
-func (r *jobReconciler) tell(ctx context.Context, job *batchv1.Job, state, reason, message string, suspend *bool) (told bool, err error) {
+// tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then. It starts
+// or stops the Job unless suspend is nil.
+func (r *jobReconciler) tell(
+	ctx context.Context, job *batchv1.Job, state, reason, message string, suspend *bool,
+) (told bool, err error) {
 	if suspend == nil && job.Annotations[v1alpha1.StateAnnotation] == state &&
 		(job.Annotations[v1alpha1.MessageAnnotation] == message || r.memory.fresh(job.UID, state, reason)) {
 		r.remember(job, state, reason)
@@ -563,7 +589,8 @@ func (r *jobReconciler) remember(job *batchv1.Job, state, reason string) {
 // patch writes the controller's annotations, and starts or stops the Job unless suspend is nil. The UID keeps it from a
 // successor of the same name.
 func (r *jobReconciler) patch(ctx context.Context, job *batchv1.Job, state, message string, suspend *bool) error {
-	if suspend == nil && job.Annotations[v1alpha1.StateAnnotation] == state && job.Annotations[v1alpha1.MessageAnnotation] == message {
+	if suspend == nil && job.Annotations[v1alpha1.StateAnnotation] == state &&
+		job.Annotations[v1alpha1.MessageAnnotation] == message {
 		return nil
 	}
 	change := map[string]any{"metadata": map[string]any{
@@ -578,7 +605,8 @@ func (r *jobReconciler) patch(ctx context.Context, job *batchv1.Job, state, mess
 		return err
 	}
 	target := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: job.Namespace, Name: job.Name}}
-	if err := r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, body), client.FieldOwner(fieldOwner)); err != nil {
+	if err := r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, body),
+		client.FieldOwner(fieldOwner)); err != nil {
 		return err
 	}
 	return r.disown(ctx, target)

@@ -44,7 +44,8 @@ func (r *rights) MaySpend(context.Context, string, string, string) (bool, error)
 
 func (m *meter) Admit(context.Context, metering.AdmitRequest) (metering.AdmitResult, error) {
 	m.admits++
-	account := &quota.Account{Plan: &quota.Plan{Limits: quota.Limits{Concurrent: quota.AtMost(int32(1))}}, Balance: quota.Balance{Active: 1}}
+	account := &quota.Account{Plan: &quota.Plan{Limits: quota.Limits{Concurrent: quota.AtMost(int32(1))}},
+		Balance: quota.Balance{Active: 1}}
 	return metering.AdmitResult{Admission: m.adm, Account: account}, m.err
 }
 
@@ -102,7 +103,8 @@ func newJobCase(t *testing.T) *jobCase {
 	job.Annotations = map[string]string{v1alpha1.AudioDurationAnnotation: "1m"}
 	job.Spec.Suspend = new(true)
 	job.Spec.Template.Spec = corev1.PodSpec{
-		RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "main", Image: "example.com/none"}},
+		RestartPolicy: corev1.RestartPolicyNever,
+		Containers:    []corev1.Container{{Name: "main", Image: "example.com/none"}},
 	}
 	if err := env.Client.Create(t.Context(), job); err != nil {
 		t.Fatal(err)
@@ -114,14 +116,16 @@ func newJobCase(t *testing.T) *jobCase {
 	c := &jobCase{
 		t: t, key: keyOf(job), cache: &cached{Reader: env.Client, job: job.DeepCopy()},
 		meter: &meter{adm: &ledger.Admission{
-			Admission: quota.Admission{ID: id, State: quota.Queued, Reason: quota.ConcurrencyLimit, Request: quota.Request{Estimate: quota.Credit}, Enforced: true, AdmittedAt: time.Now()},
+			Admission: quota.Admission{ID: id, State: quota.Queued, Reason: quota.ConcurrencyLimit,
+				Request: quota.Request{Estimate: quota.Credit}, Enforced: true, AdmittedAt: time.Now()},
 			Namespace: job.Namespace, Name: job.Name, Position: 1, Waiting: 1,
 		}},
 	}
 	recorder := events.NewFakeRecorder(100)
 	c.told, c.may = recorder.Events, &rights{may: true}
 	c.jobReconciler = &jobReconciler{
-		svc: c.meter, client: env.Client, jobs: c.cache, live: env.Client, events: recorder, memory: newJobMemory(), rights: c.may,
+		svc: c.meter, client: env.Client, jobs: c.cache, live: env.Client, events: recorder, memory: newJobMemory(),
+		rights:       c.may,
 		startTimeout: DefaultStartTimeout,
 	}
 	return c
@@ -205,7 +209,8 @@ func TestStuckJobsSaySo(t *testing.T) {
 		stuck quota.Stuck
 		want  string
 	}{
-		{"", fine}, {quota.StuckOverEstimate, fine + "; stuck: it has run"}, {quota.StuckNoHeartbeat, fine + "; stuck: nobody has seen it"}, {"", fine},
+		{"", fine}, {quota.StuckOverEstimate, fine + "; stuck: it has run"},
+		{quota.StuckNoHeartbeat, fine + "; stuck: nobody has seen it"}, {"", fine},
 	} {
 		c.refresh()
 		c.meter.adm.Stuck = step.stuck
@@ -218,10 +223,12 @@ func TestStuckJobsSaySo(t *testing.T) {
 		}
 		c.reconcile()
 		c.refresh()
-		if got := c.cache.job.Annotations[v1alpha1.MessageAnnotation]; !strings.HasPrefix(got, step.want) || step.stuck == "" && got != step.want {
+		if got := c.cache.job.Annotations[v1alpha1.MessageAnnotation]; !strings.HasPrefix(got, step.want) ||
+			step.stuck == "" && got != step.want {
 			t.Errorf("message %q, want %q", got, step.want)
 		}
-		if err := c.sweep(t.Context(), false, func(jobKey) { t.Error("a Job that shows what the ledger says is looked at again") }); err != nil {
+		if err := c.sweep(t.Context(), false,
+			func(jobKey) { t.Error("a Job that shows what the ledger says is looked at again") }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -272,7 +279,8 @@ func TestJobsWhoseRightIsWithdrawn(t *testing.T) {
 			if running && (state != v1alpha1.StateAdmitted || len(c.meter.settled) > 0) {
 				t.Errorf("state %q, settled %v, want it to go on", state, c.meter.settled)
 			}
-			if !running && (state != v1alpha1.StateUnauthorized || fmt.Sprint(c.meter.settled) != "[0]" || !*c.cache.job.Spec.Suspend) {
+			if !running && (state != v1alpha1.StateUnauthorized || fmt.Sprint(c.meter.settled) != "[0]" ||
+				!*c.cache.job.Spec.Suspend) {
 				t.Errorf("state %q, settled %v, want it to give back what it held", state, c.meter.settled)
 			}
 		})
@@ -291,7 +299,8 @@ func TestJobsDoNotDecideByTheirAnnotations(t *testing.T) {
 				t.Errorf("the ledger was asked %d times, want once", c.meter.admits)
 			}
 			c.meter.adm.State = quota.Admitted
-			c.cache.job.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
+			c.cache.job.Status.Conditions = []batchv1.JobCondition{
+				{Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
 			if err := c.sweep(t.Context(), false, func(jobKey) {}); err != nil {
 				t.Fatal(err)
 			}
@@ -308,7 +317,8 @@ func TestJobsWithoutAPodAreNotCharged(t *testing.T) {
 	for succeeded, want := range map[int32]quota.Credits{0: 0, 1: quota.Credit} {
 		c := newJobCase(t)
 		c.meter.adm.State = quota.Admitted
-		c.cache.job.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+		c.cache.job.Status.Conditions = []batchv1.JobCondition{
+			{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
 		c.cache.job.Status.Succeeded = succeeded
 		c.reconcile()
 		if len(c.meter.settled) != 1 || c.meter.settled[0] != want {

@@ -26,7 +26,8 @@ import (
 var (
 	unauthorizedJobs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "usage_unauthorized_jobs_total",
-		Help: "Jobs that ran though their service account may not spend the quota of the user whom they name. Nobody is charged for them.",
+		Help: "Jobs that ran though their service account may not spend the quota of the user whom they name. Nobody " +
+			"is charged for them.",
 	}, []string{"namespace"})
 	unauthorizedCredits = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "usage_unauthorized_credits_total",
@@ -40,7 +41,9 @@ func init() {
 
 // unauthorizedMessage says what is missing, in the words of the admission policy.
 func unauthorizedMessage(job *batchv1.Job, userID string) string {
-	return fmt.Sprintf("service account '%s' of namespace '%s' may not spend the quota of user '%s': it needs the verb '%s' on resource '%s' named '%s' in API group %s",
+	return fmt.Sprintf(
+		"service account '%s' of namespace '%s' may not spend the quota of user '%s': it needs the verb '%s' on "+
+			"resource '%s' named '%s' in API group %s",
 		serviceAccount(job), job.Namespace, userID, v1alpha1.SpendVerb, v1alpha1.UsersResource, userID, v1alpha1.Group)
 }
 
@@ -63,12 +66,14 @@ func (r *jobReconciler) unauthorized(
 		}
 	}
 	if warnOnly {
-		message = "it runs, and is counted as unauthorized instead of charged to the user; where it is enforced it would not start: " + message
+		message = "it runs, and is counted as unauthorized instead of charged to the user; where it is enforced it " +
+			"would not start: " + message
 	} else {
 		message += "; it starts by itself when that has changed"
 	}
 	first := r.first(job, v1alpha1.StateUnauthorized)
-	told, err := r.tell(ctx, job, v1alpha1.StateUnauthorized, v1alpha1.StateUnauthorized, message, startIf(job, warnOnly))
+	told, err := r.tell(ctx, job, v1alpha1.StateUnauthorized, v1alpha1.StateUnauthorized, message,
+		startIf(job, warnOnly))
 	if err == nil && told && first {
 		if warnOnly {
 			unauthorizedJobs.WithLabelValues(job.Namespace).Inc()
@@ -78,8 +83,8 @@ func (r *jobReconciler) unauthorized(
 	return again(unauthorizedInterval, err)
 }
 
-// settleUnknown closes a Job that has ended and that the ledger does not know: it was over before it was metered, or it ran
-// without the right to spend and is counted now.
+// settleUnknown closes a Job that has ended and that the ledger does not know: it was over before it was metered, or it
+// ran without the right to spend and is counted now.
 func (r *jobReconciler) settleUnknown(ctx context.Context, job *batchv1.Job) error {
 	namespace, err := r.namespace(ctx, job.Namespace)
 	if err != nil || mode(namespace) == v1alpha1.EnforcementOff {
@@ -97,7 +102,8 @@ func (r *jobReconciler) settleUnknown(ctx context.Context, job *batchv1.Job) err
 		return err
 	}
 	first := r.first(job, v1alpha1.StateReleased)
-	message := fmt.Sprintf("nothing was charged; %s credits were used without the right: %s", use, unauthorizedMessage(job, declared.UserID))
+	message := fmt.Sprintf("nothing was charged; %s credits were used without the right: %s", use,
+		unauthorizedMessage(job, declared.UserID))
 	if err := r.close(ctx, job, v1alpha1.StateReleased, message); err != nil {
 		return err
 	}

@@ -23,15 +23,16 @@ type Resets interface {
 	Overdue(ctx context.Context, plan string, before time.Time) (reset.Overdue, error)
 }
 
-// resetGrace is how long after its scheduled time a run of the reset may take until what it left is overdue: the CronJob may
-// start it an hour late, and gives it an hour.
+// resetGrace is how long after its scheduled time a run of the reset may take until what it left is overdue: the
+// CronJob may start it an hour late, and gives it an hour.
 const resetGrace = (resetStartingDeadlineSeconds + resetActiveDeadlineSeconds) * time.Second
 
 // The metrics of the resets, by plan.
 var (
 	overdueAccounts = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "usage_reset_overdue_accounts",
-		Help: "Accounts whose period ended before a scheduled run of the reset that should have closed it two hours ago, and is open still.",
+		Help: "Accounts whose period ended before a scheduled run of the reset that should have closed it two hours " +
+			"ago, and is open still.",
 	}, []string{"plan"})
 	overdueSeconds = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "usage_reset_oldest_overdue_seconds",
@@ -47,7 +48,8 @@ var (
 	}, []string{"plan"})
 	checkFailures = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "usage_reset_check_failures_total",
-		Help: "How often the state of the resets could not be read. The other metrics of the resets are then those of the last time.",
+		Help: "How often the state of the resets could not be read. The other metrics of the resets are then those " +
+			"of the last time.",
 	})
 )
 

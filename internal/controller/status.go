@@ -24,7 +24,8 @@ const (
 	maxMessage = 32768
 )
 
-// conditions collects what one reconciliation finds out about an object. Times of transitions are kept where nothing changed.
+// conditions collects what one reconciliation finds out about an object. Times of transitions are kept where nothing
+// changed.
 type conditions struct {
 	list       *[]metav1.Condition
 	generation int64
@@ -36,7 +37,8 @@ func (c conditions) set(kind string, status bool, reason, message string) {
 		value = metav1.ConditionTrue
 	}
 	meta.SetStatusCondition(c.list, metav1.Condition{
-		Type: kind, Status: value, Reason: reason, Message: message[:min(len(message), maxMessage)], ObservedGeneration: c.generation,
+		Type: kind, Status: value, Reason: reason, Message: message[:min(len(message), maxMessage)],
+		ObservedGeneration: c.generation,
 	})
 }
 
@@ -46,7 +48,8 @@ func (c conditions) unknown(kind, message string) {
 		return
 	}
 	meta.SetStatusCondition(c.list, metav1.Condition{
-		Type: kind, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonProgressing, Message: message, ObservedGeneration: c.generation,
+		Type: kind, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonProgressing, Message: message,
+		ObservedGeneration: c.generation,
 	})
 }
 
@@ -67,7 +70,8 @@ func (c conditions) sumUp(ready string, parts ...string) {
 	c.set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, ready)
 }
 
-// describe is an error's text for a condition: what is wrong, without the object, which needs no telling in its own condition.
+// describe is an error's text for a condition: what is wrong, without the object, which needs no telling in its own
+// condition.
 func describe(err error) string {
 	if e, ok := errors.AsType[*quota.Error](err); ok {
 		return e.Text

@@ -14,12 +14,12 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
-// unavailableRetry is when to try again while the database is away, up to twice as late: calls fail at once then, and what
-// waits should not come back all at once.
+// unavailableRetry is when to try again while the database is away, up to twice as late: calls fail at once then, and
+// what waits should not come back all at once.
 const unavailableRetry = 5 * time.Second
 
-// later makes another try of the error of a database that is away. That it is away is logged once by the store, and is no
-// error of each object that waits for it.
+// later makes another try of the error of a database that is away. That it is away is logged once by the store, and is
+// no error of each object that waits for it.
 func later(res reconcile.Result, err error) (reconcile.Result, error) {
 	if errors.Is(err, ledger.ErrUnavailable) {
 		return reconcile.Result{RequeueAfter: wait.Jitter(unavailableRetry, 1)}, nil

@@ -62,16 +62,20 @@ func SetupUsagePlan(mgr ctrl.Manager, plans Plans, resets Resets, opts UsagePlan
 	if opts.ResyncInterval <= 0 {
 		opts.ResyncInterval = DefaultResyncInterval
 	}
-	r := &usagePlanReconciler{client: mgr.GetClient(), plans: plans, resets: resets, opts: opts, wake: make(chan event.GenericEvent)}
-	if err := mgr.Add(&planSweeper{client: mgr.GetClient(), plans: plans, interval: opts.ResyncInterval, wake: r.wake}); err != nil {
+	r := &usagePlanReconciler{client: mgr.GetClient(), plans: plans, resets: resets, opts: opts,
+		wake: make(chan event.GenericEvent)}
+	if err := mgr.Add(&planSweeper{client: mgr.GetClient(), plans: plans, interval: opts.ResyncInterval,
+		wake: r.wake}); err != nil {
 		return err
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		// An annotation has a plan compared with the database on demand.
-		For(&v1alpha1.UsagePlan{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		For(&v1alpha1.UsagePlan{}, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Owns(&batchv1.CronJob{}).
 		// Users come and go with their quotas; the plan counts them.
-		Watches(&v1alpha1.UserQuota{}, handler.EnqueueRequestsFromMapFunc(planOfQuota), builder.WithPredicates(quotaMoved)).
+		Watches(&v1alpha1.UserQuota{}, handler.EnqueueRequestsFromMapFunc(planOfQuota),
+			builder.WithPredicates(quotaMoved)).
 		WatchesRawSource(source.Channel(r.wake, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 2}).
 		Complete(r)
@@ -131,7 +135,8 @@ func (r *usagePlanReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 	conds.sumUp("the plan is in force",
 		v1alpha1.ConditionAccepted, v1alpha1.ConditionSynced, v1alpha1.ConditionResetScheduled)
 	if !equality.Semantic.DeepEqual(before.Status, plan.Status) {
-		err = errors.Join(err, client.IgnoreNotFound(r.client.Status().Patch(ctx, plan, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
+		err = errors.Join(err, client.IgnoreNotFound(
+			r.client.Status().Patch(ctx, plan, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
 	}
 	if err != nil {
 		return later(reconcile.Result{}, err)
@@ -150,11 +155,15 @@ func (r *usagePlanReconciler) retire(ctx context.Context, name string) error {
 	return r.wakeConflicting(ctx, &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: name}})
 }
 
-// sync writes the plan to the database. It reports whether the plan is, or with a reachable database would be, in force.
-func (r *usagePlanReconciler) sync(ctx context.Context, plan *v1alpha1.UsagePlan, conds conditions) (accepted bool, err error) {
+// sync writes the plan to the database. It reports whether the plan is, or with a reachable database would be, in
+// force.
+func (r *usagePlanReconciler) sync(
+	ctx context.Context, plan *v1alpha1.UsagePlan, conds conditions,
+) (accepted bool, err error) {
 	notAccepted := func(reason, message string) {
 		conds.set(v1alpha1.ConditionAccepted, false, reason, message)
-		conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonNotAccepted, "nothing is written, because the plan is not accepted")
+		conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonNotAccepted,
+			"nothing is written, because the plan is not accepted")
 		conds.unknown(v1alpha1.ConditionInUse, "users are counted once the plan is accepted")
 	}
 	declared, err := convert.Plan(plan)
@@ -194,15 +203,16 @@ func (r *usagePlanReconciler) sync(ctx context.Context, plan *v1alpha1.UsagePlan
 // maxResetMessage is the longest message that a run of the reset may have in a status.
 const maxResetMessage = 1024
 
-// lastReset is what the database knows about a run. The CronJob's own status knows less: neither what a run did, nor runs that
-// somebody started by hand.
+// lastReset is what the database knows about a run. The CronJob's own status knows less: neither what a run did, nor
+// runs that somebody started by hand.
 func lastReset(run *reset.Run) *v1alpha1.UsagePlanResetRun {
 	if run == nil {
 		return nil
 	}
 	return &v1alpha1.UsagePlanResetRun{
-		State: v1alpha1.ResetState(run.State), StartTime: *timestamp(run.StartedAt), CompletionTime: timestamp(run.FinishedAt),
-		Accounts: run.Accounts, Periods: run.Periods, Failures: run.Failures,
+		State: v1alpha1.ResetState(run.State), StartTime: *timestamp(run.StartedAt),
+		CompletionTime: timestamp(run.FinishedAt),
+		Accounts:       run.Accounts, Periods: run.Periods, Failures: run.Failures,
 		Message: strings.ToValidUTF8(run.Message[:min(len(run.Message), maxResetMessage)], ""),
 	}
 }
@@ -226,7 +236,8 @@ func countUsers(s metering.PlanStatus) string {
 // schedule applies the plan's CronJob, which repairs it as well, and reads from it when it ran.
 func (r *usagePlanReconciler) schedule(ctx context.Context, plan *v1alpha1.UsagePlan, conds conditions) error {
 	name := CronJobName(plan.Name)
-	err := r.client.Apply(ctx, resetCronJob(plan, r.opts.Namespace, r.opts.Image), client.FieldOwner(fieldOwner), client.ForceOwnership)
+	err := r.client.Apply(ctx, resetCronJob(plan, r.opts.Namespace, r.opts.Image), client.FieldOwner(fieldOwner),
+		client.ForceOwnership)
 	if err != nil {
 		conds.set(v1alpha1.ConditionResetScheduled, false, v1alpha1.ReasonCronJobFailed, err.Error())
 		return fmt.Errorf("apply CronJob %s/%s: %w", r.opts.Namespace, name, err)
@@ -245,13 +256,15 @@ func (r *usagePlanReconciler) schedule(ctx context.Context, plan *v1alpha1.Usage
 // unschedule removes the CronJob of a plan that is not in force.
 func (r *usagePlanReconciler) unschedule(ctx context.Context, plan *v1alpha1.UsagePlan, conds conditions) error {
 	plan.Status.CronJobName, plan.Status.NextResetTime = "", nil
-	conds.set(v1alpha1.ConditionResetScheduled, false, v1alpha1.ReasonNotAccepted, "there is no CronJob, because the plan is not accepted")
+	conds.set(v1alpha1.ConditionResetScheduled, false, v1alpha1.ReasonNotAccepted,
+		"there is no CronJob, because the plan is not accepted")
 	cronJob := &batchv1.CronJob{}
 	err := r.client.Get(ctx, types.NamespacedName{Namespace: r.opts.Namespace, Name: CronJobName(plan.Name)}, cronJob)
 	if err != nil || !metav1.IsControlledBy(cronJob, plan) {
 		return client.IgnoreNotFound(err)
 	}
-	return client.IgnoreNotFound(r.client.Delete(ctx, cronJob, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	return client.IgnoreNotFound(r.client.Delete(ctx, cronJob,
+		client.PropagationPolicy(metav1.DeletePropagationBackground)))
 }
 
 // wakeConflicting looks again at the plans that wait for the default's place, for this one may have left it.
@@ -305,8 +318,8 @@ func (s *planSweeper) Start(ctx context.Context) error {
 }
 
 func (s *planSweeper) sweep(ctx context.Context) error {
-	// The rows first: an object that is made in between is in the list then, and a row without an object is looked at by the
-	// controller, which asks again.
+	// The rows first: an object that is made in between is in the list then, and a row without an object is looked at
+	// by the controller, which asks again.
 	rows, err := s.plans.Plans(ctx)
 	if err != nil {
 		return err

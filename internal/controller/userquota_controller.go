@@ -40,8 +40,8 @@ type Quotas interface {
 	RemoveQuota(ctx context.Context, uid quota.ID, actor string) error
 	UsageOf(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 	GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error)
-	// QuotaOwners are the UserQuotas that own an account. They are compared with the objects, so that what was deleted while nobody
-	// watched, or before the moment that the database was restored to, is removed.
+	// QuotaOwners are the UserQuotas that own an account. They are compared with the objects, so that what was deleted
+	// while nobody watched, or before the moment that the database was restored to, is removed.
 	QuotaOwners(ctx context.Context) ([]quota.ID, error)
 }
 
@@ -75,8 +75,11 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 		userIDField: func(q *v1alpha1.UserQuota) string { return q.Spec.UserID },
 		planField:   planName,
 	} {
-		index := func(obj client.Object) []string { return []string{value(obj.(*v1alpha1.UserQuota))} } //nolint:forcetypeassert // the index is over this type
-		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.UserQuota{}, field, index); err != nil {
+		index := func(obj client.Object) []string {
+			return []string{value(obj.(*v1alpha1.UserQuota))} //nolint:forcetypeassert // the index is over this type
+		}
+		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.UserQuota{}, field,
+			index); err != nil {
 			return err
 		}
 	}
@@ -84,10 +87,12 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas,
 		wake: make(chan event.GenericEvent), deleted: map[types.NamespacedName][]owner{},
 	}
-	if err := mgr.Add(&orphanSweeper{client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas, interval: opts.ResyncInterval}); err != nil {
+	if err := mgr.Add(&orphanSweeper{client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas,
+		interval: opts.ResyncInterval}); err != nil {
 		return err
 	}
-	poller := &standingPoller{client: mgr.GetClient(), quotas: quotas, interval: opts.StatusInterval, resync: opts.ResyncInterval, wake: r.wake}
+	poller := &standingPoller{client: mgr.GetClient(), quotas: quotas, interval: opts.StatusInterval,
+		resync: opts.ResyncInterval, wake: r.wake}
 	if err := mgr.Add(poller); err != nil {
 		return err
 	}
@@ -95,8 +100,10 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 		Named("userquota").
 		// An annotation has a UserQuota compared with the database on demand.
 		Watches(&v1alpha1.UserQuota{}, &quotaHandler{r: r},
-			builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
-		Watches(&v1alpha1.UsagePlan{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(planMayResolve)).
+			builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{},
+				predicate.AnnotationChangedPredicate{}))).
+		Watches(&v1alpha1.UsagePlan{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor),
+			builder.WithPredicates(planMayResolve)).
 		WatchesRawSource(source.Channel(r.wake, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(r)
@@ -113,7 +120,8 @@ func planName(q *v1alpha1.UserQuota) string {
 var planMayResolve = predicate.Funcs{
 	CreateFunc: func(e event.CreateEvent) bool { return planSynced(e.Object) },
 	UpdateFunc: func(e event.UpdateEvent) bool {
-		return planSynced(e.ObjectNew) && (!planSynced(e.ObjectOld) || planVersion(e.ObjectNew) != planVersion(e.ObjectOld))
+		return planSynced(e.ObjectNew) &&
+			(!planSynced(e.ObjectOld) || planVersion(e.ObjectNew) != planVersion(e.ObjectOld))
 	},
 	DeleteFunc:  func(event.DeleteEvent) bool { return false },
 	GenericFunc: func(event.GenericEvent) bool { return false },
@@ -146,8 +154,8 @@ type userQuotaReconciler struct {
 	wake chan event.GenericEvent
 
 	mu sync.Mutex
-	// deleted are objects that are gone and whose users do not know it yet, by name: the name alone does not say whose quota
-	// it was, and may be in use again.
+	// deleted are objects that are gone and whose users do not know it yet, by name: the name alone does not say whose
+	// quota it was, and may be in use again.
 	deleted map[types.NamespacedName][]owner
 }
 
@@ -158,7 +166,9 @@ type quotaHandler struct {
 }
 
 // Delete implements handler.EventHandler.
-func (h *quotaHandler) Delete(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+func (h *quotaHandler) Delete(
+	ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request],
+) {
 	if q, ok := e.Object.(*v1alpha1.UserQuota); ok {
 		h.r.remember(client.ObjectKeyFromObject(q), owner{q.UID, q.Spec.UserID})
 	}
@@ -196,7 +206,8 @@ func (r *userQuotaReconciler) waitingFor(ctx context.Context, obj client.Object)
 	var requests []reconcile.Request
 	for i := range list.Items {
 		q := &list.Items[i]
-		if q.Status.ObservedGeneration != q.Generation || !meta.IsStatusConditionTrue(q.Status.Conditions, v1alpha1.ConditionPlanResolved) {
+		if q.Status.ObservedGeneration != q.Generation ||
+			!meta.IsStatusConditionTrue(q.Status.Conditions, v1alpha1.ConditionPlanResolved) {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(q)})
 		}
 	}
@@ -219,7 +230,8 @@ func (r *userQuotaReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 	err := r.sync(ctx, q)
 	sumUpQuota(q)
 	if !equality.Semantic.DeepEqual(before.Status, q.Status) {
-		err = errors.Join(err, client.IgnoreNotFound(r.client.Status().Patch(ctx, q, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
+		err = errors.Join(err, client.IgnoreNotFound(
+			r.client.Status().Patch(ctx, q, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
 	}
 	return later(reconcile.Result{}, err)
 }
@@ -256,8 +268,8 @@ func (r *userQuotaReconciler) remove(ctx context.Context, o owner) error {
 	return nil
 }
 
-// sync writes the object to the database unless it is there. What the user has to mend, or what another object has to bring,
-// is no error: the next event about it brings us back.
+// sync writes the object to the database unless it is there. What the user has to mend, or what another object has to
+// bring, is no error: the next event about it brings us back.
 func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) error {
 	declared, err := convert.Quota(q)
 	if err != nil {
@@ -290,8 +302,8 @@ func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) e
 	return nil
 }
 
-// lacksGrant reports whether the user has not had all that the object grants, though the object may say that it was given: the
-// database may have been restored to an earlier moment.
+// lacksGrant reports whether the user has not had all that the object grants, though the object may say that it was
+// given: the database may have been restored to an earlier moment.
 func (r *userQuotaReconciler) lacksGrant(ctx context.Context, declared metering.Quota) (bool, error) {
 	if len(declared.Grants) == 0 {
 		return false, nil
@@ -358,9 +370,11 @@ func (r *userQuotaReconciler) gone(ctx context.Context, userID string, uid quota
 func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
 	conds := conditions{&q.Status.Conditions, q.Generation}
 	unresolved := func(reason, message string) {
-		conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, fmt.Sprintf("this is the UserQuota of user %s", q.Spec.UserID))
+		conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted,
+			fmt.Sprintf("this is the UserQuota of user %s", q.Spec.UserID))
 		conds.set(v1alpha1.ConditionPlanResolved, false, reason, message)
-		conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonSyncFailed, "nothing is written until the user's plan is there")
+		conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonSyncFailed,
+			"nothing is written until the user's plan is there")
 	}
 	unreadable, isUnreadable := errors.AsType[*ledger.UnreadableError](err)
 	switch {
@@ -372,7 +386,8 @@ func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
 	case errors.Is(err, ledger.ErrConflict):
 		notInForce(q, v1alpha1.ReasonConflict, describe(err)+": delete one of them")
 	case errors.Is(err, ledger.ErrNotFound) && planName(q) != "":
-		unresolved(v1alpha1.ReasonPlanNotFound, fmt.Sprintf("there is no plan %s: apply it, or correct spec.planRef.name", planName(q)))
+		unresolved(v1alpha1.ReasonPlanNotFound,
+			fmt.Sprintf("there is no plan %s: apply it, or correct spec.planRef.name", planName(q)))
 	case errors.Is(err, ledger.ErrNotFound):
 		unresolved(v1alpha1.ReasonNoDefaultPlan, "there is no spec.planRef and no plan is the default: set one of them")
 	case errors.Is(err, ledger.ErrInvalid):
@@ -397,7 +412,8 @@ func (r *userQuotaReconciler) failed(q *v1alpha1.UserQuota, err error) error {
 func notInForce(q *v1alpha1.UserQuota, reason, message string) {
 	conds := conditions{&q.Status.Conditions, q.Generation}
 	conds.set(v1alpha1.ConditionAccepted, false, reason, message)
-	conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonNotAccepted, "nothing is written, because the UserQuota is not accepted")
+	conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonNotAccepted,
+		"nothing is written, because the UserQuota is not accepted")
 	conds.unknown(v1alpha1.ConditionPlanResolved, "the plan is looked up once the UserQuota is accepted")
 	forget(&q.Status)
 }

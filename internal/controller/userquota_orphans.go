@@ -18,8 +18,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// orphanSweeper removes the declarations of UserQuotas that are gone and that nobody saw go: no replica led then, or the database
-// was restored to a moment before.
+// orphanSweeper removes the declarations of UserQuotas that are gone and that nobody saw go: no replica led then, or
+// the database was restored to a moment before.
 type orphanSweeper struct {
 	client   client.Reader
 	reader   client.Reader

@@ -23,8 +23,8 @@ import (
 // pollPage is how many users one query asks about.
 const pollPage = 1000
 
-// standingPoller reads where all users with a UserQuota stand, and queues the objects whose status would change or whose row
-// somebody changed. So writes follow the number of objects, however much the users do.
+// standingPoller reads where all users with a UserQuota stand, and queues the objects whose status would change or
+// whose row somebody changed. So writes follow the number of objects, however much the users do.
 type standingPoller struct {
 	client   client.Client
 	quotas   Quotas
@@ -117,7 +117,8 @@ func (had grantsHad) lack(q *v1alpha1.UserQuota) bool {
 	return err == nil && lacksGrant(declared, had[q.Spec.UserID])
 }
 
-// stale reports whether a UserQuota needs to be looked at. Those whose spec has not been worked on are in the queue anyway.
+// stale reports whether a UserQuota needs to be looked at. Those whose spec has not been worked on are in the queue
+// anyway.
 func stale(q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set[quota.ID]) bool {
 	if !q.DeletionTimestamp.IsZero() || q.Status.ObservedGeneration != q.Generation {
 		return false
@@ -148,7 +149,8 @@ func stale(q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set
 	return !equality.Semantic.DeepEqual(would.Status, q.Status)
 }
 
-// saysUnreadable reports whether a UserQuota says that its user's account cannot be read, for that reason if one is given.
+// saysUnreadable reports whether a UserQuota says that its user's account cannot be read, for that reason if one is
+// given.
 func saysUnreadable(q *v1alpha1.UserQuota, why string) bool {
 	synced := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionSynced)
 	return synced != nil && synced.Reason == v1alpha1.ReasonAccountUnreadable && (why == "" || synced.Message == why)

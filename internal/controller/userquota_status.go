@@ -19,17 +19,22 @@ const unlimited = "unlimited"
 // inForce writes the status of a UserQuota that the database holds as it is declared, and where its user stands.
 func inForce(q *v1alpha1.UserQuota, u ledger.Usage) {
 	conds := conditions{&q.Status.Conditions, q.Generation}
-	conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted, fmt.Sprintf("this is the UserQuota of user %s", q.Spec.UserID))
+	conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted,
+		fmt.Sprintf("this is the UserQuota of user %s", q.Spec.UserID))
 	conds.set(v1alpha1.ConditionSynced, true, v1alpha1.ReasonSynced, "the database holds what the spec says")
 	plan := u.Account.Plan
 	switch {
 	case plan.Retired:
 		conds.set(v1alpha1.ConditionPlanResolved, true, v1alpha1.ReasonPlanRetired,
-			fmt.Sprintf("plan %s is retired, because its UsagePlan was deleted: it goes on serving this user as it last was", plan.Name))
+			fmt.Sprintf(
+				"plan %s is retired, because its UsagePlan was deleted: it goes on serving this user as it last was",
+				plan.Name))
 	case q.Spec.PlanRef == nil:
-		conds.set(v1alpha1.ConditionPlanResolved, true, v1alpha1.ReasonDefaultPlan, fmt.Sprintf("the user is on the default plan, %s", plan.Name))
+		conds.set(v1alpha1.ConditionPlanResolved, true, v1alpha1.ReasonDefaultPlan,
+			fmt.Sprintf("the user is on the default plan, %s", plan.Name))
 	default:
-		conds.set(v1alpha1.ConditionPlanResolved, true, v1alpha1.ReasonPlanResolved, fmt.Sprintf("the user is on plan %s", plan.Name))
+		conds.set(v1alpha1.ConditionPlanResolved, true, v1alpha1.ReasonPlanResolved,
+			fmt.Sprintf("the user is on plan %s", plan.Name))
 	}
 	stand(&q.Status, u)
 	sumUpQuota(q)
@@ -82,8 +87,8 @@ func credits(l quota.Limit[quota.Credits]) string {
 	return l.Max.String()
 }
 
-// drifted reports whether the account differs from what its UserQuota declares, because somebody changed the row, or because
-// the default plan is another one. Grants, which are given once, are looked at by lacksGrant.
+// drifted reports whether the account differs from what its UserQuota declares, because somebody changed the row, or
+// because the default plan is another one. Grants, which are given once, are looked at by lacksGrant.
 func drifted(declared metering.Quota, u ledger.Usage) bool {
 	a := u.Account
 	onPlan := a.Plan.Name == declared.PlanName

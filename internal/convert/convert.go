@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package convert turns the API's objects into the domain's. It refuses what the CRDs cannot judge, so the webhooks and the
-// controllers ask the same functions.
+// Package convert turns the API's objects into the domain's. It refuses what the CRDs cannot judge, so the webhooks and
+// the controllers ask the same functions.
 package convert
 
 import (
@@ -27,7 +27,10 @@ func Schedule(spec string) (cron.Schedule, error) {
 	}
 	schedule, err := cron.ParseStandard(spec)
 	if err != nil {
-		return nil, fmt.Errorf("reset.schedule is %q: %w; must have the five fields of cron (minute, hour, day, month, weekday), for example \"0 2 * * *\"", spec, err)
+		return nil,
+			fmt.Errorf(
+				"reset.schedule is %q: %w; must have the five fields of cron (minute, hour, day, month, weekday), for "+
+					"example \"0 2 * * *\"", spec, err)
 	}
 	// Five years cover every schedule that ever fires, February 29 included: the library gives up beyond.
 	if schedule.Next(time.Now().UTC()).IsZero() {
@@ -40,11 +43,14 @@ func Schedule(spec string) (cron.Schedule, error) {
 func Zone(name string) (*time.Location, error) {
 	// The machine's own zone is nobody's.
 	if name == "Local" || name == "" {
-		return nil, fmt.Errorf("timeZone is %q: must be the name of an IANA time zone, for example Asia/Hong_Kong or UTC", name)
+		return nil,
+			fmt.Errorf("timeZone is %q: must be the name of an IANA time zone, for example Asia/Hong_Kong or UTC", name)
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil {
-		return nil, fmt.Errorf("timeZone is %q: %w; must be the name of an IANA time zone, for example Asia/Hong_Kong or UTC", name, err)
+		return nil,
+			fmt.Errorf("timeZone is %q: %w; must be the name of an IANA time zone, for example Asia/Hong_Kong or UTC",
+				name, err)
 	}
 	return zone, nil
 }

@@ -28,7 +28,8 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 	overageMax, overagePrice, overageErr := overage(&spec.Overage)
 	types, typesErr := usageTypes(spec.UsageTypes)
 	finalAfter, finalAfterErr := finalAfter(spec.Period.FinalAfter)
-	if err := errors.Join(uidErr, scheduleErr, limitsErr, perPeriodErr, providerCostErr, ceilingErr, overageErr, typesErr, finalAfterErr); err != nil {
+	if err := errors.Join(uidErr, scheduleErr, limitsErr, perPeriodErr, providerCostErr, ceilingErr, overageErr,
+		typesErr, finalAfterErr); err != nil {
 		return metering.Plan{}, err
 	}
 	return metering.Plan{
@@ -68,7 +69,8 @@ func finalAfter(d *metav1.Duration) (time.Duration, error) {
 	case d == nil:
 		return quota.FinalAfter, nil
 	case d.Duration < minFinalAfter || d.Duration > maxFinalAfter || d.Duration%time.Second != 0:
-		return 0, fmt.Errorf("period.finalAfter is %s: must be whole seconds from %s to %s", d.Duration, minFinalAfter, maxFinalAfter)
+		return 0, fmt.Errorf("period.finalAfter is %s: must be whole seconds from %s to %s", d.Duration, minFinalAfter,
+			maxFinalAfter)
 	}
 	return d.Duration, nil
 }
@@ -81,7 +83,8 @@ func planLimits(l *v1alpha1.UsagePlanLimits) (quota.Limits, error) {
 		"concurrent": given.Concurrent == nil, "queued": given.Queued == nil,
 	} {
 		if absent {
-			missing = append(missing, fmt.Errorf("limits.%s is missing: give it, or list it in limits.unlimited", field))
+			missing = append(missing, fmt.Errorf(
+				"limits.%s is missing: give it, or list it in limits.unlimited", field))
 		}
 	}
 	// A map has no order, a condition's message needs one.

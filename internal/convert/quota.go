@@ -53,7 +53,8 @@ func Quota(q *v1alpha1.UserQuota) (metering.Quota, error) {
 // overrides collects limits that are given, each or in a list of what has no limit. The list wins: a default may stand
 // beside it.
 func overrides(
-	credits *int64, fileSize *resource.Quantity, audio *metav1.Duration, concurrent, queued *int32, unlimited []v1alpha1.LimitName,
+	credits *int64, fileSize *resource.Quantity, audio *metav1.Duration, concurrent, queued *int32,
+	unlimited []v1alpha1.LimitName,
 ) quota.Overrides {
 	var o quota.Overrides
 	if credits != nil {

@@ -44,8 +44,8 @@ type Auth struct {
 	Audiences authenticator.Audiences
 }
 
-// NewKubernetesAuth asks the API server that config leads to, by TokenReview and SubjectAccessReview, and caches what it
-// says. It needs the rights of ClusterRole system:auth-delegator.
+// NewKubernetesAuth asks the API server that config leads to, by TokenReview and SubjectAccessReview, and caches what
+// it says. It needs the rights of ClusterRole system:auth-delegator.
 func NewKubernetesAuth(config *rest.Config, audiences []string) (*Auth, error) {
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -65,8 +65,8 @@ func NewKubernetesAuth(config *rest.Config, audiences []string) (*Auth, error) {
 	return &Auth{Authenticator: authn, Authorizer: authz, Audiences: audiences}, nil
 }
 
-// caller is who sent a request: somebody with a token, or whoever holds a lease or an offline ticket. The operation says what
-// the caller needs.
+// caller is who sent a request: somebody with a token, or whoever holds a lease or an offline ticket. The operation
+// says what the caller needs.
 type caller struct {
 	user          user.Info
 	lease, ticket string
@@ -80,7 +80,8 @@ func callerFrom(ctx context.Context) caller {
 	return c
 }
 
-// identify finds out who calls. A lease or a ticket is only taken note of: it is for one admission, which the handler knows.
+// identify finds out who calls. A lease or a ticket is only taken note of: it is for one admission, which the handler
+// knows.
 func (a *Auth) identify(r *http.Request) (caller, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
@@ -90,7 +91,8 @@ func (a *Auth) identify(r *http.Request) (caller, error) {
 	case strings.EqualFold(scheme, "Ticket") && token != "":
 		return caller{ticket: token}, nil
 	case !strings.EqualFold(scheme, "Bearer") || token == "":
-		return caller{}, unauthorized("the header Authorization must carry a bearer token, or the lease or ticket of the admission")
+		return caller{}, unauthorized(
+			"the header Authorization must carry a bearer token, or the lease or ticket of the admission")
 	}
 	r = r.WithContext(authenticator.WithAudiences(r.Context(), a.Audiences))
 	resp, ok, err := a.Authenticator.AuthenticateRequest(r)
@@ -117,8 +119,8 @@ func unreachable(err error) bool {
 	return network || status || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// may says whether the caller has one of the rights on the user that the operation asks for. A service account's rights are
-// those that it has in its own namespace, as for the Jobs there.
+// may says whether the caller has one of the rights on the user that the operation asks for. A service account's rights
+// are those that it has in its own namespace, as for the Jobs there.
 func (a *Auth) may(ctx context.Context, userID string) error {
 	c := callerFrom(ctx)
 	verbs := c.operation.verbs
@@ -126,18 +128,21 @@ func (a *Auth) may(ctx context.Context, userID string) error {
 	if err != nil {
 		namespace = ""
 	}
-	// The right on all users is asked first: a backend has it, and its answer is one cache entry instead of one per user.
+	// The right on all users is asked first: a backend has it, and its answer is one cache entry instead of one per
+	// user.
 	for _, name := range []string{"", userID} {
 		for _, verb := range verbs {
 			decision, _, err := a.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
-				User: c.user, Verb: verb, Namespace: namespace, APIGroup: access.Group, APIVersion: "*", Resource: access.Resource, Name: name,
+				User: c.user, Verb: verb, Namespace: namespace, APIGroup: access.Group, APIVersion: "*",
+				Resource: access.Resource, Name: name,
 				ResourceRequest: true,
 			})
 			if decision == authorizer.DecisionAllow {
 				return nil
 			}
 			if err != nil {
-				return fmt.Errorf("%w: %w", unavailable(retrySoon, "the right to %s cannot be checked at the moment", verb), err)
+				return fmt.Errorf("%w: %w", unavailable(retrySoon, "the right to %s cannot be checked at the moment",
+					verb), err)
 			}
 		}
 	}
@@ -145,7 +150,8 @@ func (a *Auth) may(ctx context.Context, userID string) error {
 		c.user.GetName(), verbs[0], userID, strings.Join(verbs, " or "), access.Group)
 }
 
-// holder returns the account of an admission that the caller holds: by its lease, or by the operation's right on its user.
+// holder returns the account of an admission that the caller holds: by its lease, or by the operation's right on its
+// user.
 func (s *server) holder(ctx context.Context, id uuid.UUID) (account quota.ID, err error) {
 	if lease := callerFrom(ctx).lease; lease != "" {
 		account, ok, err := s.leases.VerifyLease(ctx, lease, quota.ID(id))

@@ -41,11 +41,13 @@ func parseBinaryCloudEvent(p *CreateUsageParams, data []byte) item {
 		value string
 		set   func(string)
 	}{
-		"ce-id": {p.CeId, e.SetID}, "ce-source": {p.CeSource, e.SetSource}, "ce-type": {p.CeType, e.SetType}, "ce-subject": {p.CeSubject, e.SetSubject},
+		"ce-id": {p.CeId, e.SetID}, "ce-source": {p.CeSource, e.SetSource}, "ce-type": {p.CeType, e.SetType},
+		"ce-subject": {p.CeSubject, e.SetSubject},
 	} {
 		value, err := url.PathUnescape(header.value)
 		if err != nil {
-			return broken(invalid("%s: %.80q must encode what is no printable ASCII, and %%, as %%XX: %v", name, header.value, err))
+			return broken(invalid("%s: %.80q must encode what is no printable ASCII, and %%, as %%XX: %v", name,
+				header.value, err))
 		}
 		if value != "" {
 			header.set(value)
@@ -54,7 +56,8 @@ func parseBinaryCloudEvent(p *CreateUsageParams, data []byte) item {
 	if p.CeTime != "" {
 		at, err := time.Parse(time.RFC3339, p.CeTime)
 		if err != nil {
-			return broken(invalid("ce-time: %.40q must be an instant as in RFC 3339, such as 2026-03-14T12:00:00Z", p.CeTime))
+			return broken(invalid("ce-time: %.40q must be an instant as in RFC 3339, such as 2026-03-14T12:00:00Z",
+				p.CeTime))
 		}
 		e.SetTime(at)
 	}
@@ -64,8 +67,8 @@ func parseBinaryCloudEvent(p *CreateUsageParams, data []byte) item {
 }
 
 // fromCloudEvent makes a use of an event: its source and id are the key, its subject is the user, its time when it
-// happened, and its type names the usage type. The rest is in the data. Whoever sends it again may give it another time, or
-// trace attributes: it is the same event.
+// happened, and its type names the usage type. The rest is in the data. Whoever sends it again may give it another
+// time, or trace attributes: it is the same event.
 func fromCloudEvent(e *event.Event) item {
 	if e.SpecVersion() != event.CloudEventsVersionV1 {
 		return broken(invalid("specversion: %.40q must be %s", e.SpecVersion(), event.CloudEventsVersionV1))
@@ -77,7 +80,8 @@ func fromCloudEvent(e *event.Event) item {
 	if !ours {
 		return broken(invalid("type: %.80q must begin with %s", e.Type(), cloudEventType))
 	}
-	if kind, _, err := mime.ParseMediaType(e.DataContentType()); e.DataContentType() != "" && (err != nil || kind != event.ApplicationJSON) {
+	if kind, _, err := mime.ParseMediaType(e.DataContentType()); e.DataContentType() != "" &&
+		(err != nil || kind != event.ApplicationJSON) {
 		return broken(invalid("datacontenttype: %.80q must be %s", e.DataContentType(), event.ApplicationJSON))
 	}
 	var b UsageRecord
@@ -87,7 +91,11 @@ func fromCloudEvent(e *event.Event) item {
 		}
 	}
 	if b.Key != "" || b.UserId != "" || b.UsageType != "" || b.OccurredAt != "" {
-		return broken(invalid("data must not have key, user_id, usage_type or occurred_at: a CloudEvent has id and source, subject, type and time for them"))
+		return broken(
+			invalid(
+				"data must not have key, user_id, usage_type or occurred_at: a CloudEvent has id and source, " +
+					"subject, " +
+					"type and time for them"))
 	}
 	var err error
 	if b.Key, err = quota.EventKey(e.Source(), e.ID()); err != nil {

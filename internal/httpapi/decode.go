@@ -22,8 +22,8 @@ import (
 
 const maxWait = time.Minute
 
-// readBody leaves in r a body that is one JSON value as the operation takes it, or says what is wrong with it. What the value
-// must hold is the generated code's business and that of the types below.
+// readBody leaves in r a body that is one JSON value as the operation takes it, or says what is wrong with it. What the
+// value must hold is the generated code's business and that of the types below.
 func readBody(w http.ResponseWriter, r *http.Request, op *operation) error {
 	if r.Method == http.MethodGet {
 		return nil
@@ -32,13 +32,15 @@ func readBody(w http.ResponseWriter, r *http.Request, op *operation) error {
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			return problem(http.StatusRequestEntityTooLarge, "body-too-large", "the body is larger than the limit of %d bytes", limit)
+			return problem(http.StatusRequestEntityTooLarge, "body-too-large",
+				"the body is larger than the limit of %d bytes", limit)
 		}
 		return problem(http.StatusBadRequest, "unreadable-body", "the body could not be read: %v", err)
 	}
 	if len(op.media) == 0 {
 		if len(data) > 0 {
-			return problem(http.StatusBadRequest, "unexpected-body", "this call takes no body, it has one of %d bytes", len(data))
+			return problem(http.StatusBadRequest, "unexpected-body",
+				"this call takes no body, it has one of %d bytes", len(data))
 		}
 		return nil
 	}
@@ -50,7 +52,8 @@ func readBody(w http.ResponseWriter, r *http.Request, op *operation) error {
 	given := r.Header.Get("Content-Type")
 	kind, ok := mediaType(given, op.media)
 	if !ok {
-		return problem(http.StatusUnsupportedMediaType, "unsupported-media-type", "Content-Type: %q must be %s in UTF-8", given, strings.Join(op.media, " or "))
+		return problem(http.StatusUnsupportedMediaType, "unsupported-media-type",
+			"Content-Type: %q must be %s in UTF-8", given, strings.Join(op.media, " or "))
 	}
 	r.Header.Set("Content-Type", kind) // as the generated code looks for it
 	if len(bytes.TrimSpace(data)) == 0 {
@@ -191,10 +194,12 @@ func parseAdmission(key string, b *AdmissionRequest) (metering.AdmitRequest, err
 		}
 	}
 	// What the request means, not how it is spelled, tells two requests with one key apart.
-	hash := sha256.Sum256(fmt.Appendf(nil, "%q %d %d %t %d %d", b.UserId, work.Estimate, work.FileSize, work.Queue, b.Priority, lease))
+	hash := sha256.Sum256(fmt.Appendf(nil, "%q %d %d %t %d %d", b.UserId, work.Estimate, work.FileSize, work.Queue,
+		b.Priority, lease))
 	return metering.AdmitRequest{
-		UserID: b.UserId, Key: key, BodyHash: hash[:], Source: quota.SourceAPI, Estimate: work.Estimate, FileSize: work.FileSize,
-		Queue: work.Queue, Priority: int32(b.Priority), Lease: lease,
+		UserID: b.UserId, Key: key, BodyHash: hash[:], Source: quota.SourceAPI, Estimate: work.Estimate,
+		FileSize: work.FileSize,
+		Queue:    work.Queue, Priority: int32(b.Priority), Lease: lease,
 	}, nil
 }
 

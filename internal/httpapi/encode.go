@@ -65,9 +65,12 @@ func planName(p *quota.Plan) Plan {
 
 func admission(a *ledger.Admission) Admission {
 	out := Admission{
-		Id: uuid.UUID(a.ID), UserId: a.UserID, State: a.State, Reason: a.Reason, Position: a.Position, Waiting: a.Waiting,
-		EstimatedDurationSeconds: milliseconds(int64(a.Request.Estimate)), EstimatedCredits: credits(a.Request.Estimate),
-		EstimatedMs: int64(a.Request.Estimate), Late: a.Late, Offline: a.Offline, Stuck: a.Stuck, FileSizeBytes: a.Request.FileSize, Priority: a.Priority,
+		Id: uuid.UUID(a.ID), UserId: a.UserID, State: a.State, Reason: a.Reason, Position: a.Position,
+		Waiting:                  a.Waiting,
+		EstimatedDurationSeconds: milliseconds(int64(a.Request.Estimate)),
+		EstimatedCredits:         credits(a.Request.Estimate),
+		EstimatedMs:              int64(a.Request.Estimate), Late: a.Late, Offline: a.Offline, Stuck: a.Stuck,
+		FileSizeBytes: a.Request.FileSize, Priority: a.Priority,
 		CreatedAt: a.CreatedAt, AdmittedAt: a.AdmittedAt, EndedAt: a.EndedAt,
 		LeaseSeconds: seconds(a.Lease), LeaseUntil: a.LeaseUntil,
 	}
@@ -83,11 +86,13 @@ func admission(a *ledger.Admission) Admission {
 func checkResult(res metering.CheckResult) CheckResult {
 	d := res.Decision
 	out := CheckResult{
-		CanProcess: d.Outcome != quota.Refuse, WouldQueue: d.Outcome == quota.Wait, BlockingReason: d.Reason, Message: d.Message(),
+		CanProcess: d.Outcome != quota.Refuse, WouldQueue: d.Outcome == quota.Wait, BlockingReason: d.Reason,
+		Message: d.Message(),
 	}
 	if d.Outcome != quota.Admit {
 		b := bound(d, res.Account, res.Now)
-		out.Limit, out.Used, out.Reserved, out.Requested, out.Remaining = b.limit, b.used, b.reserved, b.requested, b.remaining
+		out.Limit, out.Used, out.Reserved, out.Requested, out.Remaining = b.limit, b.used, b.reserved, b.requested,
+			b.remaining
 		out.Unit = b.unit
 		if d.Outcome == quota.Refuse && d.Reason.Info().Status == http.StatusTooManyRequests {
 			out.RetryAfter = wholeSeconds(b.retryAfter)
@@ -136,15 +141,18 @@ func encodeLimits(l quota.Limits) Limits {
 func currentUsage(u ledger.Usage) CurrentUsage {
 	a := u.Account
 	out := CurrentUsage{
-		UserId: a.UserID, Plan: planName(a.Plan), Suspended: a.Suspended, UsedCredits: credits(a.Used), ReservedCredits: credits(a.Reserved),
-		Running: a.Active, Queued: a.Queued, PeriodStart: a.Period.Start, ResetsAt: a.Period.End, Limits: encodeLimits(a.Limits()),
+		UserId: a.UserID, Plan: planName(a.Plan), Suspended: a.Suspended, UsedCredits: credits(a.Used),
+		ReservedCredits: credits(a.Reserved),
+		Running:         a.Active, Queued: a.Queued, PeriodStart: a.Period.Start, ResetsAt: a.Period.End,
+		Limits: encodeLimits(a.Limits()),
 		Alerts: []int32{}, AsOf: u.Now,
 	}
 	if limit := a.Allowance(u.Now); !limit.Unlimited {
 		out.LimitCredits, out.RemainingCredits = credits(limit.Max), credits(a.Remaining(u.Now).Max)
 		for _, percent := range a.Plan.AlertThresholds {
 			// Divided, because the product of an amount and a percentage can be larger than an amount.
-			if limit.Max > 0 && a.Used >= limit.Max/100*quota.Credits(percent)+limit.Max%100*quota.Credits(percent)/100 {
+			if limit.Max > 0 && a.Used >= limit.Max/100*quota.Credits(percent)+limit.Max%100*quota.Credits(
+				percent)/100 {
 				out.Alerts = append(out.Alerts, percent)
 			}
 		}
@@ -163,8 +171,10 @@ func offers(plans []*metering.Plan) []OfferedPlan {
 			continue
 		}
 		offer := OfferedPlan{
-			Name: p.Name, DisplayName: cmp.Or(p.DisplayName, p.Name), Rank: p.Rank, Default: p.Default, Currency: p.Currency,
-			PricePerPeriod: Number(p.PeriodPrice.String()), Limits: encodeLimits(p.Plan.Limits), Features: append([]string{}, p.Features...),
+			Name: p.Name, DisplayName: cmp.Or(p.DisplayName, p.Name), Rank: p.Rank, Default: p.Default,
+			Currency:       p.Currency,
+			PricePerPeriod: Number(p.PeriodPrice.String()), Limits: encodeLimits(p.Plan.Limits),
+			Features: append([]string{}, p.Features...),
 		}
 		if p.CarryOverMax > 0 {
 			offer.CarryOverCredits = credits(p.CarryOverMax)
@@ -174,6 +184,9 @@ func offers(plans []*metering.Plan) []OfferedPlan {
 		}
 		out = append(out, offer)
 	}
-	slices.SortFunc(out, func(p, q OfferedPlan) int { return cmp.Or(cmp.Compare(p.Rank, q.Rank), cmp.Compare(p.Name, q.Name)) })
+	slices.SortFunc(out, func(p, q OfferedPlan) int {
+		return cmp.Or(cmp.Compare(p.Rank, q.Rank),
+			cmp.Compare(p.Name, q.Name))
+	})
 	return out
 }

@@ -15,7 +15,9 @@ import (
 )
 
 // CreateAdmission implements POST /api/v1/admissions.
-func (s *server) CreateAdmission(ctx context.Context, r CreateAdmissionRequestObject) (CreateAdmissionResponseObject, error) {
+func (s *server) CreateAdmission(
+	ctx context.Context, r CreateAdmissionRequestObject,
+) (CreateAdmissionResponseObject, error) {
 	req, err := parseAdmission(r.Params.IdempotencyKey, r.Body)
 	if err != nil {
 		return nil, err
@@ -45,9 +47,11 @@ func (s *server) CreateAdmission(ctx context.Context, r CreateAdmissionRequestOb
 	case !res.Created:
 		return CreateAdmission200JSONResponse(body), nil
 	case res.Admission.State == quota.Queued:
-		return CreateAdmission202JSONResponse{Body: body, Headers: CreateAdmission202ResponseHeaders{Location: location}}, nil
+		return CreateAdmission202JSONResponse{Body: body,
+			Headers: CreateAdmission202ResponseHeaders{Location: location}}, nil
 	}
-	return CreateAdmission201JSONResponse{Body: body, Headers: CreateAdmission201ResponseHeaders{Location: location}}, nil
+	return CreateAdmission201JSONResponse{Body: body, Headers: CreateAdmission201ResponseHeaders{Location: location}},
+		nil
 }
 
 // GetAdmission implements GET /api/v1/admissions/{id}.
@@ -88,10 +92,13 @@ func (s *server) waitFor(ctx context.Context, id quota.ID, d time.Duration) (*le
 }
 
 // HeartbeatAdmission implements POST /api/v1/admissions/{id}/heartbeat.
-func (s *server) HeartbeatAdmission(ctx context.Context, r HeartbeatAdmissionRequestObject) (HeartbeatAdmissionResponseObject, error) {
-	body, err := s.act(ctx, r.Id, s.service.Heartbeat, func(_ context.Context, t *metering.Ticket) (*ledger.Admission, error) {
-		return s.service.TicketAdmission(t), nil // it lives until it expires, whoever asks
-	})
+func (s *server) HeartbeatAdmission(
+	ctx context.Context, r HeartbeatAdmissionRequestObject,
+) (HeartbeatAdmissionResponseObject, error) {
+	body, err := s.act(ctx, r.Id, s.service.Heartbeat,
+		func(_ context.Context, t *metering.Ticket) (*ledger.Admission, error) {
+			return s.service.TicketAdmission(t), nil // it lives until it expires, whoever asks
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +106,9 @@ func (s *server) HeartbeatAdmission(ctx context.Context, r HeartbeatAdmissionReq
 }
 
 // CompleteAdmission implements POST /api/v1/admissions/{id}/complete.
-func (s *server) CompleteAdmission(ctx context.Context, r CompleteAdmissionRequestObject) (CompleteAdmissionResponseObject, error) {
+func (s *server) CompleteAdmission(
+	ctx context.Context, r CompleteAdmissionRequestObject,
+) (CompleteAdmissionResponseObject, error) {
 	actual, err := parseAudio("duration_seconds", r.Body.DurationSeconds)
 	if err != nil {
 		return nil, err
@@ -116,7 +125,9 @@ func (s *server) CompleteAdmission(ctx context.Context, r CompleteAdmissionReque
 }
 
 // ReleaseAdmission implements POST /api/v1/admissions/{id}/release.
-func (s *server) ReleaseAdmission(ctx context.Context, r ReleaseAdmissionRequestObject) (ReleaseAdmissionResponseObject, error) {
+func (s *server) ReleaseAdmission(
+	ctx context.Context, r ReleaseAdmissionRequestObject,
+) (ReleaseAdmissionResponseObject, error) {
 	body, err := s.act(ctx, r.Id, s.service.Release, s.service.ReleaseTicket)
 	if err != nil {
 		return nil, err
@@ -157,7 +168,9 @@ func (s *server) CheckUsage(ctx context.Context, r CheckUsageRequestObject) (Che
 }
 
 // CheckTranscriptionLimits implements POST /api/v1/transcription/check-limits.
-func (s *server) CheckTranscriptionLimits(ctx context.Context, r CheckTranscriptionLimitsRequestObject) (CheckTranscriptionLimitsResponseObject, error) {
+func (s *server) CheckTranscriptionLimits(
+	ctx context.Context, r CheckTranscriptionLimitsRequestObject,
+) (CheckTranscriptionLimitsResponseObject, error) {
 	res, err := s.check(ctx, r.Body)
 	if err != nil {
 		return nil, err
@@ -181,7 +194,9 @@ func (s *server) check(ctx context.Context, b *CheckRequest) (CheckResult, error
 }
 
 // GetCurrentUsage implements GET /api/v1/usage/current.
-func (s *server) GetCurrentUsage(ctx context.Context, r GetCurrentUsageRequestObject) (GetCurrentUsageResponseObject, error) {
+func (s *server) GetCurrentUsage(
+	ctx context.Context, r GetCurrentUsageRequestObject,
+) (GetCurrentUsageResponseObject, error) {
 	usage, err := s.current(ctx, r.Params.UserId)
 	if err != nil {
 		return nil, err
@@ -200,14 +215,17 @@ func (s *server) current(ctx context.Context, userID string) (ledger.Usage, erro
 }
 
 // GetUsageLimits implements GET /api/v1/usage/limits. The plans are for everybody who is somebody.
-func (s *server) GetUsageLimits(ctx context.Context, r GetUsageLimitsRequestObject) (GetUsageLimitsResponseObject, error) {
+func (s *server) GetUsageLimits(
+	ctx context.Context, r GetUsageLimitsRequestObject,
+) (GetUsageLimitsResponseObject, error) {
 	var out UsageLimits
 	if id := r.Params.UserId; id != "" {
 		usage, err := s.current(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		out.User = UserLimits{UserId: id, Plan: planName(usage.Account.Plan), Limits: encodeLimits(usage.Account.Limits())}
+		out.User = UserLimits{UserId: id, Plan: planName(usage.Account.Plan),
+			Limits: encodeLimits(usage.Account.Limits())}
 	}
 	plans, err := s.service.Plans(ctx)
 	if err != nil {

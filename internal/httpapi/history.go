@@ -17,7 +17,9 @@ import (
 const defaultHistory = 12
 
 // GetUsageHistory implements GET /api/v1/usage/history.
-func (s *server) GetUsageHistory(ctx context.Context, r GetUsageHistoryRequestObject) (GetUsageHistoryResponseObject, error) {
+func (s *server) GetUsageHistory(
+	ctx context.Context, r GetUsageHistoryRequestObject,
+) (GetUsageHistoryResponseObject, error) {
 	user, limit := r.Params.UserId, defaultHistory
 	if err := checkUserID(user); err != nil {
 		return nil, err
@@ -61,18 +63,22 @@ func parseCursor(s string) (int64, error) {
 	digits, ours := strings.CutPrefix(string(text), cursorPrefix)
 	before, numberErr := strconv.ParseInt(digits, 10, 64)
 	if err != nil || !ours || numberErr != nil || before < 1 {
-		return 0, problem(http.StatusBadRequest, "malformed-request", "cursor: %.64q is not the next_cursor of a page", s)
+		return 0, problem(http.StatusBadRequest, "malformed-request",
+			"cursor: %.64q is not the next_cursor of a page", s)
 	}
 	return before, nil
 }
 
 func usageHistory(user string, h reports.History) UsageHistory {
-	out := UsageHistory{UserId: user, Periods: make([]Period, len(h.Periods)), NextCursor: cursor(h.Before), AsOf: h.Now}
+	out := UsageHistory{UserId: user, Periods: make([]Period, len(h.Periods)), NextCursor: cursor(h.Before),
+		AsOf: h.Now}
 	for i, p := range h.Periods {
 		out.Periods[i] = Period{
-			Number: p.No, Start: p.Period.Start, End: p.Period.End, State: p.State, FinalAt: p.FinalAt, Revision: p.Revision,
-			Plan: p.PlanName, UsedCredits: credits(p.Used), ReservedCredits: credits(p.Reserved), CarryOverCredits: credits(p.CarryOver),
-			ProviderCost: money(p.Cost), Price: money(p.Charged), Currency: p.Currency,
+			Number: p.No, Start: p.Period.Start, End: p.Period.End, State: p.State, FinalAt: p.FinalAt,
+			Revision: p.Revision,
+			Plan:     p.PlanName, UsedCredits: credits(p.Used), ReservedCredits: credits(p.Reserved),
+			CarryOverCredits: credits(p.CarryOver),
+			ProviderCost:     money(p.Cost), Price: money(p.Charged), Currency: p.Currency,
 		}
 		if !p.PlanLimit.Unlimited {
 			out.Periods[i].LimitCredits = credits(p.PlanLimit.Max)

@@ -164,8 +164,9 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.ID) (quota.
 	return accountID, token == lease && id == admID, nil
 }
 
-// testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right on alice),
-// "exporter", who may spend for alice and bob, "nobody", who has no right, "abroad", which is for another audience, and "broken", which cannot be checked.
+// testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
+// on alice), "exporter", who may spend for alice and bob, "nobody", who has no right, "abroad", which is for another
+// audience, and "broken", which cannot be checked.
 func testAuth() *Auth {
 	return &Auth{
 		Audiences: authenticator.Audiences{"usaged"},
@@ -182,30 +183,34 @@ func testAuth() *Auth {
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
 				return resp, true, nil
 			case "broken":
-				return nil, false, &url.Error{Op: "Post", URL: "https://kubernetes", Err: errors.New("connection refused")}
+				return nil, false, &url.Error{Op: "Post", URL: "https://kubernetes",
+					Err: errors.New("connection refused")}
 			}
 			return nil, false, errors.New("invalid bearer token")
 		}),
-		Authorizer: authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
-			_, who, _ := strings.Cut(a.GetUser().GetName(), ":transcripts:")
-			if who == "unchecked" {
-				return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
-			}
-			verbs := map[string]string{"spender": "spend", "exporter": "spend", "reader": "get", "admin": "adjust"}
-			mine := a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")
-			if verbs[who] == a.GetVerb() && mine && a.GetNamespace() == "transcripts" &&
-				a.GetAPIGroup() == "usage.cantonesescribe.io" && a.GetResource() == "users" && a.IsResourceRequest() {
-				return authorizer.DecisionAllow, "", nil
-			}
-			return authorizer.DecisionNoOpinion, "", nil
-		}),
+		Authorizer: authorizer.AuthorizerFunc(
+			func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+				_, who, _ := strings.Cut(a.GetUser().GetName(), ":transcripts:")
+				if who == "unchecked" {
+					return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
+				}
+				verbs := map[string]string{"spender": "spend", "exporter": "spend", "reader": "get", "admin": "adjust"}
+				mine := a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")
+				if verbs[who] == a.GetVerb() && mine && a.GetNamespace() == "transcripts" &&
+					a.GetAPIGroup() == "usage.cantonesescribe.io" && a.GetResource() == "users" &&
+					a.IsResourceRequest() {
+					return authorizer.DecisionAllow, "", nil
+				}
+				return authorizer.DecisionNoOpinion, "", nil
+			}),
 	}
 }
 
 func handler(t *testing.T, f *fake) http.Handler {
 	t.Helper()
 	return New(Options{
-		Service: f, History: f, Leases: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
+		Service: f, History: f, Leases: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler),
+		Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	})
 }
 
@@ -265,7 +270,8 @@ func queued() *ledger.Admission {
 	return &ledger.Admission{
 		Admission: quota.Admission{
 			ID: admID, Account: accountID, State: quota.Queued, Reason: quota.ConcurrencyLimit, CreatedAt: noon,
-			Request: quota.Request{Estimate: 165_500, FileSize: 1 << 20}, Lease: 2 * time.Minute, LeaseUntil: noon.Add(2 * time.Minute),
+			Request: quota.Request{Estimate: 165_500, FileSize: 1 << 20}, Lease: 2 * time.Minute,
+			LeaseUntil: noon.Add(2 * time.Minute),
 		},
 		UserID: "alice", Position: 2, Waiting: 3,
 	}
@@ -292,9 +298,11 @@ func freePlan() *quota.Plan {
 
 func proPlan() *quota.Plan {
 	return &quota.Plan{
-		Name: "pro", DisplayName: "Pro", Rank: 20, Currency: "USD", PeriodPrice: 79_500_000, Features: []string{"priority"},
+		Name: "pro", DisplayName: "Pro", Rank: 20, Currency: "USD", PeriodPrice: 79_500_000,
+		Features: []string{"priority"},
 		Limits: quota.Limits{
-			Credits: quota.Limit[quota.Credits]{Unlimited: true}, FileSize: quota.AtMost(int64(1 << 30)), Audio: quota.AtMost(24 * time.Hour),
+			Credits: quota.Limit[quota.Credits]{Unlimited: true}, FileSize: quota.AtMost(int64(1 << 30)),
+			Audio:      quota.AtMost(24 * time.Hour),
 			Concurrent: quota.AtMost(int32(5)), Queued: quota.AtMost(int32(100)),
 		},
 		OverageMax: quota.WholeCredits(10), OveragePrice: 20_000, CarryOverMax: quota.WholeCredits(5),
@@ -319,93 +327,160 @@ func TestRequestsThatFail(t *testing.T) {
 		wantDetail string
 		wantType   string
 	}{
-		"no credentials":     {request: request{body: goodBody, token: "-"}, want: 401, wantDetail: "bearer token"},
-		"basic credentials":  {request: request{body: goodBody, token: "Basic YTpi"}, want: 401, wantDetail: "bearer token"},
-		"empty token":        {request: request{body: goodBody, token: "Bearer "}, want: 401, wantDetail: "bearer token"},
-		"invalid token":      {request: request{body: goodBody, token: "Bearer forged"}, want: 401, wantDetail: "audience usaged"},
-		"foreign audience":   {request: request{body: goodBody, token: "Bearer abroad"}, want: 401, wantDetail: "audience usaged"},
-		"unreachable":        {request: request{body: goodBody, token: "Bearer broken"}, want: 503, wantDetail: "cannot be checked"},
-		"unchecked right":    {request: request{body: goodBody, token: "Bearer unchecked"}, want: 503, wantDetail: "cannot be checked"},
-		"no right":           {request: request{body: goodBody, token: "Bearer nobody"}, want: 403, wantDetail: `may not spend for user "alice"`},
-		"may only read":      {request: request{body: goodBody, token: "Bearer reader"}, want: 403, wantDetail: "verb spend"},
-		"another user":       {request: request{body: strings.Replace(goodBody, "alice", "bob", 1)}, want: 403, wantDetail: `user "bob"`},
-		"lease for an admit": {request: request{body: goodBody, token: "Lease " + lease}, want: 401, wantDetail: "needs a bearer token"},
+		"no credentials": {request: request{body: goodBody, token: "-"}, want: 401, wantDetail: "bearer token"},
+		"basic credentials": {request: request{body: goodBody, token: "Basic YTpi"}, want: 401,
+			wantDetail: "bearer token"},
+		"empty token": {request: request{body: goodBody, token: "Bearer "}, want: 401,
+			wantDetail: "bearer token"},
+		"invalid token": {request: request{body: goodBody, token: "Bearer forged"}, want: 401,
+			wantDetail: "audience usaged"},
+		"foreign audience": {request: request{body: goodBody, token: "Bearer abroad"}, want: 401,
+			wantDetail: "audience usaged"},
+		"unreachable": {request: request{body: goodBody, token: "Bearer broken"}, want: 503,
+			wantDetail: "cannot be checked"},
+		"unchecked right": {request: request{body: goodBody, token: "Bearer unchecked"}, want: 503,
+			wantDetail: "cannot be checked"},
+		"no right": {request: request{body: goodBody, token: "Bearer nobody"}, want: 403,
+			wantDetail: `may not spend for user "alice"`},
+		"may only read": {request: request{body: goodBody, token: "Bearer reader"}, want: 403,
+			wantDetail: "verb spend"},
+		"another user": {request: request{body: strings.Replace(goodBody, "alice", "bob", 1)}, want: 403,
+			wantDetail: `user "bob"`},
+		"lease for an admit": {request: request{body: goodBody, token: "Lease " + lease}, want: 401,
+			wantDetail: "needs a bearer token"},
 
-		"no key":        {request: request{body: goodBody, key: "-"}, want: 400, wantDetail: "Idempotency-Key is required"},
-		"long key":      {request: request{body: goodBody, key: strings.Repeat("k", 256)}, want: 400, wantDetail: "has 256 bytes, it must have 1 to 255"},
-		"key of spaces": {request: request{body: goodBody, key: "a b"}, want: 400, wantDetail: `"a b" must consist of visible characters without spaces`},
+		"no key": {request: request{body: goodBody, key: "-"}, want: 400,
+			wantDetail: "Idempotency-Key is required"},
+		"long key": {request: request{body: goodBody, key: strings.Repeat("k", 256)}, want: 400,
+			wantDetail: "has 256 bytes, it must have 1 to 255"},
+		"key of spaces": {request: request{body: goodBody, key: "a b"}, want: 400,
+			wantDetail: `"a b" must consist of visible characters without spaces`},
 
-		"form":               {request: request{body: "user_id=alice", contentType: "application/x-www-form-urlencoded"}, want: 415, wantDetail: "must be application/json"},
-		"no content type":    {request: request{body: goodBody, contentType: "-"}, want: 415, wantDetail: "must be application/json"},
-		"other charset":      {request: request{body: goodBody, contentType: "application/json; charset=big5"}, want: 415, wantDetail: "UTF-8"},
-		"large body":         {request: request{body: `{"user_id":"` + strings.Repeat("a", 64<<10) + `"}`}, want: 413, wantDetail: "limit of 65536 bytes"},
-		"empty body":         {request: request{body: " "}, want: 400, wantDetail: "the body is empty"},
-		"malformed":          {request: request{body: `{"user_id":"alice",}`}, want: 400, wantDetail: "at byte 20"},
-		"cut off":            {request: request{body: `{"user_id":`}, want: 400, wantDetail: "unexpected end"},
-		"two values":         {request: request{body: goodBody + "{}"}, want: 400, wantDetail: "after top-level value"},
-		"array":              {request: request{body: `[]`}, want: 400, wantDetail: "must be an object"},
-		"unknown field":      {request: request{body: `{"user_id":"alice","minutes":3}`}, want: 400, wantDetail: `no field "minutes"`},
-		"number as string":   {request: request{body: `{"estimated_duration_seconds":"60"}`}, want: 400, wantDetail: "estimated_duration_seconds is of type string, it must be a number"},
-		"string as number":   {request: request{body: `{"user_id":7}`}, want: 400, wantDetail: "user_id is of type number, it must be a string"},
-		"fraction of a byte": {request: request{body: `{"file_size_bytes":1.5}`}, want: 400, wantDetail: "file_size_bytes"},
-		"body not wanted":    {request: request{path: admPath + "/heartbeat", body: "{}"}, want: 400, wantDetail: "takes no body"},
+		"form": {request: request{body: "user_id=alice",
+			contentType: "application/x-www-form-urlencoded"}, want: 415, wantDetail: "must be application/json"},
+		"no content type": {request: request{body: goodBody, contentType: "-"}, want: 415,
+			wantDetail: "must be application/json"},
+		"other charset": {request: request{body: goodBody, contentType: "application/json; charset=big5"},
+			want: 415, wantDetail: "UTF-8"},
+		"large body": {request: request{body: `{"user_id":"` + strings.Repeat("a", 64<<10) + `"}`}, want: 413,
+			wantDetail: "limit of 65536 bytes"},
+		"empty body": {request: request{body: " "}, want: 400, wantDetail: "the body is empty"},
+		"malformed":  {request: request{body: `{"user_id":"alice",}`}, want: 400, wantDetail: "at byte 20"},
+		"cut off":    {request: request{body: `{"user_id":`}, want: 400, wantDetail: "unexpected end"},
+		"two values": {request: request{body: goodBody + "{}"}, want: 400, wantDetail: "after top-level value"},
+		"array":      {request: request{body: `[]`}, want: 400, wantDetail: "must be an object"},
+		"unknown field": {request: request{body: `{"user_id":"alice","minutes":3}`}, want: 400,
+			wantDetail: `no field "minutes"`},
+		"number as string": {request: request{body: `{"estimated_duration_seconds":"60"}`}, want: 400,
+			wantDetail: "estimated_duration_seconds is of type string, it must be a number"},
+		"string as number": {request: request{body: `{"user_id":7}`}, want: 400,
+			wantDetail: "user_id is of type number, it must be a string"},
+		"fraction of a byte": {request: request{body: `{"file_size_bytes":1.5}`}, want: 400,
+			wantDetail: "file_size_bytes"},
+		"body not wanted": {request: request{path: admPath + "/heartbeat", body: "{}"}, want: 400,
+			wantDetail: "takes no body"},
 
-		"null body":         {request: request{body: `null`}, want: 422, wantDetail: "user_id is required"},
-		"no user":           {request: request{body: `{}`}, want: 422, wantDetail: "user_id is required"},
-		"bad user":          {request: request{body: `{"user_id":"-alice"}`}, want: 422, wantDetail: `user_id: "-alice"`},
-		"long user":         {request: request{body: `{"user_id":"` + strings.Repeat("a", 64) + `"}`}, want: 422, wantDetail: "must have 1 to 63 letters, digits"},
-		"no duration":       {request: request{body: `{"user_id":"alice"}`}, want: 422, wantDetail: "estimated_duration_seconds is required"},
-		"negative duration": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":-5}`}, want: 422, wantDetail: "estimated_duration_seconds: -5 must be between 0.001 and 2592000"},
-		"zero duration":     {request: request{body: `{"user_id":"alice","estimated_duration_seconds":0}`}, want: 422, wantDetail: "estimated_duration_seconds: 0 must"},
-		"negative zero":     {request: request{body: `{"user_id":"alice","estimated_duration_seconds":-0.0}`}, want: 422, wantDetail: "must be between"},
-		"too long":          {request: request{body: `{"user_id":"alice","estimated_duration_seconds":2592000.001}`}, want: 422, wantDetail: "2592000.001 must be between"},
-		"absurd":            {request: request{body: `{"user_id":"alice","estimated_duration_seconds":` + strings.Repeat("9", 400) + `}`}, want: 422, wantDetail: "999... must be between"},
-		"exponent":          {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1e30}`}, want: 422, wantDetail: "no exponent"},
-		"microseconds":      {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1.0005}`}, want: 422, wantDetail: "at most 3 decimals"},
-		"no file size":      {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1}`}, want: 422, wantDetail: "file_size_bytes: 0 must be between 1 and 1099511627776"},
-		"absurd file size":  {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1,"file_size_bytes":1099511627777}`}, want: 422, wantDetail: "file_size_bytes: 1099511627777"},
-		"priority":          {request: request{body: strings.Replace(goodBody, "}", `,"priority":1001}`, 1)}, want: 422, wantDetail: "priority: 1001 must be between -1000 and 1000"},
-		"short lease":       {request: request{body: strings.Replace(goodBody, "}", `,"lease_seconds":4.999}`, 1)}, want: 422, wantDetail: "lease_seconds: 4.999 must be between 5 and 3600"},
-		"actual":            {request: request{path: admPath + "/complete", body: `{"duration_seconds":-1}`}, want: 422, wantDetail: "duration_seconds: -1"},
-		"no actual":         {request: request{path: admPath + "/complete", body: `{}`}, want: 422, wantDetail: "duration_seconds is required"},
-		"check of nobody":   {request: request{path: "/api/v1/usage/check", body: `{"user_id":"a b"}`}, want: 422, wantDetail: "user_id"},
+		"null body": {request: request{body: `null`}, want: 422, wantDetail: "user_id is required"},
+		"no user":   {request: request{body: `{}`}, want: 422, wantDetail: "user_id is required"},
+		"bad user": {request: request{body: `{"user_id":"-alice"}`}, want: 422,
+			wantDetail: `user_id: "-alice"`},
+		"long user": {request: request{body: `{"user_id":"` + strings.Repeat("a", 64) + `"}`}, want: 422,
+			wantDetail: "must have 1 to 63 letters, digits"},
+		"no duration": {request: request{body: `{"user_id":"alice"}`}, want: 422,
+			wantDetail: "estimated_duration_seconds is required"},
+		"negative duration": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":-5}`}, want: 422,
+			wantDetail: "estimated_duration_seconds: -5 must be between 0.001 and 2592000"},
+		"zero duration": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":0}`}, want: 422,
+			wantDetail: "estimated_duration_seconds: 0 must"},
+		"negative zero": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":-0.0}`},
+			want: 422, wantDetail: "must be between"},
+		"too long": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":2592000.001}`},
+			want: 422, wantDetail: "2592000.001 must be between"},
+		"absurd": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":` +
+			strings.Repeat("9", 400) + `}`}, want: 422, wantDetail: "999... must be between"},
+		"exponent": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1e30}`},
+			want: 422, wantDetail: "no exponent"},
+		"microseconds": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1.0005}`},
+			want: 422, wantDetail: "at most 3 decimals"},
+		"no file size": {request: request{body: `{"user_id":"alice","estimated_duration_seconds":1}`}, want: 422,
+			wantDetail: "file_size_bytes: 0 must be between 1 and 1099511627776"},
+		"absurd file size": {request: request{
+			body: `{"user_id":"alice","estimated_duration_seconds":1,"file_size_bytes":1099511627777}`}, want: 422,
+			wantDetail: "file_size_bytes: 1099511627777"},
+		"priority": {request: request{body: strings.Replace(goodBody, "}", `,"priority":1001}`, 1)}, want: 422,
+			wantDetail: "priority: 1001 must be between -1000 and 1000"},
+		"short lease": {request: request{body: strings.Replace(goodBody, "}", `,"lease_seconds":4.999}`, 1)},
+			want: 422, wantDetail: "lease_seconds: 4.999 must be between 5 and 3600"},
+		"actual": {request: request{path: admPath + "/complete", body: `{"duration_seconds":-1}`}, want: 422,
+			wantDetail: "duration_seconds: -1"},
+		"no actual": {request: request{path: admPath + "/complete", body: `{}`}, want: 422,
+			wantDetail: "duration_seconds is required"},
+		"check of nobody": {request: request{path: "/api/v1/usage/check", body: `{"user_id":"a b"}`}, want: 422,
+			wantDetail: "user_id"},
 
-		"id":                 {request: request{method: "GET", path: "/api/v1/admissions/7"}, want: 400, wantDetail: "id"},
-		"unknown admission":  {request: request{method: "GET", path: "/api/v1/admissions/0198c5f0-0000-8000-8000-00000000ffff"}, want: 404, wantType: "not-found"},
-		"wait":               {request: request{method: "GET", path: admPath + "?wait=soon"}, want: 400, wantDetail: `wait: "soon"`},
-		"long wait":          {request: request{method: "GET", path: admPath + "?wait=61s"}, want: 422, wantDetail: "wait: 1m1s must be between 0s and 1m0s"},
-		"foreign lease":      {request: request{path: admPath + "/release", token: "Lease forged"}, want: 403, wantDetail: "not that of admission"},
-		"not its holder":     {request: request{path: admPath + "/release", token: "Bearer reader"}, want: 403, wantDetail: "may not spend"},
-		"no user to report":  {request: request{method: "GET", path: "/api/v1/usage/current"}, want: 400, wantDetail: "user_id"},
-		"report for nobody":  {request: request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer nobody"}, want: 403, wantDetail: "spend or get"},
-		"no user's history":  {request: request{method: "GET", path: "/api/v1/usage/history"}, want: 400, wantDetail: "user_id"},
-		"history for nobody": {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice", token: "Bearer nobody"}, want: 403, wantDetail: "spend or get"},
-		"history by lease":   {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice", token: "Lease " + lease}, want: 401, wantDetail: "bearer"},
-		"no page":            {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&limit=0"}, want: 422, wantDetail: "limit: 0 must be between 1 and 100"},
-		"large page":         {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&limit=101"}, want: 422, wantDetail: "limit: 101 must be between 1 and 100"},
-		"page of many":       {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&limit=many"}, want: 400, wantDetail: "limit"},
-		"made-up cursor":     {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&cursor=3"}, want: 400, wantDetail: `cursor: "3" is not the next_cursor of a page`},
-		"limits by lease":    {request: request{method: "GET", path: "/api/v1/usage/limits", token: "Lease " + lease}, want: 401, wantDetail: "bearer"},
-		"no such path":       {request: request{method: "GET", path: "/api/v2"}, want: 404, wantDetail: "/api/v2"},
-		"no such method":     {request: request{method: "DELETE", path: admPath}, want: 405, wantDetail: "only GET"},
+		"id": {request: request{method: "GET", path: "/api/v1/admissions/7"}, want: 400,
+			wantDetail: "id"},
+		"unknown admission": {request: request{method: "GET",
+			path: "/api/v1/admissions/0198c5f0-0000-8000-8000-00000000ffff"}, want: 404, wantType: "not-found"},
+		"wait": {request: request{method: "GET", path: admPath + "?wait=soon"}, want: 400,
+			wantDetail: `wait: "soon"`},
+		"long wait": {request: request{method: "GET", path: admPath + "?wait=61s"}, want: 422,
+			wantDetail: "wait: 1m1s must be between 0s and 1m0s"},
+		"foreign lease": {request: request{path: admPath + "/release", token: "Lease forged"}, want: 403,
+			wantDetail: "not that of admission"},
+		"not its holder": {request: request{path: admPath + "/release", token: "Bearer reader"}, want: 403,
+			wantDetail: "may not spend"},
+		"no user to report": {request: request{method: "GET", path: "/api/v1/usage/current"}, want: 400,
+			wantDetail: "user_id"},
+		"report for nobody": {request: request{method: "GET", path: "/api/v1/usage/current?user_id=alice",
+			token: "Bearer nobody"}, want: 403, wantDetail: "spend or get"},
+		"no user's history": {request: request{method: "GET", path: "/api/v1/usage/history"}, want: 400,
+			wantDetail: "user_id"},
+		"history for nobody": {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice",
+			token: "Bearer nobody"}, want: 403, wantDetail: "spend or get"},
+		"history by lease": {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice",
+			token: "Lease " + lease}, want: 401, wantDetail: "bearer"},
+		"no page": {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&limit=0"},
+			want: 422, wantDetail: "limit: 0 must be between 1 and 100"},
+		"large page": {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&limit=101"},
+			want: 422, wantDetail: "limit: 101 must be between 1 and 100"},
+		"page of many": {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&limit=many"},
+			want: 400, wantDetail: "limit"},
+		"made-up cursor": {request: request{method: "GET", path: "/api/v1/usage/history?user_id=alice&cursor=3"},
+			want: 400, wantDetail: `cursor: "3" is not the next_cursor of a page`},
+		"limits by lease": {request: request{method: "GET", path: "/api/v1/usage/limits", token: "Lease " + lease},
+			want: 401, wantDetail: "bearer"},
+		"no such path":   {request: request{method: "GET", path: "/api/v2"}, want: 404, wantDetail: "/api/v2"},
+		"no such method": {request: request{method: "DELETE", path: admPath}, want: 405, wantDetail: "only GET"},
 
 		"key reused": {request: request{body: goodBody}, err: ledger.ErrKeyReused, want: 422, wantType: "key-reused"},
 		"database's conflict": {
 			request: request{path: admPath + "/release"}, want: 409, wantDetail: "another one is there",
-			err: fmt.Errorf("release: %w (%w)", quota.Conflict("", "another one is there"), errors.New("secret words of the database")),
+			err: fmt.Errorf("release: %w (%w)", quota.Conflict("", "another one is there"),
+				errors.New("secret words of the database")),
 		},
-		"conflict":    {request: request{path: admPath + "/release"}, err: quota.Unfit(quota.Settled, "it was charged"), want: 409, wantDetail: "it was charged"},
-		"late ticket": {request: request{path: admPath + "/release"}, err: metering.ErrTicketExpired, want: 409, wantType: "ticket-expired"},
-		"invalid":     {request: request{body: goodBody}, err: fmt.Errorf("%w: priority", ledger.ErrInvalid), want: 422, wantDetail: "priority"},
-		"overloaded":  {request: request{body: goodBody}, err: ledger.ErrOverloaded, want: 503, wantDetail: "too many calls"},
+		"conflict": {request: request{path: admPath + "/release"}, err: quota.Unfit(quota.Settled, "it was charged"),
+			want: 409, wantDetail: "it was charged"},
+		"late ticket": {request: request{path: admPath + "/release"}, err: metering.ErrTicketExpired, want: 409,
+			wantType: "ticket-expired"},
+		"invalid": {request: request{body: goodBody}, err: fmt.Errorf("%w: priority", ledger.ErrInvalid), want: 422,
+			wantDetail: "priority"},
+		"overloaded": {request: request{body: goodBody}, err: ledger.ErrOverloaded, want: 503,
+			wantDetail: "too many calls"},
 		"unreadable": {
-			request: request{body: goodBody}, err: &ledger.UnreadableError{UserID: "alice", What: `time zone "Mars/Olympus"`, Declared: true}, want: 503,
-			wantDetail: `user "alice" cannot be read by this release: time zone "Mars/Olympus"; correct the user's UserQuota, or upgrade`,
+			request: request{body: goodBody}, err: &ledger.UnreadableError{UserID: "alice",
+				What: `time zone "Mars/Olympus"`, Declared: true}, want: 503,
+			wantDetail: `user "alice" cannot be read by this release: time zone "Mars/Olympus"; ` +
+				"correct the user's UserQuota, or upgrade",
 		},
-		"no database":  {request: request{body: goodBody}, err: fmt.Errorf("%w: dial tcp 10.0.0.1", ledger.ErrUnavailable), want: 503, wantDetail: "the database cannot be reached"},
-		"unknown user": {request: request{body: goodBody}, err: quota.Unknown("alice", quota.UnknownUser), want: 404, wantType: "unknown-user"},
-		"gave up":      {request: request{body: goodBody}, err: context.DeadlineExceeded, want: 503, wantDetail: "given up"},
-		"bug":          {request: request{body: goodBody}, err: errors.New("secret of the database"), want: 500, wantDetail: "an internal error"},
+		"no database": {request: request{body: goodBody}, err: fmt.Errorf("%w: dial tcp 10.0.0.1",
+			ledger.ErrUnavailable), want: 503, wantDetail: "the database cannot be reached"},
+		"unknown user": {request: request{body: goodBody}, err: quota.Unknown("alice", quota.UnknownUser), want: 404,
+			wantType: "unknown-user"},
+		"gave up": {request: request{body: goodBody}, err: context.DeadlineExceeded, want: 503,
+			wantDetail: "given up"},
+		"bug": {request: request{body: goodBody}, err: errors.New("secret of the database"), want: 500,
+			wantDetail: "an internal error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := do(handler(t, &fake{err: tc.err, adm: admitted()}), tc.request)
@@ -425,7 +500,8 @@ func TestRequestsThatFail(t *testing.T) {
 			if got["status"] != json.Number(fmt.Sprint(tc.want)) || got["title"] == "" {
 				t.Errorf("problem: got %v", got)
 			}
-			if detail, _ := got["detail"].(string); !strings.Contains(detail, tc.wantDetail) || strings.Contains(detail, "10.0.0.1") || strings.Contains(detail, "secret") {
+			if detail, _ := got["detail"].(string); !strings.Contains(detail, tc.wantDetail) ||
+				strings.Contains(detail, "10.0.0.1") || strings.Contains(detail, "secret") {
 				t.Errorf("detail: got %q, want it to contain %q", detail, tc.wantDetail)
 			}
 			if kind, _ := got["type"].(string); !strings.HasSuffix(kind, "/"+tc.wantType) && tc.wantType != "" {
@@ -444,48 +520,66 @@ func TestRefusals(t *testing.T) {
 	}{
 		"credits": {
 			decision: quota.Decision{
-				Reason: quota.CreditsExhausted, Bound: quota.Bound{Unit: quota.UnitCredits, Limit: 1_800_000, Used: 645_000, Reserved: 60_000, Requested: 2_400_000, Remaining: 1_095_000},
+				Reason: quota.CreditsExhausted, Bound: quota.Bound{Unit: quota.UnitCredits, Limit: 1_800_000,
+					Used: 645_000, Reserved: 60_000, Requested: 2_400_000, Remaining: 1_095_000},
 			},
 			upgrade: proPlan(), want: 429,
-			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/credits-exhausted","title":"Credits exhausted","status":429,
-				"detail":"40 credits are needed, 18.25 of 30 remain in this period (10.75 used, 1 reserved)","reason":"CreditsExhausted",
-				"limit":30,"used":10.75,"reserved":1,"requested":40,"remaining":18.25,"unit":"credits","resets_at":"2026-04-01T00:00:00Z",
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/credits-exhausted",
+			    "title":"Credits exhausted","status":429,
+				"detail":"40 credits are needed, 18.25 of 30 remain in this period (10.75 used, 1 reserved)",
+				    "reason":"CreditsExhausted",
+				"limit":30,"used":10.75,"reserved":1,"requested":40,"remaining":18.25,"unit":"credits",
+				    "resets_at":"2026-04-01T00:00:00Z",
 				"retry_after":1512000,"upgrade_plan":{"name":"pro","display_name":"Pro"}}`,
 		},
 		"slots": {
-			decision: quota.Decision{Reason: quota.ConcurrencyLimit, Bound: quota.Bound{Unit: quota.UnitJobs, Limit: 1, Used: 1, Requested: 1}},
-			want:     429,
-			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/concurrency-limit","title":"Concurrency limit","status":429,
-				"detail":"1 of 1 jobs are running","reason":"ConcurrencyLimit","limit":1,"used":1,"reserved":0,"requested":1,"remaining":0,
+			decision: quota.Decision{Reason: quota.ConcurrencyLimit,
+				Bound: quota.Bound{Unit: quota.UnitJobs, Limit: 1, Used: 1, Requested: 1}},
+			want: 429,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/concurrency-limit",
+			    "title":"Concurrency limit","status":429,
+				"detail":"1 of 1 jobs are running","reason":"ConcurrencyLimit","limit":1,"used":1,"reserved":0,
+				    "requested":1,"remaining":0,
 				"unit":"jobs","retry_after":5}`,
 		},
 		"cost": {
 			decision: quota.Decision{
 				Reason: quota.DailyCostCeiling, RetryAt: noon.Add(12 * time.Hour),
-				Bound: quota.Bound{Unit: quota.UnitMoney, Limit: 50_000_000, Used: 49_500_000, Requested: 600_000, Remaining: 500_000},
+				Bound: quota.Bound{Unit: quota.UnitMoney, Limit: 50_000_000, Used: 49_500_000, Requested: 600_000,
+					Remaining: 500_000},
 			},
 			want: 429,
-			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/daily-cost-ceiling","title":"Daily cost ceiling","status":429,
-				"detail":"the job would cost 0.6, 0.5 of the daily ceiling of 50 remain","reason":"DailyCostCeiling","limit":50,"used":49.5,
-				"reserved":0,"requested":0.6,"remaining":0.5,"unit":"money","resets_at":"2026-03-15T00:00:00Z","retry_after":43200}`,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/daily-cost-ceiling",
+			    "title":"Daily cost ceiling","status":429,
+				"detail":"the job would cost 0.6, 0.5 of the daily ceiling of 50 remain","reason":"DailyCostCeiling",
+				    "limit":50,"used":49.5,
+				"reserved":0,"requested":0.6,"remaining":0.5,"unit":"money","resets_at":"2026-03-15T00:00:00Z",
+				    "retry_after":43200}`,
 		},
 		"file": {
-			decision: quota.Decision{Reason: quota.FileTooLarge, Bound: quota.Bound{Unit: quota.UnitBytes, Limit: 25 << 20, Requested: 26 << 20, Remaining: 25 << 20}},
-			want:     413,
-			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/file-too-large","title":"File too large","status":413,
-				"detail":"the file has 26Mi, the limit is 25Mi per file","reason":"FileTooLarge","limit":26214400,"used":0,"reserved":0,
+			decision: quota.Decision{Reason: quota.FileTooLarge,
+				Bound: quota.Bound{Unit: quota.UnitBytes, Limit: 25 << 20, Requested: 26 << 20, Remaining: 25 << 20}},
+			want: 413,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/file-too-large","title":"File too large",
+			    "status":413,
+				"detail":"the file has 26Mi, the limit is 25Mi per file","reason":"FileTooLarge","limit":26214400,
+				    "used":0,"reserved":0,
 				"requested":27262976,"remaining":26214400,"unit":"bytes"}`,
 		},
 		"audio": {
-			decision: quota.Decision{Reason: quota.AudioTooLong, Bound: quota.Bound{Unit: quota.UnitAudio, Limit: 60_000, Requested: 165_500, Remaining: 60_000}},
-			want:     413,
-			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/audio-too-long","title":"Audio too long","status":413,
-				"detail":"the audio lasts 2m45.5s, the limit is 1m0s per job","reason":"AudioTooLong","limit":60,"used":0,"reserved":0,
+			decision: quota.Decision{Reason: quota.AudioTooLong,
+				Bound: quota.Bound{Unit: quota.UnitAudio, Limit: 60_000, Requested: 165_500, Remaining: 60_000}},
+			want: 413,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/audio-too-long","title":"Audio too long",
+			    "status":413,
+				"detail":"the audio lasts 2m45.5s, the limit is 1m0s per job","reason":"AudioTooLong","limit":60,
+				    "used":0,"reserved":0,
 				"requested":165.5,"remaining":60,"unit":"seconds"}`,
 		},
 		"suspended": {
 			decision: quota.Decision{Reason: quota.UserSuspended}, want: 403,
-			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/user-suspended","title":"User suspended","status":403,
+			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/user-suspended","title":"User suspended",
+			    "status":403,
 				"detail":"the user is suspended","reason":"UserSuspended"}`,
 		},
 	} {
@@ -497,7 +591,8 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("status: got %d, want %d", p.Status, tc.want)
 			}
 			equalJSON(t, string(got), tc.wantBody)
-			w := do(handler(t, &fake{admit: metering.AdmitResult{Decision: tc.decision, Account: alice(), Upgrade: tc.upgrade}}), request{body: goodBody})
+			w := do(handler(t, &fake{admit: metering.AdmitResult{Decision: tc.decision, Account: alice(),
+				Upgrade: tc.upgrade}}), request{body: goodBody})
 			if w.Code != tc.want || (w.Code == 429) != (w.Header().Get("Retry-After") != "") {
 				t.Errorf("answer: got %d with Retry-After %q", w.Code, w.Header().Get("Retry-After"))
 			}
@@ -528,21 +623,31 @@ func TestAdmissionAnswers(t *testing.T) {
 	}{
 		"admitted": {
 			res: metering.AdmitResult{Admission: admitted(), Created: true}, want: 201,
-			body: `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Admitted","estimated_duration_seconds":165.5,
-				"estimated_credits":2.758,"estimated_ms":165500,"file_size_bytes":1048576,"priority":0,"created_at":"2026-03-14T12:00:00Z",
-				"admitted_at":"2026-03-14T12:00:00Z","lease_seconds":120,"lease_until":"2026-03-14T12:02:00Z","lease_token":"the-lease"}`,
+			body: `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Admitted",
+			    "estimated_duration_seconds":165.5,
+				"estimated_credits":2.758,"estimated_ms":165500,"file_size_bytes":1048576,"priority":0,
+				    "created_at":"2026-03-14T12:00:00Z",
+				"admitted_at":"2026-03-14T12:00:00Z","lease_seconds":120,"lease_until":"2026-03-14T12:02:00Z",
+				    "lease_token":"the-lease"}`,
 		},
 		"queued": {
-			res: metering.AdmitResult{Admission: queued(), Created: true, Decision: quota.Decision{Outcome: quota.Wait}}, want: 202,
-			body: `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Queued","reason":"ConcurrencyLimit","position":2,
-				"waiting":3,"estimated_duration_seconds":165.5,"estimated_credits":2.758,"estimated_ms":165500,"file_size_bytes":1048576,
-				"priority":0,"created_at":"2026-03-14T12:00:00Z","lease_seconds":120,"lease_until":"2026-03-14T12:02:00Z","lease_token":"the-lease"}`,
+			res: metering.AdmitResult{Admission: queued(), Created: true,
+				Decision: quota.Decision{Outcome: quota.Wait}}, want: 202,
+			body: `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Queued",
+			    "reason":"ConcurrencyLimit","position":2,
+				"waiting":3,"estimated_duration_seconds":165.5,"estimated_credits":2.758,"estimated_ms":165500,
+				    "file_size_bytes":1048576,
+				"priority":0,"created_at":"2026-03-14T12:00:00Z","lease_seconds":120,
+				    "lease_until":"2026-03-14T12:02:00Z","lease_token":"the-lease"}`,
 		},
 		"repeated": {
 			res: metering.AdmitResult{Admission: settled()}, want: 200,
-			body: `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Settled","estimated_duration_seconds":165.5,
-				"estimated_credits":2.758,"estimated_ms":165500,"charged_credits":2.75,"charged_ms":165000,"file_size_bytes":1048576,
-				"priority":0,"created_at":"2026-03-14T12:00:00Z","admitted_at":"2026-03-14T12:00:00Z","ended_at":"2026-03-14T12:01:00Z",
+			body: `{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","state":"Settled",
+			    "estimated_duration_seconds":165.5,
+				"estimated_credits":2.758,"estimated_ms":165500,"charged_credits":2.75,"charged_ms":165000,
+				    "file_size_bytes":1048576,
+				"priority":0,"created_at":"2026-03-14T12:00:00Z","admitted_at":"2026-03-14T12:00:00Z",
+				    "ended_at":"2026-03-14T12:01:00Z",
 				"lease_seconds":120,"lease_until":"2026-03-14T12:02:00Z","lease_token":"the-lease"}`,
 		},
 	} {
@@ -553,13 +658,15 @@ func TestAdmissionAnswers(t *testing.T) {
 				t.Fatalf("status: got %d, want %d; %s", w.Code, tc.want, w.Body)
 			}
 			equalJSON(t, w.Body.String(), tc.body)
-			if location := w.Header().Get("Location"); (w.Code == 200) != (location == "") || (location != "" && location != admPath) {
+			if location := w.Header().Get("Location"); (w.Code == 200) != (location == "") ||
+				(location != "" && location != admPath) {
 				t.Errorf("Location: got %q", location)
 			}
 			f.got.BodyHash = nil
 			want := metering.AdmitRequest{
 				UserID: "alice", Key: "k", Source: quota.SourceAPI, Namespace: "transcripts", Name: "spender",
-				RequestedBy: "system:serviceaccount:transcripts:spender", Estimate: 165_500, FileSize: 1 << 20, Queue: true, Lease: quota.DefaultLease,
+				RequestedBy: "system:serviceaccount:transcripts:spender", Estimate: 165_500, FileSize: 1 << 20,
+				Queue: true, Lease: quota.DefaultLease,
 			}
 			if diff := cmp.Diff(want, f.got); diff != "" {
 				t.Errorf("request to metering (-want +got):\n%s", diff)
@@ -583,15 +690,20 @@ func TestBodyHash(t *testing.T) {
 		body string
 		same bool
 	}{
-		"another order":    {`{"file_size_bytes":1, "estimated_duration_seconds":60, "user_id":"alice"}`, true},
-		"decimals":         {`{"user_id":"alice","estimated_duration_seconds":60.000,"file_size_bytes":1}`, true},
-		"spelled anew":     {`{"user_id":"\u0061lice","estimated_duration_seconds":6e1,"file_size_bytes":1.0,"priority":0.0}`, true},
-		"defaults":         {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"queue":true,"priority":0,"lease_seconds":120}`, true},
+		"another order": {`{"file_size_bytes":1, "estimated_duration_seconds":60, "user_id":"alice"}`, true},
+		"decimals":      {`{"user_id":"alice","estimated_duration_seconds":60.000,"file_size_bytes":1}`, true},
+		"spelled anew": {
+			`{"user_id":"\u0061lice","estimated_duration_seconds":6e1,"file_size_bytes":1.0,"priority":0.0}`, true},
+		"defaults": {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"queue":true,
+		    "priority":0,"lease_seconds":120}`, true},
 		"another estimate": {`{"user_id":"alice","estimated_duration_seconds":60.001,"file_size_bytes":1}`, false},
 		"another size":     {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":2}`, false},
-		"does not queue":   {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"queue":false}`, false},
-		"priority":         {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"priority":1}`, false},
-		"lease":            {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"lease_seconds":5}`, false},
+		"does not queue": {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"queue":false}`,
+			false},
+		"priority": {`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"priority":1}`,
+			false},
+		"lease": {
+			`{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":1,"lease_seconds":5}`, false},
 	} {
 		if got := hash(tc.body) == hash(base); got != tc.same {
 			t.Errorf("%s: got same=%t, want %t", name, got, tc.same)
@@ -601,7 +713,8 @@ func TestBodyHash(t *testing.T) {
 
 func TestHolders(t *testing.T) {
 	for _, token := range []string{"Lease " + lease, "lease " + lease, "Bearer spender"} {
-		for path, body := range map[string]string{"/heartbeat": "", "/release": "", "/complete": `{"duration_seconds": 165}`} {
+		for path, body := range map[string]string{"/heartbeat": "", "/release": "",
+			"/complete": `{"duration_seconds": 165}`} {
 			f := &fake{adm: settled()}
 			w := do(handler(t, f), request{path: admPath + path, token: token, body: body})
 			if w.Code != 200 || f.holder != accountID {
@@ -611,11 +724,13 @@ func TestHolders(t *testing.T) {
 				t.Errorf("actual: got %d", f.actual)
 			}
 		}
-		if w := do(handler(t, &fake{adm: queued()}), request{method: "GET", path: admPath, token: token}); w.Code != 200 || decode(t, w)["lease_token"] != nil {
+		if w := do(handler(t, &fake{adm: queued()}),
+			request{method: "GET", path: admPath, token: token}); w.Code != 200 || decode(t, w)["lease_token"] != nil {
 			t.Errorf("GET with %q: got %d: %s", token, w.Code, w.Body)
 		}
 	}
-	if w := do(handler(t, &fake{adm: queued()}), request{method: "GET", path: admPath, token: "Bearer reader"}); w.Code != 200 {
+	if w := do(handler(t, &fake{adm: queued()}),
+		request{method: "GET", path: admPath, token: "Bearer reader"}); w.Code != 200 {
 		t.Errorf("GET by somebody who may read: got %d: %s", w.Code, w.Body)
 	}
 }
@@ -628,7 +743,8 @@ func TestWaitEndsWhenDraining(t *testing.T) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}}
-		h := New(Options{Service: f, History: f, Leases: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining})
+		h := New(Options{Service: f, History: f, Leases: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler),
+			Registry: prometheus.NewRegistry(), Draining: draining})
 		done := make(chan *httptest.ResponseRecorder)
 		go func() { done <- do(h, request{method: "GET", path: admPath + "?wait=30s"}) }()
 		synctest.Wait()
@@ -657,30 +773,39 @@ func TestCheck(t *testing.T) {
 	}{
 		"fine": {
 			metering.CheckResult{Decision: quota.Decision{Outcome: quota.Admit}},
-			`{"can_process":true,"would_queue":false,"message":"within all limits","plan":{"name":"free","display_name":"Free"},
+			`{"can_process":true,"would_queue":false,"message":"within all limits","plan":{"name":"free",
+			    "display_name":"Free"},
 				"remaining_credits":6,"resets_at":"2026-04-01T00:00:00Z"}`,
 		},
 		"would wait": {
-			metering.CheckResult{Decision: quota.Decision{Outcome: quota.Wait, Reason: quota.ConcurrencyLimit, Bound: quota.Bound{Unit: quota.UnitJobs, Limit: 1, Used: 1, Requested: 1}}},
-			`{"can_process":true,"would_queue":true,"blocking_reason":"ConcurrencyLimit","message":"1 of 1 jobs are running","limit":1,"used":1,
-				"reserved":0,"requested":1,"remaining":0,"unit":"jobs","plan":{"name":"free","display_name":"Free"},"remaining_credits":6,
+			metering.CheckResult{Decision: quota.Decision{Outcome: quota.Wait, Reason: quota.ConcurrencyLimit,
+				Bound: quota.Bound{Unit: quota.UnitJobs, Limit: 1, Used: 1, Requested: 1}}},
+			`{"can_process":true,"would_queue":true,"blocking_reason":"ConcurrencyLimit",
+			    "message":"1 of 1 jobs are running","limit":1,"used":1,
+				"reserved":0,"requested":1,"remaining":0,"unit":"jobs","plan":{"name":"free","display_name":"Free"},
+				    "remaining_credits":6,
 				"resets_at":"2026-04-01T00:00:00Z"}`,
 		},
 		"refused": {
 			metering.CheckResult{
-				Decision: quota.Decision{Reason: quota.CreditsExhausted, RetryAt: nextMonth, Bound: quota.Bound{Unit: quota.UnitCredits, Limit: 1_800_000, Used: 1_440_000, Requested: 600_000, Remaining: 360_000}},
-				Upgrade:  proPlan(),
+				Decision: quota.Decision{Reason: quota.CreditsExhausted, RetryAt: nextMonth,
+					Bound: quota.Bound{Unit: quota.UnitCredits, Limit: 1_800_000, Used: 1_440_000, Requested: 600_000,
+						Remaining: 360_000}},
+				Upgrade: proPlan(),
 			},
 			`{"can_process":false,"would_queue":false,"blocking_reason":"CreditsExhausted",
-				"message":"10 credits are needed, 6 of 30 remain in this period (24 used, 0 reserved)","limit":30,"used":24,"reserved":0,"requested":10,
-				"remaining":6,"unit":"credits","plan":{"name":"free","display_name":"Free"},"remaining_credits":6,"resets_at":"2026-04-01T00:00:00Z",
+				"message":"10 credits are needed, 6 of 30 remain in this period (24 used, 0 reserved)","limit":30,
+				    "used":24,"reserved":0,"requested":10,
+				"remaining":6,"unit":"credits","plan":{"name":"free","display_name":"Free"},"remaining_credits":6,
+				    "resets_at":"2026-04-01T00:00:00Z",
 				"retry_after":1512000,"upgrade_plan":{"name":"pro","display_name":"Pro"}}`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.res.Account, tc.res.Now = alice(), noon
 			for _, path := range []string{"/api/v1/usage/check", "/api/v1/transcription/check-limits"} {
-				w := do(handler(t, &fake{check: tc.res}), request{path: path, token: "Bearer reader", body: goodBody, key: "-"})
+				w := do(handler(t, &fake{check: tc.res}),
+					request{path: path, token: "Bearer reader", body: goodBody, key: "-"})
 				if w.Code != 200 {
 					t.Fatalf("status: got %d: %s", w.Code, w.Body)
 				}
@@ -694,29 +819,40 @@ func TestCurrentUsage(t *testing.T) {
 	usage := ledger.Usage{Account: alice(), Now: noon, Last: &quota.ClosedPeriod{
 		Period: quota.Period{Start: nextMonth.AddDate(0, -2, 0), End: nextMonth.AddDate(0, -1, 0)}, Used: 90_000,
 	}}
-	w := do(handler(t, &fake{usage: usage}), request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer reader"})
-	equalJSON(t, w.Body.String(), `{"user_id":"alice","plan":{"name":"free","display_name":"Free"},"suspended":false,"used_credits":24,
-		"reserved_credits":0,"limit_credits":30,"remaining_credits":6,"running":1,"queued":0,"period_start":"2026-03-01T00:00:00Z",
+	w := do(handler(t, &fake{usage: usage}),
+		request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer reader"})
+	equalJSON(t, w.Body.String(), `{"user_id":"alice","plan":{"name":"free","display_name":"Free"},"suspended":false,
+	    "used_credits":24,
+		"reserved_credits":0,"limit_credits":30,"remaining_credits":6,"running":1,"queued":0,
+		    "period_start":"2026-03-01T00:00:00Z",
 		"resets_at":"2026-04-01T00:00:00Z","alerts":[80],"as_of":"2026-03-14T12:00:00Z",
-		"limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,"unlimited":[]},
+		"limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,
+		    "unlimited":[]},
 		"last_period":{"start":"2026-02-01T00:00:00Z","end":"2026-03-01T00:00:00Z","used_credits":1.5}}`)
 }
 
 func TestLimits(t *testing.T) {
 	plans := []*metering.Plan{{Plan: *proPlan()}, {Plan: *freePlan()}, {Plan: quota.Plan{Name: "old", Retired: true}}}
 	const offered = `"plans":[
-		{"name":"free","display_name":"Free","rank":0,"default":true,"price_per_period":0,"currency":"USD","features":[],
-		 "limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,"unlimited":[]}},
-		{"name":"pro","display_name":"Pro","rank":20,"default":false,"price_per_period":79.5,"currency":"USD","features":["priority"],
-		 "limits":{"file_size_bytes":1073741824,"audio_duration_seconds":86400,"concurrent":5,"queued":100,"unlimited":["credits"]},
+		{"name":"free","display_name":"Free","rank":0,"default":true,"price_per_period":0,"currency":"USD",
+		    "features":[],
+		 "limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,
+		     "unlimited":[]}},
+		{"name":"pro","display_name":"Pro","rank":20,"default":false,"price_per_period":79.5,"currency":"USD",
+		    "features":["priority"],
+		 "limits":{"file_size_bytes":1073741824,"audio_duration_seconds":86400,"concurrent":5,"queued":100,
+		     "unlimited":["credits"]},
 		 "carry_over_credits":5,"overage":{"max_credits":10,"price_per_credit":0.02}}]`
 	h := handler(t, &fake{plans: plans, usage: ledger.Usage{Account: alice(), Now: noon}})
 	// The plans are for everybody who is somebody.
-	equalJSON(t, do(h, request{method: "GET", path: "/api/v1/usage/limits", token: "Bearer nobody"}).Body.String(), `{`+offered+`}`)
+	equalJSON(t, do(h, request{method: "GET", path: "/api/v1/usage/limits", token: "Bearer nobody"}).Body.String(),
+		`{`+offered+`}`)
 	equalJSON(t, do(h, request{method: "GET", path: "/api/v1/usage/limits?user_id=alice"}).Body.String(), `{`+offered+`,
 		"user":{"user_id":"alice","plan":{"name":"free","display_name":"Free"},
-		"limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,"unlimited":[]}}}`)
-	if w := do(h, request{method: "GET", path: "/api/v1/usage/limits?user_id=alice", token: "Bearer nobody"}); w.Code != 403 {
+		"limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,
+		    "unlimited":[]}}}`)
+	if w := do(h, request{method: "GET", path: "/api/v1/usage/limits?user_id=alice",
+		token: "Bearer nobody"}); w.Code != 403 {
 		t.Errorf("limits of a user by somebody without rights: got %d", w.Code)
 	}
 }

@@ -26,7 +26,8 @@ func bind(t *testing.T, env *kubetest.Env, namespace, account, accountNamespace,
 	t.Helper()
 	meta := metav1.ObjectMeta{Namespace: namespace, Name: account + "-" + verb + "-" + accountNamespace}
 	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{access.Group}, Resources: []string{access.Resource}, ResourceNames: users, Verbs: []string{verb}},
+		{APIGroups: []string{access.Group}, Resources: []string{access.Resource}, ResourceNames: users,
+			Verbs: []string{verb}},
 	}}
 	binding := &rbacv1.RoleBinding{
 		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
@@ -40,7 +41,8 @@ func bind(t *testing.T, env *kubetest.Env, namespace, account, accountNamespace,
 	}
 }
 
-// Tokens and rights are those of a real API server, asked by a service account with no rights but system:auth-delegator.
+// Tokens and rights are those of a real API server, asked by a service account with no rights but
+// system:auth-delegator.
 func TestKubernetesAuth(t *testing.T) {
 	env := kubetest.Shared(t)
 	system, team, elsewhere := env.Namespace(t), env.Namespace(t), env.Namespace(t)
@@ -62,8 +64,10 @@ func TestKubernetesAuth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{admit: metering.AdmitResult{Admission: admitted(), Created: true}, usage: ledger.Usage{Account: alice(), Now: noon}}
-	h := New(Options{Service: f, History: f, Leases: f, Auth: auth, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context()})
+	f := &fake{admit: metering.AdmitResult{Admission: admitted(), Created: true},
+		usage: ledger.Usage{Account: alice(), Now: noon}}
+	h := New(Options{Service: f, History: f, Leases: f, Auth: auth, Log: slog.New(slog.DiscardHandler),
+		Registry: prometheus.NewRegistry(), Draining: t.Context()})
 	token := func(namespace, account string, audiences ...string) string {
 		return "Bearer " + env.Token(t, namespace, account, audiences...)
 	}
@@ -74,9 +78,10 @@ func TestKubernetesAuth(t *testing.T) {
 		token string
 		want  int
 	}{
-		"spender spends":        {spend, token(team, "spender", "usaged"), 201},
-		"spender reads":         {read, token(team, "spender", "usaged"), 200},
-		"for another user":      {request{body: strings.Replace(goodBody, "alice", "bob", 1)}, token(team, "spender", "usaged"), 403},
+		"spender spends": {spend, token(team, "spender", "usaged"), 201},
+		"spender reads":  {read, token(team, "spender", "usaged"), 200},
+		"for another user": {request{body: strings.Replace(goodBody, "alice", "bob", 1)},
+			token(team, "spender", "usaged"), 403},
 		"reader reads":          {read, token(team, "reader", "usaged"), 200},
 		"reader spends":         {spend, token(team, "reader", "usaged"), 403},
 		"foreigner spends":      {spend, token(elsewhere, "foreigner", "usaged"), 403},
@@ -106,8 +111,10 @@ func TestAPIServerAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := New(Options{Service: &fake{}, Leases: &fake{}, Auth: auth, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context()})
-	if w := do(h, request{body: goodBody, token: "Bearer some.signed.token"}); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+	h := New(Options{Service: &fake{}, Leases: &fake{}, Auth: auth, Log: slog.New(slog.DiscardHandler),
+		Registry: prometheus.NewRegistry(), Draining: t.Context()})
+	if w := do(h, request{body: goodBody, token: "Bearer some.signed.token"}); w.Code != 503 ||
+		w.Header().Get("Retry-After") == "" {
 		t.Errorf("got %d: %s", w.Code, w.Body)
 	}
 }

@@ -14,8 +14,9 @@ import (
 // number is bounded whatever is asked.
 func measured(next http.Handler, registry prometheus.Registerer) http.Handler {
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name:    "usaged_http_request_duration_seconds",
-		Help:    "How long HTTP requests took, by route and status code. Long polls take as long as their caller waits.",
+		Name: "usaged_http_request_duration_seconds",
+		Help: "How long HTTP requests took, by route and status code. " +
+			"Long polls take as long as their caller waits.",
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 	}, []string{"route", "code"})
 	inFlight := prometheus.NewGauge(prometheus.GaugeOpts{

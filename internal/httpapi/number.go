@@ -26,8 +26,8 @@ func (n Number) MarshalJSON() ([]byte, error) {
 	return []byte(n), nil
 }
 
-// UnmarshalJSON takes numbers only: a string of digits is not one. Different spellings of one number, such as 1, 1.0 and 1e0,
-// become the same.
+// UnmarshalJSON takes numbers only: a string of digits is not one. Different spellings of one number, such as 1, 1.0
+// and 1e0, become the same.
 func (n *Number) UnmarshalJSON(data []byte) error {
 	switch c := data[0]; {
 	case c == '-' || (c >= '0' && c <= '9'):
@@ -69,8 +69,8 @@ func (i *Integer) UnmarshalJSON(data []byte) error {
 // maxExponent bounds how many zeros an exponent may stand for; no number of the contract has as many digits.
 const maxExponent = 20
 
-// plain spells a JSON number without an exponent, and without zeros behind its decimals. One whose exponent is beyond all
-// limits stays as it is.
+// plain spells a JSON number without an exponent, and without zeros behind its decimals. One whose exponent is beyond
+// all limits stays as it is.
 func plain(n string) string {
 	mantissa, exponent := n, 0
 	if at := strings.IndexAny(n, "eE"); at >= 0 {
@@ -117,7 +117,8 @@ func (n Number) milliseconds(field string, least, most time.Duration) (time.Dura
 	}
 	whole, frac, dotted := strings.Cut(string(n), ".")
 	if strings.ContainsAny(string(n), "eE") || (dotted && len(frac) > maxDecimals) {
-		return 0, invalid("%s: %s must be written with at most %d decimals and no exponent", field, n.short(), maxDecimals)
+		return 0, invalid("%s: %s must be written with at most %d decimals and no exponent", field, n.short(),
+			maxDecimals)
 	}
 	outside := invalid("%s: %s must be between %s and %s", field, n.short(), seconds(least), seconds(most))
 	if len(whole) > maxWholeDigits {

@@ -41,13 +41,14 @@ func newOutage(t *testing.T, admitWhenUnavailable bool) *outage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Handler = onDatabase(t, through, metering.Options{AutoRegister: true, OfflineTickets: 10, Replica: "r"}, admitWhenUnavailable)
+	o.Handler = onDatabase(t, through, metering.Options{AutoRegister: true, OfflineTickets: 10, Replica: "r"},
+		admitWhenUnavailable)
 	o.degraded(false)
 	return o
 }
 
-// degraded waits until the service says that it is degraded, or no longer is, and returns how long that took. It is ready all the
-// while: what can be done without the database is to be reached.
+// degraded waits until the service says that it is degraded, or no longer is, and returns how long that took. It is
+// ready all the while: what can be done without the database is to be reached.
 func (o *outage) degraded(want bool) time.Duration {
 	o.t.Helper()
 	began := time.Now()
@@ -81,14 +82,17 @@ func TestDatabaseAway(t *testing.T) {
 	retries := map[string]bool{}
 	began := time.Now()
 	for _, q := range []request{
-		{body: work(3), key: "other"}, {path: "/api/v1/usage/check", body: work(3)}, {path: path + "/heartbeat", token: lease},
-		{path: path + "/complete", token: lease, body: `{"duration_seconds":60}`}, {path: path + "/release", token: lease},
+		{body: work(3), key: "other"}, {path: "/api/v1/usage/check", body: work(3)},
+		{path: path + "/heartbeat", token: lease},
+		{path: path + "/complete", token: lease, body: `{"duration_seconds":60}`},
+		{path: path + "/release", token: lease},
 		{method: "GET", path: path, token: lease}, {method: "GET", path: "/api/v1/usage/current?user_id=alice"},
 	} {
 		for range 10 {
 			w := do(o, q)
 			got := decode(t, w)
-			if w.Code != 503 || got["detail"] != "the database cannot be reached" || got["type"] != problemTypes+"unavailable" {
+			if w.Code != 503 || got["detail"] != "the database cannot be reached" ||
+				got["type"] != problemTypes+"unavailable" {
 				t.Errorf("%s %s: got %d, %v", q.method, q.path, w.Code, got)
 			}
 			after, err := strconv.Atoi(w.Header().Get("Retry-After"))
@@ -114,13 +118,15 @@ func TestDatabaseAway(t *testing.T) {
 func TestTicketOverHTTP(t *testing.T) {
 	o := newOutage(t, true)
 	first := must(t, o, request{body: work(3), key: "first"}, 201)
-	must(t, o, request{path: "/api/v1/admissions/" + first["id"].(string) + "/release", token: "Lease " + first["lease_token"].(string)}, 200)
+	must(t, o, request{path: "/api/v1/admissions/" + first["id"].(string) + "/release",
+		token: "Lease " + first["lease_token"].(string)}, 200)
 	o.away()
 	o.degraded(true)
 
 	adm := must(t, o, request{body: work(3), key: "k"}, 201)
 	token, _ := adm["ticket"].(string)
-	if adm["offline"] != true || adm["state"] != "Admitted" || token == "" || adm["lease_token"] != nil || adm["lease_seconds"] != json.Number("86580") {
+	if adm["offline"] != true || adm["state"] != "Admitted" || token == "" || adm["lease_token"] != nil ||
+		adm["lease_seconds"] != json.Number("86580") {
 		t.Fatalf("got %v, want a ticket for 24 h and 3 min", adm)
 	}
 	path, ticket := "/api/v1/admissions/"+adm["id"].(string), "Ticket "+token
@@ -133,14 +139,17 @@ func TestTicketOverHTTP(t *testing.T) {
 		t.Errorf("the same again: got %v", again)
 	}
 	// The free plan lets one job run at once.
-	if got := must(t, o, request{body: work(1), key: "more"}, 503); !strings.Contains(got["detail"].(string), "1 of 1 jobs are running") {
+	if got := must(t, o, request{body: work(1), key: "more"}, 503); !strings.Contains(got["detail"].(string),
+		"1 of 1 jobs are running") {
 		t.Errorf("a second one: got %v", got)
 	}
-	if got := must(t, o, request{body: `{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":27262976}`, key: "big"}, 413); got["reason"] != "FileTooLarge" {
+	if got := must(t, o, request{body: `{"user_id":"alice","estimated_duration_seconds":60,"file_size_bytes":27262976}`,
+		key: "big"}, 413); got["reason"] != "FileTooLarge" {
 		t.Errorf("too large: got %v", got)
 	}
 	for range 2 {
-		if got := must(t, o, use("/heartbeat", ticket, ""), 200); got["state"] != "Admitted" || got["lease_until"] != adm["lease_until"] {
+		if got := must(t, o, use("/heartbeat", ticket, ""), 200); got["state"] != "Admitted" ||
+			got["lease_until"] != adm["lease_until"] {
 			t.Errorf("heartbeat: got %v, want it to change nothing", got)
 		}
 	}
@@ -151,7 +160,8 @@ func TestTicketOverHTTP(t *testing.T) {
 	must(t, o, use("/complete", ticket+"x", actual), 401)
 	must(t, o, use("/complete", "Ticket forged.forged", actual), 401)
 	must(t, o, use("/complete", "Lease "+token, actual), 403)
-	must(t, o, request{path: "/api/v1/admissions/" + first["id"].(string) + "/complete", token: ticket, body: actual}, 403)
+	must(t, o, request{path: "/api/v1/admissions/" + first["id"].(string) + "/complete", token: ticket, body: actual},
+		403)
 	must(t, o, request{path: "/api/v1/usage/check", token: ticket, body: work(1)}, 401)
 
 	// Given back, it makes room, and can be asked for again.
@@ -173,7 +183,8 @@ func TestTicketOverHTTP(t *testing.T) {
 	if got := must(t, o, request{method: "GET", path: path}, 200); got["offline"] != true {
 		t.Errorf("read by the user: got %v", got)
 	}
-	if got := must(t, o, request{method: "GET", path: "/api/v1/usage/current?user_id=alice"}, 200); got["used_credits"] != json.Number("2.5") {
+	if got := must(t, o, request{method: "GET", path: "/api/v1/usage/current?user_id=alice"},
+		200); got["used_credits"] != json.Number("2.5") {
 		t.Errorf("current: got %v", got)
 	}
 }

@@ -2,16 +2,16 @@
 
 package httpapi
 
-// operation is what holds of a call before its handler sees it: which body it takes, and who may make it. The contract has
-// the same, docs/http.md shows it, and a test compares the three.
+// operation is what holds of a call before its handler sees it: which body it takes, and who may make it. The contract
+// has the same, docs/http.md shows it, and a test compares the three.
 type operation struct {
 	// id is the contract's operationId, and pattern the route.
 	id, pattern string
 	// media are the kinds of body that it takes, none where it takes no body, and limit is the most bytes of one.
 	media []string
 	limit int64
-	// verbs are the rights of which the caller needs one on the subject, who is a user. Where it is held, the lease or the
-	// ticket of the admission in the path does as well.
+	// verbs are the rights of which the caller needs one on the subject, who is a user. Where it is held, the lease or
+	// the ticket of the admission in the path does as well.
 	verbs   []string
 	subject string
 	held    bool
@@ -50,8 +50,10 @@ var operations = []operation{
 	{"heartbeatAdmission", "POST /api/v1/admissions/{id}/heartbeat", nil, 0, spend, admissionsUser, true},
 	{"completeAdmission", "POST /api/v1/admissions/{id}/complete", onlyJSON, maxBody, spend, admissionsUser, true},
 	{"releaseAdmission", "POST /api/v1/admissions/{id}/release", nil, 0, spend, admissionsUser, true},
-	{"createUsage", "POST /api/v1/usage", []string{kindJSON, kindCloudEvent, kindCloudEvents}, maxBatchBody, spend, itemsUser, false},
-	{"getUsageEvent", "GET /api/v1/usage/events/{id}", nil, 0, []string{verbSpend, verbGet, verbAdjust}, eventsUser, false},
+	{"createUsage", "POST /api/v1/usage", []string{kindJSON, kindCloudEvent, kindCloudEvents}, maxBatchBody, spend,
+		itemsUser, false},
+	{"getUsageEvent", "GET /api/v1/usage/events/{id}", nil, 0, []string{verbSpend, verbGet, verbAdjust},
+		eventsUser, false},
 	{"reverseUsage", "POST /api/v1/usage/{id}/reverse", onlyJSON, maxBody, adjust, eventsUser, false},
 	{"createAdjustment", "POST /api/v1/usage/adjustments", onlyJSON, maxBody, adjust, bodysUser, false},
 	{"checkUsage", "POST /api/v1/usage/check", onlyJSON, maxBody, read, bodysUser, false},

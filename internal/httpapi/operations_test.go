@@ -48,14 +48,16 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 	for path, methods := range contract.Paths {
 		for method, o := range map[string]*described{"GET": methods.Get, "POST": methods.Post} {
 			if o != nil {
-				want[method+" "+path] = row{o.OperationID, slices.Sorted(maps.Keys(o.RequestBody.Content)), len(o.Security) == 3}
+				want[method+" "+path] = row{o.OperationID, slices.Sorted(maps.Keys(o.RequestBody.Content)),
+					len(o.Security) == 3}
 			}
 		}
 	}
 	for _, o := range operations {
 		got[o.pattern] = row{o.id, slices.Sorted(slices.Values(o.media)), o.held}
 		if len(o.verbs) == 0 || o.subject == "" || (len(o.media) > 0) != (o.limit > 0) {
-			t.Errorf("%s: a row says whose quota it is about, which right that takes, and how large a body may be", o.id)
+			t.Errorf("%s: a row says whose quota it is about, which right that takes, and how large a body may be",
+				o.id)
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" || len(operations) != len(want) {
@@ -92,9 +94,11 @@ func TestOperationsAreInTheDocs(t *testing.T) {
 
 // What a call needs is asked for before anything else of it is looked at, and nothing else is enough.
 func TestRightsOfOperations(t *testing.T) {
-	tokens := map[string]string{"Bearer spender": verbSpend, "Bearer reader": verbGet, "Bearer admin": verbAdjust, "Bearer nobody": ""}
+	tokens := map[string]string{"Bearer spender": verbSpend, "Bearer reader": verbGet, "Bearer admin": verbAdjust,
+		"Bearer nobody": ""}
 	bodies := map[string]string{
-		"createAdmission": goodBody, "checkUsage": goodBody, "checkTranscriptionLimits": goodBody, "createUsage": exportBody,
+		"createAdmission": goodBody, "checkUsage": goodBody, "checkTranscriptionLimits": goodBody,
+		"createUsage":       exportBody,
 		"completeAdmission": `{"duration_seconds":60}`, "reverseUsage": `{"reason":"r"}`,
 		"createAdjustment": `{"user_id":"alice","credits":1,"reason":"r"}`,
 	}

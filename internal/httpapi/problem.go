@@ -32,7 +32,8 @@ type problemError struct{ Problem }
 func (e *problemError) Error() string { return e.Detail }
 
 func problem(status int, kind, format string, args ...any) error {
-	return &problemError{Problem{Type: problemTypes + kind, Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}}
+	return &problemError{Problem{Type: problemTypes + kind, Title: http.StatusText(status), Status: status,
+		Detail: fmt.Sprintf(format, args...)}}
 }
 
 func malformed(format string, args ...any) error {
@@ -72,8 +73,9 @@ func refusal(d quota.Decision, account *quota.Account, upgrade *quota.Plan, now 
 	info := d.Reason.Info()
 	p := Problem{
 		Type: problemTypes + kebab(string(d.Reason)), Title: info.Title, Status: info.Status, Detail: d.Message(),
-		Reason: d.Reason, Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested, Remaining: b.remaining,
-		Unit: b.unit, ResetsAt: b.resetsAt, UpgradePlan: planName(upgrade),
+		Reason: d.Reason, Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested,
+		Remaining: b.remaining,
+		Unit:      b.unit, ResetsAt: b.resetsAt, UpgradePlan: planName(upgrade),
 	}
 	if p.Status == http.StatusTooManyRequests {
 		p.RetryAfter = wholeSeconds(b.retryAfter)
@@ -187,7 +189,8 @@ func levelOf(ctx context.Context, err error) slog.Level {
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := classify(err)
 	if p.Status >= http.StatusInternalServerError {
-		s.log.Log(r.Context(), levelOf(r.Context(), err), "request failed", "route", r.Pattern, "status", p.Status, "error", err)
+		s.log.Log(r.Context(), levelOf(r.Context(), err), "request failed", "route", r.Pattern, "status", p.Status,
+			"error", err)
 	}
 	if p.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(p.RetryAfter, 10))

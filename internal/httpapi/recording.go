@@ -38,10 +38,13 @@ func (s *server) recordOne(ctx context.Context, it item) (CreateUsageResponseObj
 	if !results[0].Created {
 		return CreateUsage200JSONResponse(event), nil
 	}
-	return CreateUsage201JSONResponse{Body: event, Headers: CreateUsage201ResponseHeaders{Location: eventPath(event.Id)}}, nil
+	return CreateUsage201JSONResponse{Body: event,
+		Headers: CreateUsage201ResponseHeaders{Location: eventPath(event.Id)}}, nil
 }
 
-func (s *server) recordBatch(ctx context.Context, body []byte, parse func([]byte) item) (CreateUsageResponseObject, error) {
+func (s *server) recordBatch(
+	ctx context.Context, body []byte, parse func([]byte) item,
+) (CreateUsageResponseObject, error) {
 	items, err := parseBatch(body, parse)
 	if err != nil {
 		return nil, err
@@ -130,11 +133,14 @@ func (s *server) ReverseUsage(ctx context.Context, r ReverseUsageRequestObject) 
 	if !res.Created {
 		return ReverseUsage200JSONResponse(event), nil
 	}
-	return ReverseUsage201JSONResponse{Body: event, Headers: ReverseUsage201ResponseHeaders{Location: eventPath(event.Id)}}, nil
+	return ReverseUsage201JSONResponse{Body: event,
+		Headers: ReverseUsage201ResponseHeaders{Location: eventPath(event.Id)}}, nil
 }
 
 // CreateAdjustment implements POST /api/v1/usage/adjustments.
-func (s *server) CreateAdjustment(ctx context.Context, r CreateAdjustmentRequestObject) (CreateAdjustmentResponseObject, error) {
+func (s *server) CreateAdjustment(
+	ctx context.Context, r CreateAdjustmentRequestObject,
+) (CreateAdjustmentResponseObject, error) {
 	req, err := parseAdjustment(r.Params.IdempotencyKey, r.Body)
 	if err != nil {
 		return nil, err
@@ -151,7 +157,8 @@ func (s *server) CreateAdjustment(ctx context.Context, r CreateAdjustmentRequest
 	if !res.Created {
 		return CreateAdjustment200JSONResponse(event), nil
 	}
-	return CreateAdjustment201JSONResponse{Body: event, Headers: CreateAdjustment201ResponseHeaders{Location: eventPath(event.Id)}}, nil
+	return CreateAdjustment201JSONResponse{Body: event,
+		Headers: CreateAdjustment201ResponseHeaders{Location: eventPath(event.Id)}}, nil
 }
 
 func eventPath(id uuid.UUID) string { return "/api/v1/usage/events/" + id.String() }
@@ -171,10 +178,14 @@ func recorded(r *metering.RecordResult) UsageEvent {
 
 func usageEvent(e *ledger.Event) UsageEvent {
 	out := UsageEvent{
-		Id: uuid.UUID(e.ID), UserId: e.UserID, Kind: e.Kind, UsageType: e.UsageType, Credits: credits(e.Credits), CreditsMs: int64(e.Credits),
-		Cost: Number(e.Cost.String()), Currency: e.Currency, FileSizeBytes: e.FileSize, Tokens: e.Tokens, Quantity: e.Quantity,
-		OccurredAt: e.OccurredAt, RecordedAt: e.RecordedAt, PeriodNo: e.PeriodNo, Plan: e.PlanName, PlanVersion: e.PlanVersion,
-		AdmissionId: uuid.UUID(e.Admission), Late: e.Late, Reverses: uuid.UUID(e.Reverses), ReversedBy: uuid.UUID(e.ReversedBy),
+		Id: uuid.UUID(e.ID), UserId: e.UserID, Kind: e.Kind, UsageType: e.UsageType, Credits: credits(e.Credits),
+		CreditsMs: int64(e.Credits),
+		Cost:      Number(e.Cost.String()), Currency: e.Currency, FileSizeBytes: e.FileSize, Tokens: e.Tokens,
+		Quantity:   e.Quantity,
+		OccurredAt: e.OccurredAt, RecordedAt: e.RecordedAt, PeriodNo: e.PeriodNo, Plan: e.PlanName,
+		PlanVersion: e.PlanVersion,
+		AdmissionId: uuid.UUID(e.Admission), Late: e.Late, Reverses: uuid.UUID(e.Reverses),
+		ReversedBy:      uuid.UUID(e.ReversedBy),
 		RefundedAsGrant: e.RefundLot != quota.ID{}, Metadata: e.Metadata, RecordedBy: e.RecordedBy, Reason: e.Reason,
 	}
 	if e.Duration > 0 {

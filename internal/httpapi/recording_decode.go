@@ -94,8 +94,9 @@ func parseItem(data []byte) item {
 // parseUse reads a use whose key is known.
 func parseUse(b *UsageRecord) item {
 	it := item{req: metering.RecordRequest{
-		UserID: b.UserId, Key: b.Key, FileSize: int64(b.FileSizeBytes), Tokens: int64(b.Tokens), Currency: b.Currency, Metadata: b.Metadata,
-		Use: quota.Use{Type: b.UsageType, Quantity: 1},
+		UserID: b.UserId, Key: b.Key, FileSize: int64(b.FileSizeBytes), Tokens: int64(b.Tokens), Currency: b.Currency,
+		Metadata: b.Metadata,
+		Use:      quota.Use{Type: b.UsageType, Quantity: 1},
 	}}
 	it.err = cmp.Or(checkUserID(b.UserId), parseMeasures(b, &it.req.Use))
 	it.req.BodyHash = hashOfUse(&it.req)
@@ -108,8 +109,8 @@ func hashOfUse(r *metering.RecordRequest) []byte {
 	return hashOf("record", r.UserID, r.Use, r.FileSize, r.Tokens, r.Currency, r.Metadata)
 }
 
-// sameUse tells a use that is sent again in other words, which its hash does not see through: no metadata is as good as empty
-// metadata, and a CloudEvent is the same one with another time, whatever its time was when it was recorded.
+// sameUse tells a use that is sent again in other words, which its hash does not see through: no metadata is as good as
+// empty metadata, and a CloudEvent is the same one with another time, whatever its time was when it was recorded.
 func sameUse(r metering.RecordRequest, cloudEvent bool) func([]byte, time.Time) bool {
 	return func(hash []byte, occurredAt time.Time) bool {
 		instants, metadata := []time.Time{r.Use.OccurredAt}, []map[string]string{r.Metadata}
@@ -155,14 +156,16 @@ func parseMeasures(b *UsageRecord, use *quota.Use) (err error) {
 	if b.Cost != "" {
 		cost, err := quota.ParseMoney(string(b.Cost))
 		if err != nil {
-			return invalid("cost: %s must be between 0 and 999999999.999999, with at most 6 decimals and no exponent", b.Cost.short())
+			return invalid("cost: %s must be between 0 and 999999999.999999, with at most 6 decimals and no exponent",
+				b.Cost.short())
 		}
 		use.Cost = &cost
 	}
 	if b.OccurredAt != "" {
 		at, err := time.Parse(time.RFC3339, b.OccurredAt)
 		if err != nil {
-			return invalid("occurred_at: %.40q must be an instant as in RFC 3339, such as 2026-03-14T12:00:00Z", b.OccurredAt)
+			return invalid("occurred_at: %.40q must be an instant as in RFC 3339, such as 2026-03-14T12:00:00Z",
+				b.OccurredAt)
 		}
 		use.OccurredAt = at.UTC().Truncate(time.Microsecond)
 	}
@@ -172,7 +175,8 @@ func parseMeasures(b *UsageRecord, use *quota.Use) (err error) {
 func parseCredits(n Number) (quota.Credits, error) {
 	c, err := quota.ParseMoney(string(n)) // the same grammar; a thousandth of a credit is a whole number of units
 	if err != nil || c%1000 != 0 || quota.Credits(c/1000) > quota.MaxRecordCredits/(quota.Credit/1000) {
-		return 0, invalid("credits: %s must be between 0 and %s, with at most %d decimals and no exponent", n.short(), quota.MaxRecordCredits, maxDecimals)
+		return 0, invalid("credits: %s must be between 0 and %s, with at most %d decimals and no exponent", n.short(),
+			quota.MaxRecordCredits, maxDecimals)
 	}
 	return quota.Credits(c/1000) * (quota.Credit / 1000), nil
 }

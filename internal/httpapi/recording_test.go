@@ -29,14 +29,18 @@ var eventID = quota.ID(uuid.MustParse("0198c5f0-0000-7000-8000-00000000000e"))
 const (
 	usagePath   = "/api/v1/usage"
 	exportBody  = `{"user_id":"alice","usage_type":"export"}`
-	cloudExport = `{"specversion":"1.0","id":"7","source":"/exporter","type":"io.cantonesescribe.usage.export","subject":"alice"}`
+	cloudExport = `{"specversion":"1.0","id":"7","source":"/exporter","type":"io.cantonesescribe.usage.export",
+	    "subject":"alice"}`
 )
 
 func charge() *ledger.Event {
 	return &ledger.Event{
-		ID: eventID, Account: accountID, UserID: "alice", Kind: ledger.EventCharge, UsageType: "export", OccurredAt: noon.Add(-time.Hour),
-		RecordedAt: noon, Credits: 90_000, Cost: 1_500_000, Currency: "USD", Quantity: 3, Rate: new(quota.Rate(500_000)), PlanName: "free",
-		PlanVersion: 2, RecordedBy: "system:serviceaccount:transcripts:spender", Metadata: map[string]string{"format": "srt"},
+		ID: eventID, Account: accountID, UserID: "alice", Kind: ledger.EventCharge, UsageType: "export",
+		OccurredAt: noon.Add(-time.Hour),
+		RecordedAt: noon, Credits: 90_000, Cost: 1_500_000, Currency: "USD", Quantity: 3,
+		Rate: new(quota.Rate(500_000)), PlanName: "free",
+		PlanVersion: 2, RecordedBy: "system:serviceaccount:transcripts:spender",
+		Metadata: map[string]string{"format": "srt"},
 	}
 }
 
@@ -52,45 +56,66 @@ func TestUsesThatCannotBeRead(t *testing.T) {
 		want       int
 		wantDetail string
 	}{
-		"no right":            {request{body: exportBody, token: "Bearer reader"}, 403, "may not spend"},
-		"an admin's right":    {request{body: exportBody, token: "Bearer admin"}, 403, "may not spend"},
-		"by lease":            {request{body: exportBody, token: "Lease " + lease}, 401, "needs a bearer token"},
-		"no key":              {request{body: exportBody, key: "-"}, 400, "Idempotency-Key is required"},
-		"two keys":            {request{body: with(exportBody, `"key":"k"`)}, 422, "key is for the items of a batch"},
-		"unknown field":       {request{body: with(exportBody, `"minutes":1`)}, 400, `no field "minutes"`},
-		"no user":             {request{body: `{"usage_type":"export"}`}, 422, "user_id is required"},
-		"no type":             {request{body: `{"user_id":"alice"}`}, 422, "usage_type is required"},
-		"quantity":            {request{body: with(exportBody, `"quantity":0`)}, 422, "quantity: 0 must be between 1 and 1000000"},
-		"duration":            {request{body: with(exportBody, `"duration_seconds":-1`)}, 422, "duration_seconds: -1 must be between 0 and 2592000"},
-		"negative credits":    {request{body: with(exportBody, `"credits":-1`)}, 422, "credits: -1 must be between 0 and 10000000"},
-		"many credits":        {request{body: with(exportBody, `"credits":10000000.001`)}, 422, "credits: 10000000.001 must be"},
-		"fine credits":        {request{body: with(exportBody, `"credits":0.0001`)}, 422, "at most 3 decimals"},
-		"cost":                {request{body: with(exportBody, `"cost":0.0000001`)}, 422, "cost: 0.0000001 must be between 0 and"},
-		"cost as text":        {request{body: with(exportBody, `"cost":"1"`)}, 400, "cost is of type string"},
-		"occurred_at":         {request{body: with(exportBody, `"occurred_at":"yesterday"`)}, 422, `occurred_at: "yesterday" must be an instant`},
-		"metadata of numbers": {request{body: with(exportBody, `"metadata":{"a":1}`)}, 400, "metadata is of type number"},
-		"empty batch":         {request{body: `[]`}, 422, "1 to 1000 items, this one has 0"},
-		"large batch":         {request{body: many}, 422, "this one has 1001"},
-		"large body":          {request{body: "[" + strings.Repeat(" ", 1<<20) + "]"}, 413, "limit of 1048576 bytes"},
-		"text":                {request{body: exportBody, contentType: "text/plain"}, 415, "application/cloudevents-batch+json"},
-		"string":              {request{body: `"export"`}, 400, "must be an object"},
+		"no right":         {request{body: exportBody, token: "Bearer reader"}, 403, "may not spend"},
+		"an admin's right": {request{body: exportBody, token: "Bearer admin"}, 403, "may not spend"},
+		"by lease":         {request{body: exportBody, token: "Lease " + lease}, 401, "needs a bearer token"},
+		"no key":           {request{body: exportBody, key: "-"}, 400, "Idempotency-Key is required"},
+		"two keys":         {request{body: with(exportBody, `"key":"k"`)}, 422, "key is for the items of a batch"},
+		"unknown field":    {request{body: with(exportBody, `"minutes":1`)}, 400, `no field "minutes"`},
+		"no user":          {request{body: `{"usage_type":"export"}`}, 422, "user_id is required"},
+		"no type":          {request{body: `{"user_id":"alice"}`}, 422, "usage_type is required"},
+		"quantity": {request{body: with(exportBody, `"quantity":0`)}, 422,
+			"quantity: 0 must be between 1 and 1000000"},
+		"duration": {request{body: with(exportBody, `"duration_seconds":-1`)}, 422,
+			"duration_seconds: -1 must be between 0 and 2592000"},
+		"negative credits": {request{body: with(exportBody, `"credits":-1`)}, 422,
+			"credits: -1 must be between 0 and 10000000"},
+		"many credits": {request{body: with(exportBody, `"credits":10000000.001`)}, 422,
+			"credits: 10000000.001 must be"},
+		"fine credits": {request{body: with(exportBody, `"credits":0.0001`)}, 422, "at most 3 decimals"},
+		"cost": {request{body: with(exportBody, `"cost":0.0000001`)}, 422,
+			"cost: 0.0000001 must be between 0 and"},
+		"cost as text": {request{body: with(exportBody, `"cost":"1"`)}, 400, "cost is of type string"},
+		"occurred_at": {request{body: with(exportBody, `"occurred_at":"yesterday"`)}, 422,
+			`occurred_at: "yesterday" must be an instant`},
+		"metadata of numbers": {request{body: with(exportBody, `"metadata":{"a":1}`)}, 400,
+			"metadata is of type number"},
+		"empty batch": {request{body: `[]`}, 422, "1 to 1000 items, this one has 0"},
+		"large batch": {request{body: many}, 422, "this one has 1001"},
+		"large body":  {request{body: "[" + strings.Repeat(" ", 1<<20) + "]"}, 413, "limit of 1048576 bytes"},
+		"text": {request{body: exportBody, contentType: "text/plain"}, 415,
+			"application/cloudevents-batch+json"},
+		"string": {request{body: `"export"`}, 400, "must be an object"},
 
-		"event: no object":     {request{body: `[]`, contentType: structured}, 400, "a CloudEvent must be an object"},
-		"event: no batch":      {request{body: cloudExport, contentType: batch}, 400, "a batch must be an array"},
-		"event: version":       {request{body: strings.Replace(cloudExport, "1.0", "0.3", 1), contentType: structured}, 422, `specversion: "0.3" must be 1.0`},
-		"event: no version":    {request{body: `{"id":"7"}`, contentType: structured}, 400, "specversion"},
-		"event: no id":         {request{body: strings.Replace(cloudExport, `"id":"7",`, "", 1), contentType: structured}, 422, "id"},
-		"event: no source":     {request{body: strings.Replace(cloudExport, `"source":"/exporter",`, "", 1), contentType: structured}, 422, "source"},
-		"event: no subject":    {request{body: strings.Replace(cloudExport, `,"subject":"alice"`, "", 1), contentType: structured}, 422, "subject is required"},
-		"event: foreign type":  {request{body: strings.Replace(cloudExport, "io.canto", "io.manda", 1), contentType: structured}, 422, "must begin with io.cantonesescribe.usage."},
-		"event: no usage type": {request{body: strings.Replace(cloudExport, "usage.export", "usage.", 1), contentType: structured}, 422, "usage_type is required"},
-		"event: time":          {request{body: with(cloudExport, `"time":"noon"`), contentType: structured}, 400, "not a CloudEvent"},
-		"event: XML":           {request{body: with(cloudExport, `"datacontenttype":"application/xml","data":"<a/>"`), contentType: structured}, 422, "datacontenttype"},
-		"event: data":          {request{body: with(cloudExport, `"data":{"minutes":1}`), contentType: structured}, 400, `data: malformed JSON: there is no field "minutes"`},
-		"event: user twice":    {request{body: with(cloudExport, `"data":{"user_id":"bob"}`), contentType: structured}, 422, "data must not have"},
-		"event: data as text":  {request{body: with(cloudExport, `"data":"seven"`), contentType: structured}, 400, "data: malformed JSON"},
-		"event: long id":       {request{body: strings.Replace(cloudExport, `"7"`, `"`+strings.Repeat("7", 246)+`"`, 1), contentType: structured}, 422, "255 bytes together, the limit is 254"},
-		"event: another user":  {request{body: strings.Replace(cloudExport, "alice", "bob", 1), contentType: structured}, 403, `user "bob"`},
+		"event: no object": {request{body: `[]`, contentType: structured}, 400, "a CloudEvent must be an object"},
+		"event: no batch":  {request{body: cloudExport, contentType: batch}, 400, "a batch must be an array"},
+		"event: version": {request{body: strings.Replace(cloudExport, "1.0", "0.3", 1), contentType: structured},
+			422, `specversion: "0.3" must be 1.0`},
+		"event: no version": {request{body: `{"id":"7"}`, contentType: structured}, 400, "specversion"},
+		"event: no id": {request{body: strings.Replace(cloudExport, `"id":"7",`, "", 1),
+			contentType: structured}, 422, "id"},
+		"event: no source": {request{body: strings.Replace(cloudExport, `"source":"/exporter",`, "", 1),
+			contentType: structured}, 422, "source"},
+		"event: no subject": {request{body: strings.Replace(cloudExport, `,"subject":"alice"`, "", 1),
+			contentType: structured}, 422, "subject is required"},
+		"event: foreign type": {request{body: strings.Replace(cloudExport, "io.canto", "io.manda", 1),
+			contentType: structured}, 422, "must begin with io.cantonesescribe.usage."},
+		"event: no usage type": {request{body: strings.Replace(cloudExport, "usage.export", "usage.", 1),
+			contentType: structured}, 422, "usage_type is required"},
+		"event: time": {request{body: with(cloudExport, `"time":"noon"`), contentType: structured}, 400,
+			"not a CloudEvent"},
+		"event: XML": {request{body: with(cloudExport, `"datacontenttype":"application/xml","data":"<a/>"`),
+			contentType: structured}, 422, "datacontenttype"},
+		"event: data": {request{body: with(cloudExport, `"data":{"minutes":1}`), contentType: structured}, 400,
+			`data: malformed JSON: there is no field "minutes"`},
+		"event: user twice": {request{body: with(cloudExport, `"data":{"user_id":"bob"}`), contentType: structured},
+			422, "data must not have"},
+		"event: data as text": {request{body: with(cloudExport, `"data":"seven"`), contentType: structured}, 400,
+			"data: malformed JSON"},
+		"event: long id": {request{body: strings.Replace(cloudExport, `"7"`, `"`+strings.Repeat("7", 246)+`"`, 1),
+			contentType: structured}, 422, "255 bytes together, the limit is 254"},
+		"event: another user": {request{body: strings.Replace(cloudExport, "alice", "bob", 1),
+			contentType: structured}, 403, `user "bob"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.path = usagePath
@@ -106,13 +131,16 @@ func TestUsesThatCannotBeRead(t *testing.T) {
 }
 
 func TestUseIsRead(t *testing.T) {
-	full := `{"user_id":"alice","usage_type":"export","occurred_at":"2026-03-14T20:00:00.1234567+08:00","duration_seconds":2.5,"quantity":3,
+	full := `{"user_id":"alice","usage_type":"export","occurred_at":"2026-03-14T20:00:00.1234567+08:00",
+	    "duration_seconds":2.5,"quantity":3,
 		"credits":1.5,"file_size_bytes":7,"tokens":8,"cost":0.030001,"currency":"USD","metadata":{"format":"srt"}}`
 	want := metering.RecordRequest{
-		UserID: "alice", Key: "k", FileSize: 7, Tokens: 8, Currency: "USD", Metadata: map[string]string{"format": "srt"},
+		UserID: "alice", Key: "k", FileSize: 7, Tokens: 8, Currency: "USD",
+		Metadata:   map[string]string{"format": "srt"},
 		RecordedBy: "system:serviceaccount:transcripts:spender",
 		Use: quota.Use{
-			Type: "export", Credits: new(90 * quota.Credit / 60), Audio: 2500 * time.Millisecond, Quantity: 3, Cost: new(quota.Money(30_001)),
+			Type: "export", Credits: new(90 * quota.Credit / 60), Audio: 2500 * time.Millisecond, Quantity: 3,
+			Cost:       new(quota.Money(30_001)),
 			OccurredAt: noon.Add(123_456 * time.Microsecond),
 		},
 	}
@@ -125,15 +153,18 @@ func TestUseIsRead(t *testing.T) {
 	if diff := cmp.Diff([]metering.RecordRequest{want}, f.uses); diff != "" {
 		t.Errorf("request to metering (-want +got):\n%s", diff)
 	}
-	equalJSON(t, w.Body.String(), `{"id":"0198c5f0-0000-7000-8000-00000000000e","user_id":"alice","kind":"charge","usage_type":"export",
-		"credits":1.5,"credits_ms":90000,"cost":1.5,"currency":"USD","quantity":3,"credits_per_unit":0.5,"occurred_at":"2026-03-14T11:00:00Z",
+	equalJSON(t, w.Body.String(), `{"id":"0198c5f0-0000-7000-8000-00000000000e","user_id":"alice","kind":"charge",
+	    "usage_type":"export",
+		"credits":1.5,"credits_ms":90000,"cost":1.5,"currency":"USD","quantity":3,"credits_per_unit":0.5,
+		    "occurred_at":"2026-03-14T11:00:00Z",
 		"recorded_at":"2026-03-14T12:00:00Z","period_no":0,"plan":"free","plan_version":2,"metadata":{"format":"srt"},
 		"recorded_by":"system:serviceaccount:transcripts:spender",
 		"standing":{"used_credits":24,"remaining_credits":6,"over_limit":false,"resets_at":"2026-04-01T00:00:00Z"}}`)
 
 	t.Run("repeated", func(t *testing.T) {
 		f := &fake{recorded: []metering.RecordResult{{Event: charge(), Account: alice(), Now: noon}}}
-		if w := do(handler(t, f), request{path: usagePath, body: full}); w.Code != 200 || w.Header().Get("Location") != "" {
+		if w := do(handler(t, f), request{path: usagePath, body: full}); w.Code != 200 ||
+			w.Header().Get("Location") != "" {
 			t.Errorf("got %d: %s", w.Code, w.Body)
 		}
 	})
@@ -142,7 +173,8 @@ func TestUseIsRead(t *testing.T) {
 		a.PlanUsed += 10 * quota.Credit
 		f := &fake{recorded: []metering.RecordResult{{Event: charge(), Account: a, Now: noon}}}
 		w := do(handler(t, f), request{path: usagePath, body: full})
-		if got, _ := decode(t, w)["standing"].(map[string]any); got["over_limit"] != true || got["overdrawn_credits"] != json.Number("4") {
+		if got, _ := decode(t, w)["standing"].(map[string]any); got["over_limit"] != true ||
+			got["overdrawn_credits"] != json.Number("4") {
 			t.Errorf("got %v", got)
 		}
 	})
@@ -162,8 +194,9 @@ func TestUseHash(t *testing.T) {
 		body string
 		same bool
 	}{
-		"spelled anew":     {strings.Replace(base, `{"user_id"`, `{"quantity":1.0,"user_id"`, 1), true},
-		"other words":      {`{"metadata":{"b":"2","a":"1"},"quantity":1,"occurred_at":"2026-03-14T20:00:00+08:00","usage_type":"export","user_id":"alice"}`, true},
+		"spelled anew": {strings.Replace(base, `{"user_id"`, `{"quantity":1.0,"user_id"`, 1), true},
+		"other words": {`{"metadata":{"b":"2","a":"1"},"quantity":1,"occurred_at":"2026-03-14T20:00:00+08:00",
+		    "usage_type":"export","user_id":"alice"}`, true},
 		"another type":     {strings.Replace(base, "export", "api_call", 1), false},
 		"another instant":  {strings.Replace(base, "12:00:00", "12:00:01", 1), false},
 		"quantity":         {with(base, `"quantity":2`), false},
@@ -185,7 +218,8 @@ func TestUseHash(t *testing.T) {
 func TestHashesStay(t *testing.T) {
 	f := &fake{admit: metering.AdmitResult{Admission: admitted()}}
 	h := handler(t, f)
-	use := with(exportBody, `"occurred_at":"2026-03-14T12:00:00Z","credits":1.5,"cost":0.03,"tokens":8,"metadata":{"a":"1"}`)
+	use := with(exportBody,
+		`"occurred_at":"2026-03-14T12:00:00Z","credits":1.5,"cost":0.03,"tokens":8,"metadata":{"a":"1"}`)
 	if w := do(h, request{path: usagePath, body: use}); w.Code != 201 {
 		t.Fatalf("got %d: %s", w.Code, w.Body)
 	}
@@ -201,15 +235,17 @@ func TestHashesStay(t *testing.T) {
 }
 
 func TestCloudEventIsRead(t *testing.T) {
-	data := `"time":"2026-03-14T12:00:00Z","traceparent":"00-1","datacontenttype":"application/json; charset=utf-8","data":{"quantity":3}`
+	data := `"time":"2026-03-14T12:00:00Z","traceparent":"00-1","datacontenttype":"application/json; charset=utf-8",
+	    "data":{"quantity":3}`
 	want := metering.RecordRequest{
 		UserID: "alice", Key: "/exporter 7", RecordedBy: "system:serviceaccount:transcripts:spender",
 		Use: quota.Use{Type: "export", Quantity: 3, OccurredAt: noon},
 	}
 	for name, q := range map[string]request{
 		"structured": {body: with(cloudExport, data), contentType: "application/cloudevents+json; charset=UTF-8"},
-		"base64":     {body: with(strings.Replace(cloudExport, `"id"`, `"data_base64":"eyJxdWFudGl0eSI6M30=","id"`, 1), `"time":"2026-03-14T12:00:00Z"`), contentType: "application/cloudevents+json"},
-		"binary":     {body: `{"quantity":3}`},
+		"base64": {body: with(strings.Replace(cloudExport, `"id"`, `"data_base64":"eyJxdWFudGl0eSI6M30=","id"`, 1),
+			`"time":"2026-03-14T12:00:00Z"`), contentType: "application/cloudevents+json"},
+		"binary": {body: `{"quantity":3}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fake{}
@@ -219,8 +255,9 @@ func TestCloudEventIsRead(t *testing.T) {
 			if name == "binary" {
 				r.Header.Set("Content-Type", "application/json")
 				for k, v := range map[string]string{
-					"specversion": "1.0", "id": "%37", "source": "/exporter", "type": "io.cantonesescribe.usage.export", "subject": "alice",
-					"time": "2026-03-14T12:00:00Z", "traceparent": "00-1",
+					"specversion": "1.0", "id": "%37", "source": "/exporter", "type": "io.cantonesescribe.usage.export",
+					"subject": "alice",
+					"time":    "2026-03-14T12:00:00Z", "traceparent": "00-1",
 				} {
 					r.Header.Set("Ce-"+k, v)
 				}
@@ -254,12 +291,14 @@ func TestCloudEventIsRead(t *testing.T) {
 
 func TestBatchReportsEachItem(t *testing.T) {
 	f := &fake{
-		recorded: []metering.RecordResult{{Event: charge(), Account: alice(), Now: noon, Created: true}, {Event: charge(), Account: alice(), Now: noon}},
-		failed:   []error{nil, nil, ledger.ErrKeyReused, errors.New("secret of the database")},
+		recorded: []metering.RecordResult{{Event: charge(), Account: alice(), Now: noon, Created: true},
+			{Event: charge(), Account: alice(), Now: noon}},
+		failed: []error{nil, nil, ledger.ErrKeyReused, errors.New("secret of the database")},
 	}
 	item := func(members string) string { return with(exportBody, members) }
 	body := "[" + strings.Join([]string{
-		item(`"key":"1"`), `{"usage_type":"export"}`, item(`"key":"2"`), strings.Replace(item(`"key":"3"`), "alice", "bob", 1),
+		item(`"key":"1"`), `{"usage_type":"export"}`, item(`"key":"2"`),
+		strings.Replace(item(`"key":"3"`), "alice", "bob", 1),
 		item(`"key":"4"`), item(`"key":"a b"`), `7`, item(`"key":"5"`),
 	}, ",") + "]"
 	w := do(handler(t, f), request{path: usagePath, body: body, key: "-"})
@@ -273,7 +312,8 @@ func TestBatchReportsEachItem(t *testing.T) {
 	var statuses []int
 	for i, it := range got.Items {
 		statuses = append(statuses, it.Status)
-		if (it.Status < 300) != (it.Problem.Status == 0) || (it.Status < 300) != (it.Event.Id == uuid.UUID(eventID)) || (it.Status >= 300 && it.Problem.Status != it.Status) {
+		if (it.Status < 300) != (it.Problem.Status == 0) || (it.Status < 300) != (it.Event.Id == uuid.UUID(eventID)) ||
+			(it.Status >= 300 && it.Problem.Status != it.Status) {
 			t.Errorf("item %d: got %+v", i, it)
 		}
 	}
@@ -292,8 +332,10 @@ func TestBatchReportsEachItem(t *testing.T) {
 }
 
 func TestCorrections(t *testing.T) {
-	reverse := request{path: usagePath + "/" + uuid.UUID(eventID).String() + "/reverse", body: `{"reason":"a mistake"}`, token: "Bearer admin"}
-	adjust := request{path: usagePath + "/adjustments", body: `{"user_id":"alice","credits":2.5,"reason":"shared"}`, token: "Bearer admin"}
+	reverse := request{path: usagePath + "/" + uuid.UUID(eventID).String() + "/reverse", body: `{"reason":"a mistake"}`,
+		token: "Bearer admin"}
+	adjust := request{path: usagePath + "/adjustments", body: `{"user_id":"alice","credits":2.5,"reason":"shared"}`,
+		token: "Bearer admin"}
 	read := request{method: "GET", path: usagePath + "/events/" + uuid.UUID(eventID).String()}
 	edit := func(q request, f func(*request)) request { f(&q); return q }
 	for name, tc := range map[string]struct {
@@ -305,19 +347,23 @@ func TestCorrections(t *testing.T) {
 		"reversed by a spender": {edit(reverse, func(q *request) { q.token = "" }), 403, "may not adjust"},
 		"reversed without key":  {edit(reverse, func(q *request) { q.key = "-" }), 400, "Idempotency-Key"},
 		"reversed by a lease":   {edit(reverse, func(q *request) { q.token = "Lease " + lease }), 401, "bearer"},
-		"another event":         {edit(reverse, func(q *request) { q.path = strings.Replace(q.path, "00e/", "00f/", 1) }), 404, "not found"},
+		"another event": {edit(reverse,
+			func(q *request) { q.path = strings.Replace(q.path, "00e/", "00f/", 1) }), 404, "not found"},
 		"no event":              {edit(reverse, func(q *request) { q.path = usagePath + "/7/reverse" }), 400, "id"},
 		"field of a reversal":   {edit(reverse, func(q *request) { q.body = `{"why":""}` }), 400, "why"},
 		"adjusted":              {adjust, 201, ""},
 		"adjusted by a spender": {edit(adjust, func(q *request) { q.token = "" }), 403, "may not adjust"},
-		"adjusted by nothing":   {edit(adjust, func(q *request) { q.body = `{"user_id":"alice","reason":"r"}` }), 422, "credits is required"},
-		"adjusted downwards":    {edit(adjust, func(q *request) { q.body = `{"user_id":"alice","credits":-1,"reason":"r"}` }), 422, "credits: -1"},
-		"adjusted for nobody":   {edit(adjust, func(q *request) { q.body = `{"credits":1,"reason":"r"}` }), 422, "user_id"},
-		"read by a spender":     {read, 200, ""},
-		"read by a reader":      {edit(read, func(q *request) { q.token = "Bearer reader" }), 200, ""},
-		"read by an admin":      {edit(read, func(q *request) { q.token = "Bearer admin" }), 200, ""},
-		"read by nobody":        {edit(read, func(q *request) { q.token = "Bearer nobody" }), 403, "may not"},
-		"read by a lease":       {edit(read, func(q *request) { q.token = "Lease " + lease }), 401, "bearer"},
+		"adjusted by nothing": {edit(adjust, func(q *request) { q.body = `{"user_id":"alice","reason":"r"}` }), 422,
+			"credits is required"},
+		"adjusted downwards": {edit(adjust,
+			func(q *request) { q.body = `{"user_id":"alice","credits":-1,"reason":"r"}` }), 422, "credits: -1"},
+		"adjusted for nobody": {edit(adjust, func(q *request) { q.body = `{"credits":1,"reason":"r"}` }), 422,
+			"user_id"},
+		"read by a spender": {read, 200, ""},
+		"read by a reader":  {edit(read, func(q *request) { q.token = "Bearer reader" }), 200, ""},
+		"read by an admin":  {edit(read, func(q *request) { q.token = "Bearer admin" }), 200, ""},
+		"read by nobody":    {edit(read, func(q *request) { q.token = "Bearer nobody" }), 403, "may not"},
+		"read by a lease":   {edit(read, func(q *request) { q.token = "Lease " + lease }), 401, "bearer"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fake{event: charge()}
@@ -338,10 +384,12 @@ func TestCorrections(t *testing.T) {
 	do(handler(t, f), adjust)
 	f.undone.BodyHash, f.adjusted.BodyHash = nil, nil
 	const admin = "system:serviceaccount:transcripts:admin"
-	if diff := cmp.Diff(metering.ReverseRequest{Account: accountID, Event: eventID, Key: "k", Reason: "a mistake", Actor: admin}, f.undone); diff != "" {
+	if diff := cmp.Diff(metering.ReverseRequest{Account: accountID, Event: eventID, Key: "k", Reason: "a mistake",
+		Actor: admin}, f.undone); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(metering.AdjustRequest{UserID: "alice", Key: "k", Credits: 150_000, Reason: "shared", Actor: admin}, f.adjusted); diff != "" {
+	if diff := cmp.Diff(metering.AdjustRequest{UserID: "alice", Key: "k", Credits: 150_000, Reason: "shared",
+		Actor: admin}, f.adjusted); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -381,21 +429,25 @@ func TestRecordingOnTheRealStore(t *testing.T) {
 		if counts := fmt.Sprintf(`"recorded":%d,"repeated":%d`, got.Recorded, got.Repeated); counts != want {
 			t.Errorf("got %s, want %s", counts, want)
 		}
-		if p := got.Items[500].Problem; p.Status != 422 || !strings.Contains(p.Detail, `"telegram" must be one of api_call, export, transcription`) {
+		if p := got.Items[500].Problem; p.Status != 422 ||
+			!strings.Contains(p.Detail, `"telegram" must be one of api_call, export, transcription`) {
 			t.Errorf("the bad item: got %+v", p)
 		}
 	}
 	current("14.99")
 
-	cloud := request{path: usagePath, body: with(cloudExport, `"data":{"credits":20}`), contentType: "application/cloudevents+json"}
+	cloud := request{path: usagePath, body: with(cloudExport, `"data":{"credits":20}`),
+		contentType: "application/cloudevents+json"}
 	got := must(t, h, cloud, 201)
-	if standing, _ := got["standing"].(map[string]any); standing["over_limit"] != true || standing["overdrawn_credits"] != json.Number("4.99") {
+	if standing, _ := got["standing"].(map[string]any); standing["over_limit"] != true ||
+		standing["overdrawn_credits"] != json.Number("4.99") {
 		t.Errorf("beyond the limit: got %v", got["standing"])
 	}
 	if w := do(h, request{body: work(1), key: "new"}); w.Code != 429 {
 		t.Errorf("new work of somebody who is over the limit: got %d", w.Code)
 	}
-	undo := request{path: usagePath + "/" + got["id"].(string) + "/reverse", body: `{"reason":"sent twice"}`, token: "Bearer admin", key: "undo"}
+	undo := request{path: usagePath + "/" + got["id"].(string) + "/reverse", body: `{"reason":"sent twice"}`,
+		token: "Bearer admin", key: "undo"}
 	reversal := must(t, h, undo, 201)
 	if reversal["kind"] != "reversal" || reversal["reverses"] != got["id"] || reversal["reason"] != "sent twice" {
 		t.Errorf("reversal: got %v", reversal)
@@ -403,19 +455,21 @@ func TestRecordingOnTheRealStore(t *testing.T) {
 	must(t, h, undo, 200)
 	undo.key = "again"
 	must(t, h, undo, 409)
-	if e := must(t, h, request{method: "GET", path: usagePath + "/events/" + got["id"].(string)}, 200); e["reversed_by"] != reversal["id"] {
+	if e := must(t, h, request{method: "GET", path: usagePath + "/events/" + got["id"].(string)},
+		200); e["reversed_by"] != reversal["id"] {
 		t.Errorf("the charge: got %v", e)
 	}
 	if again := must(t, h, cloud, 200); again["reversed_by"] != reversal["id"] {
 		t.Errorf("the event sent again after its reversal: got %v", again)
 	}
 	current("14.99")
-	must(t, h, request{path: usagePath + "/adjustments", body: `{"user_id":"alice","credits":0.01,"reason":"r"}`, token: "Bearer admin", key: "a"}, 201)
+	must(t, h, request{path: usagePath + "/adjustments", body: `{"user_id":"alice","credits":0.01,"reason":"r"}`,
+		token: "Bearer admin", key: "a"}, 201)
 	current("15")
 }
 
-// Source and id are an event's identity: sent again, with another time or in another mode, it is the first one; with other
-// data, another type or another subject it is refused.
+// Source and id are an event's identity: sent again, with another time or in another mode, it is the first one; with
+// other data, another type or another subject it is refused.
 func TestCloudEventSentAgain(t *testing.T) {
 	const structured, batch = "application/cloudevents+json", "application/cloudevents-batch+json"
 	now := time.Now().UTC().Truncate(time.Second)
@@ -423,12 +477,14 @@ func TestCloudEventSentAgain(t *testing.T) {
 	const data = `"data":{"credits":2,"quantity":3,"metadata":{"a":"1","b":"2"}}`
 	binary := func(ago time.Duration, body string) request {
 		return request{path: usagePath, token: "Bearer exporter", body: body, key: "-", headers: map[string]string{
-			"Ce-Specversion": "1.0", "Ce-Id": "7", "Ce-Source": "/exporter", "Ce-Type": "io.cantonesescribe.usage.export",
+			"Ce-Specversion": "1.0", "Ce-Id": "7", "Ce-Source": "/exporter",
+			"Ce-Type":    "io.cantonesescribe.usage.export",
 			"Ce-Subject": "alice", "Ce-Time": now.Add(-ago).Format(time.RFC3339), "Ce-Traceparent": "00-3",
 		}}
 	}
 	event := func(members ...string) request {
-		return request{path: usagePath, token: "Bearer exporter", body: with(cloudExport, strings.Join(members, ",")), contentType: structured}
+		return request{path: usagePath, token: "Bearer exporter", body: with(cloudExport, strings.Join(members, ",")),
+			contentType: structured}
 	}
 	other := func(from, to string) request {
 		q := event(at(time.Hour), data)
@@ -444,26 +500,31 @@ func TestCloudEventSentAgain(t *testing.T) {
 			h := onStore(t)
 			made := must(t, h, first, 201)
 			for again, q := range map[string]request{
-				"as it was":           first,
-				"a fresh time":        event(at(0), data, `"traceparent":"00-2","tracestate":"x=1"`),
-				"no time":             event(data),
-				"a schema":            event(at(time.Hour), data, `"dataschema":"https://example.com/v2","datacontenttype":"application/json"`),
-				"data in other words": event(at(time.Minute), `"data": {"metadata":{"b":"2","a":"1"}, "quantity":3.0, "credits":2.00}`),
-				"binary":              binary(time.Minute, `{ "quantity":3e0, "credits":2, "metadata":{"b":"2","a":"1"} }`),
+				"as it was":    first,
+				"a fresh time": event(at(0), data, `"traceparent":"00-2","tracestate":"x=1"`),
+				"no time":      event(data),
+				"a schema": event(at(time.Hour), data,
+					`"dataschema":"https://example.com/v2","datacontenttype":"application/json"`),
+				"data in other words": event(at(time.Minute),
+					`"data": {"metadata":{"b":"2","a":"1"}, "quantity":3.0, "credits":2.00}`),
+				"binary": binary(time.Minute,
+					`{ "quantity":3e0, "credits":2, "metadata":{"b":"2","a":"1"} }`),
 			} {
 				if got := must(t, h, q, 200); got["id"] != made["id"] || got["occurred_at"] != made["occurred_at"] {
 					t.Errorf("%s: got %v, want %v", again, got, made)
 				}
 			}
 			for conflict, q := range map[string]request{
-				"data": other(`"credits":2`, `"credits":3`), "type": other("usage.export", "usage.api_call"), "subject": other("alice", "bob"),
+				"data": other(`"credits":2`, `"credits":3`), "type": other("usage.export", "usage.api_call"),
+				"subject":     other("alice", "bob"),
 				"no metadata": event(at(time.Hour), `"data":{"credits":2,"quantity":3}`),
 			} {
 				if got := must(t, h, q, 422); !strings.HasSuffix(got["type"].(string), "key-reused") {
 					t.Errorf("another %s: got %v", conflict, got)
 				}
 			}
-			if got := must(t, h, request{method: "GET", path: "/api/v1/usage/current?user_id=alice"}, 200); got["used_credits"] != json.Number("2") {
+			if got := must(t, h, request{method: "GET", path: "/api/v1/usage/current?user_id=alice"},
+				200); got["used_credits"] != json.Number("2") {
 				t.Errorf("used: got %v, want 2", got["used_credits"])
 			}
 		})
@@ -471,10 +532,12 @@ func TestCloudEventSentAgain(t *testing.T) {
 	t.Run("in one batch", func(t *testing.T) {
 		h := onStore(t)
 		events := []string{
-			event(at(time.Hour), data).body, event(at(0), data).body, other("alice", "bob").body, other(`"credits":2`, `"credits":3`).body,
+			event(at(time.Hour), data).body, event(at(0), data).body, other("alice", "bob").body,
+			other(`"credits":2`, `"credits":3`).body,
 		}
 		got := UsageBatch{}
-		w := do(h, request{path: usagePath, token: "Bearer exporter", body: "[" + strings.Join(events, ",") + "]", contentType: batch})
+		w := do(h, request{path: usagePath, token: "Bearer exporter", body: "[" + strings.Join(events, ",") + "]",
+			contentType: batch})
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 			t.Fatalf("%v: %s", err, w.Body)
 		}
@@ -488,7 +551,8 @@ func TestCloudEventSentAgain(t *testing.T) {
 	})
 	t.Run("no data", func(t *testing.T) {
 		h := onStore(t)
-		made := must(t, h, request{path: usagePath, token: "Bearer exporter", body: cloudExport, contentType: structured}, 201)
+		made := must(t, h, request{path: usagePath, token: "Bearer exporter", body: cloudExport,
+			contentType: structured}, 201)
 		if got := must(t, h, binary(0, ""), 200); got["id"] != made["id"] {
 			t.Errorf("got %v, want %v", got, made)
 		}
@@ -498,16 +562,19 @@ func TestCloudEventSentAgain(t *testing.T) {
 // One number has many spellings, and JSON that was read and written again another one.
 func TestNumbersInOtherWords(t *testing.T) {
 	for spelled, want := range map[string]string{
-		"0": "0", "-0": "0", "0.000": "0", "0e7": "0", "1": "1", "1.0": "1", "1e0": "1", "10E-1": "1", "0.1e+1": "1", "-1.50": "-1.5",
-		"750.0": "750", "7.5e2": "750", "7.5E+02": "750", "1e6": "1000000", "25e-4": "0.0025", "1.25e1": "12.5", "123.4567e2": "12345.67",
-		"100": "100", "1e21": "1e21", "1e-999999999999999999999": "1e-999999999999999999999",
+		"0": "0", "-0": "0", "0.000": "0", "0e7": "0", "1": "1", "1.0": "1", "1e0": "1", "10E-1": "1", "0.1e+1": "1",
+		"-1.50": "-1.5",
+		"750.0": "750", "7.5e2": "750", "7.5E+02": "750", "1e6": "1000000", "25e-4": "0.0025", "1.25e1": "12.5",
+		"123.4567e2": "12345.67",
+		"100":        "100", "1e21": "1e21", "1e-999999999999999999999": "1e-999999999999999999999",
 	} {
 		var n Number
 		if err := json.Unmarshal([]byte(spelled), &n); err != nil || string(n) != want {
 			t.Errorf("%s: got %s, %v; want %s", spelled, n, err, want)
 		}
 	}
-	for spelled, want := range map[string]Integer{"3": 3, "3.0": 3, "30e-1": 3, "-3.00": -3, "1e12": 1_000_000_000_000, "null": 0} {
+	for spelled, want := range map[string]Integer{"3": 3, "3.0": 3, "30e-1": 3, "-3.00": -3, "1e12": 1_000_000_000_000,
+		"null": 0} {
 		var i Integer
 		if err := json.Unmarshal([]byte(spelled), &i); err != nil || i != want {
 			t.Errorf("%s: got %d, %v; want %d", spelled, i, err, want)
@@ -539,14 +606,17 @@ func TestPlainNumbers(t *testing.T) {
 // Whatever is sent, what gets through is within the bounds that metering relies on.
 func FuzzUses(f *testing.F) {
 	for _, seed := range []string{
-		exportBody, cloudExport, with(exportBody, `"key":"k","credits":1.5,"metadata":{"a":"b"}`), with(cloudExport, `"data":{"quantity":3}`),
-		"[" + cloudExport + "," + exportBody + "]", `[{"key":1}]`, `{"specversion":"1.0","data_base64":"e30="}`, `[[]]`, `null`, `{"user_id":null}`,
+		exportBody, cloudExport, with(exportBody, `"key":"k","credits":1.5,"metadata":{"a":"b"}`),
+		with(cloudExport, `"data":{"quantity":3}`),
+		"[" + cloudExport + "," + exportBody + "]", `[{"key":1}]`, `{"specversion":"1.0","data_base64":"e30="}`, `[[]]`,
+		`null`, `{"user_id":null}`,
 		with(exportBody, `"occurred_at":"2026-03-14T12:00:00Z","cost":0.03,"duration_seconds":1.001`),
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		items := []item{parseOne("k", data), parseCloudEvent(data), parseBinaryCloudEvent(&CreateUsageParams{CeSpecversion: "1.0", CeId: string(data)}, data)}
+		items := []item{parseOne("k", data), parseCloudEvent(data),
+			parseBinaryCloudEvent(&CreateUsageParams{CeSpecversion: "1.0", CeId: string(data)}, data)}
 		for _, parse := range []func([]byte) item{parseItem, parseCloudEvent} {
 			batch, err := parseBatch(data, parse)
 			if err == nil && (len(batch) == 0 || len(batch) > maxItems) {
@@ -562,8 +632,10 @@ func FuzzUses(f *testing.F) {
 				continue
 			}
 			r := it.req
-			if quota.UserIDs.Check(r.UserID) != nil || r.Key == "" || len(r.Key) > quota.MaxKey || r.Use.Type == "" || len(r.BodyHash) != 32 ||
-				r.Use.Quantity < 1 || r.Use.Quantity > quota.MaxQuantity || r.Use.Audio < 0 || r.Use.Audio > quota.MaxAudio {
+			if quota.UserIDs.Check(r.UserID) != nil || r.Key == "" || len(r.Key) > quota.MaxKey || r.Use.Type == "" ||
+				len(r.BodyHash) != 32 ||
+				r.Use.Quantity < 1 || r.Use.Quantity > quota.MaxQuantity || r.Use.Audio < 0 ||
+				r.Use.Audio > quota.MaxAudio {
 				t.Fatalf("got through: %+v", r)
 			}
 			if c := r.Use.Credits; c != nil && (*c < 0 || *c > quota.MaxRecordCredits) {

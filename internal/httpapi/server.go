@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package httpapi is the HTTP face of the service: it decodes, authenticates, asks metering and encodes. The contract is
-// api/openapi/openapi.yaml, from which the routing and the types are generated.
+// Package httpapi is the HTTP face of the service: it decodes, authenticates, asks metering and encodes. The contract
+// is api/openapi/openapi.yaml, from which the routing and the types are generated.
 package httpapi
 
 import (
@@ -106,7 +106,8 @@ var _ StrictServerInterface = (*server)(nil)
 
 // New returns the handler of everything that the service answers.
 func New(opts Options) http.Handler {
-	s := &server{service: opts.Service, history: opts.History, leases: opts.Leases, auth: opts.Auth, log: opts.Log, draining: opts.Draining}
+	s := &server{service: opts.Service, history: opts.History, leases: opts.Leases, auth: opts.Auth, log: opts.Log,
+		draining: opts.Draining}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.Handle("GET /readyz", telemetry.Readiness(
@@ -118,8 +119,10 @@ func New(opts Options) http.Handler {
 
 	undecodable := func(w http.ResponseWriter, r *http.Request, err error) { s.fail(w, r, undecodable(err)) }
 	HandlerWithOptions(
-		NewStrictHandlerWithOptions(s, nil, StrictHTTPServerOptions{RequestErrorHandlerFunc: undecodable, ResponseErrorHandlerFunc: s.fail}),
-		StdHTTPServerOptions{BaseRouter: mux, Middlewares: []MiddlewareFunc{s.admitCaller}, ErrorHandlerFunc: undecodable},
+		NewStrictHandlerWithOptions(s, nil,
+			StrictHTTPServerOptions{RequestErrorHandlerFunc: undecodable, ResponseErrorHandlerFunc: s.fail}),
+		StdHTTPServerOptions{BaseRouter: mux, Middlewares: []MiddlewareFunc{s.admitCaller},
+			ErrorHandlerFunc: undecodable},
 	)
 	return measured(mux, opts.Registry)
 }
@@ -175,6 +178,7 @@ func (s *server) unknown(mux *http.ServeMux) http.HandlerFunc {
 			return
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		s.fail(w, r, problem(http.StatusMethodNotAllowed, "method-not-allowed", "%s is not allowed here, only %s", r.Method, strings.Join(allowed, ", ")))
+		s.fail(w, r, problem(http.StatusMethodNotAllowed, "method-not-allowed", "%s is not allowed here, only %s",
+			r.Method, strings.Join(allowed, ", ")))
 	}
 }

@@ -58,7 +58,8 @@ func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavai
 		}
 	}
 	return New(Options{
-		Service: service, History: reports.New(store, service), Leases: signer, Auth: testAuth(), Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
+		Service: service, History: reports.New(store, service), Leases: signer, Auth: testAuth(),
+		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	})
 }
 
@@ -90,13 +91,15 @@ func TestLifeOnTheRealStore(t *testing.T) {
 		t.Errorf("check: got %v", got)
 	}
 	refused := must(t, h, request{body: work(40), key: "long"}, 429)
-	if up, _ := refused["upgrade_plan"].(map[string]any); refused["reason"] != "CreditsExhausted" || up["name"] != "starter" {
+	if up, _ := refused["upgrade_plan"].(map[string]any); refused["reason"] != "CreditsExhausted" ||
+		up["name"] != "starter" {
 		t.Errorf("refusal: got %v", refused)
 	}
 
 	first := must(t, h, request{body: work(3), key: "first"}, 201)
 	second := must(t, h, request{body: work(2), key: "second"}, 202)
-	if again := must(t, h, request{body: work(3), key: "first"}, 200); again["id"] != first["id"] || again["lease_token"] != first["lease_token"] {
+	if again := must(t, h, request{body: work(3), key: "first"}, 200); again["id"] != first["id"] ||
+		again["lease_token"] != first["lease_token"] {
 		t.Errorf("the same again: got %v, want %v", again, first)
 	}
 	must(t, h, request{body: work(4), key: "first"}, 422)
@@ -110,14 +113,17 @@ func TestLifeOnTheRealStore(t *testing.T) {
 	polled := make(chan map[string]any, 1)
 	go func() {
 		var got map[string]any
-		_ = json.Unmarshal(do(h, request{method: "GET", path: path(second) + "?wait=30s", token: lease(second)}).Body.Bytes(), &got)
+		_ = json.Unmarshal(do(h, request{method: "GET", path: path(second) + "?wait=30s",
+			token: lease(second)}).Body.Bytes(), &got)
 		polled <- got
 	}()
 	must(t, h, request{path: path(first) + "/heartbeat", token: lease(first)}, 200)
 	must(t, h, request{path: path(first) + "/complete", token: lease(second), body: `{"duration_seconds":165}`}, 403)
 	for range 2 {
-		done := must(t, h, request{path: path(first) + "/complete", token: lease(first), body: `{"duration_seconds":165}`}, 200)
-		if done["state"] != "Settled" || done["charged_credits"] != json.Number("2.75") || done["charged_ms"] != json.Number("165000") {
+		done := must(t, h, request{path: path(first) + "/complete", token: lease(first),
+			body: `{"duration_seconds":165}`}, 200)
+		if done["state"] != "Settled" || done["charged_credits"] != json.Number("2.75") ||
+			done["charged_ms"] != json.Number("165000") {
 			t.Errorf("complete: got %v", done)
 		}
 	}
@@ -125,18 +131,21 @@ func TestLifeOnTheRealStore(t *testing.T) {
 	if got := <-polled; got["state"] != "Admitted" {
 		t.Errorf("the long poll: got %v", got)
 	}
-	if got := must(t, h, request{path: path(second) + "/release", token: lease(second)}, 200); got["state"] != "Released" {
+	if got := must(t, h, request{path: path(second) + "/release", token: lease(second)},
+		200); got["state"] != "Released" {
 		t.Errorf("release: got %v", got)
 	}
 	must(t, h, request{path: path(second) + "/heartbeat", token: lease(second)}, 409)
 
 	got := must(t, h, current, 200)
-	for field, want := range map[string]string{"used_credits": "2.75", "remaining_credits": "27.25", "reserved_credits": "0", "running": "0"} {
+	for field, want := range map[string]string{"used_credits": "2.75", "remaining_credits": "27.25",
+		"reserved_credits": "0", "running": "0"} {
 		if got[field] != json.Number(want) {
 			t.Errorf("%s: got %v, want %s", field, got[field], want)
 		}
 	}
-	if limits := must(t, h, request{method: "GET", path: "/api/v1/usage/limits?user_id=alice"}, 200); len(limits["plans"].([]any)) != 2 {
+	if limits := must(t, h, request{method: "GET", path: "/api/v1/usage/limits?user_id=alice"},
+		200); len(limits["plans"].([]any)) != 2 {
 		t.Errorf("limits: got %v", limits)
 	}
 }
@@ -154,7 +163,8 @@ func TestRefusedLeavesNothing(t *testing.T) {
 		}
 	}
 	got := must(t, h, request{method: "GET", path: "/api/v1/usage/current?user_id=alice"}, 200)
-	if got["used_credits"] != json.Number("0") || got["reserved_credits"] != json.Number("0") || got["running"] != json.Number("0") {
+	if got["used_credits"] != json.Number("0") || got["reserved_credits"] != json.Number("0") ||
+		got["running"] != json.Number("0") {
 		t.Errorf("current: got %v", got)
 	}
 	must(t, h, request{body: work(1)}, 201)

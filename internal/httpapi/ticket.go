@@ -11,7 +11,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// ticket returns the offline ticket by which the caller holds the admission; nil where the caller has come with something else.
+// ticket returns the offline ticket by which the caller holds the admission; nil where the caller has come with
+// something else.
 func (s *server) ticket(ctx context.Context, id uuid.UUID) (*metering.Ticket, error) {
 	token := callerFrom(ctx).ticket
 	if token == "" {

@@ -34,9 +34,11 @@ type Declared struct {
 	Priority  int32
 }
 
-// The grammars are those of config/policy/jobs.yaml; the user id's is quota's. The bounds on the digits keep a sum within what a duration can hold.
+// The grammars are those of config/policy/jobs.yaml; the user id's is quota's. The bounds on the digits keep a sum
+// within what a duration can hold.
 var (
-	duration = regexp.MustCompile(`^(([0-9]{1,4}(\.[0-9]{1,9})?h)|([0-9]{1,6}(\.[0-9]{1,9})?m)|([0-9]{1,8}(\.[0-9]{1,9})?s)|([0-9]{1,11}ms))+$`)
+	duration = regexp.MustCompile(
+		`^(([0-9]{1,4}(\.[0-9]{1,9})?h)|([0-9]{1,6}(\.[0-9]{1,9})?m)|([0-9]{1,8}(\.[0-9]{1,9})?s)|([0-9]{1,11}ms))+$`)
 	priority = regexp.MustCompile(`^(0|-?[1-9][0-9]{0,3})$`)
 )
 
@@ -74,7 +76,10 @@ func Parse(labels, annotations map[string]string) (Declared, error) {
 
 func parseDuration(text string) (quota.Credits, error) {
 	if text == "" {
-		return 0, fmt.Errorf("is required: declare the length of the audio as a duration such as 12m30s, above 0 and at most %s", longest)
+		return 0,
+			fmt.Errorf(
+				"is required: declare the length of the audio as a duration such as 12m30s, above 0 and at most %s",
+				longest)
 	}
 	if len(text) <= maxDuration && duration.MatchString(text) {
 		if d, err := time.ParseDuration(text); err == nil {
@@ -83,8 +88,11 @@ func parseDuration(text string) (quota.Credits, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("%.80q must be a duration such as 12m30s in h, m, s and ms, above 0, at most %s, and a whole number of milliseconds",
-		text, longest)
+	return 0,
+		fmt.Errorf(
+			"%.80q must be a duration such as 12m30s in h, m, s and ms, above 0, at most %s, and a whole number of "+
+				"milliseconds",
+			text, longest)
 }
 
 func parseSize(text string) (int64, error) {
@@ -113,26 +121,31 @@ var longest = fmt.Sprintf("%dh", quota.MaxAudio/time.Hour)
 // queueName is the label by which Kueue takes a Job over.
 const queueName = "kueue.x-k8s.io/queue-name"
 
-// CheckShape says what keeps a Job from being one transcription of this operator's, in the words of the admission policy,
-// which has judged only Jobs that were created where it refuses.
+// CheckShape says what keeps a Job from being one transcription of this operator's, in the words of the admission
+// policy, which has judged only Jobs that were created where it refuses.
 func CheckShape(job *batchv1.Job) error {
 	one := func(field string, value *int32) error {
 		if value == nil || *value == 1 {
 			return nil
 		}
-		return fmt.Errorf("%s: is %d, it must be 1: a Job that spends a user's quota is one transcription; create one Job for each",
+		return fmt.Errorf(
+			"%s: is %d, it must be 1: a Job that spends a user's quota is one transcription; create one Job for each",
 			field, *value)
 	}
 	managedBy := job.Spec.ManagedBy
 	switch {
 	case managedBy != nil && *managedBy != batchv1.JobControllerName:
-		return fmt.Errorf("spec.managedBy: is '%s', only %s is supported for a Job that spends a user's quota; leave it out",
+		return fmt.Errorf(
+			"spec.managedBy: is '%s', only %s is supported for a Job that spends a user's quota; leave it out",
 			*managedBy, batchv1.JobControllerName)
 	case job.Spec.ManualSelector != nil && *job.Spec.ManualSelector:
-		return errors.New("spec.manualSelector: is true: the pods of a Job that spends a user's quota are known by the labels " +
-			"that Kubernetes gives them; leave it out")
+		return errors.New(
+			"spec.manualSelector: is true: the pods of a Job that spends a user's quota are known by the labels " +
+				"that Kubernetes gives them; leave it out")
 	case job.Labels[queueName] != "":
-		return fmt.Errorf("metadata.labels[%s]: is '%s': a Job that spends a user's quota cannot wait in a Kueue queue as well; leave the label out",
+		return fmt.Errorf(
+			"metadata.labels[%s]: is '%s': a Job that spends a user's quota cannot wait in a Kueue queue as well; "+
+				"leave the label out",
 			queueName, job.Labels[queueName])
 	}
 	return errors.Join(one("spec.parallelism", job.Spec.Parallelism), one("spec.completions", job.Spec.Completions))
@@ -145,18 +158,20 @@ func Held(annotations map[string]string) bool { return annotations[v1alpha1.Hold
 const maxMessage = 256
 
 // ParseTermination reads the actual duration from a container's termination message: {"duration_seconds": 12.5} or a Go
-// duration. The text is the container's, so it is not trusted: it must say something above zero and at most quota.MaxAudio.
-// Fractions of a millisecond are rounded.
+// duration. The text is the container's, so it is not trusted: it must say something above zero and at most
+// quota.MaxAudio. Fractions of a millisecond are rounded.
 func ParseTermination(message string) (quota.Credits, error) {
 	if len(message) > maxMessage {
-		return 0, fmt.Errorf("the termination message has %d bytes, the limit of a report is %d", len(message), maxMessage)
+		return 0, fmt.Errorf("the termination message has %d bytes, the limit of a report is %d", len(message),
+			maxMessage)
 	}
 	text := strings.TrimSpace(message)
 	d, err := time.ParseDuration(text)
 	if strings.HasPrefix(text, "{") {
 		d, err = parseReport(text)
 	} else if err != nil {
-		err = fmt.Errorf(`the termination message %q is neither {"duration_seconds": 12.5} nor a duration such as 12.5s`, text)
+		err = fmt.Errorf(
+			`the termination message %q is neither {"duration_seconds": 12.5} nor a duration such as 12.5s`, text)
 	}
 	if err != nil {
 		return 0, err

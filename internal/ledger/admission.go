@@ -16,8 +16,8 @@ type Admission struct {
 	Namespace, Name string
 	RequestedBy     string
 	BodyHash        []byte
-	// Position is the 1-based place in the user's queue, and Waiting the queue's length; zero unless Queued. In the answer to an
-	// operation Position is zero too where it is neither near the front nor the last.
+	// Position is the 1-based place in the user's queue, and Waiting the queue's length; zero unless Queued. In the
+	// answer to an operation Position is zero too where it is neither near the front nor the last.
 	Position, Waiting int
 	// Stuck says why it seems to have lost its holder; only in what is read, not in the answers to operations.
 	Stuck quota.Stuck

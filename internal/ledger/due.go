@@ -11,8 +11,8 @@ type Due string
 const (
 	// DueLease: an admission of SourceAPI has outlived its lease.
 	DueLease Due = "lease"
-	// DueQueue: something is queued and the period has ended, or it waits for a slot and one is free, or it is parked for a cost
-	// ceiling of an earlier day.
+	// DueQueue: something is queued and the period has ended, or it waits for a slot and one is free, or it is parked
+	// for a cost ceiling of an earlier day.
 	DueQueue Due = "queue"
 	// DueParked: more is parked than a batch looks at.
 	DueParked Due = "parked"

@@ -19,21 +19,22 @@ import (
 // Op is one operation on one account.
 type Op struct {
 	Account quota.ID
-	// Register is the id of a user who has no account yet; Account is then the id that it is to have. If somebody else makes
-	// the account first, the operation fails with ErrRegistered.
+	// Register is the id of a user who has no account yet; Account is then the id that it is to have. If somebody else
+	// makes the account first, the operation fails with ErrRegistered.
 	Register string
 	// Admission and Plans that the operation needs to see; zero and nil if none.
 	Admission quota.ID
 	Plans     []string
-	// Key is the idempotency key under which the operation makes something once, and Event what it is about; empty if none.
+	// Key is the idempotency key under which the operation makes something once, and Event what it is about; empty if
+	// none.
 	Key   string
 	Event quota.ID
-	// Search looks for parked work behind what every batch looks at; nil for most operations. Recheck starts such a search: the
-	// plan of the account has changed, or the day.
+	// Search looks for parked work behind what every batch looks at; nil for most operations. Recheck starts such a
+	// search: the plan of the account has changed, or the day.
 	Search  *Search
 	Recheck bool
-	// Apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than once,
-	// each time on fresh facts, and only the last run counts.
+	// Apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than
+	// once, each time on fresh facts, and only the last run counts.
 	Apply func(l *Ledger, b Batch) error
 	// Repairs has the operation applied to an account whose declared settings cannot be read, because it replaces them.
 	Repairs bool
@@ -43,7 +44,8 @@ type Op struct {
 type Call struct {
 	Op
 
-	// unlessBusy has the call answered with ErrBusy where somebody else holds the account, instead of waiting for the lock.
+	// unlessBusy has the call answered with ErrBusy where somebody else holds the account, instead of waiting for the
+	// lock.
 	unlessBusy bool
 	// err is the answer, valid once done is closed.
 	err  error
@@ -66,18 +68,19 @@ const (
 
 // Options of an Engine. The zero value is usable.
 type Options struct {
-	// Lanes is how many batches may be in the database at once; if zero as many as there are processors, but at least 2, so
-	// that one can wait for its commit, and at most 8. MaxBatch bounds the calls of one batch (512), MaxPending those that wait
-	// (16,384): beyond it calls fail with ErrOverloaded.
+	// Lanes is how many batches may be in the database at once; if zero as many as there are processors, but at least
+	// 2, so that one can wait for its commit, and at most 8. MaxBatch bounds the calls of one batch (512), MaxPending
+	// those that wait (16,384): beyond it calls fail with ErrOverloaded.
 	Lanes, MaxBatch, MaxPending int
 }
 
-// GCPercent is what a process that serves many calls should set the garbage collector's GOGC to, unless told otherwise: its
-// live data are a few megabytes, and calls make a lot of garbage. At 100 collecting took a third of the engine's time.
+// GCPercent is what a process that serves many calls should set the garbage collector's GOGC to, unless told otherwise:
+// its live data are a few megabytes, and calls make a lot of garbage. At 100 collecting took a third of the engine's
+// time.
 const GCPercent = 400
 
-// Engine coalesces calls into batches. A batch is whatever arrived while all the lanes were busy: no delay is ever added. The
-// calls of one account run one batch after another, in the order in which they came.
+// Engine coalesces calls into batches. A batch is whatever arrived while all the lanes were busy: no delay is ever
+// added. The calls of one account run one batch after another, in the order in which they came.
 type Engine struct {
 	store Store
 	// lanes is how many batches may be in the database at once.
@@ -97,8 +100,8 @@ type Engine struct {
 	lockSlots chan struct{}
 }
 
-// pending are the calls of one account that wait, in order. While taken, a batch has others of the account, or waits for its
-// lock.
+// pending are the calls of one account that wait, in order. While taken, a batch has others of the account, or waits
+// for its lock.
 type pending struct {
 	account quota.ID
 	calls   []*Call
@@ -150,13 +153,14 @@ func (f *inflight) wait() {
 func New(store Store, opts Options) *Engine {
 	lanes := cmp.Or(opts.Lanes, min(max(runtime.GOMAXPROCS(0), 2), 8))
 	return &Engine{
-		store: store, lanes: lanes, maxBatch: cmp.Or(opts.MaxBatch, 512), maxPending: cmp.Or(opts.MaxPending, 16_384), hub: newHub(),
+		store: store, lanes: lanes, maxBatch: cmp.Or(opts.MaxBatch, 512), maxPending: cmp.Or(opts.MaxPending, 16_384),
+		hub:      newHub(),
 		accounts: map[quota.ID]*pending{}, lockSlots: make(chan struct{}, lanes),
 	}
 }
 
-// Do runs an operation in a batch and returns its answer. If ctx ends first the caller is let go; the operation may still take
-// effect.
+// Do runs an operation in a batch and returns its answer. If ctx ends first the caller is let go; the operation may
+// still take effect.
 func (e *Engine) Do(ctx context.Context, op Op) error {
 	c, err := e.Start(ctx, op)
 	if err != nil {
@@ -184,8 +188,9 @@ func (c *Call) Wait(ctx context.Context) error {
 	}
 }
 
-// Together runs operations beside all others in one transaction, unless one of them makes it fail, and returns their answers by
-// index. An account that another process holds is waited for if wait says so; its operation fails with ErrBusy otherwise.
+// Together runs operations beside all others in one transaction, unless one of them makes it fail, and returns their
+// answers by index. An account that another process holds is waited for if wait says so; its operation fails with
+// ErrBusy otherwise.
 func (e *Engine) Together(ops []Op, wait bool) []error {
 	calls, answers := make([]*Call, len(ops)), make([]error, len(ops))
 	for i, op := range ops {
@@ -203,8 +208,8 @@ func (e *Engine) Together(ops []Op, wait bool) []error {
 // Drain returns once no batch is under way.
 func (e *Engine) Drain() { e.running.wait() }
 
-// enqueue takes note of a call, behind those of its account that are there. If no batch has the account it is ready, and opens a
-// lane if one is free.
+// enqueue takes note of a call, behind those of its account that are there. If no batch has the account it is ready,
+// and opens a lane if one is free.
 func (e *Engine) enqueue(c *Call) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -272,8 +277,8 @@ func (e *Engine) some(p *pending, n int) []*Call {
 	return calls
 }
 
-// done gives the accounts of a batch free for the next one, except those of the calls that found their account held by another
-// process: these wait for its lock in a transaction of their own, so that bystanders do not.
+// done gives the accounts of a batch free for the next one, except those of the calls that found their account held by
+// another process: these wait for its lock in a transaction of their own, so that bystanders do not.
 func (e *Engine) done(accounts []*pending, held []*Call) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -323,8 +328,8 @@ func (e *Engine) waitFor(p *pending) {
 	}
 }
 
-// run answers every call of the batch, trying again and splitting it as the store's errors ask. It returns those that it did not
-// answer because somebody else holds their account: none if it waits for locks.
+// run answers every call of the batch, trying again and splitting it as the store's errors ask. It returns those that
+// it did not answer because somebody else holds their account: none if it waits for locks.
 func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 	deadline := time.Now().Add(retryFor)
 	for attempt := 0; ; attempt++ {
@@ -355,7 +360,8 @@ func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 			time.Sleep(min(time.Second, time.Duration(attempt+1)*10*time.Millisecond))
 			continue
 		case errors.Is(err, ErrUnknownOutcome):
-			err = fmt.Errorf("%w, and whether the call took effect is not known: repeat it as it is: %w", ErrUnavailable, err)
+			err = fmt.Errorf("%w, and whether the call took effect is not known: repeat it as it is: %w",
+				ErrUnavailable, err)
 		case errors.Is(err, ErrRetry):
 			// The database answers, so it is not unavailable; somebody else holds what the batch needs.
 			err = fmt.Errorf("%w: %w", ErrOverloaded, err)
@@ -460,8 +466,8 @@ func leftIn(ledgers map[quota.ID]*Ledger, recheck map[quota.ID]bool) []*Op {
 	return left
 }
 
-// followUp takes note of operations that nobody waits for. Whatever becomes of them: the reaper looks for accounts that have a
-// slot free and work that waits for one.
+// followUp takes note of operations that nobody waits for. Whatever becomes of them: the reaper looks for accounts that
+// have a slot free and work that waits for one.
 func (e *Engine) followUp(ops []*Op) {
 	for _, op := range ops {
 		e.mu.Lock()

@@ -54,8 +54,8 @@ func (e *SchemaError) Error() string {
 // Is makes errors.Is(err, ErrUnavailable) true.
 func (e *SchemaError) Is(target error) bool { return target == ErrUnavailable }
 
-// UnreadableError says that something about a user is not known to this release: a newer one wrote it, or somebody else. Only that
-// user is affected. No call for the user is answered, because nobody knows what it would do.
+// UnreadableError says that something about a user is not known to this release: a newer one wrote it, or somebody
+// else. Only that user is affected. No call for the user is answered, because nobody knows what it would do.
 type UnreadableError struct {
 	UserID string
 	// What cannot be read, for people.

@@ -32,7 +32,8 @@ type Event struct {
 	// Admission that was settled by it; zero for what was recorded directly, which has a Key instead.
 	Admission quota.ID
 	Key       string
-	// Reverses is the event that a reversal undoes. RefundLot is the lot that it gave for that where the period was final.
+	// Reverses is the event that a reversal undoes. RefundLot is the lot that it gave for that where the period was
+	// final.
 	Reverses, RefundLot quota.ID
 	// OccurredAt is when the use happened, RecordedAt when the ledger took it.
 	OccurredAt, RecordedAt time.Time
@@ -70,8 +71,10 @@ func (e *Event) Charge() *quota.Charge {
 // ChargeEvent is the event of a charge on an account of the plan.
 func ChargeEvent(id quota.ID, c *quota.Charge, plan *quota.Plan) *Event {
 	e := &Event{
-		ID: id, Kind: EventCharge, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc, Overage: c.Overage,
-		Price: c.Price, Cost: c.Cost, Rate: c.Rate, Currency: plan.Currency, PlanName: plan.Name, PlanVersion: plan.Version, Quantity: 1,
+		ID: id, Kind: EventCharge, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc,
+		Overage: c.Overage,
+		Price:   c.Price, Cost: c.Cost, Rate: c.Rate, Currency: plan.Currency, PlanName: plan.Name,
+		PlanVersion: plan.Version, Quantity: 1,
 	}
 	if c.Adjustment {
 		e.Kind = EventAdjustment
@@ -83,7 +86,8 @@ func ChargeEvent(id quota.ID, c *quota.Charge, plan *quota.Plan) *Event {
 func (l *Ledger) Charge(adm *Admission, c *quota.Charge, plan *quota.Plan) {
 	e := ChargeEvent(ChargeID(l.Account.ID, adm.ID), c, plan)
 	e.Account, e.UserID, e.UsageType, e.Admission = l.Account.ID, l.Account.UserID, quota.UsageTranscription, adm.ID
-	e.OccurredAt, e.RecordedAt, e.Duration, e.FileSize, e.Late = adm.EndedAt, l.Now, c.Credits.Audio(), adm.Request.FileSize, adm.Late
+	e.OccurredAt, e.RecordedAt, e.Duration, e.FileSize, e.Late = adm.EndedAt, l.Now, c.Credits.Audio(),
+		adm.Request.FileSize, adm.Late
 	l.Booked = append(l.Booked, Made{Event: e})
 }
 

@@ -22,7 +22,8 @@ type hub struct {
 
 func newHub() *hub {
 	return &hub{
-		watchers: map[quota.ID][]chan struct{}{}, subscribers: map[chan Change]struct{}{}, outgoing: make(chan struct{}, 1),
+		watchers: map[quota.ID][]chan struct{}{}, subscribers: map[chan Change]struct{}{},
+		outgoing: make(chan struct{}, 1),
 	}
 }
 

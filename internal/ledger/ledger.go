@@ -9,8 +9,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Ledger is everything of one account that a batch may read and change. Commit compares it with what was loaded and writes what
-// differs.
+// Ledger is everything of one account that a batch may read and change. Commit compares it with what was loaded and
+// writes what differs.
 type Ledger struct {
 	Account *quota.Account
 	// Now is the one clock that decides: the database's, never before the account's last decision.
@@ -25,17 +25,17 @@ type Ledger struct {
 	// Made is what the idempotency keys made that were asked for, and Events are those that were asked for.
 	Made   map[string]Made
 	Events map[quota.ID]*Event
-	// Closed are the closed periods that the admissions and events belong to and those of the last weeks where a key was asked
-	// for, by number, and those that this batch has closed, which Rolled counts.
+	// Closed are the closed periods that the admissions and events belong to and those of the last weeks where a key
+	// was asked for, by number, and those that this batch has closed, which Rolled counts.
 	Closed map[int64]*quota.ClosedPeriod
 	Rolled int
-	// HadLots names every lot that the account ever got, spent and expired ones included. It is loaded only where Keys.Plans
-	// asks for plans, that is for changes of settings.
+	// HadLots names every lot that the account ever got, spent and expired ones included. It is loaded only where
+	// Keys.Plans asks for plans, that is for changes of settings.
 	HadLots map[quota.ID]bool
 	// Settings are the columns of the account that a UserQuota declares.
 	Settings Settings
-	// Unreadable says that not all of the account is known; nil if it is. Such a ledger must not be changed, and is not written,
-	// until what cannot be read has been replaced and this is nil again.
+	// Unreadable says that not all of the account is known; nil if it is. Such a ledger must not be changed, and is not
+	// written, until what cannot be read has been replaced and this is nil again.
 	Unreadable *UnreadableError
 
 	// Booked are the events of this batch, and Audit tells what else it changed. Neither is ever changed once written.
@@ -53,7 +53,8 @@ func (l *Ledger) roll() {
 		l.Audit = append(l.Audit, AuditRow{
 			Actor: "system", Action: "period.closed", Kind: "Account", Name: l.Account.UserID,
 			After: map[string]any{
-				"period_no": p.No, "start": p.Period.Start, "end": p.Period.End, "used": p.Used, "reserved": p.Reserved, "carry_over": p.CarryOver,
+				"period_no": p.No, "start": p.Period.Start, "end": p.Period.End, "used": p.Used, "reserved": p.Reserved,
+				"carry_over": p.CarryOver,
 			},
 		})
 	}
@@ -126,7 +127,8 @@ func (l *Ledger) Add(adm *Admission) {
 	l.line.joined(adm)
 }
 
-// Snapshot copies an admission for its caller, with its place in the queue if that can be told without reading all of it.
+// Snapshot copies an admission for its caller, with its place in the queue if that can be told without reading all of
+// it.
 func (l *Ledger) Snapshot(adm *Admission) *Admission {
 	c := *adm
 	c.Position, c.Waiting = 0, 0

@@ -10,8 +10,9 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// QueuePage is how much of a queue a batch looks at besides what its operations may start: of those that wait for a slot, and of
-// those that are parked. What is behind waits for its turn, or for a follow-up if nothing of the page is left.
+// QueuePage is how much of a queue a batch looks at besides what its operations may start: of those that wait for a
+// slot, and of those that are parked. What is behind waits for its turn, or for a follow-up if nothing of the page is
+// left.
 const QueuePage = 32
 
 // Place is one in a queue.
@@ -52,8 +53,8 @@ type line struct {
 	next *Place
 }
 
-// Line makes the queue out of what was loaded of it, in any order: of those that wait for a slot the first n, and if there are more
-// the last one; of those that are parked the first ones and those that were searched for.
+// Line makes the queue out of what was loaded of it, in any order: of those that wait for a slot the first n, and if
+// there are more the last one; of those that are parked the first ones and those that were searched for.
 func (l *Ledger) Line(loaded []*Admission, n int) {
 	slices.SortFunc(loaded, QueueOrder)
 	l.Queue, l.line = loaded, line{}
@@ -108,8 +109,8 @@ func (l *Ledger) remember() {
 	}
 }
 
-// followUp returns the operation that the batch leaves to do, or nil. recheck says that what keeps work parked may have changed
-// apart from the account.
+// followUp returns the operation that the batch leaves to do, or nil. recheck says that what keeps work parked may have
+// changed apart from the account.
 func (l *Ledger) followUp(recheck bool) *Op {
 	var search *Search
 	more := Search{Account: l.Account.ID, Credits: quota.MaxCredits}

@@ -13,8 +13,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Relay passes changes between this process and the others until ctx ends. It tells log what it could not do, except that the
-// database is away: the store says that, once.
+// Relay passes changes between this process and the others until ctx ends. It tells log what it could not do, except
+// that the database is away: the store says that, once.
 func (e *Engine) Relay(ctx context.Context, through Notifier, log func(err error, message string)) {
 	var both sync.WaitGroup
 	both.Go(func() { e.hub.listen(ctx, through, log) })
@@ -31,13 +31,14 @@ func (e *Engine) Tell(ctx context.Context, through Notifier) error {
 	return through.Notify(ctx, changes)
 }
 
-// Watch returns a channel that has a token once the admission has changed, here or in another process, until stop is called.
+// Watch returns a channel that has a token once the admission has changed, here or in another process, until stop is
+// called.
 func (e *Engine) Watch(admission quota.ID) (changed <-chan struct{}, stop func()) {
 	return e.hub.watch(admission)
 }
 
-// Subscribe returns the changes that others' operations bring to admissions (a freed slot starts who waits for it), here or in
-// another process, until ctx ends. A slow receiver misses some: it must look for itself now and then.
+// Subscribe returns the changes that others' operations bring to admissions (a freed slot starts who waits for it),
+// here or in another process, until ctx ends. A slow receiver misses some: it must look for itself now and then.
 func (e *Engine) Subscribe(ctx context.Context) <-chan Change { return e.hub.subscribe(ctx) }
 
 // Pauses between attempts to listen, give or take a half, so that replicas do not come back all at once.
@@ -66,8 +67,8 @@ func (h *hub) listen(ctx context.Context, through Notifier, log func(error, stri
 	}
 }
 
-// notifyInterval collects changes so that notifications, which serialise commits in PostgreSQL, stay few and outside the
-// hot transactions.
+// notifyInterval collects changes so that notifications, which serialise commits in PostgreSQL, stay few and outside
+// the hot transactions.
 const notifyInterval = 20 * time.Millisecond
 
 func (h *hub) notify(ctx context.Context, through Notifier, log func(error, string)) {

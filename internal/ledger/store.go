@@ -10,8 +10,8 @@ import (
 
 // Store is the database as the engine sees it. Its errors wrap those of this package.
 type Store interface {
-	// Begin opens a transaction, locks the accounts in the order of their ids, then reads everything that hangs from them
-	// under a fresh snapshot. Unless keys.Wait, accounts that somebody else holds are left out and named by Busy.
+	// Begin opens a transaction, locks the accounts in the order of their ids, then reads everything that hangs from
+	// them under a fresh snapshot. Unless keys.Wait, accounts that somebody else holds are left out and named by Busy.
 	Begin(ctx context.Context, keys Keys) (Batch, error)
 }
 
@@ -37,7 +37,8 @@ type Keys struct {
 	Searches []Search
 	// Plans to load besides those of the accounts, by name; an empty name stands for the default plan.
 	Plans []string
-	// Idempotency are keys to look up, with what they made, in accounts of which the recently closed periods are loaded too.
+	// Idempotency are keys to look up, with what they made, in accounts of which the recently closed periods are loaded
+	// too.
 	Idempotency []AccountKey
 	// Events to load, with the lots that paid for them and the closed periods that they are booked in.
 	Events []quota.ID
@@ -59,14 +60,14 @@ type AccountKey struct {
 
 // Batch is an open transaction.
 type Batch interface {
-	// Ledgers are the accounts that were locked, and those to be made, by id. Those in Busy are locked by others; an account in neither does not
-	// exist.
+	// Ledgers are the accounts that were locked, and those to be made, by id. Those in Busy are locked by others; an
+	// account in neither does not exist.
 	Ledgers() map[quota.ID]*Ledger
 	Busy() map[quota.ID]bool
 	// Plan returns a plan asked for by Keys.Plans, or nil.
 	Plan(name string) *quota.Plan
-	// Commit writes what changed in the ledgers, and commits. If the outcome is not known it returns ErrUnknownOutcome: the
-	// same calls must then be run again before anybody is answered.
+	// Commit writes what changed in the ledgers, and commits. If the outcome is not known it returns ErrUnknownOutcome:
+	// the same calls must then be run again before anybody is answered.
 	Commit(ctx context.Context) error
 	// Rollback ends the transaction without a trace. After Commit it does nothing.
 	Rollback()
@@ -93,8 +94,8 @@ type AuditRow struct {
 	Before, After             any
 }
 
-// Change tells that an admission changed by the operation of somebody who does not hold it. The zero value tells that changes may
-// have been missed, whatever they were: the database was away, and may be another one now.
+// Change tells that an admission changed by the operation of somebody who does not hold it. The zero value tells that
+// changes may have been missed, whatever they were: the database was away, and may be another one now.
 type Change struct {
 	ID quota.ID
 	// Namespace and Name of the Job whose admission it is; empty for others.

@@ -21,7 +21,8 @@ func (r AdmitRequest) validate() error {
 	case r.FileSize < 0 || r.FileSize > quota.MaxFileSize:
 		return quota.Invalid("file size", "%d bytes must be between 0 and %d", r.FileSize, quota.MaxFileSize)
 	case r.Priority < -quota.MaxPriority || r.Priority > quota.MaxPriority:
-		return quota.Invalid("priority", "%d must be between %d and %d", r.Priority, -quota.MaxPriority, quota.MaxPriority)
+		return quota.Invalid("priority", "%d must be between %d and %d", r.Priority, -quota.MaxPriority,
+			quota.MaxPriority)
 	case r.Lease < quota.MinLease || r.Lease > quota.MaxLease:
 		return quota.Invalid("lease", "%s must be between %s and %s", r.Lease, quota.MinLease, quota.MaxLease)
 	case r.ID == quota.ID{}:
@@ -30,9 +31,9 @@ func (r AdmitRequest) validate() error {
 	return nil
 }
 
-// Admit decides on a request and books it: admitted, queued, or refused by the decision in the result. Asking again with
-// the same ID or Key books nothing and answers with what became of the first; the same Key with another body is ErrKeyReused.
-// While the database is away it may be answered with an offline ticket.
+// Admit decides on a request and books it: admitted, queued, or refused by the decision in the result. Asking again
+// with the same ID or Key books nothing and answers with what became of the first; the same Key with another body is
+// ErrKeyReused. While the database is away it may be answered with an offline ticket.
 func (s *Service) Admit(ctx context.Context, req AdmitRequest) (AdmitResult, error) {
 	if req.Lease == 0 {
 		req.Lease = quota.DefaultLease
@@ -59,12 +60,13 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 	var res AdmitResult
 	var seen *quota.Account
 	var now time.Time
-	err = s.engine.Do(ctx, ledger.Op{Account: account, Admission: req.ID, Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
-		res, now = AdmitResult{}, l.Now
-		err := enter(l, req, &res)
-		seen = s.standingOf(l)
-		return err
-	}})
+	err = s.engine.Do(ctx, ledger.Op{Account: account, Admission: req.ID,
+		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
+			res, now = AdmitResult{}, l.Now
+			err := enter(l, req, &res)
+			seen = s.standingOf(l)
+			return err
+		}})
 	if s.again(err, req.UserID, account) {
 		return s.admit(ctx, asked)
 	}
@@ -78,7 +80,8 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 			return AdmitResult{}, err
 		}
 	}
-	res.Upgrade = s.upgrade(ctx, res.Account, quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, now)
+	res.Upgrade = s.upgrade(ctx, res.Account,
+		quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, now)
 	return res, nil
 }
 
@@ -96,10 +99,12 @@ func enter(l *ledger.Ledger, req AdmitRequest, res *AdmitResult) error {
 	}
 	adm := &ledger.Admission{
 		Admission: quota.Admission{
-			ID: req.ID, Source: req.Source, Priority: req.Priority, Enforced: !req.WarnOnly && !req.Running, Lease: req.Lease,
+			ID: req.ID, Source: req.Source, Priority: req.Priority, Enforced: !req.WarnOnly && !req.Running,
+			Lease:   req.Lease,
 			Request: quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue},
 		},
-		UserID: l.Account.UserID, Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy, BodyHash: req.BodyHash,
+		UserID: l.Account.UserID, Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy,
+		BodyHash: req.BodyHash,
 	}
 	res.Account = l.Standing()
 	res.Decision = l.Account.Enter(&adm.Admission, l.Now)
@@ -118,7 +123,9 @@ func resume(l *ledger.Ledger, adm *ledger.Admission) {
 }
 
 // on runs an operation on an existing admission and returns what became of it.
-func (s *Service) on(ctx context.Context, account, id quota.ID, op func(l *ledger.Ledger, adm *ledger.Admission) error) (*ledger.Admission, error) {
+func (s *Service) on(
+	ctx context.Context, account, id quota.ID, op func(l *ledger.Ledger, adm *ledger.Admission) error,
+) (*ledger.Admission, error) {
 	if (account == quota.ID{}) {
 		adm, err := s.store.Admission(ctx, id)
 		if err != nil {
@@ -128,18 +135,19 @@ func (s *Service) on(ctx context.Context, account, id quota.ID, op func(l *ledge
 	}
 	var res *ledger.Admission
 	var seen *quota.Account
-	err := s.engine.Do(ctx, ledger.Op{Account: account, Admission: id, Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
-		res = nil
-		adm := l.Admissions[id]
-		if adm == nil {
-			return quota.NotFound("admission %s", uuid.UUID(id))
-		}
-		if err := op(l, adm); err != nil {
-			return err
-		}
-		res, seen = l.Snapshot(adm), s.standingOf(l)
-		return nil
-	}})
+	err := s.engine.Do(ctx, ledger.Op{Account: account, Admission: id,
+		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
+			res = nil
+			adm := l.Admissions[id]
+			if adm == nil {
+				return quota.NotFound("admission %s", uuid.UUID(id))
+			}
+			if err := op(l, adm); err != nil {
+				return err
+			}
+			res, seen = l.Snapshot(adm), s.standingOf(l)
+			return nil
+		}})
 	if err == nil {
 		s.remember(seen)
 	}
@@ -153,8 +161,8 @@ func (s *Service) Heartbeat(ctx context.Context, account, id quota.ID) (*ledger.
 	})
 }
 
-// Complete ends an admission with what it used, and charges exactly that, once. For a Job's admission it records the report
-// and leaves the charge to the Job controller. The first actual wins: another one is a quota.Conflict.
+// Complete ends an admission with what it used, and charges exactly that, once. For a Job's admission it records the
+// report and leaves the charge to the Job controller. The first actual wins: another one is a quota.Conflict.
 func (s *Service) Complete(ctx context.Context, account, id quota.ID, actual quota.Credits) (*ledger.Admission, error) {
 	return s.on(ctx, account, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		if adm.Source == quota.SourceJob {
@@ -174,8 +182,8 @@ func (s *Service) Release(ctx context.Context, account, id quota.ID) (*ledger.Ad
 	})
 }
 
-// SettleJob ends a Job's admission once the Job is over: it charges what the pod reported, else fallback if that is above
-// zero, else it releases.
+// SettleJob ends a Job's admission once the Job is over: it charges what the pod reported, else fallback if that is
+// above zero, else it releases.
 func (s *Service) SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*ledger.Admission, error) {
 	return s.on(ctx, quota.ID{}, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		switch {
@@ -193,8 +201,8 @@ func (s *Service) SettleJob(ctx context.Context, id quota.ID, fallback quota.Cre
 }
 
 // Requeue puts an admitted admission behind everything that waits, for a holder that could not begin: its slot and its
-// reservation return. stay is the AdmittedSeq of what is given up; if the admission has left that already, and may have been
-// admitted again since, nothing happens. It answers how it stands then: Admitted, if its turn has come at once.
+// reservation return. stay is the AdmittedSeq of what is given up; if the admission has left that already, and may have
+// been admitted again since, nothing happens. It answers how it stands then: Admitted, if its turn has come at once.
 func (s *Service) Requeue(ctx context.Context, id quota.ID, stay int64) (*ledger.Admission, error) {
 	return s.on(ctx, quota.ID{}, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		if adm.State == quota.Admitted && adm.AdmittedSeq != stay {
@@ -209,8 +217,9 @@ func (s *Service) Requeue(ctx context.Context, id quota.ID, stay int64) (*ledger
 			return err
 		}
 		l.Add(&ledger.Admission{
-			Admission: *ended, UserID: adm.UserID, Namespace: adm.Namespace, Name: adm.Name, RequestedBy: adm.RequestedBy,
-			BodyHash: adm.BodyHash,
+			Admission: *ended, UserID: adm.UserID, Namespace: adm.Namespace, Name: adm.Name,
+			RequestedBy: adm.RequestedBy,
+			BodyHash:    adm.BodyHash,
 		})
 		l.Add(adm)
 		return nil
@@ -246,7 +255,8 @@ func end(l *ledger.Ledger, adm *ledger.Admission, to quota.State) error {
 	return nil
 }
 
-// RenewJobs renews the leases of the Jobs that the controller sees alive. Those that have ended meanwhile are left alone.
+// RenewJobs renews the leases of the Jobs that the controller sees alive. Those that have ended meanwhile are left
+// alone.
 func (s *Service) RenewJobs(ctx context.Context, jobs []*ledger.Admission) error {
 	return each(len(jobs), func(i int) error {
 		_, err := s.Heartbeat(ctx, jobs[i].Account, jobs[i].ID)

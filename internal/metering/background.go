@@ -15,8 +15,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Run does what happens by itself until ctx ends: it returns slots whose lease has lapsed, starts waiting work that time
-// alone releases, and passes changes between replicas. It then waits for the operations under way.
+// Run does what happens by itself until ctx ends: it returns slots whose lease has lapsed, starts waiting work that
+// time alone releases, and passes changes between replicas. It then waits for the operations under way.
 func (s *Service) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { s.engine.Relay(ctx, s.store, s.opts.Log); return nil })
@@ -68,7 +68,9 @@ const partitionInterval = 6 * time.Hour
 func (s *Service) partition(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := s.store.EnsurePartitions(ctx); err != nil && ctx.Err() == nil {
-			s.failed(err, "making partitions ahead or dropping old ones failed; until it succeeds, rows may go to the default partition")
+			s.failed(err,
+				"making partitions ahead or dropping old ones failed; until it succeeds, rows may go to the default "+
+					"partition")
 		}
 		loop.Pause(ctx, partitionInterval)
 	}
@@ -77,7 +79,8 @@ func (s *Service) partition(ctx context.Context) {
 // duePage is how many candidates one look brings; a page is worked off before the next is read.
 const duePage = 500
 
-// Reap expires what has outlived its lease and starts what waits for nothing any more, once. Run calls it again and again.
+// Reap expires what has outlived its lease and starts what waits for nothing any more, once. Run calls it again and
+// again.
 func (s *Service) Reap(ctx context.Context) error {
 	expire := func(c ledger.Candidate) error { return s.expire(ctx, c) }
 	touch := func(c ledger.Candidate) error { return s.touch(ctx, c.Account) }
@@ -101,7 +104,8 @@ func (s *Service) forEachDue(ctx context.Context, what ledger.Due, do func(ledge
 	}
 }
 
-// butUnreadable drops the error of an account that cannot be read: the store has reported it, and what works for many goes on past it.
+// butUnreadable drops the error of an account that cannot be read: the store has reported it, and what works for many
+// goes on past it.
 func butUnreadable(err error) error {
 	if _, unreadable := errors.AsType[*ledger.UnreadableError](err); unreadable {
 		return nil
@@ -122,7 +126,8 @@ func (s *Service) expire(ctx context.Context, c ledger.Candidate) error {
 
 // touch rolls an account and promotes its queue, as every batch does, and has all that is parked looked at.
 func (s *Service) touch(ctx context.Context, account quota.ID) error {
-	return s.engine.Do(ctx, ledger.Op{Account: account, Recheck: true, Apply: func(*ledger.Ledger, ledger.Batch) error { return nil }})
+	return s.engine.Do(ctx, ledger.Op{Account: account, Recheck: true,
+		Apply: func(*ledger.Ledger, ledger.Batch) error { return nil }})
 }
 
 // each runs do for 0..n-1 at once, so that the calls meet in batches, and joins their errors.

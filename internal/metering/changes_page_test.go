@@ -39,13 +39,15 @@ func TestChangesPage(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			monthly := plans.Free()
-			monthly.Name, monthly.ObjectUID, monthly.Default, monthly.CalendarMonth = "monthly", quota.ID{3}, false, true
+			monthly.Name, monthly.ObjectUID, monthly.Default, monthly.CalendarMonth = "monthly", quota.ID{3},
+				false, true
 			if _, err := w.ApplyPlan(t.Context(), monthly, "test"); err != nil {
 				t.Fatal(err)
 			}
 			s := story{
 				world: w, admissions: map[string]quota.ID{},
-				quota: metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC", Grants: map[string]metering.Grant{}},
+				quota: metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC",
+					Grants: map[string]metering.Grant{}},
 			}
 			for _, row := range tables[heading] {
 				s.play(row)
@@ -76,7 +78,8 @@ func (s *story) play(row doctable.Row) {
 	u := s.usage(s.quota.UserID)
 	got := map[string]string{
 		"date": row.Cells["date"], "what happens": row.Cells["what happens"], "answer": answer,
-		"used": u.Account.Used.String(), "reserved": u.Account.Reserved.String(), "remaining": u.Account.Remaining(u.Now).Max.String(),
+		"used": u.Account.Used.String(), "reserved": u.Account.Reserved.String(),
+		"remaining":   u.Account.Remaining(u.Now).Max.String(),
 		"period ends": u.Account.Period.End.UTC().Format(pageMinute), "plan": u.Account.Plan.Name,
 	}
 	if _, ok := row.Cells["last period"]; ok {

@@ -13,8 +13,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// ApplyPlan makes the database agree with a plan's declaration and lets waiting work of its users profit from it. It changes
-// nothing if nothing differs. A second default plan is ErrConflict.
+// ApplyPlan makes the database agree with a plan's declaration and lets waiting work of its users profit from it. It
+// changes nothing if nothing differs. A second default plan is ErrConflict.
 func (s *Service) ApplyPlan(ctx context.Context, p Plan, actor string) (PlanStatus, error) {
 	before, err := s.storedPlan(ctx, p.Name)
 	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
@@ -44,15 +44,15 @@ func (s *Service) storedPlan(ctx context.Context, name string) (*Plan, error) {
 	return plans[i], nil
 }
 
-// RetirePlan takes a plan off the offer because its object with this UID is gone. Its users keep it. A zero uid retires it
-// whoever owns it.
+// RetirePlan takes a plan off the offer because its object with this UID is gone. Its users keep it. A zero uid retires
+// it whoever owns it.
 func (s *Service) RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error {
 	return s.store.RetirePlan(ctx, name, uid, actor)
 }
 
-// ApplyQuota makes the user's account agree with a UserQuota, and makes the account if there is none. It changes nothing if
-// nothing differs. Limits bind at once; the calendar changes from the open period's end on; a grant that the account has
-// had is not given again. The first object to claim a user id keeps it: another one is ErrConflict.
+// ApplyQuota makes the user's account agree with a UserQuota, and makes the account if there is none. It changes
+// nothing if nothing differs. Limits bind at once; the calendar changes from the open period's end on; a grant that the
+// account has had is not given again. The first object to claim a user id keeps it: another one is ErrConflict.
 func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	zone, err := time.LoadLocation(q.Zone)
 	if err != nil || q.Zone == "Local" {
@@ -62,31 +62,33 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	if err != nil {
 		return err
 	}
-	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Repairs: true, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
-		if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
-			return quota.Conflict("", "user %q belongs to UserQuota %q already", q.UserID, l.Settings.QuotaName)
-		}
-		plan := b.Plan(q.PlanName)
-		if plan == nil && q.PlanName == "" {
-			return quota.Unknown(q.UserID, quota.UnknownPlan)
-		}
-		if plan == nil {
-			return quota.NotFound("plan %q", q.PlanName)
-		}
-		if plan.Retired && plan.Name != l.Account.Plan.Name {
-			return quota.NotFound("plan %q, which is retired and takes no other users than it has,", q.PlanName)
-		}
-		anchor := q.Anchor
-		if anchor.IsZero() {
-			anchor = l.Account.Anchor
-		}
-		declare(l, declared{
-			settings: ledger.Settings{QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone},
-			plan:     plan, overrides: q.Overrides, suspended: q.Suspended, anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
-		}, "quota.applied", actor)
-		grant(l, q.Grants, actor)
-		return nil
-	}})
+	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Repairs: true,
+		Apply: func(l *ledger.Ledger, b ledger.Batch) error {
+			if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
+				return quota.Conflict("", "user %q belongs to UserQuota %q already", q.UserID, l.Settings.QuotaName)
+			}
+			plan := b.Plan(q.PlanName)
+			if plan == nil && q.PlanName == "" {
+				return quota.Unknown(q.UserID, quota.UnknownPlan)
+			}
+			if plan == nil {
+				return quota.NotFound("plan %q", q.PlanName)
+			}
+			if plan.Retired && plan.Name != l.Account.Plan.Name {
+				return quota.NotFound("plan %q, which is retired and takes no other users than it has,", q.PlanName)
+			}
+			anchor := q.Anchor
+			if anchor.IsZero() {
+				anchor = l.Account.Anchor
+			}
+			declare(l, declared{
+				settings: ledger.Settings{QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone},
+				plan:     plan, overrides: q.Overrides, suspended: q.Suspended,
+				anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
+			}, "quota.applied", actor)
+			grant(l, q.Grants, actor)
+			return nil
+		}})
 	if s.again(err, q.UserID, account) {
 		return s.ApplyQuota(ctx, q, actor)
 	}
@@ -94,7 +96,8 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 }
 
 // RemoveQuota takes back what the UserQuota with this UID declared, because it is gone: the user is on the default plan
-// again, without overrides and not suspended. The calendar stays, and so do grants. Without such an account it does nothing.
+// again, without overrides and not suspended. The calendar stays, and so do grants. Without such an account it does
+// nothing.
 func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) error {
 	account, err := s.store.QuotaOwner(ctx, uid)
 	if errors.Is(err, ledger.ErrNotFound) {
@@ -103,22 +106,25 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) e
 	if err != nil {
 		return err
 	}
-	return s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{""}, Repairs: true, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
-		if l.Settings.QuotaUID != uid {
+	return s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{""}, Repairs: true,
+		Apply: func(l *ledger.Ledger, b ledger.Batch) error {
+			if l.Settings.QuotaUID != uid {
+				return nil
+			}
+			plan := b.Plan("")
+			if plan == nil {
+				plan = l.Account.Plan
+			}
+			declare(l, declared{
+				settings: ledger.Settings{ZoneName: l.Account.Zone.String()}, plan: plan, anchor: l.Account.Anchor,
+				zone: l.Account.Zone,
+			}, "quota.removed", actor)
 			return nil
-		}
-		plan := b.Plan("")
-		if plan == nil {
-			plan = l.Account.Plan
-		}
-		declare(l, declared{
-			settings: ledger.Settings{ZoneName: l.Account.Zone.String()}, plan: plan, anchor: l.Account.Anchor, zone: l.Account.Zone,
-		}, "quota.removed", actor)
-		return nil
-	}})
+		}})
 }
 
-// QuotaOwners returns the UIDs of all UserQuotas that own an account, so that those whose object is gone can be removed.
+// QuotaOwners returns the UIDs of all UserQuotas that own an account, so that those whose object is gone can be
+// removed.
 func (s *Service) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
 	return s.store.QuotaOwners(ctx)
 }
@@ -135,7 +141,8 @@ type declared struct {
 
 func declaredOf(l *ledger.Ledger) declared {
 	a := l.Account
-	return declared{settings: l.Settings, plan: a.Plan, overrides: a.Overrides, suspended: a.Suspended, anchor: a.Anchor, zone: a.Zone}
+	return declared{settings: l.Settings, plan: a.Plan, overrides: a.Overrides, suspended: a.Suspended,
+		anchor: a.Anchor, zone: a.Zone}
 }
 
 func (d declared) equal(e declared) bool {
@@ -158,9 +165,10 @@ func declare(l *ledger.Ledger, to declared, action, actor string) {
 	}
 	a := l.Account
 	fresh := a.Seq == 0 && a.PeriodNo == 0
-	l.Settings, a.Plan, a.Overrides, a.Suspended, a.Anchor, a.Zone = to.settings, to.plan, to.overrides, to.suspended, to.anchor, to.zone
-	// The open period keeps its end, and the next one leads to the new calendar's first boundary. Before its first use an account
-	// has no period that anybody relies on.
+	l.Settings, a.Plan, a.Overrides, a.Suspended, a.Anchor, a.Zone = to.settings, to.plan, to.overrides, to.suspended,
+		to.anchor, to.zone
+	// The open period keeps its end, and the next one leads to the new calendar's first boundary. Before its first use
+	// an account has no period that anybody relies on.
 	if fresh {
 		a.Period = a.Calendar().At(l.Now)
 	}
@@ -179,7 +187,8 @@ func grant(l *ledger.Ledger, grants map[string]Grant, actor string) {
 		}
 		l.HadLots[id] = true
 		l.Account.Lots = append(l.Account.Lots, quota.Lot{
-			ID: id, Kind: quota.LotGrant, Name: name, Credits: g.Credits, ExpiresAt: g.ExpiresAt.UTC().Truncate(time.Microsecond),
+			ID: id, Kind: quota.LotGrant, Name: name, Credits: g.Credits,
+			ExpiresAt: g.ExpiresAt.UTC().Truncate(time.Microsecond),
 		})
 		l.Audit = append(l.Audit, grantRow(l, actor, name, g))
 	}

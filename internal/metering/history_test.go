@@ -122,7 +122,8 @@ func TestHistoryOfNobody(t *testing.T) {
 	if len(h.Periods) != 1 || h.Periods[0].State != reports.PeriodOpen || h.Before != 0 {
 		t.Errorf("want the period that an account would begin with, got %+v", h)
 	}
-	if _, err := reports.New(w.store, newService(w.store, metering.Options{})).History(t.Context(), "nobody", 0, 5); quota.ReasonOf(err) != quota.UnknownUser {
+	if _, err := reports.New(w.store, newService(w.store, metering.Options{})).History(t.Context(), "nobody", 0,
+		5); quota.ReasonOf(err) != quota.UnknownUser {
 		t.Errorf("without auto-registration: %v", err)
 	}
 }

@@ -33,8 +33,8 @@ type deed struct {
 
 const conflict = "conflict"
 
-// standing is what the model knows of a user: the admissions that run, those that wait in their order, and those that ended.
-// It is a value, so every change makes another one.
+// standing is what the model knows of a user: the admissions that run, those that wait in their order, and those that
+// ended. It is a value, so every change makes another one.
 type standing struct {
 	running, waiting []quota.ID
 	ended            map[quota.ID]quota.State
@@ -125,7 +125,8 @@ var accountModel = porcupine.Model{
 	Equal: func(x, y any) bool {
 		a, b := x.(standing), y.(standing)
 		return slices.Equal(a.waiting, b.waiting) && maps.Equal(a.ended, b.ended) &&
-			slices.Equal(slices.SortedFunc(slices.Values(a.running), compareIDs), slices.SortedFunc(slices.Values(b.running), compareIDs))
+			slices.Equal(slices.SortedFunc(slices.Values(a.running), compareIDs),
+				slices.SortedFunc(slices.Values(b.running), compareIDs))
 	},
 }
 
@@ -214,11 +215,12 @@ func (h *history) String() string {
 func (h *history) record(client int, d deed, answer string, call, ret time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: d, Output: answer, Call: int64(call), Return: int64(ret)})
+	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: d, Output: answer, Call: int64(call),
+		Return: int64(ret)})
 }
 
-// client makes admissions, some with a lease that lapses at the reaper's next look, and does things to them and to those of
-// the user's other clients, each by whichever replica.
+// client makes admissions, some with a lease that lapses at the reaper's next look, and does things to them and to
+// those of the user's other clients, each by whichever replica.
 func (h *history) client(n int, user string) {
 	random := rand.New(rand.NewPCG(uint64(n), 1))
 	for i := range 14 {
@@ -271,8 +273,8 @@ func (h *history) perform(client int, d deed, random *rand.Rand, req metering.Ad
 	}
 }
 
-// reap lets leases lapse and looks for them, again and again. An admission's end carries the clock of the look that found it,
-// which no other look has.
+// reap lets leases lapse and looks for them, again and again. An admission's end carries the clock of the look that
+// found it, which no other look has.
 func (h *history) reap(done <-chan struct{}) {
 	type look struct{ call, ret time.Duration }
 	looks := map[time.Time]look{}
@@ -306,8 +308,8 @@ func (h *history) reap(done <-chan struct{}) {
 			if adm.State == quota.Cancelled {
 				answer = quota.Cancelled
 				if h.released(id) {
-					// By a client before, or by this look: then the client only heard of it. What the look does to one that has
-					// ended is nothing, so it may as well stand behind.
+					// By a client before, or by this look: then the client only heard of it. What the look does to one
+					// that has ended is nothing, so it may as well stand behind.
 					l.ret = time.Since(h.began)
 				}
 			}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package metering holds the use cases of the product: check, admit, heartbeat, settle, release, record, and the changes of
-// plans and quotas. What changes an account goes through ledger's Engine; what is only read, or belongs to no account, is in
-// its Store. It knows neither HTTP nor Kubernetes.
+// Package metering holds the use cases of the product: check, admit, heartbeat, settle, release, record, and the
+// changes of plans and quotas. What changes an account goes through ledger's Engine; what is only read, or belongs to
+// no account, is in its Store. It knows neither HTTP nor Kubernetes.
 package metering
 
 import (
@@ -40,7 +40,8 @@ type AdmitRequest struct {
 	Priority    int32
 	// WarnOnly meters and reports refusals, and admits all the same.
 	WarnOnly bool
-	// Running says that the work runs already, so that it can only be metered, even where the ledger has it in the queue.
+	// Running says that the work runs already, so that it can only be metered, even where the ledger has it in the
+	// queue.
 	Running bool
 	Lease   time.Duration
 }
@@ -49,13 +50,14 @@ type AdmitRequest struct {
 type AdmitResult struct {
 	Decision  quota.Decision
 	Admission *ledger.Admission
-	// Account is the standing that was decided on, and Upgrade the cheapest plan that would have allowed a refused request.
+	// Account is the standing that was decided on, and Upgrade the cheapest plan that would have allowed a refused
+	// request.
 	Account *quota.Account
 	Upgrade *quota.Plan
 	// Created is false for a repeated request.
 	Created bool
-	// Ticket is what its holder completes the admission with, where the database could not be reached: the ledger does not
-	// know it then.
+	// Ticket is what its holder completes the admission with, where the database could not be reached: the ledger does
+	// not know it then.
 	Ticket string
 }
 

@@ -19,8 +19,9 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
-// model is the reference: what the ledger must say of one user, worked out the plain way. It knows whole credits, a plan
-// without overage and carry-over, months of one zone, and grants that never end. It shares no code with the ledger.
+// model is the reference: what the ledger must say of one user, worked out the plain way. It knows whole credits, a
+// plan without overage and carry-over, months of one zone, and grants that never end. It shares no code with the
+// ledger.
 type model struct {
 	now       time.Time
 	anchor    time.Time
@@ -239,13 +240,14 @@ func (m *model) String() string {
 	for _, id := range m.order {
 		states = append(states, id+"="+m.jobs[id].state)
 	}
-	return fmt.Sprintf("period %d: used %d reserved %d remaining %d, active %d queued %d parked %d, %s", len(m.periods)-1, p.used, p.reserved,
+	return fmt.Sprintf("period %d: used %d reserved %d remaining %d, active %d queued %d parked %d, %s",
+		len(m.periods)-1, p.used, p.reserved,
 		left, m.running(), m.count(func(j *job) bool { return j.state == "Queued" }),
 		m.count(func(j *job) bool { return j.state == "Queued" && j.parked }), strings.Join(states, " "))
 }
 
-// TestLedgerAgreesWithTheModel plays random sequences of operations against the reference model, and compares every answer
-// and the user's whole standing after each. Each sequence has a user and a plan of its own in one database.
+// TestLedgerAgreesWithTheModel plays random sequences of operations against the reference model, and compares every
+// answer and the user's whole standing after each. Each sequence has a user and a plan of its own in one database.
 func TestLedgerAgreesWithTheModel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -272,7 +274,8 @@ type sequence struct {
 func (s *sequence) begin(credits int64, slots int) {
 	now := s.w.now().Truncate(time.Microsecond)
 	s.uid = quota.NameID("test", quota.ID{}, s.user)
-	s.m = &model{now: now, anchor: now, planLimit: credits, slots: slots, grants: map[string]*parcel{}, jobs: map[string]*job{}}
+	s.m = &model{now: now, anchor: now, planLimit: credits, slots: slots, grants: map[string]*parcel{},
+		jobs: map[string]*job{}}
 	s.m.periods = []*period{{end: s.m.month(0)}}
 	s.gifts = map[string]metering.Grant{}
 	s.applyPlan()
@@ -319,10 +322,12 @@ func (s *sequence) admissionOf(id string) quota.ID {
 // step does one thing to both, and compares.
 func (s *sequence) step() {
 	what := rapid.SampledFrom([]string{
-		"admit", "admit", "admit", "again", "heartbeat", "complete", "complete", "complete again", "release", "requeue", "expire",
+		"admit", "admit", "admit", "again", "heartbeat", "complete", "complete", "complete again", "release",
+		"requeue", "expire",
 		"plan", "override", "suspend", "grant", "days", "month",
 	}).Draw(s.T, "operation")
-	if len(s.m.order) == 0 && slices.Contains([]string{"again", "heartbeat", "complete", "complete again", "release", "requeue", "expire"}, what) {
+	if len(s.m.order) == 0 && slices.Contains(
+		[]string{"again", "heartbeat", "complete", "complete again", "release", "requeue", "expire"}, what) {
 		what = "admit"
 	}
 	ctx, m := s.w.t.Context(), s.m
@@ -390,7 +395,8 @@ func (s *sequence) step() {
 	case "expire":
 		s.expire(s.id())
 	case "plan":
-		m.planLimit, m.slots = int64(rapid.IntRange(0, 40).Draw(s.T, "credits")), rapid.IntRange(1, 3).Draw(s.T, "slots")
+		m.planLimit, m.slots = int64(rapid.IntRange(0, 40).Draw(s.T, "credits")),
+			rapid.IntRange(1, 3).Draw(s.T, "slots")
 		s.applyPlan()
 		if m.count(func(j *job) bool { return j.state == "Queued" }) > 0 {
 			m.touch()
@@ -451,7 +457,8 @@ func (s *sequence) declare(what string) {
 	case "suspend":
 		m.suspended = !m.suspended
 	case "grant":
-		name, credits := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(s.T, "name"), rapid.IntRange(1, 20).Draw(s.T, "gift")
+		name, credits := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(s.T, "name"),
+			rapid.IntRange(1, 20).Draw(s.T, "gift")
 		s.gifts[name] = metering.Grant{Credits: quota.Credits(credits) * quota.Credit}
 		if m.grants[name] == nil {
 			m.grants[name] = &parcel{credits: int64(credits)}
@@ -497,7 +504,8 @@ func (s *sequence) compare(what, want, got string) {
 		states = append(states, id+"="+string(adm.State))
 	}
 	a := u.Account
-	ledger := fmt.Sprintf("period %d: used %s reserved %s remaining %s, active %d queued %d parked %d, %s", a.PeriodNo, a.Used, a.Reserved,
+	ledger := fmt.Sprintf("period %d: used %s reserved %s remaining %s, active %d queued %d parked %d, %s", a.PeriodNo,
+		a.Used, a.Reserved,
 		a.Remaining(u.Now).Max, a.Active, a.Queued, a.Parked, strings.Join(states, " "))
 	if ledger != seen.String() {
 		s.Fatalf("after %s:\nmodel:  %s\nledger: %s", what, &seen, ledger)

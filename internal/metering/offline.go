@@ -18,8 +18,8 @@ import (
 // retryOnline bounds the look whether the database is really away, before a ticket is given.
 const retryOnline = 2 * time.Second
 
-// admitOffline answers a request that the database could not decide, because of cause: by a second try if it was a moment's
-// trouble, else by an offline ticket where the user's plan says so and this replica knows enough.
+// admitOffline answers a request that the database could not decide, because of cause: by a second try if it was a
+// moment's trouble, else by an offline ticket where the user's plan says so and this replica knows enough.
 func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause error) (AdmitResult, error) {
 	if s.tickets == nil || req.Source != quota.SourceAPI || ctx.Err() != nil {
 		return AdmitResult{}, cause
@@ -42,9 +42,11 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 	var id quota.ID
 	_, _ = rand.Read(id[:])
 	t := &Ticket{
-		ID: id, UserID: req.UserID, Account: account.ID, Key: req.Key, BodyHash: req.BodyHash, Estimate: req.Estimate, FileSize: req.FileSize,
-		Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy, Plan: account.Plan.Name, PlanVersion: account.Plan.Version,
-		Replica: s.opts.Replica, IssuedAt: now.Truncate(time.Millisecond),
+		ID: id, UserID: req.UserID, Account: account.ID, Key: req.Key, BodyHash: req.BodyHash, Estimate: req.Estimate,
+		FileSize:  req.FileSize,
+		Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy, Plan: account.Plan.Name,
+		PlanVersion: account.Plan.Version,
+		Replica:     s.opts.Replica, IssuedAt: now.Truncate(time.Millisecond),
 	}
 	t.ExpiresAt = t.IssuedAt.Add(req.Estimate.Audio()).Add(ticketLife)
 	token, err := s.sign(ctx, t)
@@ -62,7 +64,8 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 			s.opts.Metrics.Outstanding(s.tickets.count())
 		}
 		return AdmitResult{
-			Decision: d, Admission: given.ticket.admission(now, quota.Admitted), Account: account, Ticket: given.token, Created: created,
+			Decision: d, Admission: given.ticket.admission(now, quota.Admitted), Account: account, Ticket: given.token,
+			Created: created,
 		}, nil
 	}
 	s.opts.Metrics.Ticket(TicketRefusedLimit)
@@ -73,8 +76,8 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 	return AdmitResult{}, fmt.Errorf("%w: %w", &NoTicketError{Reason: d.Reason, Message: d.Message()}, cause)
 }
 
-// NoTicketError is the error of a caller whose plan allows work while the database is away, but not this work: more of it than
-// this replica may vouch for.
+// NoTicketError is the error of a caller whose plan allows work while the database is away, but not this work: more of
+// it than this replica may vouch for.
 type NoTicketError struct {
 	Reason  quota.Reason
 	Message string
@@ -87,25 +90,26 @@ func (e *NoTicketError) Error() string {
 // Is makes errors.Is(err, ErrUnavailable) true.
 func (e *NoTicketError) Is(target error) bool { return target == ledger.ErrUnavailable }
 
-// CompleteTicket charges the work that was done on a ticket, once: the admission that it stands for is made now, or the one
-// that the same key got online is settled. A ticket that the ledger has not heard of in time is ErrTicketExpired.
+// CompleteTicket charges the work that was done on a ticket, once: the admission that it stands for is made now, or the
+// one that the same key got online is settled. A ticket that the ledger has not heard of in time is ErrTicketExpired.
 func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Credits) (*ledger.Admission, error) {
 	id := t.AdmissionID()
 	var res *ledger.Admission
 	var charged bool
 	var seen *quota.Account
-	err := s.engine.Do(ctx, ledger.Op{Account: t.Account, Admission: id, Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
-		res, charged = nil, false
-		adm, err := redeem(l, t)
-		if err != nil {
-			return err
-		}
-		if charged, err = settleTicket(l, t, adm, actual); err != nil {
-			return err
-		}
-		res, seen = l.Snapshot(adm), s.standingOf(l)
-		return nil
-	}})
+	err := s.engine.Do(ctx, ledger.Op{Account: t.Account, Admission: id,
+		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
+			res, charged = nil, false
+			adm, err := redeem(l, t)
+			if err != nil {
+				return err
+			}
+			if charged, err = settleTicket(l, t, adm, actual); err != nil {
+				return err
+			}
+			res, seen = l.Snapshot(adm), s.standingOf(l)
+			return nil
+		}})
 	if errors.Is(err, ledger.ErrNoAccount) {
 		return s.completeOnAnother(ctx, t, actual)
 	}
@@ -120,8 +124,8 @@ func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Cr
 	return res, nil
 }
 
-// completeOnAnother completes a ticket whose account is not there: the database is an earlier copy, and the user has, or gets,
-// another account in it.
+// completeOnAnother completes a ticket whose account is not there: the database is an earlier copy, and the user has,
+// or gets, another account in it.
 func (s *Service) completeOnAnother(ctx context.Context, t *Ticket, actual quota.Credits) (*ledger.Admission, error) {
 	s.accounts.Remove(t.UserID)
 	account, err := s.accountFor(ctx, t.UserID)
@@ -152,7 +156,8 @@ func redeem(l *ledger.Ledger, t *Ticket) (*ledger.Admission, error) {
 	}
 	return &ledger.Admission{
 		Admission: quota.Admission{
-			ID: id, Source: quota.SourceAPI, Lease: quota.DefaultLease, Request: quota.Request{Estimate: t.Estimate, FileSize: t.FileSize},
+			ID: id, Source: quota.SourceAPI, Lease: quota.DefaultLease,
+			Request: quota.Request{Estimate: t.Estimate, FileSize: t.FileSize},
 		},
 		UserID: t.UserID, Namespace: t.Namespace, Name: t.Name, RequestedBy: t.RequestedBy, BodyHash: t.BodyHash,
 	}, nil
@@ -182,15 +187,17 @@ func settleTicket(l *ledger.Ledger, t *Ticket, adm *ledger.Admission, actual quo
 	l.Audit = append(l.Audit, ledger.AuditRow{
 		Actor: t.RequestedBy, Action: "ticket.settled", Kind: "Admission", Name: hex.EncodeToString(adm.ID[:]),
 		After: map[string]any{
-			"ticket": hex.EncodeToString(t.ID[:]), "replica": t.Replica, "issued_at": t.IssuedAt, "expires_at": t.ExpiresAt,
-			"estimate": t.Estimate, "actual": actual, "plan": t.Plan, "plan_version": t.PlanVersion, "offline": adm.Offline,
+			"ticket": hex.EncodeToString(t.ID[:]), "replica": t.Replica, "issued_at": t.IssuedAt,
+			"expires_at": t.ExpiresAt,
+			"estimate":   t.Estimate, "actual": actual, "plan": t.Plan, "plan_version": t.PlanVersion,
+			"offline": adm.Offline,
 		},
 	})
 	return true, nil
 }
 
-// ReleaseTicket gives a ticket back without a charge, whether the database can be reached or not: it no longer counts in
-// this replica. Where the same key was admitted online, that is released too if the ledger can be reached.
+// ReleaseTicket gives a ticket back without a charge, whether the database can be reached or not: it no longer counts
+// in this replica. Where the same key was admitted online, that is released too if the ledger can be reached.
 func (s *Service) ReleaseTicket(ctx context.Context, t *Ticket) (*ledger.Admission, error) {
 	id := t.AdmissionID()
 	adm, err := s.on(ctx, t.Account, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
@@ -213,8 +220,8 @@ func (s *Service) TicketAdmission(t *Ticket) *ledger.Admission {
 	return t.admission(s.opts.Now(), quota.Admitted)
 }
 
-// GetTicket returns the admission of a ticket as the ledger knows it, or as the ticket tells where that does not know it or
-// cannot be asked.
+// GetTicket returns the admission of a ticket as the ledger knows it, or as the ticket tells where that does not know
+// it or cannot be asked.
 func (s *Service) GetTicket(ctx context.Context, t *Ticket) (*ledger.Admission, error) {
 	adm, err := s.store.Admission(ctx, t.AdmissionID())
 	if errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrUnavailable) {

@@ -22,7 +22,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
-// outage is a world whose replicas reach the database through a proxy that the test shuts. The world's own service does not.
+// outage is a world whose replicas reach the database through a proxy that the test shuts. The world's own service does
+// not.
 type outage struct {
 	*world
 
@@ -90,7 +91,8 @@ func (o *outage) replica(most int) *replica {
 	o.t.Cleanup(store.Close)
 	r := &replica{o: o, events: map[metering.TicketEvent]int{}, signer: access.NewSigner(store)}
 	r.Service = metering.New(ledger.New(store, ledger.Options{}), store, r.signer, metering.Options{
-		AutoRegister: true, OfflineTickets: most, Replica: "replica", Now: o.now, Metrics: r, ReapInterval: 10 * time.Millisecond,
+		AutoRegister: true, OfflineTickets: most, Replica: "replica", Now: o.now, Metrics: r,
+		ReapInterval: 10 * time.Millisecond,
 	})
 	return r
 }
@@ -174,10 +176,12 @@ func TestOfflineTicket(t *testing.T) {
 		t.Fatal(err)
 	}
 	adm := res.Admission
-	if res.Ticket == "" || !res.Created || adm.State != quota.Admitted || !adm.Offline || !adm.LeaseUntil.Equal(o.now().Add(24*time.Hour+5*time.Minute)) {
+	if res.Ticket == "" || !res.Created || adm.State != quota.Admitted || !adm.Offline ||
+		!adm.LeaseUntil.Equal(o.now().Add(24*time.Hour+5*time.Minute)) {
 		t.Errorf("got %+v of %+v", res, adm)
 	}
-	if again, err := r.Admit(t.Context(), request("alice", "k", 5*quota.Credit)); err != nil || again.Ticket != res.Ticket || again.Created {
+	if again, err := r.Admit(t.Context(), request("alice", "k", 5*quota.Credit)); err != nil ||
+		again.Ticket != res.Ticket || again.Created {
 		t.Errorf("the same key again: %+v, %v, want the same ticket", again, err)
 	}
 	if _, err := r.Admit(t.Context(), request("alice", "k", 6*quota.Credit)); !errors.Is(err, ledger.ErrKeyReused) {
@@ -202,7 +206,8 @@ func TestOfflineTicket(t *testing.T) {
 	for _, on := range []*replica{r, other, r, other} {
 		settled.Go(func() {
 			adm, err := on.CompleteTicket(t.Context(), ticket, 4*quota.Credit)
-			if err != nil || adm.State != quota.Settled || !adm.Offline || adm.Enforced || *adm.Actual != 4*quota.Credit {
+			if err != nil || adm.State != quota.Settled || !adm.Offline || adm.Enforced ||
+				*adm.Actual != 4*quota.Credit {
 				t.Errorf("complete: %+v, %v", adm, err)
 			}
 		})
@@ -215,7 +220,8 @@ func TestOfflineTicket(t *testing.T) {
 	if n := count(t, o.dsn, "SELECT count(*) FROM usage_tracking"); n != 1 {
 		t.Errorf("%d charges, want 1", n)
 	}
-	if n := count(t, o.dsn, "SELECT count(*) FROM audit_log WHERE action = 'ticket.settled' AND after ->> 'replica' = 'replica'"); n != 1 {
+	if n := count(t, o.dsn,
+		"SELECT count(*) FROM audit_log WHERE action = 'ticket.settled' AND after ->> 'replica' = 'replica'"); n != 1 {
 		t.Errorf("%d audit rows, want 1", n)
 	}
 	got, err := o.Get(t.Context(), adm.ID)
@@ -223,7 +229,8 @@ func TestOfflineTicket(t *testing.T) {
 		t.Errorf("stored: %+v, %v, want it marked offline, not enforced, created when the ticket was", got, err)
 	}
 	// Online the same key is the same admission.
-	if res, err := o.Admit(t.Context(), request("alice", "k", 5*quota.Credit)); err != nil || res.Created || res.Admission.State != quota.Settled {
+	if res, err := o.Admit(t.Context(), request("alice", "k", 5*quota.Credit)); err != nil || res.Created ||
+		res.Admission.State != quota.Settled {
 		t.Errorf("the same key online: %+v, %v", res, err)
 	}
 	r.wantEvents(metering.TicketIssued, 1)
@@ -236,17 +243,20 @@ func TestWhoGetsATicket(t *testing.T) {
 	if _, err := o.ApplyPlan(t.Context(), refusing, "test"); err != nil {
 		t.Fatal(err)
 	}
-	o.quota(metering.Quota{ObjectUID: quota.ID{20}, ObjectName: "cautious", UserID: "cautious", PlanName: "refusing", Zone: "UTC"})
+	o.quota(metering.Quota{ObjectUID: quota.ID{20}, ObjectName: "cautious", UserID: "cautious", PlanName: "refusing",
+		Zone: "UTC"})
 	r, none := o.replica(4), o.replica(0)
 	for _, user := range []string{"alice", "bob", "carol", "cautious", "suspended", "moved"} {
 		r.knows(user)
 	}
 	none.knows("alice")
-	o.quota(metering.Quota{ObjectUID: quota.ID{21}, ObjectName: "suspended", UserID: "suspended", Zone: "UTC", Suspended: true})
+	o.quota(metering.Quota{ObjectUID: quota.ID{21}, ObjectName: "suspended", UserID: "suspended", Zone: "UTC",
+		Suspended: true})
 	if _, err := r.Current(t.Context(), "suspended"); err != nil {
 		t.Fatal(err)
 	}
-	o.quota(metering.Quota{ObjectUID: quota.ID{22}, ObjectName: "moved", UserID: "moved", PlanName: "refusing", Zone: "UTC"})
+	o.quota(metering.Quota{ObjectUID: quota.ID{22}, ObjectName: "moved", UserID: "moved", PlanName: "refusing",
+		Zone: "UTC"})
 	r.knows("moved")
 	o.away()
 
@@ -283,7 +293,8 @@ func TestWhoGetsATicket(t *testing.T) {
 
 	// Two at once, all in all 30 credits, and four in this replica.
 	first := r.ticket("alice", "1", 20*quota.Credit)
-	refused("more credits than remain", request("alice", "2", 11*quota.Credit), "11 credits are needed, 10 of 30 remain")
+	refused("more credits than remain", request("alice", "2", 11*quota.Credit),
+		"11 credits are needed, 10 of 30 remain")
 	r.ticket("alice", "2", 10*quota.Credit)
 	refused("more than may run at once", request("alice", "3", quota.Credit), "2 of 2 jobs are running")
 	r.ticket("bob", "1", quota.Credit)
@@ -380,7 +391,8 @@ func TestTicketForWhatTheLedgerKnows(t *testing.T) {
 		}
 		return ticket
 	}
-	forAdmitted, forExpired, forQueued := ticket("admitted", 2*quota.Credit), ticket("expired", 3*quota.Credit), ticket("queued", 4*quota.Credit)
+	forAdmitted, forExpired, forQueued := ticket("admitted", 2*quota.Credit), ticket("expired", 3*quota.Credit),
+		ticket("queued", 4*quota.Credit)
 	another := ticket("behind", 6*quota.Credit)
 	o.back(r)
 
@@ -458,7 +470,8 @@ func TestForgedTickets(t *testing.T) {
 	flipped := []byte(payload)
 	flipped[20] ^= 1
 	for name, token := range map[string]string{
-		"nothing": "", "a lease token": lease, "no signature": payload + ".", "another payload": string(flipped) + "." + signature,
+		"nothing": "", "a lease token": lease, "no signature": payload + ".",
+		"another payload":     string(flipped) + "." + signature,
 		"a shorter signature": payload + "." + signature[:20], "not base64": payload + ".%",
 	} {
 		if _, ok, err := r.VerifyTicket(t.Context(), token); ok || err != nil {

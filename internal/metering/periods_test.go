@@ -20,7 +20,8 @@ func TestSleeperIsWokenOnceByManyReplicas(t *testing.T) {
 	w := newWorld(t)
 	w.register("alice")
 	w.advance(155 * 24 * time.Hour) // from March 10 to August 12
-	services := []*metering.Service{w.Service, newService(w.open(t), metering.Options{}), newService(w.open(t), metering.Options{})}
+	services := []*metering.Service{w.Service, newService(w.open(t), metering.Options{}),
+		newService(w.open(t), metering.Options{})}
 	var all sync.WaitGroup
 	for i := range 24 {
 		all.Go(func() {
@@ -35,13 +36,15 @@ func TestSleeperIsWokenOnceByManyReplicas(t *testing.T) {
 		t.Fatalf("%d periods: %v", len(h.Periods), lines(h))
 	}
 	for i, p := range h.Periods[1:] {
-		if p.State != reports.PeriodFinal && i > 0 || !p.Period.End.Equal(h.Periods[i].Period.Start) || p.No != int64(4-i) {
+		if p.State != reports.PeriodFinal && i > 0 || !p.Period.End.Equal(h.Periods[i].Period.Start) ||
+			p.No != int64(4-i) {
 			t.Errorf("period %d: %+v", i, p)
 		}
 	}
 }
 
-// Work that ends after its period is Final is charged to the open one, by the grace that was in force when the period closed.
+// Work that ends after its period is Final is charged to the open one, by the grace that was in force when the period
+// closed.
 func TestLateWorkByThePlansGrace(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

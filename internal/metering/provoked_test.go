@@ -20,8 +20,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 )
 
-// The faults of this file are the real database's own, provoked from a second connection or on the way to it. Where a test
-// puts something between service and store, that only holds a moment still.
+// The faults of this file are the real database's own, provoked from a second connection or on the way to it. Where a
+// test puts something between service and store, that only holds a moment still.
 
 // answered bounds how long any caller may wait for an answer, whatever is broken, on a slow machine.
 const answered = 40 * time.Second
@@ -61,7 +61,8 @@ func (o *outsider) until(sql string, args ...any) {
 	}
 }
 
-const waitsForLock = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1"
+const waitsForLock = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' " +
+	"AND query LIKE $1"
 
 // admitAll admits for each user at once and wants every answer to be an admission, within bounded time.
 func (w *world) admitAll(s *metering.Service, users int, key string) {
@@ -84,9 +85,10 @@ func TestDeadlockIsRunAgain(t *testing.T) {
 	t.Parallel()
 	f := &faulty{}
 	w := newWorldOn(t, f)
-	w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC", Grants: map[string]metering.Grant{
-		"gift": {Credits: 5 * quota.Credit},
-	}})
+	w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC",
+		Grants: map[string]metering.Grant{
+			"gift": {Credits: 5 * quota.Credit},
+		}})
 	alice := w.register("alice")
 	other := w.outsider()
 	// The outsider takes the locks in the other order, and does not find out itself.
@@ -273,8 +275,8 @@ func (w *world) retryAll(users int, do func(ctx context.Context, user string) er
 	wg.Wait()
 }
 
-// TestClientThatStopsWithLocksHeld: a replica's host goes away between locking accounts and writing them. No packet tells the
-// server, so it has to find out by itself.
+// TestClientThatStopsWithLocksHeld: a replica's host goes away between locking accounts and writing them. No packet
+// tells the server, so it has to find out by itself.
 func TestClientThatStopsWithLocksHeld(t *testing.T) {
 	t.Parallel()
 	f := &faulty{}
@@ -296,7 +298,8 @@ func TestClientThatStopsWithLocksHeld(t *testing.T) {
 		gone <- err
 	}()
 	<-stalled
-	w.outsider().until("SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'")
+	w.outsider().until(
+		"SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'")
 
 	start := time.Now()
 	w.admitAll(w.Service, 20, "k")

@@ -21,7 +21,8 @@ const longQueue = 5 * ledger.QueuePage
 func (w *world) roomy(slots int32, credits quota.Credits) {
 	w.t.Helper()
 	w.plan(plans.Free(func(p *metering.Plan) {
-		p.Limits.Concurrent, p.Limits.Credits, p.Limits.Queued = quota.AtMost(slots), quota.AtMost(credits), quota.AtMost[int32](2*longQueue)
+		p.Limits.Concurrent, p.Limits.Credits, p.Limits.Queued = quota.AtMost(slots), quota.AtMost(credits),
+			quota.AtMost[int32](2*longQueue)
 		p.DailyCostCeiling.Unlimited = true
 	}))
 }
@@ -39,7 +40,8 @@ func (w *world) wantStanding(active, waiting, parked int32) {
 			return
 		}
 	}
-	w.t.Fatalf("want %d running, %d waiting, %d parked; got %d, %d, %d", active, waiting, parked, a.Active, a.Queued-a.Parked, a.Parked)
+	w.t.Fatalf("want %d running, %d waiting, %d parked; got %d, %d, %d", active, waiting, parked, a.Active,
+		a.Queued-a.Parked, a.Parked)
 }
 
 // A place is the same whether the queue is short or long, and those who start do so in the order of the queue.
@@ -116,9 +118,10 @@ func TestManyParked(t *testing.T) {
 	t.Parallel()
 	for name, help := range map[string]func(w *world, running quota.ID){
 		"a grant": func(w *world, _ quota.ID) {
-			w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC", Grants: map[string]metering.Grant{
-				"sorry": {Credits: 10 * quota.Credit},
-			}})
+			w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC",
+				Grants: map[string]metering.Grant{
+					"sorry": {Credits: 10 * quota.Credit},
+				}})
 		},
 		"the plan":   func(w *world, _ quota.ID) { w.roomy(2, 60*quota.Credit) },
 		"the period": func(w *world, _ quota.ID) { w.advance(31 * 24 * time.Hour); w.reap() },
@@ -137,7 +140,8 @@ func TestManyParked(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range longQueue {
-				if _, err := w.Admit(t.Context(), jobRequest("alice", quota.ID{1, byte(i)}, 100*quota.Credit)); err != nil {
+				if _, err := w.Admit(t.Context(),
+					jobRequest("alice", quota.ID{1, byte(i)}, 100*quota.Credit)); err != nil {
 					t.Fatal(err)
 				}
 			}

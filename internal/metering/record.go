@@ -18,8 +18,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// KeyRetention is how long an idempotency key is kept at least: as long as a use may be recorded after it happened, so that a
-// use with a time of its own is charged once however late it is repeated.
+// KeyRetention is how long an idempotency key is kept at least: as long as a use may be recorded after it happened, so
+// that a use with a time of its own is charged once however late it is repeated.
 const KeyRetention = quota.MaxRecordAge + 24*time.Hour
 
 // RecordRequest describes a use that has happened without an admission.
@@ -28,8 +28,8 @@ type RecordRequest struct {
 	// Key is the caller's idempotency key, and BodyHash tells two requests with the same key apart.
 	Key      string
 	BodyHash []byte
-	// Same reports whether a use that was recorded under the Key with another BodyHash, and happened at that instant, is this
-	// one all the same; nil where BodyHash alone tells.
+	// Same reports whether a use that was recorded under the Key with another BodyHash, and happened at that instant,
+	// is this one all the same; nil where BodyHash alone tells.
 	Same func(bodyHash []byte, occurredAt time.Time) bool
 	// Use that is to be charged. A zero OccurredAt means now; a Quantity of zero means one.
 	Use quota.Use
@@ -74,10 +74,11 @@ type recording struct {
 	res RecordResult
 }
 
-// newRecording prepares an operation: unless the key has made an event before, book is asked for one and its audit row. Same is
-// that of a RecordRequest.
+// newRecording prepares an operation: unless the key has made an event before, book is asked for one and its audit row.
+// Same is that of a RecordRequest.
 func newRecording(
-	account quota.ID, key string, bodyHash []byte, same func([]byte, time.Time) bool, book func(l *ledger.Ledger) (*ledger.Event, error),
+	account quota.ID, key string, bodyHash []byte, same func([]byte, time.Time) bool,
+	book func(l *ledger.Ledger) (*ledger.Event, error),
 ) *recording {
 	r := &recording{op: ledger.Op{Account: account, Key: key}}
 	r.op.Apply = func(l *ledger.Ledger, _ ledger.Batch) error {
@@ -100,15 +101,15 @@ func newRecording(
 	return r
 }
 
-// Record charges a use that has happened, in full, whatever the limits say, to the period that it happened in. The same user
-// and key is charged once; the same key with another body is ErrKeyReused.
+// Record charges a use that has happened, in full, whatever the limits say, to the period that it happened in. The same
+// user and key is charged once; the same key with another body is ErrKeyReused.
 func (s *Service) Record(ctx context.Context, req RecordRequest) (RecordResult, error) {
 	res, errs := s.RecordAll(ctx, []RecordRequest{req})
 	return res[0], errs[0]
 }
 
-// RecordAll records each of the uses as Record does, those of one user in their order. One that fails does not stop the others:
-// results and errors are those of the requests with the same index.
+// RecordAll records each of the uses as Record does, those of one user in their order. One that fails does not stop the
+// others: results and errors are those of the requests with the same index.
 func (s *Service) RecordAll(ctx context.Context, reqs []RecordRequest) ([]RecordResult, []error) {
 	recordings, errs := make([]*recording, len(reqs)), make([]error, len(reqs))
 	_ = each(len(reqs), func(i int) error {
@@ -178,13 +179,14 @@ func (s *Service) Event(ctx context.Context, id quota.ID) (*ledger.Event, error)
 	return s.store.Event(ctx, id)
 }
 
-// Reverse undoes a whole charge or adjustment, once: another key is ErrConflict. See quota.Account.Reverse for what the user
-// gets back.
+// Reverse undoes a whole charge or adjustment, once: another key is ErrConflict. See quota.Account.Reverse for what the
+// user gets back.
 func (s *Service) Reverse(ctx context.Context, req ReverseRequest) (RecordResult, error) {
 	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
 		return RecordResult{}, err
 	}
-	r := newRecording(req.Account, req.Key, req.BodyHash, nil, func(l *ledger.Ledger) (*ledger.Event, error) { return reverse(l, &req) })
+	r := newRecording(req.Account, req.Key, req.BodyHash, nil,
+		func(l *ledger.Ledger) (*ledger.Event, error) { return reverse(l, &req) })
 	r.op.Event = req.Event
 	err := s.engine.Do(ctx, r.op)
 	return r.res, err
@@ -196,9 +198,11 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 	case target == nil:
 		return nil, quota.NotFound("event %s", uuid.UUID(req.Event))
 	case target.Kind == ledger.EventReversal:
-		return nil, quota.Conflict("", "event %s is a reversal, only charges and adjustments can be reversed", uuid.UUID(target.ID))
+		return nil, quota.Conflict("", "event %s is a reversal, only charges and adjustments can be reversed",
+			uuid.UUID(target.ID))
 	case target.ReversedBy != quota.ID{}:
-		return nil, quota.Conflict("", "event %s was reversed already, by event %s", uuid.UUID(target.ID), uuid.UUID(target.ReversedBy))
+		return nil, quota.Conflict("", "event %s was reversed already, by event %s", uuid.UUID(target.ID),
+			uuid.UUID(target.ReversedBy))
 	}
 	var period *quota.ClosedPeriod
 	if target.PeriodNo != l.Account.PeriodNo {
@@ -212,9 +216,11 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 	e := &ledger.Event{
 		// It follows from the event, so that two reversals of one could not be told apart, let alone both be stored.
 		ID:   quota.NameID("reversal", l.Account.ID, uuid.UUID(target.ID).String()),
-		Kind: ledger.EventReversal, UsageType: target.UsageType, Reverses: target.ID, OccurredAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq,
+		Kind: ledger.EventReversal, UsageType: target.UsageType, Reverses: target.ID, OccurredAt: l.Now,
+		PeriodNo: rev.PeriodNo, Seq: rev.Seq,
 		Credits: rev.Credits, Alloc: rev.Alloc, Overage: rev.Overage, Price: rev.Price, Currency: target.Currency,
-		Quantity: target.Quantity, PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version, RecordedBy: req.Actor, Reason: req.Reason,
+		Quantity: target.Quantity, PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version,
+		RecordedBy: req.Actor, Reason: req.Reason,
 	}
 	after := standing(l)
 	if lot := rev.Refund; lot != nil {
@@ -227,7 +233,8 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 	return e, nil
 }
 
-// Adjust debits credits for a reason, in full whatever the limits say, from the user's open period. The user must be known.
+// Adjust debits credits for a reason, in full whatever the limits say, from the user's open period. The user must be
+// known.
 func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, error) {
 	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
 		return RecordResult{}, err
@@ -274,7 +281,8 @@ func auditEvent(l *ledger.Ledger, e *ledger.Event, action string, before, after 
 		after["reverses"] = uuid.UUID(e.Reverses)
 	}
 	l.Audit = append(l.Audit, ledger.AuditRow{
-		Actor: e.RecordedBy, Action: action, Kind: "UsageEvent", Name: uuid.UUID(e.ID).String(), Before: before, After: after,
+		Actor: e.RecordedBy, Action: action, Kind: "UsageEvent", Name: uuid.UUID(e.ID).String(), Before: before,
+		After: after,
 	})
 }
 

@@ -29,7 +29,8 @@ func use(user, key string, minutes int) metering.RecordRequest {
 
 // typed is a use that the plan or the caller prices.
 func typed(user, key, usageType string, edit ...func(*metering.RecordRequest)) metering.RecordRequest {
-	r := metering.RecordRequest{UserID: user, Key: key, BodyHash: []byte(usageType), RecordedBy: "test", Use: quota.Use{Type: usageType}}
+	r := metering.RecordRequest{UserID: user, Key: key, BodyHash: []byte(usageType), RecordedBy: "test",
+		Use: quota.Use{Type: usageType}}
 	for _, e := range edit {
 		e(&r)
 	}
@@ -55,7 +56,8 @@ func (w *world) reverse(e *ledger.Event, key string) metering.RecordResult {
 }
 
 func reversal(e *ledger.Event, key string) metering.ReverseRequest {
-	return metering.ReverseRequest{Account: e.Account, Event: e.ID, Key: key, BodyHash: []byte("reverse"), Reason: "a mistake", Actor: "admin"}
+	return metering.ReverseRequest{Account: e.Account, Event: e.ID, Key: key, BodyHash: []byte("reverse"),
+		Reason: "a mistake", Actor: "admin"}
 }
 
 func (w *world) event(id quota.ID) *ledger.Event {
@@ -71,7 +73,8 @@ func TestRecordIsChargedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first := w.record(use("alice", "k", 5))
-	if !first.Created || first.Event.Credits != 5*quota.Credit || first.Event.Cost != 30_000 || first.Account.Used != 5*quota.Credit {
+	if !first.Created || first.Event.Credits != 5*quota.Credit || first.Event.Cost != 30_000 ||
+		first.Account.Used != 5*quota.Credit {
 		t.Fatalf("got %+v", first.Event)
 	}
 	again := w.record(use("alice", "k", 5))
@@ -146,7 +149,8 @@ func TestRecordWhoseCommitWasLost(t *testing.T) {
 			w.reverse(res.Event, "undo")
 			w.wantUsage("alice", 0, 0, 0)
 			inject()
-			if _, err := w.Adjust(t.Context(), metering.AdjustRequest{UserID: "alice", Key: "a", BodyHash: []byte("a"), Credits: 2 * quota.Credit, Reason: "r", Actor: "admin"}); err != nil {
+			if _, err := w.Adjust(t.Context(), metering.AdjustRequest{UserID: "alice", Key: "a", BodyHash: []byte("a"),
+				Credits: 2 * quota.Credit, Reason: "r", Actor: "admin"}); err != nil {
 				t.Fatal(err)
 			}
 			w.wantUsage("alice", 2*quota.Credit, 0, 0)
@@ -166,18 +170,21 @@ func TestRecordAllReportsEachItem(t *testing.T) {
 		use("alice", "1", 9),
 		use("alice", "5", 4),
 		typed("bob", "6", quota.UsageExport, func(r *metering.RecordRequest) { r.Currency = "EUR" }),
-		typed("bob", "7", quota.UsageExport, func(r *metering.RecordRequest) { r.Use.OccurredAt = w.now().Add(-36 * 24 * time.Hour) }),
+		typed("bob", "7", quota.UsageExport,
+			func(r *metering.RecordRequest) { r.Use.OccurredAt = w.now().Add(-36 * 24 * time.Hour) }),
 		typed("bob", "8", quota.UsageExport),
 	}
 	results, errs := w.RecordAll(t.Context(), reqs)
 	for i, want := range []error{
-		nil, ledger.ErrInvalid, nil, ledger.ErrInvalid, nil, ledger.ErrKeyReused, nil, ledger.ErrInvalid, ledger.ErrInvalid, nil,
+		nil, ledger.ErrInvalid, nil, ledger.ErrInvalid, nil, ledger.ErrKeyReused, nil, ledger.ErrInvalid,
+		ledger.ErrInvalid, nil,
 	} {
 		if !errors.Is(errs[i], want) || (want == nil) != (results[i].Event != nil) {
 			t.Errorf("item %d: want %v, got %v with %+v", i, want, errs[i], results[i].Event)
 		}
 	}
-	if errs[1] == nil || !strings.Contains(errs[1].Error(), `"hologram" must be one of api_call, export, transcription`) {
+	if errs[1] == nil || !strings.Contains(errs[1].Error(),
+		`"hologram" must be one of api_call, export, transcription`) {
 		t.Errorf("the unknown type: got %v", errs[1])
 	}
 	if results[0].Event.ID != results[4].Event.ID || !results[0].Created || results[4].Created {
@@ -224,20 +231,24 @@ func TestPlanPricesUse(t *testing.T) {
 	export := w.record(typed("alice", "1", "export", func(r *metering.RecordRequest) {
 		r.FileSize, r.Tokens, r.Metadata = 123, 456, map[string]string{"format": "srt"}
 	})).Event
-	if export.Credits != 90_000 || *export.Rate != 1_500_000 || export.PlanVersion != status.Version || export.Cost != 0 {
+	if export.Credits != 90_000 || *export.Rate != 1_500_000 || export.PlanVersion != status.Version ||
+		export.Cost != 0 {
 		t.Errorf("export: got %+v", export)
 	}
-	if got := w.event(export.ID); got.FileSize != 123 || got.Tokens != 456 || got.Metadata["format"] != "srt" || got.RecordedBy != "test" {
+	if got := w.event(export.ID); got.FileSize != 123 || got.Tokens != 456 || got.Metadata["format"] != "srt" ||
+		got.RecordedBy != "test" {
 		t.Errorf("what was stored of it: got %+v", got)
 	}
-	if e := w.record(typed("alice", "2", "summary", func(r *metering.RecordRequest) { r.Use.Quantity = 3 })).Event; e.Credits != 45_000 || e.Quantity != 3 {
+	if e := w.record(typed("alice", "2", "summary",
+		func(r *metering.RecordRequest) { r.Use.Quantity = 3 })).Event; e.Credits != 45_000 || e.Quantity != 3 {
 		t.Errorf("3 summaries: got %+v", e)
 	}
 	if e := w.record(typed("alice", "3", "api_call")).Event; e.Credits != 0 {
 		t.Errorf("a call that the plan does not price: got %+v", e)
 	}
 	given, cost := 2*quota.Credit, quota.Money(7)
-	e := w.record(typed("alice", "4", "summary", func(r *metering.RecordRequest) { r.Use.Credits, r.Use.Cost, r.Currency = &given, &cost, "USD" })).Event
+	e := w.record(typed("alice", "4", "summary",
+		func(r *metering.RecordRequest) { r.Use.Credits, r.Use.Cost, r.Currency = &given, &cost, "USD" })).Event
 	if e.Credits != given || e.Cost != cost || e.Rate != nil {
 		t.Errorf("credits and cost given: got %+v", e)
 	}
@@ -308,16 +319,18 @@ func TestLateRecordGoesToItsPeriod(t *testing.T) {
 func TestReversal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC", Grants: map[string]metering.Grant{
-		"soon": {Credits: 2 * quota.Credit, ExpiresAt: w.now().Add(time.Hour)},
-	}})
+	w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC",
+		Grants: map[string]metering.Grant{
+			"soon": {Credits: 2 * quota.Credit, ExpiresAt: w.now().Add(time.Hour)},
+		}})
 	charged := w.record(use("alice", "1", 5)).Event
 	if charged.Alloc.Plan != 3*quota.Credit || len(charged.Alloc.Lots) != 1 {
 		t.Fatalf("the charge: got %+v", charged.Alloc)
 	}
 	w.advance(2 * time.Hour) // the grant has expired
 	undone := w.reverse(charged, "undo")
-	if e := undone.Event; e.Kind != ledger.EventReversal || e.Reverses != charged.ID || e.Credits != 5*quota.Credit || e.Cost != 0 || e.Reason != "a mistake" {
+	if e := undone.Event; e.Kind != ledger.EventReversal || e.Reverses != charged.ID || e.Credits != 5*quota.Credit ||
+		e.Cost != 0 || e.Reason != "a mistake" {
 		t.Errorf("got %+v", e)
 	}
 	a := w.usage("alice").Account
@@ -414,7 +427,8 @@ func TestReversalAcrossPeriods(t *testing.T) {
 func TestAdjustment(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	adjust := metering.AdjustRequest{UserID: "alice", Key: "k", BodyHash: []byte("a"), Credits: 7 * quota.Credit, Reason: "shared an account", Actor: "admin"}
+	adjust := metering.AdjustRequest{UserID: "alice", Key: "k", BodyHash: []byte("a"), Credits: 7 * quota.Credit,
+		Reason: "shared an account", Actor: "admin"}
 	if _, err := w.Adjust(t.Context(), adjust); err == nil {
 		t.Error("an adjustment made an account")
 	}
@@ -424,7 +438,8 @@ func TestAdjustment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e := res.Event; e.Kind != ledger.EventAdjustment || e.Credits != 7*quota.Credit || e.Reason != "shared an account" || e.RecordedBy != "admin" {
+		if e := res.Event; e.Kind != ledger.EventAdjustment || e.Credits != 7*quota.Credit ||
+			e.Reason != "shared an account" || e.RecordedBy != "admin" {
 			t.Errorf("got %+v", e)
 		}
 	}
@@ -451,16 +466,22 @@ func TestRecordRefusesWhatIsNotBounded(t *testing.T) {
 		long[fmt.Sprint("k", i)] = strings.Repeat("v", 256)
 	}
 	for name, edit := range map[string]func(*metering.RecordRequest){
-		"no key":              func(r *metering.RecordRequest) { r.Key = "" },
-		"long key":            func(r *metering.RecordRequest) { r.Key = strings.Repeat("k", 256) },
-		"NUL in the key":      func(r *metering.RecordRequest) { r.Key = "a\x00b" },
-		"file size":           func(r *metering.RecordRequest) { r.FileSize = 1<<40 + 1 },
-		"tokens":              func(r *metering.RecordRequest) { r.Tokens = -1 },
-		"duration":            func(r *metering.RecordRequest) { r.Use.Audio = -time.Second },
-		"metadata keys":       func(r *metering.RecordRequest) { r.Metadata = many },
-		"metadata in all":     func(r *metering.RecordRequest) { r.Metadata = long },
-		"metadata value":      func(r *metering.RecordRequest) { r.Metadata = map[string]string{"k": strings.Repeat("v", 257)} },
-		"metadata key":        func(r *metering.RecordRequest) { r.Metadata = map[string]string{strings.Repeat("k", 64): ""} },
+		"no key":          func(r *metering.RecordRequest) { r.Key = "" },
+		"long key":        func(r *metering.RecordRequest) { r.Key = strings.Repeat("k", 256) },
+		"NUL in the key":  func(r *metering.RecordRequest) { r.Key = "a\x00b" },
+		"file size":       func(r *metering.RecordRequest) { r.FileSize = 1<<40 + 1 },
+		"tokens":          func(r *metering.RecordRequest) { r.Tokens = -1 },
+		"duration":        func(r *metering.RecordRequest) { r.Use.Audio = -time.Second },
+		"metadata keys":   func(r *metering.RecordRequest) { r.Metadata = many },
+		"metadata in all": func(r *metering.RecordRequest) { r.Metadata = long },
+		"metadata value": func(r *metering.RecordRequest) {
+			r.Metadata = map[string]string{
+				"k": strings.Repeat("v", 257)}
+		},
+		"metadata key": func(r *metering.RecordRequest) {
+			r.Metadata = map[string]string{
+				strings.Repeat("k", 64): ""}
+		},
 		"empty metadata key":  func(r *metering.RecordRequest) { r.Metadata = map[string]string{"": ""} },
 		"NUL in the metadata": func(r *metering.RecordRequest) { r.Metadata = map[string]string{"k": "\x00"} },
 	} {

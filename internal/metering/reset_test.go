@@ -69,7 +69,8 @@ func TestResetClosesWhatIsDueOnce(t *testing.T) {
 	if res, err := w.reset(t.Context(), o); err != nil || !cmp.Equal(res, want) || !cmp.Equal(told, want) {
 		t.Errorf("want %+v, got %+v, told %+v, %v", want, res, told, err)
 	}
-	if run := w.lastReset("free"); run.State != reset.Succeeded || run.Accounts != 25 || run.Periods != 50 || run.Actor != "test" {
+	if run := w.lastReset("free"); run.State != reset.Succeeded || run.Accounts != 25 || run.Periods != 50 ||
+		run.Actor != "test" {
 		t.Errorf("run %+v", run)
 	}
 	if res, err := w.reset(t.Context(), resetOf("free", 0)); err != nil || !cmp.Equal(res, reset.Result{}) {
@@ -110,10 +111,13 @@ func TestResetsBesideEachOther(t *testing.T) {
 	}
 	all.Wait()
 	if accounts > users || accounts < users-users/4 {
-		t.Errorf("the resets closed the periods of %d accounts of %d, %d of which were used meanwhile", accounts, users, users/4)
+		t.Errorf("the resets closed the periods of %d accounts of %d, %d of which were used meanwhile", accounts,
+			users, users/4)
 	}
 	var closed, twice int
-	if err := w.open(t).Pool().QueryRow(t.Context(), `SELECT count(*), count(*) - count(DISTINCT (user_id, period_no)) FROM usage_periods`).Scan(&closed, &twice); err != nil {
+	if err := w.open(t).Pool().QueryRow(t.Context(),
+		`SELECT count(*), count(*) - count(DISTINCT (user_id, period_no)) FROM usage_periods`).Scan(&closed,
+		&twice); err != nil {
 		t.Fatal(err)
 	}
 	if closed != 2*users || twice != 0 {
@@ -139,14 +143,17 @@ func TestResetLeavesABadAccountBehind(t *testing.T) {
 	dry.DryRun = true
 	for name, o := range map[string]reset.Options{"dry run": dry, "run": resetOf("free", 16)} {
 		res, err := w.reset(t.Context(), o)
-		if !errors.Is(err, reset.ErrAccountsFailed) || res.Accounts == 0 && name == "run" || res.Failed != 1 || len(res.Failures) != 1 {
+		if !errors.Is(err, reset.ErrAccountsFailed) || res.Accounts == 0 && name == "run" || res.Failed != 1 ||
+			len(res.Failures) != 1 {
 			t.Fatalf("%s: want one failure, got %+v, %v", name, res, err)
 		}
-		if text := res.Failures[0].String(); !strings.Contains(text, "user-17") || !strings.Contains(text, "Mars/Olympus") {
+		if text := res.Failures[0].String(); !strings.Contains(text, "user-17") ||
+			!strings.Contains(text, "Mars/Olympus") {
 			t.Errorf("%s: the failure does not name the account and the reason: %s", name, text)
 		}
 	}
-	if run := w.lastReset("free"); run.State != reset.Failed || run.Accounts != 29 || run.Failures != 1 || !strings.Contains(run.Message, "1 accounts") {
+	if run := w.lastReset("free"); run.State != reset.Failed || run.Accounts != 29 || run.Failures != 1 ||
+		!strings.Contains(run.Message, "1 accounts") {
 		t.Errorf("run %+v", run)
 	}
 	zone("UTC")
@@ -221,7 +228,8 @@ func TestResetOutlastsAnOutage(t *testing.T) {
 	f.begin = func(ledger.Keys) error { return ledger.ErrUnavailable }
 	o := resetOf("free", 5)
 	o.RetryFor = time.Second
-	if _, err := w.reset(t.Context(), o); !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "gave up after 1s") {
+	if _, err := w.reset(t.Context(), o); !errors.Is(err, ledger.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "gave up after 1s") {
 		t.Errorf("an outage without an end: %v", err)
 	}
 	if run := w.lastReset("free"); run.State != reset.Failed {
@@ -261,7 +269,8 @@ func TestSilentRunIsLost(t *testing.T) {
 	state := func(id quota.ID) string {
 		t.Helper()
 		var s string
-		if err := w.open(t).Pool().QueryRow(t.Context(), `SELECT state FROM reset_runs WHERE id = $1`, id).Scan(&s); err != nil {
+		if err := w.open(t).Pool().QueryRow(t.Context(), `SELECT state FROM reset_runs WHERE id = $1`,
+			id).Scan(&s); err != nil {
 			t.Fatal(err)
 		}
 		return s
@@ -269,7 +278,8 @@ func TestSilentRunIsLost(t *testing.T) {
 	if _, err := w.reset(t.Context(), resetOf("free", 5)); err != nil || state(dead.ID) != "Running" {
 		t.Errorf("%v, a run that has just begun is %s", err, state(dead.ID))
 	}
-	if _, err := w.open(t).Pool().Exec(t.Context(), `UPDATE reset_runs SET updated_at = updated_at - interval '3 minutes'`); err != nil {
+	if _, err := w.open(t).Pool().Exec(t.Context(),
+		`UPDATE reset_runs SET updated_at = updated_at - interval '3 minutes'`); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.reset(t.Context(), resetOf("free", 5)); err != nil || state(dead.ID) != "Lost" {

@@ -20,8 +20,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
-// A server that answers, and answers that it cannot do its work, is away like one that does not answer: callers are told so, those
-// whose plan says so get a ticket, and all is well again by itself once it can. Nothing is booked twice.
+// A server that answers, and answers that it cannot do its work, is away like one that does not answer: callers are
+// told so, those whose plan says so get a ticket, and all is well again by itself once it can. Nothing is booked twice.
 func TestServerThatCannotWork(t *testing.T) {
 	for _, tc := range []struct {
 		code, what string
@@ -48,11 +48,13 @@ func TestServerThatCannotWork(t *testing.T) {
 			root := o.outsider()
 			root.exec(fmt.Sprintf(`CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS
 				$$ BEGIN RAISE EXCEPTION '%s' USING ERRCODE = '%s'; END $$`, tc.what, tc.code))
-			root.exec(`CREATE TRIGGER fails BEFORE INSERT ON concurrent_processing FOR EACH ROW EXECUTE FUNCTION fails()`)
+			root.exec(
+				`CREATE TRIGGER fails BEFORE INSERT ON concurrent_processing FOR EACH ROW EXECUTE FUNCTION fails()`)
 
 			// A user whom this replica has not served gets no ticket.
 			root.register("bob")
-			if _, err := r.Admit(t.Context(), request("bob", "b", quota.Credit)); !errors.Is(err, ledger.ErrUnavailable) {
+			if _, err := r.Admit(t.Context(), request("bob", "b", quota.Credit)); !errors.Is(err,
+				ledger.ErrUnavailable) {
 				t.Errorf("Admit = %v, want ErrUnavailable", err)
 			}
 			ticket := r.ticket("alice", "a", quota.Credit)
@@ -60,7 +62,8 @@ func TestServerThatCannotWork(t *testing.T) {
 				// With nobody who could write, the gate is shut most of the time.
 				eventually(t, func() bool {
 					_, err := r.Admit(t.Context(), request("bob", "b", quota.Credit))
-					return errors.Is(err, ledger.ErrUnavailable) && errors.Is(r.Reachable(t.Context()), ledger.ErrUnavailable)
+					return errors.Is(err, ledger.ErrUnavailable) &&
+						errors.Is(r.Reachable(t.Context()), ledger.ErrUnavailable)
 				})
 			}
 			if n := count(t, o.dsn, `SELECT count(*) FROM concurrent_processing WHERE state <> 'Released'`); n != 0 {
@@ -110,7 +113,8 @@ func TestReadOnlyServer(t *testing.T) {
 	o.proxy.CutAll()
 	ticket := r.ticket("alice", "a", quota.Credit)
 	eventually(t, func() bool { return errors.Is(r.Reachable(t.Context()), ledger.ErrUnavailable) })
-	if _, err := postgres.Open(t.Context(), o.dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err, ledger.ErrUnavailable) {
+	if _, err := postgres.Open(t.Context(), o.dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err,
+		ledger.ErrUnavailable) {
 		t.Errorf("Open = %v, want ErrUnavailable", err)
 	}
 	root.exec("ALTER DATABASE " + database + " RESET default_transaction_read_only")
@@ -125,7 +129,8 @@ func TestOneThatCannotWriteShutsNobodyOut(t *testing.T) {
 	r := o.replica(10)
 	root := o.outsider()
 	root.exec(`CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS
-		$$ BEGIN IF NEW.estimate = 60000 THEN RAISE EXCEPTION 'no room' USING ERRCODE = '58030'; END IF; RETURN NEW; END $$`)
+		$$ BEGIN IF NEW.estimate = 60000 THEN
+			RAISE EXCEPTION 'no room' USING ERRCODE = '58030'; END IF; RETURN NEW; END $$`)
 	root.exec(`CREATE TRIGGER fails BEFORE INSERT ON concurrent_processing FOR EACH ROW EXECUTE FUNCTION fails()`)
 	var running sync.WaitGroup
 	for i := range 100 {
@@ -133,7 +138,8 @@ func TestOneThatCannotWriteShutsNobodyOut(t *testing.T) {
 			t.Fatalf("a good one, beside the other: %v", err)
 		}
 		running.Go(func() {
-			if _, err := r.Admit(t.Context(), request("bad", "k", quota.Credit)); !errors.Is(err, ledger.ErrUnavailable) {
+			if _, err := r.Admit(t.Context(), request("bad", "k", quota.Credit)); !errors.Is(err,
+				ledger.ErrUnavailable) {
 				t.Errorf("the bad one: %v", err)
 			}
 		})
@@ -141,8 +147,8 @@ func TestOneThatCannotWriteShutsNobodyOut(t *testing.T) {
 	}
 }
 
-// The database is dropped and made anew, empty, under running replicas. One that may migrate brings the schema; the others say what
-// is missing, and go on when it is there.
+// The database is dropped and made anew, empty, under running replicas. One that may migrate brings the schema; the
+// others say what is missing, and go on when it is there.
 func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 	dsn := pgtest.New(t, postgres.Migrate)
 	var mu sync.Mutex
@@ -179,7 +185,8 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 		schema, old := errors.AsType[*ledger.SchemaError](err)
 		return old && schema.Has == 0 && schema.Needs >= 6 && errors.Is(err, ledger.ErrUnavailable)
 	})
-	if _, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err, ledger.ErrUnavailable) {
+	if _, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err,
+		ledger.ErrUnavailable) {
 		t.Errorf("Open = %v, want ErrUnavailable", err)
 	}
 

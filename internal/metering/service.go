@@ -17,7 +17,8 @@ import (
 
 // Options of a Service. The zero value is usable.
 type Options struct {
-	// AutoRegister gives unknown users an account on the default plan at their first admission, instead of refusing them.
+	// AutoRegister gives unknown users an account on the default plan at their first admission, instead of refusing
+	// them.
 	AutoRegister bool
 	// ReapInterval is how often leases and queues are looked through; 5 s if zero.
 	ReapInterval time.Duration
@@ -69,8 +70,8 @@ type Service struct {
 
 const (
 	cachedAccounts = 100_000
-	// planTTL bounds how stale the plans offered as upgrades and used for unregistered users may be. Decisions on accounts
-	// read their plan in the transaction.
+	// planTTL bounds how stale the plans offered as upgrades and used for unregistered users may be. Decisions on
+	// accounts read their plan in the transaction.
 	planTTL = time.Second
 )
 
@@ -83,8 +84,8 @@ type Sealer interface {
 	Unseal(ctx context.Context, token string) (payload []byte, ok bool, err error)
 }
 
-// New returns a service that changes accounts through the engine and reads from the store. Operations work at once; Run adds
-// what happens by itself.
+// New returns a service that changes accounts through the engine and reads from the store. Operations work at once; Run
+// adds what happens by itself.
 func New(engine *ledger.Engine, store Store, sealer Sealer, opts Options) *Service {
 	opts = opts.withDefaults()
 	cache, err := lru.New[string, quota.ID](cachedAccounts)
@@ -125,7 +126,8 @@ func (s *Service) accountFor(ctx context.Context, userID string) (quota.ID, erro
 	return s.lookup(ctx, userID)
 }
 
-// register returns the user's account and makes it where it is missing, on the named plan or, without a name, the default.
+// register returns the user's account and makes it where it is missing, on the named plan or, without a name, the
+// default.
 func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, error) {
 	id, err := s.lookup(ctx, userID)
 	if quota.ReasonOf(err) != quota.UnknownUser {
@@ -136,17 +138,18 @@ func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, 
 		return quota.ID{}, err
 	}
 	id = quota.ID(fresh)
-	err = s.engine.Do(ctx, ledger.Op{Account: id, Register: userID, Plans: []string{plan}, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
-		p := b.Plan(plan)
-		switch {
-		case p == nil && plan == "":
-			return quota.Unknown(userID, quota.UnknownPlan)
-		case p == nil || p.Retired:
-			return quota.NotFound("plan %q on offer", plan)
-		}
-		l.Open(p)
-		return nil
-	}})
+	err = s.engine.Do(ctx, ledger.Op{Account: id, Register: userID, Plans: []string{plan},
+		Apply: func(l *ledger.Ledger, b ledger.Batch) error {
+			p := b.Plan(plan)
+			switch {
+			case p == nil && plan == "":
+				return quota.Unknown(userID, quota.UnknownPlan)
+			case p == nil || p.Retired:
+				return quota.NotFound("plan %q on offer", plan)
+			}
+			l.Open(p)
+			return nil
+		}})
 	if errors.Is(err, ledger.ErrRegistered) {
 		return s.lookup(ctx, userID)
 	}
@@ -156,8 +159,8 @@ func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, 
 	return id, err
 }
 
-// again reports whether a call that did not find the account of a user is to be made once more, because the account was known
-// from before: the database may be an earlier copy now, or an empty one.
+// again reports whether a call that did not find the account of a user is to be made once more, because the account was
+// known from before: the database may be an earlier copy now, or an empty one.
 func (s *Service) again(err error, userID string, account quota.ID) bool {
 	if !errors.Is(err, ledger.ErrNoAccount) {
 		return false
@@ -182,9 +185,11 @@ func (s *Service) Plans(ctx context.Context) ([]*Plan, error) {
 	return plans, nil
 }
 
-// upgrade names the plan that would have allowed what d refuses. Without it the refusal stands all the same, so a failure
-// to read the plans is not the caller's.
-func (s *Service) upgrade(ctx context.Context, a *quota.Account, req quota.Request, d quota.Decision, now time.Time) *quota.Plan {
+// upgrade names the plan that would have allowed what d refuses. Without it the refusal stands all the same, so a
+// failure to read the plans is not the caller's.
+func (s *Service) upgrade(
+	ctx context.Context, a *quota.Account, req quota.Request, d quota.Decision, now time.Time,
+) *quota.Plan {
 	if d.Outcome != quota.Refuse || a == nil {
 		return nil
 	}
@@ -199,7 +204,8 @@ func (s *Service) upgrade(ctx context.Context, a *quota.Account, req quota.Reque
 	return quota.Upgrade(a, req, d, offered, now)
 }
 
-// Check says what Admit would decide now, and reserves nothing. The user needs no account where AutoRegister would make one.
+// Check says what Admit would decide now, and reserves nothing. The user needs no account where AutoRegister would make
+// one.
 func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (CheckResult, error) {
 	u, err := s.Current(ctx, userID)
 	if err != nil {
@@ -211,8 +217,8 @@ func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (
 	}, nil
 }
 
-// Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands as a new
-// one would where AutoRegister would make one; otherwise it fails with quota.Unknown.
+// Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands
+// as a new one would where AutoRegister would make one; otherwise it fails with quota.Unknown.
 func (s *Service) Current(ctx context.Context, userID string) (ledger.Usage, error) {
 	if err := ledger.ValidateUserID(userID); err != nil {
 		return ledger.Usage{}, err
@@ -303,7 +309,8 @@ func (s *Service) LiveJobs(ctx context.Context) ([]*ledger.Admission, error) {
 	return s.store.LiveJobs(ctx)
 }
 
-// EndedAdmissions returns those of the admissions that the ledger knows and that are neither queued nor admitted any more.
+// EndedAdmissions returns those of the admissions that the ledger knows and that are neither queued nor admitted any
+// more.
 func (s *Service) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error) {
 	return s.store.EndedAdmissions(ctx, ids)
 }

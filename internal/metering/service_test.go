@@ -37,7 +37,8 @@ func TestAdmitCompleteChargesWhatWasUsed(t *testing.T) {
 		if _, err := w.Complete(t.Context(), quota.ID{}, res.Admission.ID, 7*quota.Credit); err != nil {
 			t.Errorf("the same actual again: %v", err)
 		}
-		if _, err := w.Complete(t.Context(), quota.ID{}, res.Admission.ID, 8*quota.Credit); !errors.Is(err, quota.ErrConflict) {
+		if _, err := w.Complete(t.Context(), quota.ID{}, res.Admission.ID, 8*quota.Credit); !errors.Is(err,
+			quota.ErrConflict) {
 			t.Errorf("another actual: want a conflict, got %v", err)
 		}
 		w.wantUsage("alice", 7*quota.Credit, 0, 0)
@@ -75,9 +76,10 @@ func TestRefusalBooksNothingAndNamesTheUpgrade(t *testing.T) {
 	}
 	w.wantUsage("alice", 0, 0, 0)
 	// Refusals are not remembered: after a grant the same key succeeds.
-	w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC", Grants: map[string]metering.Grant{
-		"sorry": {Credits: 5 * quota.Credit},
-	}})
+	w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC",
+		Grants: map[string]metering.Grant{
+			"sorry": {Credits: 5 * quota.Credit},
+		}})
 	if res := w.admit("alice", "k", 31*quota.Credit); res.Admission == nil {
 		t.Errorf("after the grant: %+v", res.Decision)
 	}
@@ -112,7 +114,8 @@ func TestQueueIsServedInOrder(t *testing.T) {
 	if _, err := w.Release(t.Context(), quota.ID{}, waiting[0].Admission.ID); err != nil {
 		t.Fatal(err)
 	}
-	if adm, err := w.Wait(t.Context(), waiting[2].Admission.ID, time.Now().Add(time.Minute)); err != nil || adm.State != quota.Admitted {
+	if adm, err := w.Wait(t.Context(), waiting[2].Admission.ID, time.Now().Add(time.Minute)); err != nil ||
+		adm.State != quota.Admitted {
 		t.Errorf("want the last one admitted, got %+v, %v", adm, err)
 	}
 }
@@ -180,7 +183,8 @@ func TestJobReportIsChargedByTheController(t *testing.T) {
 		return req.ID
 	}
 	reported := job(1)
-	if adm, err := w.Complete(t.Context(), quota.ID{}, reported, 2*quota.Credit); err != nil || adm.State != quota.Admitted {
+	if adm, err := w.Complete(t.Context(), quota.ID{}, reported, 2*quota.Credit); err != nil ||
+		adm.State != quota.Admitted {
 		t.Fatalf("a report must not end a Job's admission: %+v, %v", adm, err)
 	}
 	w.settleJob(reported, 3*quota.Credit)
@@ -198,8 +202,8 @@ func TestJobReportIsChargedByTheController(t *testing.T) {
 	w.wantUsage("alice", 5*quota.Credit, 0, 0)
 }
 
-// An HTTP caller that is a service account has a namespace and a name as a Job has. The controller must neither hear of its
-// admission as of a Job, nor be able to end it as one that is gone.
+// An HTTP caller that is a service account has a namespace and a name as a Job has. The controller must neither hear of
+// its admission as of a Job, nor be able to end it as one that is gone.
 func TestAdmissionsOverHTTPAreNotJobs(t *testing.T) {
 	w := newWorld(t)
 	changes := w.Subscribe(t.Context())
@@ -257,7 +261,8 @@ func TestQuota(t *testing.T) {
 	w.quota(q)
 	w.quota(q)
 	a := w.usage("alice").Account
-	if a.Plan.Name != "pro" || a.Limits().Concurrent.Max != 2 || len(a.Lots) != 1 || a.Zone.String() != "Asia/Hong_Kong" {
+	if a.Plan.Name != "pro" || a.Limits().Concurrent.Max != 2 || len(a.Lots) != 1 ||
+		a.Zone.String() != "Asia/Hong_Kong" {
 		t.Errorf("got %+v", a)
 	}
 	if want := (quota.Calendar{Anchor: q.Anchor, Zone: a.Zone}).At(w.now()); !cmp.Equal(a.Period, want) {
@@ -346,8 +351,8 @@ func TestPlanChangeStartsWhoWaits(t *testing.T) {
 	w.wantState(queued.Admission.ID, quota.Admitted)
 }
 
-// TestManyClients lets many clients fight for the slots and credits of few users over two replicas, with every call made
-// twice. The invariant checker does the rest.
+// TestManyClients lets many clients fight for the slots and credits of few users over two replicas, with every call
+// made twice. The invariant checker does the rest.
 func TestManyClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -374,7 +379,8 @@ func TestManyClients(t *testing.T) {
 				}
 				id := res.Admission.ID
 				if res.Admission.State == quota.Queued {
-					if _, err := replicas[c%2].Release(t.Context(), quota.ID{}, id); err != nil && !errors.Is(err, quota.ErrConflict) {
+					if _, err := replicas[c%2].Release(t.Context(), quota.ID{}, id); err != nil &&
+						!errors.Is(err, quota.ErrConflict) {
 						t.Errorf("release: %v", err)
 					}
 					continue

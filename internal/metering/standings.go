@@ -12,7 +12,8 @@ import (
 )
 
 // standings reads where users stand for callers who each ask for one. What is asked while a read is under way is read
-// together by the next, so that many pre-flight checks cost the database few snapshots. No answer is older than its question.
+// together by the next, so that many pre-flight checks cost the database few snapshots. No answer is older than its
+// question.
 type standings struct {
 	read func(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 
@@ -69,8 +70,8 @@ func (s *standings) run() {
 	}
 }
 
-// answer answers all questions from one snapshot. If that fails each is asked alone: one account that cannot be read is not
-// the others' concern.
+// answer answers all questions from one snapshot. If that fails each is asked alone: one account that cannot be read is
+// not the others' concern.
 func (s *standings) answer(questions []*question) {
 	// Not the callers' contexts: one of them going away must not fail the others.
 	ctx, cancel := context.WithTimeout(context.Background(), ledger.BatchTimeout)

@@ -18,7 +18,8 @@ func TestChecksAtOnce(t *testing.T) {
 	w := newWorld(t)
 	const users = 20
 	for i := range users {
-		if _, err := w.Admit(t.Context(), request(fmt.Sprintf("user-%d", i), "k", quota.Credits(i+1)*quota.Credit)); err != nil {
+		if _, err := w.Admit(t.Context(),
+			request(fmt.Sprintf("user-%d", i), "k", quota.Credits(i+1)*quota.Credit)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -27,7 +28,8 @@ func TestChecksAtOnce(t *testing.T) {
 		wg.Go(func() {
 			i := n % users
 			res, err := w.Check(t.Context(), fmt.Sprintf("user-%d", i), quota.Request{Estimate: quota.Credit})
-			if err != nil || res.Account.UserID != fmt.Sprintf("user-%d", i) || res.Account.Reserved != quota.Credits(i+1)*quota.Credit {
+			if err != nil || res.Account.UserID != fmt.Sprintf("user-%d", i) ||
+				res.Account.Reserved != quota.Credits(i+1)*quota.Credit {
 				t.Errorf("user-%d: %+v, %v", i, res.Account, err)
 			}
 		})

@@ -19,23 +19,24 @@ type Store interface {
 
 	// Admission reads one admission without locks, with its place in the queue.
 	Admission(ctx context.Context, id quota.ID) (*ledger.Admission, error)
-	// MaybeStuck reads, ordered by account and id after the given one, at most limit admitted admissions, among them all that are
-	// stuck.
+	// MaybeStuck reads, ordered by account and id after the given one, at most limit admitted admissions, among them
+	// all that are stuck.
 	MaybeStuck(ctx context.Context, after ledger.Candidate, limit int) ([]*ledger.Admission, error)
 	// EndedAdmissions returns those of the admissions that are neither queued nor admitted any more.
 	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
-	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions. Those that cannot be read are missing.
+	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions. Those that cannot be read are
+	// missing.
 	LiveJobs(ctx context.Context) ([]*ledger.Admission, error)
 	// Event reads one event without locks, or ErrNotFound.
 	Event(ctx context.Context, id quota.ID) (*ledger.Event, error)
-	// Accounts reads standings without locks; users that are not known are missing from the result, those that cannot be read say so
-	// in theirs. Not rolled.
+	// Accounts reads standings without locks; users that are not known are missing from the result, those that cannot
+	// be read say so in theirs. Not rolled.
 	Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 	// Plans reads all plans, retired ones included.
 	Plans(ctx context.Context) ([]*Plan, error)
 
-	// ApplyPlan writes a plan's row if it differs, raising its version, with an audit row. ErrConflict if the plan wants to
-	// be default and another is.
+	// ApplyPlan writes a plan's row if it differs, raising its version, with an audit row. ErrConflict if the plan
+	// wants to be default and another is.
 	ApplyPlan(ctx context.Context, p Plan, actor string) error
 	// RetirePlan marks the plan retired if uid still owns it (zero: whoever owns it).
 	RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error
@@ -44,13 +45,14 @@ type Store interface {
 	// QuotaOwner returns the account that the UserQuota with this UID owns, or ErrNotFound.
 	QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error)
 
-	// Grants returns the names of the grants that each of the users has ever had; users without any are missing from the result.
+	// Grants returns the names of the grants that each of the users has ever had; users without any are missing from
+	// the result.
 	Grants(ctx context.Context, userIDs []string) (map[string][]string, error)
 	// QuotaOwners returns the UIDs of all UserQuotas that own an account.
 	QuotaOwners(ctx context.Context) ([]quota.ID, error)
 
-	// EnsurePartitions makes the partitions of the events and the idempotency keys ahead of time, and drops those of keys that
-	// are older than KeyRetention.
+	// EnsurePartitions makes the partitions of the events and the idempotency keys ahead of time, and drops those of
+	// keys that are older than KeyRetention.
 	EnsurePartitions(ctx context.Context) error
 
 	// Due looks for accounts, without locks, in pages ordered by id after the given one.

@@ -11,17 +11,18 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// ticketLife is how long after the audio's own length a ticket can be completed: an outage, and whoever was asleep during it,
-// must be over by then.
+// ticketLife is how long after the audio's own length a ticket can be completed: an outage, and whoever was asleep
+// during it, must be over by then.
 const ticketLife = 24 * time.Hour
 
-// Ticket allows one piece of work that was admitted while the database could not be reached, and pays for it when that is over.
+// Ticket allows one piece of work that was admitted while the database could not be reached, and pays for it when that
+// is over.
 type Ticket struct {
 	ID      quota.ID `json:"-"`
 	UserID  string   `json:"user"`
 	Account quota.ID `json:"-"`
-	// Key and BodyHash are the idempotency key and what tells two requests with it apart: online, the same key is the same
-	// admission.
+	// Key and BodyHash are the idempotency key and what tells two requests with it apart: online, the same key is the
+	// same admission.
 	Key      string        `json:"key"`
 	BodyHash []byte        `json:"hash"`
 	Estimate quota.Credits `json:"estimate"`
@@ -73,8 +74,8 @@ func (s *Service) sign(ctx context.Context, t *Ticket) (string, error) {
 	return s.sealer.Seal(ctx, payload)
 }
 
-// VerifyTicket returns the ticket that the token is, if a replica of this service gave it. Whether it can still be completed is
-// decided then.
+// VerifyTicket returns the ticket that the token is, if a replica of this service gave it. Whether it can still be
+// completed is decided then.
 func (s *Service) VerifyTicket(ctx context.Context, token string) (*Ticket, bool, error) {
 	payload, ok, err := s.sealer.Unseal(ctx, token)
 	if err != nil || !ok {

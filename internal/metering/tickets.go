@@ -17,7 +17,8 @@ import (
 // cachedStandings bounds how many users a replica could give tickets to.
 const cachedStandings = 20_000
 
-// tickets are the offline tickets that this replica has given and not seen the end of, and what it needs to know to give more.
+// tickets are the offline tickets that this replica has given and not seen the end of, and what it needs to know to
+// give more.
 type tickets struct {
 	most      int
 	standings *lru.Cache[string, *quota.Account]
@@ -37,7 +38,8 @@ func newTickets(most int) *tickets {
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	return &tickets{most: most, standings: standings, byID: map[quota.ID]issued{}, byOwner: map[quota.ID]quota.Outstanding{}}
+	return &tickets{most: most, standings: standings, byID: map[quota.ID]issued{},
+		byOwner: map[quota.ID]quota.Outstanding{}}
 }
 
 // saw remembers where a user stands. Nobody may change the account afterwards.
@@ -64,7 +66,9 @@ func (t *tickets) give(wanted issued, a *quota.Account, now time.Time) (issued, 
 		return was, quota.Decision{Outcome: quota.Admit}, nil
 	}
 	if len(t.byID) >= t.most {
-		return issued{}, quota.Decision{}, &NoTicketError{Message: fmt.Sprintf("%d are outstanding, the limit of this replica is %d", len(t.byID), t.most)}
+		return issued{}, quota.Decision{},
+			&NoTicketError{Message: fmt.Sprintf("%d are outstanding, the limit of this replica is %d",
+				len(t.byID), t.most)}
 	}
 	held := t.byOwner[a.ID]
 	req := quota.Request{Estimate: wanted.ticket.Estimate, FileSize: wanted.ticket.FileSize}

@@ -18,12 +18,15 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
-// Something about one user is not known to this release: a newer one wrote it, before it was rolled back. Nobody else notices,
-// whoever works for many goes on past it, the user hears why, and what a UserQuota declares is repaired by applying it.
+// Something about one user is not known to this release: a newer one wrote it, before it was rolled back. Nobody else
+// notices, whoever works for many goes on past it, the user hears why, and what a UserQuota declares is repaired by
+// applying it.
 func TestOneUserThatCannotBeRead(t *testing.T) {
 	// told has the audit log tell of the change, as whoever made it would.
 	told := func(setting, value string) string {
-		return fmt.Sprintf(`; UPDATE audit_log SET after = jsonb_set(after, '{%s}', '"%s"') WHERE action = 'quota.applied'`, setting, value)
+		return fmt.Sprintf(
+			`; UPDATE audit_log SET after = jsonb_set(after, '{%s}', '"%s"') WHERE action = 'quota.applied'`,
+			setting, value)
 	}
 	const petra = ` WHERE user_id = (SELECT id FROM users WHERE user_id = 'petra')`
 	for _, tc := range []struct {
@@ -33,7 +36,8 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 		undo, says string
 	}{
 		{
-			"time zone", "", `UPDATE usage_quotas SET time_zone = 'Mars/Olympus'` + petra + told("time_zone", "Mars/Olympus"), "",
+			"time zone", "", `UPDATE usage_quotas SET time_zone = 'Mars/Olympus'` + petra +
+				told("time_zone", "Mars/Olympus"), "",
 			`time zone "Mars/Olympus"`,
 		},
 		{"override", "", `UPDATE usage_quotas SET unlimited_overrides = '{warp}'` + petra, "", `limit "warp"`},
@@ -47,7 +51,8 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 		},
 		{
 			"kind of a lot", `ALTER TABLE credit_lots DROP CONSTRAINT credit_lots_kind_check`,
-			`UPDATE credit_lots SET kind = 'prepaid'` + petra, `UPDATE credit_lots SET kind = 'grant'` + petra, `kind "prepaid"`,
+			`UPDATE credit_lots SET kind = 'prepaid'` + petra, `UPDATE credit_lots SET kind = 'grant'` + petra,
+			`kind "prepaid"`,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -61,7 +66,8 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 			w.quota(declared)
 			job := func(user string, n byte) metering.AdmitRequest {
 				req := request(user, "", quota.Credit)
-				req.Key, req.ID, req.BodyHash, req.Source, req.Namespace, req.Name, req.Lease = "", quota.ID{n}, nil, quota.SourceJob, "ns", user, metering.JobLease
+				req.Key, req.ID, req.BodyHash, req.Source, req.Namespace, req.Name, req.Lease = "", quota.ID{n}, nil,
+					quota.SourceJob, "ns", user, metering.JobLease
 				req.Park = true
 				return req
 			}
@@ -83,11 +89,12 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 
 			var mu sync.Mutex
 			reported := map[string]string{}
-			store, err := postgres.Open(t.Context(), w.dsn, postgres.Options{AllowUnsafe: true, Now: w.now, Unreadable: func(e *ledger.UnreadableError) {
-				mu.Lock()
-				defer mu.Unlock()
-				reported[e.UserID] = e.Error()
-			}})
+			store, err := postgres.Open(t.Context(), w.dsn,
+				postgres.Options{AllowUnsafe: true, Now: w.now, Unreadable: func(e *ledger.UnreadableError) {
+					mu.Lock()
+					defer mu.Unlock()
+					reported[e.UserID] = e.Error()
+				}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +108,8 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 			var calls sync.WaitGroup
 			for i := range 20 {
 				calls.Go(func() {
-					if _, err := s.Admit(t.Context(), request(fmt.Sprintf("user-%d", i), "k", quota.Credit)); err != nil {
+					if _, err := s.Admit(t.Context(),
+						request(fmt.Sprintf("user-%d", i), "k", quota.Credit)); err != nil {
 						t.Errorf("a bystander: %v", err)
 					}
 					if _, err := s.Current(t.Context(), "quentin"); err != nil {
@@ -166,7 +174,8 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 				t.Fatalf("apply the UserQuota: %v", err)
 			}
 			u, err := s.Current(t.Context(), "petra")
-			if err != nil || u.Account.Zone.String() != "Europe/London" || u.Account.Plan.Name != "free" || u.Account.PeriodNo == 0 {
+			if err != nil || u.Account.Zone.String() != "Europe/London" || u.Account.Plan.Name != "free" ||
+				u.Account.PeriodNo == 0 {
 				t.Errorf("petra stands at %+v, %v", u.Account, err)
 			}
 			if _, err := s.SettleJob(t.Context(), running["petra"].ID, quota.Credit); err != nil {
@@ -194,7 +203,8 @@ func TestOneAdmissionThatCannotBeRead(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if res, err := w.Admit(t.Context(), request("petra", "another", quota.Credit)); err != nil || res.Admission.State != quota.Queued {
+	if res, err := w.Admit(t.Context(), request("petra", "another", quota.Credit)); err != nil ||
+		res.Admission.State != quota.Queued {
 		t.Errorf("another one: %+v, %v", res, err)
 	}
 	root.exec(`UPDATE concurrent_processing SET state = 'Admitted' WHERE id = $1`, bad.Admission.ID)

@@ -12,8 +12,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
-// A period is closed by what its plan said when it ended, whoever closes it and when: in time, after an edit, or after several
-// edits and periods. History says the same.
+// A period is closed by what its plan said when it ended, whoever closes it and when: in time, after an edit, or after
+// several edits and periods. History says the same.
 func TestPeriodsAreClosedByWhatHeldWhenTheyEnded(t *testing.T) {
 	t.Parallel()
 	// The accounts begin on March 10 at noon.
@@ -41,7 +41,8 @@ func TestPeriodsAreClosedByWhatHeldWhenTheyEnded(t *testing.T) {
 			w.advance(month)
 			look(w)
 			edited := p
-			edited.Limits.Credits, edited.CarryOverMax, edited.FinalAfter = quota.AtMost(100*quota.Credit), 5*quota.Credit, 48*time.Hour
+			edited.Limits.Credits, edited.CarryOverMax, edited.FinalAfter = quota.AtMost(100*quota.Credit),
+				5*quota.Credit, 48*time.Hour
 			edited.CalendarMonth, edited.OveragePrice = true, 77_000
 			w.advance(time.Minute)
 			w.plan(edited)
@@ -99,7 +100,8 @@ func TestPeriodsThatEndedUnseenKeepTheirPlans(t *testing.T) {
 	}
 }
 
-// A version of a plan that cannot be read is the matter of those on that plan, and of nobody who is read together with them.
+// A version of a plan that cannot be read is the matter of those on that plan, and of nobody who is read together with
+// them.
 func TestPlanWhosePastCannotBeRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -19,8 +19,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
-// world is a service over a database of the test's own, with a clock that the test moves. When the test ends, the ledger
-// is checked against the invariants.
+// world is a service over a database of the test's own, with a clock that the test moves. When the test ends, the
+// ledger is checked against the invariants.
 type world struct {
 	*metering.Service
 	t     *testing.T
@@ -100,8 +100,9 @@ func (w *world) open(t *testing.T) *postgres.Store {
 
 func request(user, key string, estimate quota.Credits) metering.AdmitRequest {
 	return metering.AdmitRequest{
-		UserID: user, Key: key, BodyHash: []byte(user + estimate.String()), Source: quota.SourceAPI, RequestedBy: "test",
-		Estimate: estimate, FileSize: 1 << 20, Queue: true,
+		UserID: user, Key: key, BodyHash: []byte(user + estimate.String()), Source: quota.SourceAPI,
+		RequestedBy: "test",
+		Estimate:    estimate, FileSize: 1 << 20, Queue: true,
 	}
 }
 
@@ -176,7 +177,8 @@ func (w *world) wantUsage(user string, used, reserved quota.Credits, active int3
 	w.t.Helper()
 	a := w.usage(user).Account
 	if a.Used != used || a.Reserved != reserved || a.Active != active {
-		w.t.Errorf("%s: want %s used, %s reserved, %d active; got %s, %s, %d", user, used, reserved, active, a.Used, a.Reserved, a.Active)
+		w.t.Errorf("%s: want %s used, %s reserved, %d active; got %s, %s, %d", user, used, reserved, active, a.Used,
+			a.Reserved, a.Active)
 	}
 }
 

@@ -20,12 +20,15 @@ import (
 const (
 	// rollbackTimeout bounds how long a rollback may hold up whoever gives up a batch; then the connection is closed.
 	rollbackTimeout = 5 * time.Second
-	// planOnce has each statement planned once a connection, and for an index: without it small batches are planned anew each
-	// time, because a generic plan assumes ten rows, and a plan that was made while a table was small goes on reading all of it
-	// when it no longer is. That is why plain index scans are off too, which would read the whole index of an empty table:
-	// what is left, bitmap scans, needs keys. Such penalties look to the JIT compiler like expensive queries.
-	planOnce = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), " +
-		"set_config('enable_indexscan', 'off', true), set_config('enable_indexonlyscan', 'off', true), set_config('jit', 'off', true), " + boundedLocks
+	// planOnce has each statement planned once a connection, and for an index: without it small batches are planned
+	// anew each time, because a generic plan assumes ten rows, and a plan that was made while a table was small goes on
+	// reading all of it when it no longer is. That is why plain index scans are off too, which would read the whole
+	// index of an empty table: what is left, bitmap scans, needs keys. Such penalties look to the JIT compiler like
+	// expensive queries.
+	planOnce = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', " +
+		"'off', true), " +
+		"set_config('enable_indexscan', 'off', true), set_config('enable_indexonlyscan', 'off', true), " +
+		"set_config('jit', 'off', true), " + boundedLocks
 )
 
 // batch is an open transaction with what it has loaded.
@@ -67,7 +70,8 @@ func (s *Store) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, erro
 	}
 	n := len(keys.Accounts)
 	b := &batch{
-		conn: conn, gate: s.gate, report: s.report, ledgers: make(map[quota.ID]*ledger.Ledger, n), loaded: make(map[quota.ID]*loaded, n),
+		conn: conn, gate: s.gate, report: s.report, ledgers: make(map[quota.ID]*ledger.Ledger, n),
+		loaded: make(map[quota.ID]*loaded, n),
 		locked: make(map[quota.ID]bool, n), busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{},
 		plansOf: make(map[*quota.Account]planKey, n),
 	}
@@ -95,7 +99,8 @@ func (s *Store) load(ctx context.Context, b *batch, keys *ledger.Keys) error {
 	for _, last := range b.searched {
 		b.ledgers[last.Account].Searched(last)
 	}
-	return s.plansFor(ctx, dbsqlc.New(b.conn), b.plansOf, func(a *quota.Account, err error) { b.unreadable(a.ID, err, true) })
+	return s.plansFor(ctx, dbsqlc.New(b.conn), b.plansOf,
+		func(a *quota.Account, err error) { b.unreadable(a.ID, err, true) })
 }
 
 // unreadable notes that something of an account cannot be read.
@@ -168,7 +173,8 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Ke
 			if len(keys.Plans) == 0 {
 				return nil
 			}
-			rows, err := q.LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: keys.Plans, WithDefault: slices.Contains(keys.Plans, "")})
+			rows, err := q.LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: keys.Plans,
+				WithDefault: slices.Contains(keys.Plans, "")})
 			b.readPlans(rows, keys.Plans)
 			return err
 		}),
@@ -210,7 +216,8 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 		a, settings, unreadable := s.account(&r.UsageQuota, r.ExternalID)
 		b.plansOf[a] = planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
 		b.loaded[a.ID] = &loaded{
-			unreadable: unreadable != nil, balance: a.Balance, plan: r.UsageQuota.PlanName, settings: settings, overrides: a.Overrides, suspended: a.Suspended,
+			unreadable: unreadable != nil, balance: a.Balance, plan: r.UsageQuota.PlanName, settings: settings,
+			overrides: a.Overrides, suspended: a.Suspended,
 			anchor: a.Anchor, admissions: map[quota.ID]quota.Admission{}, periods: map[int64]quota.ClosedPeriod{},
 		}
 		b.ledgers[a.ID] = &ledger.Ledger{
@@ -232,7 +239,8 @@ func (b *batch) readUsers(rows []dbsqlc.UsersAndClockRow, register []ledger.Regi
 		}
 		id := register[i].Account
 		b.loaded[id] = &loaded{}
-		b.ledgers[id] = &ledger.Ledger{New: true, Account: &quota.Account{ID: id, UserID: register[i].UserID}, Now: r.Now.UTC()}
+		b.ledgers[id] = &ledger.Ledger{New: true, Account: &quota.Account{ID: id, UserID: register[i].UserID},
+			Now: r.Now.UTC()}
 	}
 }
 
@@ -295,7 +303,8 @@ func (b *batch) search(ctx context.Context, t *roundTrip, searches []ledger.Sear
 	for _, s := range searches {
 		if err := t.ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadParked(ctx, dbsqlc.LoadParkedParams{
-				Account: s.Account, Credits: int64(s.Credits), Priority: s.After.Priority, Arrived: s.After.Arrived, Most: searchPage,
+				Account: s.Account, Credits: int64(s.Credits), Priority: s.After.Priority, Arrived: s.After.Arrived,
+				Most: searchPage,
 			})
 			b.readParked(rows)
 			return err

@@ -22,12 +22,13 @@ const (
 	calendarFrom, calendarTo = 1950, 2150
 )
 
-// The periods of a hundred thousand random accounts, computed by quota and by one statement of PostgreSQL that knows nothing of
-// how quota does it: of all local times that are a whole number of months from the anchor it takes the last before an instant
-// and the first after it.
+// The periods of a hundred thousand random accounts, computed by quota and by one statement of PostgreSQL that knows
+// nothing of how quota does it: of all local times that are a whole number of months from the anchor it takes the last
+// before an instant and the first after it.
 //
-// Go and the server may have different releases of the IANA database, and a zone that changed its rules in between would be
-// a difference of data, not of calculus. So Go is given the very files that the server computes with, read by the server.
+// Go and the server may have different releases of the IANA database, and a zone that changed its rules in between
+// would be a difference of data, not of calculus. So Go is given the very files that the server computes with, read by
+// the server.
 func TestCalendarAsPostgreSQL(t *testing.T) {
 	t.Parallel()
 	conn, err := pgx.Connect(t.Context(), pgtest.New(t, nil))
@@ -48,17 +49,20 @@ func TestCalendarAsPostgreSQL(t *testing.T) {
 	rows := make([][]any, calendarTriples)
 	for i := range triples {
 		zone := zones[random.IntN(len(zones))]
-		tr := triple{calendar: quota.Calendar{Anchor: anyTime(random), Zone: zone, CalendarMonth: i%5 == 0}, at: anyTime(random)}
+		tr := triple{calendar: quota.Calendar{Anchor: anyTime(random), Zone: zone, CalendarMonth: i%5 == 0},
+			at: anyTime(random)}
 		if i%2 == 0 {
 			tr.calendar.Anchor, tr.at = nearTransition(random, zone, tr.calendar.Anchor, tr.at)
 		}
 		triples[i] = tr
 		rows[i] = []any{i, tr.calendar.Anchor, zone.String(), tr.at, tr.calendar.CalendarMonth}
 	}
-	if _, err := conn.Exec(t.Context(), `CREATE TABLE triples (id integer, anchor timestamptz, zone text, at timestamptz, calendar_month boolean)`); err != nil {
+	if _, err := conn.Exec(t.Context(), `CREATE TABLE triples (id integer, anchor timestamptz, zone text, at
+	    timestamptz, calendar_month boolean)`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.CopyFrom(t.Context(), pgx.Identifier{"triples"}, []string{"id", "anchor", "zone", "at", "calendar_month"}, pgx.CopyFromRows(rows)); err != nil {
+	if _, err := conn.CopyFrom(t.Context(), pgx.Identifier{"triples"},
+		[]string{"id", "anchor", "zone", "at", "calendar_month"}, pgx.CopyFromRows(rows)); err != nil {
 		t.Fatal(err)
 	}
 	answers, err := conn.Query(t.Context(), `
@@ -84,9 +88,12 @@ func TestCalendarAsPostgreSQL(t *testing.T) {
 		tr := triples[id]
 		if got := tr.calendar.At(tr.at); !got.Start.Equal(start) || !got.End.Equal(end) {
 			if wrong++; wrong <= 10 {
-				t.Errorf("anchor %s, zone %s, calendar month %t, at %s: the period is [%s, %s), PostgreSQL says [%s, %s)",
-					tr.calendar.Anchor.Format(time.RFC3339Nano), tr.calendar.Zone, tr.calendar.CalendarMonth, tr.at.Format(time.RFC3339Nano),
-					got.Start.Format(time.RFC3339Nano), got.End.Format(time.RFC3339Nano), start.UTC().Format(time.RFC3339Nano), end.UTC().Format(time.RFC3339Nano))
+				t.Errorf(
+					"anchor %s, zone %s, calendar month %t, at %s: the period is [%s, %s), PostgreSQL says [%s, %s)",
+					tr.calendar.Anchor.Format(time.RFC3339Nano), tr.calendar.Zone, tr.calendar.CalendarMonth,
+					tr.at.Format(time.RFC3339Nano),
+					got.Start.Format(time.RFC3339Nano), got.End.Format(time.RFC3339Nano),
+					start.UTC().Format(time.RFC3339Nano), end.UTC().Format(time.RFC3339Nano))
 			}
 		}
 		return nil
@@ -98,8 +105,9 @@ func TestCalendarAsPostgreSQL(t *testing.T) {
 	}
 }
 
-// serverZones returns the zones that the server knows, from the files that it reads them from. A few old names are left out:
-// CET, EET, MET and WET are zones with daylight saving in the IANA database, and to AT TIME ZONE abbreviations of an offset.
+// serverZones returns the zones that the server knows, from the files that it reads them from. A few old names are left
+// out: CET, EET, MET and WET are zones with daylight saving in the IANA database, and to AT TIME ZONE abbreviations of
+// an offset.
 func serverZones(t *testing.T, conn *pgx.Conn) []*time.Location {
 	t.Helper()
 	var share, configure string
@@ -143,11 +151,12 @@ func anyTime(random *rand.Rand) time.Time {
 	if random.IntN(3) == 0 {
 		day = 28 + random.IntN(4)
 	}
-	return time.Date(year, month, day, random.IntN(24), random.IntN(60), random.IntN(60), 1000*random.IntN(1_000_000), time.UTC)
+	return time.Date(year, month, day, random.IntN(24), random.IntN(60), random.IntN(60),
+		1000*random.IntN(1_000_000), time.UTC)
 }
 
-// nearTransition moves an anchor and an instant so that, some months after the anchor, a period starts about where the zone's
-// offset changes, and the instant lies there. Where the zone has no transition near, they stay as they are.
+// nearTransition moves an anchor and an instant so that, some months after the anchor, a period starts about where the
+// zone's offset changes, and the instant lies there. Where the zone has no transition near, they stay as they are.
 func nearTransition(random *rand.Rand, zone *time.Location, anchor, at time.Time) (time.Time, time.Time) {
 	offset := func(t time.Time) int {
 		_, seconds := t.In(zone).Zone()

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// column is one parameter of a set-based statement: its name, which is that of a field of the parameters that sqlc generates
-// for the statement, and where the values of the rows come from.
+// column is one parameter of a set-based statement: its name, which is that of a field of the parameters that sqlc
+// generates for the statement, and where the values of the rows come from.
 type column[R any] struct {
 	name   string
 	typ    reflect.Type
@@ -34,8 +34,8 @@ type statement[R any] struct {
 	columns []column[R]
 }
 
-// newStatement puts the columns into the order of the statement's parameters, which is that of the fields of the struct P that
-// sqlc generates for them. It panics unless there is exactly one column of the right type for each field.
+// newStatement puts the columns into the order of the statement's parameters, which is that of the fields of the struct
+// P that sqlc generates for them. It panics unless there is exactly one column of the right type for each field.
 func newStatement[P, R any](sql string, columns ...column[R]) *statement[R] {
 	params := reflect.TypeFor[P]()
 	if len(columns) != params.NumField() {

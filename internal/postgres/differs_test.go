@@ -16,8 +16,9 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// TestCommitWritesWhatDiffers changes every field of everything that a batch holds, one by one, and finds each in the database
-// afterwards, or finds that the commit refused it. A field that is added to one of the types is covered by that.
+// TestCommitWritesWhatDiffers changes every field of everything that a batch holds, one by one, and finds each in the
+// database afterwards, or finds that the commit refused it. A field that is added to one of the types is covered by
+// that.
 func TestCommitWritesWhatDiffers(t *testing.T) {
 	t.Parallel()
 	f := newCorruptible(t)
@@ -32,7 +33,8 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 	f.change(ledger.Keys{Accounts: []quota.ID{account}}, func(_ ledger.Batch, l *ledger.Ledger) {
 		f.roll(l)
 		l.Account.Lots = append(l.Account.Lots, quota.Lot{
-			ID: quota.ID{9}, Kind: quota.LotGrant, Name: "gift", Credits: quota.Credit, ExpiresAt: f.clock.read().Add(time.Hour),
+			ID: quota.ID{9}, Kind: quota.LotGrant, Name: "gift", Credits: quota.Credit,
+			ExpiresAt: f.clock.read().Add(time.Hour),
 		})
 	})
 	f.dropChecks()
@@ -84,7 +86,8 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 					alter(v.FieldByIndex(field.index))
 					want = v.FieldByIndex(field.index).Interface()
 				})
-				if fixed := has(tc.fixed, field.name); fixed != errors.Is(err, postgres.ErrFixed) || !fixed && err != nil {
+				if fixed := has(tc.fixed, field.name); fixed != errors.Is(err, postgres.ErrFixed) ||
+					!fixed && err != nil {
 					t.Errorf("%s: fixed is %t, and the commit says: %v", field.name, fixed, err)
 					continue
 				}
@@ -128,7 +131,8 @@ func (f *fixture) load(keys ledger.Keys) *ledger.Ledger {
 func (f *fixture) dropChecks() {
 	f.t.Helper()
 	f.exec(`DO $$ DECLARE c record; BEGIN
-		FOR c IN SELECT conrelid::regclass AS of, conname FROM pg_constraint WHERE contype IN ('c', 'f') AND conrelid <> 0
+		FOR c IN SELECT conrelid::regclass AS of, conname FROM pg_constraint WHERE contype IN ('c', 'f') AND conrelid
+		    <> 0
 			AND connamespace = 'public'::regnamespace AND coninhcount = 0
 		LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', c.of, c.conname); END LOOP; END $$`)
 }
@@ -151,7 +155,8 @@ type leaf struct {
 func leaves(t reflect.Type) []leaf {
 	var out []leaf
 	for f := range t.Fields() {
-		if f.Type.Kind() != reflect.Struct || f.Type == reflect.TypeFor[time.Time]() || strings.HasPrefix(f.Type.Name(), "Limit[") {
+		if f.Type.Kind() != reflect.Struct || f.Type == reflect.TypeFor[time.Time]() ||
+			strings.HasPrefix(f.Type.Name(), "Limit[") {
 			out = append(out, leaf{name: f.Name, index: f.Index})
 			continue
 		}

@@ -15,9 +15,9 @@ import (
 // errReadOnly says that the server takes no writes from us.
 var errReadOnly = fmt.Errorf("%w: it is read-only (transaction_read_only is on)", ledger.ErrUnavailable)
 
-// checkServer asks the server, on a connection of its own, whether it takes writes, for the settings on which an acknowledged
-// write depends, and for its schema unless any will do. The settings are those of the session, so what ALTER ROLE or ALTER
-// DATABASE has set for us counts.
+// checkServer asks the server, on a connection of its own, whether it takes writes, for the settings on which an
+// acknowledged write depends, and for its schema unless any will do. The settings are those of the session, so what
+// ALTER ROLE or ALTER DATABASE has set for us counts.
 func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe, anySchema bool) error {
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
@@ -30,7 +30,8 @@ func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe, anySc
 	}()
 	// The simple protocol: nothing is prepared, which a transaction pooler might not bear.
 	results, err := conn.PgConn().Exec(ctx, `SELECT name, setting FROM pg_catalog.pg_settings
-		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names', 'transaction_read_only')`).ReadAll()
+		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names',
+		    'transaction_read_only')`).ReadAll()
 	if err != nil {
 		return err
 	}
@@ -42,7 +43,8 @@ func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe, anySc
 		return errReadOnly
 	}
 	if weak := weaknesses(settings); len(weak) > 0 && !allowUnsafe {
-		return fmt.Errorf("%w: %s; change that, or accept the loss explicitly with --allow-unsafe-database", ErrUnsafe, strings.Join(weak, ", "))
+		return fmt.Errorf("%w: %s; change that, or accept the loss explicitly with --allow-unsafe-database", ErrUnsafe,
+			strings.Join(weak, ", "))
 	}
 	if anySchema {
 		return nil
@@ -50,8 +52,9 @@ func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe, anySc
 	return checkSchema(ctx, conn.PgConn())
 }
 
-// weaknesses names the settings with which the server forgets, in a crash or a promotion, what it has acknowledged. Where
-// standbys are synchronous, remote_write is enough for a promotion: the standby has the write, although not on disk.
+// weaknesses names the settings with which the server forgets, in a crash or a promotion, what it has acknowledged.
+// Where standbys are synchronous, remote_write is enough for a promotion: the standby has the write, although not on
+// disk.
 func weaknesses(settings map[string]string) []string {
 	var weak []string
 	for _, name := range []string{"fsync", "full_page_writes", "synchronous_commit"} {

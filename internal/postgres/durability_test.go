@@ -45,9 +45,11 @@ func TestDurabilityIsThatOfTheSession(t *testing.T) {
 	const standby = "ALTER SYSTEM SET synchronous_standby_names = 's1'; SELECT pg_reload_conf()"
 	for _, tc := range []struct{ name, set, unset, want string }{
 		{name: "all on"},
-		{"role", "ALTER ROLE usaged SET synchronous_commit = off", "ALTER ROLE usaged RESET ALL", "synchronous_commit is off"},
+		{"role", "ALTER ROLE usaged SET synchronous_commit = off", "ALTER ROLE usaged RESET ALL",
+			"synchronous_commit is off"},
 		{"another role", "ALTER ROLE postgres SET synchronous_commit = off", "ALTER ROLE postgres RESET ALL", ""},
-		{"database", "ALTER DATABASE usage SET synchronous_commit = off", "ALTER DATABASE usage RESET ALL", "synchronous_commit is off"},
+		{"database", "ALTER DATABASE usage SET synchronous_commit = off", "ALTER DATABASE usage RESET ALL",
+			"synchronous_commit is off"},
 		{
 			"role in database", "ALTER ROLE usaged IN DATABASE usage SET synchronous_commit = off",
 			"ALTER ROLE usaged IN DATABASE usage RESET ALL", "synchronous_commit is off",
@@ -61,7 +63,8 @@ func TestDurabilityIsThatOfTheSession(t *testing.T) {
 		// From here on a standby is synchronous, so nothing but settings that need no commit can be waited for.
 		{
 			"local, with a synchronous standby", "ALTER ROLE usaged SET synchronous_commit = local; " + standby,
-			"SET synchronous_commit = local; ALTER ROLE usaged RESET ALL", "synchronous_commit is local although standbys are synchronous",
+			"SET synchronous_commit = local; ALTER ROLE usaged RESET ALL",
+			"synchronous_commit is local although standbys are synchronous",
 		},
 		{
 			"remote_write, with a synchronous standby", "ALTER ROLE usaged SET synchronous_commit = remote_write",
@@ -78,7 +81,8 @@ func TestDurabilityIsThatOfTheSession(t *testing.T) {
 			if err == nil {
 				store.Close()
 			}
-			if tc.want == "" && err != nil || tc.want != "" && (!errors.Is(err, postgres.ErrUnsafe) || !strings.Contains(err.Error(), tc.want)) {
+			if tc.want == "" && err != nil ||
+				tc.want != "" && (!errors.Is(err, postgres.ErrUnsafe) || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("Open = %v, want an error with %q", err, tc.want)
 			}
 		})

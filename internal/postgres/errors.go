@@ -26,8 +26,8 @@ var conflicts = map[string]error{
 	"event_keys_pkey":              fmt.Errorf("%w: the event was recorded for another user", ledger.ErrKeyReused),
 }
 
-// mapError says in ledger's errors what the database answered. It is the only place that knows SQLSTATEs; the server's own
-// error stays in the chain.
+// mapError says in ledger's errors what the database answered. It is the only place that knows SQLSTATEs; the server's
+// own error stays in the chain.
 func mapError(err error) error {
 	if err == nil {
 		return nil
@@ -44,8 +44,8 @@ func mapError(err error) error {
 	return err
 }
 
-// What an error of the server means follows from its class, the first two characters of its code. The exceptions are named.
-// The classes are those of PostgreSQL's manual, appendix A.
+// What an error of the server means follows from its class, the first two characters of its code. The exceptions are
+// named. The classes are those of PostgreSQL's manual, appendix A.
 func mapServerError(err error, pgErr *pgconn.PgError) error {
 	if conflict, ok := conflicts[pgErr.ConstraintName]; ok && pgErr.Code == "23505" {
 		// Also a data error, so that a batch finds the call that it belongs to.
@@ -53,11 +53,13 @@ func mapServerError(err error, pgErr *pgconn.PgError) error {
 	}
 	switch code := pgErr.Code; code {
 	case lockNotAvailable, queryCanceled, "25P03", "25P04":
-		// It took longer than it may: a lock, a statement, a transaction whose client said nothing. None comes after the commit.
+		// It took longer than it may: a lock, a statement, a transaction whose client said nothing. None comes after
+		// the commit.
 		return fmt.Errorf("%w: %w", ledger.ErrRetry, err)
 	case "26000", "42P05":
 		// The server does not know the statement, or knows it already: it is not the one that prepared it.
-		return fmt.Errorf("%w, and it does not support prepared statements; leave %s out of the database URL: %w", ErrPooled, execModeOption, err)
+		return fmt.Errorf("%w, and it does not support prepared statements; leave %s out of the database URL: %w",
+			ErrPooled, execModeOption, err)
 	}
 	switch class(pgErr.Code) {
 	case "22", "23", "54":
@@ -90,8 +92,9 @@ func isShutdown(code string) bool {
 	return strings.HasPrefix(code, "57P0") || class(code) == "08" || code == tooManyConnections
 }
 
-// isServerState tells the codes of a server that is there and cannot work, whoever asks for whatever: it lacks resources
-// (53: disk, memory, locks), is in no state to (55, 57), has trouble with its system (58) or its configuration (F0).
+// isServerState tells the codes of a server that is there and cannot work, whoever asks for whatever: it lacks
+// resources (53: disk, memory, locks), is in no state to (55, 57), has trouble with its system (58) or its
+// configuration (F0).
 func isServerState(code string) bool {
 	switch class(code) {
 	case "53", "55", "57", "58", "F0":
@@ -100,9 +103,9 @@ func isServerState(code string) bool {
 	return false
 }
 
-// isOtherDatabase tells the codes that come from a server, a database or a schema that is not the one that we need: it is
-// read-only (25006, and 0A from a standby), lets us not in (28) or not at its tables (42501), or has no such database (3D),
-// schema (3F), table, column or function (42).
+// isOtherDatabase tells the codes that come from a server, a database or a schema that is not the one that we need: it
+// is read-only (25006, and 0A from a standby), lets us not in (28) or not at its tables (42501), or has no such
+// database (3D), schema (3F), table, column or function (42).
 func isOtherDatabase(code string) bool {
 	switch code {
 	case "25006", "42501", "42P01", "42703", "42883":
@@ -123,8 +126,8 @@ func isConnectionError(err error) bool {
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// mapCommitError does the same for the round trip that ends with the commit: where the connection was lost, or the server
-// took leave, nobody knows whether it happened.
+// mapCommitError does the same for the round trip that ends with the commit: where the connection was lost, or the
+// server took leave, nobody knows whether it happened.
 func mapCommitError(err error) error {
 	mapped := mapError(err)
 	if errors.Is(mapped, ledger.ErrUnavailable) && !isAborted(err) {
@@ -133,8 +136,9 @@ func mapCommitError(err error) error {
 	return mapped
 }
 
-// isAborted reports whether the server says that the transaction did not happen: it skips what follows an ERROR, the COMMIT
-// among it, and lives on. It does not after FATAL and PANIC; class 08 is what poolers say of a server that they have lost.
+// isAborted reports whether the server says that the transaction did not happen: it skips what follows an ERROR, the
+// COMMIT among it, and lives on. It does not after FATAL and PANIC; class 08 is what poolers say of a server that they
+// have lost.
 func isAborted(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pgErr.SeverityUnlocalized == "ERROR" && class(pgErr.Code) != "08"

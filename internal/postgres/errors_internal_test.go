@@ -11,11 +11,13 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
-// What follows from an error of the server: of a read or a batch that begins, and of the round trip that ends with the commit.
+// What follows from an error of the server: of a read or a batch that begins, and of the round trip that ends with the
+// commit.
 func TestErrorsByClass(t *testing.T) {
 	const unknown = "unknown"
 	all := map[string]error{
-		"unavailable": ledger.ErrUnavailable, "data": ledger.ErrData, "retry": ledger.ErrRetry, unknown: ledger.ErrUnknownOutcome,
+		"unavailable": ledger.ErrUnavailable, "data": ledger.ErrData, "retry": ledger.ErrRetry,
+		unknown:  ledger.ErrUnknownOutcome,
 		"server": ledger.ErrServer, "pooled": ErrPooled,
 	}
 	for _, tc := range []struct {

@@ -12,7 +12,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// HotStatements are the statements of batches and of the look at a standing, by name: what they ask and what they write.
+// HotStatements are the statements of batches and of the look at a standing, by name: what they ask and what they
+// write.
 func (s *Store) HotStatements(t *testing.T) map[string]string {
 	t.Helper()
 	var trip roundTrip
@@ -39,7 +40,8 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 	adm, event := &ledger.Admission{}, &ledger.Event{}
 	w := &writes{
 		accounts: []*ledger.Ledger{{Account: account}}, settings: []dbsqlc.UpdateSettingsParams{{}},
-		lots: []lotRow{{Lot: lot}}, newPeriods: []periodRow{{ClosedPeriod: period}}, periods: []periodRow{{ClosedPeriod: period}},
+		lots: []lotRow{{Lot: lot}}, newPeriods: []periodRow{{ClosedPeriod: period}},
+		periods:       []periodRow{{ClosedPeriod: period}},
 		newAdmissions: []*ledger.Admission{adm}, ended: []*ledger.Admission{adm}, renewed: []*ledger.Admission{adm},
 		others: []*ledger.Admission{adm}, events: []*ledger.Event{event}, reversals: []*ledger.Event{event},
 		keys: []ledger.Made{{Event: event}}, audit: []auditRow{{AuditRow: &ledger.AuditRow{}}}, offline: one,

@@ -14,8 +14,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgserver"
 )
 
-// A connection string may name several servers. The store works with the one that is no standby, and finds the one that is
-// promoted by itself.
+// A connection string may name several servers. The store works with the one that is no standby, and finds the one that
+// is promoted by itself.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	primary, err := pgserver.Start(t.Context(), pgserver.Options{Durable: true})
@@ -43,7 +43,8 @@ func TestFailover(t *testing.T) {
 	}
 	both.Host += "," + primary.Addr()
 	news := make(chan bool, 100)
-	store, err := postgres.Open(t.Context(), both.String(), postgres.Options{Reachable: func(up bool, _ error) { news <- up }})
+	store, err := postgres.Open(t.Context(), both.String(),
+		postgres.Options{Reachable: func(up bool, _ error) { news <- up }})
 	if err != nil {
 		t.Fatal(err)
 	}

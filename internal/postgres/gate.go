@@ -21,30 +21,32 @@ import (
 )
 
 const (
-	// suspectAfter is how long nobody may be answered, while somebody waits, before the server is asked whether it is there.
+	// suspectAfter is how long nobody may be answered, while somebody waits, before the server is asked whether it is
+	// there.
 	suspectAfter = time.Second
 	watchEvery   = suspectAfter / 4
 	// probeTimeout bounds the question.
 	probeTimeout = 2 * time.Second
-	// While the server is away it is asked again after probePause, twice as long each time up to maxProbePause, give or take
-	// a half: replicas that lost it together do not come back together.
+	// While the server is away it is asked again after probePause, twice as long each time up to maxProbePause, give or
+	// take a half: replicas that lost it together do not come back together.
 	probePause, maxProbePause = 100 * time.Millisecond, 2 * time.Second
 	// trialTime is how long callers who try whether the server can work again may take to find out that it cannot.
 	trialTime = 10 * time.Second
-	// maxConnecting is how many connections one process opens at once, so that a server that has just come back is not met by
-	// all of everybody's at the same instant.
+	// maxConnecting is how many connections one process opens at once, so that a server that has just come back is not
+	// met by all of everybody's at the same instant.
 	maxConnecting = 4
 )
 
-// gate keeps callers from waiting for a server that cannot be reached, or cannot work. As soon as a connection fails, nothing is
-// answered for a while, or the server answers that it cannot do its work, one prober asks the server. If that fails the gate is
-// shut: what is under way is cut off, and whoever asks for a connection is refused at once, until the prober is answered.
+// gate keeps callers from waiting for a server that cannot be reached, or cannot work. As soon as a connection fails,
+// nothing is answered for a while, or the server answers that it cannot do its work, one prober asks the server. If
+// that fails the gate is shut: what is under way is cut off, and whoever asks for a connection is refused at once,
+// until the prober is answered.
 //
-// Some trouble the prober cannot see, such as a full disk: that the server told a caller so, while nobody else could write, is
-// enough to shut the gate. Then callers themselves try, now and then, whether it has passed.
+// Some trouble the prober cannot see, such as a full disk: that the server told a caller so, while nobody else could
+// write, is enough to shut the gate. Then callers themselves try, now and then, whether it has passed.
 //
-// The pool tells the gate, as a tracer and by its hooks, all that it needs to know; only that something was written tells the
-// Store.
+// The pool tells the gate, as a tracer and by its hooks, all that it needs to know; only that something was written
+// tells the Store.
 type gate struct {
 	// probe asks the server for an answer, on a connection of its own.
 	probe func(context.Context) error
@@ -70,7 +72,8 @@ type gate struct {
 	up      context.Context //nolint:containedctx // it is about the database, not about a call
 	cut     context.CancelCauseFunc
 	probing bool
-	// trouble is what the server last said of itself to a caller, while nobody could write; nil if nothing, or if it has passed.
+	// trouble is what the server last said of itself to a caller, while nobody could write; nil if nothing, or if it
+	// has passed.
 	trouble    error
 	troubledAt time.Time
 	// away is the cause of the outage, nil if there is none.
@@ -98,13 +101,15 @@ var (
 )
 
 func newGate(
-	probe func(context.Context) error, repair func(ctx context.Context, cause error) error, told func(up bool, cause error),
+	probe func(context.Context) error, repair func(ctx context.Context, cause error) error,
+	told func(up bool, cause error),
 ) *gate {
 	if told == nil {
 		told = func(bool, error) {}
 	}
 	g := &gate{
-		probe: probe, repair: repair, told: told, connecting: make(chan struct{}, maxConnecting), outcome: make(chan struct{}, 1),
+		probe: probe, repair: repair, told: told, connecting: make(chan struct{}, maxConnecting),
+		outcome:  make(chan struct{}, 1),
 		underway: map[*operation]struct{}{}, held: map[*pgx.Conn]*operation{},
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background())
@@ -249,7 +254,8 @@ func isVerdict(err error) bool {
 	return schemaText(err) != "" || errors.Is(err, errReadOnly) || errors.Is(err, ErrUnsafe)
 }
 
-// answers reports whether what a probe came to is an answer of a server that works, or will for those who are connected.
+// answers reports whether what a probe came to is an answer of a server that works, or will for those who are
+// connected.
 func (g *gate) answers(err error) bool {
 	if err == nil {
 		return true
@@ -343,8 +349,8 @@ func (g *gate) open() {
 	}
 }
 
-// shut refuses callers from now on, because of cause. If the server is lost what is under way is cut off, too: nothing will
-// come of it.
+// shut refuses callers from now on, because of cause. If the server is lost what is under way is cut off, too: nothing
+// will come of it.
 func (g *gate) shut(cause error, lost bool) {
 	g.mu.Lock()
 	g.away = cause
@@ -390,7 +396,9 @@ func (g *gate) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData
 }
 
 // TraceAcquireStart notes that an operation begins.
-func (g *gate) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
+func (g *gate) TraceAcquireStart(
+	ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData,
+) context.Context {
 	op := &operation{since: time.Now()}
 	g.mu.Lock()
 	g.underway[op] = struct{}{}

@@ -126,7 +126,8 @@ func (f *fixture) declare(account quota.ID, edit func(l *ledger.Ledger)) {
 		before := told()
 		edit(l)
 		l.Audit = append(l.Audit, ledger.AuditRow{
-			Actor: "test", Action: "quota.applied", Kind: "Account", Name: l.Account.UserID, Before: before, After: told(),
+			Actor: "test", Action: "quota.applied", Kind: "Account", Name: l.Account.UserID, Before: before,
+			After: told(),
 		})
 	})
 }
@@ -141,12 +142,14 @@ func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...fun
 				ID: id, Source: quota.SourceAPI, Request: quota.Request{Estimate: credits, FileSize: 7, Queue: true},
 				Enforced: true, Lease: time.Minute,
 			},
-			UserID: l.Account.UserID, Namespace: "jobs", Name: "one", RequestedBy: "system:serviceaccount:jobs:default", BodyHash: []byte{1, 2},
+			UserID: l.Account.UserID, Namespace: "jobs", Name: "one", RequestedBy: "system:serviceaccount:jobs:default",
+			BodyHash: []byte{1, 2},
 		}
 		for _, e := range edit {
 			e(adm)
 		}
-		if d := l.Account.Enter(&adm.Admission, l.Now); d.Outcome == quota.Refuse && !l.Account.Park(&adm.Admission, d, l.Now) {
+		if d := l.Account.Enter(&adm.Admission, l.Now); d.Outcome == quota.Refuse &&
+			!l.Account.Park(&adm.Admission, d, l.Now) {
 			f.t.Fatalf("refused: %s", d.Message())
 		}
 		l.Admissions[id] = adm
@@ -156,23 +159,26 @@ func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...fun
 // settle charges an admission and starts what waits for its slot.
 func (f *fixture) settle(account, id quota.ID, actual quota.Credits) {
 	f.t.Helper()
-	f.change(ledger.Keys{Accounts: []quota.ID{account}, Admissions: []quota.ID{id}}, func(_ ledger.Batch, l *ledger.Ledger) {
-		f.roll(l)
-		adm := l.Admissions[id]
-		p := l.Closed[adm.PeriodNo]
-		charge, err := l.Account.Settle(&adm.Admission, actual, p, l.Now)
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		l.Booked = append(l.Booked, ledger.Made{Event: &ledger.Event{
-			ID: ledger.ChargeID(account, id), Account: account, Kind: ledger.EventCharge, UsageType: quota.UsageTranscription,
-			Admission: id, OccurredAt: adm.EndedAt, RecordedAt: l.Now, PeriodNo: charge.PeriodNo, Seq: charge.Seq,
-			Credits: charge.Credits, Alloc: charge.Alloc, Overage: charge.Overage, Price: charge.Price, Cost: charge.Cost,
-			Currency: l.Account.Plan.Currency, Duration: actual.Audio(), Quantity: 1,
-			PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version, Late: adm.Late,
-		}})
-		f.promote(l)
-	})
+	f.change(ledger.Keys{Accounts: []quota.ID{account}, Admissions: []quota.ID{id}},
+		func(_ ledger.Batch, l *ledger.Ledger) {
+			f.roll(l)
+			adm := l.Admissions[id]
+			p := l.Closed[adm.PeriodNo]
+			charge, err := l.Account.Settle(&adm.Admission, actual, p, l.Now)
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			l.Booked = append(l.Booked, ledger.Made{Event: &ledger.Event{
+				ID: ledger.ChargeID(account, id), Account: account, Kind: ledger.EventCharge,
+				UsageType: quota.UsageTranscription,
+				Admission: id, OccurredAt: adm.EndedAt, RecordedAt: l.Now, PeriodNo: charge.PeriodNo, Seq: charge.Seq,
+				Credits: charge.Credits, Alloc: charge.Alloc, Overage: charge.Overage, Price: charge.Price,
+				Cost:     charge.Cost,
+				Currency: l.Account.Plan.Currency, Duration: actual.Audio(), Quantity: 1,
+				PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version, Late: adm.Late,
+			}})
+			f.promote(l)
+		})
 }
 
 func (f *fixture) promote(l *ledger.Ledger) {
@@ -184,7 +190,8 @@ func (f *fixture) promote(l *ledger.Ledger) {
 func (f *fixture) roll(l *ledger.Ledger) {
 	for _, p := range l.Account.Roll(l.Now) {
 		l.Closed[p.No] = &p
-		l.Audit = append(l.Audit, ledger.AuditRow{Actor: "test", Action: "period.closed", Kind: "Account", Name: l.Account.UserID})
+		l.Audit = append(l.Audit, ledger.AuditRow{Actor: "test", Action: "period.closed", Kind: "Account",
+			Name: l.Account.UserID})
 	}
 }
 

@@ -40,8 +40,8 @@ type checkOptions struct {
 	reap time.Duration
 }
 
-// WithLeases also checks that nothing outlives its lease by more than reap (I6): the interval of the reaper that runs, and
-// what its work may take. Without a reaper that runs there is nothing to hold. A zero now is the database's clock.
+// WithLeases also checks that nothing outlives its lease by more than reap (I6): the interval of the reaper that runs,
+// and what its work may take. Without a reaper that runs there is nothing to hold. A zero now is the database's clock.
 func WithLeases(now time.Time, reap time.Duration) CheckOption {
 	return func(o *checkOptions) {
 		o.leases, o.reap = true, reap
@@ -58,9 +58,9 @@ const (
 	checkMemory = "SET LOCAL work_mem = '128MB'"
 )
 
-// CheckInvariants looks for contradictions in the ledger, all in one snapshot, so it can run beside the service. It reads
-// each table a few times, whole and in no index's order: time and memory grow with their size, n log n for the replays. It
-// reports at most a thousand violations of a kind.
+// CheckInvariants looks for contradictions in the ledger, all in one snapshot, so it can run beside the service. It
+// reads each table a few times, whole and in no index's order: time and memory grow with their size, n log n for the
+// replays. It reports at most a thousand violations of a kind.
 func CheckInvariants(ctx context.Context, db Querier, opts ...CheckOption) ([]Violation, error) {
 	var o checkOptions
 	for _, opt := range opts {
@@ -91,7 +91,9 @@ func CheckInvariants(ctx context.Context, db Querier, opts ...CheckOption) ([]Vi
 
 // violations runs a statement that selects invariant, who, what, expected, found.
 func violations(ctx context.Context, tx pgx.Tx, check string, args ...any) ([]Violation, error) {
-	sql := fmt.Sprintf("SELECT invariant, coalesce(who, ''), what, coalesce(expected, 'NULL'), coalesce(found, 'NULL') FROM (%s) AS v LIMIT %d",
+	sql := fmt.Sprintf(
+		"SELECT invariant, coalesce(who, ''), what, coalesce(expected, 'NULL'), coalesce(found, 'NULL') FROM (%s) AS "+
+			"v LIMIT %d",
 		check, mostViolations)
 	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {

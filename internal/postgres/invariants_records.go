@@ -5,11 +5,13 @@ package postgres
 // records hold admissions and events against each other.
 var records = []string{
 	// I10: a period is closed by the version of its plan that held when it ended, the first one if that was before any.
-	`SELECT 'I10' AS invariant, u.user_id AS who, 'plan version of period ' || p.period_no AS what, v.version::text AS expected,
+	`SELECT 'I10' AS invariant, u.user_id AS who, 'plan version of period ' || p.period_no AS what, v.version::text AS
+	    expected,
 	    p.plan_version::text AS found
 	FROM usage_periods AS p JOIN users AS u ON u.id = p.user_id
 	JOIN LATERAL (SELECT h.version FROM plan_versions AS h WHERE h.plan_name = p.plan_name
-	    ORDER BY h.valid_from <= p.period_end DESC, CASE WHEN h.valid_from <= p.period_end THEN -h.version ELSE h.version END
+	    ORDER BY h.valid_from <= p.period_end DESC, CASE WHEN h.valid_from <= p.period_end THEN -h.version ELSE
+	        h.version END
 	    LIMIT 1) AS v ON true
 	WHERE p.overage_price_micros IS NOT NULL AND v.version <> p.plan_version`,
 
@@ -20,16 +22,19 @@ var records = []string{
 	FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 	LEFT JOIN (SELECT admission_id, count(*) AS n, sum(credits) AS credits FROM usage_tracking
 	    WHERE kind IN ('charge', 'adjustment') GROUP BY admission_id) AS e ON e.admission_id = c.id
-	WHERE coalesce(e.n, 0) <> CASE WHEN c.state = 'Settled' THEN 1 ELSE 0 END OR coalesce(e.credits, 0) <> coalesce(c.actual, 0)`,
+	WHERE coalesce(e.n, 0) <> CASE WHEN c.state = 'Settled' THEN 1 ELSE 0 END OR coalesce(e.credits, 0) <>
+	    coalesce(c.actual, 0)`,
 
-	`SELECT 'I4' AS invariant, u.user_id AS who, 'admission ' || coalesce(e.admission_id::text, 'NULL') || ' of event ' || e.id AS what,
+	`SELECT 'I4' AS invariant, u.user_id AS who, 'admission ' || coalesce(e.admission_id::text, 'NULL') || ' of event '
+	    || e.id AS what,
 	    'one of the account' AS expected, 'none' AS found
 	FROM usage_tracking AS e LEFT JOIN users AS u ON u.id = e.user_id
 	LEFT JOIN concurrent_processing AS c ON c.id = e.admission_id AND c.user_id = e.user_id
 	WHERE c.id IS NULL AND (e.admission_id IS NOT NULL OR e.idempotency_key IS NULL)`,
 
 	// I4: one key has one event while it is kept, and it is the one that it names.
-	`SELECT 'I4' AS invariant, u.user_id AS who, 'events with key ' || e.idempotency_key AS what, '1 in 35 days' AS expected, count(*)::text AS found
+	`SELECT 'I4' AS invariant, u.user_id AS who, 'events with key ' || e.idempotency_key AS what, '1 in 35 days' AS
+	    expected, count(*)::text AS found
 	FROM usage_tracking AS e LEFT JOIN users AS u ON u.id = e.user_id
 	JOIN usage_tracking AS o ON o.user_id = e.user_id AND o.idempotency_key = e.idempotency_key
 	    AND o.recorded_at BETWEEN e.recorded_at AND e.recorded_at + interval '35 days'
@@ -54,8 +59,10 @@ var records = []string{
 	FROM usage_tracking AS r JOIN usage_tracking AS e ON e.id = r.reverses LEFT JOIN users AS u ON u.id = r.user_id
 	WHERE r.kind = 'reversal' AND r.refund_lot IS NULL AND r.period_id <> e.period_id
 	UNION ALL
-	SELECT 'I4', u.user_id, 'mark of the reversal of event ' || r.reverses, r.id::text, coalesce(k.reversal_id::text, 'none')
-	FROM usage_tracking AS r LEFT JOIN usage_reversals AS k ON k.event_id = r.reverses LEFT JOIN users AS u ON u.id = r.user_id
+	SELECT 'I4', u.user_id, 'mark of the reversal of event ' || r.reverses, r.id::text, coalesce(k.reversal_id::text,
+	    'none')
+	FROM usage_tracking AS r LEFT JOIN usage_reversals AS k ON k.event_id = r.reverses LEFT JOIN users AS u ON u.id =
+	    r.user_id
 	WHERE r.kind = 'reversal' AND k.reversal_id IS DISTINCT FROM r.id
 	UNION ALL
 	SELECT 'I4', u.user_id, 'lot of refund ' || e.id, e.credits::text, coalesce(l.credits::text, 'none')
@@ -68,8 +75,9 @@ var records = []string{
 	WHERE NOT EXISTS (SELECT FROM usage_tracking AS e WHERE e.id = k.reversal_id AND e.reverses = k.event_id)`,
 }
 
-// leases (I6): nothing that a lease alone keeps alive outlives it by more than $2. Jobs are not meant: a Job's slot returns
-// when the controller sees the Job gone, however long that takes, so that a manager that was away expires nothing that runs.
+// leases (I6): nothing that a lease alone keeps alive outlives it by more than $2. Jobs are not meant: a Job's slot
+// returns when the controller sees the Job gone, however long that takes, so that a manager that was away expires
+// nothing that runs.
 const leases = `SELECT 'I6' AS invariant, u.user_id AS who, 'admission ' || c.id || ' (' || c.state || ')' AS what,
 	    'ended by ' || c.lease_until + $2 AS expected, 'alive at ' || now AS found
 	FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id

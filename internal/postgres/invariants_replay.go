@@ -5,7 +5,8 @@ package postgres
 // replays go through each account's decisions in their order, and hold what each saw against what was the case.
 var replays = []string{
 	// I3: each enforced admission was within the limits that it saw.
-	`SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id || ': ' || col AS what, '<= ' || most AS expected, got::text AS found
+	`SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id || ': ' || col AS what, '<= ' || most AS
+	    expected, got::text AS found
 	FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 	CROSS JOIN LATERAL (VALUES
 	    ('estimate within the credits seen', c.seen_remaining, c.estimate),
@@ -15,7 +16,8 @@ var replays = []string{
 	replay,
 
 	// I3: the account's number of decisions is not behind any of them.
-	`SELECT 'I3' AS invariant, u.user_id AS who, 'decisions of the account' AS what, '>= ' || d.last AS expected, a.seq::text AS found
+	`SELECT 'I3' AS invariant, u.user_id AS who, 'decisions of the account' AS what, '>= ' || d.last AS expected,
+	    a.seq::text AS found
 	FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
 	JOIN (SELECT user_id, max(seq) AS last FROM (
 	        SELECT user_id, greatest(arrived_seq, admitted_seq, ended_seq) AS seq FROM concurrent_processing
@@ -26,19 +28,23 @@ var replays = []string{
 	overtakenByLower,
 }
 
-// replay (I3) rebuilds, for each admission, what the account's row must have shown just before it: the slots taken over all
-// periods, and the reserved and used credits of its own. An admission counts from its admitted_seq to its ended_seq, a
-// charge from its seq; what was booked on a period before it closed and after is told apart by the period's number. Every
-// change becomes a row with its number, so that running sums do it in n log n; of equal numbers admissions come first.
+// replay (I3) rebuilds, for each admission, what the account's row must have shown just before it: the slots taken over
+// all periods, and the reserved and used credits of its own. An admission counts from its admitted_seq to its
+// ended_seq, a charge from its seq; what was booked on a period before it closed and after is told apart by the
+// period's number. Every change becomes a row with its number, so that running sums do it in n log n; of equal numbers
+// admissions come first.
 //
-// The remaining credits and the slots allowed follow from these and from the limits in force. They are derived where it is
-// certain which those were: for accounts whose settings never changed, on a plan that never changed. A plan changes beside
-// the accounts' decisions, not in their order, so in the minute of a change rows do not tell which limits a decision read.
-// The credits moreover only where there never was a lot: what a lot could pay at an instant is not kept, carry-overs grow
-// and reservations of closed periods return to them. What is not derived is still held to be enough, above.
-const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id || ': ' || col AS what, want::text AS expected, got::text AS found
+// The remaining credits and the slots allowed follow from these and from the limits in force. They are derived where it
+// is certain which those were: for accounts whose settings never changed, on a plan that never changed. A plan changes
+// beside the accounts' decisions, not in their order, so in the minute of a change rows do not tell which limits a
+// decision read. The credits moreover only where there never was a lot: what a lot could pay at an instant is not kept,
+// carry-overs grow and reservations of closed periods return to them. What is not derived is still held to be enough,
+// above.
+const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id || ': ' || col AS what, want::text AS
+    expected, got::text AS found
 	FROM (SELECT id,
-	        sum(d_active) OVER (PARTITION BY user_id ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING) - d_active AS active,
+	        sum(d_active) OVER (PARTITION BY user_id ORDER BY seq, id NULLS LAST
+	            ROWS UNBOUNDED PRECEDING) - d_active AS active,
 	        sum(d_reserved) OVER own - d_reserved AS reserved, sum(d_used) OVER own AS used
 	    FROM (
 	        SELECT id, user_id, period_no, admitted_seq AS seq, 1 AS d_active, estimate AS d_reserved, 0 AS d_used
@@ -56,9 +62,11 @@ const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id
 	CROSS JOIN LATERAL (VALUES
 	    ('active seen', r.active::numeric, c.seen_active::numeric), ('reserved seen', r.reserved, c.seen_reserved),
 	    ('used seen', r.used, c.seen_used),
-	    ('slots allowed', CASE WHEN k.user_id IS NULL THEN c.seen_concurrent ELSE k.concurrent_limit END, c.seen_concurrent),
+	    ('slots allowed', CASE WHEN k.user_id IS NULL THEN c.seen_concurrent ELSE k.concurrent_limit END,
+	        c.seen_concurrent),
 	    ('remaining seen', CASE WHEN k.user_id IS NULL OR k.lots THEN c.seen_remaining
-	        ELSE greatest(0, k.credits_limit - taken) + greatest(0, k.overage_max - greatest(0, taken - k.credits_limit)) END,
+	        ELSE greatest(0, k.credits_limit - taken)
+	            + greatest(0, k.overage_max - greatest(0, taken - k.credits_limit)) END,
 	        c.seen_remaining)) AS v (col, want, got)
 	WHERE want IS DISTINCT FROM got`
 
@@ -68,22 +76,26 @@ const constantLimits = `SELECT a.user_id, p.concurrent_limit, p.credits_limit, p
 	FROM usage_quotas AS a JOIN user_plan_limits AS p ON p.name = a.plan_name AND p.version = 1
 	WHERE NOT EXISTS (SELECT FROM audit_log AS t WHERE t.user_id = a.user_id AND t.action LIKE 'quota.%')`
 
-// I7: nobody was admitted before one that stood in front of it, unless that one was ever parked. Who stands in front, waits
-// before and leaves the queue after. Among equals of priority it arrived earlier, so the latest leave of all that arrived
-// earlier tells whether there is one. Above them it need only wait at that moment, so those who wait are counted, once for
-// each priority of the user; a user without two priorities costs nothing. Who it was is looked up for the violations only.
+// I7: nobody was admitted before one that stood in front of it, unless that one was ever parked. Who stands in front,
+// waits before and leaves the queue after. Among equals of priority it arrived earlier, so the latest leave of all that
+// arrived earlier tells whether there is one. Above them it need only wait at that moment, so those who wait are
+// counted, once for each priority of the user; a user without two priorities costs nothing. Who it was is looked up for
+// the violations only.
 const (
 	overtakenByEqual = `SELECT 'I7' AS invariant, u.user_id AS who, ` + overtaker + ` AS what, ` + overtaken + `
-	FROM (SELECT *, max(CASE WHEN NOT ever_parked THEN ` + leaves + ` END) OVER (PARTITION BY user_id, priority ORDER BY arrived_seq
+	FROM (SELECT *, max(CASE WHEN NOT ever_parked
+	    THEN ` + leaves + ` END) OVER (PARTITION BY user_id, priority ORDER BY arrived_seq
 	            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS last_leave
 	    FROM concurrent_processing) AS late
 	JOIN users AS u ON u.id = late.user_id
-	CROSS JOIN LATERAL (SELECT e.* FROM concurrent_processing AS e WHERE e.user_id = late.user_id AND e.priority = late.priority
+	CROSS JOIN LATERAL (SELECT e.* FROM concurrent_processing AS e WHERE e.user_id = late.user_id AND e.priority =
+	    late.priority
 	    AND ` + stoodInFront + ` AND e.arrived_seq < late.arrived_seq LIMIT 1) AS early
 	WHERE late.admitted_seq < late.last_leave AND late.enforced`
 
 	overtakenByLower = `SELECT 'I7' AS invariant, u.user_id AS who, ` + overtaker + ` AS what, ` + overtaken + `
-	FROM (SELECT id, sum(d) OVER (PARTITION BY user_id, priority ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING) AS waiting
+	FROM (SELECT id, sum(d) OVER (PARTITION BY user_id, priority ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING)
+	    AS waiting
 	    FROM (WITH priorities AS MATERIALIZED (SELECT DISTINCT user_id, priority FROM concurrent_processing)
 	        SELECT id, user_id, priority, admitted_seq AS seq, 0 AS d FROM concurrent_processing
 	        WHERE admitted_seq IS NOT NULL AND enforced
@@ -91,10 +103,12 @@ const (
 	        SELECT NULL, e.user_id, p.priority, seq, d FROM concurrent_processing AS e
 	        JOIN priorities AS p ON p.user_id = e.user_id AND p.priority < e.priority
 	        CROSS JOIN LATERAL (VALUES (e.arrived_seq, 1), (coalesce(e.admitted_seq, e.ended_seq), -1)) AS v (seq, d)
-	        WHERE NOT e.ever_parked AND seq IS NOT NULL AND e.arrived_seq IS DISTINCT FROM e.admitted_seq) AS moves) AS w
+	        WHERE NOT e.ever_parked AND seq IS NOT NULL AND e.arrived_seq IS DISTINCT FROM e.admitted_seq) AS moves) AS
+	            w
 	JOIN concurrent_processing AS late ON late.id = w.id
 	JOIN users AS u ON u.id = late.user_id
-	CROSS JOIN LATERAL (SELECT e.* FROM concurrent_processing AS e WHERE e.user_id = late.user_id AND e.priority > late.priority
+	CROSS JOIN LATERAL (SELECT e.* FROM concurrent_processing AS e WHERE e.user_id = late.user_id AND e.priority >
+	    late.priority
 	    AND ` + stoodInFront + ` LIMIT 1) AS early
 	WHERE w.waiting > 0`
 
@@ -102,6 +116,7 @@ const (
 	stoodInFront = `NOT e.ever_parked AND e.arrived_seq < late.admitted_seq
 	    AND coalesce(e.admitted_seq, e.ended_seq, 9223372036854775807) > late.admitted_seq`
 	overtaker = `'admission ' || late.id || ' (admitted as decision ' || late.admitted_seq || ')'`
-	overtaken = `'after ' || early.id || ' of priority ' || early.priority || ' that arrived as decision ' || early.arrived_seq AS expected,
+	overtaken = `'after ' || early.id || ' of priority ' || early.priority
+	    || ' that arrived as decision ' || early.arrived_seq AS expected,
 	    coalesce('that was admitted as decision ' || early.admitted_seq, 'that is ' || early.state) AS found`
 )

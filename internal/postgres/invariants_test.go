@@ -18,62 +18,106 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		sql             string
 		invariant, what string
 	}{
-		"used":               {"UPDATE usage_quotas SET used = used + 1", "I1", "used of period 1"},
-		"cost":               {"UPDATE usage_quotas SET cost_micros = 1", "I1", "cost of period 1"},
-		"used when closed":   {"UPDATE usage_periods SET used = used + 1", "I1", "used of period 0"},
-		"event lost":         {"DELETE FROM usage_tracking", "I1", "used of period 0"},
-		"event nowhere":      {"UPDATE usage_tracking SET period_id = 7", "I1", "in period 7"},
-		"event's lots":       {"UPDATE usage_tracking SET plan_part = plan_part - 1", "I1", "lots that pay for event"},
-		"reserved":           {"UPDATE usage_quotas SET reserved = reserved + 1", "I2", "reserved of period 1"},
-		"plan's reserved":    {"UPDATE usage_quotas SET plan_reserved = plan_reserved - 1 WHERE plan_reserved > 0", "I2", "plan_reserved of period 1"},
-		"active":             {"UPDATE usage_quotas SET active = active + 1", "I2", "active"},
-		"queued":             {"UPDATE usage_quotas SET queued = queued + 1", "I2", "queued"},
-		"parked":             {"UPDATE usage_quotas SET parked = parked + 1", "I2", "parked"},
-		"reserved cost":      {"UPDATE usage_quotas SET reserved_cost_micros = 0", "I2", "reserved_cost"},
-		"lot used":           {"UPDATE credit_lots SET used = used + 1", "I2", "used of lot carry_over/0"},
-		"lot reserved":       {"UPDATE credit_lots SET reserved = reserved + 1", "I2", "reserved of lot carry_over/0"},
-		"admission's lots":   {"UPDATE concurrent_processing SET plan_part = plan_part + 1 WHERE state = 'Admitted'", "I2", "lots that admission"},
-		"nobody's":           {"UPDATE concurrent_processing SET user_id = gen_random_uuid()", "I2", "account of admission"},
-		"nobody's lot":       {"UPDATE credit_lots SET user_id = gen_random_uuid()", "I2", "account of lot"},
-		"nobody's period":    {"UPDATE usage_periods SET user_id = gen_random_uuid()", "I2", "of period 0"},
-		"active seen":        {"UPDATE concurrent_processing SET seen_active = -1 WHERE state = 'Admitted'", "I3", "active seen"},
-		"used seen":          {"UPDATE concurrent_processing SET seen_used = 9 WHERE state = 'Admitted'", "I3", "used seen"},
-		"reserved seen":      {"UPDATE concurrent_processing SET seen_reserved = 9 WHERE state = 'Admitted'", "I3", "reserved seen"},
-		"slots allowed":      {"UPDATE concurrent_processing SET seen_concurrent = 2 WHERE state = 'Admitted'", "I3", "slots allowed"},
-		"remaining seen":     {"UPDATE concurrent_processing SET seen_remaining = seen_remaining + 1 WHERE priority = 3", "I3", "remaining seen"},
-		"beyond the seen":    {"ALTER TABLE concurrent_processing DROP CONSTRAINT concurrent_processing_within_limits_check; UPDATE concurrent_processing SET seen_remaining = estimate - 1", "I3", "estimate within the credits seen"},
-		"decision lost":      {"UPDATE usage_quotas SET seq = 1", "I3", "decisions of the account"},
-		"lease outlived":     {"UPDATE concurrent_processing SET lease_until = lease_until - interval '71 seconds' WHERE state = 'Admitted'", "I6", "(Admitted)"},
-		"place outlived":     {"UPDATE concurrent_processing SET lease_until = lease_until - interval '71 seconds', source = 'api' WHERE state = 'Queued'", "I6", "(Queued)"},
-		"charged twice":      {"INSERT INTO usage_tracking SELECT (jsonb_populate_record(e, jsonb_build_object('id', gen_random_uuid()))).* FROM usage_tracking AS e", "I4", "charges of admission"},
-		"charged wrongly":    {"UPDATE concurrent_processing SET actual = actual + 1 WHERE state = 'Settled'", "I4", "charges of admission"},
-		"event of none":      {"UPDATE usage_tracking SET admission_id = gen_random_uuid()", "I4", "of event"},
-		"overtaken":          {"UPDATE concurrent_processing SET priority = 5 WHERE state = 'Queued' AND NOT parked; UPDATE concurrent_processing SET arrived_seq = 0 WHERE state = 'Queued'", "I7", "admission"},
-		"overtaken by lower": {"UPDATE concurrent_processing SET priority = 9 WHERE state = 'Queued' AND NOT parked; UPDATE concurrent_processing SET arrived_seq = 0 WHERE state = 'Queued' AND NOT parked", "I7", "admission"},
-		"plan without trace": {"DELETE FROM audit_log WHERE object_kind = 'UsagePlan'", "I8", "audit rows of plan free"},
-		"silent account":     {"DELETE FROM audit_log WHERE action = 'account.registered'", "I8", "registration"},
-		"silent close":       {"DELETE FROM audit_log WHERE action = 'period.closed'", "I8", "closed periods"},
-		"key forgotten":      {"UPDATE usage_tracking SET idempotency_key = 'other' WHERE idempotency_key = 'adjust'", "I4", "of key adjust"},
-		"key used twice":     {"INSERT INTO usage_tracking SELECT (jsonb_populate_record(e, jsonb_build_object('id', gen_random_uuid()))).* FROM usage_tracking AS e WHERE idempotency_key = 'adjust'", "I4", "events with key adjust"},
-		"reversal's amount":  {"UPDATE usage_tracking SET credits = credits - 1 WHERE kind = 'reversal'", "I4", "reversals of event"},
-		"reversal's sign":    {"UPDATE usage_tracking SET kind = 'charge', reverses = NULL WHERE kind = 'reversal'", "I1", "used of period 1"},
-		"reversal of none":   {"UPDATE usage_tracking SET reverses = gen_random_uuid() WHERE kind = 'reversal'", "I4", "reversals of event"},
-		"reversal elsewhere": {"UPDATE usage_tracking SET period_id = 0 WHERE kind = 'reversal'", "I4", "period of the reversal"},
-		"reversal unmarked":  {"DELETE FROM usage_reversals", "I4", "mark of the reversal"},
-		"marked in vain":     {"INSERT INTO usage_reversals SELECT gen_random_uuid(), user_id, gen_random_uuid(), now() FROM usage_quotas", "I4", "reversal"},
-		"silent reversal":    {"DELETE FROM audit_log WHERE object_kind = 'UsageEvent'", "I8", "audit row of event"},
-		"silent grant":       {"UPDATE credit_lots SET kind = 'grant'", "I8", "audit row of grant 0"},
-		"silent limit":       {"UPDATE user_plan_limits SET credits_limit = credits_limit + 1", "I8", "of plan free, after: creditslimit"},
-		"limit lifted":       {"UPDATE user_plan_limits SET concurrent_limit = NULL", "I8", "of plan pro, after: concurrentlimit"},
-		"plan's past":        {"UPDATE audit_log SET before = jsonb_set(before, '{CreditsLimit}', '1') WHERE action = 'plan.changed'", "I8", "of plan pro, before: CreditsLimit"},
-		"plan of no past":    {"UPDATE audit_log SET before = NULL WHERE action = 'plan.changed'", "I8", "of plan pro, before: Name"},
-		"silent suspension":  {"UPDATE usage_quotas SET suspended = NOT suspended", "I8", "settings, after: suspended"},
-		"silent move":        {"UPDATE usage_quotas SET plan_name = 'pro'", "I8", "settings, after: plan"},
-		"silent override":    {"UPDATE usage_quotas SET credits_override = 7", "I8", "settings, after: overrides"},
-		"silent lift":        {"UPDATE usage_quotas SET unlimited_overrides = '{queued}'", "I8", "settings, after: overrides"},
-		"silent anchor":      {"UPDATE usage_quotas SET anchor_at = anchor_at + interval '1 second'", "I8", "settings, after: anchor"},
-		"account's past":     {"UPDATE audit_log SET before = before || '{\"suspended\": true}' WHERE action = 'quota.applied'", "I8", "settings, before: suspended"},
-		"change lost":        {"DELETE FROM audit_log WHERE id = (SELECT min(id) FROM audit_log WHERE action = 'quota.applied')", "I8", "settings, before: overrides"},
+		"used":             {"UPDATE usage_quotas SET used = used + 1", "I1", "used of period 1"},
+		"cost":             {"UPDATE usage_quotas SET cost_micros = 1", "I1", "cost of period 1"},
+		"used when closed": {"UPDATE usage_periods SET used = used + 1", "I1", "used of period 0"},
+		"event lost":       {"DELETE FROM usage_tracking", "I1", "used of period 0"},
+		"event nowhere":    {"UPDATE usage_tracking SET period_id = 7", "I1", "in period 7"},
+		"event's lots":     {"UPDATE usage_tracking SET plan_part = plan_part - 1", "I1", "lots that pay for event"},
+		"reserved":         {"UPDATE usage_quotas SET reserved = reserved + 1", "I2", "reserved of period 1"},
+		"plan's reserved": {"UPDATE usage_quotas SET plan_reserved = plan_reserved - 1 WHERE plan_reserved > 0",
+			"I2", "plan_reserved of period 1"},
+		"active":        {"UPDATE usage_quotas SET active = active + 1", "I2", "active"},
+		"queued":        {"UPDATE usage_quotas SET queued = queued + 1", "I2", "queued"},
+		"parked":        {"UPDATE usage_quotas SET parked = parked + 1", "I2", "parked"},
+		"reserved cost": {"UPDATE usage_quotas SET reserved_cost_micros = 0", "I2", "reserved_cost"},
+		"lot used":      {"UPDATE credit_lots SET used = used + 1", "I2", "used of lot carry_over/0"},
+		"lot reserved":  {"UPDATE credit_lots SET reserved = reserved + 1", "I2", "reserved of lot carry_over/0"},
+		"admission's lots": {"UPDATE concurrent_processing SET plan_part = plan_part + 1 WHERE state = 'Admitted'",
+			"I2", "lots that admission"},
+		"nobody's": {"UPDATE concurrent_processing SET user_id = gen_random_uuid()", "I2",
+			"account of admission"},
+		"nobody's lot":    {"UPDATE credit_lots SET user_id = gen_random_uuid()", "I2", "account of lot"},
+		"nobody's period": {"UPDATE usage_periods SET user_id = gen_random_uuid()", "I2", "of period 0"},
+		"active seen": {"UPDATE concurrent_processing SET seen_active = -1 WHERE state = 'Admitted'", "I3",
+			"active seen"},
+		"used seen": {"UPDATE concurrent_processing SET seen_used = 9 WHERE state = 'Admitted'", "I3",
+			"used seen"},
+		"reserved seen": {"UPDATE concurrent_processing SET seen_reserved = 9 WHERE state = 'Admitted'", "I3",
+			"reserved seen"},
+		"slots allowed": {"UPDATE concurrent_processing SET seen_concurrent = 2 WHERE state = 'Admitted'", "I3",
+			"slots allowed"},
+		"remaining seen": {
+			"UPDATE concurrent_processing SET seen_remaining = seen_remaining + 1 WHERE priority = 3", "I3",
+			"remaining seen"},
+		"beyond the seen": {
+			"ALTER TABLE concurrent_processing DROP CONSTRAINT concurrent_processing_within_limits_check; UPDATE " +
+				"concurrent_processing SET seen_remaining = estimate - 1", "I3", "estimate within the credits seen"},
+		"decision lost": {"UPDATE usage_quotas SET seq = 1", "I3", "decisions of the account"},
+		"lease outlived": {
+			"UPDATE concurrent_processing SET lease_until = lease_until - interval '71 seconds' WHERE state = " +
+				"'Admitted'", "I6", "(Admitted)"},
+		"place outlived": {
+			"UPDATE concurrent_processing SET lease_until = lease_until - interval '71 seconds', source = 'api' " +
+				"WHERE state = 'Queued'", "I6", "(Queued)"},
+		"charged twice": {
+			"INSERT INTO usage_tracking SELECT (jsonb_populate_record(e, jsonb_build_object('id', " +
+				"gen_random_uuid()))).* FROM usage_tracking AS e", "I4", "charges of admission"},
+		"charged wrongly": {"UPDATE concurrent_processing SET actual = actual + 1 WHERE state = 'Settled'", "I4",
+			"charges of admission"},
+		"event of none": {"UPDATE usage_tracking SET admission_id = gen_random_uuid()", "I4", "of event"},
+		"overtaken": {
+			"UPDATE concurrent_processing SET priority = 5 WHERE state = 'Queued' AND NOT parked; UPDATE " +
+				"concurrent_processing SET arrived_seq = 0 WHERE state = 'Queued'", "I7", "admission"},
+		"overtaken by lower": {
+			"UPDATE concurrent_processing SET priority = 9 WHERE state = 'Queued' AND NOT parked; UPDATE " +
+				"concurrent_processing SET arrived_seq = 0 WHERE state = 'Queued' AND NOT parked", "I7", "admission"},
+		"plan without trace": {"DELETE FROM audit_log WHERE object_kind = 'UsagePlan'", "I8",
+			"audit rows of plan free"},
+		"silent account": {"DELETE FROM audit_log WHERE action = 'account.registered'", "I8", "registration"},
+		"silent close":   {"DELETE FROM audit_log WHERE action = 'period.closed'", "I8", "closed periods"},
+		"key forgotten": {"UPDATE usage_tracking SET idempotency_key = 'other' WHERE idempotency_key = 'adjust'",
+			"I4", "of key adjust"},
+		"key used twice": {
+			"INSERT INTO usage_tracking SELECT (jsonb_populate_record(e, jsonb_build_object('id', " +
+				"gen_random_uuid()))).* FROM usage_tracking AS e WHERE idempotency_key = 'adjust'", "I4",
+			"events with key adjust"},
+		"reversal's amount": {"UPDATE usage_tracking SET credits = credits - 1 WHERE kind = 'reversal'", "I4",
+			"reversals of event"},
+		"reversal's sign": {"UPDATE usage_tracking SET kind = 'charge', reverses = NULL WHERE kind = 'reversal'",
+			"I1", "used of period 1"},
+		"reversal of none": {"UPDATE usage_tracking SET reverses = gen_random_uuid() WHERE kind = 'reversal'", "I4",
+			"reversals of event"},
+		"reversal elsewhere": {"UPDATE usage_tracking SET period_id = 0 WHERE kind = 'reversal'", "I4",
+			"period of the reversal"},
+		"reversal unmarked": {"DELETE FROM usage_reversals", "I4", "mark of the reversal"},
+		"marked in vain": {
+			"INSERT INTO usage_reversals SELECT gen_random_uuid(), user_id, gen_random_uuid(), now() FROM usage_quotas",
+			"I4", "reversal"},
+		"silent reversal": {"DELETE FROM audit_log WHERE object_kind = 'UsageEvent'", "I8", "audit row of event"},
+		"silent grant":    {"UPDATE credit_lots SET kind = 'grant'", "I8", "audit row of grant 0"},
+		"silent limit": {"UPDATE user_plan_limits SET credits_limit = credits_limit + 1", "I8",
+			"of plan free, after: creditslimit"},
+		"limit lifted": {"UPDATE user_plan_limits SET concurrent_limit = NULL", "I8",
+			"of plan pro, after: concurrentlimit"},
+		"plan's past": {
+			"UPDATE audit_log SET before = jsonb_set(before, '{CreditsLimit}', '1') WHERE action = 'plan.changed'",
+			"I8", "of plan pro, before: CreditsLimit"},
+		"plan of no past": {"UPDATE audit_log SET before = NULL WHERE action = 'plan.changed'", "I8",
+			"of plan pro, before: Name"},
+		"silent suspension": {"UPDATE usage_quotas SET suspended = NOT suspended", "I8", "settings, after: suspended"},
+		"silent move":       {"UPDATE usage_quotas SET plan_name = 'pro'", "I8", "settings, after: plan"},
+		"silent override":   {"UPDATE usage_quotas SET credits_override = 7", "I8", "settings, after: overrides"},
+		"silent lift": {"UPDATE usage_quotas SET unlimited_overrides = '{queued}'", "I8",
+			"settings, after: overrides"},
+		"silent anchor": {"UPDATE usage_quotas SET anchor_at = anchor_at + interval '1 second'", "I8",
+			"settings, after: anchor"},
+		"account's past": {
+			"UPDATE audit_log SET before = before || '{\"suspended\": true}' WHERE action = 'quota.applied'", "I8",
+			"settings, before: suspended"},
+		"change lost": {
+			"DELETE FROM audit_log WHERE id = (SELECT min(id) FROM audit_log WHERE action = 'quota.applied')", "I8",
+			"settings, before: overrides"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -103,8 +147,8 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 	}
 }
 
-// story leaves alice with a closed period with a charge, a carry-over that pays for what runs, and a queue; bob with settings
-// that changed twice; carol on limits that never did; and a plan that changed.
+// story leaves alice with a closed period with a charge, a carry-over that pays for what runs, and a queue; bob with
+// settings that changed twice; carol on limits that never did; and a plan that changed.
 func (f *fixture) story() {
 	f.t.Helper()
 	alice := f.register("alice")
@@ -120,7 +164,8 @@ func (f *fixture) story() {
 
 	bob := f.register("bob")
 	f.declare(bob, func(l *ledger.Ledger) {
-		l.Account.Overrides.Credits, l.Account.Overrides.Queued = new(quota.AtMost(9*quota.Credit)), &quota.Limit[int32]{Unlimited: true}
+		l.Account.Overrides.Credits, l.Account.Overrides.Queued = new(quota.AtMost(9*quota.Credit)),
+			&quota.Limit[int32]{Unlimited: true}
 		l.Account.Overrides.Audio = new(quota.AtMost(time.Minute))
 	})
 	f.declare(bob, func(l *ledger.Ledger) { l.Account.Overrides = quota.Overrides{} })

@@ -2,13 +2,14 @@
 
 package postgres
 
-// What holds locks in this database is bounded by the server, not only by its client: a client that was stopped, or whose
-// network is gone, would otherwise hold them until the operating system gives the connection up, which takes hours. Each of
-// the bounds ends with its transaction, so they pass through a transaction pooler, and no server has to be configured.
+// What holds locks in this database is bounded by the server, not only by its client: a client that was stopped, or
+// whose network is gone, would otherwise hold them until the operating system gives the connection up, which takes
+// hours. Each of the bounds ends with its transaction, so they pass through a transaction pooler, and no server has to
+// be configured.
 //
 //   - lock_timeout: whoever waits for a lock gives up and is run again, rather than keep its own locks for ever;
-//   - statement_timeout: a statement whose client no longer waits for it ends. It does not count while a COMMIT waits for
-//     a synchronous standby;
+//   - statement_timeout: a statement whose client no longer waits for it ends. It does not count while a COMMIT waits
+//     for a synchronous standby;
 //   - idle_in_transaction_session_timeout: a client that says nothing more loses its transaction;
 //   - tcp_user_timeout: so does one that receives nothing more.
 //
@@ -17,8 +18,11 @@ const (
 	lockTimeout = "5s"
 	lockHolding = "10s"
 
-	boundedLocks = "set_config('lock_timeout', '" + lockTimeout + "', true), set_config('statement_timeout', '" + lockHolding + "', true), " +
-		"set_config('idle_in_transaction_session_timeout', '" + lockHolding + "', true), set_config('tcp_user_timeout', '" + lockHolding + "', true)"
-	// beginBounded begins a transaction that is no batch, in one round trip: without arguments it goes by the simple protocol.
+	boundedLocks = "set_config('lock_timeout', '" + lockTimeout + "', true), set_config('statement_timeout', '" +
+		lockHolding + "', true), " +
+		"set_config('idle_in_transaction_session_timeout', '" + lockHolding +
+		"', true), set_config('tcp_user_timeout', '" + lockHolding + "', true)"
+	// beginBounded begins a transaction that is no batch, in one round trip: without arguments it goes by the simple
+	// protocol.
 	beginBounded = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT " + boundedLocks
 )

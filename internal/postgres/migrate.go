@@ -32,8 +32,8 @@ const (
 	migrationTurns = 300
 )
 
-// Migrate brings the database to this release's schema. Several may call it at once: one migrates, the others wait and then
-// find nothing to do. dsn must lead to the server itself, not to a transaction pooler.
+// Migrate brings the database to this release's schema. Several may call it at once: one migrates, the others wait and
+// then find nothing to do. dsn must lead to the server itself, not to a transaction pooler.
 func Migrate(ctx context.Context, dsn string) (err error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -87,8 +87,8 @@ var schemaNeeded = func() (newest int64) {
 	return newest
 }()
 
-// checkSchema returns a SchemaError where the schema is older than this release needs. Of a role that may not look it is
-// assumed that somebody else takes care of the schema.
+// checkSchema returns a SchemaError where the schema is older than this release needs. Of a role that may not look it
+// is assumed that somebody else takes care of the schema.
 func checkSchema(ctx context.Context, conn *pgconn.PgConn) error {
 	const table = "to_regclass('goose_db_version')"
 	answers, err := conn.Exec(ctx, "SELECT has_table_privilege("+table+", 'SELECT')").ReadAll()
@@ -100,7 +100,8 @@ func checkSchema(ctx context.Context, conn *pgconn.PgConn) error {
 		if string(readable) != "t" {
 			return nil
 		}
-		answers, err := conn.Exec(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").ReadAll()
+		answers, err := conn.Exec(ctx,
+			"SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").ReadAll()
 		if err != nil {
 			return err
 		}

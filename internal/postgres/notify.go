@@ -34,8 +34,8 @@ type change struct {
 	State     quota.State `json:"state"`
 }
 
-// Notify implements ledger.Notifier. It stands outside the batches' transactions: commits with a NOTIFY in them are serialised
-// by the server.
+// Notify implements ledger.Notifier. It stands outside the batches' transactions: commits with a NOTIFY in them are
+// serialised by the server.
 func (s *Store) Notify(ctx context.Context, changes []ledger.Change) error {
 	payloads, err := payloadsOf(changes)
 	if err != nil {
@@ -78,8 +78,8 @@ func payloadsOf(changes []ledger.Change) ([]string, error) {
 	return out, nil
 }
 
-// Listen implements ledger.Notifier, on a connection of its own. What is sent before it listens is not seen, so callers poll
-// as well.
+// Listen implements ledger.Notifier, on a connection of its own. What is sent before it listens is not seen, so callers
+// poll as well.
 func (s *Store) Listen(ctx context.Context, each func(ledger.Change)) (err error) {
 	conn, err := pgx.ConnectConfig(ctx, s.listen.Copy())
 	if err != nil {

@@ -25,10 +25,13 @@ const (
 )
 
 // Periods implements reports.Store.
-func (s *Store) Periods(ctx context.Context, userID string, before int64, limit int) (ledger.Usage, []reports.StoredPeriod, error) {
+func (s *Store) Periods(
+	ctx context.Context, userID string, before int64, limit int,
+) (ledger.Usage, []reports.StoredPeriod, error) {
 	var periods []reports.StoredPeriod
 	all, err := s.standings(ctx, []string{userID}, func(q *dbsqlc.Queries) error {
-		rows, err := q.PeriodsBefore(ctx, dbsqlc.PeriodsBeforeParams{UserID: userID, Before: before, Most: int32(limit)})
+		rows, err := q.PeriodsBefore(ctx,
+			dbsqlc.PeriodsBeforeParams{UserID: userID, Before: before, Most: int32(limit)})
 		periods = make([]reports.StoredPeriod, len(rows))
 		for i := range rows {
 			periods[i] = reports.StoredPeriod{ClosedPeriod: *periodOf(&rows[i]), Revision: rows[i].Revision}
@@ -49,7 +52,9 @@ func (s *Store) Periods(ctx context.Context, userID string, before int64, limit 
 }
 
 // DueAccounts implements reset.Store.
-func (s *Store) DueAccounts(ctx context.Context, plan string, until time.Time) (accounts int64, oldest time.Time, err error) {
+func (s *Store) DueAccounts(
+	ctx context.Context, plan string, until time.Time,
+) (accounts int64, oldest time.Time, err error) {
 	if until.IsZero() {
 		if until, err = s.queries.Clock(ctx, s.now()); err != nil {
 			return 0, time.Time{}, mapError(err)
@@ -61,8 +66,8 @@ func (s *Store) DueAccounts(ctx context.Context, plan string, until time.Time) (
 
 // Others implements reset.Store.
 func (s *Store) Others(ctx context.Context) (int, error) {
-	// Not among the queries, because sqlc does not know the view. Sessions of other roles are counted only where this one may
-	// see their state.
+	// Not among the queries, because sqlc does not know the view. Sessions of other roles are counted only where this
+	// one may see their state.
 	var n int
 	err := s.pool.QueryRow(ctx, `SELECT count(*) FROM pg_catalog.pg_stat_activity
 		WHERE datname = current_database() AND backend_type = 'client backend' AND state = 'active'

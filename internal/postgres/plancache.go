@@ -14,15 +14,15 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// planKey names one state of a plan for as long as the database is the same: a plan's row never changes without a new version,
-// and is never deleted.
+// planKey names one state of a plan for as long as the database is the same: a plan's row never changes without a new
+// version, and is never deleted.
 type planKey struct {
 	name    string
 	version int64
 }
 
-// planCache keeps the plans that were read last, by name. What it gives must not be changed. Which version serves an account
-// is read behind the account's lock, so the cache saves reading the plan, not the look at it.
+// planCache keeps the plans that were read last, by name. What it gives must not be changed. Which version serves an
+// account is read behind the account's lock, so the cache saves reading the plan, not the look at it.
 type planCache struct {
 	mu     sync.RWMutex
 	byName map[string]*quota.Plan
@@ -54,10 +54,11 @@ func (c *planCache) forget() {
 	c.byName = nil
 }
 
-// plansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once. An account
-// whose plan is not there, or cannot be read, gets an empty one, and lacks is told.
+// plansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once.
+// An account whose plan is not there, or cannot be read, gets an empty one, and lacks is told.
 func (s *Store) plansFor(
-	ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]planKey, lacks func(a *quota.Account, err error),
+	ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]planKey,
+	lacks func(a *quota.Account, err error),
 ) error {
 	var missing []string
 	for a, key := range accounts {
@@ -121,8 +122,9 @@ func pastOf(p *quota.Plan, versions []dbsqlc.PlanVersion) ([]quota.PastTerms, er
 			return nil, fmt.Errorf("version %d of plan %q: %w", v.Version, p.Name, err)
 		}
 		past = append(past, quota.PastTerms{Terms: quota.Terms{
-			Version: v.Version, Credits: limit[quota.Credits](definition.Credits), CarryOverMax: quota.Credits(definition.CarryOverMax),
-			FinalAfter: time.Duration(definition.FinalAfter) * time.Second, CalendarMonth: definition.CalendarMonth,
+			Version: v.Version, Credits: limit[quota.Credits](definition.Credits),
+			CarryOverMax: quota.Credits(definition.CarryOverMax),
+			FinalAfter:   time.Duration(definition.FinalAfter) * time.Second, CalendarMonth: definition.CalendarMonth,
 			OveragePrice: quota.Money(definition.OveragePrice), Currency: definition.Currency,
 		}})
 	}

@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestHotPathReadsByIndex looks at the plans that a service makes and keeps for as long as its connections live, on a new
-// database, and on one in which some table has nothing in it yet: in the first month nobody has a closed period. Every look at a
-// table must be by the keys that the batch knows.
+// TestHotPathReadsByIndex looks at the plans that a service makes and keeps for as long as its connections live, on a
+// new database, and on one in which some table has nothing in it yet: in the first month nobody has a closed period.
+// Every look at a table must be by the keys that the batch knows.
 func TestHotPathReadsByIndex(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -27,7 +27,10 @@ func TestHotPathReadsByIndex(t *testing.T) {
 	t.Run("full", func(t *testing.T) { checkHotPath(t, statements, f.dsn, "ANALYZE") })
 	const all = "usage_periods, credit_lots, concurrent_processing, usage_tracking, idempotency_keys, usage_reversals"
 	for _, empty := range append(strings.Split(all, ", "), all, all+", users, usage_quotas") {
-		t.Run("without "+empty, func(t *testing.T) { checkHotPath(t, statements, f.dsn, "TRUNCATE "+empty+"; ANALYZE") })
+		t.Run("without "+empty, func(t *testing.T) {
+			checkHotPath(t, statements, f.dsn,
+				"TRUNCATE "+empty+"; ANALYZE")
+		})
 	}
 }
 
@@ -35,21 +38,26 @@ const manyRows = `SET session_replication_role = replica;
 	INSERT INTO users (id, user_id) SELECT md5('user-' || n)::uuid, 'user-' || n FROM generate_series(1, 2000) AS n;
 	INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_no, period_start, period_end)
 		SELECT id, 'free', now(), 1, now(), now() + interval '1 month' FROM users;
-	INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved, cost_micros,
+	INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
+	    cost_micros,
 			charged_micros, plan_name, plan_version, carry_over, carry_over_max, closed_at)
 		SELECT id, 0, now() - interval '1 month', now(), 0, 0, 0, 0, 0, 0, 'free', 1, 0, 0, now() FROM users;
 	INSERT INTO credit_lots (id, user_id, kind, name, credits, created_at)
 		SELECT md5('lot-' || user_id)::uuid, id, 'grant', 'gift', 1000, now() FROM users;
-	INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms, lease_until, arrived_seq)
+	INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms,
+	    lease_until, arrived_seq)
 		SELECT md5('queued-' || n || user_id)::uuid, id, 'api', 'Queued', 1000, 1000, now(), 1000, now(), n
 		FROM users CROSS JOIN generate_series(1, 10) AS n;
-	INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, occurred_at, credits, plan_part, currency,
+	INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, occurred_at, credits, plan_part,
+	    currency,
 			plan_name, plan_version, seq, idempotency_key)
-		SELECT md5('event-' || n || user_id)::uuid, now(), id, 0, 'charge', 'export', now(), 0, 0, 'USD', 'free', 1, n, 'key-' || n
+		SELECT md5('event-' || n || user_id)::uuid, now(), id, 0, 'charge', 'export', now(), 0, 0, 'USD', 'free', 1, n,
+		    'key-' || n
 		FROM users CROSS JOIN generate_series(1, 10) AS n;
 	INSERT INTO idempotency_keys (user_id, key, made_at, body_hash, event_id)
 		SELECT user_id, 'key-' || seq, recorded_at, '\x00', id FROM usage_tracking;
-	INSERT INTO usage_reversals (event_id, user_id, reversal_id, reversed_at) SELECT id, user_id, id, now() FROM usage_tracking WHERE seq = 1;
+	INSERT INTO usage_reversals (event_id, user_id, reversal_id, reversed_at) SELECT id, user_id, id, now() FROM
+	    usage_tracking WHERE seq = 1;
 	RESET session_replication_role`
 
 // checkHotPath plans the statements in the state that prepare brings about, and undoes that.
@@ -71,7 +79,8 @@ func checkHotPath(t *testing.T, statements map[string]string, dsn, prepare strin
 			t.Fatalf("%s: %v", name, err)
 		}
 		nulls := strings.TrimSuffix(strings.Repeat("NULL, ", len(statement.ParamOIDs)), ", ")
-		rows, err := conn.Query(t.Context(), `EXPLAIN (COSTS off) EXECUTE "`+name+`" (`+nulls+`)`, pgx.QueryExecModeSimpleProtocol)
+		rows, err := conn.Query(t.Context(), `EXPLAIN (COSTS off) EXECUTE "`+name+`" (`+nulls+`)`,
+			pgx.QueryExecModeSimpleProtocol)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -88,8 +97,8 @@ func checkHotPath(t *testing.T, statements map[string]string, dsn, prepare strin
 	}
 }
 
-// TestLongQueueCostsNoMore reads the front of a short queue and of a long one, in which moreover much is parked, with a plan that
-// was made when nobody waited, and counts the pages.
+// TestLongQueueCostsNoMore reads the front of a short queue and of a long one, in which moreover much is parked, with a
+// plan that was made when nobody waited, and counts the pages.
 func TestLongQueueCostsNoMore(t *testing.T) {
 	t.Parallel()
 	f := newCorruptible(t)
@@ -115,7 +124,8 @@ func TestLongQueueCostsNoMore(t *testing.T) {
 				Read int `json:"Shared Read Blocks"`
 			}
 		}
-		if err := conn.QueryRow(t.Context(), `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE load ('{}', ARRAY[md5('`+user+`')::uuid], 40)`,
+		if err := conn.QueryRow(t.Context(),
+			`EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE load ('{}', ARRAY[md5('`+user+`')::uuid], 40)`,
 			pgx.QueryExecModeSimpleProtocol).Scan(&plans); err != nil {
 			t.Fatal(err)
 		}
@@ -126,9 +136,11 @@ func TestLongQueueCostsNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := f.Pool().Exec(t.Context(), `UPDATE usage_quotas SET queued = 10;
-		INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms, lease_until, arrived_seq,
+		INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms,
+		    lease_until, arrived_seq,
 			parked)
-		SELECT md5('more-' || n)::uuid, md5('user-2')::uuid, 'api', 'Queued', 1000, 1000, now(), 1000, now(), n + 10, n <= 10000
+		SELECT md5('more-' || n)::uuid, md5('user-2')::uuid, 'api', 'Queued', 1000, 1000, now(), 1000, now(), n + 10, n
+		    <= 10000
 		FROM generate_series(1, 20000) AS n`); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +152,8 @@ func TestLongQueueCostsNoMore(t *testing.T) {
 		shortRows, short := read("user-1")
 		longRows, long := read("user-2")
 		if shortRows != 10 || longRows != 81 || long > 10*short+100 {
-			t.Errorf("%s: %d rows of a short queue in %d pages, %d of a long one in %d", then, shortRows, short, longRows, long)
+			t.Errorf("%s: %d rows of a short queue in %d pages, %d of a long one in %d", then, shortRows, short,
+				longRows, long)
 		}
 	}
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package postgres is the ledger in PostgreSQL: it implements what the engine and the use cases ask of a store, migrates the
-// schema and checks the invariants of what is stored. All SQL of the product is here; what it needs of a session ends with the
-// transaction, so it works through a transaction pooler.
+// Package postgres is the ledger in PostgreSQL: it implements what the engine and the use cases ask of a store,
+// migrates the schema and checks the invariants of what is stored. All SQL of the product is here; what it needs of a
+// session ends with the transaction, so it works through a transaction pooler.
 package postgres
 
 import (
@@ -153,7 +153,8 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 	config.PingTimeout = cmp.Or(config.PingTimeout, pingTimeout)
 	config.ConnConfig.ConnectTimeout = cmp.Or(config.ConnConfig.ConnectTimeout, defaultConnectTimeout)
 	if config.ConnConfig.ValidateConnect == nil {
-		// A standby, such as a primary that was replaced, cannot book anything. Of several hosts it is the others' turn.
+		// A standby, such as a primary that was replaced, cannot book anything. Of several hosts it is the others'
+		// turn.
 		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {

@@ -129,8 +129,8 @@ func (s *Store) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
 	return owners, mapError(err)
 }
 
-// EnsurePartitions implements metering.Store. Two at once may both find one missing: the second one's error is the first
-// one's success, and found out by looking again.
+// EnsurePartitions implements metering.Store. Two at once may both find one missing: the second one's error is the
+// first one's success, and found out by looking again.
 func (s *Store) EnsurePartitions(ctx context.Context) error {
 	return errors.Join(s.ensureEventPartitions(ctx), s.ensureKeyPartitions(ctx))
 }
@@ -178,6 +178,7 @@ func (s *Store) Due(ctx context.Context, what ledger.Due, after quota.ID, limit 
 
 // DuePeriods implements reset.Store.
 func (s *Store) DuePeriods(ctx context.Context, plan string, after quota.ID, limit int) ([]quota.ID, error) {
-	ids, err := s.queries.DuePeriods(ctx, dbsqlc.DuePeriodsParams{Now: s.now(), Plan: plan, After: after, Most: int32(limit)})
+	ids, err := s.queries.DuePeriods(ctx,
+		dbsqlc.DuePeriodsParams{Now: s.now(), Plan: plan, After: after, Most: int32(limit)})
 	return ids, mapError(err)
 }

@@ -32,7 +32,8 @@ func (s *Store) askRecords(ctx context.Context, t *roundTrip, b *batch, keys *le
 			return err
 		}),
 		t.ask(func(q *dbsqlc.Queries) error {
-			rows, err := q.LoadRecentPeriods(ctx, dbsqlc.LoadRecentPeriodsParams{Accounts: asked.Accounts, Now: s.now(), Events: events})
+			rows, err := q.LoadRecentPeriods(ctx,
+				dbsqlc.LoadRecentPeriodsParams{Accounts: asked.Accounts, Now: s.now(), Events: events})
 			b.readPeriods(rows)
 			return err
 		}))
@@ -52,8 +53,8 @@ func (s *Store) askRecords(ctx context.Context, t *roundTrip, b *batch, keys *le
 		}))
 }
 
-// readKeys keeps what the idempotency keys have made. They come in the order of time: of a key that outlived its retention the
-// last use counts.
+// readKeys keeps what the idempotency keys have made. They come in the order of time: of a key that outlived its
+// retention the last use counts.
 func (b *batch) readKeys(rows []dbsqlc.LoadKeysRow) {
 	for i := range rows {
 		r := &rows[i]
@@ -71,7 +72,8 @@ func (b *batch) readEvents(rows []dbsqlc.LoadEventsRow) {
 	}
 }
 
-// readEvent returns an event and the ledger that it belongs to; nil if its account is not of this batch, or it cannot be read.
+// readEvent returns an event and the ledger that it belongs to; nil if its account is not of this batch, or it cannot
+// be read.
 func (b *batch) readEvent(r *dbsqlc.UsageTracking, reversedBy *quota.ID) (*ledger.Ledger, *ledger.Event) {
 	l := b.ledgers[r.UserID]
 	if l == nil {
@@ -114,8 +116,10 @@ func eventOf(r *dbsqlc.UsageTracking, userID string, reversedBy *quota.ID) (*led
 		Admission: idOf(r.AdmissionID), Reverses: idOf(r.Reverses), RefundLot: idOf(r.RefundLot),
 		OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(), PeriodNo: r.PeriodID, Seq: r.Seq,
 		Credits: quota.Credits(r.Credits), Alloc: quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},
-		Overage: quota.Credits(r.Overage), Price: quota.Money(r.PriceMicros), Cost: quota.Money(r.CostMicros), Currency: r.Currency,
-		Duration: time.Duration(r.DurationMs) * time.Millisecond, FileSize: r.FileSize, Tokens: r.Tokens, Quantity: r.Quantity,
+		Overage: quota.Credits(r.Overage), Price: quota.Money(r.PriceMicros), Cost: quota.Money(r.CostMicros),
+		Currency: r.Currency,
+		Duration: time.Duration(r.DurationMs) * time.Millisecond, FileSize: r.FileSize, Tokens: r.Tokens,
+		Quantity: r.Quantity,
 		PlanName: r.PlanName, PlanVersion: r.PlanVersion, Late: r.Late, RecordedBy: r.RecordedBy, Reason: r.Reason,
 		ReversedBy: idOf(reversedBy),
 	}

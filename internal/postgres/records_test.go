@@ -82,7 +82,8 @@ func TestKeysAreKeptAndDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// 2026-03-10 is a Tuesday. Nobody has made its partition: the key goes to the default one, and moves when it is made.
+	// 2026-03-10 is a Tuesday. Nobody has made its partition: the key goes to the default one, and moves when it is
+	// made.
 	f.made(alice, "first", quota.ID{1})
 	if n := f.count("SELECT count(*) FROM idempotency_keys_default"); n != 1 {
 		t.Errorf("%d keys in the default partition, want 1", n)
@@ -105,7 +106,8 @@ func TestKeysAreKeptAndDropped(t *testing.T) {
 	// The week ended on March 16; 36 days later nothing of it is needed any more.
 	f.clock.advance(7 * 24 * time.Hour)
 	ensure()
-	if names := f.keyPartitions(); slices.Contains(names, "idempotency_keys_20260309") || f.found(alice, "first") != (quota.ID{}) {
+	if names := f.keyPartitions(); slices.Contains(names, "idempotency_keys_20260309") ||
+		f.found(alice, "first") != (quota.ID{}) {
 		t.Errorf("the old week is still there: %v", names)
 	}
 	if f.found(alice, "second") != (quota.ID{2}) {
@@ -127,7 +129,8 @@ func TestEventKeysAreForAllUsers(t *testing.T) {
 	f.made(alice, key, quota.ID{1})
 	f.made(alice, "named", quota.ID{2})
 	f.made(bob, "named", quota.ID{3})
-	if err := f.tryMake(bob, key, quota.ID{4}); !errors.Is(err, ledger.ErrKeyReused) || !errors.Is(err, ledger.ErrData) {
+	if err := f.tryMake(bob, key, quota.ID{4}); !errors.Is(err, ledger.ErrKeyReused) ||
+		!errors.Is(err, ledger.ErrData) {
 		t.Errorf("bob's event with alice's key: got %v, want ErrKeyReused, and ErrData for its batch", err)
 	}
 	f.clock.advance(37 * 24 * time.Hour)
@@ -169,17 +172,21 @@ func (f *fixture) undo(account quota.ID, key string, event, id quota.ID) {
 
 func (f *fixture) tryUndo(account quota.ID, key string, event, id quota.ID) error {
 	keys := ledger.Keys{
-		Accounts: []quota.ID{account}, Idempotency: []ledger.AccountKey{{Account: account, Key: key}}, Events: []quota.ID{event},
+		Accounts: []quota.ID{account}, Idempotency: []ledger.AccountKey{{Account: account, Key: key}},
+		Events: []quota.ID{event},
 	}
 	return f.tryChange(f.t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		e := l.Events[event]
-		rev := l.Account.Reverse(e.ID, &quota.Charge{PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc}, nil, l.Now)
+		rev := l.Account.Reverse(e.ID, &quota.Charge{PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc},
+			nil, l.Now)
 		l.Booked = append(l.Booked, ledger.Made{BodyHash: []byte{1}, Event: &ledger.Event{
 			ID: id, Account: account, Kind: ledger.EventReversal, UsageType: e.UsageType, Key: key, Reverses: e.ID,
-			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq, Credits: rev.Credits, Alloc: rev.Alloc,
+			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq, Credits: rev.Credits,
+			Alloc:    rev.Alloc,
 			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
 		}})
-		l.Audit = append(l.Audit, ledger.AuditRow{Actor: "test", Action: "usage.reversed", Kind: "UsageEvent", Name: uuid.UUID(id).String()})
+		l.Audit = append(l.Audit, ledger.AuditRow{Actor: "test", Action: "usage.reversed", Kind: "UsageEvent",
+			Name: uuid.UUID(id).String()})
 	})
 }
 

@@ -12,9 +12,9 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 )
 
-// roundTrip collects statements that are sent together. Each stands beside its reader: a function that calls one of sqlc's
-// methods and keeps what it returns. It runs twice. The first time the method finds a database that only takes note of the
-// statement and its parameters, the second time one that answers with the rows that the server has sent.
+// roundTrip collects statements that are sent together. Each stands beside its reader: a function that calls one of
+// sqlc's methods and keeps what it returns. It runs twice. The first time the method finds a database that only takes
+// note of the statement and its parameters, the second time one that answers with the rows that the server has sent.
 type roundTrip struct{ pgx.Batch }
 
 // errAsked ends the first run of a reader.

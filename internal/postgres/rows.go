@@ -83,8 +83,10 @@ func idOf(id *quota.ID) quota.ID {
 
 func planOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
 	return &quota.Plan{
-		Name: r.Name, DisplayName: r.DisplayName, Version: r.Version, Rank: r.Rank, Default: r.IsDefault, Retired: r.Retired,
-		Features: r.Features, CalendarMonth: r.CalendarMonth, FinalAfter: time.Duration(r.FinalAfterSeconds) * time.Second,
+		Name: r.Name, DisplayName: r.DisplayName, Version: r.Version, Rank: r.Rank, Default: r.IsDefault,
+		Retired:  r.Retired,
+		Features: r.Features, CalendarMonth: r.CalendarMonth,
+		FinalAfter: time.Duration(r.FinalAfterSeconds) * time.Second,
 		Limits: quota.Limits{
 			Credits:    limit[quota.Credits](r.CreditsLimit),
 			FileSize:   limit[int64](r.FileSizeLimit),
@@ -97,7 +99,8 @@ func planOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
 		Currency: r.Currency, PeriodPrice: quota.Money(r.PeriodPriceMicros),
 		DailyCostCeiling: limit[quota.Money](r.DailyCostCeilingMicros),
 		RateRequests:     r.RateRequests, RateWindow: time.Duration(r.RateWindowSeconds) * time.Second,
-		AlertThresholds: r.AlertThresholds, AdmitWhenUnavailable: r.AdmitWhenUnavailable, UsageTypes: usageTypesOf(r.UsageTypes),
+		AlertThresholds: r.AlertThresholds, AdmitWhenUnavailable: r.AdmitWhenUnavailable,
+		UsageTypes: usageTypesOf(r.UsageTypes),
 	}
 }
 
@@ -112,7 +115,8 @@ func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
 		AudioMsLimit:      limitColumn[int64](milliseconds(p.Limits.Audio)),
 		ConcurrentLimit:   limitColumn[int32](p.Limits.Concurrent),
 		QueuedLimit:       limitColumn[int32](p.Limits.Queued),
-		OverageMax:        int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice), CarryOverMax: int64(p.CarryOverMax),
+		OverageMax:        int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice),
+		CarryOverMax:       int64(p.CarryOverMax),
 		ProviderCostMicros: int64(p.ProviderCost), Currency: p.Currency, PeriodPriceMicros: int64(p.PeriodPrice),
 		DailyCostCeilingMicros: limitColumn[int64](p.DailyCostCeiling),
 		RateRequests:           p.RateRequests, RateWindowSeconds: int32(p.RateWindow / time.Second),
@@ -153,21 +157,26 @@ func usageTypesOf(column json.RawMessage) map[string]quota.Rate {
 
 func meteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
 	return &metering.Plan{
-		Plan: *planOf(r), ObjectUID: idOf(r.ObjectUid), ResetSchedule: r.ResetSchedule, ResetBatchSize: r.ResetBatchSize,
+		Plan: *planOf(r), ObjectUID: idOf(r.ObjectUid), ResetSchedule: r.ResetSchedule,
+		ResetBatchSize: r.ResetBatchSize,
 	}
 }
 
-// account reads an account's row, without its plan and lots. What this release does not know of its settings is left out, and
-// the error says so.
-func (s *Store) account(r *dbsqlc.UsageQuota, userID string) (*quota.Account, ledger.Settings, *ledger.UnreadableError) {
+// account reads an account's row, without its plan and lots. What this release does not know of its settings is left
+// out, and the error says so.
+func (s *Store) account(
+	r *dbsqlc.UsageQuota, userID string,
+) (*quota.Account, ledger.Settings, *ledger.UnreadableError) {
 	var unreadable *ledger.UnreadableError
 	zone, err := s.zone(r.TimeZone)
 	if err != nil {
-		zone, unreadable = time.UTC, &ledger.UnreadableError{UserID: userID, What: fmt.Sprintf("time zone %q: %v", r.TimeZone, err), Declared: true}
+		zone, unreadable = time.UTC, &ledger.UnreadableError{UserID: userID,
+			What: fmt.Sprintf("time zone %q: %v", r.TimeZone, err), Declared: true}
 	}
 	for _, name := range r.UnlimitedOverrides {
 		if !slices.Contains(unlimitedNames, name) {
-			unreadable = &ledger.UnreadableError{UserID: userID, What: fmt.Sprintf("an override of the limit %q", name), Declared: true}
+			unreadable = &ledger.UnreadableError{UserID: userID, What: fmt.Sprintf("an override of the limit %q", name),
+				Declared: true}
 		}
 	}
 	settings := ledger.Settings{QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone}
@@ -220,7 +229,8 @@ func audioOverride(r *dbsqlc.UsageQuota) *quota.Limit[time.Duration] {
 func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsParams {
 	p := dbsqlc.UpdateSettingsParams{
 		PlanName: a.Plan.Name, QuotaUid: idColumn(s.QuotaUID), Suspended: a.Suspended,
-		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID, UnlimitedOverrides: []string{},
+		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID,
+		UnlimitedOverrides: []string{},
 	}
 	if s.QuotaName != "" {
 		p.QuotaName = &s.QuotaName
@@ -236,7 +246,9 @@ func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsPa
 	return p
 }
 
-func overrideColumn[C int32 | int64, T ~int32 | ~int64](p *dbsqlc.UpdateSettingsParams, o *quota.Limit[T], name string) *C {
+func overrideColumn[C int32 | int64, T ~int32 | ~int64](
+	p *dbsqlc.UpdateSettingsParams, o *quota.Limit[T], name string,
+) *C {
 	if o == nil {
 		return nil
 	}
@@ -252,7 +264,8 @@ func lotOf(r *dbsqlc.CreditLot) (quota.Lot, error) {
 		err = fmt.Errorf("lot %s of kind %q", uuidText(r.ID), r.Kind)
 	}
 	return quota.Lot{
-		ID: r.ID, Kind: quota.LotKind(r.Kind), Name: r.Name, Credits: quota.Credits(r.Credits), Used: quota.Credits(r.Used),
+		ID: r.ID, Kind: quota.LotKind(r.Kind), Name: r.Name, Credits: quota.Credits(r.Credits),
+		Used:     quota.Credits(r.Used),
 		Reserved: quota.Credits(r.Reserved), ExpiresAt: timeOf(r.ExpiresAt),
 	}, err
 }
@@ -265,7 +278,8 @@ func periodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
 		Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
 		PlanLimit: limit[quota.Credits](r.PlanCredits), PlanName: r.PlanName, PlanVersion: r.PlanVersion,
 		CarryOver: quota.Credits(r.CarryOver), CarryOverMax: quota.Credits(r.CarryOverMax),
-		Grace: time.Duration(r.FinalAfterSeconds) * time.Second, Currency: textOf(r.Currency), OveragePrice: (*quota.Money)(r.OveragePriceMicros),
+		Grace: time.Duration(r.FinalAfterSeconds) * time.Second, Currency: textOf(r.Currency),
+		OveragePrice: (*quota.Money)(r.OveragePriceMicros),
 	}
 }
 
@@ -347,13 +361,15 @@ func admissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 	}
 	adm := &ledger.Admission{
 		Admission: quota.Admission{
-			ID: r.ID, Account: r.UserID, Source: quota.Source(r.Source), State: quota.State(r.State), Reason: quota.Reason(r.Reason),
+			ID: r.ID, Account: r.UserID, Source: quota.Source(r.Source), State: quota.State(r.State),
+			Reason:   quota.Reason(r.Reason),
 			Request:  quota.Request{Estimate: quota.Credits(r.Estimate), FileSize: r.FileSize},
 			Priority: r.Priority, Enforced: r.Enforced, Offline: r.Offline, PeriodEnd: timeOf(r.PeriodEnd),
 			Alloc:         quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},
 			EstimatedCost: quota.Money(r.EstimatedCostMicros), ProviderCost: quota.Money(r.ProviderCostMicros),
-			Reported: creditsOf(r.Reported), Actual: creditsOf(r.Actual), Late: r.Late, Parked: r.Parked, EverParked: r.EverParked,
-			CreatedAt: r.CreatedAt.UTC(), AdmittedAt: timeOf(r.AdmittedAt), EndedAt: timeOf(r.EndedAt),
+			Reported: creditsOf(r.Reported), Actual: creditsOf(r.Actual), Late: r.Late, Parked: r.Parked,
+			EverParked: r.EverParked,
+			CreatedAt:  r.CreatedAt.UTC(), AdmittedAt: timeOf(r.AdmittedAt), EndedAt: timeOf(r.EndedAt),
 			Lease: time.Duration(r.LeaseMs) * time.Millisecond, LeaseUntil: r.LeaseUntil.UTC(),
 			ArrivedSeq: r.ArrivedSeq, AdmittedSeq: numberOf(r.AdmittedSeq), EndedSeq: numberOf(r.EndedSeq),
 		},
@@ -363,7 +379,8 @@ func admissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 	if r.AdmittedAt != nil {
 		adm.Seen = quota.Seen{
 			Remaining: limit[quota.Credits](r.SeenRemaining), Concurrent: limit[int32](r.SeenConcurrent),
-			Used: quota.Credits(numberOf(r.SeenUsed)), Reserved: quota.Credits(numberOf(r.SeenReserved)), Active: numberOf(r.SeenActive),
+			Used: quota.Credits(numberOf(r.SeenUsed)), Reserved: quota.Credits(numberOf(r.SeenReserved)),
+			Active: numberOf(r.SeenActive),
 		}
 	}
 	return adm, nil

@@ -17,9 +17,11 @@ func (s *Store) Accounts(ctx context.Context, userIDs []string) (map[string]ledg
 	return out, mapError(err)
 }
 
-// standings reads users' accounts, and what else the caller asks for, in one round trip. All is of one snapshot, so balances,
-// lots and periods agree.
-func (s *Store) standings(ctx context.Context, userIDs []string, also func(q *dbsqlc.Queries) error) (map[string]ledger.Usage, error) {
+// standings reads users' accounts, and what else the caller asks for, in one round trip. All is of one snapshot, so
+// balances, lots and periods agree.
+func (s *Store) standings(
+	ctx context.Context, userIDs []string, also func(q *dbsqlc.Queries) error,
+) (map[string]ledger.Usage, error) {
 	var t roundTrip
 	t.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 	t.Queue(planOnce)

@@ -89,14 +89,16 @@ func TestPlans(t *testing.T) {
 	}
 
 	changed := plan("free")
-	changed.Limits.Credits, changed.DailyCostCeiling = quota.Limit[quota.Credits]{Unlimited: true}, quota.Limit[quota.Money]{Unlimited: true}
+	changed.Limits.Credits, changed.DailyCostCeiling = quota.Limit[quota.Credits]{Unlimited: true},
+		quota.Limit[quota.Money]{Unlimited: true}
 	if err := f.ApplyPlan(ctx, changed, "test"); err != nil || version() != 2 {
 		t.Errorf("changed: version %d, %v", version(), err)
 	}
 
 	second := plan("pro")
 	second.Default = true
-	if err := f.ApplyPlan(ctx, second, "test"); !errors.Is(err, ledger.ErrConflict) || !strings.Contains(err.Error(), `plan "free" is the default already`) {
+	if err := f.ApplyPlan(ctx, second, "test"); !errors.Is(err, ledger.ErrConflict) ||
+		!strings.Contains(err.Error(), `plan "free" is the default already`) {
 		t.Errorf("a second default: %v", err)
 	}
 
@@ -124,7 +126,8 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// TestPlansAreStoredWhole shows that no field is lost on the way in and out, neither of a new plan nor of a changed one.
+// TestPlansAreStoredWhole shows that no field is lost on the way in and out, neither of a new plan nor of a changed
+// one.
 func TestPlansAreStoredWhole(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -135,7 +138,8 @@ func TestPlansAreStoredWhole(t *testing.T) {
 	small := metering.Plan{
 		Plan: quota.Plan{
 			Name: "full", Currency: "EUR", RateRequests: 1, RateWindow: time.Second,
-			Limits: quota.Limits{FileSize: quota.AtMost[int64](1), Audio: quota.AtMost(time.Second), Concurrent: quota.AtMost[int32](9)},
+			Limits: quota.Limits{FileSize: quota.AtMost[int64](1), Audio: quota.AtMost(time.Second),
+				Concurrent: quota.AtMost[int32](9)},
 		},
 		ResetSchedule: "1 1 * * *", ResetBatchSize: 1,
 	}
@@ -201,10 +205,12 @@ func TestRegister(t *testing.T) {
 	}
 	a := f.usage("alice").Account
 	now := f.clock.read()
-	if want := (quota.Period{Start: now, End: now.AddDate(0, 1, 0)}); a.Period != want || a.Plan.Name != "free" || a.Anchor != now {
+	if want := (quota.Period{Start: now, End: now.AddDate(0, 1, 0)}); a.Period != want || a.Plan.Name != "free" ||
+		a.Anchor != now {
 		t.Errorf("got %+v", a)
 	}
-	if st, err := f.PlanStatus(t.Context(), "free"); err != nil || st.Users != 1 || len(st.FirstUsers) != 1 || st.FirstUsers[0] != "alice" {
+	if st, err := f.PlanStatus(t.Context(), "free"); err != nil || st.Users != 1 || len(st.FirstUsers) != 1 ||
+		st.FirstUsers[0] != "alice" {
 		t.Errorf("%+v, %v", st, err)
 	}
 	if _, err := ledgertest.Register(t.Context(), f, "bob", "none"); !errors.Is(err, ledger.ErrNotFound) {
@@ -233,12 +239,15 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 	want := &ledger.Admission{
 		Admission: quota.Admission{
 			ID: first, Account: alice, Source: quota.SourceAPI, State: quota.Admitted,
-			Request: quota.Request{Estimate: 10 * quota.Credit, FileSize: 7}, Enforced: true, PeriodEnd: now.AddDate(0, 1, 0),
-			Alloc: quota.Allocation{Plan: 10 * quota.Credit}, EstimatedCost: 60_000, ProviderCost: 6_000,
-			CreatedAt: now, AdmittedAt: now, Lease: time.Minute, LeaseUntil: now.Add(time.Minute), ArrivedSeq: 1, AdmittedSeq: 1,
-			Seen: quota.Seen{Remaining: quota.AtMost(65 * quota.Credit), Concurrent: quota.AtMost[int32](1)},
+			Request: quota.Request{Estimate: 10 * quota.Credit, FileSize: 7}, Enforced: true,
+			PeriodEnd: now.AddDate(0, 1, 0),
+			Alloc:     quota.Allocation{Plan: 10 * quota.Credit}, EstimatedCost: 60_000, ProviderCost: 6_000,
+			CreatedAt: now, AdmittedAt: now, Lease: time.Minute, LeaseUntil: now.Add(time.Minute), ArrivedSeq: 1,
+			AdmittedSeq: 1,
+			Seen:        quota.Seen{Remaining: quota.AtMost(65 * quota.Credit), Concurrent: quota.AtMost[int32](1)},
 		},
-		UserID: "alice", Namespace: "jobs", Name: "one", RequestedBy: "system:serviceaccount:jobs:default", BodyHash: []byte{1, 2},
+		UserID: "alice", Namespace: "jobs", Name: "one", RequestedBy: "system:serviceaccount:jobs:default",
+		BodyHash: []byte{1, 2},
 	}
 	if diff := cmp.Diff(want, adm); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -246,7 +255,8 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 	for id, want := range map[quota.ID][3]any{
 		second: {quota.Queued, 2, 2}, third: {quota.Queued, 1, 2}, parked: {quota.Queued, 0, 2},
 	} {
-		if adm, err := f.Admission(t.Context(), id); err != nil || [3]any{adm.State, adm.Position, adm.Waiting} != want {
+		if adm, err := f.Admission(t.Context(), id); err != nil ||
+			[3]any{adm.State, adm.Position, adm.Waiting} != want {
 			t.Errorf("admission %x: want %v, got %+v, %v", id[0], want, adm, err)
 		}
 	}
@@ -258,7 +268,8 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 		t.Errorf("live jobs: %+v, %v", jobs, err)
 	}
 
-	keys := ledger.Keys{Accounts: []quota.ID{alice}, Admissions: []quota.ID{first, third, {9}}, Plans: []string{"", "none"}}
+	keys := ledger.Keys{Accounts: []quota.ID{alice}, Admissions: []quota.ID{first, third, {9}},
+		Plans: []string{"", "none"}}
 	f.change(keys, func(b ledger.Batch, l *ledger.Ledger) {
 		var order []byte
 		for _, q := range l.Queue {
@@ -277,7 +288,8 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 	if err != nil || adm.State != quota.Settled || *adm.Actual != 7*quota.Credit || adm.EndedSeq == 0 {
 		t.Errorf("%+v, %v", adm, err)
 	}
-	if got := f.count("SELECT count(*) FROM usage_tracking WHERE id = $1 AND kind = 'charge' AND duration_ms = 420000", ledger.ChargeID(alice, first)); got != 1 {
+	if got := f.count("SELECT count(*) FROM usage_tracking WHERE id = $1 AND kind = 'charge' AND duration_ms = 420000",
+		ledger.ChargeID(alice, first)); got != 1 {
 		t.Errorf("%d events", got)
 	}
 	if u := f.usage("alice"); u.Account.Used != 7*quota.Credit || u.Account.Active != 1 || u.Account.Cost != 42_000 {
@@ -296,19 +308,22 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 	}
 	overrides := quota.Overrides{
 		Credits: &quota.Limit[quota.Credits]{Unlimited: true}, FileSize: new(quota.AtMost[int64](5)),
-		Audio: new(quota.AtMost(time.Minute)), Concurrent: new(quota.AtMost[int32](2)), Queued: &quota.Limit[int32]{Unlimited: true},
+		Audio: new(quota.AtMost(time.Minute)), Concurrent: new(quota.AtMost[int32](2)),
+		Queued: &quota.Limit[int32]{Unlimited: true},
 	}
 	settings := ledger.Settings{QuotaUID: quota.ID{7}, QuotaName: "alice", ZoneName: "Asia/Hong_Kong"}
 	f.declare(alice, func(l *ledger.Ledger) {
 		l.Account.Lots = append(l.Account.Lots, gift)
 		l.Settings, l.Account.Suspended, l.Account.Overrides = settings, true, overrides
 		l.Audit = append(l.Audit, ledger.AuditRow{
-			Actor: "test", Action: "grant.given", Kind: "Account", Name: "alice", After: map[string]string{"grant": "gift"},
+			Actor: "test", Action: "grant.given", Kind: "Account", Name: "alice",
+			After: map[string]string{"grant": "gift"},
 		})
 	})
 	f.declare(alice, func(l *ledger.Ledger) {
 		a := l.Account
-		if diff := cmp.Diff(overrides, a.Overrides); diff != "" || l.Settings != settings || !a.Suspended || a.Zone.String() != "Asia/Hong_Kong" {
+		if diff := cmp.Diff(overrides, a.Overrides); diff != "" || l.Settings != settings || !a.Suspended ||
+			a.Zone.String() != "Asia/Hong_Kong" {
 			t.Errorf("settings %+v, account %+v\n%s", l.Settings, a, diff)
 		}
 		if len(a.Lots) != 1 || a.Lots[0] != gift || !l.HadLots[gift.ID] {
@@ -327,7 +342,8 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 	f.clock.advance(31 * 24 * time.Hour)
 	f.settle(alice, quota.ID{1}, 4*quota.Credit)
 	u := f.usage("alice")
-	if u.Last == nil || u.Last.Used != 4*quota.Credit || u.Last.Reserved != 0 || u.Account.PeriodNo != 1 || u.Account.Used != 0 || u.QuotaUID != settings.QuotaUID {
+	if u.Last == nil || u.Last.Used != 4*quota.Credit || u.Last.Reserved != 0 || u.Account.PeriodNo != 1 ||
+		u.Account.Used != 0 || u.QuotaUID != settings.QuotaUID {
 		t.Errorf("last %+v, account %+v", u.Last, u.Account)
 	}
 	if len(u.Account.Lots) != 1 || u.Account.Lots[0].Kind != quota.LotCarryOver {
@@ -372,7 +388,8 @@ func TestBusyAccountsAreSkippedOrWaitedFor(t *testing.T) {
 		defer b.Rollback()
 		used <- quota.Credits(b.Ledgers()[alice].Account.Seq)
 	}()
-	for f.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == 0 {
+	for f.count(
+		"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == 0 {
 		if t.Context().Err() != nil {
 			t.Fatal("nobody waits")
 		}
@@ -404,7 +421,9 @@ func TestErrors(t *testing.T) {
 		t.Errorf("one object for two accounts: want a conflict, got %v", err)
 	}
 	err = f.tryChange(t.Context(), keys, func(ledger.Batch, *ledger.Ledger) {
-		f.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'")
+		f.exec(
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state = " +
+				"'idle in transaction'")
 	})
 	if !errors.Is(err, ledger.ErrUnknownOutcome) {
 		t.Errorf("a lost connection: want an unknown outcome, got %v", err)
@@ -417,7 +436,8 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Rollback()
-	if _, err := f.Begin(t.Context(), ledger.Keys{Accounts: keys.Accounts, Wait: true}); !errors.Is(err, ledger.ErrRetry) {
+	if _, err := f.Begin(t.Context(), ledger.Keys{Accounts: keys.Accounts, Wait: true}); !errors.Is(err,
+		ledger.ErrRetry) {
 		t.Errorf("a lock timeout: want a retry, got %v", err)
 	}
 	b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{bob}})
@@ -431,7 +451,8 @@ func TestErrors(t *testing.T) {
 	}
 	f.exec("UPDATE usage_quotas SET time_zone = 'Nowhere/Land' WHERE user_id = $1", bob)
 	all, err := f.Accounts(t.Context(), []string{"bob"})
-	if why := all["bob"].Unreadable; err != nil || why == nil || !strings.Contains(why.Error(), `user "bob" cannot be read by this release: time zone "Nowhere/Land"`) {
+	if why := all["bob"].Unreadable; err != nil || why == nil ||
+		!strings.Contains(why.Error(), `user "bob" cannot be read by this release: time zone "Nowhere/Land"`) {
 		t.Errorf("an unknown zone: %v, %v", why, err)
 	}
 	f.exec("UPDATE usage_quotas SET time_zone = 'UTC' WHERE user_id = $1", bob)
@@ -530,7 +551,8 @@ func TestDueQueueAtTheNextDay(t *testing.T) {
 		t.Errorf("the same day: %v, %v", due, err)
 	}
 	f.clock.advance(12 * time.Hour)
-	if due, err := f.Due(t.Context(), ledger.DueQueue, quota.ID{}, 9); err != nil || len(due) != 1 || due[0].Account != alice {
+	if due, err := f.Due(t.Context(), ledger.DueQueue, quota.ID{}, 9); err != nil || len(due) != 1 ||
+		due[0].Account != alice {
 		t.Errorf("the next day: %v, %v", due, err)
 	}
 }
@@ -543,7 +565,9 @@ func TestNotify(t *testing.T) {
 	got := make(chan ledger.Change, 1000)
 	ended := make(chan error, 1)
 	go func() { ended <- f.Listen(ctx, func(c ledger.Change) { got <- c }) }()
-	for f.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'") == 0 {
+	for f.count(
+		"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state "+
+			"= 'idle'") == 0 {
 		if t.Context().Err() != nil {
 			t.Fatal("nobody listens")
 		}
@@ -552,7 +576,8 @@ func TestNotify(t *testing.T) {
 	var changes []ledger.Change
 	for i := range 500 {
 		changes = append(changes, ledger.Change{
-			ID: quota.ID{byte(i), byte(i >> 8)}, Namespace: "jobs", Name: strings.Repeat("n", 60), State: quota.Admitted,
+			ID: quota.ID{byte(i), byte(i >> 8)}, Namespace: "jobs", Name: strings.Repeat("n", 60),
+			State: quota.Admitted,
 		})
 	}
 	if err := f.Notify(t.Context(), changes); err != nil {
@@ -638,16 +663,18 @@ func TestEnsurePartitions(t *testing.T) {
 	}
 }
 
-// TestEnsurePartitionsTakesInWhatCameEarly: events of a month without a partition go to the default one, and its partition is
-// made all the same.
+// TestEnsurePartitionsTakesInWhatCameEarly: events of a month without a partition go to the default one, and its
+// partition is made all the same.
 func TestEnsurePartitionsTakesInWhatCameEarly(t *testing.T) {
 	t.Parallel()
 	f := newCorruptible(t)
 	now := time.Now().UTC()
 	current := "usage_tracking_" + now.Format("200601")
 	f.exec("DROP TABLE " + current)
-	f.exec(`INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, occurred_at, credits, plan_part, currency, plan_name, plan_version, seq)
-		SELECT gen_random_uuid(), at, gen_random_uuid(), 0, 'charge', 'transcription', gen_random_uuid(), at, 1, 1, 'USD', 'free', 1, 1
+	f.exec(`INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id,
+	    occurred_at, credits, plan_part, currency, plan_name, plan_version, seq)
+		SELECT gen_random_uuid(), at, gen_random_uuid(), 0, 'charge', 'transcription', gen_random_uuid(), at, 1, 1,
+		    'USD', 'free', 1, 1
 		FROM unnest($1::timestamptz[]) AS at`, []time.Time{now, now.AddDate(-1, 0, 0)})
 	if err := f.EnsurePartitions(t.Context()); err != nil {
 		t.Fatal(err)

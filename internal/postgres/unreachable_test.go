@@ -44,12 +44,13 @@ func newRemote(t *testing.T) *remote {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Store, err = postgres.Open(t.Context(), through, postgres.Options{AllowUnsafe: true, Reachable: func(up bool, cause error) {
-		r.mu.Lock()
-		r.cause = cause
-		r.mu.Unlock()
-		r.news <- up
-	}})
+	r.Store, err = postgres.Open(t.Context(), through,
+		postgres.Options{AllowUnsafe: true, Reachable: func(up bool, cause error) {
+			r.mu.Lock()
+			r.cause = cause
+			r.mu.Unlock()
+			r.news <- up
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,8 +105,8 @@ func TestRefusedConnectionsShutTheGate(t *testing.T) {
 	for range calls {
 		r.fails(t)
 	}
-	// The prober looks at most 10 times a second at first, and less and less often. Four connections may have been on their
-	// way when the gate was shut, and are counted late.
+	// The prober looks at most 10 times a second at first, and less and less often. Four connections may have been on
+	// their way when the gate was shut, and are counted late.
 	if more, most := r.proxy.Stats().Refused-tried, 6+int(time.Since(began)/(50*time.Millisecond)); more > most {
 		t.Errorf("%d calls made %d attempts to connect, want at most %d", calls, more, most)
 	}
@@ -117,7 +118,8 @@ func TestRefusedConnectionsShutTheGate(t *testing.T) {
 	}
 }
 
-// A server that is there and does not answer: what is under way is cut off within seconds, later calls are refused at once.
+// A server that is there and does not answer: what is under way is cut off within seconds, later calls are refused at
+// once.
 func TestSilenceShutsTheGate(t *testing.T) {
 	r := newRemote(t)
 	id, err := ledgertest.Register(t.Context(), r, "alice", "")
@@ -163,7 +165,8 @@ func TestSilenceShutsTheGate(t *testing.T) {
 	}
 }
 
-// One connection that is lost is no outage, and neither is a lock that somebody holds for longer than the prober's patience.
+// One connection that is lost is no outage, and neither is a lock that somebody holds for longer than the prober's
+// patience.
 func TestTroubleThatIsNoOutage(t *testing.T) {
 	r := newRemote(t)
 	id, err := ledgertest.Register(t.Context(), r, "alice", "")

@@ -14,8 +14,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// A batch ends with one round trip that writes what differs from what it loaded. collect compares, each difference becomes a
-// row of one of the statements below, and each of these is sent once for all rows of all accounts.
+// A batch ends with one round trip that writes what differs from what it loaded. collect compares, each difference
+// becomes a row of one of the statements below, and each of these is sent once for all rows of all accounts.
 
 type (
 	lotRow struct {
@@ -172,21 +172,22 @@ var (
 		append([]column[*ledger.Admission]{admissionID}, admissionEnd...)...)
 	renewLeases      = newStatement[dbsqlc.RenewLeasesParams](dbsqlc.RenewLeases, admissionID, admissionLease)
 	updateAdmissions = newStatement[dbsqlc.UpdateAdmissionsParams](dbsqlc.UpdateAdmissions, admissionLife...)
-	insertAdmissions = newStatement[dbsqlc.InsertAdmissionsParams](dbsqlc.InsertAdmissions, append([]column[*ledger.Admission]{
-		col("Accounts", func(a *ledger.Admission) quota.ID { return a.Account }),
-		col("Sources", func(a *ledger.Admission) string { return string(a.Source) }),
-		col("Namespaces", func(a *ledger.Admission) string { return a.Namespace }),
-		col("Names", func(a *ledger.Admission) string { return a.Name }),
-		col("RequestedBy", func(a *ledger.Admission) string { return a.RequestedBy }),
-		col("BodyHashes", func(a *ledger.Admission) []byte { return a.BodyHash }),
-		col("Estimates", func(a *ledger.Admission) int64 { return int64(a.Request.Estimate) }),
-		col("FileSizes", func(a *ledger.Admission) int64 { return a.Request.FileSize }),
-		col("Priorities", func(a *ledger.Admission) int32 { return a.Priority }),
-		col("Enforced", func(a *ledger.Admission) bool { return a.Enforced }),
-		col("CreatedAt", func(a *ledger.Admission) time.Time { return a.CreatedAt }),
-		col("LeaseMs", func(a *ledger.Admission) int64 { return a.Lease.Milliseconds() }),
-		col("Payers", func(a *ledger.Admission) quota.ID { return a.Account }),
-	}, admissionLife...)...)
+	insertAdmissions = newStatement[dbsqlc.InsertAdmissionsParams](dbsqlc.InsertAdmissions,
+		append([]column[*ledger.Admission]{
+			col("Accounts", func(a *ledger.Admission) quota.ID { return a.Account }),
+			col("Sources", func(a *ledger.Admission) string { return string(a.Source) }),
+			col("Namespaces", func(a *ledger.Admission) string { return a.Namespace }),
+			col("Names", func(a *ledger.Admission) string { return a.Name }),
+			col("RequestedBy", func(a *ledger.Admission) string { return a.RequestedBy }),
+			col("BodyHashes", func(a *ledger.Admission) []byte { return a.BodyHash }),
+			col("Estimates", func(a *ledger.Admission) int64 { return int64(a.Request.Estimate) }),
+			col("FileSizes", func(a *ledger.Admission) int64 { return a.Request.FileSize }),
+			col("Priorities", func(a *ledger.Admission) int32 { return a.Priority }),
+			col("Enforced", func(a *ledger.Admission) bool { return a.Enforced }),
+			col("CreatedAt", func(a *ledger.Admission) time.Time { return a.CreatedAt }),
+			col("LeaseMs", func(a *ledger.Admission) int64 { return a.Lease.Milliseconds() }),
+			col("Payers", func(a *ledger.Admission) quota.ID { return a.Account }),
+		}, admissionLife...)...)
 
 	insertEvents = newStatement[dbsqlc.InsertEventsParams](dbsqlc.InsertEvents,
 		col("Ids", func(e *ledger.Event) quota.ID { return e.ID }),
@@ -259,7 +260,8 @@ func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 		}
 		return w.tell(l)
 	}
-	settings := was.unreadable || l.Account.Plan.Name != was.plan || l.Settings != was.settings || l.Account.Suspended != was.suspended ||
+	settings := was.unreadable || l.Account.Plan.Name != was.plan || l.Settings != was.settings ||
+		l.Account.Suspended != was.suspended ||
 		!l.Account.Anchor.Equal(was.anchor) || !l.Account.Overrides.Equal(was.overrides)
 	if settings {
 		w.settings = append(w.settings, settingsParams(l.Account, l.Settings))
@@ -310,7 +312,8 @@ func (w *writes) collectPeriods(l *ledger.Ledger, was map[int64]quota.ClosedPeri
 		if before == *p {
 			continue
 		}
-		before.Used, before.Reserved, before.PlanUsed, before.PlanReserved = p.Used, p.Reserved, p.PlanUsed, p.PlanReserved
+		before.Used, before.Reserved, before.PlanUsed, before.PlanReserved = p.Used, p.Reserved, p.PlanUsed,
+			p.PlanReserved
 		before.Cost, before.Charged, before.CarryOver = p.Cost, p.Charged, p.CarryOver
 		if before != *p {
 			return fmt.Errorf("period %d: what held when it was closed has changed: %w", no, errFixed)
@@ -365,7 +368,8 @@ func (w *writes) tell(l *ledger.Ledger) error {
 		if err != nil {
 			return fmt.Errorf("audit %s %s: after: %w", a.Action, a.Name, err)
 		}
-		w.audit = append(w.audit, auditRow{account: l.Account.ID, now: l.Now, before: before, after: after, AuditRow: a})
+		w.audit = append(w.audit, auditRow{account: l.Account.ID, now: l.Now, before: before, after: after,
+			AuditRow: a})
 	}
 	return nil
 }

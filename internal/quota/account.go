@@ -28,8 +28,8 @@ type Account struct {
 
 	Balance
 
-	// Lots other than the plan's, in no particular order. All that have not expired must be there, and all that a reservation
-	// pins: a charge is booked on them whether they have expired or not.
+	// Lots other than the plan's, in no particular order. All that have not expired must be there, and all that a
+	// reservation pins: a charge is booked on them whether they have expired or not.
 	Lots []Lot
 }
 
@@ -67,7 +67,8 @@ const (
 type Lot struct {
 	ID   ID
 	Kind LotKind
-	// Name is the grant's name, unique per account; a carry-over is named by the number of the period that it comes from.
+	// Name is the grant's name, unique per account; a carry-over is named by the number of the period that it comes
+	// from.
 	Name                    string
 	Credits, Used, Reserved Credits
 	// ExpiresAt is the instant from which the lot pays for nothing new; zero means never.
@@ -142,9 +143,9 @@ func (a *Account) Remaining(now time.Time) Limit[Credits] {
 	return AtMost(sum)
 }
 
-// Allowance returns the credits of the open period in all: the plan's or the override's, its overage, and of every other
-// lot what it can still pay and what it has paid or holds in the period. Used and Reserved exceed it where the account is
-// overdrawn.
+// Allowance returns the credits of the open period in all: the plan's or the override's, its overage, and of every
+// other lot what it can still pay and what it has paid or holds in the period. Used and Reserved exceed it where the
+// account is overdrawn.
 func (a *Account) Allowance(now time.Time) Limit[Credits] {
 	limit := a.Limits().Credits
 	if limit.Unlimited {
@@ -178,15 +179,15 @@ func (al Allocation) Total() Credits {
 	return sum
 }
 
-// allocate distributes amount over the lots, soonest expiry first and on a tie carry-over, grants by name, plan; overage
-// comes after all lots. What exceeds everything falls to the plan: whoever calls has decided that it may.
+// allocate distributes amount over the lots, soonest expiry first and on a tie carry-over, grants by name, plan;
+// overage comes after all lots. What exceeds everything falls to the plan: whoever calls has decided that it may.
 func (a *Account) allocate(amount Credits, now time.Time) Allocation {
 	plan, _ := a.planAvailable()
 	return distribute(amount, plan, a.Period.End, a.Lots, now)
 }
 
-// allocateLate does the same for late work of a closed period, which cannot take what was carried over from it or later: a
-// carry-over is never clawed back.
+// allocateLate does the same for late work of a closed period, which cannot take what was carried over from it or
+// later: a carry-over is never clawed back.
 func (a *Account) allocateLate(amount Credits, p *ClosedPeriod, now time.Time) Allocation {
 	plan := MaxCredits
 	if !p.PlanLimit.Unlimited {

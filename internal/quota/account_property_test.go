@@ -204,8 +204,10 @@ func (l *ledger) book(c *Charge, adm *Admission) {
 func (l *ledger) record(t *rapid.T) {
 	l.roll()
 	u := Use{
-		Type: rapid.SampledFrom([]string{UsageTranscription, UsageExport, "hologram"}).Draw(t, "type"), Quantity: rapid.Int64Range(0, 3).Draw(t, "quantity"),
-		OccurredAt: l.now.Add(-time.Duration(rapid.Int64Range(int64(-6*time.Minute), int64(36*24*time.Hour)).Draw(t, "ago"))),
+		Type:     rapid.SampledFrom([]string{UsageTranscription, UsageExport, "hologram"}).Draw(t, "type"),
+		Quantity: rapid.Int64Range(0, 3).Draw(t, "quantity"),
+		OccurredAt: l.now.Add(-time.Duration(
+			rapid.Int64Range(int64(-6*time.Minute), int64(36*24*time.Hour)).Draw(t, "ago"))),
 	}
 	if rapid.Bool().Draw(t, "priced by the caller") {
 		u.Credits = new(Credits(rapid.Int64Range(-1, int64(40*Credit)).Draw(t, "credits")))
@@ -306,7 +308,8 @@ func (l *ledger) requeue(t *rapid.T) {
 		t.Fatalf("Requeue of %+v left %+v", was, stay)
 	}
 	for _, other := range l.admissions {
-		if adm.State != Queued || other != adm && other.State == Queued && other.ArrivedSeq >= adm.ArrivedSeq || other.ID == stay.ID {
+		if adm.State != Queued || other != adm && other.State == Queued && other.ArrivedSeq >= adm.ArrivedSeq ||
+			other.ID == stay.ID {
 			t.Fatalf("Requeue led to %+v, beside %+v", adm, other)
 		}
 	}
@@ -351,7 +354,8 @@ func (l *ledger) wait(t *rapid.T) {
 }
 
 func (l *ledger) give(t *rapid.T) {
-	g := Lot{Kind: LotGrant, Name: fmt.Sprint("g", l.grants), Credits: WholeCredits(rapid.Int64Range(1, 30).Draw(t, "grant"))}
+	g := Lot{Kind: LotGrant, Name: fmt.Sprint("g", l.grants),
+		Credits: WholeCredits(rapid.Int64Range(1, 30).Draw(t, "grant"))}
 	g.ID = LotID(l.a.ID, g.Kind, g.Name)
 	if rapid.Bool().Draw(t, "expires") {
 		g.ExpiresAt = l.now.Add(time.Duration(rapid.Int64Range(0, int64(60*24*time.Hour)).Draw(t, "in")))
@@ -448,9 +452,11 @@ func (l *ledger) check(t *rapid.T) {
 		}
 	}
 	a := l.a
-	mustEqual(t, "I1, I2: the open period", want[a.PeriodNo], totals{a.Used, a.Reserved, a.PlanUsed, a.PlanReserved, a.Cost, a.Charged})
+	mustEqual(t, "I1, I2: the open period", want[a.PeriodNo],
+		totals{a.Used, a.Reserved, a.PlanUsed, a.PlanReserved, a.Cost, a.Charged})
 	for no, p := range l.closed {
-		mustEqual(t, fmt.Sprintf("I1, I2: period %d", no), want[no], totals{p.Used, p.Reserved, p.PlanUsed, p.PlanReserved, p.Cost, p.Charged})
+		mustEqual(t, fmt.Sprintf("I1, I2: period %d", no), want[no],
+			totals{p.Used, p.Reserved, p.PlanUsed, p.PlanReserved, p.Cost, p.Charged})
 		if p.CarryOver < 0 || p.CarryOver > p.CarryOverMax {
 			t.Fatalf("period %d carried %s over, the cap is %s", no, p.CarryOver, p.CarryOverMax)
 		}
@@ -462,7 +468,8 @@ func (l *ledger) check(t *rapid.T) {
 		checkOverage(t, a.Limits().Credits, a.PlanUsed, overages[a.PeriodNo])
 	}
 	mustEqual(t, "I2: active, queued, parked", [3]int32{active, queued, parked}, [3]int32{a.Active, a.Queued, a.Parked})
-	mustEqual(t, "reserved and settled cost", [2]Money{reservedCost, dayCost}, [2]Money{a.ReservedCost, a.dayCost(l.now)})
+	mustEqual(t, "reserved and settled cost", [2]Money{reservedCost, dayCost},
+		[2]Money{a.ReservedCost, a.dayCost(l.now)})
 	for _, lot := range a.Lots {
 		mustEqual(t, "lot "+lot.Name, lots[lot.ID], [2]Credits{lot.Used, lot.Reserved})
 		if lot.Used < 0 || lot.Reserved < 0 || lot.Used+lot.Reserved > lot.Credits {
@@ -490,7 +497,8 @@ func (l *ledger) replay(t *rapid.T) {
 		}
 		var want Seen
 		for _, other := range l.admissions {
-			if other.AdmittedSeq == 0 || other.AdmittedSeq >= adm.AdmittedSeq || (other.EndedSeq != 0 && other.EndedSeq < adm.AdmittedSeq) {
+			if other.AdmittedSeq == 0 || other.AdmittedSeq >= adm.AdmittedSeq ||
+				(other.EndedSeq != 0 && other.EndedSeq < adm.AdmittedSeq) {
 				continue
 			}
 			want.Active++
@@ -508,7 +516,8 @@ func (l *ledger) replay(t *rapid.T) {
 		}
 		want.Remaining, want.Concurrent = adm.Seen.Remaining, adm.Seen.Concurrent
 		mustEqual(t, "I3: what an admission saw", want, adm.Seen)
-		if adm.Enforced && (!adm.Seen.Remaining.Allows(adm.Request.Estimate) || !adm.Seen.Concurrent.Allows(adm.Seen.Active+1)) {
+		if adm.Enforced && (!adm.Seen.Remaining.Allows(adm.Request.Estimate) ||
+			!adm.Seen.Concurrent.Allows(adm.Seen.Active+1)) {
 			t.Fatalf("I3: admitted beyond the limits that it saw: %s with %+v", adm.Request.Estimate, adm.Seen)
 		}
 	}
@@ -526,8 +535,10 @@ func TestAnyOperations(t *testing.T) {
 		l := newLedger(t, calendars)
 		carried := map[int64]Credits{}
 		t.Repeat(map[string]func(*rapid.T){
-			"enter": l.enter, "enter another": l.enter, "promote": l.promote, "settle": l.settle, "settle another": l.settle,
-			"end": l.end, "requeue": l.requeue, "report": l.report, "heartbeat": l.heartbeat, "wait": l.wait, "give": l.give, "change": l.change,
+			"enter": l.enter, "enter another": l.enter, "promote": l.promote, "settle": l.settle,
+			"settle another": l.settle,
+			"end":            l.end, "requeue": l.requeue, "report": l.report, "heartbeat": l.heartbeat, "wait": l.wait,
+			"give": l.give, "change": l.change,
 			"record": l.record, "adjust": l.adjust, "reverse": l.reverse,
 			"": func(t *rapid.T) {
 				l.roll()

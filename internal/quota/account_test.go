@@ -15,7 +15,8 @@ func TestAllocationOrder(t *testing.T) {
 	end := start.AddDate(0, 1, 0)
 	lots := func(ls ...Lot) []Lot { return ls }
 	carry := func(n int64, expires time.Time) Lot {
-		return Lot{ID: LotID(id(1), LotCarryOver, "0"), Kind: LotCarryOver, Name: "0", Credits: WholeCredits(n), ExpiresAt: expires}
+		return Lot{ID: LotID(id(1), LotCarryOver, "0"), Kind: LotCarryOver, Name: "0", Credits: WholeCredits(n),
+			ExpiresAt: expires}
 	}
 	type shares map[string]int64
 	tests := map[string]struct {
@@ -25,14 +26,20 @@ func TestAllocationOrder(t *testing.T) {
 		amount int64
 		want   shares
 	}{
-		"no other lots":                       {amount: 20, want: shares{"plan": 20}},
-		"a grant that ends before the period": {lots: lots(grant("g", 10, end.Add(-time.Hour))), amount: 20, want: shares{"g": 10, "plan": 10}},
-		"a grant that ends with the period":   {lots: lots(grant("g", 10, end)), amount: 20, want: shares{"g": 10, "plan": 10}},
-		"a grant that ends after the period":  {lots: lots(grant("g", 10, end.Add(time.Microsecond))), amount: 35, want: shares{"plan": 30, "g": 5}},
-		"a grant that never ends":             {lots: lots(grant("g", 10, time.Time{})), amount: 35, want: shares{"plan": 30, "g": 5}},
-		"an expired grant":                    {lots: lots(grant("g", 10, start)), amount: 20, want: shares{"plan": 20}},
+		"no other lots": {amount: 20, want: shares{"plan": 20}},
+		"a grant that ends before the period": {lots: lots(grant("g", 10, end.Add(-time.Hour))), amount: 20,
+			want: shares{"g": 10, "plan": 10}},
+		"a grant that ends with the period": {lots: lots(grant("g", 10, end)), amount: 20,
+			want: shares{"g": 10, "plan": 10}},
+		"a grant that ends after the period": {lots: lots(grant("g", 10, end.Add(time.Microsecond))), amount: 35,
+			want: shares{"plan": 30, "g": 5}},
+		"a grant that never ends": {lots: lots(grant("g", 10, time.Time{})), amount: 35,
+			want: shares{"plan": 30, "g": 5}},
+		"an expired grant": {lots: lots(grant("g", 10, start)), amount: 20,
+			want: shares{"plan": 20}},
 		"soonest expiry first": {
-			lots:   lots(grant("never", 10, time.Time{}), grant("late", 10, end.Add(2*time.Hour)), grant("soon", 10, end.Add(-time.Hour)), grant("sooner", 10, end.Add(-2*time.Hour))),
+			lots: lots(grant("never", 10, time.Time{}), grant("late", 10, end.Add(2*time.Hour)),
+				grant("soon", 10, end.Add(-time.Hour)), grant("sooner", 10, end.Add(-2*time.Hour))),
 			amount: 55, want: shares{"sooner": 10, "soon": 10, "plan": 30, "late": 5},
 		},
 		"carry-over, grant, plan on a tie": {
@@ -108,10 +115,12 @@ func TestOverrun(t *testing.T) {
 		wantOverage         int64
 		wantPrice           Money
 	}{
-		"within the plan":              {plan: plan(), estimate: 10, actual: 12, wantPlan: 12},
-		"beyond a plan that blocks":    {plan: plan(), estimate: 30, actual: 33, wantPlan: 33, wantOverage: 3},
-		"a grant pays before overage":  {plan: plan(overageOf(10, 20_000)), lots: []Lot{grant("g", 2, time.Time{})}, estimate: 30, actual: 33, wantPlan: 31, wantGrant: 2, wantOverage: 1, wantPrice: 20_000},
-		"beyond the overage's cap too": {plan: plan(overageOf(1, 20_000)), estimate: 30, actual: 33, wantPlan: 33, wantOverage: 3, wantPrice: 60_000},
+		"within the plan":           {plan: plan(), estimate: 10, actual: 12, wantPlan: 12},
+		"beyond a plan that blocks": {plan: plan(), estimate: 30, actual: 33, wantPlan: 33, wantOverage: 3},
+		"a grant pays before overage": {plan: plan(overageOf(10, 20_000)), lots: []Lot{grant("g", 2, time.Time{})},
+			estimate: 30, actual: 33, wantPlan: 31, wantGrant: 2, wantOverage: 1, wantPrice: 20_000},
+		"beyond the overage's cap too": {plan: plan(overageOf(1, 20_000)), estimate: 30, actual: 33, wantPlan: 33,
+			wantOverage: 3, wantPrice: 60_000},
 		"a grant that ends first pays first": {
 			plan: plan(), lots: []Lot{grant("g", 12, end)}, estimate: 10, actual: 15, wantPlan: 3, wantGrant: 12,
 		},
@@ -122,10 +131,12 @@ func TestOverrun(t *testing.T) {
 			a := account(tc.plan, tc.lots...)
 			c := settle(t, a, enter(t, a, tc.estimate, start), tc.actual, nil, start.Add(time.Hour))
 			if a.PlanUsed != WholeCredits(tc.wantPlan) || a.Used-a.PlanUsed != WholeCredits(tc.wantGrant) {
-				t.Errorf("plan pays %s and lots %s, want %d and %d", a.PlanUsed, a.Used-a.PlanUsed, tc.wantPlan, tc.wantGrant)
+				t.Errorf("plan pays %s and lots %s, want %d and %d", a.PlanUsed, a.Used-a.PlanUsed, tc.wantPlan,
+					tc.wantGrant)
 			}
 			if c.Overage != WholeCredits(tc.wantOverage) || c.Price != tc.wantPrice || a.Charged != tc.wantPrice {
-				t.Errorf("overage %s at %s (charged %s), want %d at %s", c.Overage, c.Price, a.Charged, tc.wantOverage, tc.wantPrice)
+				t.Errorf("overage %s at %s (charged %s), want %d at %s", c.Overage, c.Price, a.Charged, tc.wantOverage,
+					tc.wantPrice)
 			}
 			if a.Reserved != 0 || a.Active != 0 || a.ReservedCost != 0 {
 				t.Errorf("left reserved: %+v", a)
@@ -205,16 +216,18 @@ func TestLateWork(t *testing.T) {
 			wantOpen: 20, wantCarryOver: 30, wantRemaining: 40,
 		},
 		"after Final, beyond what the open period has": {
-			plan: plan(overageOf(10, 20_000)), estimate: 30, actual: 35, settledAt: end.Add(FinalAfter), wantAdjustment: true,
-			wantOpen: 35, wantRemaining: 5, wantOverage: 5, wantPricedOpen: 100_000,
+			plan: plan(overageOf(10, 20_000)), estimate: 30, actual: 35, settledAt: end.Add(FinalAfter),
+			wantAdjustment: true,
+			wantOpen:       35, wantRemaining: 5, wantOverage: 5, wantPricedOpen: 100_000,
 		},
 		"expired, then reported in its period's grace": {
 			plan: plan(carryOver(100)), estimate: 20, actual: 20, expire: true, settledAt: end.Add(time.Hour),
 			wantClosed: 20, wantClosedPlan: 20, wantCarryOver: 30, wantRemaining: 60,
 		},
 		"expired, then reported after Final": {
-			plan: plan(carryOver(100)), estimate: 20, actual: 20, expire: true, settledAt: end.Add(FinalAfter), wantAdjustment: true,
-			wantOpen: 20, wantCarryOver: 30, wantRemaining: 40,
+			plan: plan(carryOver(100)), estimate: 20, actual: 20, expire: true, settledAt: end.Add(FinalAfter),
+			wantAdjustment: true,
+			wantOpen:       20, wantCarryOver: 30, wantRemaining: 40,
 		},
 	}
 	for name, tc := range tests {
@@ -240,12 +253,14 @@ func TestLateWork(t *testing.T) {
 				Late                 bool
 			}
 			want := result{
-				tc.wantAdjustment, WholeCredits(tc.wantClosed), WholeCredits(tc.wantOpen), WholeCredits(tc.wantClosedPlan),
+				tc.wantAdjustment, WholeCredits(tc.wantClosed), WholeCredits(tc.wantOpen),
+				WholeCredits(tc.wantClosedPlan),
 				WholeCredits(tc.wantCarryOver), WholeCredits(tc.wantRemaining), WholeCredits(tc.wantOverage),
 				tc.wantPricedClosed, tc.wantPricedOpen, 0, tc.expire,
 			}
 			got := result{
-				c.Adjustment, closed.Used, a.Used, closed.PlanUsed, closed.CarryOver, a.Remaining(tc.settledAt).Max, c.Overage,
+				c.Adjustment, closed.Used, a.Used, closed.PlanUsed, closed.CarryOver,
+				a.Remaining(tc.settledAt).Max, c.Overage,
 				closed.Charged, a.Charged, closed.Reserved + closed.PlanReserved + a.Reserved, adm.Late,
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -331,7 +346,8 @@ func TestLateChargeLeavesTheEndWhereItWas(t *testing.T) {
 	next := enter(t, a, 5, expired.Add(time.Minute))
 	c := settle(t, a, late, 4, nil, expired.Add(2*time.Minute))
 	if late.EndedSeq >= next.AdmittedSeq || !late.EndedAt.Equal(expired) {
-		t.Errorf("EndedSeq = %d, EndedAt = %s, want before %d and %s", late.EndedSeq, late.EndedAt, next.AdmittedSeq, expired)
+		t.Errorf("EndedSeq = %d, EndedAt = %s, want before %d and %s", late.EndedSeq, late.EndedAt,
+			next.AdmittedSeq, expired)
 	}
 	if c.Seq != a.Seq || c.Seq <= next.AdmittedSeq {
 		t.Errorf("Charge.Seq = %d, want the account's last decision, %d", c.Seq, a.Seq)
@@ -381,7 +397,8 @@ func TestActualOutOfRange(t *testing.T) {
 			if err := adm.Report(actual); !errors.Is(err, ErrInvalid) {
 				t.Errorf("Report: %v, want ErrInvalid", err)
 			}
-			if diff := cmp.Diff(before, a, cmp.Comparer(sameZone)); diff != "" || adm.State != Admitted || adm.Reported != nil {
+			if diff := cmp.Diff(before, a, cmp.Comparer(sameZone)); diff != "" || adm.State != Admitted ||
+				adm.Reported != nil {
 				t.Errorf("something changed: %s, %+v", diff, adm)
 			}
 		})
@@ -400,7 +417,8 @@ func TestAllowanceOfAnOverdrawnAccount(t *testing.T) {
 }
 
 func TestReservedCostNeverFallsBelowZero(t *testing.T) {
-	a := account(plan(providerCost(MaxMoney), slots(10), unlimitedCredits, func(p *Plan) { p.DailyCostCeiling.Unlimited = true }))
+	a := account(plan(providerCost(MaxMoney), slots(10), unlimitedCredits,
+		func(p *Plan) { p.DailyCostCeiling.Unlimited = true }))
 	jobs := []*Admission{enter(t, a, 100, start), enter(t, a, 100, start), enter(t, a, 100, start)}
 	for _, adm := range jobs {
 		if err := a.End(adm, Released, "", nil, start); err != nil {

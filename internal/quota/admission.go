@@ -32,7 +32,8 @@ type Source string
 const (
 	// SourceAPI admissions belong to an HTTP caller: its lease alone keeps them alive.
 	SourceAPI Source = "api"
-	// SourceJob admissions belong to a Kubernetes Job: only the Job controller, which sees the Job, settles or expires them.
+	// SourceJob admissions belong to a Kubernetes Job: only the Job controller, which sees the Job, settles or expires
+	// them.
 	SourceJob Source = "job"
 )
 
@@ -48,8 +49,8 @@ type Admission struct {
 	Priority int32
 	// Enforced is false in namespaces that only warn: the admission is metered, and exempt from limits.
 	Enforced bool
-	// Offline marks work that began while the ledger could not be reached, on an offline ticket, or without its knowing, since it was
-	// restored to an earlier moment. It is exempt from limits too.
+	// Offline marks work that began while the ledger could not be reached, on an offline ticket, or without its
+	// knowing, since it was restored to an earlier moment. It is exempt from limits too.
 	Offline bool
 	// PeriodNo and PeriodEnd are the period that the reservation is pinned to, Alloc the lots that it holds.
 	PeriodNo  int64
@@ -70,8 +71,8 @@ type Admission struct {
 	// Lease is how long the admission lives without a heartbeat, LeaseUntil when it ends.
 	Lease      time.Duration
 	LeaseUntil time.Time
-	// ArrivedSeq, AdmittedSeq and EndedSeq place its transitions in the account's order of decisions. EndedAt and EndedSeq
-	// tell when it gave its slot back; a late charge does not move them.
+	// ArrivedSeq, AdmittedSeq and EndedSeq place its transitions in the account's order of decisions. EndedAt and
+	// EndedSeq tell when it gave its slot back; a late charge does not move them.
 	ArrivedSeq, AdmittedSeq, EndedSeq int64
 	// Seen are the facts that the admission was decided on.
 	Seen Seen
@@ -79,23 +80,27 @@ type Admission struct {
 
 // Equal reports whether two admissions agree in everything.
 func (adm *Admission) Equal(other *Admission) bool {
-	return adm.ID == other.ID && adm.Account == other.Account && adm.Source == other.Source && adm.State == other.State &&
+	return adm.ID == other.ID && adm.Account == other.Account && adm.Source == other.Source &&
+		adm.State == other.State &&
 		adm.Reason == other.Reason && adm.Request == other.Request && adm.Priority == other.Priority &&
 		adm.Enforced == other.Enforced && adm.Offline == other.Offline && adm.PeriodNo == other.PeriodNo &&
 		adm.PeriodEnd.Equal(other.PeriodEnd) && adm.Alloc.Plan == other.Alloc.Plan &&
 		slices.Equal(adm.Alloc.Lots, other.Alloc.Lots) && adm.EstimatedCost == other.EstimatedCost &&
-		adm.ProviderCost == other.ProviderCost && same(adm.Reported, other.Reported) && same(adm.Actual, other.Actual) &&
+		adm.ProviderCost == other.ProviderCost && same(adm.Reported, other.Reported) &&
+		same(adm.Actual, other.Actual) &&
 		adm.Late == other.Late && adm.Parked == other.Parked && adm.EverParked == other.EverParked &&
-		adm.CreatedAt.Equal(other.CreatedAt) && adm.AdmittedAt.Equal(other.AdmittedAt) && adm.EndedAt.Equal(other.EndedAt) &&
+		adm.CreatedAt.Equal(other.CreatedAt) && adm.AdmittedAt.Equal(other.AdmittedAt) &&
+		adm.EndedAt.Equal(other.EndedAt) &&
 		adm.Lease == other.Lease && adm.LeaseUntil.Equal(other.LeaseUntil) && adm.ArrivedSeq == other.ArrivedSeq &&
 		adm.AdmittedSeq == other.AdmittedSeq && adm.EndedSeq == other.EndedSeq && adm.Seen == other.Seen
 }
 
-// SameRequest reports whether two states of an admission agree in what was asked for. Nothing changes that afterwards, except
-// that work which was done on an offline ticket is no longer held against the limits, and that what goes back to the queue
-// arrives there anew.
+// SameRequest reports whether two states of an admission agree in what was asked for. Nothing changes that afterwards,
+// except that work which was done on an offline ticket is no longer held against the limits, and that what goes back to
+// the queue arrives there anew.
 func (adm *Admission) SameRequest(other *Admission) bool {
-	return adm.ID == other.ID && adm.Account == other.Account && adm.Source == other.Source && adm.Request == other.Request &&
+	return adm.ID == other.ID && adm.Account == other.Account && adm.Source == other.Source &&
+		adm.Request == other.Request &&
 		adm.Priority == other.Priority && (adm.Enforced == other.Enforced || other.Offline && !adm.Offline) &&
 		adm.CreatedAt.Equal(other.CreatedAt) && adm.Lease == other.Lease
 }
@@ -111,23 +116,25 @@ type Seen struct {
 
 // Charge is an event to be recorded: of a settled admission, of a recorded use or of an adjustment.
 type Charge struct {
-	// Adjustment is true where the charge's own period was final and the open one was charged instead, and for Account.Adjust.
+	// Adjustment is true where the charge's own period was final and the open one was charged instead, and for
+	// Account.Adjust.
 	Adjustment bool
 	// Seq places the charge in the account's order of decisions.
 	Seq      int64
 	PeriodNo int64
 	Credits  Credits
 	Alloc    Allocation
-	// Overage is the part of Credits beyond the plan's; Price is what the user owes for it, Cost what the provider takes.
+	// Overage is the part of Credits beyond the plan's; Price is what the user owes for it, Cost what the provider
+	// takes.
 	Overage     Credits
 	Price, Cost Money
 	// Rate is the plan's price of a unit where it made the Credits, else nil.
 	Rate *Rate
 }
 
-// Enter decides on a new admission and books it: it becomes Admitted or Queued and the account changes with it, or it is
-// refused and nothing changes. Where the admission is not enforced, refusals and waits are reported but it is admitted.
-// One that has entered before is not booked again, the answer says where it stands.
+// Enter decides on a new admission and books it: it becomes Admitted or Queued and the account changes with it, or it
+// is refused and nothing changes. Where the admission is not enforced, refusals and waits are reported but it is
+// admitted. One that has entered before is not booked again, the answer says where it stands.
 func (a *Account) Enter(adm *Admission, now time.Time) Decision {
 	switch adm.State {
 	case "":
@@ -155,8 +162,9 @@ func (a *Account) Enter(adm *Admission, now time.Time) Decision {
 	return d
 }
 
-// Park books a new admission that credits, cost or a suspension keep from running as Queued, for a holder that stays
-// (a Job) and wants to start when they change. Limits that no waiting cures (file size, length, a full queue) still refuse.
+// Park books a new admission that credits, cost or a suspension keep from running as Queued, for a holder that stays (a
+// Job) and wants to start when they change. Limits that no waiting cures (file size, length, a full queue) still
+// refuse.
 func (a *Account) Park(adm *Admission, d Decision, now time.Time) bool {
 	if adm.State != "" || !curable(d.Reason) || !a.Limits().Queued.Allows(a.Queued+1) {
 		return false
@@ -176,14 +184,15 @@ func curable(r Reason) bool {
 }
 
 // Promote goes through the first of the account's queued admissions, which must be in the order (priority descending,
-// arrival), and admits those that may start. What only credits, cost or a suspension keep back is parked: it stays queued and
-// lets those behind it pass, because it does not wait for their slots. It returns the admissions that changed.
+// arrival), and admits those that may start. What only credits, cost or a suspension keep back is parked: it stays
+// queued and lets those behind it pass, because it does not wait for their slots. It returns the admissions that
+// changed.
 func (a *Account) Promote(queue []*Admission, now time.Time) []*Admission {
 	return a.look(queue, now, true)
 }
 
-// Unpark goes through queued admissions that have others in front of them: what could start now waits for a slot like those,
-// and what could not is parked. It returns the admissions that changed.
+// Unpark goes through queued admissions that have others in front of them: what could start now waits for a slot like
+// those, and what could not is parked. It returns the admissions that changed.
 func (a *Account) Unpark(queue []*Admission, now time.Time) []*Admission {
 	return a.look(queue, now, false)
 }
@@ -249,7 +258,8 @@ func (m Means) Help(before Means) bool {
 func (a *Account) admit(adm *Admission, now time.Time) {
 	limits := a.Limits()
 	adm.Seen = Seen{
-		Remaining: a.Remaining(now), Concurrent: limits.Concurrent, Used: a.Used, Reserved: a.Reserved, Active: a.Active,
+		Remaining: a.Remaining(now), Concurrent: limits.Concurrent, Used: a.Used, Reserved: a.Reserved,
+		Active: a.Active,
 	}
 	adm.State, adm.Reason = Admitted, ""
 	adm.AdmittedAt, adm.AdmittedSeq = now, a.Seq
@@ -346,8 +356,9 @@ func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, n
 	return c, nil
 }
 
-// charge books c, whose period, credits and cost are known: what is held for it pays first, the rest is paid as new work
-// would be. period is the closed period that it belongs to, nil where that is open; once it is final the open one pays.
+// charge books c, whose period, credits and cost are known: what is held for it pays first, the rest is paid as new
+// work would be. period is the closed period that it belongs to, nil where that is open; once it is final the open one
+// pays.
 func (a *Account) charge(c *Charge, held Allocation, period *ClosedPeriod, now time.Time) {
 	a.DayCost, a.Day = a.dayCost(now).Add(c.Cost), utcDay(now)
 	if period != nil && period.Final(now) {
@@ -408,9 +419,9 @@ func (a *Account) End(adm *Admission, to State, reason Reason, period *ClosedPer
 	return nil
 }
 
-// Requeue puts an admitted admission behind everything that waits, for a holder that could not begin (a Job of which no pod
-// starts), and returns what it held. The stay that ends so is returned as an admission of its own, Released, under an id that
-// follows from it; what has seen it can be replayed. One that waits is left as it is, and nil is returned.
+// Requeue puts an admitted admission behind everything that waits, for a holder that could not begin (a Job of which no
+// pod starts), and returns what it held. The stay that ends so is returned as an admission of its own, Released, under
+// an id that follows from it; what has seen it can be replayed. One that waits is left as it is, and nil is returned.
 func (a *Account) Requeue(adm *Admission, period *ClosedPeriod, now time.Time) (*Admission, error) {
 	switch {
 	case adm.State == Queued:
@@ -427,8 +438,10 @@ func (a *Account) Requeue(adm *Admission, period *ClosedPeriod, now time.Time) (
 	}
 	a.Seq++
 	*adm = Admission{
-		ID: adm.ID, Account: adm.Account, Source: adm.Source, State: Queued, Reason: ConcurrencyLimit, Request: adm.Request,
-		Priority: adm.Priority, Enforced: adm.Enforced, CreatedAt: adm.CreatedAt, Lease: adm.Lease, LeaseUntil: now.Add(adm.Lease),
+		ID: adm.ID, Account: adm.Account, Source: adm.Source, State: Queued, Reason: ConcurrencyLimit,
+		Request:  adm.Request,
+		Priority: adm.Priority, Enforced: adm.Enforced, CreatedAt: adm.CreatedAt, Lease: adm.Lease,
+		LeaseUntil: now.Add(adm.Lease),
 		ArrivedSeq: a.Seq,
 	}
 	a.Queued++
@@ -453,8 +466,8 @@ func (a *Account) unreserve(adm *Admission, period *ClosedPeriod) {
 	period.PlanReserved = period.PlanReserved.Sub(adm.Alloc.Plan)
 }
 
-// book adds part of a charge to the lots that pay for it and to its period: the closed one, or the open one where that is
-// nil.
+// book adds part of a charge to the lots that pay for it and to its period: the closed one, or the open one where that
+// is nil.
 func (a *Account) book(c *Charge, al Allocation, period *ClosedPeriod) {
 	limit, used, planUsed := a.Limits().Credits, &a.Used, &a.PlanUsed
 	if period != nil {
@@ -497,8 +510,8 @@ func (a *Account) topUp(p *ClosedPeriod) {
 	p.CarryOver = carry
 }
 
-// pinned distributes amount, which must not exceed the reservation, over the lots that an admission holds, in the order in
-// which they expire, so that what remains returns to the latest-expiring of them.
+// pinned distributes amount, which must not exceed the reservation, over the lots that an admission holds, in the order
+// in which they expire, so that what remains returns to the latest-expiring of them.
 func pinned(adm *Admission, expiry func(ID) int64, amount Credits) Allocation {
 	var al Allocation
 	left, plan := amount, adm.Alloc.Plan

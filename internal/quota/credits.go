@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Credits is an amount of credits in units of 1/60000 credit. One credit is one minute of audio, so a unit is exactly one
-// millisecond of audio and no duration is ever rounded. Arithmetic saturates at ±MaxCredits: a sum that would overflow
-// stays above every limit instead of wrapping below it.
+// Credits is an amount of credits in units of 1/60000 credit. One credit is one minute of audio, so a unit is exactly
+// one millisecond of audio and no duration is ever rounded. Arithmetic saturates at ±MaxCredits: a sum that would
+// overflow stays above every limit instead of wrapping below it.
 type Credits int64
 
 const (
@@ -90,11 +90,12 @@ type Money int64
 // MaxMoney bounds every amount of money: one billion units of currency.
 const MaxMoney Money = 1e15
 
-// ParseMoney reads a decimal with at most six decimals, such as "0.006". It refuses signs, exponents and anything beyond
-// MaxMoney.
+// ParseMoney reads a decimal with at most six decimals, such as "0.006". It refuses signs, exponents and anything
+// beyond MaxMoney.
 func ParseMoney(s string) (Money, error) {
 	whole, frac, dotted := strings.Cut(s, ".")
-	if len(whole) == 0 || len(whole) > 9 || len(frac) > 6 || (dotted && frac == "") || strings.Trim(whole+frac, "0123456789") != "" {
+	if len(whole) == 0 || len(whole) > 9 || len(frac) > 6 || (dotted && frac == "") ||
+		strings.Trim(whole+frac, "0123456789") != "" {
 		return 0, Invalid("", "%q must be a decimal number with at most 9 digits before the point and 6 after it", s)
 	}
 	n, err := strconv.ParseInt(whole+frac+strings.Repeat("0", 6-len(frac)), 10, 64)
@@ -115,8 +116,8 @@ func (m Money) Sub(n Money) Money { return (m.clamp() - n.clamp()).clamp() }
 
 func (m Money) clamp() Money { return min(max(m, -MaxMoney), MaxMoney) }
 
-// Price returns what c costs at perCredit, rounded half-even to a micro-unit once. Negative amounts cost nothing, and the
-// result saturates at MaxMoney.
+// Price returns what c costs at perCredit, rounded half-even to a micro-unit once. Negative amounts cost nothing, and
+// the result saturates at MaxMoney.
 func Price(c Credits, perCredit Money) Money {
 	if c <= 0 || perCredit <= 0 {
 		return 0

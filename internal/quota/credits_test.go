@@ -149,7 +149,8 @@ func TestParseMoney(t *testing.T) {
 
 func TestMoneyString(t *testing.T) {
 	for want, m := range map[string]Money{
-		"0": 0, "0.006": 6_000, "-0.000001": -1, "50": 50_000_000, "1000000000": math.MaxInt64, "-1000000000": math.MinInt64,
+		"0": 0, "0.006": 6_000, "-0.000001": -1, "50": 50_000_000, "1000000000": math.MaxInt64,
+		"-1000000000": math.MinInt64,
 	} {
 		if got := m.String(); got != want {
 			t.Errorf("%d = %q, want %q", int64(m), got, want)
@@ -159,7 +160,8 @@ func TestMoneyString(t *testing.T) {
 
 // anyInt64 draws from all magnitudes and from both ends of the range.
 func anyInt64() *rapid.Generator[int64] {
-	return rapid.OneOf(rapid.Int64(), rapid.Int64Range(-100_000, 100_000), rapid.Int64Range(9e14, 2e15), rapid.Int64Range(-2e15, -9e14),
+	return rapid.OneOf(rapid.Int64(), rapid.Int64Range(-100_000, 100_000), rapid.Int64Range(9e14, 2e15),
+		rapid.Int64Range(-2e15, -9e14),
 		rapid.SampledFrom([]int64{math.MinInt64, math.MaxInt64, int64(MaxCredits), -int64(MaxCredits)}))
 }
 
@@ -176,7 +178,8 @@ func clampBig(n *big.Int, most int64) int64 {
 func TestArithmeticSaturates(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x, y := anyInt64().Draw(t, "x"), anyInt64().Draw(t, "y")
-		cx, cy := big.NewInt(clampBig(big.NewInt(x), int64(MaxCredits))), big.NewInt(clampBig(big.NewInt(y), int64(MaxCredits)))
+		cx, cy := big.NewInt(clampBig(big.NewInt(x), int64(MaxCredits))),
+			big.NewInt(clampBig(big.NewInt(y), int64(MaxCredits)))
 		sum := clampBig(new(big.Int).Add(cx, cy), int64(MaxCredits))
 		difference := clampBig(new(big.Int).Sub(cx, cy), int64(MaxCredits))
 		if got := Credits(x).Add(Credits(y)); int64(got) != sum {
@@ -193,13 +196,15 @@ func TestArithmeticSaturates(t *testing.T) {
 		}
 		product := clampBig(new(big.Int).Mul(big.NewInt(x), big.NewInt(int64(Credit))), int64(MaxCredits))
 		// The whole credits of the range end below its end.
-		if limit := int64(MaxCredits / Credit); x >= -limit && x <= limit || product == int64(MaxCredits) || product == -int64(MaxCredits) {
+		if limit := int64(MaxCredits / Credit); x >= -limit && x <= limit || product == int64(MaxCredits) ||
+			product == -int64(MaxCredits) {
 			if got := WholeCredits(x); int64(got) != product {
 				t.Fatalf("WholeCredits(%d) = %d, want %d", x, got, product)
 			}
 		}
 		audio := new(big.Int).Mul(big.NewInt(x), big.NewInt(int64(time.Millisecond)))
-		if got := Credits(x).Audio(); audio.IsInt64() && int64(got) != audio.Int64() || !audio.IsInt64() && (got > 0) != (x > 0) {
+		if got := Credits(x).Audio(); audio.IsInt64() && int64(got) != audio.Int64() ||
+			!audio.IsInt64() && (got > 0) != (x > 0) {
 			t.Fatalf("Credits(%d).Audio() = %d, want %s", x, got, audio)
 		}
 	})

@@ -54,8 +54,9 @@ type Request struct {
 	Queue bool
 }
 
-// Decide says whether req may run on the account now. The account must have been rolled to now. It is the only place where
-// limits are compared: admission, the pre-flight check, the Job webhook and the promotion of waiting work all ask it.
+// Decide says whether req may run on the account now. The account must have been rolled to now. It is the only place
+// where limits are compared: admission, the pre-flight check, the Job webhook and the promotion of waiting work all ask
+// it.
 func Decide(a *Account, req Request, now time.Time) Decision {
 	if d := decideSpending(a, req, now); d.Outcome != Admit {
 		return d
@@ -99,7 +100,8 @@ func decideSpending(a *Account, req Request, now time.Time) Decision {
 	}
 	if !limits.Audio.Allows(req.Estimate.Audio()) {
 		return Decision{Reason: AudioTooLong, Bound: Bound{
-			Unit: UnitAudio, Limit: limits.Audio.Max.Milliseconds(), Requested: int64(req.Estimate), Remaining: limits.Audio.Max.Milliseconds(),
+			Unit: UnitAudio, Limit: limits.Audio.Max.Milliseconds(), Requested: int64(req.Estimate),
+			Remaining: limits.Audio.Max.Milliseconds(),
 		}}
 	}
 	if remaining := a.Remaining(now); !remaining.Allows(req.Estimate) {
@@ -143,8 +145,9 @@ func (a *Account) mostNextPeriod() Credits {
 	return sum
 }
 
-// Upgrade returns the lowest-ranked plan above the account's (of several the cheapest) that would have allowed req, which
-// d did not, or nil. What others of the user's jobs take at the moment counts only where slots are what was missing.
+// Upgrade returns the lowest-ranked plan above the account's (of several the cheapest) that would have allowed req,
+// which d did not, or nil. What others of the user's jobs take at the moment counts only where slots are what was
+// missing.
 func Upgrade(a *Account, req Request, d Decision, plans []*Plan, now time.Time) *Plan {
 	var best *Plan
 	for _, p := range plans {
@@ -180,8 +183,8 @@ func (a *Account) wouldAllow(req Request, refused Reason, now time.Time) bool {
 	return true
 }
 
-// Message says the decision in a sentence for people. It names the limit, what was asked and what remains, and contains no
-// instant, so that it is stable while nothing changes.
+// Message says the decision in a sentence for people. It names the limit, what was asked and what remains, and contains
+// no instant, so that it is stable while nothing changes.
 func (d Decision) Message() string {
 	b := d.Bound
 	switch d.Reason {
@@ -196,13 +199,15 @@ func (d Decision) Message() string {
 		}
 		return fmt.Sprintf("the file has %s, the limit is %s per file", requested, limit)
 	case AudioTooLong:
-		return fmt.Sprintf("the audio lasts %s, the limit is %s per job", Credits(b.Requested).Audio(), Credits(b.Limit).Audio())
+		return fmt.Sprintf("the audio lasts %s, the limit is %s per job", Credits(b.Requested).Audio(),
+			Credits(b.Limit).Audio())
 	case CreditsExhausted:
 		requested, remaining := distinct(Credits(b.Requested), Credits(b.Remaining))
 		return fmt.Sprintf("%s credits are needed, %s of %s remain in this period (%s used, %s reserved)",
 			requested, remaining, Credits(b.Limit), Credits(b.Used), Credits(b.Reserved))
 	case DailyCostCeiling:
-		return fmt.Sprintf("the job would cost %s, %s of the daily ceiling of %s remain", Money(b.Requested), Money(b.Remaining), Money(b.Limit))
+		return fmt.Sprintf("the job would cost %s, %s of the daily ceiling of %s remain", Money(b.Requested),
+			Money(b.Remaining), Money(b.Limit))
 	case ConcurrencyLimit:
 		return fmt.Sprintf("%d of %d jobs are running", b.Used, b.Limit)
 	case NotFirst:

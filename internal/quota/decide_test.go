@@ -21,20 +21,25 @@ func TestDecide(t *testing.T) {
 		req  Request
 		want Decision
 	}{
-		"within all limits":           {req: request(30), want: Decision{Outcome: Admit}},
-		"a file of exactly the limit": {req: Request{Estimate: Credit, FileSize: 25 << 20}, want: Decision{Outcome: Admit}},
-		"suspended":                   {set: func(a *Account) { a.Suspended = true }, req: request(1), want: Decision{Reason: UserSuspended}},
+		"within all limits": {req: request(30), want: Decision{Outcome: Admit}},
+		"a file of exactly the limit": {req: Request{Estimate: Credit, FileSize: 25 << 20},
+			want: Decision{Outcome: Admit}},
+		"suspended": {set: func(a *Account) { a.Suspended = true }, req: request(1),
+			want: Decision{Reason: UserSuspended}},
 		"a file a byte above the limit": {
-			req:  Request{Estimate: Credit, FileSize: 25<<20 + 1},
-			want: Decision{Reason: FileTooLarge, Bound: Bound{Unit: UnitBytes, Limit: 25 << 20, Requested: 25<<20 + 1, Remaining: 25 << 20}},
+			req: Request{Estimate: Credit, FileSize: 25<<20 + 1},
+			want: Decision{Reason: FileTooLarge,
+				Bound: Bound{Unit: UnitBytes, Limit: 25 << 20, Requested: 25<<20 + 1, Remaining: 25 << 20}},
 		},
 		"audio too long": {
 			plan: plan(func(p *Plan) { p.Limits.Audio = AtMost(time.Minute) }), req: Request{Estimate: Credit + 1},
-			want: Decision{Reason: AudioTooLong, Bound: Bound{Unit: UnitAudio, Limit: 60_000, Requested: 60_001, Remaining: 60_000}},
+			want: Decision{Reason: AudioTooLong,
+				Bound: Bound{Unit: UnitAudio, Limit: 60_000, Requested: 60_001, Remaining: 60_000}},
 		},
 		"an absurd estimate does not wrap": {
 			plan: plan(unlimitedCredits), req: Request{Estimate: math.MaxInt64},
-			want: Decision{Reason: AudioTooLong, Bound: Bound{Unit: UnitAudio, Limit: 86_400_000, Requested: math.MaxInt64, Remaining: 86_400_000}},
+			want: Decision{Reason: AudioTooLong,
+				Bound: Bound{Unit: UnitAudio, Limit: 86_400_000, Requested: math.MaxInt64, Remaining: 86_400_000}},
 		},
 		"credits exhausted until the period ends": {
 			set: func(a *Account) {
@@ -43,68 +48,81 @@ func TestDecide(t *testing.T) {
 			req: request(7),
 			want: Decision{
 				Reason: CreditsExhausted, RetryAt: end,
-				Bound: Bound{Unit: UnitCredits, Limit: int64(30 * Credit), Used: int64(20 * Credit), Reserved: int64(4 * Credit), Requested: int64(7 * Credit), Remaining: int64(6 * Credit)},
+				Bound: Bound{Unit: UnitCredits, Limit: int64(30 * Credit), Used: int64(20 * Credit),
+					Reserved: int64(4 * Credit), Requested: int64(7 * Credit), Remaining: int64(6 * Credit)},
 			},
 		},
 		"more than any period has": {
 			req: request(31),
 			want: Decision{
 				Reason: CreditsExhausted,
-				Bound:  Bound{Unit: UnitCredits, Limit: int64(30 * Credit), Requested: int64(31 * Credit), Remaining: int64(30 * Credit)},
+				Bound: Bound{Unit: UnitCredits, Limit: int64(30 * Credit), Requested: int64(31 * Credit),
+					Remaining: int64(30 * Credit)},
 			},
 		},
 		"more than a period has, but not with what could be carried over": {
 			plan: plan(carryOver(5)), req: request(31),
 			want: Decision{
 				Reason: CreditsExhausted, RetryAt: end,
-				Bound: Bound{Unit: UnitCredits, Limit: int64(30 * Credit), Requested: int64(31 * Credit), Remaining: int64(30 * Credit)},
+				Bound: Bound{Unit: UnitCredits, Limit: int64(30 * Credit), Requested: int64(31 * Credit),
+					Remaining: int64(30 * Credit)},
 			},
 		},
 		"more than a period has, but not with a grant that outlives it": {
-			lots: []Lot{grant("g", 5, time.Time{})}, set: func(a *Account) { a.Used, a.PlanUsed = 30*Credit, 30*Credit }, req: request(35),
+			lots: []Lot{grant("g", 5, time.Time{})},
+			set:  func(a *Account) { a.Used, a.PlanUsed = 30*Credit, 30*Credit }, req: request(35),
 			want: Decision{
 				Reason: CreditsExhausted, RetryAt: end,
-				Bound: Bound{Unit: UnitCredits, Limit: int64(35 * Credit), Used: int64(30 * Credit), Requested: int64(35 * Credit), Remaining: int64(5 * Credit)},
+				Bound: Bound{Unit: UnitCredits, Limit: int64(35 * Credit), Used: int64(30 * Credit),
+					Requested: int64(35 * Credit), Remaining: int64(5 * Credit)},
 			},
 		},
 		"overdrawn": {
 			set: func(a *Account) { a.Used, a.PlanUsed = 33*Credit, 33*Credit }, req: request(1),
 			want: Decision{
 				Reason: CreditsExhausted, RetryAt: end,
-				Bound: Bound{Unit: UnitCredits, Limit: int64(30 * Credit), Used: int64(33 * Credit), Requested: int64(Credit)},
+				Bound: Bound{Unit: UnitCredits, Limit: int64(30 * Credit), Used: int64(33 * Credit),
+					Requested: int64(Credit)},
 			},
 		},
 		"overage allows": {plan: plan(overageOf(5, 10_000)), req: request(35), want: Decision{Outcome: Admit}},
 		"an override replaces the plan's limit": {
 			set: func(a *Account) { a.Overrides.Credits = &Limit[Credits]{Max: WholeCredits(2)} }, req: request(3),
-			want: Decision{Reason: CreditsExhausted, Bound: Bound{Unit: UnitCredits, Limit: int64(2 * Credit), Requested: int64(3 * Credit), Remaining: int64(2 * Credit)}},
+			want: Decision{Reason: CreditsExhausted, Bound: Bound{Unit: UnitCredits, Limit: int64(2 * Credit),
+				Requested: int64(3 * Credit), Remaining: int64(2 * Credit)}},
 		},
 		"an unlimited override": {
-			set: func(a *Account) { a.Overrides.Credits = &Limit[Credits]{Unlimited: true} }, req: request(1000), want: Decision{Outcome: Admit},
+			set: func(a *Account) { a.Overrides.Credits = &Limit[Credits]{Unlimited: true} }, req: request(1000),
+			want: Decision{Outcome: Admit},
 		},
 		"the ceiling is reached": {
 			plan: plan(ceiling(60_000)), req: request(6),
 			set: func(a *Account) { a.Day, a.DayCost, a.ReservedCost = utcDay(now), 20_000, 5_000 },
 			want: Decision{
 				Reason: DailyCostCeiling, RetryAt: midnight,
-				Bound: Bound{Unit: UnitMoney, Limit: 60_000, Used: 20_000, Reserved: 5_000, Requested: 36_000, Remaining: 35_000},
+				Bound: Bound{Unit: UnitMoney, Limit: 60_000, Used: 20_000, Reserved: 5_000, Requested: 36_000,
+					Remaining: 35_000},
 			},
 		},
 		"the ceiling is exactly met": {
 			plan: plan(ceiling(61_000)), req: request(6),
-			set: func(a *Account) { a.Day, a.DayCost, a.ReservedCost = utcDay(now), 20_000, 5_000 }, want: Decision{Outcome: Admit},
+			set:  func(a *Account) { a.Day, a.DayCost, a.ReservedCost = utcDay(now), 20_000, 5_000 },
+			want: Decision{Outcome: Admit},
 		},
 		"yesterday's cost does not count, what still runs does": {
 			plan: plan(ceiling(60_000)), req: request(6),
-			set: func(a *Account) { a.Day, a.DayCost, a.ReservedCost = utcDay(now).AddDate(0, 0, -1), 60_000, 24_000 }, want: Decision{Outcome: Admit},
+			set:  func(a *Account) { a.Day, a.DayCost, a.ReservedCost = utcDay(now).AddDate(0, 0, -1), 60_000, 24_000 },
+			want: Decision{Outcome: Admit},
 		},
 		"a job above the ceiling never runs": {
 			plan: plan(ceiling(30_000)), req: request(6),
-			want: Decision{Reason: DailyCostCeiling, Bound: Bound{Unit: UnitMoney, Limit: 30_000, Requested: 36_000, Remaining: 30_000}},
+			want: Decision{Reason: DailyCostCeiling,
+				Bound: Bound{Unit: UnitMoney, Limit: 30_000, Requested: 36_000, Remaining: 30_000}},
 		},
 		"waits for a slot": {
 			set: func(a *Account) { a.Active = 1 }, req: request(1),
-			want: Decision{Outcome: Wait, Reason: ConcurrencyLimit, Bound: Bound{Unit: UnitJobs, Limit: 1, Used: 1, Requested: 1}},
+			want: Decision{Outcome: Wait, Reason: ConcurrencyLimit,
+				Bound: Bound{Unit: UnitJobs, Limit: 1, Used: 1, Requested: 1}},
 		},
 		"would not wait": {
 			set: func(a *Account) { a.Active = 1 }, req: Request{Estimate: Credit},
@@ -112,7 +130,8 @@ func TestDecide(t *testing.T) {
 		},
 		"a slot is free, but others wait": {
 			set: func(a *Account) { a.Queued = 1 }, req: request(1),
-			want: Decision{Outcome: Wait, Reason: NotFirst, Bound: Bound{Unit: UnitJobs, Limit: 1, Requested: 1, Remaining: 1}},
+			want: Decision{Outcome: Wait, Reason: NotFirst,
+				Bound: Bound{Unit: UnitJobs, Limit: 1, Requested: 1, Remaining: 1}},
 		},
 		"a slot is free, others wait, the caller would not": {
 			set: func(a *Account) { a.Queued = 1 }, req: Request{Estimate: Credit},
@@ -158,27 +177,34 @@ func TestMessage(t *testing.T) {
 	}{
 		"admitted":  {Decision{Outcome: Admit}, "within all limits"},
 		"suspended": {Decision{Reason: UserSuspended}, "the user is suspended"},
-		"file":      {Decision{Reason: FileTooLarge, Bound: Bound{Requested: 26 << 20, Limit: 25 << 20}}, "the file has 26Mi, the limit is 25Mi per file"},
+		"file": {Decision{Reason: FileTooLarge, Bound: Bound{Requested: 26 << 20, Limit: 25 << 20}},
+			"the file has 26Mi, the limit is 25Mi per file"},
 		"file, by a byte": {
 			Decision{Reason: FileTooLarge, Bound: Bound{Requested: 25<<20 + 1, Limit: 25 << 20}},
 			"the file has 26214401 bytes, the limit is 26214400 bytes per file",
 		},
-		"audio": {Decision{Reason: AudioTooLong, Bound: Bound{Requested: 60_001, Limit: 60_000}}, "the audio lasts 1m0.001s, the limit is 1m0s per job"},
+		"audio": {Decision{Reason: AudioTooLong, Bound: Bound{Requested: 60_001, Limit: 60_000}},
+			"the audio lasts 1m0.001s, the limit is 1m0s per job"},
 		"credits": {
-			Decision{Reason: CreditsExhausted, Bound: Bound{Requested: int64(7 * Credit), Remaining: int64(5*Credit + Credit/2), Limit: int64(30 * Credit), Used: int64(20 * Credit), Reserved: int64(4*Credit + Credit/2)}},
+			Decision{Reason: CreditsExhausted, Bound: Bound{Requested: int64(7 * Credit),
+				Remaining: int64(5*Credit + Credit/2), Limit: int64(30 * Credit), Used: int64(20 * Credit),
+				Reserved: int64(4*Credit + Credit/2)}},
 			"7 credits are needed, 5.5 of 30 remain in this period (20 used, 4.5 reserved)",
 		},
 		"credits, by a unit": {
-			Decision{Reason: CreditsExhausted, Bound: Bound{Requested: int64(30*Credit + 1), Remaining: int64(30 * Credit), Limit: int64(30 * Credit)}},
+			Decision{Reason: CreditsExhausted, Bound: Bound{Requested: int64(30*Credit + 1),
+				Remaining: int64(30 * Credit), Limit: int64(30 * Credit)}},
 			"30.00002 credits are needed, 30 of 30 remain in this period (0 used, 0 reserved)",
 		},
 		"ceiling": {
 			Decision{Reason: DailyCostCeiling, Bound: Bound{Requested: 36_000, Remaining: 30_000, Limit: 50_000_000}},
 			"the job would cost 0.036, 0.03 of the daily ceiling of 50 remain",
 		},
-		"slots":        {Decision{Reason: ConcurrencyLimit, Bound: Bound{Used: 5, Limit: 5}}, "5 of 5 jobs are running"},
-		"not first":    {Decision{Reason: NotFirst}, "other jobs of the user wait in front"},
-		"queue":        {Decision{Reason: QueueFull, Bound: Bound{Used: 100, Limit: 100}}, "100 of 100 jobs are waiting already"},
+		"slots": {Decision{Reason: ConcurrencyLimit, Bound: Bound{Used: 5, Limit: 5}},
+			"5 of 5 jobs are running"},
+		"not first": {Decision{Reason: NotFirst}, "other jobs of the user wait in front"},
+		"queue": {Decision{Reason: QueueFull, Bound: Bound{Used: 100, Limit: 100}},
+			"100 of 100 jobs are waiting already"},
 		"unknown user": {Decision{Reason: UnknownUser}, "the user is not known"},
 		"unknown plan": {Decision{Reason: UnknownPlan}, "the user's plan is not known and there is no default plan"},
 		"foreign":      {Decision{Reason: "Other"}, "Other"},
@@ -211,9 +237,10 @@ func TestUpgrade(t *testing.T) {
 		plans []*Plan
 		want  string
 	}{
-		"the lowest that allows":       {req: request(31), plans: []*Plan{enterprise, pro, starter}, want: "starter"},
-		"not one that is too small":    {req: request(301), plans: []*Plan{starter, enterprise, pro}, want: "pro"},
-		"no plan allows":               {req: Request{Estimate: Credit, FileSize: 1 << 40}, plans: []*Plan{starter, pro, enterprise}},
+		"the lowest that allows":    {req: request(31), plans: []*Plan{enterprise, pro, starter}, want: "starter"},
+		"not one that is too small": {req: request(301), plans: []*Plan{starter, enterprise, pro}, want: "pro"},
+		"no plan allows": {req: Request{Estimate: Credit, FileSize: 1 << 40},
+			plans: []*Plan{starter, pro, enterprise}},
 		"nobody is offered a way down": {plan: pro, req: request(1201), plans: []*Plan{starter, pro}},
 		"retired plans are not offered": {
 			req: request(31), plans: []*Plan{ranked("old", 5, credits(300), retired), starter}, want: "starter",
@@ -222,17 +249,21 @@ func TestUpgrade(t *testing.T) {
 			req: Request{Estimate: WholeCredits(400), FileSize: 26 << 20}, plans: []*Plan{starter, pro}, want: "pro",
 		},
 		"a full slot does not hide an upgrade for credits": {
-			set: func(a *Account) { a.Active = 2 }, req: Request{Estimate: WholeCredits(31)}, plans: []*Plan{starter, pro}, want: "starter",
+			set: func(a *Account) { a.Active = 2 }, req: Request{Estimate: WholeCredits(31)},
+			plans: []*Plan{starter, pro}, want: "starter",
 		},
 		"more slots": {
-			set: func(a *Account) { a.Active = 1 }, req: Request{Estimate: Credit}, plans: []*Plan{starter, pro}, want: "starter",
+			set: func(a *Account) { a.Active = 1 }, req: Request{Estimate: Credit}, plans: []*Plan{starter, pro},
+			want: "starter",
 		},
 		"more slots than are taken and waited for": {
-			set: func(a *Account) { a.Active, a.Queued = 1, 3 }, req: Request{Estimate: Credit}, plans: []*Plan{starter, pro}, want: "pro",
+			set: func(a *Account) { a.Active, a.Queued = 1, 3 }, req: Request{Estimate: Credit},
+			plans: []*Plan{starter, pro}, want: "pro",
 		},
 		"a longer queue": {
 			plan: plan(func(p *Plan) { p.Limits.Queued = AtMost(int32(1)) }),
-			set:  func(a *Account) { a.Active, a.Queued = 9, 1 }, req: request(1), plans: []*Plan{starter, pro}, want: "starter",
+			set:  func(a *Account) { a.Active, a.Queued = 9, 1 }, req: request(1), plans: []*Plan{starter, pro},
+			want: "starter",
 		},
 		"no plan lifts a suspension": {
 			set: func(a *Account) { a.Suspended = true }, req: request(1), plans: []*Plan{starter, pro},
@@ -244,10 +275,12 @@ func TestUpgrade(t *testing.T) {
 			req: Request{Estimate: WholeCredits(31), FileSize: 150 << 20}, plans: []*Plan{starter, pro}, want: "pro",
 		},
 		"grants go with the user": {
-			set: func(a *Account) { a.Lots = []Lot{grant("g", 10, time.Time{})} }, req: request(305), plans: []*Plan{starter, pro}, want: "starter",
+			set: func(a *Account) { a.Lots = []Lot{grant("g", 10, time.Time{})} }, req: request(305),
+			plans: []*Plan{starter, pro}, want: "starter",
 		},
 		"of two with the same rank the cheaper": {
-			req: request(31), plans: []*Plan{ranked("b", 10, credits(300), price(9)), ranked("c", 10, credits(300), price(8)), ranked("a", 10, credits(300), price(9))}, want: "c",
+			req: request(31), plans: []*Plan{ranked("b", 10, credits(300), price(9)),
+				ranked("c", 10, credits(300), price(8)), ranked("a", 10, credits(300), price(9))}, want: "c",
 		},
 		"and at the same price by name": {
 			req: request(31), plans: []*Plan{ranked("b", 10, credits(300)), ranked("a", 10, credits(300))}, want: "a",
@@ -295,8 +328,10 @@ func TestPromote(t *testing.T) {
 			want: []want{{state: Admitted}, {state: Admitted}, {state: Queued, reason: ConcurrencyLimit}},
 		},
 		"what credits keep back lets the others pass": {
-			plan: plan(slots(2)), set: func(a *Account) { a.Used, a.PlanUsed = 20*Credit, 20*Credit }, sizes: []int64{15, 4, 5, 1}, changed: 3,
-			want: []want{{Queued, CreditsExhausted, true}, {state: Admitted}, {state: Admitted}, {state: Queued, reason: ConcurrencyLimit}},
+			plan: plan(slots(2)), set: func(a *Account) { a.Used, a.PlanUsed = 20*Credit, 20*Credit },
+			sizes: []int64{15, 4, 5, 1}, changed: 3,
+			want: []want{{Queued, CreditsExhausted, true}, {state: Admitted}, {state: Admitted},
+				{state: Queued, reason: ConcurrencyLimit}},
 		},
 		"credits are used up in order": {
 			plan: plan(slots(9)), sizes: []int64{20, 15, 10}, changed: 3,
@@ -311,7 +346,8 @@ func TestPromote(t *testing.T) {
 			want: []want{{state: Admitted}, {Queued, DailyCostCeiling, true}},
 		},
 		"a limit that was lowered meanwhile parks": {
-			plan: plan(slots(9)), set: func(a *Account) { a.Overrides.FileSize = &Limit[int64]{Max: 1} }, sizes: []int64{1}, changed: 1,
+			plan: plan(slots(9)), set: func(a *Account) { a.Overrides.FileSize = &Limit[int64]{Max: 1} },
+			sizes: []int64{1}, changed: 1,
 			want: []want{{Queued, FileTooLarge, true}},
 		},
 	}
@@ -425,7 +461,8 @@ func TestPark(t *testing.T) {
 			if got := a.Park(adm, Decision{Reason: tc.reason}, start); got != tc.want {
 				t.Fatalf("Park = %t, want %t", got, tc.want)
 			}
-			if tc.want != (adm.State == Queued && adm.Parked && adm.EverParked && a.Queued == tc.queued+1 && a.Parked == 1) {
+			if tc.want != (adm.State == Queued && adm.Parked && adm.EverParked && a.Queued == tc.queued+1 &&
+				a.Parked == 1) {
 				t.Errorf("admission %+v, account %+v", adm, a)
 			}
 			if !tc.want && (adm.State != "" || a.Queued != tc.queued || a.Parked != 0 || a.Seq != 0) {

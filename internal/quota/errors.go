@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// The kinds of errors that a caller can do something about, one for each thing to do. Every *Error is of one kind, which
-// errors.Is tells.
+// The kinds of errors that a caller can do something about, one for each thing to do. Every *Error is of one kind,
+// which errors.Is tells.
 var (
 	// ErrInvalid says that the request itself is wrong, or a name, an amount or a use in it.
 	ErrInvalid = errors.New("invalid request")
@@ -62,7 +62,8 @@ func Unfit(state State, format string, args ...any) error {
 
 // Unknown returns the ErrNotFound of a user for whom there is no account to decide on: UnknownUser or UnknownPlan.
 func Unknown(userID string, reason Reason) error {
-	return &Error{Kind: ErrNotFound, Subject: fmt.Sprintf("user %q", userID), Reason: reason, Text: Decision{Reason: reason}.Message()}
+	return &Error{Kind: ErrNotFound, Subject: fmt.Sprintf("user %q", userID), Reason: reason,
+		Text: Decision{Reason: reason}.Message()}
 }
 
 // ReasonOf returns the reason of an error, or none.

@@ -19,12 +19,16 @@ func TestErrors(t *testing.T) {
 		reason quota.Reason
 		text   string
 	}{
-		{quota.Invalid("quantity", "%d must be between 1 and %d", 0, 9), quota.ErrInvalid, "", "quantity: 0 must be between 1 and 9"},
+		{quota.Invalid("quantity", "%d must be between 1 and %d", 0, 9), quota.ErrInvalid, "",
+			"quantity: 0 must be between 1 and 9"},
 		{quota.Invalid("", "%q is no amount", "x"), quota.ErrInvalid, "", `"x" is no amount`},
 		{quota.NotFound("plan %q", "pro"), quota.ErrNotFound, "", `plan "pro": not found`},
-		{quota.Conflict(`plan "a"`, "plan %q is the default", "b"), quota.ErrConflict, "", `plan "a": plan "b" is the default`},
-		{quota.Unfit(quota.Settled, "it has been charged already"), quota.ErrConflict, "", "admission is Settled: it has been charged already"},
-		{quota.Unknown("alice", quota.UnknownUser), quota.ErrNotFound, quota.UnknownUser, `user "alice": the user is not known`},
+		{quota.Conflict(`plan "a"`, "plan %q is the default", "b"), quota.ErrConflict, "",
+			`plan "a": plan "b" is the default`},
+		{quota.Unfit(quota.Settled, "it has been charged already"), quota.ErrConflict, "",
+			"admission is Settled: it has been charged already"},
+		{quota.Unknown("alice", quota.UnknownUser), quota.ErrNotFound, quota.UnknownUser,
+			`user "alice": the user is not known`},
 	} {
 		wrapped := fmt.Errorf("settle: %w", tc.err)
 		if tc.err.Error() != tc.text || wrapped.Error() != "settle: "+tc.text {
@@ -34,7 +38,7 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%v: reason %q, want %q", tc.err, got, tc.reason)
 		}
 		for _, kind := range kinds {
-			if got := errors.Is(wrapped, kind); got != (kind == tc.kind) { //nolint:errorlint // which of the table it is
+			if got := errors.Is(wrapped, kind); got != (kind == tc.kind) { //nolint:errorlint // which it is
 				t.Errorf("%v is %v: %t", tc.err, kind, got)
 			}
 		}

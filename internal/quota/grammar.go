@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// Grammar says how a name of one kind is written. Every door has the same one: the HTTP contract, the CRDs, the admission
-// policies and the database repeat the pattern, and a test compares them with the ones here.
+// Grammar says how a name of one kind is written. Every door has the same one: the HTTP contract, the CRDs, the
+// admission policies and the database repeat the pattern, and a test compares them with the ones here.
 type Grammar struct {
 	pattern, rule string
 	most          int
@@ -24,7 +24,8 @@ func grammar(pattern string, most int, rule string) *Grammar {
 	return &Grammar{pattern: pattern, most: most, rule: rule, re: regexp.MustCompile(pattern)}
 }
 
-// Pattern returns the grammar as a regular expression in the syntax that RE2 and PostgreSQL share, and the most characters.
+// Pattern returns the grammar as a regular expression in the syntax that RE2 and PostgreSQL share, and the most
+// characters.
 func (g *Grammar) Pattern() (pattern string, most int) { return g.pattern, g.most }
 
 // Check returns an error that has the value and the rule, for a caller who names the field in front of it.
@@ -47,7 +48,8 @@ var (
 	UserIDs = grammar(labelValue, 63, labelValueRule)
 	// GrantNames are written like user ids, so that a grant can be named in a label or a file as well.
 	GrantNames = grammar(labelValue, 63, labelValueRule)
-	// PlanNames are names of Kubernetes objects, short enough for a label value: accounts and CronJobs carry them in labels.
+	// PlanNames are names of Kubernetes objects, short enough for a label value: accounts and CronJobs carry them in
+	// labels.
 	PlanNames = grammar(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`, 63,
 		"lower case letters, digits, '-' and '.', each part beginning and ending with a letter or digit")
 	// UsageTypes are written like names of metrics and columns, where reports put them.
@@ -60,28 +62,30 @@ var (
 
 // Bounds of what is asked for, declared and recorded. Those of amounts stand with their types.
 const (
-	// MaxKey is how many bytes an idempotency key may have: what fits a header and an index entry without a second thought.
+	// MaxKey is how many bytes an idempotency key may have: what fits a header and an index entry without a second
+	// thought.
 	MaxKey = 255
-	// MaxFileSize of one job's input, in bytes: 1Ti. No recording is near it, and sums of file sizes stay far inside int64.
+	// MaxFileSize of one job's input, in bytes: 1Ti. No recording is near it, and sums of file sizes stay far inside
+	// int64.
 	MaxFileSize = int64(1) << 40
 	// MaxTokens is the most tokens that one record may count; as MaxFileSize.
 	MaxTokens = int64(1) << 40
 	// MaxPriority bounds an admission's priority on both sides of 0.
 	MaxPriority = 1000
-	// DefaultLease is an admission's unless it asks for another one between MinLease, below which heartbeats would be most of
-	// the traffic, and MaxLease, which is how long a slot may be lost to a holder that is gone.
+	// DefaultLease is an admission's unless it asks for another one between MinLease, below which heartbeats would be
+	// most of the traffic, and MaxLease, which is how long a slot may be lost to a holder that is gone.
 	DefaultLease = 2 * time.Minute
 	MinLease     = 5 * time.Second
 	MaxLease     = time.Hour
 	// MaxReason is how many characters the reason of a correction may have.
 	MaxReason = 256
-	// MaxMetadata is how many keys metadata may have, MaxMetadataValue how many bytes a value, and MaxMetadataBytes how many
-	// all of it as JSON: it is stored with each event.
+	// MaxMetadata is how many keys metadata may have, MaxMetadataValue how many bytes a value, and MaxMetadataBytes how
+	// many all of it as JSON: it is stored with each event.
 	MaxMetadata      = 16
 	MaxMetadataValue = 256
 	MaxMetadataBytes = 4 << 10
-	// MaxPlanCredits is the most credits that a plan, an override, a grant, carry-over or overage may give for a period: 19
-	// years of audio.
+	// MaxPlanCredits is the most credits that a plan, an override, a grant, carry-over or overage may give for a
+	// period: 19 years of audio.
 	MaxPlanCredits = 10_000_000
 	// MaxSlots bounds how many jobs of a user may run at once, and how many may wait.
 	MaxSlots = 10_000
@@ -93,21 +97,23 @@ const (
 	MaxGrants     = 64
 )
 
-// CheckKey checks an idempotency key that a caller gives: 1 to MaxKey bytes of visible characters. A key with a space in it is
-// an EventKey's.
+// CheckKey checks an idempotency key that a caller gives: 1 to MaxKey bytes of visible characters. A key with a space
+// in it is an EventKey's.
 func CheckKey(key string) error {
-	return checkKey(key, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }, "visible characters without spaces")
+	return checkKey(key, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) },
+		"visible characters without spaces")
 }
 
-// EventKey returns the idempotency key of a CloudEvent, which its source and id name, whoever its subject is. A source is a URI
-// reference, so the first space ends it.
+// EventKey returns the idempotency key of a CloudEvent, which its source and id name, whoever its subject is. A source
+// is a URI reference, so the first space ends it.
 func EventKey(source, id string) (string, error) {
 	if len(source)+len(id) > MaxKey-1 {
 		return "", fmt.Errorf("source and id have %d bytes together, the limit is %d", len(source)+len(id), MaxKey-1)
 	}
 	key := source + " " + id
 	if source == "" || id == "" || strings.ContainsRune(source, ' ') {
-		return "", fmt.Errorf("source %.80q and id %.80q must not be empty, and the source must be without spaces", source, id)
+		return "", fmt.Errorf("source %.80q and id %.80q must not be empty, and the source must be without spaces",
+			source, id)
 	}
 	return key, checkKey(key, unicode.IsControl, "characters that can be written")
 }
@@ -131,7 +137,8 @@ func checkKey(key string, bad func(rune) bool, rule string) error {
 	return nil
 }
 
-// CheckReason checks the reason that a correction gives, which people read: 1 to MaxReason characters, no control characters.
+// CheckReason checks the reason that a correction gives, which people read: 1 to MaxReason characters, no control
+// characters.
 func CheckReason(reason string) error {
 	switch n := utf8.RuneCountInString(reason); {
 	case strings.TrimSpace(reason) == "":

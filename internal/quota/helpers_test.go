@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// start is the first instant of the accounts in these tests, a Sunday in November, so that a month later is another year
-// soon and no boundary falls on a month's end by accident.
+// start is the first instant of the accounts in these tests, a Sunday in November, so that a month later is another
+// year soon and no boundary falls on a month's end by accident.
 var start = time.Date(2026, time.November, 1, 9, 0, 0, 0, time.UTC)
 
 func at(t *testing.T, s string) time.Time {
@@ -76,7 +76,8 @@ func account(p *Plan, lots ...Lot) *Account {
 }
 
 func grant(name string, n int64, expires time.Time) Lot {
-	return Lot{ID: LotID(id(1), LotGrant, name), Kind: LotGrant, Name: name, Credits: WholeCredits(n), ExpiresAt: expires}
+	return Lot{ID: LotID(id(1), LotGrant, name), Kind: LotGrant, Name: name, Credits: WholeCredits(n),
+		ExpiresAt: expires}
 }
 
 func request(n int64) Request {
@@ -85,7 +86,8 @@ func request(n int64) Request {
 
 // admission returns an enforced one of n credits that has not been decided on.
 func admission(seq uint64, n int64) *Admission {
-	return &Admission{ID: id(1000 + seq), Source: SourceAPI, Request: request(n), Enforced: true, Lease: 5 * time.Minute}
+	return &Admission{ID: id(1000 + seq), Source: SourceAPI, Request: request(n), Enforced: true,
+		Lease: 5 * time.Minute}
 }
 
 // enter admits n credits and fails the test if that is not what happens.

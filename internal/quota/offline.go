@@ -13,10 +13,10 @@ type Outstanding struct {
 	Credits Credits
 }
 
-// DecideOffline says whether work may start on an offline ticket, by what the account showed when it was last read. Its size,
-// length and the user's suspension are decided as always. Tickets take the place of everything that runs or waits: how that
-// stands nobody knows while the ledger is away. So there may be as many as jobs may run at once, and all of them together
-// may reserve what remained. Nobody waits.
+// DecideOffline says whether work may start on an offline ticket, by what the account showed when it was last read. Its
+// size, length and the user's suspension are decided as always. Tickets take the place of everything that runs or
+// waits: how that stands nobody knows while the ledger is away. So there may be as many as jobs may run at once, and
+// all of them together may reserve what remained. Nobody waits.
 func DecideOffline(a *Account, req Request, held Outstanding, now time.Time) Decision {
 	with := *a
 	with.Lots = slices.Clone(a.Lots)
@@ -30,13 +30,15 @@ func DecideOffline(a *Account, req Request, held Outstanding, now time.Time) Dec
 		return d
 	}
 	return Decision{Reason: CreditsExhausted, Bound: Bound{
-		Unit: UnitCredits, Limit: int64(with.Allowance(now).Max), Used: int64(with.Used), Reserved: int64(with.Reserved.Add(held.Credits)),
+		Unit: UnitCredits, Limit: int64(with.Allowance(now).Max), Used: int64(with.Used),
+		Reserved:  int64(with.Reserved.Add(held.Credits)),
 		Requested: int64(req.Estimate), Remaining: int64(max(0, remaining.Max.Sub(held.Credits))),
 	}}
 }
 
-// SettleOffline ends work that was done on an offline ticket with a charge of actual. An admission that is new, or waits, is
-// admitted first, whatever the limits say: the work was done while nobody could ask. Everything else is as in Settle.
+// SettleOffline ends work that was done on an offline ticket with a charge of actual. An admission that is new, or
+// waits, is admitted first, whatever the limits say: the work was done while nobody could ask. Everything else is as in
+// Settle.
 func (a *Account) SettleOffline(adm *Admission, actual Credits, period *ClosedPeriod, now time.Time) (*Charge, error) {
 	if err := checkActual(actual); err != nil {
 		return nil, err
@@ -55,8 +57,8 @@ func (a *Account) SettleOffline(adm *Admission, actual Credits, period *ClosedPe
 	return a.Settle(adm, actual, period, now)
 }
 
-// Resume admits what waits although it runs already, whatever the limits say: the ledger was told less than happened, because it
-// is an earlier copy of itself.
+// Resume admits what waits although it runs already, whatever the limits say: the ledger was told less than happened,
+// because it is an earlier copy of itself.
 func (a *Account) Resume(adm *Admission, now time.Time) {
 	if adm.State != Queued {
 		return

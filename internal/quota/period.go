@@ -4,9 +4,9 @@ package quota
 
 import "time"
 
-// Calendar lays the billing periods of an account: month n starts at the anchor plus n months in the account's zone, with
-// the day clamped to the month's length. Every boundary is computed from the anchor, never from the previous boundary, so
-// an account created on January 31 has periods starting on Jan 31, Feb 28, Mar 31.
+// Calendar lays the billing periods of an account: month n starts at the anchor plus n months in the account's zone,
+// with the day clamped to the month's length. Every boundary is computed from the anchor, never from the previous
+// boundary, so an account created on January 31 has periods starting on Jan 31, Feb 28, Mar 31.
 //
 // A local time that daylight saving skips is moved forward by the gap; one that it repeats means its second occurrence.
 // These are the answers that PostgreSQL's AT TIME ZONE gives, so SQL consumers compute the same boundaries.
@@ -66,8 +66,8 @@ func (c Calendar) zone() *time.Location {
 	return c.Zone
 }
 
-// localInstant resolves a wall-clock time in zone: a skipped one with the offset before the gap (which moves it forward),
-// a repeated one to its second occurrence.
+// localInstant resolves a wall-clock time in zone: a skipped one with the offset before the gap (which moves it
+// forward), a repeated one to its second occurrence.
 func localInstant(year int, month time.Month, day int, clock time.Duration, zone *time.Location) time.Time {
 	wall := time.Date(year, month, day, 0, 0, 0, 0, time.UTC).Add(clock)
 	offset := func(t time.Time) time.Duration {

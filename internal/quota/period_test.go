@@ -16,9 +16,12 @@ import (
 // zones have every kind of offset and transition that exists: of an hour, half an hour and a whole day, at midnight, in
 // both hemispheres, negative daylight saving, and none.
 var zones = []string{
-	"UTC", "Asia/Hong_Kong", "America/New_York", "America/Los_Angeles", "America/Sao_Paulo", "America/Havana", "America/St_Johns",
-	"Europe/London", "Europe/Dublin", "Europe/Berlin", "Europe/Moscow", "Asia/Kolkata", "Asia/Kathmandu", "Asia/Tehran", "Asia/Beirut",
-	"Australia/Sydney", "Australia/Lord_Howe", "Pacific/Apia", "Pacific/Kwajalein", "Pacific/Chatham", "Africa/Casablanca",
+	"UTC", "Asia/Hong_Kong", "America/New_York", "America/Los_Angeles", "America/Sao_Paulo", "America/Havana",
+	"America/St_Johns",
+	"Europe/London", "Europe/Dublin", "Europe/Berlin", "Europe/Moscow", "Asia/Kolkata", "Asia/Kathmandu", "Asia/Tehran",
+	"Asia/Beirut",
+	"Australia/Sydney", "Australia/Lord_Howe", "Pacific/Apia", "Pacific/Kwajalein", "Pacific/Chatham",
+	"Africa/Casablanca",
 }
 
 func TestBoundariesAsPostgreSQL(t *testing.T) {
@@ -44,7 +47,8 @@ func TestBoundariesAsPostgreSQL(t *testing.T) {
 		}
 		c := Calendar{Anchor: at(t, row[1]), Zone: zone(t, row[0])}
 		if got, want := c.boundary(months), at(t, row[3]); !got.Equal(want) {
-			t.Errorf("%s in %s and %d months: %s, PostgreSQL says %s", row[1], row[0], months, got.Format(time.RFC3339), row[3])
+			t.Errorf("%s in %s and %d months: %s, PostgreSQL says %s", row[1], row[0], months,
+				got.Format(time.RFC3339), row[3])
 		}
 	}
 }
@@ -55,15 +59,26 @@ func TestPeriodAt(t *testing.T) {
 		calendarMonth     bool
 		start, end        string
 	}{
-		"the first":                           {anchor: "2026-11-23T10:00:00Z", now: "2026-11-23T10:00:00Z", start: "2026-11-23T10:00:00Z", end: "2026-12-23T10:00:00Z"},
-		"the end belongs to the next":         {anchor: "2026-11-23T10:00:00Z", now: "2026-12-23T10:00:00Z", start: "2026-12-23T10:00:00Z", end: "2027-01-23T10:00:00Z"},
-		"before the anchor":                   {anchor: "2026-11-23T10:00:00Z", now: "2026-11-23T09:59:59Z", start: "2026-10-23T10:00:00Z", end: "2026-11-23T10:00:00Z"},
-		"clamped":                             {anchor: "2026-01-31T00:00:00Z", now: "2026-02-28T00:00:00Z", start: "2026-02-28T00:00:00Z", end: "2026-03-31T00:00:00Z"},
-		"the day before the clamped one":      {anchor: "2026-01-31T00:00:00Z", now: "2026-02-27T23:59:59Z", start: "2026-01-31T00:00:00Z", end: "2026-02-28T00:00:00Z"},
-		"calendar month":                      {anchor: "2026-11-23T10:00:00Z", now: "2026-11-23T10:00:00Z", calendarMonth: true, start: "2026-11-01T00:00:00Z", end: "2026-12-01T00:00:00Z"},
-		"calendar month in the user's zone":   {anchor: "2026-11-23T10:00:00Z", zone: "Asia/Hong_Kong", now: "2026-11-30T16:00:00Z", calendarMonth: true, start: "2026-11-30T16:00:00Z", end: "2026-12-31T16:00:00Z"},
-		"anchor in the first of two hours":    {anchor: "2026-11-01T05:30:00Z", zone: "America/New_York", now: "2026-11-01T05:30:00Z", start: "2026-11-01T05:30:00Z", end: "2026-12-01T06:30:00Z"},
-		"calendar month without its midnight": {anchor: "2020-01-01T00:00:00Z", zone: "America/Asuncion", now: "2017-10-05T00:00:00Z", calendarMonth: true, start: "2017-10-01T04:00:00Z", end: "2017-11-01T03:00:00Z"},
+		"the first": {anchor: "2026-11-23T10:00:00Z", now: "2026-11-23T10:00:00Z",
+			start: "2026-11-23T10:00:00Z", end: "2026-12-23T10:00:00Z"},
+		"the end belongs to the next": {anchor: "2026-11-23T10:00:00Z", now: "2026-12-23T10:00:00Z",
+			start: "2026-12-23T10:00:00Z", end: "2027-01-23T10:00:00Z"},
+		"before the anchor": {anchor: "2026-11-23T10:00:00Z", now: "2026-11-23T09:59:59Z",
+			start: "2026-10-23T10:00:00Z", end: "2026-11-23T10:00:00Z"},
+		"clamped": {anchor: "2026-01-31T00:00:00Z", now: "2026-02-28T00:00:00Z",
+			start: "2026-02-28T00:00:00Z", end: "2026-03-31T00:00:00Z"},
+		"the day before the clamped one": {anchor: "2026-01-31T00:00:00Z", now: "2026-02-27T23:59:59Z",
+			start: "2026-01-31T00:00:00Z", end: "2026-02-28T00:00:00Z"},
+		"calendar month": {anchor: "2026-11-23T10:00:00Z", now: "2026-11-23T10:00:00Z",
+			calendarMonth: true, start: "2026-11-01T00:00:00Z", end: "2026-12-01T00:00:00Z"},
+		"calendar month in the user's zone": {anchor: "2026-11-23T10:00:00Z", zone: "Asia/Hong_Kong",
+			now: "2026-11-30T16:00:00Z", calendarMonth: true, start: "2026-11-30T16:00:00Z",
+			end: "2026-12-31T16:00:00Z"},
+		"anchor in the first of two hours": {anchor: "2026-11-01T05:30:00Z", zone: "America/New_York",
+			now: "2026-11-01T05:30:00Z", start: "2026-11-01T05:30:00Z", end: "2026-12-01T06:30:00Z"},
+		"calendar month without its midnight": {anchor: "2020-01-01T00:00:00Z", zone: "America/Asuncion",
+			now: "2017-10-05T00:00:00Z", calendarMonth: true, start: "2017-10-01T04:00:00Z",
+			end: "2017-11-01T03:00:00Z"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -73,7 +88,8 @@ func TestPeriodAt(t *testing.T) {
 			}
 			got := c.At(at(t, tc.now))
 			if !got.Start.Equal(at(t, tc.start)) || !got.End.Equal(at(t, tc.end)) {
-				t.Errorf("At(%s) = [%s, %s), want [%s, %s)", tc.now, got.Start.Format(time.RFC3339), got.End.Format(time.RFC3339), tc.start, tc.end)
+				t.Errorf("At(%s) = [%s, %s), want [%s, %s)", tc.now, got.Start.Format(time.RFC3339),
+					got.End.Format(time.RFC3339), tc.start, tc.end)
 			}
 			if got.Start.Location() != time.UTC || got.End.Location() != time.UTC {
 				t.Errorf("boundaries in %s and %s, want UTC", got.Start.Location(), got.End.Location())
@@ -86,12 +102,15 @@ func anyInstant() *rapid.Generator[time.Time] {
 	return rapid.Custom(func(t *rapid.T) time.Time {
 		switch rapid.IntRange(0, 3).Draw(t, "kind") {
 		case 0: // around the day that Samoa skipped
-			return time.Date(2011, time.December, 30, 10, 0, 0, 0, time.UTC).Add(time.Duration(rapid.Int64Range(-72*3600, 72*3600).Draw(t, "s")) * time.Second)
+			return time.Date(2011, time.December, 30, 10, 0, 0, 0,
+				time.UTC).Add(time.Duration(rapid.Int64Range(-72*3600, 72*3600).Draw(t, "s")) * time.Second)
 		case 1: // at the end of a month, on the half hour
 			y, m := rapid.IntRange(1950, 2150).Draw(t, "year"), time.Month(rapid.IntRange(1, 12).Draw(t, "month"))
-			return time.Date(y, m, rapid.IntRange(28, 32).Draw(t, "day"), 0, 30*rapid.IntRange(0, 47).Draw(t, "half"), 0, 0, time.UTC)
+			return time.Date(y, m, rapid.IntRange(28, 32).Draw(t, "day"), 0, 30*rapid.IntRange(0, 47).Draw(t, "half"),
+				0, 0, time.UTC)
 		default:
-			return time.Unix(rapid.Int64Range(-631152000, 5680281600).Draw(t, "s"), 1000*rapid.Int64Range(0, 999_999).Draw(t, "us")).UTC()
+			return time.Unix(rapid.Int64Range(-631152000, 5680281600).Draw(t, "s"),
+				1000*rapid.Int64Range(0, 999_999).Draw(t, "us")).UTC()
 		}
 	})
 }
@@ -119,8 +138,8 @@ func TestPeriodsTile(t *testing.T) {
 		if !p.Contains(now) {
 			t.Fatalf("At(%s) = %v does not contain it", now, p)
 		}
-		// The longest are months of 31 days that lose a day or regain an hour, the shortest Februaries cut by daylight saving;
-		// where a zone skipped a day, a month is a day shorter on the clock.
+		// The longest are months of 31 days that lose a day or regain an hour, the shortest Februaries cut by daylight
+		// saving; where a zone skipped a day, a month is a day shorter on the clock.
 		if d := p.End.Sub(p.Start); d < 27*24*time.Hour-2*time.Hour || d > 32*24*time.Hour+2*time.Hour {
 			t.Fatalf("At(%s) = %v lasts %s", now, p, d)
 		}
@@ -161,16 +180,19 @@ func TestPeriodsDoNotDrift(t *testing.T) {
 		for range 200 * 12 {
 			p = c.At(p.End)
 			local := p.Start.In(c.Zone)
-			day, h, m, s := min(anchor.Day(), daysIn(local.Year(), local.Month())), anchor.Hour(), anchor.Minute(), anchor.Second()
+			day, h, m, s := min(anchor.Day(), daysIn(local.Year(), local.Month())), anchor.Hour(), anchor.Minute(),
+				anchor.Second()
 			if c.CalendarMonth {
 				day, h, m, s = 1, 0, 0, 0
 			}
 			want := time.Date(local.Year(), local.Month(), day, h, m, s, local.Nanosecond(), time.UTC)
-			got := time.Date(local.Year(), local.Month(), local.Day(), local.Hour(), local.Minute(), local.Second(), local.Nanosecond(), time.UTC)
+			got := time.Date(local.Year(), local.Month(), local.Day(), local.Hour(), local.Minute(), local.Second(),
+				local.Nanosecond(), time.UTC)
 			if got.Equal(want) {
 				continue
 			}
-			// Another local time than the anchor's is right only where that is skipped, and then by the length of the gap.
+			// Another local time than the anchor's is right only where that is skipped, and then by the length of the
+			// gap.
 			gap := got.Sub(want)
 			if _, exists := wallClock(want, c.Zone); exists || gap <= 0 || gap > 24*time.Hour {
 				t.Fatalf("a period of %s starts on %s, want %s", c.Anchor, local, want)
@@ -179,8 +201,8 @@ func TestPeriodsDoNotDrift(t *testing.T) {
 	})
 }
 
-// wallClock returns the last instant at which a clock in zone shows what wall shows in UTC, found by trying every offset
-// that the zone has around it.
+// wallClock returns the last instant at which a clock in zone shows what wall shows in UTC, found by trying every
+// offset that the zone has around it.
 func wallClock(wall time.Time, zone *time.Location) (last time.Time, exists bool) {
 	var offsets []int
 	for d := -48 * time.Hour; d <= 48*time.Hour; d += 30 * time.Minute {
@@ -222,7 +244,8 @@ func TestLocalInstant(t *testing.T) {
 		// Skipped: it comes out as much later on the clock as the gap is long, so it lies beyond the gap.
 		_, before := got.Add(-25 * time.Hour).In(zone).Zone()
 		_, after := got.In(zone).Zone()
-		if gap := time.Duration(after-before) * time.Second; gap <= 0 || !got.Equal(wall.Add(-time.Duration(before)*time.Second)) {
+		if gap := time.Duration(after-before) * time.Second; gap <= 0 ||
+			!got.Equal(wall.Add(-time.Duration(before)*time.Second)) {
 			t.Fatalf("%s in %s is skipped and comes out as %s", wall, zone, got.In(zone))
 		}
 	})

@@ -37,7 +37,8 @@ func TestPeriodsPage(t *testing.T) {
 			c := Calendar{Anchor: instant(t, row.Cells["anchor"]), Zone: zone(t, row.Cells["zone"])}
 			got := c.boundary(months).In(c.Zone).Format("2006-01-02T15:04Z07:00")
 			if got != row.Cells["a period starts at"] {
-				t.Errorf("%s:%d: %s in %s and %d months is %s, the page says %s", periodsPage, row.Line, row.Cells["anchor"], row.Cells["zone"], months, got, row.Cells["a period starts at"])
+				t.Errorf("%s:%d: %s in %s and %d months is %s, the page says %s", periodsPage, row.Line,
+					row.Cells["anchor"], row.Cells["zone"], months, got, row.Cells["a period starts at"])
 			}
 		}
 	})
@@ -58,7 +59,8 @@ func TestPeriodsPage(t *testing.T) {
 			}
 			for _, column := range []string{"the open period ends", "the next one ends", "and the next"} {
 				if want := instant(t, row.Cells[column]); !a.Period.End.Equal(want) {
-					t.Errorf("%s:%d: %s: %s %s, the page says %s", periodsPage, row.Line, row.Cells["change"], column, a.Period.End, row.Cells[column])
+					t.Errorf("%s:%d: %s: %s %s, the page says %s", periodsPage, row.Line, row.Cells["change"], column,
+						a.Period.End, row.Cells[column])
 				}
 				roll(t, a, a.Period.End, 1)
 			}
@@ -78,7 +80,8 @@ func TestPeriodsPage(t *testing.T) {
 				paid := s.play(t, row.Cells["what happens"], instant(t, row.Cells[column]))
 				got := map[string]string{
 					"paid by": paid, "used": s.a.Used.String(), "reserved": s.a.Reserved.String(),
-					"remaining": s.a.Remaining(instant(t, row.Cells[column])).Max.String(), "owed": s.a.Charged.String(),
+					"remaining": s.a.Remaining(instant(t, row.Cells[column])).Max.String(),
+					"owed":      s.a.Charged.String(),
 				}
 				want := map[string]string{}
 				for name := range got {

@@ -83,11 +83,15 @@ func TestGrammarsInTheirPlaces(t *testing.T) {
 		{quota.GrantNames, "grant", quotaCRD, "self.all(name, name.size() <= 63 && name.matches('%s'))", 1, ""},
 		{quota.PlanNames, "plan", quotaCRD, "rule: self.matches('%s')", 1, spec + "planRef/properties/name/maxLength"},
 		{quota.PlanNames, "plan", planCRD, "rule: self.metadata.name.size() <= 63%.0s", 1, ""},
-		{quota.UsageTypes, "usage type", planCRD, "rule: self.matches('%s')", 1, spec + "usageTypes/items/properties/name/maxLength"},
+		{quota.UsageTypes, "usage type", planCRD, "rule: self.matches('%s')", 1,
+			spec + "usageTypes/items/properties/name/maxLength"},
 		{quota.UsageTypes, "usage type", contract, "%.0s", -1, schema + "UsageRecord/properties/usage_type/maxLength"},
-		{quota.Currencies, "currency", planCRD, "rule: self.matches('%s')", 1, spec + "pricing/properties/currency/maxLength"},
-		{quota.Currencies, "currency", "internal/postgres/migrations/00001_ledger.sql", "CHECK (currency ~ '%s')", 1, ""},
-		{quota.Currencies, "currency", "internal/postgres/migrations/00005_resets.sql", "CHECK (currency ~ '%s')", 1, ""},
+		{quota.Currencies, "currency", planCRD, "rule: self.matches('%s')", 1,
+			spec + "pricing/properties/currency/maxLength"},
+		{quota.Currencies, "currency", "internal/postgres/migrations/00001_ledger.sql",
+			"CHECK (currency ~ '%s')", 1, ""},
+		{quota.Currencies, "currency", "internal/postgres/migrations/00005_resets.sql",
+			"CHECK (currency ~ '%s')", 1, ""},
 		{quota.MetadataKeys, "metadata key", recording, "(1 to 63 of `A-Za-z0-9._/-`)%.0s", 1, ""},
 	} {
 		pattern, most := tc.grammar.Pattern()
@@ -156,8 +160,10 @@ func TestBoundsInWords(t *testing.T) {
 	longest := fmt.Sprintf("duration('%dh')", int(quota.MaxAudio.Hours()))
 	largest := "quantity('" + strconv.FormatInt(quota.MaxFileSize>>40, 10) + "Ti')"
 	key := fmt.Sprintf("1 to %d bytes of visible characters without spaces", quota.MaxKey)
-	lease := fmt.Sprintf("%.0f to %.0f, %.0f unless given", quota.MinLease.Seconds(), quota.MaxLease.Seconds(), quota.DefaultLease.Seconds())
-	age := fmt.Sprintf("at most %d days ago and %.0f minutes ahead", quota.MaxRecordAge/(24*time.Hour), quota.MaxRecordAhead.Minutes())
+	lease := fmt.Sprintf("%.0f to %.0f, %.0f unless given", quota.MinLease.Seconds(), quota.MaxLease.Seconds(),
+		quota.DefaultLease.Seconds())
+	age := fmt.Sprintf("at most %d days ago and %.0f minutes ahead", quota.MaxRecordAge/(24*time.Hour),
+		quota.MaxRecordAhead.Minutes())
 	final := fmt.Sprintf("duration(self) >= duration('%.0fh') && duration(self) <= duration('%.0fh')",
 		quota.MinFinalAfter.Hours(), quota.MaxFinalAfter.Hours())
 	for _, tc := range []struct {
@@ -171,7 +177,8 @@ func TestBoundsInWords(t *testing.T) {
 		{contract, "0 to " + credit, 1},
 		{contract, "at most " + credit, 1},
 		{contract, fmt.Sprintf("At most %d keys of 1 to 63 characters", quota.MaxMetadata), 1},
-		{contract, fmt.Sprintf("values of at most %d bytes, %d KiB as JSON", quota.MaxMetadataValue, quota.MaxMetadataBytes>>10), 1},
+		{contract, fmt.Sprintf("values of at most %d bytes, %d KiB as JSON", quota.MaxMetadataValue,
+			quota.MaxMetadataBytes>>10), 1},
 		{contract, "0 to " + quota.MaxMoney.Sub(1).String(), 1},
 		{planCRD, longest, 2}, // limits.audioDuration and period.finalAfter
 		{planCRD, final, 1},
@@ -181,17 +188,20 @@ func TestBoundsInWords(t *testing.T) {
 		{quotaCRD, largest, 1},
 		{jobPolicy, longest, 1},
 		{jobPolicy, largest, 1},
-		{jobPolicy, fmt.Sprintf("int(variables.priority) >= %d && int(variables.priority) <= %d", -quota.MaxPriority, quota.MaxPriority), 1},
+		{jobPolicy, fmt.Sprintf("int(variables.priority) >= %d && int(variables.priority) <= %d", -quota.MaxPriority,
+			quota.MaxPriority), 1},
 		{recording, fmt.Sprintf("0 to %d;", int(quota.MaxAudio.Seconds())), 1},
 		{recording, fmt.Sprintf("units, 1 to %d;", quota.MaxQuantity), 1},
 		{recording, fmt.Sprintf("0 to %d each", quota.MaxFileSize), 1},
 		{recording, fmt.Sprintf("%d bytes together", quota.MaxKey-1), 1},
 		{recording, fmt.Sprintf("`reason` of 1 to %d", quota.MaxReason), 1},
 		{"docs/http.md", key, 1},
-		{"docs/usage-run.md", fmt.Sprintf("1 to %d bytes of visible characters without spaces", quota.MaxKey-len("#1000")), 1},
+		{"docs/usage-run.md", fmt.Sprintf("1 to %d bytes of visible characters without spaces",
+			quota.MaxKey-len("#1000")), 1},
 		{
 			"internal/postgres/migrations/00005_resets.sql",
-			fmt.Sprintf("final_after_seconds BETWEEN %.0f AND %.0f", quota.MinFinalAfter.Seconds(), quota.MaxFinalAfter.Seconds()), 1,
+			fmt.Sprintf("final_after_seconds BETWEEN %.0f AND %.0f", quota.MinFinalAfter.Seconds(),
+				quota.MaxFinalAfter.Seconds()), 1,
 		},
 	} {
 		text := strings.Join(strings.Fields(readFile(t, tc.file)), " ")
@@ -204,12 +214,14 @@ func TestBoundsInWords(t *testing.T) {
 // The contract names every reason, and the docs say what each one is to its callers.
 func TestReasonsInTheirPlaces(t *testing.T) {
 	var table strings.Builder
-	table.WriteString("| reason | title | status | the same request can succeed after | Job event |\n|---|---|---|---|---|\n")
+	table.WriteString(
+		"| reason | title | status | the same request can succeed after | Job event |\n|---|---|---|---|---|\n")
 	named := []any{}
 	for _, r := range quota.Reasons {
 		fmt.Fprintf(&table, "| `%s` | %s | %d | %s | %s |\n", r.Reason, r.Title, r.Status, r.Retry, r.Severity)
 		named = append(named, string(r.Reason))
-		if info := r.Reason.Info(); info != r || r.Title == "" || r.Retry == "" || r.Severity == "" || r.Status < 400 || r.Status > 499 {
+		if info := r.Reason.Info(); info != r || r.Title == "" || r.Retry == "" || r.Severity == "" || r.Status < 400 ||
+			r.Status > 499 {
 			t.Errorf("the row of %s is not complete, or another one is found before: %+v", r.Reason, info)
 		}
 		if (quota.Decision{Reason: r.Reason}).Message() == string(r.Reason) {
@@ -252,9 +264,11 @@ func TestNoGrammarElsewhere(t *testing.T) {
 func TestKeys(t *testing.T) {
 	long := strings.Repeat("k", quota.MaxKey)
 	for key, want := range map[string]struct{ own, any bool }{
-		"k": {true, true}, long: {true, true}, long + "k": {}, "": {}, "épisode-4": {true, true}, "a/b?c=d#1": {true, true},
-		"a b": {false, true}, "/exporter 7 8": {false, true}, " 7": {}, "/exporter ": {}, "a\tb": {}, "a\x00": {}, "/e \x01": {},
-		"\xff": {}, "a\u00a0b": {}, "/e \xff": {},
+		"k": {true, true}, long: {true, true}, long + "k": {}, "": {}, "épisode-4": {true, true},
+		"a/b?c=d#1": {true, true},
+		"a b":       {false, true}, "/exporter 7 8": {false, true}, " 7": {}, "/exporter ": {}, "a\tb": {}, "a\x00": {},
+		"/e \x01": {},
+		"\xff":    {}, "a\u00a0b": {}, "/e \xff": {},
 	} {
 		if got := quota.CheckKey(key) == nil; got != want.own {
 			t.Errorf("%q as a caller's key: got %t (%v), want %t", key, got, quota.CheckKey(key), want.own)
@@ -267,8 +281,9 @@ func TestKeys(t *testing.T) {
 		t.Errorf("got %q, %v", key, err)
 	}
 	for reason, want := range map[string]bool{
-		"sent twice": true, strings.Repeat("語", quota.MaxReason): true, strings.Repeat("語", quota.MaxReason+1): false,
-		"": false, " \u3000": false, "a\nb": false, "\xff": false,
+		"sent twice": true, strings.Repeat("語", quota.MaxReason): true,
+		strings.Repeat("語", quota.MaxReason+1): false,
+		"":                                     false, " \u3000": false, "a\nb": false, "\xff": false,
 	} {
 		if got := quota.CheckReason(reason) == nil; got != want {
 			t.Errorf("reason %.20q: got %t, want %t", reason, got, want)

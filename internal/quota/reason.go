@@ -57,8 +57,8 @@ type ReasonInfo struct {
 	Severity Severity
 }
 
-// Reasons are all reasons. An unknown user is 404: nothing is missing that the caller could be given, as in a 403, and who has
-// no right on the user is told that first.
+// Reasons are all reasons. An unknown user is 404: nothing is missing that the caller could be given, as in a 403, and
+// who has no right on the user is told that first.
 var Reasons = []ReasonInfo{
 	{UserSuspended, "User suspended", http.StatusForbidden, RetryChange, SeverityWarning},
 	{FileTooLarge, "File too large", http.StatusRequestEntityTooLarge, RetryNever, SeverityWarning},

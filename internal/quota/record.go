@@ -11,7 +11,8 @@ import (
 
 // Bounds of what can be recorded without an admission.
 const (
-	// MaxRecordAge is how long ago a recorded use may have happened, MaxRecordAhead how far the caller's clock may be ahead.
+	// MaxRecordAge is how long ago a recorded use may have happened, MaxRecordAhead how far the caller's clock may be
+	// ahead.
 	MaxRecordAge   = 35 * 24 * time.Hour
 	MaxRecordAhead = 5 * time.Minute
 	// MaxRecordCredits is the most that one record or adjustment may take: 10 million credits.
@@ -24,8 +25,8 @@ const (
 type Use struct {
 	// Type is one of the plan's UsageTypes.
 	Type string
-	// Credits that the use costs, zero included. Nil leaves the price to the plan: a transcription costs its Audio, anything
-	// else what the plan asks for Quantity units of it.
+	// Credits that the use costs, zero included. Nil leaves the price to the plan: a transcription costs its Audio,
+	// anything else what the plan asks for Quantity units of it.
 	Credits *Credits
 	// Audio is the length of what was transcribed, played or exported; zero where there is none.
 	Audio time.Duration
@@ -37,10 +38,10 @@ type Use struct {
 	OccurredAt time.Time
 }
 
-// Record charges a use that has happened, in full, whatever the limits say: a balance may be overdrawn by it, which blocks
-// new work. The period that contains OccurredAt pays, as for late work: once that is final it is an adjustment in the open
-// one. closed are the account's closed periods by number, as far back as MaxRecordAge; the one that is charged, if any, is
-// returned with the charge. Nothing changes if it fails.
+// Record charges a use that has happened, in full, whatever the limits say: a balance may be overdrawn by it, which
+// blocks new work. The period that contains OccurredAt pays, as for late work: once that is final it is an adjustment
+// in the open one. closed are the account's closed periods by number, as far back as MaxRecordAge; the one that is
+// charged, if any, is returned with the charge. Nothing changes if it fails.
 func (a *Account) Record(u Use, closed map[int64]*ClosedPeriod, now time.Time) (*Charge, *ClosedPeriod, error) {
 	if err := checkOccurred(u.OccurredAt, now); err != nil {
 		return nil, nil, err
@@ -112,8 +113,8 @@ func (p *Plan) priced(u Use) (*Charge, error) {
 	return c, nil
 }
 
-// closedAt returns the closed period that contains t, nil where that is the open one. What lies before the account's first
-// period belongs to that.
+// closedAt returns the closed period that contains t, nil where that is the open one. What lies before the account's
+// first period belongs to that.
 func (a *Account) closedAt(t time.Time, closed map[int64]*ClosedPeriod) *ClosedPeriod {
 	if !t.Before(a.Period.Start) {
 		return nil
@@ -128,8 +129,8 @@ func (a *Account) closedAt(t time.Time, closed map[int64]*ClosedPeriod) *ClosedP
 	return found
 }
 
-// Adjust debits the open period with credits that no use explains, above zero and at most MaxRecordCredits, in full whatever
-// the limits say.
+// Adjust debits the open period with credits that no use explains, above zero and at most MaxRecordCredits, in full
+// whatever the limits say.
 func (a *Account) Adjust(credits Credits, now time.Time) (*Charge, error) {
 	if credits <= 0 || credits > MaxRecordCredits {
 		return nil, Invalid("credits", "%s must be above 0 and at most %s", credits, MaxRecordCredits)
@@ -146,8 +147,8 @@ type Reversal struct {
 	Seq int64
 	// PeriodNo is the charge's own period, or the open one where Refund is set.
 	PeriodNo int64
-	// Credits, their lots, the part beyond the plan's and its price, all as the charge had them. They are taken off what was
-	// used, unless Refund is set. The provider's cost stays: it was spent.
+	// Credits, their lots, the part beyond the plan's and its price, all as the charge had them. They are taken off
+	// what was used, unless Refund is set. The provider's cost stays: it was spent.
 	Credits Credits
 	Alloc   Allocation
 	Overage Credits
@@ -156,10 +157,10 @@ type Reversal struct {
 	Refund *Lot
 }
 
-// Reverse undoes a charge, the event with this id, that has not been reversed before: whoever calls has made sure. period is
-// the period that the charge is booked in if it has closed, else nil. Until that is final the credits return to it and to
-// the lots that paid, which must be among the account's, expired or not; afterwards it stays as it is and the user gets a
-// lot of as many credits.
+// Reverse undoes a charge, the event with this id, that has not been reversed before: whoever calls has made sure.
+// period is the period that the charge is booked in if it has closed, else nil. Until that is final the credits return
+// to it and to the lots that paid, which must be among the account's, expired or not; afterwards it stays as it is and
+// the user gets a lot of as many credits.
 func (a *Account) Reverse(event ID, c *Charge, period *ClosedPeriod, now time.Time) *Reversal {
 	a.Seq++
 	r := &Reversal{Seq: a.Seq, PeriodNo: c.PeriodNo, Credits: c.Credits}
@@ -186,7 +187,8 @@ func (a *Account) Reverse(event ID, c *Charge, period *ClosedPeriod, now time.Ti
 	return r
 }
 
-// refundName names the lot of a refund after the event that it refunds. No grant of a UserQuota has a name with a slash.
+// refundName names the lot of a refund after the event that it refunds. No grant of a UserQuota has a name with a
+// slash.
 func refundName(event ID) string { return "refund/" + hex.EncodeToString(event[:]) }
 
 // Overdrawn returns by how much the plan's credits and its overage are exceeded by what is used and reserved.
@@ -198,7 +200,8 @@ func (a *Account) Overdrawn() Credits {
 	return max(0, a.PlanUsed.Add(a.PlanReserved).Sub(limit.Max).Sub(a.Plan.OverageMax))
 }
 
-// The types of use that every plan has. A transcription costs its audio; the others cost nothing unless the plan names them.
+// The types of use that every plan has. A transcription costs its audio; the others cost nothing unless the plan names
+// them.
 const (
 	UsageTranscription = "transcription"
 	UsageExport        = "export"

@@ -20,19 +20,22 @@ func TestRecordPrices(t *testing.T) {
 		wantCost    Money
 		wantRate    *Rate
 	}{
-		"audio":                  {Use{Type: UsageTranscription, Audio: 90 * time.Second}, 90_000, 9_000, nil},
-		"audio, credits given":   {Use{Type: UsageTranscription, Audio: 90 * time.Second, Credits: new(2 * Credit)}, 2 * Credit, 12_000, nil},
-		"audio, cost given":      {Use{Type: UsageTranscription, Audio: time.Minute, Cost: new(Money(5))}, Credit, 5, nil},
+		"audio": {Use{Type: UsageTranscription, Audio: 90 * time.Second}, 90_000, 9_000, nil},
+		"audio, credits given": {Use{Type: UsageTranscription, Audio: 90 * time.Second, Credits: new(2 * Credit)},
+			2 * Credit, 12_000, nil},
+		"audio, cost given": {Use{Type: UsageTranscription, Audio: time.Minute, Cost: new(Money(5))},
+			Credit, 5, nil},
 		"transcription for free": {Use{Type: UsageTranscription, Credits: new(Credits(0))}, 0, 0, nil},
 		"export":                 {Use{Type: UsageExport}, Credit / 4, 0, new(Rate(250_000))},
 		"3 exports":              {Use{Type: UsageExport, Quantity: 3}, 45_000, 0, new(Rate(250_000))},
 		"an export of audio":     {Use{Type: UsageExport, Audio: time.Hour}, Credit / 4, 0, new(Rate(250_000))},
 		"export, credits given":  {Use{Type: UsageExport, Quantity: 3, Credits: new(Credits(7))}, 7, 0, nil},
 		"a millionth":            {Use{Type: "summary"}, 0, 0, new(Rate(1))},
-		"25 millionths":          {Use{Type: "summary", Quantity: 25}, 2, 0, new(Rate(1))}, // 1.5 units, to the even one
-		"75 millionths":          {Use{Type: "summary", Quantity: 75}, 4, 0, new(Rate(1))}, // 4.5 units, likewise
-		"a call":                 {Use{Type: UsageAPICall, Cost: new(Money(5))}, 0, 5, new(Rate(0))},
-		"the most credits":       {Use{Type: UsageAPICall, Credits: new(MaxRecordCredits)}, MaxRecordCredits, 0, nil},
+		// 1.5 units, to the even one
+		"25 millionths":    {Use{Type: "summary", Quantity: 25}, 2, 0, new(Rate(1))},
+		"75 millionths":    {Use{Type: "summary", Quantity: 75}, 4, 0, new(Rate(1))}, // 4.5 units, likewise
+		"a call":           {Use{Type: UsageAPICall, Cost: new(Money(5))}, 0, 5, new(Rate(0))},
+		"the most credits": {Use{Type: UsageAPICall, Credits: new(MaxRecordCredits)}, MaxRecordCredits, 0, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := account(plan(usageTypes))
@@ -41,7 +44,8 @@ func TestRecordPrices(t *testing.T) {
 			if err != nil || period != nil {
 				t.Fatalf("%+v, %v", period, err)
 			}
-			if c.Credits != tc.wantCredits || c.Cost != tc.wantCost || a.Used != c.Credits || a.Cost != c.Cost || a.DayCost != c.Cost || c.Seq != 1 {
+			if c.Credits != tc.wantCredits || c.Cost != tc.wantCost || a.Used != c.Credits || a.Cost != c.Cost ||
+				a.DayCost != c.Cost || c.Seq != 1 {
 				t.Errorf("got %+v", c)
 			}
 			if diff := gocmp.Diff(tc.wantRate, c.Rate); diff != "" {
@@ -56,19 +60,26 @@ func TestRecordRefuses(t *testing.T) {
 		change func(*Use)
 		want   string
 	}{
-		"unknown type":    {func(u *Use) { u.Type = "hologram" }, `usage_type: "hologram" must be one of api_call, export, summary, transcription`},
-		"an adjustment":   {func(u *Use) { u.Type = UsageAdjustment }, "usage_type"},
-		"no audio":        {func(u *Use) { u.Type = UsageTranscription }, "a transcription needs it, or credits"},
-		"long audio":      {func(u *Use) { u.Type, u.Audio = UsageTranscription, MaxAudio+time.Millisecond }, "above the limit of 720h"},
-		"no unit":         {func(u *Use) { u.Quantity = 0 }, "quantity: 0 must be between 1 and 1000000"},
-		"many units":      {func(u *Use) { u.Quantity = MaxQuantity + 1 }, "quantity: 1000001"},
-		"dear units":      {func(u *Use) { u.Type, u.Quantity = "dear", MaxQuantity }, "must be between 0 and 10000000"},
-		"negative":        {func(u *Use) { u.Credits = new(-Credit) }, "credits: -1 must be between 0 and 10000000"},
-		"many credits":    {func(u *Use) { u.Credits = new(MaxRecordCredits + Credit) }, "credits: 10000001"},
-		"negative cost":   {func(u *Use) { u.Cost = new(Money(-1)) }, "cost: -0.000001 must be between 0 and 1000000000"},
-		"too long ago":    {func(u *Use) { u.OccurredAt = start.Add(-MaxRecordAge - 1) }, "occurred_at: 2026-09-27T08:59:59Z must be at most 35 days before now, which is 2026-11-01T09:00:00Z"},
-		"in the future":   {func(u *Use) { u.OccurredAt = start.Add(MaxRecordAhead + 1) }, "must be at most 5 minutes after now"},
-		"years in future": {func(u *Use) { u.OccurredAt = start.AddDate(9, 0, 0) }, "must be at most 5 minutes after now"},
+		"unknown type": {func(u *Use) { u.Type = "hologram" },
+			`usage_type: "hologram" must be one of api_call, export, summary, transcription`},
+		"an adjustment": {func(u *Use) { u.Type = UsageAdjustment }, "usage_type"},
+		"no audio":      {func(u *Use) { u.Type = UsageTranscription }, "a transcription needs it, or credits"},
+		"long audio": {func(u *Use) { u.Type, u.Audio = UsageTranscription, MaxAudio+time.Millisecond },
+			"above the limit of 720h"},
+		"no unit":    {func(u *Use) { u.Quantity = 0 }, "quantity: 0 must be between 1 and 1000000"},
+		"many units": {func(u *Use) { u.Quantity = MaxQuantity + 1 }, "quantity: 1000001"},
+		"dear units": {func(u *Use) { u.Type, u.Quantity = "dear", MaxQuantity },
+			"must be between 0 and 10000000"},
+		"negative":     {func(u *Use) { u.Credits = new(-Credit) }, "credits: -1 must be between 0 and 10000000"},
+		"many credits": {func(u *Use) { u.Credits = new(MaxRecordCredits + Credit) }, "credits: 10000001"},
+		"negative cost": {func(u *Use) { u.Cost = new(Money(-1)) },
+			"cost: -0.000001 must be between 0 and 1000000000"},
+		"too long ago": {func(u *Use) { u.OccurredAt = start.Add(-MaxRecordAge - 1) },
+			"occurred_at: 2026-09-27T08:59:59Z must be at most 35 days before now, which is 2026-11-01T09:00:00Z"},
+		"in the future": {func(u *Use) { u.OccurredAt = start.Add(MaxRecordAhead + 1) },
+			"must be at most 5 minutes after now"},
+		"years in future": {func(u *Use) { u.OccurredAt = start.AddDate(9, 0, 0) },
+			"must be at most 5 minutes after now"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := account(plan(usageTypes))
@@ -116,7 +127,8 @@ func TestRecordAndReverseOverLots(t *testing.T) {
 	}
 	now := start.Add(2 * time.Hour)
 	cost := a.Cost
-	if r := a.Reverse(id(1), over, nil, now); r.Credits != 60*Credit || r.Price != 650_000 || a.Charged != 0 || a.Overdrawn() != 0 {
+	if r := a.Reverse(id(1), over, nil, now); r.Credits != 60*Credit || r.Price != 650_000 || a.Charged != 0 ||
+		a.Overdrawn() != 0 {
 		t.Errorf("the reversal of what was beyond: %+v, charged %s", r, a.Charged)
 	}
 	if r := a.Reverse(id(2), c, nil, now); r.Refund != nil || a.Used != 0 || a.PlanUsed != 0 || a.Cost != cost {
@@ -144,12 +156,14 @@ func TestReverseAcrossPeriods(t *testing.T) {
 	if p.CarryOver != 4*Credit {
 		t.Fatalf("carried over: %s", p.CarryOver)
 	}
-	if r := a.Reverse(id(1), first, &p, now); r.PeriodNo != 0 || p.Used != Credit || p.CarryOver != 10*Credit || a.Remaining(now).Max != 40*Credit {
+	if r := a.Reverse(id(1), first, &p, now); r.PeriodNo != 0 || p.Used != Credit || p.CarryOver != 10*Credit ||
+		a.Remaining(now).Max != 40*Credit {
 		t.Errorf("while it is closed: %+v, period %+v, remaining %s", r, p, a.Remaining(now).Max)
 	}
 	now = p.FinalAt()
 	r := a.Reverse(id(2), second, &p, now)
-	if r.Refund == nil || r.PeriodNo != 1 || p.Used != Credit || a.Used != 0 || a.Remaining(now).Max != 41*Credit || !r.Refund.ExpiresAt.IsZero() {
+	if r.Refund == nil || r.PeriodNo != 1 || p.Used != Credit || a.Used != 0 || a.Remaining(now).Max != 41*Credit ||
+		!r.Refund.ExpiresAt.IsZero() {
 		t.Errorf("when it is final: %+v, period %+v, remaining %s", r, p, a.Remaining(now).Max)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// FinalAfter is how long after its end a period takes late charges where its plan says nothing else; afterwards they become
-// adjustments in the current one.
+// FinalAfter is how long after its end a period takes late charges where its plan says nothing else; afterwards they
+// become adjustments in the current one.
 const FinalAfter = 72 * time.Hour
 
 // ClosedPeriod is a period whose end has passed, with its totals. Reserved can still fall and Used still rise until the
@@ -26,10 +26,11 @@ type ClosedPeriod struct {
 	PlanVersion int64
 	// CarryOver is the lot that the next period got, and CarryOverMax the cap that bounds its top-ups.
 	CarryOver, CarryOverMax Credits
-	// Grace is how long after its end the period takes late charges, as the plan said when it ended; zero means FinalAfter.
+	// Grace is how long after its end the period takes late charges, as the plan said when it ended; zero means
+	// FinalAfter.
 	Grace time.Duration
-	// Currency of Cost and Charged; empty where it was not recorded. OveragePrice is what late work beyond the plan's credits
-	// costs a credit; nil where it was not recorded.
+	// Currency of Cost and Charged; empty where it was not recorded. OveragePrice is what late work beyond the plan's
+	// credits costs a credit; nil where it was not recorded.
 	Currency     string
 	OveragePrice *Money
 }
@@ -50,8 +51,8 @@ func (p *ClosedPeriod) unused() Credits {
 }
 
 // Roll moves the account to the period that contains now and returns the periods that it closed on the way: none if the
-// open one still lasts, several for an account that slept. Each is closed by the terms that held when it ended, however late
-// that is found out. Open reservations count as used when the carry-over is computed.
+// open one still lasts, several for an account that slept. Each is closed by the terms that held when it ended, however
+// late that is found out. Open reservations count as used when the carry-over is computed.
 func (a *Account) Roll(now time.Time) []ClosedPeriod {
 	var closed []ClosedPeriod
 	for !now.Before(a.Period.End) {
@@ -61,8 +62,9 @@ func (a *Account) Roll(now time.Time) []ClosedPeriod {
 			No: a.PeriodNo, Period: a.Period,
 			Used: a.Used, Reserved: a.Reserved, PlanUsed: a.PlanUsed, PlanReserved: a.PlanReserved,
 			Cost: a.Cost, Charged: a.Charged,
-			PlanLimit: terms.Credits, PlanName: a.Plan.Name, PlanVersion: terms.Version, CarryOverMax: terms.CarryOverMax,
-			Grace: terms.FinalAfter, Currency: terms.Currency, OveragePrice: &terms.OveragePrice,
+			PlanLimit: terms.Credits, PlanName: a.Plan.Name, PlanVersion: terms.Version,
+			CarryOverMax: terms.CarryOverMax,
+			Grace:        terms.FinalAfter, Currency: terms.Currency, OveragePrice: &terms.OveragePrice,
 		}
 		p.CarryOver = p.unused()
 		calendar := Calendar{Anchor: a.Anchor, Zone: a.Zone, CalendarMonth: terms.CalendarMonth}

@@ -17,12 +17,14 @@ func TestRollSeveralPeriods(t *testing.T) {
 	closed := roll(t, a, now, 3)
 	month := func(n int) time.Time { return start.AddDate(0, n, 0) }
 	want := []ClosedPeriod{
-		{No: 0, Period: Period{month(0), month(1)}, Used: 20 * Credit, PlanUsed: 20 * Credit, Cost: 120_000, CarryOver: 10 * Credit},
+		{No: 0, Period: Period{month(0), month(1)}, Used: 20 * Credit, PlanUsed: 20 * Credit, Cost: 120_000,
+			CarryOver: 10 * Credit},
 		{No: 1, Period: Period{month(1), month(2)}, CarryOver: 12 * Credit},
 		{No: 2, Period: Period{month(2), month(3)}, CarryOver: 12 * Credit},
 	}
 	for i := range want {
-		want[i].PlanLimit, want[i].PlanName, want[i].PlanVersion, want[i].CarryOverMax = AtMost(30*Credit), "free", 7, 12*Credit
+		want[i].PlanLimit, want[i].PlanName, want[i].PlanVersion, want[i].CarryOverMax = AtMost(30*Credit), "free",
+			7, 12*Credit
 		want[i].Currency, want[i].OveragePrice = "USD", new(Money)
 	}
 	if diff := cmp.Diff(want, closed); diff != "" {
@@ -53,11 +55,15 @@ func TestRollAfterTheCalendarChanged(t *testing.T) {
 		change func(*Account)
 		want   []string // boundaries after the end of the first period, 2026-12-01T09:00Z
 	}{
-		"nothing":                       {func(*Account) {}, []string{"2027-01-01T09:00:00Z", "2027-02-01T09:00:00Z"}},
-		"the anchor, to a later day":    {func(a *Account) { a.Anchor = start.AddDate(0, 0, 14) }, []string{"2026-12-15T09:00:00Z", "2027-01-15T09:00:00Z"}},
-		"the anchor, to an earlier day": {func(a *Account) { a.Anchor = start.AddDate(0, 0, -1) }, []string{"2026-12-31T09:00:00Z", "2027-01-31T09:00:00Z"}},
-		"the anchor, by an hour":        {func(a *Account) { a.Anchor = start.Add(time.Hour) }, []string{"2026-12-01T10:00:00Z", "2027-01-01T10:00:00Z"}},
-		"to calendar months":            {func(a *Account) { a.Plan.CalendarMonth = true }, []string{"2027-01-01T00:00:00Z", "2027-02-01T00:00:00Z"}},
+		"nothing": {func(*Account) {}, []string{"2027-01-01T09:00:00Z", "2027-02-01T09:00:00Z"}},
+		"the anchor, to a later day": {func(a *Account) { a.Anchor = start.AddDate(0, 0, 14) },
+			[]string{"2026-12-15T09:00:00Z", "2027-01-15T09:00:00Z"}},
+		"the anchor, to an earlier day": {func(a *Account) { a.Anchor = start.AddDate(0, 0, -1) },
+			[]string{"2026-12-31T09:00:00Z", "2027-01-31T09:00:00Z"}},
+		"the anchor, by an hour": {func(a *Account) { a.Anchor = start.Add(time.Hour) },
+			[]string{"2026-12-01T10:00:00Z", "2027-01-01T10:00:00Z"}},
+		"to calendar months": {func(a *Account) { a.Plan.CalendarMonth = true },
+			[]string{"2027-01-01T00:00:00Z", "2027-02-01T00:00:00Z"}},
 		"the zone, for calendar months": {
 			func(a *Account) { a.Plan.CalendarMonth, a.Zone = true, time.FixedZone("", 8*3600) },
 			[]string{"2026-12-31T16:00:00Z", "2027-01-31T16:00:00Z"},
@@ -73,8 +79,10 @@ func TestRollAfterTheCalendarChanged(t *testing.T) {
 				t.Fatalf("the open period's end moved from %s to %s", end, a.Period.End)
 			}
 			for i, want := range tc.want {
-				if p := roll(t, a, a.Period.End, 1)[0]; !a.Period.Start.Equal(p.Period.End) || a.PeriodNo != int64(i+1) {
-					t.Errorf("period %d starts at %s, the one before ends at %s", a.PeriodNo, a.Period.Start, p.Period.End)
+				if p := roll(t, a, a.Period.End, 1)[0]; !a.Period.Start.Equal(p.Period.End) ||
+					a.PeriodNo != int64(i+1) {
+					t.Errorf("period %d starts at %s, the one before ends at %s", a.PeriodNo, a.Period.Start,
+						p.Period.End)
 				}
 				if got := a.Period.End.Format(time.RFC3339); got != want {
 					t.Errorf("period %d ends at %s, want %s", i+1, got, want)
@@ -111,7 +119,8 @@ func TestCarryOver(t *testing.T) {
 			var lot Credits
 			if len(a.Lots) > 0 {
 				lot = a.Lots[0].Credits
-				if !a.Lots[0].ExpiresAt.Equal(a.Period.End) || a.Lots[0].Kind != LotCarryOver || a.Lots[0].ID != LotID(a.ID, LotCarryOver, "0") {
+				if !a.Lots[0].ExpiresAt.Equal(a.Period.End) || a.Lots[0].Kind != LotCarryOver ||
+					a.Lots[0].ID != LotID(a.ID, LotCarryOver, "0") {
 					t.Errorf("lot = %+v", a.Lots[0])
 				}
 			}
@@ -143,7 +152,8 @@ func TestCeilingAcrossDays(t *testing.T) {
 		t.Fatalf("Decide = %+v, want the ceiling", d)
 	}
 	settle(t, a, short, 40, nil, night.Add(5*time.Minute))
-	if d := Decide(a, request(1), night.Add(5*time.Minute)); d.Reason != DailyCostCeiling || d.Bound.Used != 240_000 || d.Bound.Reserved != 360_000 {
+	if d := Decide(a, request(1), night.Add(5*time.Minute)); d.Reason != DailyCostCeiling || d.Bound.Used != 240_000 ||
+		d.Bound.Reserved != 360_000 {
 		t.Fatalf("Decide = %+v, want the ceiling: settled plus reserved", d)
 	}
 	// After midnight the settled part is yesterday's, what still runs will be today's.
@@ -177,7 +187,8 @@ func TestNameID(t *testing.T) {
 		t.Error("the same name must be the same id")
 	}
 	for name, other := range map[string]ID{
-		"name": NameID("admission", id(1), "key2"), "account": NameID("admission", id(2), "key"), "kind": NameID("lot", id(1), "key"),
+		"name": NameID("admission", id(1), "key2"), "account": NameID("admission", id(2), "key"),
+		"kind": NameID("lot", id(1), "key"),
 	} {
 		if other == x {
 			t.Errorf("another %s gives the same id", name)

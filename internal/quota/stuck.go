@@ -4,8 +4,8 @@ package quota
 
 import "time"
 
-// Stuck says in one word why work that runs seems to have lost its holder. Nothing follows from it but that it is seen: a
-// lease ends what has none.
+// Stuck says in one word why work that runs seems to have lost its holder. Nothing follows from it but that it is seen:
+// a lease ends what has none.
 type Stuck string
 
 // The reasons to take work for stuck.

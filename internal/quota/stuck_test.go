@@ -24,7 +24,8 @@ func TestStuckAt(t *testing.T) {
 		"short, and more":                  {Admitted, Credit, 9 * time.Minute, 10*time.Minute + 1, StuckOverEstimate},
 		"three times its length":           {Admitted, 20 * Credit, 59 * time.Minute, time.Hour, ""},
 		"longer than that":                 {Admitted, 20 * Credit, 59 * time.Minute, time.Hour + 1, StuckOverEstimate},
-		"the longest audio":                {Admitted, Credits(MaxAudio / time.Millisecond), 1000 * time.Hour, 1000 * time.Hour, ""},
+		"the longest audio": {Admitted, Credits(MaxAudio / time.Millisecond), 1000 * time.Hour,
+			1000 * time.Hour, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			adm := Admission{

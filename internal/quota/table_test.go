@@ -188,7 +188,8 @@ func checkCell(t *testing.T, cell string, c tableCase) {
 	}
 	giveBack := func() {
 		a.Active--
-		a.Reserved, a.PlanReserved, a.ReservedCost = a.Reserved-estimate, a.PlanReserved-estimate, a.ReservedCost-adm.EstimatedCost
+		a.Reserved, a.PlanReserved, a.ReservedCost = a.Reserved-estimate, a.PlanReserved-estimate,
+			a.ReservedCost-adm.EstimatedCost
 	}
 	settled := func() {
 		wantCharge = true
@@ -202,7 +203,8 @@ func checkCell(t *testing.T, cell string, c tableCase) {
 	admit := func() {
 		leave()
 		a.Seq++
-		adm.State, adm.Reason, adm.AdmittedAt, adm.AdmittedSeq, adm.LeaseUntil = Admitted, "", now, a.Seq, now.Add(adm.Lease)
+		adm.State, adm.Reason, adm.AdmittedAt, adm.AdmittedSeq, adm.LeaseUntil = Admitted, "", now, a.Seq,
+			now.Add(adm.Lease)
 		adm.Seen = Seen{Remaining: AtMost(30 * Credit), Concurrent: AtMost(int32(1))}
 		adm.PeriodEnd, adm.Alloc = a.Period.End, Allocation{Plan: estimate}
 		adm.ProviderCost, adm.EstimatedCost = 6_000, Price(estimate, 6_000)
@@ -246,8 +248,10 @@ func checkCell(t *testing.T, cell string, c tableCase) {
 		a.Queued++
 		a.Seq += 2 // the end of the stay, and its arrival
 		adm = Admission{
-			ID: adm.ID, Account: adm.Account, Source: adm.Source, State: Queued, Reason: ConcurrencyLimit, Request: adm.Request,
-			Priority: adm.Priority, Enforced: adm.Enforced, CreatedAt: adm.CreatedAt, Lease: adm.Lease, LeaseUntil: now.Add(adm.Lease),
+			ID: adm.ID, Account: adm.Account, Source: adm.Source, State: Queued, Reason: ConcurrencyLimit,
+			Request:  adm.Request,
+			Priority: adm.Priority, Enforced: adm.Enforced, CreatedAt: adm.CreatedAt, Lease: adm.Lease,
+			LeaseUntil: now.Add(adm.Lease),
 			ArrivedSeq: a.Seq,
 		}
 	case "→ Released":

@@ -53,8 +53,8 @@ type History struct {
 
 // Store reads closed periods. Its errors wrap those of package ledger.
 type Store interface {
-	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the newest
-	// first. ErrNotFound if the user is not known.
+	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the
+	// newest first. ErrNotFound if the user is not known.
 	Periods(ctx context.Context, userID string, before int64, limit int) (ledger.Usage, []StoredPeriod, error)
 }
 
@@ -77,10 +77,10 @@ func New(store Store, standings Standings) *Service {
 // MaxHistory is the most periods that one page has.
 const MaxHistory = 100
 
-// History returns at most limit (1 to MaxHistory) of the user's periods with numbers below before, all of them for zero: the
-// open one and, back in time, those that have closed. Like every read it is rolled to now: a period whose end has passed is
-// closed in it whether or not anything has touched the account. Periods never change their numbers, so pages fit together
-// however much happens between them.
+// History returns at most limit (1 to MaxHistory) of the user's periods with numbers below before, all of them for
+// zero: the open one and, back in time, those that have closed. Like every read it is rolled to now: a period whose end
+// has passed is closed in it whether or not anything has touched the account. Periods never change their numbers, so
+// pages fit together however much happens between them.
 func (s *Service) History(ctx context.Context, userID string, before int64, limit int) (History, error) {
 	switch {
 	case limit < 1 || limit > MaxHistory:
@@ -108,8 +108,10 @@ func (s *Service) History(ctx context.Context, userID string, before int64, limi
 	closed := a.Roll(u.Now)
 	if a.PeriodNo < before {
 		h.add(StoredPeriod{ClosedPeriod: quota.ClosedPeriod{
-			No: a.PeriodNo, Period: a.Period, Used: a.Used, Reserved: a.Reserved, PlanUsed: a.PlanUsed, PlanReserved: a.PlanReserved,
-			Cost: a.Cost, Charged: a.Charged, PlanLimit: a.Limits().Credits, PlanName: a.Plan.Name, PlanVersion: a.Plan.Version,
+			No: a.PeriodNo, Period: a.Period, Used: a.Used, Reserved: a.Reserved, PlanUsed: a.PlanUsed,
+			PlanReserved: a.PlanReserved,
+			Cost:         a.Cost, Charged: a.Charged, PlanLimit: a.Limits().Credits, PlanName: a.Plan.Name,
+			PlanVersion:  a.Plan.Version,
 			CarryOverMax: a.Plan.CarryOverMax, Grace: a.Plan.FinalAfter, Currency: a.Plan.Currency,
 		}})
 	}

@@ -51,8 +51,8 @@ type Run struct {
 type Options struct {
 	// Plan by its name, and Actor who asks.
 	Plan, Actor string
-	// BatchSize is how many accounts one transaction closes (the plan's if zero), Workers how many transactions run at once (2
-	// if zero).
+	// BatchSize is how many accounts one transaction closes (the plan's if zero), Workers how many transactions run at
+	// once (2 if zero).
 	BatchSize, Workers int
 	// RetryFor bounds how long the run waits for a database that does not answer; 5 min if zero.
 	RetryFor time.Duration
@@ -68,7 +68,8 @@ type Options struct {
 type Result struct {
 	// Due is how many accounts had an ended period when the run began.
 	Due int64
-	// Accounts of which something was closed, and Periods in all. An account that somebody else closed meanwhile is in neither.
+	// Accounts of which something was closed, and Periods in all. An account that somebody else closed meanwhile is in
+	// neither.
 	Accounts, Periods int64
 	// Seen are the accounts that the run is done with, in whatever way.
 	Seen int64
@@ -94,15 +95,17 @@ type Store interface {
 
 	// ResetBatchSize returns how many accounts of a plan one transaction closes, or ErrNotFound.
 	ResetBatchSize(ctx context.Context, plan string) (int32, error)
-	// DuePeriods looks for accounts of a plan whose open period has ended, without locks, in pages ordered by id after the given one.
+	// DuePeriods looks for accounts of a plan whose open period has ended, without locks, in pages ordered by id after
+	// the given one.
 	DuePeriods(ctx context.Context, plan string, after quota.ID, limit int) ([]quota.ID, error)
-	// DueAccounts counts the accounts of a plan whose open period ended at or before an instant (zero: the present), and says
-	// when the first of these periods ended.
+	// DueAccounts counts the accounts of a plan whose open period ended at or before an instant (zero: the present),
+	// and says when the first of these periods ended.
 	DueAccounts(ctx context.Context, plan string, until time.Time) (accounts int64, oldest time.Time, err error)
-	// Others counts the sessions that are at work in the database at this moment, except those of programs with this one's name.
+	// Others counts the sessions that are at work in the database at this moment, except those of programs with this
+	// one's name.
 	Others(ctx context.Context) (int, error)
-	// BeginReset writes the row of a run that begins; runs of the plan whose process died are marked Lost. SaveReset writes how
-	// far it has come.
+	// BeginReset writes the row of a run that begins; runs of the plan whose process died are marked Lost. SaveReset
+	// writes how far it has come.
 	BeginReset(ctx context.Context, run Run) error
 	SaveReset(ctx context.Context, run Run) error
 	// LastReset reads the run of a plan's reset that started last, nil before the first, and when one last succeeded.
@@ -141,12 +144,14 @@ const (
 	saveInterval = 5 * time.Second
 )
 
-// Run closes the ended periods of all accounts of a plan, a batch a transaction, through the same writer path as everything
-// else. It looks for what is due without locks, in pages by account id, and whoever holds an account closes it: so running it
-// twice, beside itself, or again after it was killed changes nothing more. An account that fails is tried again and then left
-// behind, and ErrAccountsFailed says so at the end. If ctx ends, the batches under way are finished and its cause is returned.
+// Run closes the ended periods of all accounts of a plan, a batch a transaction, through the same writer path as
+// everything else. It looks for what is due without locks, in pages by account id, and whoever holds an account closes
+// it: so running it twice, beside itself, or again after it was killed changes nothing more. An account that fails is
+// tried again and then left behind, and ErrAccountsFailed says so at the end. If ctx ends, the batches under way are
+// finished and its cause is returned.
 func (s *Service) Run(ctx context.Context, o Options) (Result, error) {
-	r := &run{s: s, o: o.withDefaults(), row: Run{ID: quota.ID(uuid.New()), Plan: o.Plan, Actor: o.Actor, State: Running}}
+	r := &run{s: s, o: o.withDefaults(),
+		row: Run{ID: quota.ID(uuid.New()), Plan: o.Plan, Actor: o.Actor, State: Running}}
 	if err := r.begin(ctx); err != nil {
 		return Result{}, err
 	}
@@ -222,8 +227,8 @@ func (r *run) begin(ctx context.Context) error {
 	})
 }
 
-// report says now and then how far the run has come: to the database, to who started it, and to the other processes which
-// waiting work has started.
+// report says now and then how far the run has come: to the database, to who started it, and to the other processes
+// which waiting work has started.
 func (r *run) report(ctx context.Context) {
 	for last := time.Now(); ; {
 		loop.Pause(ctx, firstPause)
@@ -345,14 +350,14 @@ const (
 	// watchInterval is how often a run looks whether others are at work.
 	watchInterval = 100 * time.Millisecond
 	othersLinger  = time.Second
-	// While they are, a transaction closes at most politeBatch accounts, so that nobody waits long for one of them, and is
-	// followed by a pause of yield times its own length.
+	// While they are, a transaction closes at most politeBatch accounts, so that nobody waits long for one of them, and
+	// is followed by a pause of yield times its own length.
 	politeBatch = 20
 	yield       = 4
 )
 
-// watchOthers keeps an eye on whether others are at work. They are for a while after they were seen last, because most work is
-// shorter than the time between two looks.
+// watchOthers keeps an eye on whether others are at work. They are for a while after they were seen last, because most
+// work is shorter than the time between two looks.
 func (r *run) watchOthers(ctx context.Context) {
 	var seen time.Time
 	for ; ctx.Err() == nil; loop.Pause(ctx, watchInterval) {
@@ -384,8 +389,9 @@ func (r *run) closePolitely(ctx context.Context, batch []quota.ID) error {
 	return nil
 }
 
-// closeBatch closes the periods of accounts, waiting for those whom somebody else holds if wait says so. It tells left of each that
-// failed, or that it did not wait for; the lock is held then. It fails if the database does not answer for too long.
+// closeBatch closes the periods of accounts, waiting for those whom somebody else holds if wait says so. It tells left
+// of each that failed, or that it did not wait for; the lock is held then. It fails if the database does not answer for
+// too long.
 func (r *run) closeBatch(ctx context.Context, batch []quota.ID, wait bool, left func(quota.ID, error)) error {
 	return r.patiently(ctx, func() error {
 		results := r.attempt(batch, wait)
@@ -513,12 +519,14 @@ func (r *run) attemptDry(accounts []quota.ID) []accountReset {
 	return results
 }
 
-// patiently does something again, with growing pauses, while the database does not answer, for as long as the options say.
+// patiently does something again, with growing pauses, while the database does not answer, for as long as the options
+// say.
 func (r *run) patiently(ctx context.Context, do func() error) error {
 	wait := firstPause
 	for started := time.Now(); ; {
 		err := do()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, ledger.ErrUnavailable) && !errors.Is(err, ledger.ErrRetry) {
+		if err == nil || ctx.Err() != nil ||
+			!errors.Is(err, ledger.ErrUnavailable) && !errors.Is(err, ledger.ErrRetry) {
 			return err
 		}
 		if time.Since(started)+wait > r.o.RetryFor {
@@ -539,8 +547,8 @@ func (s *Service) Last(ctx context.Context, plan string) (run *Run, succeeded ti
 // Overdue says how far the resets of a plan are behind.
 type Overdue struct {
 	Plan string
-	// Accounts whose open period ended before a run of the reset that should have closed it; Oldest is when the first of these
-	// periods ended, zero without any.
+	// Accounts whose open period ended before a run of the reset that should have closed it; Oldest is when the first
+	// of these periods ended, zero without any.
 	Accounts int64
 	Oldest   time.Time
 }

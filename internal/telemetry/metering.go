@@ -22,14 +22,18 @@ var _ metering.Metrics = (*Metering)(nil)
 func NewMetering(registry prometheus.Registerer) *Metering {
 	m := &Metering{
 		tickets: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "usage_offline_tickets_total", Help: "Offline tickets that this process has given, settled or refused while the database was away, by event.",
+			Name: "usage_offline_tickets_total",
+			Help: "Offline tickets that this process has given, settled or refused while the database was away, " +
+				"by event.",
 		}, []string{"event"}),
 		outstanding: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "usage_offline_tickets_outstanding", Help: "Offline tickets that this process has given and not seen the end of.",
+			Name: "usage_offline_tickets_outstanding",
+			Help: "Offline tickets that this process has given and not seen the end of.",
 		}),
 		stuck: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "usage_admissions_stuck",
-			Help: "Admissions that seem to have lost their holder, by reason. Every process counts those of the whole database.",
+			Help: "Admissions that seem to have lost their holder, by reason. Every process counts those of the " +
+				"whole database.",
 		}, []string{"reason"}),
 	}
 	registry.MustRegister(m.tickets, m.outstanding, m.stuck)

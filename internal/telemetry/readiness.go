@@ -19,14 +19,15 @@ type Check struct {
 	Name string
 	// Ask returns what is wrong, or nil.
 	Ask func(context.Context) error
-	// Once says that it is enough to have been well once: later trouble makes the process degraded, not unready. It is for what all
-	// replicas share, such as the database: to take all of them out of their Service would help nobody, for what they can do
-	// without it could not be reached any more. A process that never got there must not take another one's place.
+	// Once says that it is enough to have been well once: later trouble makes the process degraded, not unready. It is
+	// for what all replicas share, such as the database: to take all of them out of their Service would help nobody,
+	// for what they can do without it could not be reached any more. A process that never got there must not take
+	// another one's place.
 	Once bool
 }
 
-// Readiness answers readiness probes: 200 if each check is well, or has been and that is enough, else 503. The text says what
-// is wrong; with the query `verbose` it tells of every check, and of what is degraded as well.
+// Readiness answers readiness probes: 200 if each check is well, or has been and that is enough, else 503. The text
+// says what is wrong; with the query `verbose` it tells of every check, and of what is degraded as well.
 func Readiness(checks ...Check) http.Handler {
 	was := make([]atomic.Bool, len(checks))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -26,8 +26,10 @@ func TestReadiness(t *testing.T) {
 		status      int
 		text, long  string
 	}{
-		{"never reached", nil, broken, 503, "[+]own ok\n[-]shared failed: broken\n", "[+]own ok\n[-]shared failed: broken\n"},
-		{"own broken", broken, broken, 503, "[-]own failed: broken\n[-]shared failed: broken\n", "[-]own failed: broken\n[-]shared failed: broken\n"},
+		{"never reached", nil, broken, 503, "[+]own ok\n[-]shared failed: broken\n",
+			"[+]own ok\n[-]shared failed: broken\n"},
+		{"own broken", broken, broken, 503, "[-]own failed: broken\n[-]shared failed: broken\n",
+			"[-]own failed: broken\n[-]shared failed: broken\n"},
 		{"well", nil, nil, 200, "ok\n", "[+]own ok\n[+]shared ok\n"},
 		{"degraded", nil, broken, 200, "ok\n", "[+]own ok\n[!]shared degraded: broken\n"},
 		{"own broken again", broken, nil, 503, "[-]own failed: broken\n", "[-]own failed: broken\n[+]shared ok\n"},

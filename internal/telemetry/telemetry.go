@@ -13,8 +13,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// NewLogger returns a logger of records of at least the level ("debug", "info", "warn", "error"), in the format "json" or
-// "text". What Kubernetes' libraries have to say goes there too.
+// NewLogger returns a logger of records of at least the level ("debug", "info", "warn", "error"), in the format "json"
+// or "text". What Kubernetes' libraries have to say goes there too.
 func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	var least slog.Level
 	if err := least.UnmarshalText([]byte(level)); err != nil {

@@ -16,12 +16,13 @@ import (
 // remindAfter is when an account that cannot be read is logged again.
 const remindAfter = 10 * time.Minute
 
-// Unreadable returns what to call for each read of an account that this release cannot read: it counts them, and logs each account
-// now and then.
+// Unreadable returns what to call for each read of an account that this release cannot read: it counts them, and logs
+// each account now and then.
 func Unreadable(registry prometheus.Registerer, log *slog.Logger) func(*ledger.UnreadableError) {
 	reads := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "usage_unreadable_reads_total",
-		Help: "Reads of accounts that this release cannot read, because a newer one or somebody else wrote them. The log names them.",
+		Help: "Reads of accounts that this release cannot read, because a newer one or somebody else wrote them. The " +
+			"log names them.",
 	})
 	registry.MustRegister(reads)
 	var mu sync.Mutex
@@ -34,6 +35,7 @@ func Unreadable(registry prometheus.Registerer, log *slog.Logger) func(*ledger.U
 			return
 		}
 		logged[err.UserID] = time.Now()
-		log.ErrorContext(context.Background(), "a user is left out of everything until what is stored can be read", "user", err.UserID, "error", err)
+		log.ErrorContext(context.Background(), "a user is left out of everything until what is stored can be read",
+			"user", err.UserID, "error", err)
 	}
 }

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// fromFile returns a clock that is ahead of the machine's by the duration in a file, such as 744h. It is read each time, so
-// that writing it moves the time of all programs that share it; a file that is missing or says nothing moves nothing.
+// fromFile returns a clock that is ahead of the machine's by the duration in a file, such as 744h. It is read each
+// time, so that writing it moves the time of all programs that share it; a file that is missing or says nothing moves
+// nothing.
 func fromFile(path string) func() time.Time {
 	return func() time.Time {
 		now := time.Now()

@@ -2,8 +2,8 @@
 
 //go:build !testclock
 
-// Package testclock lets a demo move the time of the programs. Programs that are built without the tag testclock, as every
-// image is, have nothing in them that could.
+// Package testclock lets a demo move the time of the programs. Programs that are built without the tag testclock, as
+// every image is, have nothing in them that could.
 package testclock
 
 import "time"

@@ -2,8 +2,8 @@
 
 //go:build testclock
 
-// Package testclock lets a demo move the time of the programs. Programs that are built without the tag testclock, as every
-// image is, have nothing in them that could.
+// Package testclock lets a demo move the time of the programs. Programs that are built without the tag testclock, as
+// every image is, have nothing in them that could.
 package testclock
 
 import (
@@ -12,12 +12,14 @@ import (
 	"time"
 )
 
-// Now returns the clock that takes the database's place where the environment's USAGE_TEST_CLOCK names a file, else nil.
+// Now returns the clock that takes the database's place where the environment's USAGE_TEST_CLOCK names a file, else
+// nil.
 func Now() func() time.Time {
 	path := os.Getenv("USAGE_TEST_CLOCK")
 	if path == "" {
 		return nil
 	}
-	slog.Warn("built with the tag testclock: periods and leases go by the file, not by the database's clock", "file", path)
+	slog.Warn("built with the tag testclock: periods and leases go by the file, not by the database's clock",
+		"file", path)
 	return fromFile(path)
 }

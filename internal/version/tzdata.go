@@ -11,8 +11,8 @@ import (
 	_ "time/tzdata" // the time zones of machines and images that have none
 )
 
-// EmbeddedTZData is the version of the IANA database that Go's time/tzdata has. It goes with the toolchain in go.mod; a test
-// compares the two.
+// EmbeddedTZData is the version of the IANA database that Go's time/tzdata has. It goes with the toolchain in go.mod; a
+// test compares the two.
 const EmbeddedTZData = "2025c"
 
 // systemFolders are where the package time looks for zones before it takes the embedded ones.

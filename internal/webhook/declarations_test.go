@@ -30,14 +30,16 @@ func (w *warnings) HandleWarningHeaderWithContext(_ context.Context, _ int, _, t
 	w.texts = append(w.texts, text)
 }
 
-// declarations starts a control plane with the webhooks of plans and quotas, and returns a client whose warnings are heard.
+// declarations starts a control plane with the webhooks of plans and quotas, and returns a client whose warnings are
+// heard.
 func declarations(t *testing.T) (client.Client, *warnings) {
 	t.Helper()
 	env := kubetest.Start(t, kubetest.WithWebhooks("config/webhook/manifests.yaml"))
 	mgr, err := ctrl.NewManager(env.Config, ctrl.Options{
 		Scheme: env.Scheme, Metrics: metricsserver.Options{BindAddress: "0"},
 		WebhookServer: webhookserver.NewServer(webhookserver.Options{
-			Host: env.Webhooks.LocalServingHost, Port: env.Webhooks.LocalServingPort, CertDir: env.Webhooks.LocalServingCertDir,
+			Host: env.Webhooks.LocalServingHost, Port: env.Webhooks.LocalServingPort,
+			CertDir: env.Webhooks.LocalServingCertDir,
 		}),
 	})
 	if err != nil {
@@ -72,15 +74,17 @@ func TestDeclarations(t *testing.T) {
 	plan := func(edit func(*v1alpha1.UsagePlan)) client.Object {
 		p := &v1alpha1.UsagePlan{
 			ObjectMeta: metav1.ObjectMeta{Name: "pro"},
-			Spec: v1alpha1.UsagePlanSpec{DisplayName: "Pro", AlertThresholds: []int32{80}, Limits: v1alpha1.UsagePlanLimits{
-				Credits: new(int64(500)), FileSize: new(resource.MustParse("1Gi")), Concurrent: new(int32(5)),
-			}},
+			Spec: v1alpha1.UsagePlanSpec{DisplayName: "Pro", AlertThresholds: []int32{80},
+				Limits: v1alpha1.UsagePlanLimits{
+					Credits: new(int64(500)), FileSize: new(resource.MustParse("1Gi")), Concurrent: new(int32(5)),
+				}},
 		}
 		edit(p)
 		return p
 	}
 	zone := func(name string) client.Object {
-		return &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "alice"}, Spec: v1alpha1.UserQuotaSpec{UserID: "alice", TimeZone: name}}
+		return &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "alice"},
+			Spec: v1alpha1.UserQuotaSpec{UserID: "alice", TimeZone: name}}
 	}
 	schedule := func(text string) client.Object {
 		return plan(func(p *v1alpha1.UsagePlan) { p.Spec.Reset.Schedule = text })
@@ -89,10 +93,11 @@ func TestDeclarations(t *testing.T) {
 		obj  client.Object
 		want []string
 	}{
-		"plan":                     {schedule("0 2 * * *"), nil},
-		"plan with a descriptor":   {schedule("@daily"), nil},
-		"plan with ranges":         {schedule("*/15 0-6 1,15 JAN-JUN MON"), nil},
-		"minute out of range":      {schedule("60 2 * * *"), []string{"spec.reset.schedule", `"60 2 * * *"`, "above maximum"}},
+		"plan":                   {schedule("0 2 * * *"), nil},
+		"plan with a descriptor": {schedule("@daily"), nil},
+		"plan with ranges":       {schedule("*/15 0-6 1,15 JAN-JUN MON"), nil},
+		"minute out of range": {schedule("60 2 * * *"),
+			[]string{"spec.reset.schedule", `"60 2 * * *"`, "above maximum"}},
 		"a day that never comes":   {schedule("0 0 30 2 *"), []string{"spec.reset.schedule", "never run"}},
 		"quota":                    {zone("Asia/Hong_Kong"), nil},
 		"quota without a zone":     {zone(""), nil},
@@ -132,7 +137,8 @@ func TestDeclarations(t *testing.T) {
 		if err := c.Delete(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-		if len(heard.texts) != 1 || !strings.Contains(heard.texts[0], "3 users are on plan pro") || !strings.Contains(heard.texts[0], "default") {
+		if len(heard.texts) != 1 || !strings.Contains(heard.texts[0], "3 users are on plan pro") ||
+			!strings.Contains(heard.texts[0], "default") {
 			t.Errorf("warnings %q", heard.texts)
 		}
 	})

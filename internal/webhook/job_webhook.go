@@ -50,8 +50,9 @@ func SetupJob(mgr manager.Manager, svc JobChecker) error {
 
 // keepRunning leaves suspend at false in an update that would stop a Job that runs. Only such updates get here.
 func keepRunning(context.Context, admission.Request) admission.Response {
-	return patchSuspend(true, false).WithWarnings("spec.suspend: is left at false: usage-operator has started the Job, and its pod " +
-		"would be deleted; to pause the Job set annotation " + v1alpha1.HoldAnnotation + ": \"true\"")
+	return patchSuspend(true, false).WithWarnings(
+		"spec.suspend: is left at false: usage-operator has started the Job, and its pod " +
+			"would be deleted; to pause the Job set annotation " + v1alpha1.HoldAnnotation + ": \"true\"")
 }
 
 // jobHandler has no side effects at all, so a dry run needs no care.
@@ -73,7 +74,8 @@ func (h *jobHandler) Handle(ctx context.Context, req admission.Request) admissio
 	if !h.enforce {
 		response := admission.Allowed("")
 		if refusal != nil {
-			response = response.WithWarnings("usage-operator would refuse this Job in a namespace that enforces: " + refusal.Message)
+			response = response.WithWarnings("usage-operator would refuse this Job in a namespace that enforces: " +
+				refusal.Message)
 		}
 		return response
 	}
@@ -99,8 +101,8 @@ func patchSuspend(present, suspend bool) admission.Response {
 	return response
 }
 
-// check returns why the Job would be refused, or nil where it would not or where that cannot be told: the controller decides
-// in its turn.
+// check returns why the Job would be refused, or nil where it would not or where that cannot be told: the controller
+// decides in its turn.
 func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Status {
 	declared, err := job.Parse(object.Labels, object.Annotations)
 	if err != nil {
@@ -108,12 +110,14 @@ func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Sta
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	res, err := h.svc.Check(ctx, declared.UserID, quota.Request{Estimate: declared.Estimate, FileSize: declared.FileSize, Queue: true})
+	res, err := h.svc.Check(ctx, declared.UserID,
+		quota.Request{Estimate: declared.Estimate, FileSize: declared.FileSize, Queue: true})
 	if reason := quota.ReasonOf(err); reason != "" {
 		return status(reason, err.Error())
 	}
 	if err != nil {
-		logf.FromContext(ctx).Error(err, "The quota could not be checked early, the Job will wait for the controller", "user", declared.UserID)
+		logf.FromContext(ctx).Error(err, "The quota could not be checked early, the Job will wait for the controller",
+			"user", declared.UserID)
 		return nil
 	}
 	if res.Decision.Outcome != quota.Refuse {
@@ -125,13 +129,15 @@ func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Sta
 // statusReasons are what Kubernetes calls the statuses of refusals.
 var statusReasons = map[int]metav1.StatusReason{
 	http.StatusForbidden: metav1.StatusReasonForbidden, http.StatusNotFound: metav1.StatusReasonNotFound,
-	http.StatusTooManyRequests: metav1.StatusReasonTooManyRequests, http.StatusRequestEntityTooLarge: metav1.StatusReasonRequestEntityTooLarge,
+	http.StatusTooManyRequests:       metav1.StatusReasonTooManyRequests,
+	http.StatusRequestEntityTooLarge: metav1.StatusReasonRequestEntityTooLarge,
 }
 
 // status is a refusal with the status that the HTTP API has for its reason.
 func status(reason quota.Reason, message string) *metav1.Status {
 	code := reason.Info().Status
-	return &metav1.Status{Status: metav1.StatusFailure, Code: int32(code), Reason: statusReasons[code], Message: message}
+	return &metav1.Status{Status: metav1.StatusFailure, Code: int32(code), Reason: statusReasons[code],
+		Message: message}
 }
 
 // refusal says what the limit is, what remains, when it resets and which plan would have allowed it.
@@ -143,7 +149,8 @@ func refusal(userID string, res metering.CheckResult) string {
 			fmt.Fprintf(&text, " (plan %q)", account.Plan.Name)
 		}
 		if res.Decision.Reason == quota.CreditsExhausted {
-			fmt.Fprintf(&text, "; the period ends and credits reset at %s", account.Period.End.UTC().Format(time.RFC3339))
+			fmt.Fprintf(&text, "; the period ends and credits reset at %s",
+				account.Period.End.UTC().Format(time.RFC3339))
 		}
 	}
 	if res.Decision.Reason == quota.DailyCostCeiling && !res.Decision.RetryAt.IsZero() {

@@ -32,7 +32,8 @@ func (v verdict) Check(context.Context, string, quota.Request) (metering.CheckRe
 // A refusal has the status of its reason, the same as over HTTP, whether it was decided or found out before.
 func TestRefusalsHaveTheStatusOfTheirReason(t *testing.T) {
 	object, err := json.Marshal(&batchv1.Job{ObjectMeta: metav1.ObjectMeta{
-		Labels: map[string]string{v1alpha1.UserLabel: "alice"}, Annotations: map[string]string{v1alpha1.AudioDurationAnnotation: "1m"},
+		Labels:      map[string]string{v1alpha1.UserLabel: "alice"},
+		Annotations: map[string]string{v1alpha1.AudioDurationAnnotation: "1m"},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +47,8 @@ func TestRefusalsHaveTheStatusOfTheirReason(t *testing.T) {
 			"found out": {err: quota.Unknown("alice", info.Reason)},
 		} {
 			got := (&jobHandler{svc: v, enforce: true}).Handle(t.Context(), create)
-			if got.Allowed || int(got.Result.Code) != info.Status || got.Result.Reason == "" || !strings.Contains(got.Result.Message, "alice") {
+			if got.Allowed || int(got.Result.Code) != info.Status || got.Result.Reason == "" ||
+				!strings.Contains(got.Result.Message, "alice") {
 				t.Errorf("%s %s: got %+v, want status %d", info.Reason, how, got, info.Status)
 			}
 			warned := (&jobHandler{svc: v}).Handle(t.Context(), create)

@@ -18,7 +18,8 @@ import (
 
 // +kubebuilder:webhookconfiguration:mutating=false,name=usage-operator
 
-// The CRD judges everything else, so a webhook that is away must not stop anybody: the controller says what is wrong then.
+// The CRD judges everything else, so a webhook that is away must not stop anybody: the controller says what is wrong
+// then.
 // +kubebuilder:webhook:path=/validate-usage-cantonesescribe-io-v1alpha1-usageplan,mutating=false,failurePolicy=ignore,sideEffects=None,matchPolicy=Equivalent,groups=usage.cantonesescribe.io,resources=usageplans,verbs=create;update;delete,versions=v1alpha1,name=usageplan.usage.cantonesescribe.io,admissionReviewVersions=v1,timeoutSeconds=5,serviceName=usage-operator-webhook,serviceNamespace=usage-operator-system
 
 // SetupUsagePlan registers the validation of UsagePlans: reset schedules, and a warning when a plan in use is deleted.
@@ -32,15 +33,18 @@ type usagePlanValidator struct{}
 func (usagePlanValidator) ValidateCreate(_ context.Context, plan *v1alpha1.UsagePlan) (admission.Warnings, error) {
 	if _, err := convert.Schedule(plan.Spec.Reset.Schedule); err != nil {
 		path := field.NewPath("spec", "reset", "schedule")
-		return nil, apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("UsagePlan").GroupKind(), plan.Name, field.ErrorList{
-			field.Invalid(path, plan.Spec.Reset.Schedule, err.Error()),
-		})
+		return nil, apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("UsagePlan").GroupKind(), plan.Name,
+			field.ErrorList{
+				field.Invalid(path, plan.Spec.Reset.Schedule, err.Error()),
+			})
 	}
 	return nil, nil
 }
 
 // ValidateUpdate judges a schedule that changes only: what is stored already must not stop other changes.
-func (v usagePlanValidator) ValidateUpdate(ctx context.Context, was, is *v1alpha1.UsagePlan) (admission.Warnings, error) {
+func (v usagePlanValidator) ValidateUpdate(
+	ctx context.Context, was, is *v1alpha1.UsagePlan,
+) (admission.Warnings, error) {
 	if was.Spec.Reset.Schedule == is.Spec.Reset.Schedule {
 		return nil, nil
 	}
@@ -56,7 +60,8 @@ func (usagePlanValidator) ValidateDelete(_ context.Context, plan *v1alpha1.Usage
 	if plan.Status.Users == 1 {
 		users = "1 user is"
 	}
-	warning := fmt.Sprintf("%s on plan %s: it is retired, goes on serving them as it is now, and takes nobody else", users, plan.Name)
+	warning := fmt.Sprintf("%s on plan %s: it is retired, goes on serving them as it is now, and takes nobody else",
+		users, plan.Name)
 	if plan.Spec.Default {
 		warning += "; users without a plan of their own are refused until another plan is the default"
 	}

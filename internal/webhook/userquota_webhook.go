@@ -26,15 +26,18 @@ type userQuotaValidator struct{}
 // ValidateCreate refuses a time zone that does not exist.
 func (userQuotaValidator) ValidateCreate(_ context.Context, q *v1alpha1.UserQuota) (admission.Warnings, error) {
 	if _, err := convert.Zone(q.Spec.TimeZone); err != nil {
-		return nil, apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("UserQuota").GroupKind(), q.Name, field.ErrorList{
-			field.Invalid(field.NewPath("spec", "timeZone"), q.Spec.TimeZone, err.Error()),
-		})
+		return nil, apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("UserQuota").GroupKind(), q.Name,
+			field.ErrorList{
+				field.Invalid(field.NewPath("spec", "timeZone"), q.Spec.TimeZone, err.Error()),
+			})
 	}
 	return nil, nil
 }
 
 // ValidateUpdate judges a time zone that changes only: what is stored already must not stop other changes.
-func (v userQuotaValidator) ValidateUpdate(ctx context.Context, was, is *v1alpha1.UserQuota) (admission.Warnings, error) {
+func (v userQuotaValidator) ValidateUpdate(
+	ctx context.Context, was, is *v1alpha1.UserQuota,
+) (admission.Warnings, error) {
 	if was.Spec.TimeZone == is.Spec.TimeZone {
 		return nil, nil
 	}

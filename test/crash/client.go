@@ -55,8 +55,8 @@ type client struct {
 	random *rand.Rand
 }
 
-// call sends the request until it has an answer that tells what became of it. It fails only if ctx ends, or if the service
-// says something that no repetition will change.
+// call sends the request until it has an answer that tells what became of it. It fails only if ctx ends, or if the
+// service says something that no repetition will change.
 func (c *client) call(ctx context.Context, r request) (answer, error) {
 	uncertain := false
 	for pause := leastPause; ; pause = min(2*pause, longestPause) {
@@ -85,8 +85,8 @@ func (c *client) call(ctx context.Context, r request) (answer, error) {
 	}
 }
 
-// count tells operations from refusals, and from calls that are wrong by this program's own mistake. Nobody asks for what was
-// not acknowledged to be there.
+// count tells operations from refusals, and from calls that are wrong by this program's own mistake. Nobody asks for
+// what was not acknowledged to be there.
 func (c *client) count(r request, a answer) error {
 	switch a.status {
 	case http.StatusOK, http.StatusCreated, http.StatusAccepted:

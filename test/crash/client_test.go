@@ -26,7 +26,8 @@ func serve(t *testing.T, answers ...http.HandlerFunc) (*client, *[]string) {
 		answers[min(len(bodies), len(answers))-1](w, r)
 	}))
 	t.Cleanup(server.Close)
-	return &client{http: server.Client(), urls: []string{server.URL}, report: newReport(), random: rand.New(rand.NewPCG(1, 2))}, &bodies
+	return &client{http: server.Client(), urls: []string{server.URL}, report: newReport(),
+		random: rand.New(rand.NewPCG(1, 2))}, &bodies
 }
 
 func status(code int, body string) http.HandlerFunc {
@@ -47,7 +48,8 @@ func cutShort(w http.ResponseWriter, _ *http.Request) {
 }
 
 func TestCallUntilAnswered(t *testing.T) {
-	c, bodies := serve(t, hangUp, cutShort, status(503, `{}`), status(500, `{}`), status(201, `{"id":"x","state":"Admitted"}`))
+	c, bodies := serve(t, hangUp, cutShort, status(503, `{}`), status(500, `{}`),
+		status(201, `{"id":"x","state":"Admitted"}`))
 	a, err := c.call(t.Context(), request{method: http.MethodPost, path: "/p", key: "k", body: "{}"})
 	if err != nil || a.ID != "x" || a.State != admitted || !a.uncertain {
 		t.Errorf("got %+v, %v", a, err)
@@ -57,7 +59,8 @@ func TestCallUntilAnswered(t *testing.T) {
 	}
 	r := c.report
 	if r.operations.Load() != 1 || r.retries.Load() != 4 || r.internal.Load() != 1 {
-		t.Errorf("counted %d operations, %d retries, %d internal errors; want 1, 4, 1", r.operations.Load(), r.retries.Load(), r.internal.Load())
+		t.Errorf("counted %d operations, %d retries, %d internal errors; want 1, 4, 1", r.operations.Load(),
+			r.retries.Load(), r.internal.Load())
 	}
 }
 
@@ -65,13 +68,15 @@ func TestRefusalsAreNoOperations(t *testing.T) {
 	c, _ := serve(t, status(429, `{}`))
 	a, err := c.call(t.Context(), request{method: http.MethodPost, path: "/p"})
 	if err != nil || a.uncertain || c.report.operations.Load() != 0 || c.report.refusals.Load() != 1 {
-		t.Errorf("got %+v, %v, %d operations, %d refusals", a, err, c.report.operations.Load(), c.report.refusals.Load())
+		t.Errorf("got %+v, %v, %d operations, %d refusals", a, err, c.report.operations.Load(),
+			c.report.refusals.Load())
 	}
 }
 
 func TestCallThatNoRepetitionChanges(t *testing.T) {
 	c, bodies := serve(t, status(400, `{"detail":"no such field"}`))
-	if _, err := c.call(t.Context(), request{method: http.MethodPost, path: "/p"}); err == nil || !strings.Contains(err.Error(), "no such field") {
+	if _, err := c.call(t.Context(), request{method: http.MethodPost, path: "/p"}); err == nil ||
+		!strings.Contains(err.Error(), "no such field") {
 		t.Errorf("got %v", err)
 	}
 	if len(*bodies) != 1 {
@@ -95,7 +100,8 @@ func TestPlanHasAPromotion(t *testing.T) {
 	for seed := range uint64(50) {
 		for _, kills := range []int{1, 5, 12, 40} {
 			plan := s.plan(rand.New(rand.NewPCG(seed, 0)), kills)
-			if len(plan) < kills || !slices.ContainsFunc(plan[:kills], func(k kill) bool { return strings.Contains(k.what, "promoted") }) {
+			if len(plan) < kills || !slices.ContainsFunc(plan[:kills],
+				func(k kill) bool { return strings.Contains(k.what, "promoted") }) {
 				t.Fatalf("seed %d, %d kills: no promotion among them", seed, kills)
 			}
 		}

@@ -66,7 +66,9 @@ func declare(ctx context.Context, plane *localstack.ControlPlane) (*cluster, err
 	}
 	objects := bytes.NewBuffer(bytes.Clone(manifests))
 	userQuota := func(user, plan string, since time.Time) {
-		fmt.Fprintf(objects, "---\napiVersion: %s\nkind: UserQuota\nmetadata: {name: %s}\nspec: {userID: %s, planRef: {name: %s}, accountCreatedAt: %q}\n",
+		fmt.Fprintf(objects,
+			"---\napiVersion: %s\nkind: UserQuota\nmetadata: {name: %s}\nspec: {userID: %s, planRef: {name: %s}, "+
+				"accountCreatedAt: %q}\n",
 			v1alpha1.GroupVersion, user, user, plan, since.UTC().Format(time.RFC3339))
 	}
 	now := time.Now()
@@ -83,7 +85,8 @@ func declare(ctx context.Context, plane *localstack.ControlPlane) (*cluster, err
 	if err := c.kubectl(ctx, objects.Bytes(), "apply", "--server-side", "--filename=-"); err != nil {
 		return nil, err
 	}
-	if err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "--timeout=60s", "usageplans,userquotas", "--all"); err != nil {
+	if err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "--timeout=60s", "usageplans,userquotas",
+		"--all"); err != nil {
 		return nil, err
 	}
 	for i := range 2 {
@@ -99,7 +102,8 @@ func declare(ctx context.Context, plane *localstack.ControlPlane) (*cluster, err
 func jobUser(i int) string { return "job-" + strconv.Itoa(i) }
 
 func (c *cluster) kubectl(ctx context.Context, stdin []byte, args ...string) error {
-	cmd := exec.CommandContext(ctx, c.plane.Kubectl(), append([]string{"--kubeconfig=" + c.plane.Kubeconfig}, args...)...)
+	cmd := exec.CommandContext(ctx, c.plane.Kubectl(),
+		append([]string{"--kubeconfig=" + c.plane.Kubeconfig}, args...)...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl %s: %w: %s", args[0], err, bytes.TrimSpace(out))
@@ -141,9 +145,10 @@ func (c *cluster) submitJob(ctx context.Context, n int) error {
 	suspended, never := true, int32(0)
 	job, err := c.clients.BatchV1().Jobs(namespace).Create(ctx, &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        fmt.Sprintf("job-%d", n),
-			Labels:      map[string]string{v1alpha1.UserLabel: jobUser(n % jobUsers)},
-			Annotations: map[string]string{v1alpha1.AudioDurationAnnotation: declared.String(), v1alpha1.FileSizeAnnotation: "1Mi"},
+			Name:   fmt.Sprintf("job-%d", n),
+			Labels: map[string]string{v1alpha1.UserLabel: jobUser(n % jobUsers)},
+			Annotations: map[string]string{v1alpha1.AudioDurationAnnotation: declared.String(),
+				v1alpha1.FileSizeAnnotation: "1Mi"},
 		},
 		Spec: batchv1.JobSpec{
 			// The webhook would do it, unless the manager was just killed.
@@ -191,7 +196,8 @@ func (c *cluster) outcomes(ctx context.Context) (map[string]bool, error) {
 	outcomes := map[string]bool{}
 	for i := range list.Items {
 		for _, condition := range list.Items[i].Status.Conditions {
-			if condition.Status == corev1.ConditionTrue && (condition.Type == batchv1.JobComplete || condition.Type == batchv1.JobFailed) {
+			if condition.Status == corev1.ConditionTrue &&
+				(condition.Type == batchv1.JobComplete || condition.Type == batchv1.JobFailed) {
 				outcomes[string(list.Items[i].UID)] = condition.Type == batchv1.JobComplete
 			}
 		}

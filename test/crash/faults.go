@@ -51,7 +51,8 @@ func (s *stack) disturb(ctx context.Context, o options) error {
 		if err := s.reach(ctx, o, n); err != nil {
 			return err
 		}
-		if n >= o.kills && s.report.operations.Load() >= int64(o.operations) && time.Since(s.report.start) >= o.duration {
+		if n >= o.kills && s.report.operations.Load() >= int64(o.operations) &&
+			time.Since(s.report.start) >= o.duration {
 			return nil
 		}
 		k := plan[n%len(plan)]
@@ -93,7 +94,8 @@ func (s *stack) plan(random *rand.Rand, kills int) []kill {
 		dozen = append(dozen, kill{"the primary", s.killPrimary})
 	}
 	for i := range replicas {
-		dozen = append(dozen, kill{fmt.Sprintf("usaged-%d", i), func(context.Context) error { return s.killProgram(s.usaged[i]) }})
+		dozen = append(dozen, kill{fmt.Sprintf("usaged-%d", i),
+			func(context.Context) error { return s.killProgram(s.usaged[i]) }})
 	}
 	dozen = append(dozen,
 		kill{"all replicas of usaged at once", s.killAllReplicas},
@@ -185,7 +187,8 @@ func (s *stack) recovery(ctx context.Context, what string, repair func(back func
 		return nil
 	}
 	s.report.recovered(after)
-	s.report.progressf("%s took %s (%d connections tried meanwhile); the first operation was acknowledged within %s of it",
+	s.report.progressf(
+		"%s took %s (%d connections tried meanwhile); the first operation was acknowledged within %s of it",
 		what, back.Sub(down).Round(time.Millisecond), while, after.Round(time.Millisecond))
 	return nil
 }
@@ -238,7 +241,8 @@ func (s *stack) stall(way *cutproxy.Proxy, d time.Duration) {
 	time.AfterFunc(d, func() { way.Stall(false) })
 }
 
-// resetNowAndThen closes ended periods as the CronJob does. It may fail while the database is away: the next one does it.
+// resetNowAndThen closes ended periods as the CronJob does. It may fail while the database is away: the next one does
+// it.
 func (s *stack) resetNowAndThen(ctx context.Context) {
 	for {
 		select {

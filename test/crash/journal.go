@@ -10,8 +10,8 @@ type entry struct {
 	estimate  int64 // ms
 	// id is empty until an admission is acknowledged.
 	id, lease string
-	// refused says that the admission was, and uncertain that an earlier try of it went unanswered: that try may have been
-	// admitted when it came to its turn, and nobody uses it.
+	// refused says that the admission was, and uncertain that an earlier try of it went unanswered: that try may have
+	// been admitted when it came to its turn, and nobody uses it.
 	refused, uncertain bool
 	// asked are the actual uses of all calls of complete that were sent, in ms, answered or not.
 	asked []int64

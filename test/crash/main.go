@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command crash proves that the ledger books everything exactly once: many clients work through the real programs on a
-// real PostgreSQL with a synchronous standby, while servers and services are killed with SIGKILL and connections are cut in
-// the middle of commits. At the end the clients' journals of what was acknowledged are held against the database.
+// real PostgreSQL with a synchronous standby, while servers and services are killed with SIGKILL and connections are
+// cut in the middle of commits. At the end the clients' journals of what was acknowledged are held against the
+// database.
 //
 // It ends with the line CRASH operations=N kills=N retries=N duplicates_suppressed=N lost=0 violations=0, and with exit
 // code 0 only if lost and violations are 0. docs/development.md tells what the figures mean.

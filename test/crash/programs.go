@@ -20,8 +20,8 @@ import (
 const (
 	// restartAfter is how long a program that ended stays down, as it would under a kubelet.
 	restartAfter = 250 * time.Millisecond
-	// A program may end by itself while it starts, such as for want of a database, and is started again. Later it may not:
-	// it has to live through whatever happens to the database.
+	// A program may end by itself while it starts, such as for want of a database, and is started again. Later it may
+	// not: it has to live through whatever happens to the database.
 	settledAfter = 20 * time.Second
 	stopTimeout  = 30 * time.Second
 )
@@ -134,8 +134,8 @@ func (p *program) stop() error {
 	return errors.Join(err, fmt.Errorf("%s did not end within %s of SIGTERM", p.name, stopTimeout))
 }
 
-// Ports of programs that come back after a kill are below those that connections are given, else one of these might have
-// taken the port meanwhile.
+// Ports of programs that come back after a kill are below those that connections are given, else one of these might
+// have taken the port meanwhile.
 const lowestPort, portsBelow = 20_000, 32_000
 
 func quietAddress() (string, error) {

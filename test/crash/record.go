@@ -30,7 +30,8 @@ func (w *worker) record(ctx context.Context) error {
 	w.uses = append(w.uses, u)
 	r := request{
 		method: http.MethodPost, path: "/api/v1/usage", authorization: w.token, key: u.key,
-		body: fmt.Sprintf(`{"user_id":%q,"usage_type":"export","credits":%d.%03d}`, u.user, thousandths/1000, thousandths%1000),
+		body: fmt.Sprintf(`{"user_id":%q,"usage_type":"export","credits":%d.%03d}`, u.user, thousandths/1000,
+			thousandths%1000),
 	}
 	a, err := w.call(ctx, r)
 	if err != nil {
@@ -40,7 +41,8 @@ func (w *worker) record(ctx context.Context) error {
 		w.report.duplicates.Add(1)
 	}
 	if u.id = a.ID; a.CreditsMS != u.credits {
-		w.report.violationf("user %s, key %s: a use of %d was recorded as one of %d", u.user, u.key, u.credits, a.CreditsMS)
+		w.report.violationf("user %s, key %s: a use of %d was recorded as one of %d", u.user, u.key, u.credits,
+			a.CreditsMS)
 	}
 	if w.chance(25) {
 		if a, err = w.call(ctx, r); err != nil {
@@ -48,7 +50,8 @@ func (w *worker) record(ctx context.Context) error {
 		}
 		w.report.duplicates.Add(1)
 		if a.status != http.StatusOK || a.ID != u.id {
-			w.report.violationf("user %s, key %s recorded again: status %d and event %s, want 200 and %s", u.user, u.key, a.status, a.ID, u.id)
+			w.report.violationf("user %s, key %s recorded again: status %d and event %s, want 200 and %s", u.user,
+				u.key, a.status, a.ID, u.id)
 		}
 	}
 	if w.chance(15) {
@@ -60,7 +63,8 @@ func (w *worker) record(ctx context.Context) error {
 func (w *worker) reverse(ctx context.Context, u *use) error {
 	u.reversing = true
 	r := request{
-		method: http.MethodPost, path: "/api/v1/usage/" + u.id + "/reverse", authorization: w.token, key: u.key + "-reverse",
+		method: http.MethodPost, path: "/api/v1/usage/" + u.id + "/reverse", authorization: w.token,
+		key:  u.key + "-reverse",
 		body: `{"reason":"it was not wanted"}`,
 	}
 	a, err := w.call(ctx, r)
@@ -110,7 +114,8 @@ func compareUses(uses []*use, events []*event, v *verdict) {
 			v.losef("%s: acknowledged, and not in the database", who)
 			continue
 		case e.User != u.user || e.Credits != u.credits:
-			v.violatef("%s: the database has it for user %s with %d, acknowledged were %d", who, e.User, e.Credits, u.credits)
+			v.violatef("%s: the database has it for user %s with %d, acknowledged were %d", who, e.User,
+				e.Credits, u.credits)
 		}
 		undone := reversals[u.id]
 		delete(reversals, u.id)

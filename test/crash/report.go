@@ -21,8 +21,8 @@ const (
 type report struct {
 	start time.Time
 
-	// operations are answers that say what became of a call, refusals by a limit not among them. A retry is a call that was
-	// sent again because its answer is not known; a duplicate is one that the service found done already.
+	// operations are answers that say what became of a call, refusals by a limit not among them. A retry is a call that
+	// was sent again because its answer is not known; a duplicate is one that the service found done already.
 	operations, refusals, retries, duplicates atomic.Int64
 	// internal are answers with status 500, which the service should have had a better word for.
 	internal    atomic.Int64
@@ -55,8 +55,11 @@ func (r *report) every(d time.Duration) (stop func()) {
 				return
 			case <-tick.C:
 				now := r.operations.Load()
-				r.progressf("%d operations (%.0f/s), %d kills, %d cuts, %d stalls, %d retries, %d duplicates suppressed, %d refusals",
-					now, float64(now-r.last)/d.Seconds(), r.kills.Load(), r.cuts.Load(), r.stalls.Load(), r.retries.Load(), r.duplicates.Load(), r.refusals.Load())
+				r.progressf(
+					"%d operations (%.0f/s), %d kills, %d cuts, %d stalls, %d retries, %d duplicates suppressed, %d "+
+						"refusals",
+					now, float64(now-r.last)/d.Seconds(), r.kills.Load(), r.cuts.Load(), r.stalls.Load(),
+					r.retries.Load(), r.duplicates.Load(), r.refusals.Load())
 				r.last = now
 			}
 		}
@@ -115,13 +118,16 @@ func (r *report) summary(v verdict) {
 	}
 	if len(r.recoveries) > 0 {
 		slices.Sort(r.recoveries)
-		r.progressf("from a server that answers again to the first acknowledged operation: median %s, longest %s, of %d",
-			r.recoveries[len(r.recoveries)/2].Round(time.Millisecond), r.recoveries[len(r.recoveries)-1].Round(time.Millisecond), len(r.recoveries))
+		r.progressf(
+			"from a server that answers again to the first acknowledged operation: median %s, longest %s, of %d",
+			r.recoveries[len(r.recoveries)/2].Round(time.Millisecond),
+			r.recoveries[len(r.recoveries)-1].Round(time.Millisecond), len(r.recoveries))
 	}
 	if n := r.internal.Load(); n > 0 {
 		r.progressf("%d answers had status 500", n)
 	}
 	r.progressf("%s", v.checked)
-	_, _ = fmt.Fprintf(os.Stdout, "CRASH operations=%d kills=%d retries=%d duplicates_suppressed=%d lost=%d violations=%d\n",
+	_, _ = fmt.Fprintf(os.Stdout,
+		"CRASH operations=%d kills=%d retries=%d duplicates_suppressed=%d lost=%d violations=%d\n",
 		r.operations.Load(), r.kills.Load(), r.retries.Load(), r.duplicates.Load(), v.lost, v.violations)
 }

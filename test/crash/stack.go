@@ -103,14 +103,16 @@ func (s *stack) startProduct(ctx context.Context) error {
 			return err
 		}
 		s.urls[i] = "http://" + address
-		if s.usaged[i], err = s.program(ctx, localstack.Usaged, fmt.Sprintf("usaged-%d", i), "usage-operator-usaged", "--listen="+address, "--log-format=text"); err != nil {
+		if s.usaged[i], err = s.program(ctx, localstack.Usaged, fmt.Sprintf("usaged-%d", i), "usage-operator-usaged",
+			"--listen="+address, "--log-format=text"); err != nil {
 			return err
 		}
 	}
 	_, port, _ := strings.Cut(webhook, ":")
 	// Without leader election a new manager is at work at once, which makes more of it to kill.
 	if s.manager, err = s.program(ctx, localstack.Manager, localstack.Manager, "usage-operator-manager",
-		"--leader-elect=false", "--status-interval=2s", "--metrics-bind-address=0", "--health-probe-bind-address="+health,
+		"--leader-elect=false", "--status-interval=2s", "--metrics-bind-address=0",
+		"--health-probe-bind-address="+health,
 		"--webhook-port="+port, "--webhook-cert-dir="+certs, "--log-format=text"); err != nil {
 		return err
 	}
@@ -121,7 +123,8 @@ func (s *stack) startProduct(ctx context.Context) error {
 	s.ways, s.batch = append(s.ways, way), dsn
 	client := &http.Client{Timeout: time.Second}
 	for _, url := range append(s.urls[:], "http://"+health) {
-		if err := localstack.Eventually(ctx, url+" is ready (logs: "+s.dir+")", localstack.Answers(client, url+"/readyz")); err != nil {
+		if err := localstack.Eventually(ctx, url+" is ready (logs: "+s.dir+")",
+			localstack.Answers(client, url+"/readyz")); err != nil {
 			return err
 		}
 	}
@@ -194,7 +197,8 @@ func (s *stack) keepLogs(folder string) error {
 	}
 	if s.database != nil {
 		for i, server := range s.database.servers() {
-			if err := copyFile(filepath.Join(server.Dir(), "postgres.log"), filepath.Join(folder, fmt.Sprintf("postgres-%d.log", i+1))); err != nil {
+			if err := copyFile(filepath.Join(server.Dir(), "postgres.log"),
+				filepath.Join(folder, fmt.Sprintf("postgres-%d.log", i+1))); err != nil {
 				return err
 			}
 		}

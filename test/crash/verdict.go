@@ -97,7 +97,9 @@ func (s *stack) verdict(ctx context.Context, l *load) (v verdict, err error) {
 	for _, c := range contradictions {
 		v.violatef("%s", c)
 	}
-	v.checked = fmt.Sprintf("compared: %d admissions asked for, %d uses recorded, %d Jobs, with %d admissions of %d users in the database; %d periods ended meanwhile",
+	v.checked = fmt.Sprintf(
+		"compared: %d admissions asked for, %d uses recorded, %d Jobs, with %d admissions of %d users in the "+
+			"database; %d periods ended meanwhile",
 		len(journal), len(uses), len(s.cluster.jobs), len(books.rows), len(books.accounts), books.periods)
 	return v, nil
 }
@@ -218,7 +220,8 @@ func (e *entry) compare(r *row, v *verdict) {
 	case e.refused && !e.uncertain:
 		v.violatef("%s: refused, and in the database as %s", who, r.State)
 	case r.User != e.user || r.Estimate != e.estimate:
-		v.violatef("%s: the database has it for user %s with %d ms, asked for were %d ms", who, r.User, r.Estimate, e.estimate)
+		v.violatef("%s: the database has it for user %s with %d ms, asked for were %d ms", who, r.User, r.Estimate,
+			e.estimate)
 	}
 	e.compareCharge(who, r, v)
 	switch {

@@ -28,7 +28,8 @@ func releasedEntry() *entry {
 
 func settledRow(charges ...int64) *row {
 	actual := int64(40)
-	return &row{ID: someID, User: "alice", Source: "api", State: settled, Estimate: 60, Actual: &actual, Charges: charges}
+	return &row{ID: someID, User: "alice", Source: "api", State: settled, Estimate: 60, Actual: &actual,
+		Charges: charges}
 }
 
 func TestCompare(t *testing.T) {
@@ -45,20 +46,27 @@ func TestCompare(t *testing.T) {
 	}{
 		"charged once":            {entry: chargedEntry(), row: settledRow(40)},
 		"acknowledged, not there": {entry: chargedEntry(), want: "not in the database", lost: 1},
-		"charge lost":             {entry: chargedEntry(), row: &row{ID: someID, User: "alice", Source: "api", State: admitted, Estimate: 60}, want: "no charge in the database (Admitted)", lost: 1},
-		"charged twice":           {entry: chargedEntry(), row: settledRow(40, 40), want: "charged were [40 40]", violations: 1},
-		"charged another use":     {entry: chargedEntry(), row: settledRow(41), want: "charged were [41]", violations: 1},
+		"charge lost": {entry: chargedEntry(), row: &row{ID: someID, User: "alice", Source: "api",
+			State: admitted, Estimate: 60}, want: "no charge in the database (Admitted)", lost: 1},
+		"charged twice": {entry: chargedEntry(), row: settledRow(40, 40), want: "charged were [40 40]",
+			violations: 1},
+		"charged another use": {entry: chargedEntry(), row: settledRow(41), want: "charged were [41]",
+			violations: 1},
 		"charged and not settled": {
-			entry: chargedEntry(), row: &row{ID: someID, User: "alice", Source: "api", State: expired, Estimate: 60, Charges: []int64{40}},
+			entry: chargedEntry(), row: &row{ID: someID, User: "alice", Source: "api", State: expired, Estimate: 60,
+				Charges: []int64{40}},
 			want: "the admission is Expired", lost: 1,
 		},
 		"another user's": {
 			entry: releasedEntry(), row: &row{ID: someID, User: "bob", Source: "api", State: released, Estimate: 60},
 			want: "for user bob", violations: 1,
 		},
-		"released":               {entry: releasedEntry(), row: &row{ID: someID, User: "alice", Source: "api", State: released, Estimate: 60}},
-		"release lost":           {entry: releasedEntry(), row: &row{ID: someID, User: "alice", Source: "api", State: expired, Estimate: 60}, want: "acknowledged as Released, and Expired", lost: 1},
-		"released, then charged": {entry: releasedEntry(), row: &row{ID: someID, User: "alice", Source: "api", State: released, Estimate: 60, Charges: []int64{1}}, want: "charged [1], asked for were []", violations: 1},
+		"released": {entry: releasedEntry(),
+			row: &row{ID: someID, User: "alice", Source: "api", State: released, Estimate: 60}},
+		"release lost": {entry: releasedEntry(), row: &row{ID: someID, User: "alice", Source: "api",
+			State: expired, Estimate: 60}, want: "acknowledged as Released, and Expired", lost: 1},
+		"released, then charged": {entry: releasedEntry(), row: &row{ID: someID, User: "alice", Source: "api",
+			State: released, Estimate: 60, Charges: []int64{1}}, want: "charged [1], asked for were []", violations: 1},
 		"asked for, never answered, charged": {
 			entry: &entry{user: "alice", key: "k", estimate: 60, id: someID, asked: []int64{40}}, row: settledRow(40),
 		},
@@ -69,7 +77,8 @@ func TestCompare(t *testing.T) {
 		"refused": {entry: &entry{user: "alice", key: "k", estimate: 60, refused: true}},
 		"refused and admitted": {
 			entry: &entry{user: "alice", key: "k", estimate: 60, refused: true},
-			row:   &row{ID: derived, User: "alice", Source: "api", State: expired, Estimate: 60}, want: "refused, and in the database", violations: 1,
+			row:   &row{ID: derived, User: "alice", Source: "api", State: expired, Estimate: 60},
+			want:  "refused, and in the database", violations: 1,
 		},
 		"refused after a try without an answer": {
 			entry: &entry{user: "alice", key: "k", estimate: 60, refused: true, uncertain: true},
@@ -82,7 +91,8 @@ func TestCompare(t *testing.T) {
 		},
 		"nobody asked": {
 			entry: &entry{user: "alice", key: "other", refused: true},
-			row:   &row{ID: otherID, User: "alice", Source: "api", State: admitted, Estimate: 60}, want: "nobody asked for it", violations: 1,
+			row:   &row{ID: otherID, User: "alice", Source: "api", State: admitted, Estimate: 60},
+			want:  "nobody asked for it", violations: 1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -100,7 +110,8 @@ func TestCompare(t *testing.T) {
 func (v *verdict) check(t *testing.T, want string, lost, violations int) {
 	t.Helper()
 	if v.lost != lost || v.violations != violations || !strings.Contains(strings.Join(v.texts, "\n"), want) {
-		t.Errorf("got %d lost, %d violations, %q; want %d, %d, %q", v.lost, v.violations, v.texts, lost, violations, want)
+		t.Errorf("got %d lost, %d violations, %q; want %d, %d, %q", v.lost, v.violations, v.texts, lost,
+			violations, want)
 	}
 }
 
@@ -111,14 +122,18 @@ func TestCompareJobs(t *testing.T) {
 		want             string
 		lost, violations int
 	}{
-		"completed and charged": {outcomes: map[string]bool{someID: true}, row: &row{ID: someID, Source: "job", Charges: []int64{60}}},
-		"completed for nothing": {outcomes: map[string]bool{someID: true}, row: &row{ID: someID, Source: "job"}, want: "charged [], want [60]", violations: 1},
-		"failed":                {outcomes: map[string]bool{someID: false}, row: &row{ID: someID, Source: "job"}},
-		"failed and charged":    {outcomes: map[string]bool{someID: false}, row: &row{ID: someID, Source: "job", Charges: []int64{60}}, want: "want []", violations: 1},
+		"completed and charged": {outcomes: map[string]bool{someID: true},
+			row: &row{ID: someID, Source: "job", Charges: []int64{60}}},
+		"completed for nothing": {outcomes: map[string]bool{someID: true}, row: &row{ID: someID, Source: "job"},
+			want: "charged [], want [60]", violations: 1},
+		"failed": {outcomes: map[string]bool{someID: false}, row: &row{ID: someID, Source: "job"}},
+		"failed and charged": {outcomes: map[string]bool{someID: false},
+			row: &row{ID: someID, Source: "job", Charges: []int64{60}}, want: "want []", violations: 1},
 		"never over":            {row: &row{ID: someID, Source: "job"}, want: "it is over: false", lost: 1},
 		"ran without admission": {outcomes: map[string]bool{someID: true}, want: "it has an admission: false", lost: 1},
 		"no such Job": {
-			outcomes: map[string]bool{someID: false}, row: &row{ID: otherID, Source: "job"}, want: "no such Job was created", lost: 1, violations: 1,
+			outcomes: map[string]bool{someID: false}, row: &row{ID: otherID, Source: "job"},
+			want: "no such Job was created", lost: 1, violations: 1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -167,10 +167,12 @@ func (w *worker) admit(ctx context.Context) (e *entry, state string, err error) 
 		lease = shortLease
 	}
 	body := func(estimate int64) string {
-		return fmt.Sprintf(`{"user_id":%q,"estimated_duration_seconds":%s,"file_size_bytes":1048576,"queue":%t,"priority":%d,"lease_seconds":%d}`,
+		return fmt.Sprintf(`{"user_id":%q,"estimated_duration_seconds":%s,"file_size_bytes":1048576,"queue":%t,
+		    "priority":%d,"lease_seconds":%d}`,
 			e.user, seconds(estimate), wait, priority, lease)
 	}
-	r := request{method: http.MethodPost, path: "/api/v1/admissions", authorization: w.token, key: e.key, body: body(e.estimate)}
+	r := request{method: http.MethodPost, path: "/api/v1/admissions", authorization: w.token, key: e.key,
+		body: body(e.estimate)}
 	a, err := w.call(ctx, r)
 	if err != nil {
 		e.uncertain = true
@@ -208,7 +210,8 @@ func (w *worker) repeat(ctx context.Context, e *entry, r request) (string, error
 		return "", err
 	}
 	if a.status != http.StatusOK || a.ID != e.id {
-		w.report.violationf("user %s, key %s repeated: status %d and id %s, want 200 and %s", e.user, e.key, a.status, a.ID, e.id)
+		w.report.violationf("user %s, key %s repeated: status %d and id %s, want 200 and %s", e.user, e.key, a.status,
+			a.ID, e.id)
 		return "", nil
 	}
 	w.report.duplicates.Add(1)
@@ -219,7 +222,8 @@ func (w *worker) repeat(ctx context.Context, e *entry, r request) (string, error
 func (w *worker) wait(ctx context.Context, e *entry) (state string, err error) {
 	state = queued
 	for try := 0; try < 3 && state == queued; try++ {
-		a, err := w.call(ctx, request{method: http.MethodGet, path: "/api/v1/admissions/" + e.id + "?wait=1s", authorization: e.lease})
+		a, err := w.call(ctx, request{method: http.MethodGet, path: "/api/v1/admissions/" + e.id + "?wait=1s",
+			authorization: e.lease})
 		if err != nil {
 			return "", err
 		}
@@ -233,7 +237,8 @@ func (w *worker) wait(ctx context.Context, e *entry) (state string, err error) {
 }
 
 func (w *worker) act(ctx context.Context, e *entry, what, body string) (answer, error) {
-	return w.call(ctx, request{method: http.MethodPost, path: "/api/v1/admissions/" + e.id + "/" + what, authorization: e.lease, body: body})
+	return w.call(ctx, request{method: http.MethodPost, path: "/api/v1/admissions/" + e.id + "/" + what,
+		authorization: e.lease, body: body})
 }
 
 func (w *worker) heartbeat(ctx context.Context, e *entry, state string) (string, error) {
@@ -246,7 +251,8 @@ func (w *worker) heartbeat(ctx context.Context, e *entry, state string) (string,
 		e.held = a.LeaseUntil
 		return a.State, nil
 	case sent.Before(e.held) && time.Now().Before(e.held):
-		w.report.violationf("admission %s: the heartbeat was refused %s before the end of the lease: %s", e.id, time.Until(e.held), a.Detail)
+		w.report.violationf("admission %s: the heartbeat was refused %s before the end of the lease: %s", e.id,
+			time.Until(e.held), a.Detail)
 	case state == queued:
 		return cancelled, nil
 	}
@@ -276,7 +282,8 @@ func (w *worker) complete(ctx context.Context, e *entry) error {
 			return err
 		}
 		if a.status != again.want || (a.status == http.StatusOK && a.ChargedMS != actual) {
-			w.report.violationf("admission %s, charged %d ms, called again: status %d and %d ms, want status %d", e.id, actual, a.status, a.ChargedMS, again.want)
+			w.report.violationf("admission %s, charged %d ms, called again: status %d and %d ms, want status %d", e.id,
+				actual, a.status, a.ChargedMS, again.want)
 		}
 		w.report.duplicates.Add(1)
 	}
@@ -292,7 +299,8 @@ func (w *worker) settle(ctx context.Context, e *entry, actual int64) error {
 		return err
 	}
 	if a.status != http.StatusOK || a.State != settled || a.ChargedMS != actual {
-		w.report.violationf("admission %s completed with %d ms: status %d, state %s, charged %d ms: %s", e.id, actual, a.status, a.State, a.ChargedMS, a.Detail)
+		w.report.violationf("admission %s completed with %d ms: status %d, state %s, charged %d ms: %s", e.id, actual,
+			a.status, a.State, a.ChargedMS, a.Detail)
 		return nil
 	}
 	e.settled, e.isCharged = actual, true
@@ -312,7 +320,8 @@ func (w *worker) race(ctx context.Context, e *entry) error {
 		c.random = rand.New(rand.NewPCG(w.random.Uint64(), uint64(i)))
 		both.Go(func() {
 			answers[i], errs[i] = c.call(ctx, request{
-				method: http.MethodPost, path: "/api/v1/admissions/" + e.id + "/complete", authorization: e.lease, body: duration(uses[i]),
+				method: http.MethodPost, path: "/api/v1/admissions/" + e.id + "/complete", authorization: e.lease,
+				body: duration(uses[i]),
 			})
 		})
 	}
@@ -323,7 +332,8 @@ func (w *worker) race(ctx context.Context, e *entry) error {
 		}
 		if a.status == http.StatusOK {
 			if e.isCharged {
-				w.report.violationf("admission %s: two different uses were both accepted, %d and %d ms", e.id, e.settled, uses[i])
+				w.report.violationf("admission %s: two different uses were both accepted, %d and %d ms", e.id,
+					e.settled, uses[i])
 			}
 			e.settled, e.isCharged = uses[i], true
 		}

@@ -22,8 +22,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 )
 
-// slotReturn is how long a slot may stay taken after nothing runs on it any more: the Job controller's own delay, and a sweep
-// where no event told the operator.
+// slotReturn is how long a slot may stay taken after nothing runs on it any more: the Job controller's own delay, and a
+// sweep where no event told the operator.
 const slotReturn = 20 * time.Second
 
 // Users of the default plan have one slot: that it came back shows in that the next Job is admitted.
@@ -54,7 +54,8 @@ var _ = Describe("faults of Jobs", func() {
 	}
 	slotComesBack := func(ctx context.Context) {
 		GinkgoHelper()
-		Eventually(ctx, job(ctx, next)).WithTimeout(slotReturn).Should(Or(haveState(v1alpha1.StateAdmitted), haveState(v1alpha1.StateSettled)))
+		Eventually(ctx, job(ctx, next)).WithTimeout(slotReturn).Should(
+			Or(haveState(v1alpha1.StateAdmitted), haveState(v1alpha1.StateSettled)))
 		Eventually(ctx, job(ctx, next)).Should(haveState(v1alpha1.StateSettled))
 	}
 
@@ -93,13 +94,14 @@ var _ = Describe("faults of Jobs", func() {
 			Should(And(ContainSubstring("no pod has started: container "), ContainSubstring("localhost:1/none:1")))
 	}, SpecTimeout(timeout))
 
-	DescribeTable("give the slot of a deleted Job back when its pod has ended, and charge nothing", func(ctx SpecContext, propagation metav1.DeletionPropagation) {
-		pod := start(ctx, nil, "sleep", "10m")
-		Expect(k8s.Delete(ctx, running, client.PropagationPolicy(propagation))).To(Succeed())
-		Eventually(ctx, gone(ctx, pod)).Should(BeTrue())
-		slotComesBack(ctx)
-		Expect(charged(ctx, user)()).To(Equal("1"), "what the next one used")
-	},
+	DescribeTable("give the slot of a deleted Job back when its pod has ended, and charge nothing",
+		func(ctx SpecContext, propagation metav1.DeletionPropagation) {
+			pod := start(ctx, nil, "sleep", "10m")
+			Expect(k8s.Delete(ctx, running, client.PropagationPolicy(propagation))).To(Succeed())
+			Eventually(ctx, gone(ctx, pod)).Should(BeTrue())
+			slotComesBack(ctx)
+			Expect(charged(ctx, user)()).To(Equal("1"), "what the next one used")
+		},
 		Entry("background", SpecTimeout(timeout), metav1.DeletePropagationBackground),
 		Entry("foreground", SpecTimeout(timeout), metav1.DeletePropagationForeground),
 	)
@@ -117,49 +119,55 @@ var _ = Describe("faults of Jobs", func() {
 		Eventually(ctx, charged(ctx, user)).WithTimeout(slotReturn).Should(Equal("2"))
 	}, SpecTimeout(timeout))
 
-	It("let a namespace go while the manager is away, and give the slot back when it returns", Serial, func(ctx SpecContext) {
-		start(ctx, nil, "sleep", "10m")
-		DeferCleanup(func(ctx SpecContext) { scaleManager(ctx, 2) }, NodeTimeout(timeout))
-		scaleManager(ctx, 0)
-		kubectl(ctx, "delete", "namespace", namespace, "--timeout=1m")
-		scaleManager(ctx, 2)
-		namespace = newNamespace(ctx, user)
-		next = newJob(namespace, "next", user, "sleep", "1s")
-		Expect(k8s.Create(ctx, next)).To(Succeed())
-		slotComesBack(ctx)
-		Expect(charged(ctx, user)()).To(Equal("1"))
-	}, SpecTimeout(2*timeout))
+	It("let a namespace go while the manager is away, and give the slot back when it returns", Serial,
+		func(ctx SpecContext) {
+			start(ctx, nil, "sleep", "10m")
+			DeferCleanup(func(ctx SpecContext) { scaleManager(ctx, 2) }, NodeTimeout(timeout))
+			scaleManager(ctx, 0)
+			kubectl(ctx, "delete", "namespace", namespace, "--timeout=1m")
+			scaleManager(ctx, 2)
+			namespace = newNamespace(ctx, user)
+			next = newJob(namespace, "next", user, "sleep", "1s")
+			Expect(k8s.Create(ctx, next)).To(Succeed())
+			slotComesBack(ctx)
+			Expect(charged(ctx, user)()).To(Equal("1"))
+		}, SpecTimeout(2*timeout))
 
-	It("keep the slot while a node's kubelet is stopped in mid-job, and charge the retried Job once", Serial, func(ctx SpecContext) {
-		pod := start(ctx, func(j *batchv1.Job) {
-			for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
-				j.Spec.Template.Spec.Tolerations = append(j.Spec.Template.Spec.Tolerations, corev1.Toleration{
-					Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: new(int64(5)),
-				})
-			}
-			// Rather not beside the database: what is tested is the loss of the transcription's node.
-			j.Spec.Template.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
-				PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{{Weight: 100, PodAffinityTerm: corev1.PodAffinityTerm{
-					LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/component": "postgres"}},
-					Namespaces:    []string{systemNamespace}, TopologyKey: corev1.LabelHostname,
-				}}},
-			}}
-		}, "sleep", "20s")
-		DeferCleanup(func(ctx SpecContext) { node(ctx, pod.Spec.NodeName, "systemctl", "start", "kubelet") }, NodeTimeout(timeout))
-		node(ctx, pod.Spec.NodeName, "systemctl", "stop", "kubelet")
-		Eventually(ctx, func() (bool, error) {
-			err := k8s.Get(ctx, client.ObjectKeyFromObject(pod), pod)
-			return pod.DeletionTimestamp != nil, err
-		}).WithTimeout(2*time.Minute).Should(BeTrue(), "the pod is not evicted")
-		// Nobody knows whether it still runs: it does.
-		waits(ctx, 10*time.Second)
-		node(ctx, pod.Spec.NodeName, "systemctl", "start", "kubelet")
-		Eventually(ctx, job(ctx, running)).WithTimeout(3 * time.Minute).Should(haveState(v1alpha1.StateSettled))
-		slotComesBack(ctx)
-		Expect(charged(ctx, user)()).To(Equal("2"))
-		Eventually(ctx, ready).WithArguments(ctx, "manager").Should(Equal(2))
-		Eventually(ctx, ready).WithArguments(ctx, "usaged").Should(Equal(2))
-	}, SpecTimeout(4*timeout))
+	It("keep the slot while a node's kubelet is stopped in mid-job, and charge the retried Job once", Serial,
+		func(ctx SpecContext) {
+			pod := start(ctx, func(j *batchv1.Job) {
+				for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+					j.Spec.Template.Spec.Tolerations = append(j.Spec.Template.Spec.Tolerations, corev1.Toleration{
+						Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute,
+						TolerationSeconds: new(int64(5)),
+					})
+				}
+				// Rather not beside the database: what is tested is the loss of the transcription's node.
+				j.Spec.Template.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+					PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{
+						{Weight: 100, PodAffinityTerm: corev1.PodAffinityTerm{
+							LabelSelector: &metav1.LabelSelector{
+								MatchLabels: map[string]string{"app.kubernetes.io/component": "postgres"}},
+							Namespaces: []string{systemNamespace}, TopologyKey: corev1.LabelHostname,
+						}}},
+				}}
+			}, "sleep", "20s")
+			DeferCleanup(func(ctx SpecContext) { node(ctx, pod.Spec.NodeName, "systemctl", "start", "kubelet") },
+				NodeTimeout(timeout))
+			node(ctx, pod.Spec.NodeName, "systemctl", "stop", "kubelet")
+			Eventually(ctx, func() (bool, error) {
+				err := k8s.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+				return pod.DeletionTimestamp != nil, err
+			}).WithTimeout(2*time.Minute).Should(BeTrue(), "the pod is not evicted")
+			// Nobody knows whether it still runs: it does.
+			waits(ctx, 10*time.Second)
+			node(ctx, pod.Spec.NodeName, "systemctl", "start", "kubelet")
+			Eventually(ctx, job(ctx, running)).WithTimeout(3 * time.Minute).Should(haveState(v1alpha1.StateSettled))
+			slotComesBack(ctx)
+			Expect(charged(ctx, user)()).To(Equal("2"))
+			Eventually(ctx, ready).WithArguments(ctx, "manager").Should(Equal(2))
+			Eventually(ctx, ready).WithArguments(ctx, "usaged").Should(Equal(2))
+		}, SpecTimeout(4*timeout))
 })
 
 var _ = Describe("faults of the product", Serial, func() {
@@ -167,7 +175,8 @@ var _ = Describe("faults of the product", Serial, func() {
 		user := newUser(ctx, "")
 		namespace := newNamespace(ctx, user)
 		var lease coordinationv1.Lease
-		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: "usage-operator-manager"}, &lease)).To(Succeed())
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: "usage-operator-manager"},
+			&lease)).To(Succeed())
 		holder := *lease.Spec.HolderIdentity
 		leader, _, _ := strings.Cut(holder, "_")
 		killProcess(ctx, leader, "manager")
@@ -175,7 +184,8 @@ var _ = Describe("faults of the product", Serial, func() {
 		j := newJob(namespace, "after", user, "sleep", "1s")
 		j.Spec.Suspend = new(true) // the webhook may have been asked of the one that was killed
 		Expect(k8s.Create(ctx, j)).To(Succeed())
-		Eventually(ctx, job(ctx, j)).WithTimeout(25 * time.Second).Should(Or(haveState(v1alpha1.StateAdmitted), haveState(v1alpha1.StateSettled)))
+		Eventually(ctx, job(ctx, j)).WithTimeout(25 * time.Second).Should(
+			Or(haveState(v1alpha1.StateAdmitted), haveState(v1alpha1.StateSettled)))
 		AddReportEntry("from the kill to the next admission", time.Since(killed).Round(time.Millisecond).String())
 		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(&lease), &lease)).To(Succeed())
 		Expect(*lease.Spec.HolderIdentity).NotTo(Equal(holder))
@@ -185,7 +195,8 @@ var _ = Describe("faults of the product", Serial, func() {
 	It("fail no call and charge nothing twice while usaged is rolled under load", func(ctx SpecContext) {
 		load := startLoad(ctx, 40*time.Second)
 		kubectl(ctx, "--namespace", systemNamespace, "rollout", "restart", "deployment/usage-operator-usaged")
-		kubectl(ctx, "--namespace", systemNamespace, "rollout", "status", "deployment/usage-operator-usaged", "--timeout=2m")
+		kubectl(ctx, "--namespace", systemNamespace, "rollout", "status", "deployment/usage-operator-usaged",
+			"--timeout=2m")
 		load.check(ctx)
 	}, SpecTimeout(2*timeout))
 
@@ -198,9 +209,11 @@ var _ = Describe("faults of the product", Serial, func() {
 	}, SpecTimeout(2*timeout))
 
 	It("keep what is stored when the CRDs are installed again", func(ctx SpecContext) {
-		before := kubectl(ctx, "get", "usageplans,userquotas", "--output", "jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.uid} {.spec}{\"\\n\"}{end}")
+		before := kubectl(ctx, "get", "usageplans,userquotas", "--output",
+			"jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.uid} {.spec}{\"\\n\"}{end}")
 		runMake(ctx, "install")
-		Expect(kubectl(ctx, "get", "usageplans,userquotas", "--output", "jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.uid} {.spec}{\"\\n\"}{end}")).
+		Expect(kubectl(ctx, "get", "usageplans,userquotas", "--output",
+			"jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.uid} {.spec}{\"\\n\"}{end}")).
 			To(Equal(before))
 	}, SpecTimeout(timeout))
 })
@@ -218,19 +231,23 @@ var _ = Describe("the reset CronJob", func() {
 		ends := time.Now().Add(20 * time.Second).Truncate(time.Second)
 		user := "user-" + rand.String(6)
 		quota := &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: user}, Spec: v1alpha1.UserQuotaSpec{
-			UserID: user, PlanRef: &v1alpha1.PlanReference{Name: plan.Name}, AccountCreatedAt: new(metav1.NewTime(ends.AddDate(-4, 0, 0))),
+			UserID: user, PlanRef: &v1alpha1.PlanReference{Name: plan.Name},
+			AccountCreatedAt: new(metav1.NewTime(ends.AddDate(-4, 0, 0))),
 		}}
 		Expect(k8s.Create(ctx, quota)).To(Succeed())
 		closed := func() (string, error) {
-			return trySQL(ctx, fmt.Sprintf(`SELECT count(*) FROM usage_periods p JOIN users u ON u.id = p.user_id WHERE u.user_id = '%s' AND p.period_end = '%s'`,
+			return trySQL(ctx, fmt.Sprintf(`SELECT count(*) FROM usage_periods p JOIN users u ON u.id = p.user_id WHERE
+			    u.user_id = '%s' AND p.period_end = '%s'`,
 				user, ends.UTC().Format(time.RFC3339)))
 		}
 		Expect(closed()).To(Equal("0"))
 		Eventually(ctx, closed).WithTimeout(2 * time.Minute).Should(Equal("1"))
 		var jobs batchv1.JobList
 		Eventually(ctx, func(g Gomega) {
-			g.Expect(k8s.List(ctx, &jobs, client.InNamespace(systemNamespace), client.MatchingLabels{v1alpha1.Group + "/plan": plan.Name})).To(Succeed())
-			g.Expect(jobs.Items).To(ContainElement(WithTransform(func(j batchv1.Job) int32 { return j.Status.Succeeded }, BeNumerically(">=", 1))))
+			g.Expect(k8s.List(ctx, &jobs, client.InNamespace(systemNamespace),
+				client.MatchingLabels{v1alpha1.Group + "/plan": plan.Name})).To(Succeed())
+			g.Expect(jobs.Items).To(ContainElement(
+				WithTransform(func(j batchv1.Job) int32 { return j.Status.Succeeded }, BeNumerically(">=", 1))))
 		}).Should(Succeed())
 		picture(ctx, "--namespace", systemNamespace, "get", "cronjobs,jobs")
 	}, SpecTimeout(3*timeout))
@@ -262,7 +279,8 @@ func startLoad(ctx context.Context, duration time.Duration) runningLoad {
 	namespace := newNamespace(ctx, user)
 	copyBundle(ctx, namespace)
 	j := newJob(namespace, "load", user, "load",
-		"--server=https://usage-operator-usaged."+systemNamespace+".svc", "--ca-file=/var/run/usaged/ca.crt", "--token-file=/var/run/usaged/token",
+		"--server=https://usage-operator-usaged."+systemNamespace+".svc", "--ca-file=/var/run/usaged/ca.crt",
+		"--token-file=/var/run/usaged/token",
 		"--user="+user, "--for="+duration.String(), "--clients=4")
 	// It spends over HTTP, not as a Job.
 	j.Labels, j.Annotations, j.Spec.BackoffLimit = nil, nil, new(int32(0))
@@ -287,7 +305,8 @@ func (l runningLoad) check(ctx context.Context) {
 		g.Expect(j.Status.Succeeded).To(BeNumerically("==", 1), logs)
 	}).WithTimeout(3 * time.Minute).Should(Succeed())
 	AddReportEntry("load", logs)
-	completed := sql(ctx, fmt.Sprintf(`SELECT count(*) FROM usage_tracking e JOIN users u ON u.id = e.user_id WHERE u.user_id = '%s' AND e.kind = 'charge'`, l.user))
+	completed := sql(ctx, fmt.Sprintf(`SELECT count(*) FROM usage_tracking e JOIN users u ON u.id = e.user_id WHERE
+	    u.user_id = '%s' AND e.kind = 'charge'`, l.user))
 	Expect(logs).To(ContainSubstring(`"completed":` + completed + `,`))
 }
 
@@ -302,8 +321,10 @@ func copyBundle(ctx context.Context, namespace string) {
 
 // usagedVolume has what a caller of usaged needs: ca.crt and token.
 func usagedVolume() corev1.Volume {
-	return corev1.Volume{Name: "usaged", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
-		{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "usaged", Path: "token"}},
-		{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "usage-operator-ca"}}},
-	}}}}
+	return corev1.Volume{Name: "usaged",
+		VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "usaged", Path: "token"}},
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: "usage-operator-ca"}}},
+		}}}}
 }

@@ -18,13 +18,15 @@ import (
 var _ = Describe("the installation", func() {
 	It("serves HTTPS that the published bundle verifies, and nobody without a token", func(ctx SpecContext) {
 		bundle := &corev1.ConfigMap{}
-		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: "usage-operator-ca"}, bundle)).To(Succeed())
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: "usage-operator-ca"},
+			bundle)).To(Succeed())
 		roots := x509.NewCertPool()
 		Expect(roots.AppendCertsFromPEM([]byte(bundle.Data["ca.crt"]))).To(BeTrue())
 		usaged := "https://" + portForward(ctx, systemNamespace, "usage-operator-usaged", 443)
 		get := func(roots *x509.CertPool, path string) (int, error) {
 			transport := &http.Transport{TLSClientConfig: &tls.Config{
-				RootCAs: roots, ServerName: "usage-operator-usaged." + systemNamespace + ".svc", MinVersion: tls.VersionTLS12,
+				RootCAs: roots, ServerName: "usage-operator-usaged." + systemNamespace + ".svc",
+				MinVersion: tls.VersionTLS12,
 			}}
 			defer transport.CloseIdleConnections()
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, usaged+path, http.NoBody)

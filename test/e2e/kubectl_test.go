@@ -30,7 +30,8 @@ func tryKubectlWith(ctx context.Context, stdin string, args ...string) (string, 
 	cmd := exec.CommandContext(ctx, os.Getenv("KUBECTL"), args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err,
+			strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
 }
@@ -86,7 +87,8 @@ func node(ctx context.Context, name string, command ...string) string {
 // portForward opens a local port to the service until the spec ends and returns host:port.
 func portForward(ctx context.Context, namespace, service string, port int) string {
 	GinkgoHelper()
-	forward := exec.Command(os.Getenv("KUBECTL"), "--namespace", namespace, "port-forward", "service/"+service, fmt.Sprintf(":%d", port))
+	forward := exec.Command(os.Getenv("KUBECTL"), "--namespace", namespace, "port-forward", "service/"+service,
+		fmt.Sprintf(":%d", port))
 	var out lockedBuffer
 	forward.Stdout, forward.Stderr = &out, &out
 	Expect(forward.Start()).To(Succeed())
@@ -114,15 +116,18 @@ func collect(ctx context.Context, what string) {
 		}
 		_ = os.WriteFile(filepath.Join(dir, file), []byte(out), 0o600)
 	}
-	write("objects.txt", "get", "nodes,pods,jobs,cronjobs,deployments,statefulsets,leases,usageplans,userquotas", "--all-namespaces", "--output", "wide")
-	write("jobs.yaml", "get", "jobs,pods", "--all-namespaces", "--output", "yaml", "--selector", "usage.cantonesescribe.io/user")
+	write("objects.txt", "get", "nodes,pods,jobs,cronjobs,deployments,statefulsets,leases,usageplans,userquotas",
+		"--all-namespaces", "--output", "wide")
+	write("jobs.yaml", "get", "jobs,pods", "--all-namespaces", "--output", "yaml", "--selector",
+		"usage.cantonesescribe.io/user")
 	write("plans.yaml", "get", "usageplans,userquotas", "--output", "yaml")
 	write("events.txt", "get", "events", "--all-namespaces", "--sort-by", ".lastTimestamp")
 	pods, _ := tryKubectl(ctx, "--namespace", systemNamespace, "get", "pods", "--output", "name")
 	for _, pod := range lines(pods) {
 		file := strings.TrimPrefix(pod, "pod/")
 		write(file+".log", "--namespace", systemNamespace, "logs", pod, "--all-containers", "--prefix")
-		write(file+".previous.log", "--namespace", systemNamespace, "logs", pod, "--all-containers", "--prefix", "--previous")
+		write(file+".previous.log", "--namespace", systemNamespace, "logs", pod, "--all-containers", "--prefix",
+			"--previous")
 	}
 	AddReportEntry("objects, events and logs are in " + dir)
 	fmt.Fprintf(GinkgoWriter, "objects, events and logs are in %s\n", dir)

@@ -21,12 +21,14 @@ var _ = Describe("plans", func() {
 		var plans v1alpha1.UsagePlanList
 		Expect(k8s.List(ctx, &plans)).To(Succeed())
 		// Those of other specs go, with their CronJobs, whenever they go.
-		plans.Items = slices.DeleteFunc(plans.Items, func(p v1alpha1.UsagePlan) bool { return p.DeletionTimestamp != nil })
+		plans.Items = slices.DeleteFunc(plans.Items,
+			func(p v1alpha1.UsagePlan) bool { return p.DeletionTimestamp != nil })
 		Expect(len(plans.Items)).To(BeNumerically(">=", 4))
 		for _, plan := range plans.Items {
 			Expect(meta.IsStatusConditionTrue(plan.Status.Conditions, v1alpha1.ConditionReady)).To(BeTrue(), plan.Name)
 			var resets batchv1.CronJobList
-			Expect(k8s.List(ctx, &resets, client.InNamespace(systemNamespace), client.MatchingLabels{v1alpha1.Group + "/plan": plan.Name})).To(Succeed())
+			Expect(k8s.List(ctx, &resets, client.InNamespace(systemNamespace),
+				client.MatchingLabels{v1alpha1.Group + "/plan": plan.Name})).To(Succeed())
 			Expect(resets.Items).To(HaveLen(1), plan.Name)
 		}
 		picture(ctx, "get", "usageplans,userquotas")

@@ -2,8 +2,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-// Package e2e plays the product on a real cluster: real kubelets, real pods, the image as it is deployed. `make test-e2e`
-// makes the cluster, builds and loads the images and runs it; the build tag keeps it out of `make test`.
+// Package e2e plays the product on a real cluster: real kubelets, real pods, the image as it is deployed. `make
+// test-e2e` makes the cluster, builds and loads the images and runs it; the build tag keeps it out of `make test`.
 package e2e
 
 import (
@@ -28,8 +28,8 @@ import (
 const (
 	systemNamespace = "usage-operator-system"
 
-	// interval is how often a condition is looked at; timeout is how long a condition that is not about time may take on a
-	// loaded machine.
+	// interval is how often a condition is looked at; timeout is how long a condition that is not about time may take
+	// on a loaded machine.
 	interval = 250 * time.Millisecond
 	timeout  = 2 * time.Minute
 )
@@ -53,7 +53,8 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	ctrllog.SetLogger(GinkgoLogr)
 	for _, name := range []string{"KUBECONFIG", "KUBECTL", "IMG", "POSTGRES_IMG", "WORKER_IMG"} {
 		if os.Getenv(name) == "" {
-			AbortSuite(name + " is not set: run the suite by `make test-e2e`, which makes a cluster and loads the images")
+			AbortSuite(name +
+				" is not set: run the suite by `make test-e2e`, which makes a cluster and loads the images")
 		}
 	}
 	wd, err := os.Getwd()
@@ -82,13 +83,15 @@ var _ = AfterEach(func(ctx SpecContext) {
 	}
 }, NodeTimeout(2*time.Minute))
 
-// After everything that was done to it, the ledger agrees with itself, and the product leaves the cluster without a trace.
+// After everything that was done to it, the ledger agrees with itself, and the product leaves the cluster without a
+// trace.
 var _ = AfterSuite(func(ctx SpecContext) {
 	if k8s == nil {
 		return
 	}
 	By("checking the ledger's invariants")
-	out, err := tryKubectl(ctx, "--namespace", systemNamespace, "exec", "deployment/usage-operator-manager", "--container", "manager", "--",
+	out, err := tryKubectl(ctx, "--namespace", systemNamespace, "exec", "deployment/usage-operator-manager",
+		"--container", "manager", "--",
 		"/usage-batch", "check")
 	if err != nil {
 		collect(ctx, "invariants")
@@ -106,7 +109,8 @@ func leftovers(ctx context.Context) []string {
 	GinkgoHelper()
 	var left []string
 	for _, kind := range []string{
-		"customresourcedefinitions", "clusterroles", "clusterrolebindings", "validatingadmissionpolicies", "validatingadmissionpolicybindings",
+		"customresourcedefinitions", "clusterroles", "clusterrolebindings", "validatingadmissionpolicies",
+		"validatingadmissionpolicybindings",
 		"mutatingwebhookconfigurations", "validatingwebhookconfigurations", "namespaces",
 	} {
 		for _, name := range lines(kubectl(ctx, "get", kind, "--output", "name")) {
@@ -121,7 +125,8 @@ func leftovers(ctx context.Context) []string {
 // ready tells whether as many pods of the component are ready as there should be.
 func ready(ctx context.Context, component string) (int, error) {
 	var pods corev1.PodList
-	if err := k8s.List(ctx, &pods, client.InNamespace(systemNamespace), client.MatchingLabels{"app.kubernetes.io/component": component}); err != nil {
+	if err := k8s.List(ctx, &pods, client.InNamespace(systemNamespace),
+		client.MatchingLabels{"app.kubernetes.io/component": component}); err != nil {
 		return 0, err
 	}
 	n := 0

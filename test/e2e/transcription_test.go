@@ -40,7 +40,8 @@ var _ = Describe("A transcription wrapped by usage-run", func() {
 	It("is charged once for all the pods that its Job tries", func(ctx SpecContext) {
 		user := newUser(ctx, "free")
 		namespace := newTeam(ctx, user)
-		ends := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "ends"}, Data: map[string]string{"code": "1"}}
+		ends := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "ends"},
+			Data: map[string]string{"code": "1"}}
 		Expect(k8s.Create(ctx, ends)).To(Succeed())
 		j := newTranscription(namespace, "second-try", user, "exit", "$(CODE)")
 		j.Spec.BackoffLimit = new(int32(3))
@@ -92,7 +93,8 @@ var _ = Describe("A transcription wrapped by usage-run", func() {
 		Expect(k8s.Create(ctx, pod)).To(Succeed())
 		Eventually(ctx, phase(ctx, pod)).Should(Equal(corev1.PodFailed))
 		Expect(pod.Status.ContainerStatuses[0].State.Terminated.ExitCode).To(BeEquivalentTo(77))
-		Expect(logs(ctx, namespace, pod.Name)).To(ContainSubstring(`system:serviceaccount:%s:intern may not spend for user "%s"`, namespace, user))
+		Expect(logs(ctx, namespace, pod.Name)).To(
+			ContainSubstring(`system:serviceaccount:%s:intern may not spend for user "%s"`, namespace, user))
 		shows(ctx, user, "0", "30")
 	}, SpecTimeout(4*time.Minute))
 })
@@ -107,7 +109,8 @@ var _ = Describe("Five Jobs of a user", func() {
 			jobs[i].Annotations[v1alpha1.AudioDurationAnnotation] = "1m"
 			Expect(k8s.Create(ctx, jobs[i])).To(Succeed())
 		}
-		Eventually(ctx, says(ctx, jobs[4])).Should(MatchRegexp(`^Queued: 1 of 1 jobs are running; position [1-4] of [1-4]$`))
+		Eventually(ctx, says(ctx, jobs[4])).Should(
+			MatchRegexp(`^Queued: 1 of 1 jobs are running; position [1-4] of [1-4]$`))
 		picture(ctx, "--namespace", namespace, "get", "jobs")
 		type run struct{ from, to time.Time }
 		var runs []run
@@ -120,9 +123,11 @@ var _ = Describe("Five Jobs of a user", func() {
 			}
 		}
 		Expect(runs).To(HaveLen(5))
-		Expect(slices.IsSortedFunc(runs, func(a, b run) int { return a.from.Compare(b.from) })).To(BeTrue(), "in the order in which they came: %v", runs)
+		Expect(slices.IsSortedFunc(runs, func(a, b run) int { return a.from.Compare(b.from) })).To(BeTrue(),
+			"in the order in which they came: %v", runs)
 		for i := 1; i < len(runs); i++ {
-			Expect(runs[i].from).NotTo(BeTemporally("<", runs[i-1].to), "run %d began before the one before had ended", i)
+			Expect(runs[i].from).NotTo(BeTemporally("<", runs[i-1].to),
+				"run %d began before the one before had ended", i)
 		}
 		shows(ctx, user, "0.103", "29.897")
 	}, SpecTimeout(10*time.Minute))

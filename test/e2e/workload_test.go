@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	// toneFile is a real recording of 1.234 s in the worker's image, and toneCredits what that costs, as people read it.
+	// toneFile is a real recording of 1.234 s in the worker's image, and toneCredits what that costs, as people read
+	// it.
 	toneFile    = "/tone.mp3"
 	toneCredits = "0.021"
 
@@ -37,14 +38,17 @@ const (
 func newTeam(ctx context.Context, users ...string) string {
 	GinkgoHelper()
 	namespace := newNamespace(ctx, users...)
-	Expect(k8s.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: intern}})).To(Succeed())
+	Expect(k8s.Create(ctx, &corev1.ServiceAccount{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: intern}})).To(Succeed())
 	bundle := &corev1.ConfigMap{}
 	Expect(k8s.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: bundleName}, bundle)).To(Succeed())
-	Expect(k8s.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: bundleName}, Data: bundle.Data})).To(Succeed())
+	Expect(k8s.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: bundleName},
+		Data: bundle.Data})).To(Succeed())
 	return namespace
 }
 
-// wrap puts usage-run with these flags around the command of a pod, as its documentation says. The audio is the recording.
+// wrap puts usage-run with these flags around the command of a pod, as its documentation says. The audio is the
+// recording.
 func wrap(spec *corev1.PodSpec, flags ...string) {
 	container := &spec.Containers[0]
 	container.Command = append(append([]string{"/usage-run", "--audio=" + toneFile}, flags...), "--", "/worker")
@@ -53,14 +57,17 @@ func wrap(spec *corev1.PodSpec, flags ...string) {
 		corev1.VolumeMount{Name: "usage", MountPath: secretsFolder, ReadOnly: true},
 		corev1.VolumeMount{Name: "podinfo", MountPath: "/etc/podinfo", ReadOnly: true})
 	spec.Volumes = append(spec.Volumes,
-		corev1.Volume{Name: "usage", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
-			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", Audience: "usaged"}},
-			{ConfigMap: &corev1.ConfigMapProjection{
-				LocalObjectReference: corev1.LocalObjectReference{Name: bundleName}, Items: []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
-			}},
-		}}}},
+		corev1.Volume{Name: "usage", VolumeSource: corev1.VolumeSource{
+			Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+				{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", Audience: "usaged"}},
+				{ConfigMap: &corev1.ConfigMapProjection{
+					LocalObjectReference: corev1.LocalObjectReference{Name: bundleName},
+					Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
+				}},
+			}}}},
 		corev1.Volume{Name: "podinfo", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
-			Items: []corev1.DownwardAPIVolumeFile{{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}}},
+			Items: []corev1.DownwardAPIVolumeFile{
+				{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}}},
 		}}})
 }
 
@@ -85,7 +92,8 @@ func newPod(namespace, name string, args ...string) *corev1.Pod {
 func says(ctx context.Context, j *batchv1.Job) func() (string, error) {
 	return func() (string, error) {
 		got, err := job(ctx, j)()
-		return strings.TrimSpace(got.Annotations[v1alpha1.StateAnnotation] + ": " + got.Annotations[v1alpha1.MessageAnnotation]), err
+		return strings.TrimSpace(got.Annotations[v1alpha1.StateAnnotation] + ": " +
+			got.Annotations[v1alpha1.MessageAnnotation]), err
 	}
 }
 
@@ -116,7 +124,8 @@ func logs(ctx context.Context, namespace, pod string) string {
 	return kubectl(ctx, "--namespace", namespace, "logs", pod)
 }
 
-// shows waits until `kubectl get userquotas` says that the user has used and still has that many credits, and runs nothing.
+// shows waits until `kubectl get userquotas` says that the user has used and still has that many credits, and runs
+// nothing.
 func shows(ctx context.Context, user, used, remaining string) {
 	GinkgoHelper()
 	Eventually(ctx, func() (string, error) {
@@ -136,7 +145,8 @@ func unrelated(namespace string) *batchv1.Job {
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "unrelated"},
 		Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
 			RestartPolicy: corev1.RestartPolicyNever,
-			Containers:    []corev1.Container{{Name: "work", Image: os.Getenv("WORKER_IMG"), Args: []string{"exit", "0"}}},
+			Containers: []corev1.Container{
+				{Name: "work", Image: os.Getenv("WORKER_IMG"), Args: []string{"exit", "0"}}},
 		}}},
 	}
 }

@@ -51,13 +51,15 @@ func newUser(ctx context.Context, plan string) string {
 // newNamespace makes a namespace whose service account transcriber may spend for the users.
 func newNamespace(ctx context.Context, users ...string) string {
 	GinkgoHelper()
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-", Labels: map[string]string{ownLabel: "yes"}}}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-",
+		Labels: map[string]string{ownLabel: "yes"}}}
 	Expect(k8s.Create(ctx, ns)).To(Succeed())
 	meta := metav1.ObjectMeta{Namespace: ns.Name, Name: serviceAccount}
 	for _, object := range []client.Object{
 		&corev1.ServiceAccount{ObjectMeta: meta},
 		&rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{v1alpha1.Group}, Resources: []string{"users"}, ResourceNames: users, Verbs: []string{"spend"}},
+			{APIGroups: []string{v1alpha1.Group}, Resources: []string{"users"}, ResourceNames: users,
+				Verbs: []string{"spend"}},
 		}},
 		&rbacv1.RoleBinding{
 			ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: serviceAccount},
@@ -72,7 +74,8 @@ func newNamespace(ctx context.Context, users ...string) string {
 			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 				User: "system:serviceaccount:" + ns.Name + ":" + serviceAccount,
 				ResourceAttributes: &authorizationv1.ResourceAttributes{
-					Namespace: ns.Name, Verb: v1alpha1.SpendVerb, Group: v1alpha1.Group, Resource: v1alpha1.UsersResource, Name: user,
+					Namespace: ns.Name, Verb: v1alpha1.SpendVerb, Group: v1alpha1.Group,
+					Resource: v1alpha1.UsersResource, Name: user,
 				},
 			}}
 			err := k8s.Create(ctx, review)
@@ -96,8 +99,9 @@ func newJob(namespace, name, user string, args ...string) *batchv1.Job {
 			Containers: []corev1.Container{{
 				Name: "transcribe", Image: os.Getenv("WORKER_IMG"), Args: args,
 				Resources: corev1.ResourceRequirements{
-					Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")},
-					Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("96Mi")},
+					Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"),
+						corev1.ResourceMemory: resource.MustParse("32Mi")},
+					Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("96Mi")},
 				},
 			}},
 		}}},
@@ -121,7 +125,8 @@ func haveState(state string) OmegaMatcher {
 func podsOf(ctx context.Context, namespace, name string) []corev1.Pod {
 	GinkgoHelper()
 	var pods corev1.PodList
-	Expect(k8s.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels{batchv1.JobNameLabel: name})).To(Succeed())
+	Expect(k8s.List(ctx, &pods, client.InNamespace(namespace),
+		client.MatchingLabels{batchv1.JobNameLabel: name})).To(Succeed())
 	return pods.Items
 }
 
@@ -165,7 +170,8 @@ func trySQL(ctx context.Context, query string) (string, error) {
 // charged is what the ledger has charged the user, in minutes of audio.
 func charged(ctx context.Context, user string) func() (string, error) {
 	return func() (string, error) {
-		return trySQL(ctx, fmt.Sprintf(`SELECT trim_scale(coalesce(sum(e.credits), 0) / 60000.0) FROM usage_tracking e JOIN users u ON u.id = e.user_id
+		return trySQL(ctx, fmt.Sprintf(`SELECT trim_scale(coalesce(sum(e.credits), 0) / 60000.0) FROM usage_tracking e
+		    JOIN users u ON u.id = e.user_id
 			WHERE u.user_id = '%s' AND e.kind = 'charge'`, user))
 	}
 }
@@ -201,14 +207,16 @@ func (b *lockedBuffer) String() string {
 	return b.buffer.String()
 }
 
-// scaleManager waits until that many managers are ready and no other is left, and until the API server reaches their webhooks,
-// which takes a moment longer.
+// scaleManager waits until that many managers are ready and no other is left, and until the API server reaches their
+// webhooks, which takes a moment longer.
 func scaleManager(ctx SpecContext, replicas int) {
 	GinkgoHelper()
-	kubectl(ctx, "--namespace", systemNamespace, "scale", "deployment", "usage-operator-manager", "--replicas", string('0'+rune(replicas)))
+	kubectl(ctx, "--namespace", systemNamespace, "scale", "deployment", "usage-operator-manager", "--replicas",
+		string('0'+rune(replicas)))
 	Eventually(ctx, func(g Gomega) {
 		var pods corev1.PodList
-		g.Expect(k8s.List(ctx, &pods, client.InNamespace(systemNamespace), client.MatchingLabels{"app.kubernetes.io/component": "manager"})).To(Succeed())
+		g.Expect(k8s.List(ctx, &pods, client.InNamespace(systemNamespace),
+			client.MatchingLabels{"app.kubernetes.io/component": "manager"})).To(Succeed())
 		g.Expect(pods.Items).To(HaveLen(replicas))
 		g.Expect(ready(ctx, "manager")).To(Equal(replicas))
 	}).Should(Succeed())
@@ -226,5 +234,6 @@ const wrongPlan = `
 apiVersion: usage.cantonesescribe.io/v1alpha1
 kind: UsagePlan
 metadata: {name: never}
-spec: {displayName: Never reset, rank: 1, limits: {credits: 1, fileSize: 1Mi, concurrent: 1}, reset: {schedule: "0 0 31 2 *"}}
+spec: {displayName: Never reset, rank: 1, limits: {credits: 1, fileSize: 1Mi, concurrent: 1},
+  reset: {schedule: "0 0 31 2 *"}}
 `

@@ -64,7 +64,8 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 	t.Helper()
 	// Cleanup runs last in, first out: the ledger is checked when all has stopped.
 	dsn := ledgertest.New(t)
-	w := &world{dsn: dsn, Env: kubetest.Start(t, kubetest.WithManifests("config/policy"), kubetest.WithWebhooks("config/webhook-job"), kubetest.WithControllerManager())}
+	w := &world{dsn: dsn, Env: kubetest.Start(t, kubetest.WithManifests("config/policy"),
+		kubetest.WithWebhooks("config/webhook-job"), kubetest.WithControllerManager())}
 	u, err := url.Parse(dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +82,8 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	w.svc = metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{AutoRegister: true})
+	w.svc = metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store),
+		metering.Options{AutoRegister: true})
 	for _, p := range []metering.Plan{plan("free", 0, 30, 1), plan("pro", 10, 500, 5)} {
 		if _, err := w.svc.ApplyPlan(t.Context(), p, "test"); err != nil {
 			t.Fatal(err)
@@ -117,13 +119,15 @@ func (w *world) startManager(t *testing.T) {
 		Scheme: w.Scheme, Metrics: server.Options{BindAddress: "0"}, NewClient: w.stubborn.client,
 		Controller: config.Controller{SkipNameValidation: new(true)},
 		WebhookServer: webhookserver.NewServer(webhookserver.Options{
-			Host: w.Webhooks.LocalServingHost, Port: w.Webhooks.LocalServingPort, CertDir: w.Webhooks.LocalServingCertDir,
+			Host: w.Webhooks.LocalServingHost, Port: w.Webhooks.LocalServingPort,
+			CertDir: w.Webhooks.LocalServingCertDir,
 		}),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range []error{controller.SetupJob(mgr, w.svc, controller.JobOptions{StartTimeout: w.startTimeout}), webhook.SetupJob(mgr, w.svc)} {
+	for _, err := range []error{controller.SetupJob(mgr, w.svc, controller.JobOptions{StartTimeout: w.startTimeout}),
+		webhook.SetupJob(mgr, w.svc)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +173,8 @@ func (w *world) finish(t *testing.T, ns, name string, phase corev1.PodPhase, mes
 	t.Helper()
 	eventually(t, "the pod of "+name+" has ended", func(ctx context.Context) bool {
 		var pods corev1.PodList
-		if err := w.Client.List(ctx, &pods, client.InNamespace(ns), client.MatchingLabels{batchv1.JobNameLabel: name}); err != nil || len(pods.Items) == 0 {
+		if err := w.Client.List(ctx, &pods, client.InNamespace(ns),
+			client.MatchingLabels{batchv1.JobNameLabel: name}); err != nil || len(pods.Items) == 0 {
 			return false
 		}
 		pod := &pods.Items[0]
@@ -208,7 +213,8 @@ func TestJobsWithManager(t *testing.T) {
 	t.Run("forty run one after another, in order", func(t *testing.T) {
 		const n = 40
 		for i := range n {
-			job := create(t, fmt.Sprintf("forty-%02d", i), once("alice", annotate(v1alpha1.AudioDurationAnnotation, "30s")))
+			job := create(t, fmt.Sprintf("forty-%02d", i),
+				once("alice", annotate(v1alpha1.AudioDurationAnnotation, "30s")))
 			if !*job.Spec.Suspend {
 				t.Fatal("the webhook did not suspend the Job")
 			}
@@ -218,7 +224,8 @@ func TestJobsWithManager(t *testing.T) {
 					state = v1alpha1.StateAdmitted
 				}
 				job = w.waitState(t, ns, job.Name, state)
-				if want := fmt.Sprintf("1 of 1 jobs are running; position %d of %d", i, i); i > 0 && job.Annotations[v1alpha1.MessageAnnotation] != want {
+				if want := fmt.Sprintf("1 of 1 jobs are running; position %d of %d", i, i); i > 0 &&
+					job.Annotations[v1alpha1.MessageAnnotation] != want {
 					t.Errorf("message %q, want %q", job.Annotations[v1alpha1.MessageAnnotation], want)
 				}
 			}
@@ -231,12 +238,14 @@ func TestJobsWithManager(t *testing.T) {
 			var started string
 			eventually(t, "exactly one runs", func(ctx context.Context) bool {
 				var list batchv1.JobList
-				if err := w.Client.List(ctx, &list, client.InNamespace(ns), client.MatchingLabels{v1alpha1.UserLabel: "alice"}); err != nil {
+				if err := w.Client.List(ctx, &list, client.InNamespace(ns),
+					client.MatchingLabels{v1alpha1.UserLabel: "alice"}); err != nil {
 					return false
 				}
 				started = ""
 				for _, j := range list.Items {
-					if ended := len(j.Status.Conditions) > 0 && j.Status.CompletionTime != nil; !*j.Spec.Suspend && !ended {
+					if ended := len(j.Status.Conditions) > 0 &&
+						j.Status.CompletionTime != nil; !*j.Spec.Suspend && !ended {
 						if started != "" {
 							t.Fatalf("%s and %s run at once", started, j.Name)
 						}
@@ -259,8 +268,10 @@ func TestJobsWithManager(t *testing.T) {
 			code   int32
 			want   []string
 		}{
-			"credits": {annotate(v1alpha1.AudioDurationAnnotation, "31m"), http.StatusTooManyRequests, []string{"31 credits", "30 of 30", "reset at", `"pro"`}},
-			"file":    {annotate(v1alpha1.FileSizeAnnotation, "26Mi"), http.StatusRequestEntityTooLarge, []string{"26Mi", "25Mi"}},
+			"credits": {annotate(v1alpha1.AudioDurationAnnotation, "31m"), http.StatusTooManyRequests,
+				[]string{"31 credits", "30 of 30", "reset at", `"pro"`}},
+			"file": {annotate(v1alpha1.FileSizeAnnotation, "26Mi"), http.StatusRequestEntityTooLarge,
+				[]string{"26Mi", "25Mi"}},
 		} {
 			err := w.Client.Create(t.Context(), newJob(ns, "refused", once("bob", tc.change)))
 			refusedWith(t, err, tc.want...)
@@ -268,7 +279,8 @@ func TestJobsWithManager(t *testing.T) {
 				t.Errorf("%s: got %v, want code %d", name, err, tc.code)
 			}
 		}
-		err := w.Client.Create(t.Context(), newJob(ns, "refused", once("stranger", annotate(v1alpha1.AudioDurationAnnotation, "31m"))))
+		err := w.Client.Create(t.Context(),
+			newJob(ns, "refused", once("stranger", annotate(v1alpha1.AudioDurationAnnotation, "31m"))))
 		refusedWith(t, err, "spend", "'stranger'")
 		if strings.Contains(err.Error(), "credits") {
 			t.Errorf("%v tells the balance to somebody who may not spend it", err)
@@ -304,7 +316,8 @@ func TestJobsWithManager(t *testing.T) {
 		w.waitState(t, ns, "first", v1alpha1.StateAdmitted)
 		create(t, "second", once("dora"))
 		w.waitState(t, ns, "second", v1alpha1.StateQueued)
-		if err := w.Client.Delete(t.Context(), first, client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
+		if err := w.Client.Delete(t.Context(), first,
+			client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
 			t.Fatal(err)
 		}
 		w.waitState(t, ns, "second", v1alpha1.StateAdmitted)
@@ -316,8 +329,12 @@ func TestJobsWithManager(t *testing.T) {
 	t.Run("an orphaned pod keeps the slot until it ends", func(t *testing.T) {
 		first := create(t, "orphaned", once("emil"))
 		w.waitState(t, ns, "orphaned", v1alpha1.StateAdmitted)
-		eventually(t, "it has a pod", func(ctx context.Context) bool { return w.job(ctx, ns, "orphaned").Status.Active == 1 })
-		if err := w.Client.Delete(t.Context(), first, client.PropagationPolicy(metav1.DeletePropagationOrphan)); err != nil {
+		eventually(t, "it has a pod", func(
+			ctx context.Context) bool {
+			return w.job(ctx, ns, "orphaned").Status.Active == 1
+		})
+		if err := w.Client.Delete(t.Context(), first,
+			client.PropagationPolicy(metav1.DeletePropagationOrphan)); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "it is gone", func(ctx context.Context) bool {
@@ -341,7 +358,8 @@ func TestJobsWithManager(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := strings.Join(warned.all(), " "); !strings.Contains(got, "31 credits") || *job.Spec.Suspend {
-			t.Errorf("warnings %q, suspended %v, want one about the credits and a Job that runs", got, *job.Spec.Suspend)
+			t.Errorf("warnings %q, suspended %v, want one about the credits and a Job that runs", got,
+				*job.Spec.Suspend)
 		}
 		w.waitState(t, warn, "long", v1alpha1.StateAdmitted)
 		w.finish(t, warn, "long", corev1.PodSucceeded, "")

@@ -30,7 +30,8 @@ func (s *stubborn) client(config *rest.Config, options client.Options) (client.C
 		return nil, err
 	}
 	return interceptor.NewClient(c, interceptor.Funcs{
-		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch, opts ...client.PatchOption) error {
+		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch,
+			opts ...client.PatchOption) error {
 			body, err := patch.Data(obj)
 			if err == nil && s.refuses.Load() && strings.Contains(string(body), `"suspend":false`) {
 				return errors.New("the API server does not take it")
@@ -72,12 +73,16 @@ func TestJobsThroughAnOutage(t *testing.T) {
 		t.Errorf("creating a Job took %s", took)
 	}
 	// The policy holds whatever the webhook could not look up.
-	err := w.Client.Create(t.Context(), newJob(ns, "not-hers", func(j *batchv1.Job) { j.Labels[v1alpha1.UserLabel] = "stranger" }))
+	err := w.Client.Create(t.Context(),
+		newJob(ns, "not-hers", func(j *batchv1.Job) { j.Labels[v1alpha1.UserLabel] = "stranger" }))
 	refusedWith(t, err, "spend", "'stranger'")
 	w.finish(t, ns, "runs", corev1.PodSucceeded, "")
-	eventually(t, "the one that runs is over", func(ctx context.Context) bool { return w.job(ctx, ns, "runs").Status.CompletionTime != nil })
-	for name, state := range map[string]string{"runs": v1alpha1.StateAdmitted, "waits": v1alpha1.StateQueued, "during": ""} {
-		if got := w.job(t.Context(), ns, name); got.Annotations[v1alpha1.StateAnnotation] != state || name != "runs" && !*got.Spec.Suspend {
+	eventually(t, "the one that runs is over",
+		func(ctx context.Context) bool { return w.job(ctx, ns, "runs").Status.CompletionTime != nil })
+	for name, state := range map[string]string{"runs": v1alpha1.StateAdmitted, "waits": v1alpha1.StateQueued,
+		"during": ""} {
+		if got := w.job(t.Context(), ns, name); got.Annotations[v1alpha1.StateAnnotation] != state ||
+			name != "runs" && !*got.Spec.Suspend {
 			t.Errorf("%s while the database is away: %v, suspended %t", name, got.Annotations, *got.Spec.Suspend)
 		}
 	}
@@ -109,7 +114,8 @@ func TestJobsThroughAnOutage(t *testing.T) {
 	if job := w.job(t.Context(), ns, "not-started"); !*job.Spec.Suspend {
 		t.Error("it was started")
 	}
-	if err := w.Client.Delete(t.Context(), gone, client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
+	if err := w.Client.Delete(t.Context(), gone,
+		client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the slot of the one that is gone is free", func(ctx context.Context) bool {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package jobs_test plays Jobs against a real API server, kube-controller-manager and PostgreSQL: the admission policies,
-// the webhook and the controller together.
+// Package jobs_test plays Jobs against a real API server, kube-controller-manager and PostgreSQL: the admission
+// policies, the webhook and the controller together.
 package jobs_test
 
 import (
@@ -73,7 +73,8 @@ func namespace(t *testing.T, env *kubetest.Env, labels map[string]string, users 
 		&rbacv1.Role{
 			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "spend"},
 			Rules: []rbacv1.PolicyRule{{
-				APIGroups: []string{v1alpha1.Group}, Resources: []string{v1alpha1.UsersResource}, ResourceNames: users, Verbs: []string{v1alpha1.SpendVerb},
+				APIGroups: []string{v1alpha1.Group}, Resources: []string{v1alpha1.UsersResource}, ResourceNames: users,
+				Verbs: []string{v1alpha1.SpendVerb},
 			}},
 		},
 		&rbacv1.RoleBinding{
@@ -89,7 +90,8 @@ func namespace(t *testing.T, env *kubetest.Env, labels map[string]string, users 
 	if labels[v1alpha1.EnforcementLabel] == v1alpha1.EnforcementOff {
 		return ns
 	}
-	// The API server needs a moment to see policies and rights; both show when a good Job passes and a bad one does not.
+	// The API server needs a moment to see policies and rights; both show when a good Job passes and a bad one does
+	// not.
 	lastProbe := ""
 	defer func() {
 		if t.Failed() {
@@ -117,9 +119,10 @@ func text(err error) string {
 
 func eventually(t *testing.T, what string, condition func(context.Context) bool) {
 	t.Helper()
-	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
-		return condition(ctx), nil
-	})
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 20*time.Second, true,
+		func(ctx context.Context) (bool, error) {
+			return condition(ctx), nil
+		})
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
@@ -181,32 +184,47 @@ func TestPolicyOnCreation(t *testing.T) {
 			j.Annotations[v1alpha1.ContainerAnnotation] = "main"
 			j.Annotations[v1alpha1.HoldAnnotation] = "true"
 		}},
-		"the longest audio":    {change: annotate(v1alpha1.AudioDurationAnnotation, "720h")},
-		"unrelated":            {change: func(j *batchv1.Job) { unlabelled(j); running(j); j.Spec.Parallelism = &two }},
-		"no right":             {label(v1alpha1.UserLabel, "bob"), []string{"spec.template.spec.serviceAccountName", "'transcriber'", "'bob'", "spend"}},
-		"no service account":   {func(j *batchv1.Job) { j.Spec.Template.Spec.ServiceAccountName = "" }, []string{"'default'", "'alice'", "spend"}},
-		"empty user":           {label(v1alpha1.UserLabel, ""), []string{v1alpha1.UserLabel, "''", "63"}},
-		"not suspended":        {running, []string{"spec.suspend", "set suspend: true", "webhook", "not reachable"}},
-		"parallelism":          {func(j *batchv1.Job) { j.Spec.Parallelism = &two }, []string{"spec.parallelism", "is 2", "limit is 1"}},
-		"completions":          {func(j *batchv1.Job) { j.Spec.Completions = &two }, []string{"spec.completions", "is 2", "limit is 1"}},
-		"managedBy":            {func(j *batchv1.Job) { m := "example.com/other"; j.Spec.ManagedBy = &m }, []string{"spec.managedBy", "example.com/other"}},
-		"Kueue":                {label("kueue.x-k8s.io/queue-name", "team"), []string{"kueue.x-k8s.io/queue-name", "'team'"}},
-		"no duration":          {func(j *batchv1.Job) { j.Annotations = nil }, []string{v1alpha1.AudioDurationAnnotation, "required", "720h"}},
-		"zero duration":        {annotate(v1alpha1.AudioDurationAnnotation, "0s"), []string{v1alpha1.AudioDurationAnnotation, "'0s'", "720h"}},
-		"negative duration":    {annotate(v1alpha1.AudioDurationAnnotation, "-2m"), []string{"'-2m'"}},
-		"duration too long":    {annotate(v1alpha1.AudioDurationAnnotation, "720h1ms"), []string{"'720h1ms'", "720h"}},
-		"absurd duration":      {annotate(v1alpha1.AudioDurationAnnotation, "99999999999999999999h"), []string{"99999999999999999999h", "720h"}},
-		"part of millisecond":  {annotate(v1alpha1.AudioDurationAnnotation, "1.0005s"), []string{"'1.0005s'", "whole number of milliseconds"}},
-		"not a duration":       {annotate(v1alpha1.AudioDurationAnnotation, "long"), []string{"'long'"}},
-		"zero size":            {annotate(v1alpha1.FileSizeAnnotation, "0"), []string{v1alpha1.FileSizeAnnotation, "'0'", "1Ti"}},
-		"negative size":        {annotate(v1alpha1.FileSizeAnnotation, "-1Mi"), []string{"'-1Mi'"}},
-		"absurd size":          {annotate(v1alpha1.FileSizeAnnotation, "9999Ei"), []string{"'9999Ei'", "1Ti"}},
-		"not a size":           {annotate(v1alpha1.FileSizeAnnotation, "big"), []string{"'big'"}},
-		"priority too high":    {annotate(v1alpha1.PriorityAnnotation, "1001"), []string{v1alpha1.PriorityAnnotation, "'1001'", "1000"}},
+		"the longest audio": {change: annotate(v1alpha1.AudioDurationAnnotation, "720h")},
+		"unrelated":         {change: func(j *batchv1.Job) { unlabelled(j); running(j); j.Spec.Parallelism = &two }},
+		"no right": {label(v1alpha1.UserLabel, "bob"),
+			[]string{"spec.template.spec.serviceAccountName", "'transcriber'", "'bob'", "spend"}},
+		"no service account": {func(j *batchv1.Job) { j.Spec.Template.Spec.ServiceAccountName = "" },
+			[]string{"'default'", "'alice'", "spend"}},
+		"empty user":    {label(v1alpha1.UserLabel, ""), []string{v1alpha1.UserLabel, "''", "63"}},
+		"not suspended": {running, []string{"spec.suspend", "set suspend: true", "webhook", "not reachable"}},
+		"parallelism": {func(j *batchv1.Job) { j.Spec.Parallelism = &two },
+			[]string{"spec.parallelism", "is 2", "limit is 1"}},
+		"completions": {func(j *batchv1.Job) { j.Spec.Completions = &two },
+			[]string{"spec.completions", "is 2", "limit is 1"}},
+		"managedBy": {func(j *batchv1.Job) { m := "example.com/other"; j.Spec.ManagedBy = &m },
+			[]string{"spec.managedBy", "example.com/other"}},
+		"Kueue": {label("kueue.x-k8s.io/queue-name", "team"),
+			[]string{"kueue.x-k8s.io/queue-name", "'team'"}},
+		"no duration": {func(j *batchv1.Job) { j.Annotations = nil },
+			[]string{v1alpha1.AudioDurationAnnotation, "required", "720h"}},
+		"zero duration": {annotate(v1alpha1.AudioDurationAnnotation, "0s"),
+			[]string{v1alpha1.AudioDurationAnnotation, "'0s'", "720h"}},
+		"negative duration": {annotate(v1alpha1.AudioDurationAnnotation, "-2m"), []string{"'-2m'"}},
+		"duration too long": {annotate(v1alpha1.AudioDurationAnnotation, "720h1ms"), []string{"'720h1ms'", "720h"}},
+		"absurd duration": {annotate(v1alpha1.AudioDurationAnnotation, "99999999999999999999h"),
+			[]string{"99999999999999999999h", "720h"}},
+		"part of millisecond": {annotate(v1alpha1.AudioDurationAnnotation, "1.0005s"),
+			[]string{"'1.0005s'", "whole number of milliseconds"}},
+		"not a duration": {annotate(v1alpha1.AudioDurationAnnotation, "long"), []string{"'long'"}},
+		"zero size": {annotate(v1alpha1.FileSizeAnnotation, "0"),
+			[]string{v1alpha1.FileSizeAnnotation, "'0'", "1Ti"}},
+		"negative size": {annotate(v1alpha1.FileSizeAnnotation, "-1Mi"), []string{"'-1Mi'"}},
+		"absurd size":   {annotate(v1alpha1.FileSizeAnnotation, "9999Ei"), []string{"'9999Ei'", "1Ti"}},
+		"not a size":    {annotate(v1alpha1.FileSizeAnnotation, "big"), []string{"'big'"}},
+		"priority too high": {annotate(v1alpha1.PriorityAnnotation, "1001"),
+			[]string{v1alpha1.PriorityAnnotation, "'1001'", "1000"}},
 		"priority not integer": {annotate(v1alpha1.PriorityAnnotation, "1.5"), []string{"'1.5'"}},
-		"unknown container":    {annotate(v1alpha1.ContainerAnnotation, "other"), []string{v1alpha1.ContainerAnnotation, "'other'", "main"}},
-		"hold":                 {annotate(v1alpha1.HoldAnnotation, "yes"), []string{v1alpha1.HoldAnnotation, "'yes'", "true or false"}},
-		"state":                {annotate(v1alpha1.StateAnnotation, "Admitted"), []string{v1alpha1.StateAnnotation, "usage-operator only"}},
+		"unknown container": {annotate(v1alpha1.ContainerAnnotation, "other"),
+			[]string{v1alpha1.ContainerAnnotation, "'other'", "main"}},
+		"hold": {annotate(v1alpha1.HoldAnnotation, "yes"),
+			[]string{v1alpha1.HoldAnnotation, "'yes'", "true or false"}},
+		"state": {annotate(v1alpha1.StateAnnotation, "Admitted"),
+			[]string{v1alpha1.StateAnnotation, "usage-operator only"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// A dry run passes the same policies.
@@ -227,7 +245,8 @@ func TestPolicyOnCreation(t *testing.T) {
 func TestPolicyOnUpdate(t *testing.T) {
 	env := kubetest.Shared(t)
 	ns := namespace(t, env, nil, "alice", "carol")
-	if err := env.Client.Create(t.Context(), newJob(ns, "job", annotate(v1alpha1.FileSizeAnnotation, "1Mi"))); err != nil {
+	if err := env.Client.Create(t.Context(),
+		newJob(ns, "job", annotate(v1alpha1.FileSizeAnnotation, "1Mi"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := env.Client.Create(t.Context(), newJob(ns, "plain", unlabelled)); err != nil {
@@ -240,21 +259,35 @@ func TestPolicyOnUpdate(t *testing.T) {
 		patch string
 		want  []string
 	}{
-		"something else":         {patch: `{"metadata":{"annotations":{"example.com/a":"b"}}}`},
-		"hold":                   {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/hold":"true"}}}`},
-		"another user":           {patch: `{"metadata":{"labels":{"usage.cantonesescribe.io/user":"carol"}}}`, want: []string{v1alpha1.UserLabel, "'alice'", "'carol'"}},
-		"no user":                {patch: `{"metadata":{"labels":{"usage.cantonesescribe.io/user":null}}}`, want: []string{v1alpha1.UserLabel, "'alice'"}},
-		"a user afterwards":      {job: "plain", patch: `{"metadata":{"labels":{"usage.cantonesescribe.io/user":"alice"}}}`, want: []string{v1alpha1.UserLabel}},
-		"duration":               {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/audio-duration":"1m"}}}`, want: []string{v1alpha1.AudioDurationAnnotation}},
-		"size":                   {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/file-size":null}}}`, want: []string{v1alpha1.FileSizeAnnotation}},
-		"container":              {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/container":"main"}}}`, want: []string{v1alpha1.ContainerAnnotation}},
-		"priority":               {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/priority":"5"}}}`, want: []string{v1alpha1.PriorityAnnotation}},
-		"state":                  {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/state":"Settled"}}}`, want: []string{v1alpha1.StateAnnotation}},
-		"message":                {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/message":"x"}}}`, want: []string{v1alpha1.MessageAnnotation}},
-		"start by hand":          {patch: `{"spec":{"suspend":false}}`, want: []string{"spec.suspend", "'alice'"}},
-		"parallelism":            {patch: `{"spec":{"parallelism":2}}`, want: []string{"spec.parallelism", "is 2"}},
-		"Kueue":                  {patch: `{"metadata":{"labels":{"kueue.x-k8s.io/queue-name":"q"}}}`, want: []string{"kueue.x-k8s.io/queue-name"}},
-		"started by the manager": {as: manager, patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/state":"Admitted"}},"spec":{"suspend":false}}`},
+		"something else": {patch: `{"metadata":{"annotations":{"example.com/a":"b"}}}`},
+		"hold":           {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/hold":"true"}}}`},
+		"another user": {patch: `{"metadata":{"labels":{"usage.cantonesescribe.io/user":"carol"}}}`,
+			want: []string{v1alpha1.UserLabel, "'alice'", "'carol'"}},
+		"no user": {patch: `{"metadata":{"labels":{"usage.cantonesescribe.io/user":null}}}`,
+			want: []string{v1alpha1.UserLabel, "'alice'"}},
+		"a user afterwards": {job: "plain",
+			patch: `{"metadata":{"labels":{"usage.cantonesescribe.io/user":"alice"}}}`,
+			want:  []string{v1alpha1.UserLabel}},
+		"duration": {
+			patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/audio-duration":"1m"}}}`,
+			want:  []string{v1alpha1.AudioDurationAnnotation}},
+		"size": {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/file-size":null}}}`,
+			want: []string{v1alpha1.FileSizeAnnotation}},
+		"container": {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/container":"main"}}}`,
+			want: []string{v1alpha1.ContainerAnnotation}},
+		"priority": {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/priority":"5"}}}`,
+			want: []string{v1alpha1.PriorityAnnotation}},
+		"state": {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/state":"Settled"}}}`,
+			want: []string{v1alpha1.StateAnnotation}},
+		"message": {patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/message":"x"}}}`,
+			want: []string{v1alpha1.MessageAnnotation}},
+		"start by hand": {patch: `{"spec":{"suspend":false}}`, want: []string{"spec.suspend", "'alice'"}},
+		"parallelism":   {patch: `{"spec":{"parallelism":2}}`, want: []string{"spec.parallelism", "is 2"}},
+		"Kueue": {patch: `{"metadata":{"labels":{"kueue.x-k8s.io/queue-name":"q"}}}`,
+			want: []string{"kueue.x-k8s.io/queue-name"}},
+		"started by the manager": {as: manager,
+			patch: `{"metadata":{"annotations":{"usage.cantonesescribe.io/state":"Admitted"}},` +
+				`"spec":{"suspend":false}}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, job := tc.as, tc.job
@@ -264,7 +297,8 @@ func TestPolicyOnUpdate(t *testing.T) {
 			if job == "" {
 				job = "job"
 			}
-			err := c.Patch(t.Context(), newJob(ns, job), client.RawPatch("application/merge-patch+json", []byte(tc.patch)), client.DryRunAll)
+			err := c.Patch(t.Context(), newJob(ns, job),
+				client.RawPatch("application/merge-patch+json", []byte(tc.patch)), client.DryRunAll)
 			if tc.want != nil {
 				refusedWith(t, err, tc.want...)
 			} else if err != nil {
@@ -292,13 +326,15 @@ func TestPolicyModes(t *testing.T) {
 	})
 	t.Run("a namespace that is off", func(t *testing.T) {
 		ns := namespace(t, env, map[string]string{v1alpha1.EnforcementLabel: v1alpha1.EnforcementOff}, "alice")
-		if err := env.Client.Create(t.Context(), newJob(ns, "any", running, label(v1alpha1.UserLabel, "bob"), func(j *batchv1.Job) { j.Annotations = nil })); err != nil {
+		if err := env.Client.Create(t.Context(), newJob(ns, "any", running, label(v1alpha1.UserLabel, "bob"),
+			func(j *batchv1.Job) { j.Annotations = nil })); err != nil {
 			t.Errorf("refused: %v", err)
 		}
 	})
 	t.Run("a namespace that requires the label", func(t *testing.T) {
 		ns := namespace(t, env, map[string]string{v1alpha1.RequireUserLabel: "true"}, "alice")
-		refusedWith(t, env.Client.Create(t.Context(), newJob(ns, "plain", unlabelled)), v1alpha1.UserLabel, "require-user", ns)
+		refusedWith(t, env.Client.Create(t.Context(), newJob(ns, "plain", unlabelled)), v1alpha1.UserLabel,
+			"require-user", ns)
 		if err := env.Client.Create(t.Context(), newJob(ns, "labelled")); err != nil {
 			t.Errorf("with the label: %v", err)
 		}
@@ -322,9 +358,11 @@ func TestPolicyOnCronJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	patch := func(body string) error {
-		return env.Client.Patch(t.Context(), cron("alice"), client.RawPatch("application/merge-patch+json", []byte(body)))
+		return env.Client.Patch(t.Context(), cron("alice"),
+			client.RawPatch("application/merge-patch+json", []byte(body)))
 	}
-	refusedWith(t, patch(`{"spec":{"jobTemplate":{"metadata":{"labels":{"usage.cantonesescribe.io/user":"bob"}}}}}`), "'bob'", "spend")
+	refusedWith(t, patch(`{"spec":{"jobTemplate":{"metadata":{"labels":{"usage.cantonesescribe.io/user":"bob"}}}}}`),
+		"'bob'", "spend")
 	if err := patch(`{"spec":{"suspend":true}}`); err != nil {
 		t.Errorf("suspend it: %v", err)
 	}

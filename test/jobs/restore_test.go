@@ -25,8 +25,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
 
-// The database is put back to an earlier moment under a running manager. What was declared, what runs, what waits and what was
-// charged since then is in the ledger again by itself, once.
+// The database is put back to an earlier moment under a running manager. What was declared, what runs, what waits and
+// what was charged since then is in the ledger again by itself, once.
 func TestRestoredDatabase(t *testing.T) {
 	w := newWorld(t)
 	w.startQuotas(t)
@@ -73,13 +73,16 @@ func TestRestoredDatabase(t *testing.T) {
 	finish("done")
 	finish("first")
 	w.waitState(t, ns, "second", v1alpha1.StateAdmitted)
-	if err := w.Client.Delete(t.Context(), gone, client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
+	if err := w.Client.Delete(t.Context(), gone,
+		client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the slot of the one that is gone is free", func(ctx context.Context) bool { return w.active(ctx, "erin") == 0 })
+	eventually(t, "the slot of the one that is gone is free",
+		func(ctx context.Context) bool { return w.active(ctx, "erin") == 0 })
 	create("later", "fay")
 	w.waitState(t, ns, "later", v1alpha1.StateQueued)
-	if err := w.Client.Patch(t.Context(), gus, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"grants":{"sorry":{"credits":10}}}}`))); err != nil {
+	if err := w.Client.Patch(t.Context(), gus,
+		client.RawPatch(types.MergePatchType, []byte(`{"spec":{"grants":{"sorry":{"credits":10}}}}`))); err != nil {
 		t.Fatal(err)
 	}
 	w.apply(t, newQuota("ivy", "pro"))
@@ -96,7 +99,8 @@ func TestRestoredDatabase(t *testing.T) {
 	}
 	w.account(t.Context(), "ivy")
 	over := metering.AdmitRequest{
-		UserID: "jon", Key: "k", BodyHash: []byte("k"), Source: quota.SourceAPI, RequestedBy: "test", Estimate: quota.Credit, FileSize: 1,
+		UserID: "jon", Key: "k", BodyHash: []byte("k"), Source: quota.SourceAPI, RequestedBy: "test",
+		Estimate: quota.Credit, FileSize: 1,
 	}
 	res, err := w.svc.Admit(t.Context(), over)
 	if err != nil {
@@ -113,7 +117,8 @@ func TestRestoredDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, state := range map[string]quota.State{
-		"settled": quota.Settled, "runs": quota.Admitted, "done": quota.Settled, "first": quota.Settled, "second": quota.Admitted,
+		"settled": quota.Settled, "runs": quota.Admitted, "done": quota.Settled, "first": quota.Settled,
+		"second": quota.Admitted,
 		"before": quota.Admitted, "later": quota.Queued,
 	} {
 		eventually(t, fmt.Sprintf("the ledger has %s as %s", name, state), func(ctx context.Context) bool {
@@ -125,9 +130,11 @@ func TestRestoredDatabase(t *testing.T) {
 			return err == nil && adm.State == state
 		})
 	}
-	eventually(t, "the slot of the one that is gone is free again", func(ctx context.Context) bool { return w.active(ctx, "erin") == 0 })
+	eventually(t, "the slot of the one that is gone is free again",
+		func(ctx context.Context) bool { return w.active(ctx, "erin") == 0 })
 	eventually(t, "what is declared is in force", func(ctx context.Context) bool {
-		return len(w.account(ctx, "gus").Lots) == 1 && w.account(ctx, "hal").Plan.Name == "free" && w.account(ctx, "ivy").Plan.Name == "pro"
+		return len(w.account(ctx, "gus").Lots) == 1 && w.account(ctx, "hal").Plan.Name == "free" &&
+			w.account(ctx, "ivy").Plan.Name == "pro"
 	})
 	if got := w.account(t.Context(), "ivy").Plan.Limits.Credits.Max; got != 502*quota.Credit {
 		t.Errorf("ivy's plan has %s credits, want those of the version that is in force", got)
@@ -140,7 +147,8 @@ func TestRestoredDatabase(t *testing.T) {
 	finish("second")
 	finish("before")
 	w.waitState(t, ns, "later", v1alpha1.StateAdmitted)
-	for user, want := range map[string]string{"ann": "2", "bob": "2", "carol": "2", "dora": "4", "erin": "0", "fay": "2"} {
+	for user, want := range map[string]string{"ann": "2", "bob": "2", "carol": "2", "dora": "4", "erin": "0",
+		"fay": "2"} {
 		if got := w.used(t, user); got != want {
 			t.Errorf("%s has used %s credits, want %s", user, got, want)
 		}
@@ -151,7 +159,8 @@ func TestRestoredDatabase(t *testing.T) {
 func (w *world) startQuotas(t *testing.T) {
 	t.Helper()
 	mgr, err := ctrl.NewManager(w.Config, ctrl.Options{
-		Scheme: w.Scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: new(true)},
+		Scheme: w.Scheme, Metrics: server.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: new(true)},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -41,8 +41,10 @@ func counted(t *testing.T, name, namespace string) float64 {
 // switchTo gives a namespace another mode.
 func (w *world) switchTo(t *testing.T, ns, mode string) {
 	t.Helper()
-	patch := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"`+v1alpha1.EnforcementLabel+`":"`+mode+`"}}}`))
-	if err := w.Client.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, patch); err != nil {
+	patch := client.RawPatch("application/merge-patch+json",
+		[]byte(`{"metadata":{"labels":{"`+v1alpha1.EnforcementLabel+`":"`+mode+`"}}}`))
+	if err := w.Client.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
+		patch); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -85,7 +87,8 @@ func TestRightToSpendInEveryMode(t *testing.T) {
 		w.waitState(t, ns, "hers", v1alpha1.StateReleased)
 		w.wantNoAccount(t, "petra")
 		eventually(t, "it is counted", func(context.Context) bool {
-			return counted(t, "usage_unauthorized_jobs_total", ns) == 1 && counted(t, "usage_unauthorized_credits_total", ns) == 2
+			return counted(t, "usage_unauthorized_jobs_total", ns) == 1 &&
+				counted(t, "usage_unauthorized_credits_total", ns) == 2
 		})
 		eventually(t, "an event says so", func(ctx context.Context) bool {
 			var events eventsv1.EventList
@@ -93,7 +96,8 @@ func TestRightToSpendInEveryMode(t *testing.T) {
 				return false
 			}
 			for i := range events.Items {
-				if e := &events.Items[i]; e.Regarding.Name == "hers" && e.Reason == v1alpha1.StateUnauthorized && e.Type == corev1.EventTypeWarning {
+				if e := &events.Items[i]; e.Regarding.Name == "hers" && e.Reason == v1alpha1.StateUnauthorized &&
+					e.Type == corev1.EventTypeWarning {
 					return true
 				}
 			}
@@ -107,7 +111,8 @@ func TestRightToSpendInEveryMode(t *testing.T) {
 	})
 
 	t.Run("off, then enforced", func(t *testing.T) {
-		ns := namespace(t, w.Env, map[string]string{v1alpha1.EnforcementLabel: v1alpha1.EnforcementOff}, "alice", "bob", "carol")
+		ns := namespace(t, w.Env, map[string]string{v1alpha1.EnforcementLabel: v1alpha1.EnforcementOff}, "alice",
+			"bob", "carol")
 		job(ns, "waits", "quentin")
 		job(ns, "runs", "quentin", running)
 		// They say of themselves what they are not.
@@ -123,7 +128,8 @@ func TestRightToSpendInEveryMode(t *testing.T) {
 		}
 		w.waitState(t, ns, "runs", v1alpha1.StateUnauthorized)
 		w.waitState(t, ns, "settled", v1alpha1.StateAdmitted)
-		if got := w.waitState(t, ns, many.Name, v1alpha1.StateInvalid); !*got.Spec.Suspend || !strings.Contains(got.Annotations[v1alpha1.MessageAnnotation], "spec.parallelism: is 5") {
+		if got := w.waitState(t, ns, many.Name, v1alpha1.StateInvalid); !*got.Spec.Suspend ||
+			!strings.Contains(got.Annotations[v1alpha1.MessageAnnotation], "spec.parallelism: is 5") {
 			t.Errorf("five pods for the price of one: suspended %t, %v", *got.Spec.Suspend, got.Annotations)
 		}
 		for _, name := range []string{"runs", "admitted", "settled"} {
@@ -144,12 +150,14 @@ func TestRightToSpendInEveryMode(t *testing.T) {
 		grant := &rbacv1.Role{
 			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "late"},
 			Rules: []rbacv1.PolicyRule{{
-				APIGroups: []string{v1alpha1.Group}, Resources: []string{v1alpha1.UsersResource}, ResourceNames: []string{"quentin"}, Verbs: []string{v1alpha1.SpendVerb},
+				APIGroups: []string{v1alpha1.Group}, Resources: []string{v1alpha1.UsersResource},
+				ResourceNames: []string{"quentin"}, Verbs: []string{v1alpha1.SpendVerb},
 			}},
 		}
 		bound := &rbacv1.RoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "late"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "late"},
-			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: ns, Name: "transcriber"}},
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "late"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "late"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: ns, Name: "transcriber"}},
 		}
 		for _, object := range []client.Object{grant, bound} {
 			if err := w.Client.Create(t.Context(), object); err != nil {
@@ -157,7 +165,8 @@ func TestRightToSpendInEveryMode(t *testing.T) {
 			}
 		}
 		eventually(t, "a Job may be created", func(ctx context.Context) bool {
-			return w.Client.Create(ctx, newJob(ns, "probe", label(v1alpha1.UserLabel, "quentin")), client.DryRunAll) == nil
+			return w.Client.Create(ctx, newJob(ns, "probe", label(v1alpha1.UserLabel, "quentin")),
+				client.DryRunAll) == nil
 		})
 		w.stopManager()
 		w.startManager(t) // so that it is asked for at once, and not when its time has come

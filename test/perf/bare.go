@@ -17,8 +17,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/localstack"
 )
 
-// checkRequest and checkAnswer are the JSON of a pre-flight check, which the bare handler decodes and encodes and does nothing
-// else.
+// checkRequest and checkAnswer are the JSON of a pre-flight check, which the bare handler decodes and encodes and does
+// nothing else.
 type checkRequest struct {
 	UserID                   string      `json:"user_id"`
 	EstimatedDurationSeconds json.Number `json:"estimated_duration_seconds"`
@@ -43,7 +43,8 @@ func answerBare(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	answer := checkAnswer{CanProcess: request.UserID != "", Message: "allowed", RemainingCredits: "9999997", ResetsAt: time.Now().UTC()}
+	answer := checkAnswer{CanProcess: request.UserID != "", Message: "allowed", RemainingCredits: "9999997",
+		ResetsAt: time.Now().UTC()}
 	answer.Plan.Name, answer.Plan.DisplayName = "bench", "Bench"
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
@@ -72,7 +73,8 @@ type checks struct{ *overHTTP }
 
 func (t checks) pair(ctx context.Context, client, user int) error {
 	var answer checkAnswer
-	if err := t.post(ctx, client, "/api/v1/usage/check", "Bearer "+token(client), workFor(user), http.StatusOK, &answer); err != nil {
+	if err := t.post(ctx, client, "/api/v1/usage/check", "Bearer "+token(client), workFor(user), http.StatusOK,
+		&answer); err != nil {
 		return err
 	}
 	if !answer.CanProcess {

@@ -40,15 +40,19 @@ func (b *bench) close() (err error) {
 		err = b.service.stop()
 	}
 	if b.kube != nil {
-		b.report.progressf("usaged asked for %d token reviews and %d access reviews, its caches answered the rest", b.kube.tokens.Load(), b.kube.spenders.Load())
+		b.report.progressf("usaged asked for %d token reviews and %d access reviews, its caches answered the rest",
+			b.kube.tokens.Load(), b.kube.spenders.Load())
 		b.kube.close()
 	}
 	return err
 }
 
-// compare prints what a trial of ours is against naive with as many clients, and against the best of all variants. A figure
-// without a name is left out.
-func (b *bench) compare(ctx context.Context, ours result, clients int, s spread, toNaive string, goal float64, toBest string, bestGoal float64) error {
+// compare prints what a trial of ours is against naive with as many clients, and against the best of all variants. A
+// figure without a name is left out.
+func (b *bench) compare(
+	ctx context.Context, ours result, clients int, s spread, toNaive string, goal float64, toBest string,
+	bestGoal float64,
+) error {
 	if toNaive != "" {
 		naive, err := b.naive(ctx, clients, s)
 		if err != nil {
@@ -237,8 +241,8 @@ func (b *bench) start(ctx context.Context, processes int) (*running, error) {
 	return b.program.start(ctx, b.lab.server.DSN(database), database, processes)
 }
 
-// check looks into the database for all that was acknowledged, and replays every decision where that takes no square of a hot
-// user's admissions.
+// check looks into the database for all that was acknowledged, and replays every decision where that takes no square of
+// a hot user's admissions.
 func (b *bench) check(ctx context.Context, what, database string, books *books) error {
 	if err := b.lab.verify(ctx, database, books); err != nil {
 		return err

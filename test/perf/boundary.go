@@ -19,9 +19,9 @@ const (
 	boundaries = 3
 )
 
-// measureBoundary compares admissions right after the instant at which the periods of all accounts end at once, as those of a
-// calendar-month plan do, with the same load on the same accounts in the middle of their periods. No reset helps: each account
-// is rolled by the first call that touches it.
+// measureBoundary compares admissions right after the instant at which the periods of all accounts end at once, as
+// those of a calendar-month plan do, with the same load on the same accounts in the middle of their periods. No reset
+// helps: each account is rolled by the first call that touches it.
 func (b *bench) measureBoundary(ctx context.Context) (err error) {
 	accounts := b.opts.accounts
 	b.report.progressf("a database of %d accounts whose periods end at once", accounts)
@@ -106,7 +106,8 @@ func boundarySeed(accounts int) []string {
 		benchPlan(true),
 		benchUsers(accounts),
 		`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at)
-		 SELECT id, 'bench', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC',
+		 SELECT id, 'bench', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME
+		     ZONE 'UTC',
 		     month AT TIME ZONE 'UTC'
 		 FROM users, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
 		benchRegistered,
@@ -117,15 +118,18 @@ func boundarySeed(accounts int) []string {
 // benchPlan has limits that are checked but never reached, and its audit row.
 func benchPlan(calendarMonth bool) string {
 	return fmt.Sprintf(`WITH told AS (
-	    INSERT INTO audit_log (actor, action, object_kind, object_name) VALUES ('bench', 'plan.created', 'UsagePlan', 'bench'))
+	    INSERT INTO audit_log (actor, action, object_kind, object_name) VALUES ('bench', 'plan.created', 'UsagePlan',
+	        'bench'))
 	INSERT INTO user_plan_limits (name, display_name, is_default, credits_limit, file_size_limit, audio_ms_limit,
 	    concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests, calendar_month)
-	VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000, 2147483647, %t)`, calendarMonth)
+	VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000, 2147483647,
+	    %t)`, calendarMonth)
 }
 
 // benchUsers have ids that follow from their numbers.
 func benchUsers(n int) string {
-	return fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM generate_series(1, %d) AS n`, n)
+	return fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM
+	    generate_series(1, %d) AS n`, n)
 }
 
 const benchRegistered = `INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, after)

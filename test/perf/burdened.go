@@ -11,8 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// snapshot measures beside a session that holds its snapshot for as long as the option says, as an analyst's query or a dump
-// does: no version of a row that has been replaced since can go. The figures are of the last seconds of it, one half for each.
+// snapshot measures beside a session that holds its snapshot for as long as the option says, as an analyst's query or a
+// dump does: no version of a row that has been replaced since can go. The figures are of the last seconds of it, one
+// half for each.
 func (b *bench) snapshot(ctx context.Context) (err error) {
 	database, err := b.lab.fresh(ctx)
 	if err != nil {

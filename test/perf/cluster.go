@@ -28,8 +28,9 @@ const (
 	bodyLimit   = 1 << 20
 )
 
-// cluster answers what usaged asks an API server: who a token belongs to, and whether that one may spend. Its clients may
-// spend for every user, as backends may. So authentication is on as in production, and usaged is measured, not an API server.
+// cluster answers what usaged asks an API server: who a token belongs to, and whether that one may spend. Its clients
+// may spend for every user, as backends may. So authentication is on as in production, and usaged is measured, not an
+// API server.
 type cluster struct {
 	server           *httptest.Server
 	tokens, spenders atomic.Int64
@@ -89,7 +90,8 @@ func (c *cluster) reviewAccess(w http.ResponseWriter, r *http.Request) {
 	c.spenders.Add(1)
 	resource := review.Spec.ResourceAttributes
 	review.Status.Allowed = resource != nil && resource.Verb == "spend" && resource.Resource == "users" &&
-		resource.Group == "usage.cantonesescribe.io" && strings.HasPrefix(review.Spec.User, "system:serviceaccount:bench:")
+		resource.Group == "usage.cantonesescribe.io" &&
+		strings.HasPrefix(review.Spec.User, "system:serviceaccount:bench:")
 	writeReview(w, review)
 }
 

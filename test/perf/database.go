@@ -21,7 +21,8 @@ const template = "bench_template"
 
 // shown are the settings that decide what a commit costs and what it is worth.
 var shown = []string{
-	"server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers", "max_wal_size", "max_connections",
+	"server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers",
+	"max_wal_size", "max_connections",
 }
 
 // mustBeOn are those of them without which the figures mean nothing.
@@ -37,7 +38,8 @@ type lab struct {
 func newLab(ctx context.Context, out io.Writer, users int, statistics bool) (_ *lab, err error) {
 	settings := map[string]string{
 		"shared_buffers": "512MB",
-		// A checkpoint in the middle of one trial and not of another would make them incomparable: there is one before each.
+		// A checkpoint in the middle of one trial and not of another would make them incomparable: there is one before
+		// each.
 		"max_wal_size": "8GB", "checkpoint_timeout": "30min",
 		// 256 clients of pgbench beside the pools of usaged.
 		"max_connections": "400",
@@ -112,12 +114,16 @@ func (l *lab) seed(ctx context.Context, users int) error {
 		`INSERT INTO user_plan_limits (name, display_name, is_default, credits_limit, file_size_limit, audio_ms_limit,
 		     concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests,
 		     calendar_month)
-		 VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000, 2147483647, true)`,
-		fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM generate_series(1, %d) AS n`, users),
+		 VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000,
+		     2147483647, true)`,
+		fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM
+		    generate_series(1, %d) AS n`, users),
 		`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end)
-		 SELECT id, 'bench', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC'
+		 SELECT id, 'bench', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME
+		     ZONE 'UTC'
 		 FROM users, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
-		`INSERT INTO audit_log (actor, action, object_kind, object_name) VALUES ('bench', 'plan.created', 'UsagePlan', 'bench')`,
+		`INSERT INTO audit_log (actor, action, object_kind, object_name) VALUES ('bench', 'plan.created', 'UsagePlan',
+		    'bench')`,
 		`INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, after)
 		 SELECT 'bench', 'account.registered', 'Account', u.user_id, u.id,
 		     jsonb_build_object('plan', a.plan_name, 'anchor', a.anchor_at, 'time_zone', a.time_zone)
@@ -177,15 +183,20 @@ func (l *lab) verify(ctx context.Context, database string, b *books) error {
 		       (SELECT count(*) FROM concurrent_processing WHERE state <> 'Settled'),
 		       (SELECT count(*) FROM usage_tracking WHERE kind = 'charge'),
 		       (SELECT count(DISTINCT admission_id) FROM usage_tracking),
-		       (SELECT sum(used)::bigint FROM (SELECT used FROM usage_quotas UNION ALL SELECT used FROM usage_periods) AS p),
-		       (SELECT sum(reserved + active)::bigint FROM usage_quotas)`).Scan(&settled, &others, &charges, &charged, &sum, &reserved); err != nil {
+		       (SELECT sum(used)::bigint FROM (SELECT used FROM usage_quotas UNION ALL SELECT used FROM usage_periods)
+		           AS p),
+		       (SELECT sum(reserved + active)::bigint FROM
+		           usage_quotas)`).Scan(&settled, &others, &charges, &charged, &sum, &reserved); err != nil {
 		return err
 	}
 	want := int64(b.pairs + b.events)
 	units := b.units + int64(b.pairs)*used.Milliseconds()
 	if settled != want || others != 0 || charges != want || charged != want || sum != units || reserved != 0 {
-		return fmt.Errorf("%s: %d pairs were acknowledged and %d were there before, but there are %d settled and %d other admissions, %d charges of "+
-			"%d admissions, %d units used (want %d) and %d still reserved", database, b.pairs, b.events, settled, others, charges, charged, sum, units, reserved)
+		return fmt.Errorf(
+			"%s: %d pairs were acknowledged and %d were there before, but there are %d settled and %d other "+
+				"admissions, %d charges of "+
+				"%d admissions, %d units used (want %d) and %d still reserved", database, b.pairs, b.events, settled,
+			others, charges, charged, sum, units, reserved)
 	}
 	return nil
 }
@@ -211,7 +222,8 @@ func (l *lab) checkInvariants(ctx context.Context, database string) error {
 		return err
 	}
 	if len(violations) > 0 {
-		return fmt.Errorf("%s: %d violations of the invariants, the first is %v", database, len(violations), violations[0])
+		return fmt.Errorf("%s: %d violations of the invariants, the first is %v", database, len(violations),
+			violations[0])
 	}
 	return nil
 }

@@ -39,7 +39,8 @@ func startEngineAt(ctx context.Context, dsn string, now func() time.Time) (_ *en
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &engine{service: metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{}), run: rand.Text()}
+	e := &engine{service: metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store),
+		metering.Options{}), run: rand.Text()}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- e.service.Run(ctx) }()
@@ -54,8 +55,8 @@ func startEngineAt(ctx context.Context, dsn string, now func() time.Time) (_ *en
 	}, nil
 }
 
-// warm looks at every user once, as long as their accounts' ids fit into the service's cache: a service that has run for a
-// while knows them.
+// warm looks at every user once, as long as their accounts' ids fit into the service's cache: a service that has run
+// for a while knows them.
 func (e *engine) warm(ctx context.Context, l load) error {
 	if e.warmed >= l.users || l.users > mostKnown {
 		return nil
@@ -84,7 +85,8 @@ func (e *engine) pair(ctx context.Context, client, user int) error {
 	if result.Decision.Outcome != quota.Admit {
 		return fmt.Errorf("user-%d was refused: %s", user, result.Decision.Message())
 	}
-	completed, err := e.service.Complete(ctx, result.Admission.Account, result.Admission.ID, quota.Credits(used.Milliseconds()))
+	completed, err := e.service.Complete(ctx, result.Admission.Account, result.Admission.ID,
+		quota.Credits(used.Milliseconds()))
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// fill makes so many settled admissions with their charges, in turn for each user, all in the open period: what the service
-// writes to then is the largest partition. The indexes are made behind the rows, which takes a tenth of the time.
+// fill makes so many settled admissions with their charges, in turn for each user, all in the open period: what the
+// service writes to then is the largest partition. The indexes are made behind the rows, which takes a tenth of the
+// time.
 func (l *lab) fill(ctx context.Context, database string, events int) (*books, error) {
 	conn, err := pgx.Connect(ctx, l.server.DSN(database))
 	if err != nil {
@@ -38,36 +39,48 @@ func (l *lab) fill(ctx context.Context, database string, events int) (*books, er
 				EXECUTE format('ALTER TABLE usage_tracking DETACH PARTITION %I', part);
 				EXECUTE format('DROP TABLE %I', part);
 				EXECUTE format('CREATE TABLE %I (LIKE usage_tracking INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', part);
-				CREATE TABLE filled (LIKE concurrent_processing INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE);
+				CREATE TABLE filled (LIKE concurrent_processing INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING
+				    STORAGE);
 				ALTER TABLE filled SET (fillfactor = 80);
 			END $$`,
-			fmt.Sprintf(`INSERT INTO filled (id, user_id, source, name, requested_by, body_hash, state, estimate, file_size,
-				period_no, period_end, plan_part, estimated_cost_micros, provider_cost_micros, actual, created_at, admitted_at, ended_at,
-				lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active)
-			SELECT md5('admission-' || n)::uuid, a.user_id, 'api', '', 'system:serviceaccount:bench:client', sha256(n::text::bytea), 'Settled', %d, %d,
+			fmt.Sprintf(`INSERT INTO filled (id, user_id, source, name, requested_by, body_hash, state, estimate,
+			    file_size,
+				period_no, period_end, plan_part, estimated_cost_micros, provider_cost_micros, actual, created_at,
+				admitted_at, ended_at,
+				lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent,
+				seen_used, seen_reserved, seen_active)
+			SELECT md5('admission-' || n)::uuid, a.user_id, 'api', '', 'system:serviceaccount:bench:client',
+			    sha256(n::text::bytea), 'Settled', %d, %d,
 				a.period_no, a.period_end, %d, 18000, 6000, %d, k.start, start AS admitted_at, k.start AS ended_at,
-				120000, start, 2 * round + 1, 2 * round + 1, 2 * round + 2, 600000000000 - %d * round, 10000, %d * round, 0, 0
+				120000, start, 2 * round + 1, 2 * round + 1, 2 * round + 2,
+				600000000000 - %d * round, 10000, %d * round, 0, 0
 			FROM generate_series(1, %d) AS round CROSS JOIN usage_quotas AS a
 			CROSS JOIN LATERAL (SELECT a.user_id || '-' || round AS n, a.period_start AS start) AS k`,
-				declared.Milliseconds(), fileSize, declared.Milliseconds(), used.Milliseconds(), used.Milliseconds(), used.Milliseconds(),
+				declared.Milliseconds(), fileSize, declared.Milliseconds(), used.Milliseconds(), used.Milliseconds(),
+				used.Milliseconds(),
 				events/l.users),
 			fmt.Sprintf(`DO $$
 			DECLARE
 				part text := 'usage_tracking_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM');
 				first timestamptz := date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC';
 			BEGIN
-				EXECUTE format($f$INSERT INTO %%I (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, occurred_at, credits,
+				EXECUTE format($f$INSERT INTO %%I (id, recorded_at, user_id, period_id, kind, usage_type, admission_id,
+				    occurred_at, credits,
 						plan_part, duration_ms, file_size, cost_micros, currency, plan_name, plan_version, seq)
-					SELECT md5('event-' || c.id)::uuid, c.ended_at, c.user_id, c.period_no, 'charge', 'transcription', c.id, c.ended_at, units AS credits, units AS plan_part,
+					SELECT md5('event-' || c.id)::uuid, c.ended_at, c.user_id, c.period_no, 'charge', 'transcription',
+					    c.id, c.ended_at, units AS credits, units AS plan_part,
 						units AS duration_ms, c.file_size, 16500, 'USD', 'bench', 1, c.ended_seq
 					FROM filled AS c CROSS JOIN LATERAL (SELECT c.actual AS units) AS u$f$, part);
 				DROP TABLE concurrent_processing;
 				ALTER TABLE filled RENAME TO concurrent_processing;
-				EXECUTE format('ALTER TABLE usage_tracking ATTACH PARTITION %%I FOR VALUES FROM (%%L) TO (%%L)', part, first,
+				EXECUTE format('ALTER TABLE usage_tracking ATTACH PARTITION %%I FOR VALUES FROM (%%L) TO (%%L)', part,
+				    first,
 					(date_trunc('month', now() AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC');
 			END $$`),
-			fmt.Sprintf(`UPDATE usage_quotas SET used = %d::bigint * %d, plan_used = %d::bigint * %d, cost_micros = 16500::bigint * %d, seq = 2 * %d + 2`,
-				used.Milliseconds(), events/l.users, used.Milliseconds(), events/l.users, events/l.users, events/l.users),
+			fmt.Sprintf(`UPDATE usage_quotas SET used = %d::bigint * %d, plan_used = %d::bigint * %d, cost_micros =
+			    16500::bigint * %d, seq = 2 * %d + 2`,
+				used.Milliseconds(), events/l.users, used.Milliseconds(), events/l.users, events/l.users,
+				events/l.users),
 		}, indexes...) {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
@@ -78,7 +91,8 @@ func (l *lab) fill(ctx context.Context, database string, events int) (*books, er
 	if err != nil {
 		return nil, fmt.Errorf("fill the tables: %w", err)
 	}
-	if _, err := conn.Exec(ctx, "VACUUM (ANALYZE, FREEZE) concurrent_processing, usage_tracking, usage_quotas"); err != nil {
+	if _, err := conn.Exec(ctx,
+		"VACUUM (ANALYZE, FREEZE) concurrent_processing, usage_tracking, usage_quotas"); err != nil {
 		return nil, err
 	}
 	made := events / l.users * l.users

@@ -31,8 +31,9 @@ type load struct {
 	spread spread
 	// warmup is not measured. Both in whole seconds, for pgbench.
 	warmup, duration time.Duration
-	// rate of pairs per second in all, arriving at random (Poisson) whether earlier ones have been answered or not, as far
-	// as there are clients; their latency counts from when they should have started. Zero: each client as fast as it can.
+	// rate of pairs per second in all, arriving at random (Poisson) whether earlier ones have been answered or not, as
+	// far as there are clients; their latency counts from when they should have started. Zero: each client as fast as
+	// it can.
 	rate float64
 }
 
@@ -53,7 +54,8 @@ func (r *result) setLatencies(latencies []time.Duration) {
 	r.p50, r.p99 = latencies[len(latencies)/2], latencies[len(latencies)*99/100]
 }
 
-// target makes an admission for a user and completes it, once warm has made all ready. Users count from 1, clients from 0.
+// target makes an admission for a user and completes it, once warm has made all ready. Users count from 1, clients from
+// 0.
 type target interface {
 	warm(ctx context.Context, l load) error
 	pair(ctx context.Context, client, user int) error

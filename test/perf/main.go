@@ -45,16 +45,24 @@ type options struct {
 
 func main() {
 	var opts options
-	bare := flag.String("bare", "", "only serve the bare handler that check_http is compared with, on this address; the program starts itself with it")
-	flag.StringVar(&opts.only, "run", "", "measure only the figures whose name matches this regular expression, and the baselines that they need")
+	bare := flag.String("bare", "",
+		"only serve the bare handler that check_http is compared with, on this address; the program starts itself "+
+			"with it")
+	flag.StringVar(&opts.only, "run", "",
+		"measure only the figures whose name matches this regular expression, and the baselines that they need")
 	flag.IntVar(&opts.users, "users", 10_000, "accounts that the load is spread over")
-	flag.IntVar(&opts.accounts, "accounts", 100_000, "accounts of the resets and of the months' boundaries; 1000000 for the full measure")
-	flag.IntVar(&opts.events, "events", 10_000_000, "admissions and events that are there before admit_engine_full_256 is measured")
+	flag.IntVar(&opts.accounts, "accounts", 100_000,
+		"accounts of the resets and of the months' boundaries; 1000000 for the full measure")
+	flag.IntVar(&opts.events, "events", 10_000_000,
+		"admissions and events that are there before admit_engine_full_256 is measured")
 	flag.DurationVar(&opts.duration, "duration", 4*time.Second, "measured time of each trial, in whole seconds")
 	flag.DurationVar(&opts.warmup, "warmup", 2*time.Second, "time before it that is not measured, in whole seconds")
-	flag.DurationVar(&opts.snapshot, "snapshot", time.Minute, "how long another session holds its snapshot for the figures beside one")
-	flag.DurationVar(&opts.soak, "soak", 0, "measure also whether usaged's memory stays flat for so long; ten minutes are a good choice")
-	flag.StringVar(&opts.profile, "profile", "", "folder to write CPU profiles of the engine's trials to, with what each statement took of the database's time")
+	flag.DurationVar(&opts.snapshot, "snapshot", time.Minute,
+		"how long another session holds its snapshot for the figures beside one")
+	flag.DurationVar(&opts.soak, "soak", 0,
+		"measure also whether usaged's memory stays flat for so long; ten minutes are a good choice")
+	flag.StringVar(&opts.profile, "profile", "",
+		"folder to write CPU profiles of the engine's trials to, with what each statement took of the database's time")
 	flag.BoolVar(&opts.strict, "strict", false, "fail if a goal is missed")
 	flag.Parse()
 
@@ -118,7 +126,8 @@ func run(ctx context.Context, opts options) (err error) {
 
 	// What else the machine does shows in every figure.
 	if average, err := os.ReadFile("/proc/loadavg"); err == nil {
-		b.report.progressf("%d processors, load average before the start %s", runtime.NumCPU(), strings.Join(strings.Fields(string(average))[:3], " "))
+		b.report.progressf("%d processors, load average before the start %s", runtime.NumCPU(),
+			strings.Join(strings.Fields(string(average))[:3], " "))
 	}
 	b.report.progressf("a private PostgreSQL with one plan and %d users", opts.users)
 	if b.lab, err = newLab(ctx, os.Stdout, opts.users, opts.profile != ""); err != nil {

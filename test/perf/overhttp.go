@@ -66,13 +66,15 @@ func (u *usaged) start(ctx context.Context, dsn, database string, replicas int) 
 		}
 		address := "127.0.0.1:" + strconv.Itoa(port)
 		u.started++
-		if err := processes.Start(localstack.Usaged+"-"+strconv.Itoa(u.started), u.binary(), env, "--listen="+address, "--log-level=warn"); err != nil {
+		if err := processes.Start(localstack.Usaged+"-"+strconv.Itoa(u.started), u.binary(), env, "--listen="+address,
+			"--log-level=warn"); err != nil {
 			return nil, err
 		}
 		addresses = append(addresses, address)
 	}
 	for _, address := range addresses {
-		if err := localstack.Eventually(ctx, "usaged is ready", localstack.Answers(http.DefaultClient, "http://"+address+"/readyz")); err != nil {
+		if err := localstack.Eventually(ctx, "usaged is ready",
+			localstack.Answers(http.DefaultClient, "http://"+address+"/readyz")); err != nil {
 			return nil, err
 		}
 	}
@@ -84,9 +86,9 @@ func (u *usaged) start(ctx context.Context, dsn, database string, replicas int) 
 	}}, nil
 }
 
-// overHTTP is the target behind the HTTP API: each client has a token and a connection of its own. The requests are written
-// and the answers read without net/http's transport, whose goroutines would take more of the processors, which it shares with
-// what is measured, than the rest of the generator does.
+// overHTTP is the target behind the HTTP API: each client has a token and a connection of its own. The requests are
+// written and the answers read without net/http's transport, whose goroutines would take more of the processors, which
+// it shares with what is measured, than the rest of the generator does.
 type overHTTP struct {
 	addresses []string
 	conns     []conn
@@ -126,7 +128,8 @@ type admission struct {
 
 func (t *overHTTP) pair(ctx context.Context, client, user int) error {
 	var admitted, completed admission
-	if err := t.post(ctx, client, "/api/v1/admissions", "Bearer "+token(client), workFor(user), http.StatusCreated, &admitted); err != nil {
+	if err := t.post(ctx, client, "/api/v1/admissions", "Bearer "+token(client), workFor(user), http.StatusCreated,
+		&admitted); err != nil {
 		return err
 	}
 	if admitted.State != "Admitted" {
@@ -144,14 +147,16 @@ func (t *overHTTP) pair(ctx context.Context, client, user int) error {
 }
 
 func workFor(user int) string {
-	return fmt.Sprintf(`{"user_id":"user-%d","estimated_duration_seconds":%g,"file_size_bytes":%d}`, user, declared.Seconds(), fileSize)
+	return fmt.Sprintf(`{"user_id":"user-%d","estimated_duration_seconds":%g,"file_size_bytes":%d}`, user,
+		declared.Seconds(), fileSize)
 }
 
-// warm makes every client open its connection and show its token, as pgbench's clients connect before the clock starts, and
-// every process look at each user once: one that has run for a while knows their accounts' ids.
+// warm makes every client open its connection and show its token, as pgbench's clients connect before the clock starts,
+// and every process look at each user once: one that has run for a while knows their accounts' ids.
 func (t *overHTTP) warm(ctx context.Context, l load) error {
 	check := func(client, user int) error {
-		return t.post(ctx, client, "/api/v1/usage/check", "Bearer "+token(client), workFor(user), http.StatusOK, &struct{}{})
+		return t.post(ctx, client, "/api/v1/usage/check", "Bearer "+token(client), workFor(user), http.StatusOK,
+			&struct{}{})
 	}
 	if t.warmed < l.users {
 		t.warmed = l.users
@@ -196,8 +201,10 @@ func (t *overHTTP) post(ctx context.Context, client int, path, authorization, bo
 		}
 	}
 	c.out.Reset()
-	_, _ = fmt.Fprintf(&c.out, "POST %s HTTP/1.1\r\nHost: usaged\r\nAuthorization: %s\r\nContent-Type: application/json\r\n"+
-		"Idempotency-Key: %s-%d\r\nContent-Length: %d\r\n\r\n%s", path, authorization, t.run, t.serial.Add(1), len(body), body)
+	_, _ = fmt.Fprintf(&c.out,
+		"POST %s HTTP/1.1\r\nHost: usaged\r\nAuthorization: %s\r\nContent-Type: application/json\r\n"+
+			"Idempotency-Key: %s-%d\r\nContent-Length: %d\r\n\r\n%s", path, authorization, t.run, t.serial.Add(1),
+		len(body), body)
 	if err := c.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}

@@ -97,7 +97,8 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Path == "/api/v1/usage/check" && strings.HasPrefix(authorization, "Bearer "+tokenPrefix):
 		_, _ = fmt.Fprint(w, "{}")
-	case r.URL.Path == "/api/v1/admissions" && strings.HasPrefix(authorization, "Bearer "+tokenPrefix) && r.Header.Get("Idempotency-Key") != "":
+	case r.URL.Path == "/api/v1/admissions" && strings.HasPrefix(authorization, "Bearer "+tokenPrefix) &&
+		r.Header.Get("Idempotency-Key") != "":
 		w.WriteHeader(http.StatusCreated)
 		_, _ = fmt.Fprintf(w, `{"id":"a-%d","state":"Admitted","lease_token":"l"}`, s.admitted.Add(1))
 	case strings.HasSuffix(r.URL.Path, "/complete") && authorization == "Lease l":
@@ -125,7 +126,8 @@ func TestLoadOverHTTP(t *testing.T) {
 				t.Fatal(err)
 			}
 			if int64(r.pairs) != s.completed.Load() || s.admitted.Load() != s.completed.Load() {
-				t.Errorf("got %d pairs, the service has %d admitted and %d completed", r.pairs, s.admitted.Load(), s.completed.Load())
+				t.Errorf("got %d pairs, the service has %d admitted and %d completed", r.pairs, s.admitted.Load(),
+					s.completed.Load())
 			}
 			if r.perSecond <= 0 || r.p50 <= 0 || r.p99 < r.p50 {
 				t.Errorf("got %+v, want figures", r)
@@ -167,7 +169,8 @@ func TestChoose(t *testing.T) {
 		only string
 		soak bool
 		want int
-	}{{"", false, len(scenarios) - 1}, {"", true, len(scenarios)}, {"^admit_engine_uniform_256$", false, 1}, {"soak", false, 0}, {"soak", true, 1}, {"nothing", true, 0}} {
+	}{{"", false, len(scenarios) - 1}, {"", true, len(scenarios)}, {"^admit_engine_uniform_256$", false, 1},
+		{"soak", false, 0}, {"soak", true, 1}, {"nothing", true, 0}} {
 		if got := choose(regexp.MustCompile(tc.only), tc.soak); len(got) != tc.want {
 			t.Errorf("--run=%q, soak %t: got %d scenarios, want %d", tc.only, tc.soak, len(got), tc.want)
 		}

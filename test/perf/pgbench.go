@@ -52,7 +52,8 @@ func newPgbench(binDir, dir string) (*pgbench, error) {
 			return nil, err
 		}
 		for _, s := range []spread{uniform, zipf, hot} {
-			script := strings.Replace(withoutComments(string(text)), everyUser, everyUser[:len(`\set u `)]+spreads[s], 1)
+			script := strings.Replace(withoutComments(string(text)), everyUser,
+				everyUser[:len(`\set u `)]+spreads[s], 1)
 			if err := os.WriteFile(filepath.Join(dir, scriptFile(v, s)), []byte(script), 0o600); err != nil {
 				return nil, err
 			}
@@ -84,8 +85,8 @@ func withoutComments(script string) string {
 // errTooShort says that pgbench spent its time on connecting.
 var errTooShort = errors.New("it measured too little after the warm-up")
 
-// run puts the load on the database that dsn names. All transactions that it started have ended when it returns. The time
-// that pgbench is given includes connecting, which is not measured.
+// run puts the load on the database that dsn names. All transactions that it started have ended when it returns. The
+// time that pgbench is given includes connecting, which is not measured.
 func (p *pgbench) run(ctx context.Context, dsn, variant string, l load, connecting time.Duration) (result, error) {
 	logs, err := os.MkdirTemp(p.dir, "pgbench-")
 	if err != nil {
@@ -133,7 +134,8 @@ var (
 func parsePgbench(out string, warmup, atLeast int) (result, error) {
 	seconds := progressLine.FindAllStringSubmatch(out, -1)
 	if len(seconds) < warmup+atLeast {
-		return result{}, fmt.Errorf("%w: it reported on %d seconds, the warm-up takes %d", errTooShort, len(seconds), warmup)
+		return result{}, fmt.Errorf("%w: it reported on %d seconds, the warm-up takes %d", errTooShort,
+			len(seconds), warmup)
 	}
 	sum := 0.0
 	for _, second := range seconds[warmup:] {

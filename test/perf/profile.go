@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// startProfile writes a CPU profile of this process until the returned function is called, which also tells what statements took
-// how much of the database's time since. Without the option it does nothing.
+// startProfile writes a CPU profile of this process until the returned function is called, which also tells what
+// statements took how much of the database's time since. Without the option it does nothing.
 func (b *bench) startProfile(ctx context.Context, name string) (stop func(context.Context) error, err error) {
 	if b.opts.profile == "" {
 		return func(context.Context) error { return nil }, nil

@@ -39,7 +39,8 @@ func (b *bench) queueDepth(ctx context.Context) error {
 	return nil
 }
 
-// queueTrial keeps so many waiting behind a user's slots: each that ends is followed by another one, while others make pairs.
+// queueTrial keeps so many waiting behind a user's slots: each that ends is followed by another one, while others make
+// pairs.
 func (b *bench) queueTrial(ctx context.Context, depth int) (turnover, bystanders result, err error) {
 	database, err := b.lab.fresh(ctx)
 	if err != nil {
@@ -112,8 +113,9 @@ func (q *queue) fill(ctx context.Context, depth int) error {
 func (q *queue) add(ctx context.Context) error {
 	key := q.run + "-queue-" + strconv.FormatInt(q.serial.Add(1), 10)
 	res, err := q.service.Admit(ctx, metering.AdmitRequest{
-		UserID: "user-1", Key: key, BodyHash: []byte(key), Source: quota.SourceAPI, RequestedBy: "system:serviceaccount:bench:queue",
-		Estimate: quota.Credits(declared.Milliseconds()), FileSize: fileSize, Lease: quota.MaxLease, Queue: true,
+		UserID: "user-1", Key: key, BodyHash: []byte(key), Source: quota.SourceAPI,
+		RequestedBy: "system:serviceaccount:bench:queue",
+		Estimate:    quota.Credits(declared.Milliseconds()), FileSize: fileSize, Lease: quota.MaxLease, Queue: true,
 	})
 	switch {
 	case err != nil:
@@ -151,7 +153,8 @@ func (q *queue) turn(ctx context.Context) error {
 				if err := q.add(ctx); err != nil {
 					return endedIs(ctx, err)
 				}
-				if _, err := q.service.Complete(ctx, adm.Account, adm.ID, quota.Credits(used.Milliseconds())); err != nil {
+				if _, err := q.service.Complete(ctx, adm.Account, adm.ID,
+					quota.Credits(used.Milliseconds())); err != nil {
 					return endedIs(ctx, err)
 				}
 				q.turned.Add(1)

@@ -40,12 +40,14 @@ func (r *report) progressf(format string, args ...any) {
 
 func (r *report) trial(what string, l load, res result) {
 	r.trials = append(r.trials, trial{what: what, clients: l.clients, spread: l.spread, result: res})
-	r.progressf("%s, %d clients, %s: %.0f pairs/s, p50 %s, p99 %s", what, l.clients, l.spread, res.perSecond, millis(res.p50), millis(res.p99))
+	r.progressf("%s, %d clients, %s: %.0f pairs/s, p50 %s, p99 %s", what, l.clients, l.spread, res.perSecond,
+		millis(res.p50), millis(res.p99))
 }
 
 // rate compares pairs per second.
 func (r *report) rate(name string, ours, baseline result, goal float64) {
-	r.figure(figure{name: name, ours: ours.perSecond, baseline: baseline.perSecond, ratio: ours.perSecond / baseline.perSecond, goal: goal})
+	r.figure(figure{name: name, ours: ours.perSecond, baseline: baseline.perSecond,
+		ratio: ours.perSecond / baseline.perSecond, goal: goal})
 }
 
 // latency compares times in milliseconds, where less is better: the ratio is the baseline's to ours.
@@ -66,7 +68,8 @@ func (r *report) summary() (missed int) {
 	w := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "TRIAL\tCLIENTS\tUSERS\tPAIRS/S\tP50 (pair)\tP99 (pair)\tACKNOWLEDGED")
 	for _, t := range r.trials {
-		_, _ = fmt.Fprintf(w, "%s\t%d\t%s\t%.0f\t%s\t%s\t%d\n", t.what, t.clients, t.spread, t.perSecond, millis(t.p50), millis(t.p99), t.pairs)
+		_, _ = fmt.Fprintf(w, "%s\t%d\t%s\t%.0f\t%s\t%s\t%d\n", t.what, t.clients, t.spread, t.perSecond, millis(t.p50),
+			millis(t.p99), t.pairs)
 	}
 	_, _ = fmt.Fprintln(w)
 	_ = w.Flush()

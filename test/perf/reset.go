@@ -37,8 +37,8 @@ type night struct {
 // now is the present of the bench: the machine's clock, moved to the night that is played.
 func (n *night) now() time.Time { return time.Now().Add(time.Duration(n.offset.Load())) }
 
-// next moves the clock to the first instant of the next month, when the periods of all accounts have ended that have not
-// been closed since the last time.
+// next moves the clock to the first instant of the next month, when the periods of all accounts have ended that have
+// not been closed since the last time.
 func (n *night) next() {
 	n.months++
 	today := time.Now().UTC()
@@ -57,9 +57,9 @@ func (b *bench) newNight(ctx context.Context, accounts int) (*night, error) {
 	return n, n.exec(ctx, resetSeed(accounts)...)
 }
 
-// resetSeed makes accounts whose anniversaries are spread over the month, each with a year of closed periods: not over its first
-// day, because a reset that begins with the month would close two periods of those whose next one ends while it runs. Nothing
-// checks the references that these statements make, so that a million accounts take minutes.
+// resetSeed makes accounts whose anniversaries are spread over the month, each with a year of closed periods: not over
+// its first day, because a reset that begins with the month would close two periods of those whose next one ends while
+// it runs. Nothing checks the references that these statements make, so that a million accounts take minutes.
 func resetSeed(accounts int) []string {
 	return []string{
 		"SET session_replication_role = replica; SET synchronous_commit = off",
@@ -68,19 +68,24 @@ func resetSeed(accounts int) []string {
 		"DROP INDEX audit_log_object_idx; DROP INDEX audit_log_user_idx",
 		benchPlan(false),
 		benchUsers(accounts),
-		fmt.Sprintf(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_no, period_start, period_end, last_decided_at)
+		fmt.Sprintf(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_no, period_start, period_end,
+		    last_decided_at)
 		 SELECT id, 'bench', at AT TIME ZONE 'UTC', %[1]d, (at + interval '%[1]d months') AT TIME ZONE 'UTC',
 		     (at + interval '%[2]d months') AT TIME ZONE 'UTC', (at + interval '%[1]d months') AT TIME ZONE 'UTC'
 		 FROM users, LATERAL (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') - interval '%[2]d months'
-		     + interval '1 day' + (hashtext(user_id) & 65535) / 65536.0 * interval '26 days' AS at) AS a`, closedPeriods, closedPeriods+1),
-		fmt.Sprintf(`INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
+		     + interval '1 day' + (hashtext(user_id) & 65535) / 65536.0 * interval '26 days' AS at) AS a`,
+			closedPeriods, closedPeriods+1),
+		fmt.Sprintf(`INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved,
+		    plan_used, plan_reserved,
 		     cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at)
-		 SELECT user_id, n, anchor_at + n * interval '1 month', anchor_at + (n + 1) * interval '1 month', 0, 0, 0, 0, 0, 0, 'bench', 1,
+		 SELECT user_id, n, anchor_at + n * interval '1 month', anchor_at + (n + 1) * interval '1 month', 0, 0, 0, 0,
+		     0, 0, 'bench', 1,
 		     600000000000, 0, 0, anchor_at + (n + 1) * interval '1 month'
 		 FROM usage_quotas, generate_series(0, %d) AS n`, closedPeriods-1),
 		benchRegistered,
 		`INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, after)
-		 SELECT p.closed_at, 'system', 'period.closed', 'Account', u.user_id, u.id, jsonb_build_object('period_no', p.period_no,
+		 SELECT p.closed_at, 'system', 'period.closed', 'Account', u.user_id, u.id, jsonb_build_object('period_no',
+		     p.period_no,
 		     'start', p.period_start, 'end', p.period_end, 'used', '0', 'reserved', '0', 'carry_over', '0')
 		 FROM usage_periods AS p JOIN users AS u ON u.id = p.user_id`,
 		"ALTER TABLE usage_periods ADD PRIMARY KEY (user_id, period_no)",
@@ -105,7 +110,8 @@ func (n *night) exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// bareReset is one statement that writes the rows that a reset writes: the closed period, its audit row and the account.
+// bareReset is one statement that writes the rows that a reset writes: the closed period, its audit row and the
+// account.
 const bareReset = `WITH due AS (
     SELECT a.*, u.user_id AS name, p.version, p.credits_limit, p.carry_over_max, p.final_after_seconds, p.currency,
         ((a.anchor_at AT TIME ZONE 'UTC') + (a.period_no + 2) * interval '1 month') AT TIME ZONE 'UTC' AS next_end
@@ -115,7 +121,8 @@ const bareReset = `WITH due AS (
     INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
         cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at,
         final_after_seconds, currency)
-    SELECT user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved, cost_micros, charged_micros,
+    SELECT user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved, cost_micros,
+        charged_micros,
         plan_name, version, credits_limit, 0, carry_over_max, $1, final_after_seconds, currency
     FROM due
 ), told AS (
@@ -124,7 +131,8 @@ const bareReset = `WITH due AS (
         'start', period_start, 'end', period_end, 'used', used::text, 'reserved', reserved::text, 'carry_over', '0')
     FROM due
 )
-UPDATE usage_quotas AS a SET period_no = a.period_no + 1, period_start = a.period_end, period_end = due.next_end, used = 0,
+UPDATE usage_quotas AS a SET period_no = a.period_no + 1, period_start = a.period_end, period_end = due.next_end, used
+    = 0,
     reserved = 0, plan_used = 0, plan_reserved = 0, cost_micros = 0, charged_micros = 0, last_decided_at = $1
 FROM due WHERE a.user_id = due.user_id`
 
@@ -141,12 +149,13 @@ func (n *night) bare(ctx context.Context, accounts int) (time.Duration, error) {
 	if err == nil && tag.RowsAffected() != int64(accounts) {
 		err = fmt.Errorf("the bare statement closed the periods of %d accounts, want %d", tag.RowsAffected(), accounts)
 	}
-	n.report.progressf("one bare statement closes the periods of %d accounts in %.1f s", tag.RowsAffected(), took.Seconds())
+	n.report.progressf("one bare statement closes the periods of %d accounts in %.1f s", tag.RowsAffected(),
+		took.Seconds())
 	return took, err
 }
 
-// reset closes the night's periods by the product's reset, as `usage-batch reset` does. It fails unless it closes those of as
-// many accounts as given, if that is not negative.
+// reset closes the night's periods by the product's reset, as `usage-batch reset` does. It fails unless it closes those
+// of as many accounts as given, if that is not negative.
 func (n *night) reset(ctx context.Context, accounts int) (time.Duration, error) {
 	store, err := postgres.Open(ctx, n.dsn, postgres.Options{Now: n.now, Name: "usage-batch reset"})
 	if err != nil {
@@ -169,7 +178,9 @@ func (n *night) reset(ctx context.Context, accounts int) (time.Duration, error) 
 	if err == nil && accounts >= 0 && res.Accounts != int64(accounts) {
 		err = fmt.Errorf("the reset closed the periods of %d accounts, want %d", res.Accounts, accounts)
 	}
-	n.report.progressf("the reset closes the periods of %d accounts in %.1f s; the heap has at most %d MiB in its first half, %d MiB in its second",
+	n.report.progressf(
+		"the reset closes the periods of %d accounts in %.1f s; the heap has at most %d MiB in its first half, %d "+
+			"MiB in its second",
 		res.Accounts, took.Seconds(), early>>20, late>>20)
 	return took, err
 }
@@ -204,8 +215,8 @@ func (b *bench) measureResets(ctx context.Context) error {
 	return b.lab.drop(ctx, resetDatabase)
 }
 
-// admitDuringReset has the same load on the engine in a night without a reset, and in one in which it goes on all the time. In
-// both the periods of those who are used have ended, and are closed by their first calls.
+// admitDuringReset has the same load on the engine in a night without a reset, and in one in which it goes on all the
+// time. In both the periods of those who are used have ended, and are closed by their first calls.
 func (n *night) admitDuringReset(ctx context.Context, accounts int) error {
 	e, stop, err := startEngineAt(ctx, n.dsn, n.now)
 	if err != nil {

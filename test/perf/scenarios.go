@@ -24,13 +24,16 @@ var scenarios = []scenario{
 	{figures: []string{"admit_engine_zipf_256"}, measure: (*bench).engineZipf},
 	{figures: []string{"admit_engine_hot_256_best"}, measure: (*bench).engineHot},
 	{figures: []string{"admit_http_uniform_256", "admit_http_uniform_256_best"}, measure: (*bench).httpUniform},
-	{figures: []string{"admit_http_uniform_256_p50_ms", "admit_http_uniform_256_p99_ms"}, measure: (*bench).httpOpenLoop},
+	{figures: []string{"admit_http_uniform_256_p50_ms", "admit_http_uniform_256_p99_ms"},
+		measure: (*bench).httpOpenLoop},
 	{figures: []string{"admit_http_uniform_16", "admit_http_uniform_1"}, measure: (*bench).httpFew},
 	{figures: []string{"admit_http_zipf_256"}, measure: (*bench).httpZipf},
 	{figures: []string{"check_http"}, measure: (*bench).checkHTTP},
 	{figures: []string{"admit_http_hot_256_best"}, measure: (*bench).httpHot},
-	{figures: []string{"admit_http_replicas_uniform_256", "admit_http_replicas_hot_256_best"}, measure: (*bench).httpReplicas},
-	{figures: []string{"admit_engine_snapshot_uniform_256", "admit_engine_snapshot_hot_256"}, measure: (*bench).snapshot},
+	{figures: []string{"admit_http_replicas_uniform_256", "admit_http_replicas_hot_256_best"},
+		measure: (*bench).httpReplicas},
+	{figures: []string{"admit_engine_snapshot_uniform_256", "admit_engine_snapshot_hot_256"},
+		measure: (*bench).snapshot},
 	{figures: []string{"queue_depth_turnover", "queue_depth_bystanders"}, measure: (*bench).queueDepth},
 	{figures: []string{"admit_engine_full_256"}, measure: (*bench).full},
 	{figures: []string{"reset_1m", "reset_admission_p99_ms"}, measure: (*bench).measureResets},
@@ -51,8 +54,8 @@ func choose(only *regexp.Regexp, soak bool) []scenario {
 // spread is how the pairs fall on the users.
 type spread int
 
-// uniform: all users come equally often, and each client has users of its own like the backends of a service that is split by
-// users. zipf: the n-th user comes in proportion to 1/n^1.1, from any client. hot: it is always the same user.
+// uniform: all users come equally often, and each client has users of its own like the backends of a service that is
+// split by users. zipf: the n-th user comes in proportion to 1/n^1.1, from any client. hot: it is always the same user.
 const (
 	uniform spread = iota
 	zipf

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// soak puts half of naive's rate on one usaged for as long as the option says, and compares its memory in the last quarter of
-// the time with that in the second, when caches and connections are there.
+// soak puts half of naive's rate on one usaged for as long as the option says, and compares its memory in the last
+// quarter of the time with that in the second, when caches and connections are there.
 func (b *bench) soak(ctx context.Context) (err error) {
 	naive, err := b.naive(ctx, many, uniform)
 	if err != nil {

@@ -37,15 +37,16 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
-// startPgbouncer starts a pooler in front of the database that dsn names, with the further settings, and returns the DSN of
-// the same database through it.
+// startPgbouncer starts a pooler in front of the database that dsn names, with the further settings, and returns the
+// DSN of the same database through it.
 func startPgbouncer(t *testing.T, dsn string, settings ...string) string {
 	t.Helper()
 	direct, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "usage-pgbouncer-") //nolint:usetesting // the test's own folder lies in one that only its user may enter
+	// The test's own folder lies in one that only its user may enter.
+	dir, err := os.MkdirTemp("", "usage-pgbouncer-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +162,9 @@ func TestLedgerThroughPooler(t *testing.T) {
 			play(t, with(t, startPgbouncer(t, dsn, "max_prepared_statements = 200"), "cache_statement"), dsn)
 		})
 	} else {
-		t.Logf("pgbouncer %d.%d knows no prepared statements in transaction mode (1.21 and later do): only without them is tested", has/1000, has%1000)
+		t.Logf(
+			"pgbouncer %d.%d knows no prepared statements in transaction mode (1.21 and later do): only without them "+
+				"is tested", has/1000, has%1000)
 	}
 	t.Run("no prepared statements", func(t *testing.T) {
 		dsn := ledgertest.New(t)
@@ -193,7 +196,8 @@ func openStore(t *testing.T, pooled, direct string) *postgres.Store {
 func open(t *testing.T, pooled, direct string) *metering.Service {
 	t.Helper()
 	store := openStore(t, pooled, direct)
-	return metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{AutoRegister: true, ReapInterval: 100 * time.Millisecond})
+	return metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store),
+		metering.Options{AutoRegister: true, ReapInterval: 100 * time.Millisecond})
 }
 
 func play(t *testing.T, pooled, direct string) {
@@ -219,7 +223,8 @@ func play(t *testing.T, pooled, direct string) {
 	}, "test"); err != nil {
 		t.Fatal(err)
 	}
-	// Everybody at once, on both replicas; one user's jobs start one after the other, woken through LISTEN on the other DSN.
+	// Everybody at once, on both replicas; one user's jobs start one after the other, woken through LISTEN on the other
+	// DSN.
 	var clients sync.WaitGroup
 	for i := range 64 {
 		user := "hot"
@@ -232,8 +237,9 @@ func play(t *testing.T, pooled, direct string) {
 		}
 		clients.Go(func() {
 			res, err := s.Admit(ctx, metering.AdmitRequest{
-				UserID: user, Key: fmt.Sprint(i), BodyHash: []byte{byte(i)}, Source: quota.SourceAPI, RequestedBy: "test",
-				Estimate: quota.Credit, FileSize: 1, Queue: true,
+				UserID: user, Key: fmt.Sprint(i), BodyHash: []byte{byte(i)}, Source: quota.SourceAPI,
+				RequestedBy: "test",
+				Estimate:    quota.Credit, FileSize: 1, Queue: true,
 			})
 			if err != nil || res.Admission == nil {
 				t.Errorf("%s: %+v, %v", user, res.Decision, err)
@@ -258,7 +264,8 @@ func play(t *testing.T, pooled, direct string) {
 		t.Errorf("hot: %+v, %v", u.Account, err)
 	}
 	store := openStore(t, pooled, direct)
-	if _, err := reset.New(ledger.New(store, ledger.Options{}), store, nil).Run(ctx, reset.Options{Plan: "free", Actor: "test"}); err != nil {
+	if _, err := reset.New(ledger.New(store, ledger.Options{}), store, nil).Run(ctx,
+		reset.Options{Plan: "free", Actor: "test"}); err != nil {
 		t.Errorf("reset: %v", err)
 	}
 }
@@ -269,7 +276,8 @@ func TestWrongURLs(t *testing.T) {
 	pooled := startPgbouncer(t, dsn, withoutPrepared(t)...)
 	for _, mode := range []string{"exec", "simple_protocol"} {
 		_, err := postgres.Open(t.Context(), with(t, pooled, mode), postgres.Options{AllowUnsafe: true})
-		if err == nil || !strings.Contains(err.Error(), "default_query_exec_mode="+mode) || !strings.Contains(err.Error(), "cache_describe") {
+		if err == nil || !strings.Contains(err.Error(), "default_query_exec_mode="+mode) ||
+			!strings.Contains(err.Error(), "cache_describe") {
 			t.Errorf("%s: %v", mode, err)
 		}
 	}
@@ -284,7 +292,8 @@ func TestWrongURLs(t *testing.T) {
 	if err := store.Listen(t.Context(), func(ledger.Change) {}); !errors.Is(err, postgres.ErrPooled) {
 		t.Errorf("LISTEN through the pooler: %v", err)
 	}
-	insisting, err := postgres.Open(t.Context(), with(t, pooled, "cache_statement"), postgres.Options{AllowUnsafe: true})
+	insisting, err := postgres.Open(t.Context(), with(t, pooled, "cache_statement"),
+		postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +304,8 @@ func TestWrongURLs(t *testing.T) {
 		var mu sync.Mutex
 		for range 8 {
 			calls.Go(func() {
-				if _, err := insisting.Lookup(t.Context(), "nobody"); err != nil && !errors.Is(err, ledger.ErrNotFound) {
+				if _, err := insisting.Lookup(t.Context(), "nobody"); err != nil &&
+					!errors.Is(err, ledger.ErrNotFound) {
 					mu.Lock()
 					told = err
 					mu.Unlock()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cutproxy stands between a PostgreSQL server and its clients, and breaks what tests want broken, when they want it:
-// connections at any time or at a chosen moment of a commit, the flow of bytes, the way in.
+// Package cutproxy stands between a PostgreSQL server and its clients, and breaks what tests want broken, when they
+// want it: connections at any time or at a chosen moment of a commit, the flow of bytes, the way in.
 package cutproxy
 
 import (
@@ -23,7 +23,8 @@ type Point int
 
 // The moments at which a connection can be cut.
 const (
-	// BeforeCommit is when the client has sent its COMMIT and the server has not seen it: the transaction is rolled back.
+	// BeforeCommit is when the client has sent its COMMIT and the server has not seen it: the transaction is rolled
+	// back.
 	BeforeCommit Point = iota
 	// DuringCommit is when the server has been sent the COMMIT and has not answered: nobody knows the outcome.
 	DuringCommit
@@ -46,7 +47,8 @@ func (p Point) String() string {
 
 // Stats count what a proxy has done since it was started.
 type Stats struct {
-	// Accepted connections of clients, those included that then found no server; Refused ones were turned away by Refuse.
+	// Accepted connections of clients, those included that then found no server; Refused ones were turned away by
+	// Refuse.
 	Accepted, Refused int
 	// Cuts are connections that were cut while both ends were there.
 	Cuts int
@@ -89,8 +91,8 @@ func Start(target string) (*Proxy, error) {
 // Addr is where clients connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// DSN returns the connection string, a URL, with this proxy in the place of the server. TLS is switched off: the proxy has
-// to read what passes.
+// DSN returns the connection string, a URL, with this proxy in the place of the server. TLS is switched off: the proxy
+// has to read what passes.
 func (p *Proxy) DSN(dsn string) (string, error) {
 	u, err := url.Parse(dsn)
 	if err != nil {
@@ -133,8 +135,8 @@ func (p *Proxy) Stall(stall bool) {
 	}
 }
 
-// CutCommit cuts the connection of the next commit at the given moment; several calls concern as many commits. The channel
-// is closed when it has happened. A commit that the server answers with a rollback does not count.
+// CutCommit cuts the connection of the next commit at the given moment; several calls concern as many commits. The
+// channel is closed when it has happened. A commit that the server answers with a rollback does not count.
 func (p *Proxy) CutCommit(at Point) <-chan struct{} {
 	f := &fault{at: at, fired: make(chan struct{})}
 	p.mu.Lock()

@@ -59,7 +59,8 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 
 func count(t *testing.T, dsn, what string) (n int) {
 	t.Helper()
-	if err := connect(t, dsn).QueryRow(t.Context(), "SELECT count(*) FROM written WHERE what = $1", what).Scan(&n); err != nil {
+	if err := connect(t, dsn).QueryRow(t.Context(), "SELECT count(*) FROM written WHERE what = $1",
+		what).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n

@@ -148,7 +148,8 @@ func (l *link) relayStartup(from *bufio.Reader, to *bufio.Writer) error {
 	}
 }
 
-// passUntilSync sends the rest of a pipeline whose commit has been sent, for the server executes nothing before its end.
+// passUntilSync sends the rest of a pipeline whose commit has been sent, for the server executes nothing before its
+// end.
 func passUntilSync(from *bufio.Reader, to *bufio.Writer, kind byte) error {
 	for kind != 'S' && kind != 'Q' {
 		var body []byte

@@ -18,7 +18,8 @@ type Row struct {
 	Cells   map[string]string
 }
 
-// Read returns the rows of those tables of a Markdown file whose columns begin with the given ones. It is fatal if there are none.
+// Read returns the rows of those tables of a Markdown file whose columns begin with the given ones. It is fatal if
+// there are none.
 func Read(t *testing.T, file string, columns ...string) []Row {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -37,7 +38,8 @@ func Read(t *testing.T, file string, columns ...string) []Row {
 			table = nil
 		case table == nil:
 			table = cells
-		case strings.HasPrefix(line, "|---") || len(table) < len(columns) || !slices.Equal(table[:len(columns)], columns):
+		case strings.HasPrefix(line, "|---") || len(table) < len(columns) ||
+			!slices.Equal(table[:len(columns)], columns):
 		case len(cells) != len(table):
 			t.Fatalf("%s:%d: %d cells, want %d", file, i+1, len(cells), len(table))
 		default:

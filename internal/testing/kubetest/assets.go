@@ -38,7 +38,8 @@ func findAssets(root string, programs ...string) (string, error) {
 		build.Stderr = os.Stderr
 		out, err := build.Output()
 		if err != nil {
-			return "", fmt.Errorf("%s (or set %s to a folder with %s): %w", from, assetsVariable, strings.Join(programs, ", "), err)
+			return "", fmt.Errorf("%s (or set %s to a folder with %s): %w", from, assetsVariable,
+				strings.Join(programs, ", "), err)
 		}
 		dir = strings.TrimSpace(string(out))
 	}

@@ -4,8 +4,8 @@
 // kube-controller-manager, webhooks and admission policies.
 //
 // The programs come from the folder in KUBEBUILDER_ASSETS, else from hack/controlplane/build.sh. A control plane that
-// cannot be started fails the tests that need it; none is skipped. All that is started ends with the test binary, however
-// that ends.
+// cannot be started fails the tests that need it; none is skipped. All that is started ends with the test binary,
+// however that ends.
 package kubetest
 
 import (
@@ -57,8 +57,8 @@ type Env struct {
 	// Scheme holds the types that Client knows.
 	Scheme *runtime.Scheme
 
-	// Client reads and writes as the administrator, without a cache. Values are validated strictly: an unknown field is an
-	// error.
+	// Client reads and writes as the administrator, without a cache. Values are validated strictly: an unknown field is
+	// an error.
 	Client client.WithWatch
 
 	// Webhooks has the address and the certificates that a manager has to serve webhooks with; see WithWebhooks.
@@ -141,7 +141,8 @@ func (e *Env) makeFolder() (err error) {
 
 func (e *Env) makeScheme() error {
 	e.Scheme = runtime.NewScheme()
-	for _, add := range append([]func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme}, e.opts.scheme...) {
+	for _, add := range append([]func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme},
+		e.opts.scheme...) {
 		if err := add(e.Scheme); err != nil {
 			return err
 		}
@@ -161,7 +162,8 @@ func (e *Env) startControlPlane(root, assets string) error {
 		e.control.WebhookInstallOptions.Paths = append(e.control.WebhookInstallOptions.Paths, filepath.Join(root, path))
 	}
 	e.control.ControlPlane.KubectlPath = e.kubectl
-	e.control.ControlPlane.Etcd = &envtest.Etcd{Path: filepath.Join(assets, "etcd"), DataDir: filepath.Join(e.dir, "etcd")}
+	e.control.ControlPlane.Etcd = &envtest.Etcd{Path: filepath.Join(assets, "etcd"),
+		DataDir: filepath.Join(e.dir, "etcd")}
 	server := e.control.ControlPlane.GetAPIServer()
 	server.Path, server.CertDir = filepath.Join(assets, "kube-apiserver"), filepath.Join(e.dir, "apiserver")
 	if e.opts.serviceAccountAdmission {
@@ -251,8 +253,8 @@ func (e *Env) NewClient(tb testing.TB, config *rest.Config) client.WithWatch {
 	return c
 }
 
-// Namespace creates a namespace of the test's own, with the given labels, and returns its name. Its default service account
-// is there when Namespace returns, so that pods can be created in it. It stays until the control plane stops.
+// Namespace creates a namespace of the test's own, with the given labels, and returns its name. Its default service
+// account is there when Namespace returns, so that pods can be created in it. It stays until the control plane stops.
 func (e *Env) Namespace(tb testing.TB, labels ...map[string]string) string {
 	tb.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-", Labels: map[string]string{}}}
@@ -271,13 +273,15 @@ func (e *Env) ensureServiceAccount(tb testing.TB, namespace, name string) {
 	tb.Helper()
 	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	if e.opts.controllerManager && name == "default" {
-		err := wait.PollUntilContextTimeout(tb.Context(), pollInterval, startTimeout, true, func(ctx context.Context) (bool, error) {
-			err := e.Client.Get(ctx, client.ObjectKeyFromObject(sa), sa)
-			return err == nil, client.IgnoreNotFound(err)
-		})
+		err := wait.PollUntilContextTimeout(tb.Context(), pollInterval, startTimeout, true,
+			func(ctx context.Context) (bool, error) {
+				err := e.Client.Get(ctx, client.ObjectKeyFromObject(sa), sa)
+				return err == nil, client.IgnoreNotFound(err)
+			})
 		if err != nil {
 			// The cause tells whether the controller that makes it has ended.
-			tb.Fatalf("kubetest: wait for service account %s/%s: %v", namespace, name, errors.Join(err, context.Cause(e.running)))
+			tb.Fatalf("kubetest: wait for service account %s/%s: %v", namespace, name,
+				errors.Join(err, context.Cause(e.running)))
 		}
 		return
 	}
@@ -286,8 +290,8 @@ func (e *Env) ensureServiceAccount(tb testing.TB, namespace, name string) {
 	}
 }
 
-// Token returns a token of the service account, which is created if need be, for the audiences; for the API server if there
-// are none. It is a real one: a TokenReview knows it.
+// Token returns a token of the service account, which is created if need be, for the audiences; for the API server if
+// there are none. It is a real one: a TokenReview knows it.
 func (e *Env) Token(tb testing.TB, namespace, serviceAccount string, audiences ...string) string {
 	tb.Helper()
 	e.ensureServiceAccount(tb, namespace, serviceAccount)
@@ -299,8 +303,8 @@ func (e *Env) Token(tb testing.TB, namespace, serviceAccount string, audiences .
 	return request.Status.Token
 }
 
-// ServiceAccount returns a configuration that authenticates by a token of the service account, which is created if need be.
-// Give it rights by RBAC as in any cluster.
+// ServiceAccount returns a configuration that authenticates by a token of the service account, which is created if need
+// be. Give it rights by RBAC as in any cluster.
 func (e *Env) ServiceAccount(tb testing.TB, namespace, name string) *rest.Config {
 	tb.Helper()
 	config := rest.AnonymousClientConfig(e.Config)
@@ -315,7 +319,8 @@ func (e *Env) Impersonate(user string, groups ...string) *rest.Config {
 	return config
 }
 
-// Kubectl runs kubectl as the administrator and returns what it printed. What it wrote to standard error is in the error.
+// Kubectl runs kubectl as the administrator and returns what it printed. What it wrote to standard error is in the
+// error.
 func (e *Env) Kubectl(ctx context.Context, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, e.kubectl, append([]string{
@@ -323,7 +328,8 @@ func (e *Env) Kubectl(ctx context.Context, args ...string) (string, error) {
 	}, args...)...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err,
+			strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
 }

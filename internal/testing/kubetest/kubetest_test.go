@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 	kubetest.Main(m,
 		kubetest.WithControllerManager(),
 		kubetest.WithServiceAccountAdmission(),
-		kubetest.WithManifests("internal/testing/kubetest/testdata/manifest.yaml", "internal/testing/kubetest/testdata/kustomization"),
+		kubetest.WithManifests("internal/testing/kubetest/testdata/manifest.yaml",
+			"internal/testing/kubetest/testdata/kustomization"),
 	)
 }
 
@@ -54,12 +55,14 @@ func TestTokenIsForItsAudienceOnly(t *testing.T) {
 	token := env.Token(t, ns, "caller", "usaged")
 
 	for audience, want := range map[string]bool{"usaged": true, "other": false} {
-		review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{audience}}}
+		review := &authenticationv1.TokenReview{
+			Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{audience}}}
 		if err := env.Client.Create(t.Context(), review); err != nil {
 			t.Fatal(err)
 		}
 		if got := review.Status.Authenticated; got != want {
-			t.Errorf("token for audience usaged reviewed for %s: authenticated %v, want %v (%s)", audience, got, want, review.Status.Error)
+			t.Errorf("token for audience usaged reviewed for %s: authenticated %v, want %v (%s)", audience, got, want,
+				review.Status.Error)
 		}
 	}
 }
@@ -79,10 +82,11 @@ func TestControllerManagerRunsJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	pods := &corev1.PodList{}
-	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		err := env.Client.List(ctx, pods, client.InNamespace(ns))
-		return len(pods.Items) == 1, err
-	})
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true,
+		func(ctx context.Context) (bool, error) {
+			err := env.Client.List(ctx, pods, client.InNamespace(ns))
+			return len(pods.Items) == 1, err
+		})
 	if err != nil {
 		t.Fatalf("wait for the Job's pod: %v", err)
 	}
@@ -114,7 +118,8 @@ spec: {displayName: x, limits: {unlimited: [Credits, FileSize, Concurrent], seat
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := env.Kubectl(t.Context(), "create", "-f", file); err == nil || !strings.Contains(err.Error(), "spec.limits.seats") {
+	if _, err := env.Kubectl(t.Context(), "create", "-f", file); err == nil ||
+		!strings.Contains(err.Error(), "spec.limits.seats") {
 		t.Errorf("create a plan with an unknown field: got %v, want an error that names it", err)
 	}
 }

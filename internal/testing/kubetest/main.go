@@ -21,8 +21,8 @@ var shared struct {
 //
 //	func TestMain(m *testing.M) { kubetest.Main(m, kubetest.WithControllerManager()) }
 //
-// The control plane starts when the first test calls Shared and stops after the last, so a run that selects none of those
-// tests does not pay for it.
+// The control plane starts when the first test calls Shared and stops after the last, so a run that selects none of
+// those tests does not pay for it.
 func Main(m *testing.M, opts ...Option) {
 	os.Exit(run(m, opts))
 }
@@ -39,8 +39,8 @@ func run(m *testing.M, opts []Option) int {
 	return code
 }
 
-// Shared returns the control plane of the package's tests, which TestMain declared by Main. The test fails if it cannot be
-// started.
+// Shared returns the control plane of the package's tests, which TestMain declared by Main. The test fails if it cannot
+// be started.
 func Shared(tb testing.TB) *Env {
 	tb.Helper()
 	if !shared.declared {

@@ -38,8 +38,9 @@ func WithServiceAccountAdmission() Option {
 	return func(o *options) { o.serviceAccountAdmission = true }
 }
 
-// WithControllerManager runs a kube-controller-manager too, so that Jobs and CronJobs make pods, owners' deletions reach
-// what they own, and namespaces go away. There is no scheduler and no node: pods stay pending until a test says otherwise.
+// WithControllerManager runs a kube-controller-manager too, so that Jobs and CronJobs make pods, owners' deletions
+// reach what they own, and namespaces go away. There is no scheduler and no node: pods stay pending until a test says
+// otherwise.
 func WithControllerManager() Option {
 	return func(o *options) { o.controllerManager = true }
 }

@@ -17,8 +17,8 @@ import (
 // checkTimeout bounds the check that runs after a test, whose own context is cancelled by then.
 const checkTimeout = time.Minute
 
-// New returns the DSN of a migrated database of the test's own, as pgtest.New does. When the test ends its ledger is checked,
-// and each violation of an invariant is an error of the test.
+// New returns the DSN of a migrated database of the test's own, as pgtest.New does. When the test ends its ledger is
+// checked, and each violation of an invariant is an error of the test.
 func New(tb testing.TB) string {
 	tb.Helper()
 	dsn := pgtest.New(tb, postgres.Migrate)

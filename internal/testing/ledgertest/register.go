@@ -19,8 +19,8 @@ type Accounts interface {
 	Lookup(ctx context.Context, userID string) (quota.ID, error)
 }
 
-// Register returns the user's account, and makes it, as the engine does, where there is none: on the plan of that name (empty:
-// the default plan). It fails with ledger.ErrNotFound if there is no such plan.
+// Register returns the user's account, and makes it, as the engine does, where there is none: on the plan of that name
+// (empty: the default plan). It fails with ledger.ErrNotFound if there is no such plan.
 func Register(ctx context.Context, store Accounts, userID, plan string) (quota.ID, error) {
 	id := quota.ID(uuid.New())
 	err := open(ctx, store, id, userID, plan)
@@ -31,7 +31,8 @@ func Register(ctx context.Context, store Accounts, userID, plan string) (quota.I
 }
 
 func open(ctx context.Context, store ledger.Store, id quota.ID, userID, plan string) error {
-	b, err := store.Begin(ctx, ledger.Keys{Register: []ledger.Registration{{Account: id, UserID: userID}}, Plans: []string{plan}})
+	b, err := store.Begin(ctx, ledger.Keys{Register: []ledger.Registration{{Account: id, UserID: userID}},
+		Plans: []string{plan}})
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,8 @@ type Signal string
 const (
 	// Kill ends a whole process group; the process has to be the leader of one.
 	Kill Signal = "KILL"
-	// Quit asks the single process; PostgreSQL's postmaster takes its children, which have sessions of their own, with it.
+	// Quit asks the single process; PostgreSQL's postmaster takes its children, which have sessions of their own, with
+	// it.
 	Quit Signal = "QUIT"
 )
 
@@ -50,8 +51,8 @@ func Process(pid int, signal Signal) (forget func() error, err error) {
 	return func() error { return send("forget", fmt.Sprintf("%s %d", signal, pid)) }, nil
 }
 
-// Children registers the processes with one of these names that this process has started as leaders of their own groups,
-// for libraries that start servers and hand out no process: controller-runtime's envtest does.
+// Children registers the processes with one of these names that this process has started as leaders of their own
+// groups, for libraries that start servers and hand out no process: controller-runtime's envtest does.
 func Children(names ...string) (forget func() error, err error) {
 	pids, err := children(names)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 )
 
-// StartControllerManager starts kube-controller-manager, found in the folder assets, against the API server of kubeconfig,
-// whose files are in serverDir. Its own go to dir.
+// StartControllerManager starts kube-controller-manager, found in the folder assets, against the API server of
+// kubeconfig, whose files are in serverDir. Its own go to dir.
 func (p *Processes) StartControllerManager(assets, dir, kubeconfig, serverDir string) error {
 	const name = "kube-controller-manager"
 	flags, err := controllerFlags(name, dir, kubeconfig)

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package localstack brings up everything that the product needs on one machine: a Kubernetes control plane whose Jobs
-// really run (on a fake node), PostgreSQL, and the product's own programs as processes. The demo, the benchmarks and the
-// tests that need more than an API server stand on it.
+// really run (on a fake node), PostgreSQL, and the product's own programs as processes. The demo, the benchmarks and
+// the tests that need more than an API server stand on it.
 package localstack
 
 import (
@@ -59,14 +59,17 @@ type ControlPlane struct {
 	forget    func() error
 }
 
-// StartControlPlane starts etcd, kube-apiserver, kube-controller-manager, kube-scheduler and a fake node, with all their
-// files in dir. The programs are those in the folder that KUBEBUILDER_ASSETS names.
+// StartControlPlane starts etcd, kube-apiserver, kube-controller-manager, kube-scheduler and a fake node, with all
+// their files in dir. The programs are those in the folder that KUBEBUILDER_ASSETS names.
 func StartControlPlane(ctx context.Context, dir string, processes *Processes) (_ *ControlPlane, err error) {
 	c := &ControlPlane{
 		assets: os.Getenv("KUBEBUILDER_ASSETS"), Kubeconfig: filepath.Join(dir, "kubeconfig"), processes: processes,
 	}
 	if c.assets == "" {
-		return nil, errors.New("KUBEBUILDER_ASSETS names no folder with the control plane: run this through make, or set it to what hack/controlplane/build.sh prints")
+		return nil,
+			errors.New(
+				"KUBEBUILDER_ASSETS names no folder with the control plane: run this through make, or set it to what " +
+					"hack/controlplane/build.sh prints")
 	}
 	defer func() {
 		if err != nil {
@@ -139,14 +142,16 @@ func (c *ControlPlane) startControllers(dir string) error {
 	if err := os.WriteFile(stagesFile, stages, 0o600); err != nil {
 		return err
 	}
-	if err := c.processes.StartControllerManager(c.assets, dir, c.Kubeconfig, filepath.Join(dir, "kube-apiserver")); err != nil {
+	if err := c.processes.StartControllerManager(c.assets, dir, c.Kubeconfig,
+		filepath.Join(dir, "kube-apiserver")); err != nil {
 		return err
 	}
 	flags, err := controllerFlags("kube-scheduler", dir, c.Kubeconfig)
 	if err != nil {
 		return err
 	}
-	if err := c.processes.Start("kube-scheduler", filepath.Join(c.assets, "kube-scheduler"), nil, flags...); err != nil {
+	if err := c.processes.Start("kube-scheduler", filepath.Join(c.assets, "kube-scheduler"), nil,
+		flags...); err != nil {
 		return err
 	}
 	port, err := freeport.Get()
@@ -169,21 +174,23 @@ func (c *ControlPlane) waitReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName, Labels: map[string]string{corev1.LabelHostname: nodeName}}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName,
+		Labels: map[string]string{corev1.LabelHostname: nodeName}}}
 	if _, err := clients.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("register the fake node: %w", err)
 	}
-	return Eventually(ctx, "the fake node is ready and the service accounts exist", func(ctx context.Context) (bool, error) {
-		node, err := clients.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
-		if err != nil {
-			return false, err
-		}
-		_, err = clients.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return false, nil
-		}
-		return len(node.Spec.Taints) == 0 && nodeReady(node), err
-	})
+	return Eventually(ctx, "the fake node is ready and the service accounts exist",
+		func(ctx context.Context) (bool, error) {
+			node, err := clients.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+			if err != nil {
+				return false, err
+			}
+			_, err = clients.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return false, nil
+			}
+			return len(node.Spec.Taints) == 0 && nodeReady(node), err
+		})
 }
 
 func nodeReady(node *corev1.Node) bool {

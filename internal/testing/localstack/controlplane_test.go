@@ -44,7 +44,8 @@ func TestJobsRunOnTheFakeNode(t *testing.T) {
 			want: batchv1.JobComplete,
 		},
 		"with-a-message": {
-			annotations: map[string]string{localstack.RunForAnnotation: "10ms", localstack.TerminationMessageAnnotation: `{"audio": "1m"}`},
+			annotations: map[string]string{localstack.RunForAnnotation: "10ms",
+				localstack.TerminationMessageAnnotation: `{"audio": "1m"}`},
 			want:        batchv1.JobComplete,
 			wantMessage: `{"audio": "1m"}`,
 		},
@@ -73,7 +74,8 @@ func TestJobsRunOnTheFakeNode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pods, err := clients.CoreV1().Pods(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + name})
+			pods, err := clients.CoreV1().Pods(metav1.NamespaceDefault).List(ctx,
+				metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + name})
 			if err != nil || len(pods.Items) != 1 {
 				t.Fatalf("got %d pods, %v, want one", len(pods.Items), err)
 			}

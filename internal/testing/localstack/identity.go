@@ -24,8 +24,10 @@ func (c *ControlPlane) Token(ctx context.Context, namespace, account string, aud
 		return "", err
 	}
 	seconds := int64(tokenLifetime.Seconds())
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds, Audiences: audiences}}
-	request, err = clients.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+	request := &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds, Audiences: audiences}}
+	request, err = clients.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, request,
+		metav1.CreateOptions{})
 	if err != nil {
 		return "", fmt.Errorf("a token of service account %s/%s: %w", namespace, account, err)
 	}
@@ -41,7 +43,8 @@ func (c *ControlPlane) WriteKubeconfig(ctx context.Context, account, path string
 	const name = "local"
 	return clientcmd.WriteToFile(clientcmdapi.Config{
 		CurrentContext: name,
-		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name, Namespace: SystemNamespace}},
+		Contexts: map[string]*clientcmdapi.Context{
+			name: {Cluster: name, AuthInfo: name, Namespace: SystemNamespace}},
 		Clusters: map[string]*clientcmdapi.Cluster{
 			name: {Server: c.Config.Host, CertificateAuthorityData: c.Config.CAData},
 		},

@@ -86,7 +86,9 @@ func Start(ctx context.Context, opts Options) (_ context.Context, _ *Stack, err 
 		{"starting PostgreSQL, durable as in production, on a free port", s.startPostgres},
 		{"starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler and a fake node", s.startControlPlane},
 		{"migrating the database (usage-batch migrate)", s.migrate},
-		{"installing CRDs, RBAC, admission policies and webhooks, and starting manager and usaged with the service accounts' own rights", s.startProduct},
+		{
+			"installing CRDs, RBAC, admission policies and webhooks, and starting manager and usaged with the " +
+				"service accounts' own rights", s.startProduct},
 	} {
 		s.progress(phase.what)
 		if err := phase.do(ctx); err != nil {
@@ -100,8 +102,8 @@ func Start(ctx context.Context, opts Options) (_ context.Context, _ *Stack, err 
 	return ctx, s, nil
 }
 
-// ClockFile says how far the programs' time is ahead of the machine's, such as 744h, if they were built with the tag testclock.
-// Nobody has written it yet.
+// ClockFile says how far the programs' time is ahead of the machine's, such as 744h, if they were built with the tag
+// testclock. Nobody has written it yet.
 func (s *Stack) ClockFile() string { return filepath.Join(s.dir, "clock") }
 
 // Dir holds the logs of all programs, their kubeconfigs and certificates.
@@ -175,7 +177,8 @@ func (s *Stack) startProduct(ctx context.Context) error {
 	address := func(i int) string { return "127.0.0.1:" + strconv.Itoa(ports[i]) }
 	webhook, health, metrics, usaged := ports[0], address(1), address(2), address(3)
 
-	err = s.Plane.Install(ctx, filepath.Join(s.opts.Root, "config", "default"), "https://127.0.0.1:"+strconv.Itoa(webhook), ca)
+	err = s.Plane.Install(ctx, filepath.Join(s.opts.Root, "config", "default"),
+		"https://127.0.0.1:"+strconv.Itoa(webhook), ca)
 	if err != nil {
 		return err
 	}
@@ -192,7 +195,8 @@ func (s *Stack) startProduct(ctx context.Context) error {
 	}
 	s.UsagedURL, s.MetricsURL = "http://"+usaged, "https://"+metrics+"/metrics"
 	client := &http.Client{Timeout: time.Second}
-	if err := Eventually(ctx, "manager is ready (log: "+s.Processes.Log(Manager)+")", Answers(client, "http://"+health+"/readyz")); err != nil {
+	if err := Eventually(ctx, "manager is ready (log: "+s.Processes.Log(Manager)+")",
+		Answers(client, "http://"+health+"/readyz")); err != nil {
 		return err
 	}
 	return Eventually(ctx, "usaged is ready (log: "+s.Processes.Log(Usaged)+")", Answers(client, s.UsagedURL+"/readyz"))
@@ -204,6 +208,7 @@ func (s *Stack) startAs(ctx context.Context, program, account string, args ...st
 	if err := s.Plane.WriteKubeconfig(ctx, account, kubeconfig); err != nil {
 		return err
 	}
-	env := []string{"DATABASE_URL=" + s.DatabaseURL, "KUBECONFIG=" + kubeconfig, "POD_NAMESPACE=" + SystemNamespace, "USAGE_TEST_CLOCK=" + s.ClockFile()}
+	env := []string{"DATABASE_URL=" + s.DatabaseURL, "KUBECONFIG=" + kubeconfig, "POD_NAMESPACE=" + SystemNamespace,
+		"USAGE_TEST_CLOCK=" + s.ClockFile()}
 	return s.Processes.Start(program, filepath.Join(s.opts.Programs, program), env, args...)
 }

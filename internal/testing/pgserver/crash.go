@@ -43,12 +43,14 @@ func (s *Server) Kill() error {
 			return errors.Join(err, forget())
 		}
 		if time.Now().After(deadline) {
-			return errors.Join(fmt.Errorf("kill PostgreSQL: some of its processes %v are still there", children), forget())
+			return errors.Join(fmt.Errorf("kill PostgreSQL: some of its processes %v are still there", children),
+				forget())
 		}
 	}
 }
 
-// Restart starts the server again after Kill, and returns when it has recovered and answers. Its address may be another one.
+// Restart starts the server again after Kill, and returns when it has recovered and answers. Its address may be another
+// one.
 func (s *Server) Restart(ctx context.Context) error {
 	if s.cmd != nil {
 		return errors.New("restart PostgreSQL: it runs")

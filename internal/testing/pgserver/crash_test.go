@@ -70,7 +70,8 @@ func TestKillAndRestart(t *testing.T) {
 	t.Parallel()
 	s := startDurable(t)
 	conn := connect(t, s)
-	exec(t, conn, "CREATE TABLE written (n int)", "INSERT INTO written VALUES (1)", "BEGIN", "INSERT INTO written VALUES (2)")
+	exec(t, conn, "CREATE TABLE written (n int)", "INSERT INTO written VALUES (1)", "BEGIN",
+		"INSERT INTO written VALUES (2)")
 	if err := s.Restart(t.Context()); err == nil {
 		t.Error("a server that runs was restarted")
 	}

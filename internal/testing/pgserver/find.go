@@ -20,7 +20,8 @@ import (
 
 // ErrNotFound says that this machine has no PostgreSQL and how to change that.
 var ErrNotFound = errors.New("PostgreSQL's server programs (initdb, postgres) are not installed: " +
-	"install them (Debian, Ubuntu: `apt-get install postgresql`; Fedora: `dnf install postgresql-server`; Alpine: `apk add postgresql`; " +
+	"install them (Debian, Ubuntu: `apt-get install postgresql`; Fedora: `dnf install postgresql-server`; Alpine: " +
+	"`apk add postgresql`; " +
 	"macOS: `brew install postgresql`) or name their folder in PG_BINDIR")
 
 // Find returns the folder that holds initdb and postgres: PG_BINDIR if set, else what PATH or pg_config name, else

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pgserver runs a private PostgreSQL server for tests, benchmarks and the demo: in a temporary folder, on a free
-// port of the loopback interface, gone with the process that started it.
+// Package pgserver runs a private PostgreSQL server for tests, benchmarks and the demo: in a temporary folder, on a
+// free port of the loopback interface, gone with the process that started it.
 package pgserver
 
 import (
@@ -192,7 +192,8 @@ func (s *Server) initdb(ctx context.Context) error {
 		locale = "C"
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(s.binDir, "initdb"), "--no-sync", "--pgdata="+s.data(),
-		"--username="+superuser, "--pwfile="+passwordFile, "--auth=scram-sha-256", "--encoding=UTF8", "--locale="+locale)
+		"--username="+superuser, "--pwfile="+passwordFile, "--auth=scram-sha-256", "--encoding=UTF8",
+		"--locale="+locale)
 	s.confine(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, lastLines(string(out), 5))
@@ -295,7 +296,8 @@ func (s *Server) logTail() string {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// confine runs cmd as the server's account, with nothing of our environment that could change what PostgreSQL's programs do.
+// confine runs cmd as the server's account, with nothing of our environment that could change what PostgreSQL's
+// programs do.
 func (s *Server) confine(cmd *exec.Cmd) {
 	cmd.Dir = s.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "LC_ALL=C"}
@@ -322,7 +324,8 @@ func unprivileged() (*syscall.Credential, error) {
 		}
 		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 	}
-	return nil, errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody to run it as")
+	return nil,
+		errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody to run it as")
 }
 
 // reachable returns a folder for temporary files that account can enter: TMPDIR may lie below a private home.
@@ -336,7 +339,8 @@ func reachable(account *syscall.Credential) (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("none of %s can be entered by the unprivileged user that PostgreSQL runs as", strings.Join(tried, ", "))
+	return "", fmt.Errorf("none of %s can be entered by the unprivileged user that PostgreSQL runs as",
+		strings.Join(tried, ", "))
 }
 
 func openToAll(dir string) bool {

@@ -43,8 +43,9 @@ func TestStart(t *testing.T) {
 			}
 			var got settings
 			for name, value := range map[string]*string{
-				"fsync": &got.Fsync, "synchronous_commit": &got.SynchronousCommit, "full_page_writes": &got.FullPageWrites,
-				"work_mem": &got.WorkMem, "timezone": &got.TimeZone,
+				"fsync": &got.Fsync, "synchronous_commit": &got.SynchronousCommit,
+				"full_page_writes": &got.FullPageWrites,
+				"work_mem":         &got.WorkMem, "timezone": &got.TimeZone,
 			} {
 				if err := conn.QueryRow(t.Context(), "SHOW "+name).Scan(value); err != nil {
 					t.Fatal(err)
@@ -54,7 +55,8 @@ func TestStart(t *testing.T) {
 				t.Errorf("settings (-want +got):\n%s", diff)
 			}
 
-			if _, err := pgx.Connect(t.Context(), strings.Replace(s.DSN("postgres"), "postgres:", "postgres:not-", 2)); err == nil {
+			if _, err := pgx.Connect(t.Context(),
+				strings.Replace(s.DSN("postgres"), "postgres:", "postgres:not-", 2)); err == nil {
 				t.Error("a wrong password was accepted")
 			}
 

@@ -31,8 +31,10 @@ func (s *Server) Standby(ctx context.Context, name, address string) (_ *Server, 
 		return nil, err
 	}
 	// The conninfo quotes by backslashes; none of these needs it.
-	follow := fmt.Sprintf("host=%s port=%s user=%s password=%s application_name=%s sslmode=disable", host, port, superuser, s.secret, name)
-	standby := &Server{binDir: s.binDir, secret: s.secret, account: s.account, opts: Options{Durable: s.opts.Durable, Settings: map[string]string{}}}
+	follow := fmt.Sprintf("host=%s port=%s user=%s password=%s application_name=%s sslmode=disable", host, port,
+		superuser, s.secret, name)
+	standby := &Server{binDir: s.binDir, secret: s.secret, account: s.account,
+		opts: Options{Durable: s.opts.Durable, Settings: map[string]string{}}}
 	// This server may have been a standby itself, so its settings come first.
 	maps.Copy(standby.opts.Settings, s.opts.Settings)
 	maps.Copy(standby.opts.Settings, map[string]string{
@@ -71,7 +73,8 @@ func (s *Server) Standby(ctx context.Context, name, address string) (_ *Server, 
 
 // Synchronous makes every commit wait until the standby of the name has it on disk, and returns when that is so.
 func (s *Server) Synchronous(ctx context.Context, name string) error {
-	if err := s.exec(ctx, "ALTER SYSTEM SET synchronous_standby_names = '"+name+"'", "SELECT pg_reload_conf()"); err != nil {
+	if err := s.exec(ctx, "ALTER SYSTEM SET synchronous_standby_names = '"+name+"'",
+		"SELECT pg_reload_conf()"); err != nil {
 		return err
 	}
 	return s.until(ctx, "standby "+name+" to be synchronous",

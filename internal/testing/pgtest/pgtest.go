@@ -112,7 +112,8 @@ func (s *server) sweep(ctx context.Context) error {
 		SELECT datname FROM pg_database
 		WHERE datname ~ ('^' || $1 || '[0-9a-f]{8}_') AND NOT EXISTS (
 			SELECT FROM pg_locks
-			WHERE locktype = 'advisory' AND classid = $2::int::oid AND objid::bigint = ('x' || substr(datname, length($1) + 1, 8))::bit(32)::bigint)`,
+			WHERE locktype = 'advisory' AND classid = $2::int::oid AND objid::bigint = ('x' || substr(datname,
+			    length($1) + 1, 8))::bit(32)::bigint)`,
 		prefix, lockSpace)
 	if err != nil {
 		return err
@@ -184,8 +185,8 @@ func (s *server) dsn(database string) string {
 	return u.String()
 }
 
-// Snapshot copies the database that dsn, of New, names, and returns what puts it back to that moment, as a restore of a backup
-// does. Both end all connections to it.
+// Snapshot copies the database that dsn, of New, names, and returns what puts it back to that moment, as a restore of a
+// backup does. Both end all connections to it.
 func Snapshot(tb testing.TB, dsn string) (restore func()) {
 	tb.Helper()
 	srv, err := shared()

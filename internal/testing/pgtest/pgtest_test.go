@@ -64,7 +64,8 @@ func TestDatabaseIsDroppedWithItsTest(t *testing.T) {
 		t.Fatal(err)
 	}
 	var left int
-	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_database WHERE datname = $1", name).Scan(&left); err != nil {
+	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_database WHERE datname = $1",
+		name).Scan(&left); err != nil {
 		t.Fatal(err)
 	}
 	if left != 0 {

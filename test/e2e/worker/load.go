@@ -78,7 +78,8 @@ func (l *load) work(ctx context.Context, key string) {
 	var admission *client.Admission
 	if !l.until(ctx, func(ctx context.Context) error {
 		body := client.AdmissionRequest{EstimatedDurationSeconds: "1", FileSizeBytes: 1 << 20, UserId: l.user}
-		r, err := l.api.CreateAdmissionWithResponse(ctx, &client.CreateAdmissionParams{IdempotencyKey: key}, body, l.token)
+		r, err := l.api.CreateAdmissionWithResponse(ctx, &client.CreateAdmissionParams{IdempotencyKey: key},
+			body, l.token)
 		if err != nil {
 			return err
 		}
@@ -88,7 +89,8 @@ func (l *load) work(ctx context.Context, key string) {
 		return
 	}
 	if l.until(ctx, func(ctx context.Context) error {
-		r, err := l.api.CompleteAdmissionWithResponse(ctx, admission.Id, client.CompleteRequest{DurationSeconds: "1"}, client.Lease(admission.LeaseToken))
+		r, err := l.api.CompleteAdmissionWithResponse(ctx, admission.Id, client.CompleteRequest{DurationSeconds: "1"},
+			client.Lease(admission.LeaseToken))
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command worker stands in for a transcription in the end-to-end suite: it takes as long, uses as much memory or ends as a
-// spec wants it to.
+// Command worker stands in for a transcription in the end-to-end suite: it takes as long, uses as much memory or ends
+// as a spec wants it to.
 package main
 
 import (

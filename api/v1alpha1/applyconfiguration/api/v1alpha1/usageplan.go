@@ -16,8 +16,8 @@ import (
 // UsagePlanApplyConfiguration represents a declarative configuration of the UsagePlan type for use
 // with apply.
 //
-// UsagePlan is what a plan allows its users. The platform team owns it; most users are on one without any object of their
-// own. Deleting a plan retires it: it keeps serving the users it has.
+// UsagePlan is what a plan allows its users. The platform team owns it; most users are on one without any object of
+// their own. Deleting a plan retires it: it keeps serving the users it has.
 type UsagePlanApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata of the object. The name has at most 63 characters.

@@ -13,20 +13,20 @@ import (
 // UsagePlanLimitsApplyConfiguration represents a declarative configuration of the UsagePlanLimits type for use
 // with apply.
 //
-// UsagePlanLimits are what a plan allows one user. Credits, file size and concurrent jobs are decisions that a plan has to
-// take: each is either given or listed in unlimited.
+// UsagePlanLimits are what a plan allows one user. Credits, file size and concurrent jobs are decisions that a plan has
+// to take: each is either given or listed in unlimited.
 type UsagePlanLimitsApplyConfiguration struct {
 	// credits that a user gets for each period. One credit is one minute of audio.
 	Credits *int64 `json:"credits,omitempty"`
 	// fileSize is the largest audio file that one job may declare: more than 0, at most 1Ti, whole bytes.
 	FileSize *resource.Quantity `json:"fileSize,omitempty"`
-	// audioDuration is the longest audio that one job may declare: more than 0, at most 720h, whole milliseconds. Listing
-	// AudioDuration in unlimited lifts it, the default included.
+	// audioDuration is the longest audio that one job may declare: more than 0, at most 720h, whole milliseconds.
+	// Listing AudioDuration in unlimited lifts it, the default included.
 	AudioDuration *v1.Duration `json:"audioDuration,omitempty"`
 	// concurrent is how many of a user's jobs may run at once.
 	Concurrent *int32 `json:"concurrent,omitempty"`
-	// queued is how many of a user's jobs may wait for a slot; 0 refuses instead of queueing. Listing Queued in unlimited
-	// lifts it, the default included.
+	// queued is how many of a user's jobs may wait for a slot; 0 refuses instead of queueing. Listing Queued in
+	// unlimited lifts it, the default included.
 	Queued *int32 `json:"queued,omitempty"`
 	// unlimited lists the limits that this plan does not have.
 	Unlimited []apiv1alpha1.LimitName `json:"unlimited,omitempty"`

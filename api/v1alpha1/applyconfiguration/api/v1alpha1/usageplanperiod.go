@@ -18,8 +18,8 @@ type UsagePlanPeriodApplyConfiguration struct {
 	Type *apiv1alpha1.PeriodType `json:"type,omitempty"`
 	// anchor is where a user's periods begin: at the account's creation, or on the first of each calendar month.
 	Anchor *apiv1alpha1.PeriodAnchor `json:"anchor,omitempty"`
-	// finalAfter is how long after its end a period takes the charges of work that was admitted in it: 1h to 720h, whole
-	// seconds. Later ones are adjustments in the open period. A period keeps what was in force when it closed.
+	// finalAfter is how long after its end a period takes the charges of work that was admitted in it: 1h to 720h,
+	// whole seconds. Later ones are adjustments in the open period. A period keeps what was in force when it closed.
 	FinalAfter *v1.Duration `json:"finalAfter,omitempty"`
 }
 

@@ -17,7 +17,8 @@ type UsagePlanPricingApplyConfiguration struct {
 	Currency *string `json:"currency,omitempty"`
 	// perPeriod is the plan's price for one period.
 	PerPeriod *apiv1alpha1.Decimal `json:"perPeriod,omitempty"`
-	// providerCostPerMinute is what transcribing one minute of audio costs the provider. The daily cost ceiling counts it.
+	// providerCostPerMinute is what transcribing one minute of audio costs the provider. The daily cost ceiling counts
+	// it.
 	ProviderCostPerMinute *apiv1alpha1.Decimal `json:"providerCostPerMinute,omitempty"`
 }
 

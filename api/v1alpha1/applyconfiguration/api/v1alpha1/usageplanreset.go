@@ -7,8 +7,8 @@ package v1alpha1
 // UsagePlanResetApplyConfiguration represents a declarative configuration of the UsagePlanReset type for use
 // with apply.
 //
-// UsagePlanReset configures the CronJob that closes periods which nobody has touched. Balances never depend on it: whoever
-// touches an account first closes what is due.
+// UsagePlanReset configures the CronJob that closes periods which nobody has touched. Balances never depend on it:
+// whoever touches an account first closes what is due.
 type UsagePlanResetApplyConfiguration struct {
 	// schedule of the CronJob in UTC: five fields as for cron, or @hourly, @daily, @weekly, @monthly.
 	Schedule *string `json:"schedule,omitempty"`

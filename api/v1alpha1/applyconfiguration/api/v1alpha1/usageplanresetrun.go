@@ -14,8 +14,8 @@ import (
 //
 // UsagePlanResetRun is one run of the reset.
 type UsagePlanResetRunApplyConfiguration struct {
-	// state of the run. Failed: accounts could not be closed, or it gave up. Interrupted: it was asked to end. Lost: it was
-	// killed. What a run left over is closed by the next, or by whoever uses the account.
+	// state of the run. Failed: accounts could not be closed, or it gave up. Interrupted: it was asked to end. Lost: it
+	// was killed. What a run left over is closed by the next, or by whoever uses the account.
 	State *apiv1alpha1.ResetState `json:"state,omitempty"`
 	// startTime is when the run began.
 	StartTime *v1.Time `json:"startTime,omitempty"`

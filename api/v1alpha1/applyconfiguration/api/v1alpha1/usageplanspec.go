@@ -15,8 +15,8 @@ import (
 type UsagePlanSpecApplyConfiguration struct {
 	// displayName is the name that people see, in refusals and upgrade hints too.
 	DisplayName *string `json:"displayName,omitempty"`
-	// default makes this the plan of every user who has no other. The first plan that is accepted as default stays it; a
-	// second one is not accepted.
+	// default makes this the plan of every user who has no other. The first plan that is accepted as default stays it;
+	// a second one is not accepted.
 	Default *bool `json:"default,omitempty"`
 	// rank orders the plans for upgrades: of two plans that would allow a job the one of lower rank is suggested.
 	Rank *int32 `json:"rank,omitempty"`
@@ -34,15 +34,15 @@ type UsagePlanSpecApplyConfiguration struct {
 	Overage *UsagePlanOverageApplyConfiguration `json:"overage,omitempty"`
 	// carryOver says what becomes of credits that a period leaves over.
 	CarryOver *UsagePlanCarryOverApplyConfiguration `json:"carryOver,omitempty"`
-	// usageTypes are the types of use that can be recorded besides transcription, export and api_call, and what they cost.
-	// The latter two cost nothing unless they are listed.
+	// usageTypes are the types of use that can be recorded besides transcription, export and api_call, and what they
+	// cost. The latter two cost nothing unless they are listed.
 	UsageTypes []UsagePlanUsageTypeApplyConfiguration `json:"usageTypes,omitempty"`
 	// rateLimit bounds a user's calls of the HTTP API.
 	RateLimit *UsagePlanRateLimitApplyConfiguration `json:"rateLimit,omitempty"`
 	// alertThresholds are the percentages of the credits at which a user is told; an empty list tells nobody anything.
 	AlertThresholds []int32 `json:"alertThresholds,omitempty"`
-	// dailyCostCeiling is the provider cost per user and UTC day, in pricing.currency, beyond which nothing more is admitted
-	// until the next day. "0" admits nothing that costs anything.
+	// dailyCostCeiling is the provider cost per user and UTC day, in pricing.currency, beyond which nothing more is
+	// admitted until the next day. "0" admits nothing that costs anything.
 	DailyCostCeiling *apiv1alpha1.Decimal `json:"dailyCostCeiling,omitempty"`
 	// databaseUnavailable says what to answer while the database cannot be reached.
 	DatabaseUnavailable *apiv1alpha1.DatabaseUnavailablePolicy `json:"databaseUnavailable,omitempty"`

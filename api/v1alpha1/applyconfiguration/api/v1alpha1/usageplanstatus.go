@@ -18,7 +18,8 @@ type UsagePlanStatusApplyConfiguration struct {
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// conditions are Accepted, Synced, ResetScheduled, InUse and Ready.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
-	// version of the plan in the database. Every change of the plan raises it, every charge names the one it was made under.
+	// version of the plan in the database. Every change of the plan raises it, every charge names the one it was made
+	// under.
 	Version *int64 `json:"version,omitempty"`
 	// users that are on the plan.
 	Users *int64 `json:"users,omitempty"`

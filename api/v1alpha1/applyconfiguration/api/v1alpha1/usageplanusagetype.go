@@ -15,7 +15,8 @@ import (
 type UsagePlanUsageTypeApplyConfiguration struct {
 	// name of the usage type, as the callers of the HTTP API send it. A transcription is always charged by its audio.
 	Name *string `json:"name,omitempty"`
-	// creditsPerUnit is what one unit costs the user, at most "1000000". A record is one unit unless it gives a quantity.
+	// creditsPerUnit is what one unit costs the user, at most "1000000". A record is one unit unless it gives a
+	// quantity.
 	CreditsPerUnit *apiv1alpha1.Decimal `json:"creditsPerUnit,omitempty"`
 }
 

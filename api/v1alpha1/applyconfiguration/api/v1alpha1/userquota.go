@@ -16,8 +16,8 @@ import (
 // UserQuotaApplyConfiguration represents a declarative configuration of the UserQuota type for use
 // with apply.
 //
-// UserQuota is what one user has beyond or instead of the plan, and where that user stands. Users without one are on the
-// default plan and live in the database only.
+// UserQuota is what one user has beyond or instead of the plan, and where that user stands. Users without one are on
+// the default plan and live in the database only.
 type UserQuotaApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata of the object. Its name is free; userID says whose quota it is.

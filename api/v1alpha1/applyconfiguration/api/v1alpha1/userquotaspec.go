@@ -13,21 +13,21 @@ import (
 //
 // UserQuotaSpec is what one user has beyond or instead of the plan.
 type UserQuotaSpecApplyConfiguration struct {
-	// userID is the user's id, as it stands in the usage.cantonesescribe.io/user label of the user's jobs: 1 to 63 letters,
-	// digits, '-', '_' and '.', beginning and ending with a letter or digit. It cannot be changed.
+	// userID is the user's id, as it stands in the usage.cantonesescribe.io/user label of the user's jobs: 1 to 63
+	// letters, digits, '-', '_' and '.', beginning and ending with a letter or digit. It cannot be changed.
 	UserID *string `json:"userID,omitempty"`
 	// planRef names the user's plan. The default plan when absent.
 	PlanRef *PlanReferenceApplyConfiguration `json:"planRef,omitempty"`
-	// accountCreatedAt is when the user's account was created, the anchor of the user's periods: an account created on the
-	// 31st renews on the last day of shorter months. The user's first use when absent. Editing it moves the periods
+	// accountCreatedAt is when the user's account was created, the anchor of the user's periods: an account created on
+	// the 31st renews on the last day of shorter months. The user's first use when absent. Editing it moves the periods
 	// that follow the open one.
 	AccountCreatedAt *v1.Time `json:"accountCreatedAt,omitempty"`
 	// timeZone is the IANA time zone in which the user's periods begin.
 	TimeZone *string `json:"timeZone,omitempty"`
 	// overrides replace limits of the plan for this user.
 	Overrides *QuotaOverridesApplyConfiguration `json:"overrides,omitempty"`
-	// grants are one-time gifts of credits by name, of 1 to 63 letters, digits, '-', '_' and '.'. Each is applied once, even
-	// if it is removed here and added again.
+	// grants are one-time gifts of credits by name, of 1 to 63 letters, digits, '-', '_' and '.'. Each is applied once,
+	// even if it is removed here and added again.
 	Grants map[string]GrantApplyConfiguration `json:"grants,omitempty"`
 	// suspended admits nothing new for the user. What runs goes on, what waits keeps waiting.
 	Suspended *bool `json:"suspended,omitempty"`

@@ -12,7 +12,8 @@ import (
 // UserQuotaStatusApplyConfiguration represents a declarative configuration of the UserQuotaStatus type for use
 // with apply.
 //
-// UserQuotaStatus is where the user stands. It follows the database at intervals; the HTTP API has the balance of the moment.
+// UserQuotaStatus is where the user stands. It follows the database at intervals; the HTTP API has the balance of the
+// moment.
 type UserQuotaStatusApplyConfiguration struct {
 	// observedGeneration is the metadata.generation that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
