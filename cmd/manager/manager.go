@@ -35,6 +35,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testclock"
@@ -55,7 +56,7 @@ func serve(ctx context.Context, o *options) error {
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(handler.Handler()))
 	log := ctrl.Log.WithName("metering")
-	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
+	store, err := ledgerdb.Open(ctx, o.databaseURL, postgres.Options{
 		Now:         testclock.Now(),
 		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL,
 		Reachable:  telemetry.Database(ctrlmetrics.Registry, handler),

@@ -19,6 +19,8 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/version"
 )
 
@@ -111,10 +113,10 @@ func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
 // openPatiently opens the database, again every second while it does not answer and patience lasts.
 func openPatiently(
 	cmd *cobra.Command, url string, opts postgres.Options, patience time.Duration,
-) (*postgres.Store, error) {
+) (*ledgerdb.Store, error) {
 	deadline := time.Now().Add(patience)
 	for {
-		store, err := postgres.Open(cmd.Context(), url, opts)
+		store, err := ledgerdb.Open(cmd.Context(), url, opts)
 		if !errors.Is(err, ledger.ErrUnavailable) || time.Until(deadline) < retryInterval {
 			return store, err
 		}
@@ -145,11 +147,11 @@ func checkCommand(o *options, getenv func(string) string) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(cmd.Context()))) }()
-			var checks []postgres.CheckOption
+			var checks []invariants.Option
 			if grace > 0 {
-				checks = append(checks, postgres.WithLeases(time.Time{}, grace))
+				checks = append(checks, invariants.WithLeases(time.Time{}, grace))
 			}
-			violations, err := postgres.CheckInvariants(cmd.Context(), conn, checks...)
+			violations, err := invariants.Check(cmd.Context(), conn, checks...)
 			if err != nil {
 				return err
 			}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testclock"
@@ -143,7 +144,7 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 		return err
 	}
 	ctx := cmd.Context()
-	store, err := postgres.Open(ctx, url,
+	store, err := ledgerdb.Open(ctx, url,
 		postgres.Options{AllowUnsafe: o.allowUnsafe, Name: "usage-batch reset", Now: now})
 	if err != nil {
 		return err
@@ -166,7 +167,7 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 }
 
 // plans are those to reset: the one that was named and, where asked for, those that are retired.
-func (o *resetOptions) plans(ctx context.Context, store *postgres.Store) ([]string, error) {
+func (o *resetOptions) plans(ctx context.Context, store *ledgerdb.Store) ([]string, error) {
 	names := []string{o.plan}
 	if !o.retired {
 		return names, nil

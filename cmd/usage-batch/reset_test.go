@@ -20,6 +20,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
@@ -48,7 +49,7 @@ func newLedger(t *testing.T, n int) *book {
 	t.Helper()
 	l := &book{t: t, dsn: ledgertest.New(t)}
 	created := time.Now().AddDate(0, -2, -1).UTC().Truncate(24 * time.Hour)
-	store, err := postgres.Open(t.Context(), l.dsn,
+	store, err := ledgerdb.Open(t.Context(), l.dsn,
 		postgres.Options{AllowUnsafe: true, Now: func() time.Time { return created }})
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +128,7 @@ func TestReset(t *testing.T) {
 func TestResetOfRetiredPlans(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, 4)
-	store, err := postgres.Open(t.Context(), l.dsn, postgres.Options{AllowUnsafe: true})
+	store, err := ledgerdb.Open(t.Context(), l.dsn, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
@@ -109,7 +110,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) start() {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	store, err := postgres.Open(ctx, w.dsn, postgres.Options{AllowUnsafe: true, Now: w.now})
+	store, err := ledgerdb.Open(ctx, w.dsn, postgres.Options{AllowUnsafe: true, Now: w.now})
 	if err != nil {
 		w.t.Fatal(err)
 	}

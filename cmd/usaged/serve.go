@@ -24,6 +24,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testclock"
@@ -60,7 +61,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		return err
 	}
 	registry := telemetry.NewRegistry()
-	store, err := postgres.Open(ctx, o.databaseURL, postgres.Options{
+	store, err := ledgerdb.Open(ctx, o.databaseURL, postgres.Options{
 		Now:         testclock.Now(),
 		AllowUnsafe: o.allowUnsafe, Migrate: o.migrate, ListenURL: o.directURL,
 		Reachable:  telemetry.Database(registry, log),

@@ -30,6 +30,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
@@ -48,7 +49,7 @@ type cluster struct {
 	*testing.T
 	client    client.Client
 	service   *service
-	store     *postgres.Store
+	store     *ledgerdb.Store
 	dsn       string
 	resets    *reset.Service
 	namespace string
@@ -59,7 +60,7 @@ type cluster struct {
 // service is the real one, with a database that can be away.
 type service struct {
 	*metering.Service
-	store *postgres.Store
+	store *ledgerdb.Store
 	down  atomic.Bool
 }
 
@@ -74,7 +75,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	env := kubetest.Shared(t)
 	dsn := pgtest.New(t, postgres.Migrate)
-	store, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
+	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}

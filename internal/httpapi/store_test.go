@@ -17,6 +17,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
@@ -31,7 +32,7 @@ func onStore(t *testing.T) http.Handler {
 
 func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavailable bool) http.Handler {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
+	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -174,7 +175,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 
 // openMode opens the world's database as another replica, with one of the modes in which pgx can send statements. Some
 // transaction poolers bear only the second.
-func (w *world) openMode(mode string) *postgres.Store {
+func (w *world) openMode(mode string) *ledgerdb.Store {
 	w.t.Helper()
 	u, err := url.Parse(w.dsn)
 	if err != nil {
@@ -183,7 +184,7 @@ func (w *world) openMode(mode string) *postgres.Store {
 	q := u.Query()
 	q.Set("default_query_exec_mode", mode)
 	u.RawQuery = q.Encode()
-	store, err := postgres.Open(w.t.Context(), u.String(), postgres.Options{AllowUnsafe: true, Now: w.now})
+	store, err := ledgerdb.Open(w.t.Context(), u.String(), postgres.Options{AllowUnsafe: true, Now: w.now})
 	if err != nil {
 		w.t.Fatal(err)
 	}

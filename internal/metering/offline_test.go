@@ -17,6 +17,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
@@ -84,7 +85,7 @@ func (o *outage) replica(most int) *replica {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	store, err := postgres.Open(o.t.Context(), dsn, postgres.Options{AllowUnsafe: true, Now: o.now})
+	store, err := ledgerdb.Open(o.t.Context(), dsn, postgres.Options{AllowUnsafe: true, Now: o.now})
 	if err != nil {
 		o.t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 )
@@ -209,7 +210,7 @@ func (w *world) proxied(f *faulty) (*metering.Service, *cutproxy.Proxy) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	store, err := postgres.Open(w.t.Context(), dsn, postgres.Options{AllowUnsafe: true, Now: w.now})
+	store, err := ledgerdb.Open(w.t.Context(), dsn, postgres.Options{AllowUnsafe: true, Now: w.now})
 	if err != nil {
 		w.t.Fatal(err)
 	}

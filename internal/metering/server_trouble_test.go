@@ -14,6 +14,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
@@ -87,7 +88,7 @@ func TestServerThatCannotWork(t *testing.T) {
 
 func (o *outsider) register(user string) {
 	o.t.Helper()
-	store, err := postgres.Open(o.t.Context(), o.Config().ConnString(), postgres.Options{AllowUnsafe: true})
+	store, err := ledgerdb.Open(o.t.Context(), o.Config().ConnString(), postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestReadOnlyServer(t *testing.T) {
 	o.proxy.CutAll()
 	ticket := r.ticket("alice", "a", quota.Credit)
 	eventually(t, func() bool { return errors.Is(r.Reachable(t.Context()), ledger.ErrUnavailable) })
-	if _, err := postgres.Open(t.Context(), o.dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err,
+	if _, err := ledgerdb.Open(t.Context(), o.dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err,
 		ledger.ErrUnavailable) {
 		t.Errorf("Open = %v, want ErrUnavailable", err)
 	}
@@ -155,7 +156,7 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 	var causes []string
 	open := func(opts postgres.Options) *metering.Service {
 		opts.AllowUnsafe = true
-		store, err := postgres.Open(t.Context(), dsn, opts)
+		store, err := ledgerdb.Open(t.Context(), dsn, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +186,7 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 		schema, old := errors.AsType[*ledger.SchemaError](err)
 		return old && schema.Has == 0 && schema.Needs >= 6 && errors.Is(err, ledger.ErrUnavailable)
 	})
-	if _, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err,
+	if _, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err,
 		ledger.ErrUnavailable) {
 		t.Errorf("Open = %v, want ErrUnavailable", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
@@ -89,7 +90,7 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 
 			var mu sync.Mutex
 			reported := map[string]string{}
-			store, err := postgres.Open(t.Context(), w.dsn,
+			store, err := ledgerdb.Open(t.Context(), w.dsn,
 				postgres.Options{AllowUnsafe: true, Now: w.now, Unreadable: func(e *ledger.UnreadableError) {
 					mu.Lock()
 					defer mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
@@ -88,9 +89,9 @@ func newWorldOn(t *testing.T, f *faulty) *world {
 }
 
 // open opens the world's database once more, as another replica would, on the world's clock.
-func (w *world) open(t *testing.T) *postgres.Store {
+func (w *world) open(t *testing.T) *ledgerdb.Store {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), w.dsn, postgres.Options{AllowUnsafe: true, Now: w.now})
+	store, err := ledgerdb.Open(t.Context(), w.dsn, postgres.Options{AllowUnsafe: true, Now: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgserver"
 )
 
@@ -77,7 +78,7 @@ func TestDurabilityIsThatOfTheSession(t *testing.T) {
 				exec(tc.set)
 				defer exec(tc.unset)
 			}
-			store, err := postgres.Open(t.Context(), u.String(), postgres.Options{AnySchema: true})
+			store, err := ledgerdb.Open(t.Context(), u.String(), postgres.Options{AnySchema: true})
 			if err == nil {
 				store.Close()
 			}

@@ -26,9 +26,9 @@ var conflicts = map[string]error{
 	"event_keys_pkey":              fmt.Errorf("%w: the event was recorded for another user", ledger.ErrKeyReused),
 }
 
-// mapError says in ledger's errors what the database answered. It is the only place that knows SQLSTATEs; the server's
+// MapError says in ledger's errors what the database answered. It is the only place that knows SQLSTATEs; the server's
 // own error stays in the chain.
-func mapError(err error) error {
+func MapError(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -126,10 +126,10 @@ func isConnectionError(err error) bool {
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// mapCommitError does the same for the round trip that ends with the commit: where the connection was lost, or the
+// MapCommitError does the same for the round trip that ends with the commit: where the connection was lost, or the
 // server took leave, nobody knows whether it happened.
-func mapCommitError(err error) error {
-	mapped := mapError(err)
+func MapCommitError(err error) error {
+	mapped := MapError(err)
 	if errors.Is(mapped, ledger.ErrUnavailable) && !isAborted(err) {
 		return fmt.Errorf("%w: %w", ledger.ErrUnknownOutcome, err)
 	}

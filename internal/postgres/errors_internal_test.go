@@ -66,7 +66,7 @@ func TestErrorsByClass(t *testing.T) {
 		for where, got := range map[string]struct {
 			err  error
 			want []string
-		}{"at first": {mapError(given), tc.is}, "at the commit": {mapCommitError(given), tc.atCommit}} {
+		}{"at first": {MapError(given), tc.is}, "at the commit": {MapCommitError(given), tc.atCommit}} {
 			want := map[string]bool{}
 			for _, name := range got.want {
 				want[name] = true

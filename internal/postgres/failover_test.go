@@ -10,8 +10,10 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgserver"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // A connection string may name several servers. The store works with the one that is no standby, and finds the one that
@@ -38,12 +40,12 @@ func TestFailover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := postgres.Open(t.Context(), both.String(), postgres.Options{}); !errors.Is(err, ledger.ErrUnavailable) {
+	if _, err := ledgerdb.Open(t.Context(), both.String(), postgres.Options{}); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("open a standby alone: got %v, want ErrUnavailable", err)
 	}
 	both.Host += "," + primary.Addr()
 	news := make(chan bool, 100)
-	store, err := postgres.Open(t.Context(), both.String(),
+	store, err := ledgerdb.Open(t.Context(), both.String(),
 		postgres.Options{Reachable: func(up bool, _ error) { news <- up }})
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +54,7 @@ func TestFailover(t *testing.T) {
 	if up := <-news; !up {
 		t.Fatal("not reachable at first")
 	}
-	if err := store.ApplyPlan(t.Context(), plan("free"), "test"); err != nil {
+	if err := store.ApplyPlan(t.Context(), plans.Free(), "test"); err != nil {
 		t.Fatalf("write, with the standby named first: %v", err)
 	}
 	if err := primary.Kill(); err != nil {

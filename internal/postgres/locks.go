@@ -22,6 +22,15 @@ const (
 		lockHolding + "', true), " +
 		"set_config('idle_in_transaction_session_timeout', '" + lockHolding +
 		"', true), set_config('tcp_user_timeout', '" + lockHolding + "', true)"
+	// PlanOnce has each statement planned once a connection, and for an index: without it small batches are planned
+	// anew each time, because a generic plan assumes ten rows, and a plan that was made while a table was small goes on
+	// reading all of it when it no longer is. That is why plain index scans are off too, which would read the whole
+	// index of an empty table: what is left, bitmap scans, needs keys. Such penalties look to the JIT compiler like
+	// expensive queries.
+	PlanOnce = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', " +
+		"'off', true), " +
+		"set_config('enable_indexscan', 'off', true), set_config('enable_indexonlyscan', 'off', true), " +
+		"set_config('jit', 'off', true), " + boundedLocks
 	// beginBounded begins a transaction that is no batch, in one round trip: without arguments it goes by the simple
 	// protocol.
 	beginBounded = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT " + boundedLocks

@@ -41,7 +41,7 @@ func Migrate(ctx context.Context, dsn string) (err error) {
 	}
 	pooled, err := leadsToPooler(ctx, config)
 	if err != nil {
-		return mapError(err)
+		return MapError(err)
 	}
 	if pooled {
 		return fmt.Errorf("migrate: %w: name the server in DIRECT_DATABASE_URL", ErrPooled)
@@ -51,7 +51,7 @@ func Migrate(ctx context.Context, dsn string) (err error) {
 	db := stdlib.OpenDB(*config)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := db.PingContext(ctx); err != nil {
-		return mapError(err)
+		return MapError(err)
 	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -66,7 +66,7 @@ func Migrate(ctx context.Context, dsn string) (err error) {
 		return err
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", mapError(err))
+		return fmt.Errorf("migrate: %w", MapError(err))
 	}
 	return nil
 }

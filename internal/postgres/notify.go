@@ -36,7 +36,7 @@ type change struct {
 
 // Notify implements ledger.Notifier. It stands outside the batches' transactions: commits with a NOTIFY in them are
 // serialised by the server.
-func (s *Store) Notify(ctx context.Context, changes []ledger.Change) error {
+func (d *DB) Notify(ctx context.Context, changes []ledger.Change) error {
 	payloads, err := payloadsOf(changes)
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func (s *Store) Notify(ctx context.Context, changes []ledger.Change) error {
 	for _, p := range payloads {
 		q.Queue("SELECT pg_notify($1, $2)", channel, p)
 	}
-	return mapError(s.pool.SendBatch(ctx, &q).Close())
+	return MapError(d.pool.SendBatch(ctx, &q).Close())
 }
 
 // payloadsOf packs changes into as few JSON arrays as fit.
@@ -80,10 +80,10 @@ func payloadsOf(changes []ledger.Change) ([]string, error) {
 
 // Listen implements ledger.Notifier, on a connection of its own. What is sent before it listens is not seen, so callers
 // poll as well.
-func (s *Store) Listen(ctx context.Context, each func(ledger.Change)) (err error) {
-	conn, err := pgx.ConnectConfig(ctx, s.listen.Copy())
+func (d *DB) Listen(ctx context.Context, each func(ledger.Change)) (err error) {
+	conn, err := pgx.ConnectConfig(ctx, d.listen.Copy())
 	if err != nil {
-		return mapError(err)
+		return MapError(err)
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -92,18 +92,18 @@ func (s *Store) Listen(ctx context.Context, each func(ledger.Change)) (err error
 	}()
 	pooled, err := isPooled(ctx, conn)
 	if err != nil {
-		return mapError(err)
+		return MapError(err)
 	}
 	if pooled {
 		return fmt.Errorf("LISTEN: %w: set --direct-database-url", ErrPooled)
 	}
 	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-		return mapError(err)
+		return MapError(err)
 	}
 	for {
 		n, err := next(ctx, conn)
 		if err != nil {
-			return mapError(err)
+			return MapError(err)
 		}
 		var changes []change
 		if json.Unmarshal([]byte(n.Payload), &changes) != nil {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package postgres is the ledger in PostgreSQL: it implements what the engine and the use cases ask of a store,
-// migrates the schema and checks the invariants of what is stored. All SQL of the product is here; what it needs of a
-// session ends with the transaction, so it works through a transaction pooler.
+// Package postgres is the connection to the database: its pool and pooler, transactions and round trips, the errors
+// that it answers, its schema. What it needs of a session ends with the transaction, so it works through a transaction
+// pooler. What is read and written with it is in readdb and ledgerdb, what must hold in invariants.
 package postgres
 
 import (
@@ -10,7 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,16 +19,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
-	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
-	"github.com/cantonesescribe/usage-operator/internal/reports"
-	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // ErrUnsafe says that the server may forget what it has acknowledged.
 var ErrUnsafe = errors.New("the database may lose acknowledged writes")
 
-// Options of a Store.
+// Options of a DB.
 type Options struct {
 	// AllowUnsafe accepts a server that may lose acknowledged writes in a crash.
 	AllowUnsafe bool
@@ -59,27 +56,19 @@ const (
 	pingTimeout = time.Second
 )
 
-// Store is what the engine and the use cases ask of a database. It is safe for concurrent use.
-type Store struct {
-	pool    *pgxpool.Pool
-	gate    *gate
-	queries *dbsqlc.Queries
-	listen  *pgx.ConnConfig
-	clock   func() time.Time
-	zones   sync.Map // name -> *time.Location
-	plans   planCache
-	report  func(*ledger.UnreadableError)
+// DB is a database of the product's, for whoever reads and writes in it. It is safe for concurrent use.
+type DB struct {
+	pool      *pgxpool.Pool
+	gate      *gate
+	listen    *pgx.ConnConfig
+	queries   *dbsqlc.Queries
+	clock     func() time.Time
+	report    func(*ledger.UnreadableError)
+	connected atomic.Pointer[func()]
 }
 
-var (
-	_ ledger.Store   = (*Store)(nil)
-	_ metering.Store = (*Store)(nil)
-	_ reset.Store    = (*Store)(nil)
-	_ reports.Store  = (*Store)(nil)
-)
-
 // Open connects to the database that dsn names. It refuses a server that may lose acknowledged writes, unless allowed.
-func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
+func Open(ctx context.Context, dsn string, opts Options) (*DB, error) {
 	config, err := poolConfig(dsn)
 	if err != nil {
 		return nil, err
@@ -95,11 +84,11 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 		listen.ConnectTimeout = cmp.Or(listen.ConnectTimeout, defaultConnectTimeout)
 	}
 	if err := chooseExecMode(ctx, dsn, config.ConnConfig); err != nil {
-		return nil, mapError(err)
+		return nil, MapError(err)
 	}
-	s := &Store{listen: listen.Copy(), clock: opts.Now, report: opts.Unreadable}
-	if s.report == nil {
-		s.report = func(*ledger.UnreadableError) {}
+	d := &DB{listen: listen.Copy(), clock: opts.Now, report: opts.Unreadable}
+	if d.report == nil {
+		d.report = func(*ledger.UnreadableError) {}
 	}
 	direct := config.ConnConfig.Copy()
 	probe := func(ctx context.Context) error {
@@ -119,26 +108,27 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 			err = probe(ctx)
 		}
 		if _, old := errors.AsType[*ledger.SchemaError](err); old {
-			return nil, fmt.Errorf("%w: run `usage-batch migrate` on it", mapError(err))
+			return nil, fmt.Errorf("%w: run `usage-batch migrate` on it", MapError(err))
 		}
 		if err != nil {
-			return nil, mapError(err)
+			return nil, MapError(err)
 		}
 	}
-	s.gate = newGate(probe, repair, opts.Reachable)
-	s.gate.attach(config)
+	d.gate = newGate(probe, repair, opts.Reachable)
+	d.gate.attach(config)
 	registerTypes := config.AfterConnect
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		// Whoever replaces the database, by a copy or another server, ends all connections to it first.
-		s.plans.forget()
+		if told := d.connected.Load(); told != nil {
+			(*told)()
+		}
 		return registerTypes(ctx, conn)
 	}
-	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
-		return nil, mapError(err)
+	if d.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return nil, MapError(err)
 	}
-	s.queries = dbsqlc.New(s.pool)
-	s.gate.start(s.pool)
-	return s, nil
+	d.queries = dbsqlc.New(d.pool)
+	d.gate.start(d.pool)
+	return d, nil
 }
 
 // poolConfig reads the connection string and bounds what it leaves open.
@@ -167,47 +157,42 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 }
 
 // Close ends all connections. It waits for open batches.
-func (s *Store) Close() {
-	s.gate.close()
-	s.pool.Close()
+func (d *DB) Close() {
+	d.gate.close()
+	d.pool.Close()
 }
 
-// Pool gives access to the database for checks and tests.
-func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+// Queries are the statements that are made one at a time, each with a connection of its own.
+func (d *DB) Queries() *dbsqlc.Queries { return d.queries }
 
-// now is the instant that replaces the database's clock, nil where it does not.
-func (s *Store) now() *time.Time {
-	if s.clock == nil {
+// Pool gives access to the database for checks and tests.
+func (d *DB) Pool() *pgxpool.Pool { return d.pool }
+
+// OnConnect has f called for each new connection, before it is used. Whoever replaces the database, by a copy or
+// another server, ends all connections to it first: what is remembered of it has to be forgotten then. f must not
+// block.
+func (d *DB) OnConnect(f func()) { d.connected.Store(&f) }
+
+// Report tells of something that this release cannot read.
+func (d *DB) Report(err *ledger.UnreadableError) { d.report(err) }
+
+// Wrote says that the database has taken a write, which it does only while it can be used.
+func (d *DB) Wrote() { d.gate.wrote() }
+
+// Now is the instant that replaces the database's clock, nil where it does not.
+func (d *DB) Now() *time.Time {
+	if d.clock == nil {
 		return nil
 	}
-	t := s.clock().UTC().Truncate(time.Microsecond)
+	t := d.clock().UTC().Truncate(time.Microsecond)
 	return &t
 }
 
-// zone returns a time zone by its IANA name.
-func (s *Store) zone(name string) (*time.Location, error) {
-	if z, ok := s.zones.Load(name); ok {
-		return z.(*time.Location), nil //nolint:forcetypeassert // nothing else is stored
-	}
-	z, err := time.LoadLocation(name)
-	if err != nil {
-		return nil, err
-	}
-	s.zones.Store(name, z)
-	return z, nil
-}
-
-func (s *Store) reportError(err error) {
-	if unreadable, ok := errors.AsType[*ledger.UnreadableError](err); ok {
-		s.report(unreadable)
-	}
-}
-
 // Ping reports whether the database answers.
-func (s *Store) Ping(ctx context.Context) error { return mapError(s.pool.Ping(ctx)) }
+func (d *DB) Ping(ctx context.Context) error { return MapError(d.pool.Ping(ctx)) }
 
-// LeaseKey is the key that lease tokens are signed with, the same for all replicas.
-func (s *Store) LeaseKey(ctx context.Context) ([]byte, error) {
-	key, err := s.queries.LeaseKey(ctx)
-	return key, mapError(err)
+// Transaction runs writes that are not those of a batch. Its errors are those of MapError.
+func (d *DB) Transaction(ctx context.Context, f func(pgx.Tx, *dbsqlc.Queries) error) error {
+	options := pgx.TxOptions{BeginQuery: beginBounded}
+	return MapError(pgx.BeginTxFunc(ctx, d.pool, options, func(tx pgx.Tx) error { return f(tx, d.queries.WithTx(tx)) }))
 }

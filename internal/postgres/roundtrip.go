@@ -12,16 +12,16 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 )
 
-// roundTrip collects statements that are sent together. Each stands beside its reader: a function that calls one of
+// RoundTrip collects statements that are sent together. Each stands beside its reader: a function that calls one of
 // sqlc's methods and keeps what it returns. It runs twice. The first time the method finds a database that only takes
 // note of the statement and its parameters, the second time one that answers with the rows that the server has sent.
-type roundTrip struct{ pgx.Batch }
+type RoundTrip struct{ pgx.Batch }
 
 // errAsked ends the first run of a reader.
 var errAsked = errors.New("the statement has been queued")
 
-// ask queues the statement of a reader, which may also decide that there is nothing to ask.
-func (t *roundTrip) ask(read func(q *dbsqlc.Queries) error) error {
+// Ask queues the statement of a reader, which may also decide that there is nothing to ask.
+func (t *RoundTrip) Ask(read func(q *dbsqlc.Queries) error) error {
 	before := t.Len()
 	err := read(dbsqlc.New(asking{&t.Batch}))
 	if t.Len() == before {
@@ -31,8 +31,8 @@ func (t *roundTrip) ask(read func(q *dbsqlc.Queries) error) error {
 	return nil
 }
 
-// tell queues a statement of sqlc's that answers nothing.
-func (t *roundTrip) tell(write func(q *dbsqlc.Queries) error) {
+// Tell queues a statement of sqlc's that answers nothing.
+func (t *RoundTrip) Tell(write func(q *dbsqlc.Queries) error) {
 	_ = write(dbsqlc.New(asking{&t.Batch}))
 }
 
@@ -41,8 +41,8 @@ type sender interface {
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// send sends the statements and runs their readers, in the order in which they were queued, up to the first that fails.
-func (t *roundTrip) send(ctx context.Context, to sender) error {
+// Send sends the statements and runs their readers, in the order in which they were queued, up to the first that fails.
+func (t *RoundTrip) Send(ctx context.Context, to sender) error {
 	return to.SendBatch(ctx, &t.Batch).Close()
 }
 

@@ -12,14 +12,16 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 // remote is a store that reaches its database through a proxy, and what it was told about that.
 type remote struct {
-	*postgres.Store
+	*ledgerdb.Store
 
 	proxy *cutproxy.Proxy
 	news  chan bool
@@ -44,7 +46,7 @@ func newRemote(t *testing.T) *remote {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Store, err = postgres.Open(t.Context(), through,
+	r.Store, err = ledgerdb.Open(t.Context(), through,
 		postgres.Options{AllowUnsafe: true, Reachable: func(up bool, cause error) {
 			r.mu.Lock()
 			r.cause = cause
@@ -56,7 +58,7 @@ func newRemote(t *testing.T) *remote {
 	}
 	t.Cleanup(r.Close)
 	r.wait(t, true)
-	if err := r.ApplyPlan(t.Context(), plan("free"), "test"); err != nil {
+	if err := r.ApplyPlan(t.Context(), plans.Free(), "test"); err != nil {
 		t.Fatal(err)
 	}
 	return r

@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/localstack"
 )
@@ -90,7 +90,7 @@ func (s *stack) verdict(ctx context.Context, l *load) (v verdict, err error) {
 	compare(journal, books, &v)
 	compareUses(uses, books.events, &v)
 	compareJobs(s.cluster.jobs, outcomes, books, &v)
-	contradictions, err := postgres.CheckInvariants(ctx, conn)
+	contradictions, err := invariants.Check(ctx, conn)
 	if err != nil {
 		return v, err
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
@@ -77,7 +78,7 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 	if dsn, err = w.proxy.DSN(dsn); err != nil {
 		t.Fatal(err)
 	}
-	store, err := postgres.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
+	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgserver"
 )
 
@@ -217,7 +218,7 @@ func (l *lab) checkInvariants(ctx context.Context, database string) error {
 	if _, err := pool.Exec(ctx, "VACUUM (ANALYZE)"); err != nil {
 		return err
 	}
-	violations, err := postgres.CheckInvariants(ctx, pool)
+	violations, err := invariants.Check(ctx, pool)
 	if err != nil {
 		return err
 	}

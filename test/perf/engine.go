@@ -16,6 +16,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -35,7 +36,7 @@ func startEngine(ctx context.Context, dsn string) (_ *engine, stop func() error,
 
 // startEngineAt does so with a clock in the database's stead.
 func startEngineAt(ctx context.Context, dsn string, now func() time.Time) (_ *engine, stop func() error, err error) {
-	store, err := postgres.Open(ctx, dsn, postgres.Options{Now: now})
+	store, err := ledgerdb.Open(ctx, dsn, postgres.Options{Now: now})
 	if err != nil {
 		return nil, nil, err
 	}

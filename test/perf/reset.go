@@ -15,6 +15,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
@@ -157,7 +158,7 @@ func (n *night) bare(ctx context.Context, accounts int) (time.Duration, error) {
 // reset closes the night's periods by the product's reset, as `usage-batch reset` does. It fails unless it closes those
 // of as many accounts as given, if that is not negative.
 func (n *night) reset(ctx context.Context, accounts int) (time.Duration, error) {
-	store, err := postgres.Open(ctx, n.dsn, postgres.Options{Now: n.now, Name: "usage-batch reset"})
+	store, err := ledgerdb.Open(ctx, n.dsn, postgres.Options{Now: n.now, Name: "usage-batch reset"})
 	if err != nil {
 		return 0, err
 	}

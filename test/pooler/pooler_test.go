@@ -29,6 +29,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
@@ -183,9 +184,9 @@ func withoutPrepared(t *testing.T) []string {
 	return nil
 }
 
-func openStore(t *testing.T, pooled, direct string) *postgres.Store {
+func openStore(t *testing.T, pooled, direct string) *ledgerdb.Store {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), pooled, postgres.Options{AllowUnsafe: true, ListenURL: direct})
+	store, err := ledgerdb.Open(t.Context(), pooled, postgres.Options{AllowUnsafe: true, ListenURL: direct})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +276,7 @@ func TestWrongURLs(t *testing.T) {
 	dsn := ledgertest.New(t)
 	pooled := startPgbouncer(t, dsn, withoutPrepared(t)...)
 	for _, mode := range []string{"exec", "simple_protocol"} {
-		_, err := postgres.Open(t.Context(), with(t, pooled, mode), postgres.Options{AllowUnsafe: true})
+		_, err := ledgerdb.Open(t.Context(), with(t, pooled, mode), postgres.Options{AllowUnsafe: true})
 		if err == nil || !strings.Contains(err.Error(), "default_query_exec_mode="+mode) ||
 			!strings.Contains(err.Error(), "cache_describe") {
 			t.Errorf("%s: %v", mode, err)
@@ -284,7 +285,7 @@ func TestWrongURLs(t *testing.T) {
 	if err := postgres.Migrate(t.Context(), pooled); !errors.Is(err, postgres.ErrPooled) {
 		t.Errorf("migrations through the pooler: %v", err)
 	}
-	store, err := postgres.Open(t.Context(), pooled, postgres.Options{AllowUnsafe: true})
+	store, err := ledgerdb.Open(t.Context(), pooled, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +293,7 @@ func TestWrongURLs(t *testing.T) {
 	if err := store.Listen(t.Context(), func(ledger.Change) {}); !errors.Is(err, postgres.ErrPooled) {
 		t.Errorf("LISTEN through the pooler: %v", err)
 	}
-	insisting, err := postgres.Open(t.Context(), with(t, pooled, "cache_statement"),
+	insisting, err := ledgerdb.Open(t.Context(), with(t, pooled, "cache_statement"),
 		postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
 
@@ -38,7 +39,7 @@ func Check(ctx context.Context, tb testing.TB, dsn string) {
 		tb.Errorf("check the ledger: %v", err)
 		return
 	}
-	violations, err := postgres.CheckInvariants(ctx, conn)
+	violations, err := invariants.Check(ctx, conn)
 	if err != nil {
 		tb.Errorf("check the ledger: %v", err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres_test
+package ledgerdb_test
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
@@ -48,11 +49,11 @@ func TestOpenRefusesUnsafeServers(t *testing.T) {
 	if strings.Contains(dsn, "?") {
 		unsafe = dsn + "&options=-c%20synchronous_commit%3Doff"
 	}
-	_, err := postgres.Open(t.Context(), unsafe, postgres.Options{})
+	_, err := ledgerdb.Open(t.Context(), unsafe, postgres.Options{})
 	if !errors.Is(err, postgres.ErrUnsafe) || !strings.Contains(err.Error(), "synchronous_commit") {
 		t.Errorf("want a refusal that names synchronous_commit, got %v", err)
 	}
-	s, err := postgres.Open(t.Context(), unsafe, postgres.Options{AllowUnsafe: true, AnySchema: true})
+	s, err := ledgerdb.Open(t.Context(), unsafe, postgres.Options{AllowUnsafe: true, AnySchema: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func TestOpenRefusesUnsafeServers(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
-	_, err := postgres.Open(t.Context(), "postgres://nobody@127.0.0.1:1/none?connect_timeout=1", postgres.Options{})
+	_, err := ledgerdb.Open(t.Context(), "postgres://nobody@127.0.0.1:1/none?connect_timeout=1", postgres.Options{})
 	if !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("want unavailable, got %v", err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package ledgerdb
 
 import (
 	"context"
@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -274,7 +276,7 @@ func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 			continue
 		}
 		if before.Credits, before.Used, before.Reserved = lot.Credits, lot.Used, lot.Reserved; there && before != *lot {
-			return fmt.Errorf("lot %s: what it is has changed: %w", uuidText(lot.ID), errFixed)
+			return fmt.Errorf("lot %s: what it is has changed: %w", readdb.UUIDText(lot.ID), errFixed)
 		}
 		w.lots = append(w.lots, lotRow{account: l.Account.ID, now: l.Now, Lot: lot})
 	}
@@ -338,7 +340,7 @@ func (w *writes) change(before *quota.Admission, adm *ledger.Admission) error {
 	case renewed.Equal(&adm.Admission):
 		w.renewed = append(w.renewed, adm)
 	case !before.SameRequest(&adm.Admission):
-		return fmt.Errorf("admission %s: what was asked for has changed: %w", uuidText(adm.ID), errFixed)
+		return fmt.Errorf("admission %s: what was asked for has changed: %w", readdb.UUIDText(adm.ID), errFixed)
 	default:
 		w.others = append(w.others, adm)
 	}
@@ -375,7 +377,7 @@ func (w *writes) tell(l *ledger.Ledger) error {
 }
 
 // queue queues the statements.
-func (w *writes) queue(t *roundTrip) {
+func (w *writes) queue(t *postgres.RoundTrip) {
 	q := &t.Batch
 	insertUsers.queue(q, w.newAccounts)
 	insertAccounts.queue(q, w.newAccounts)
@@ -394,7 +396,7 @@ func (w *writes) queue(t *roundTrip) {
 	insertReversals.queue(q, w.reversals)
 	insertAudit.queue(q, w.audit)
 	for _, p := range w.settings {
-		t.tell(func(q *dbsqlc.Queries) error { return q.UpdateSettings(context.Background(), p) })
+		t.Tell(func(q *dbsqlc.Queries) error { return q.UpdateSettings(context.Background(), p) })
 	}
 	updateAccounts.queue(q, w.accounts)
 }

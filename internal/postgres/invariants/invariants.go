@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+// Package invariants finds where the stored ledger contradicts itself.
+package invariants
 
 import (
 	"context"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 )
 
 // Violation is one way in which the ledger contradicts itself.
@@ -30,10 +33,10 @@ type Querier interface {
 	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
 }
 
-// CheckOption adds to what CheckInvariants looks at.
-type CheckOption func(*checkOptions)
+// Option adds to what Check looks at.
+type Option func(*options)
 
-type checkOptions struct {
+type options struct {
 	leases bool
 	// now is nil for the database's clock.
 	now  *time.Time
@@ -42,8 +45,8 @@ type checkOptions struct {
 
 // WithLeases also checks that nothing outlives its lease by more than reap (I6): the interval of the reaper that runs,
 // and what its work may take. Without a reaper that runs there is nothing to hold. A zero now is the database's clock.
-func WithLeases(now time.Time, reap time.Duration) CheckOption {
-	return func(o *checkOptions) {
+func WithLeases(now time.Time, reap time.Duration) Option {
+	return func(o *options) {
 		o.leases, o.reap = true, reap
 		if !now.IsZero() {
 			o.now = &now
@@ -58,17 +61,17 @@ const (
 	checkMemory = "SET LOCAL work_mem = '128MB'"
 )
 
-// CheckInvariants looks for contradictions in the ledger, all in one snapshot, so it can run beside the service. It
+// Check looks for contradictions in the ledger, all in one snapshot, so it can run beside the service. It
 // reads each table a few times, whole and in no index's order: time and memory grow with their size, n log n for the
 // replays. It reports at most a thousand violations of a kind.
-func CheckInvariants(ctx context.Context, db Querier, opts ...CheckOption) ([]Violation, error) {
-	var o checkOptions
+func Check(ctx context.Context, db Querier, opts ...Option) ([]Violation, error) {
+	var o options
 	for _, opt := range opts {
 		opt(&o)
 	}
 	var found []Violation
-	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err := pgx.BeginTxFunc(ctx, db, options, func(tx pgx.Tx) error {
+	readOnly := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err := pgx.BeginTxFunc(ctx, db, readOnly, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, checkMemory); err != nil {
 			return err
 		}
@@ -86,7 +89,7 @@ func CheckInvariants(ctx context.Context, db Querier, opts ...CheckOption) ([]Vi
 		found = append(found, some...)
 		return err
 	})
-	return found, mapError(err)
+	return found, postgres.MapError(err)
 }
 
 // violations runs a statement that selects invariant, who, what, expected, found.

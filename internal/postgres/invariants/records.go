@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package invariants
 
 // records hold admissions and events against each other.
 var records = []string{

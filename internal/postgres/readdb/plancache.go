@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package readdb
 
 import (
 	"cmp"
@@ -14,11 +14,11 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// planKey names one state of a plan for as long as the database is the same: a plan's row never changes without a new
+// PlanKey names one state of a plan for as long as the database is the same: a plan's row never changes without a new
 // version, and is never deleted.
-type planKey struct {
-	name    string
-	version int64
+type PlanKey struct {
+	Name    string
+	Version int64
 }
 
 // planCache keeps the plans that were read last, by name. What it gives must not be changed. Which version serves an
@@ -29,10 +29,10 @@ type planCache struct {
 }
 
 // get returns the plan in exactly that version, or nil.
-func (c *planCache) get(key planKey) *quota.Plan {
+func (c *planCache) get(key PlanKey) *quota.Plan {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if p := c.byName[key.name]; p != nil && p.Version == key.version {
+	if p := c.byName[key.Name]; p != nil && p.Version == key.Version {
 		return p
 	}
 	return nil
@@ -54,16 +54,16 @@ func (c *planCache) forget() {
 	c.byName = nil
 }
 
-// plansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once.
+// PlansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once.
 // An account whose plan is not there, or cannot be read, gets an empty one, and lacks is told.
-func (s *Store) plansFor(
-	ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]planKey,
+func (s *Store) PlansFor(
+	ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]PlanKey,
 	lacks func(a *quota.Account, err error),
 ) error {
 	var missing []string
 	for a, key := range accounts {
 		if a.Plan = s.plans.get(key); a.Plan == nil {
-			missing = append(missing, key.name)
+			missing = append(missing, key.Name)
 		}
 	}
 	if len(missing) == 0 {
@@ -79,7 +79,7 @@ func (s *Store) plansFor(
 	}
 	read, broken := make(map[string]*quota.Plan, len(rows)), map[string]error{}
 	for i := range rows {
-		p := planOf(&rows[i])
+		p := PlanOf(&rows[i])
 		if p.Past, err = pastOf(p, versions); err != nil {
 			broken[p.Name] = err
 			continue
@@ -89,11 +89,11 @@ func (s *Store) plansFor(
 	}
 	for a, key := range accounts {
 		if a.Plan == nil {
-			a.Plan = read[key.name]
+			a.Plan = read[key.Name]
 		}
 		if a.Plan == nil {
-			a.Plan = &quota.Plan{Name: key.name}
-			lacks(a, cmp.Or(broken[key.name], fmt.Errorf("plan %q is not there", key.name)))
+			a.Plan = &quota.Plan{Name: key.Name}
+			lacks(a, cmp.Or(broken[key.Name], fmt.Errorf("plan %q is not there", key.Name)))
 		}
 	}
 	return nil

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres_test
+package ledgerdb_test
 
 import (
 	"strings"
@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
-	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -124,8 +124,8 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 			f := newCorruptible(t)
 			f.story()
 			// Leases of a minute, renewed last just now, and a reaper that looks every ten seconds.
-			reaper := postgres.WithLeases(f.clock.read(), 10*time.Second)
-			if found, err := postgres.CheckInvariants(t.Context(), f.Pool(), reaper); err != nil || len(found) > 0 {
+			reaper := invariants.WithLeases(f.clock.read(), 10*time.Second)
+			if found, err := invariants.Check(t.Context(), f.Pool(), reaper); err != nil || len(found) > 0 {
 				t.Fatalf("before anything was broken: %v, %v", found, err)
 			}
 			// One of them would not get past the table's own check.
@@ -133,7 +133,7 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 			for sql := range strings.SplitSeq(tc.sql, "; ") {
 				f.exec(sql)
 			}
-			found, err := postgres.CheckInvariants(t.Context(), f.Pool(), reaper)
+			found, err := invariants.Check(t.Context(), f.Pool(), reaper)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package invariants
 
 // audits (I8) hold what is neither an admission nor an event against the audit log, which must tell each change of it:
 // who, when, what, before and after.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package ledgerdb
 
 import (
 	"context"
@@ -10,33 +10,25 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-func uuidText(id quota.ID) string { return pgtype.UUID{Bytes: id, Valid: true}.String() }
-
-// transaction runs writes that are not those of a batch.
-func (s *Store) transaction(ctx context.Context, f func(pgx.Tx, *dbsqlc.Queries) error) error {
-	options := pgx.TxOptions{BeginQuery: beginBounded}
-	return mapError(pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error { return f(tx, s.queries.WithTx(tx)) }))
-}
-
 // ApplyPlan implements metering.Store.
 func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) error {
-	err := s.transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
+	err := s.Transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
 		params := planParams(&p)
 		before, err := q.LockPlan(ctx, p.Name)
 		if errors.Is(err, pgx.ErrNoRows) {
 			inserted := params
-			inserted.Now = s.now()
+			inserted.Now = s.Now()
 			created, err := q.InsertPlan(ctx, inserted)
 			if err == nil {
-				return audit(ctx, tx, s.now(), planAudit("plan.created", actor, nil, &created))
+				return audit(ctx, tx, s.Now(), planAudit("plan.created", actor, nil, &created))
 			}
 			if !errors.Is(err, pgx.ErrNoRows) {
 				return err
@@ -49,18 +41,18 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 		} else if err != nil {
 			return err
 		}
-		if reflect.DeepEqual(planParams(meteringPlan(&before)), params) && !before.Retired {
+		if reflect.DeepEqual(planParams(readdb.MeteringPlan(&before)), params) && !before.Retired {
 			return nil
 		}
-		params.Now = s.now()
+		params.Now = s.Now()
 		after, err := q.UpdatePlan(ctx, dbsqlc.UpdatePlanParams(params))
 		if err != nil {
 			return err
 		}
-		return audit(ctx, tx, s.now(), planAudit("plan.changed", actor, &before, &after))
+		return audit(ctx, tx, s.Now(), planAudit("plan.changed", actor, &before, &after))
 	})
 	if errors.Is(err, ledger.ErrConflict) {
-		current, lookErr := s.queries.PlanOnOffer(ctx, "")
+		current, lookErr := s.Queries().PlanOnOffer(ctx, "")
 		if lookErr == nil && current.Name != p.Name {
 			return quota.Conflict(fmt.Sprintf("plan %q", p.Name), "plan %q is the default already", current.Name)
 		}
@@ -73,7 +65,7 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 
 // RetirePlan implements metering.Store.
 func (s *Store) RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error {
-	err := s.transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
+	err := s.Transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
 		before, err := q.LockPlan(ctx, name)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
@@ -81,40 +73,19 @@ func (s *Store) RetirePlan(ctx context.Context, name string, uid quota.ID, actor
 		if err != nil {
 			return err
 		}
-		if before.Retired || (uid != quota.ID{} && idOf(before.ObjectUid) != uid) {
+		if before.Retired || (uid != quota.ID{} && readdb.MeteringPlan(&before).ObjectUID != uid) {
 			return nil
 		}
-		after, err := q.RetirePlan(ctx, dbsqlc.RetirePlanParams{Name: name, Now: s.now()})
+		after, err := q.RetirePlan(ctx, dbsqlc.RetirePlanParams{Name: name, Now: s.Now()})
 		if err != nil {
 			return err
 		}
-		return audit(ctx, tx, s.now(), planAudit("plan.retired", actor, &before, &after))
+		return audit(ctx, tx, s.Now(), planAudit("plan.retired", actor, &before, &after))
 	})
 	if err != nil {
 		return fmt.Errorf("plan %q: %w", name, err)
 	}
 	return nil
-}
-
-// PlanStatus implements metering.Store.
-func (s *Store) PlanStatus(ctx context.Context, name string) (metering.PlanStatus, error) {
-	r, err := s.queries.PlanUsers(ctx, name)
-	if err != nil {
-		return metering.PlanStatus{}, fmt.Errorf("plan %q: %w", name, mapError(err))
-	}
-	return metering.PlanStatus{Version: r.Version, Users: r.Users, FirstUsers: r.FirstUsers}, nil
-}
-
-// ResetBatchSize implements reset.Store.
-func (s *Store) ResetBatchSize(ctx context.Context, plan string) (int32, error) {
-	rows, err := s.queries.LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: []string{plan}})
-	if err == nil && len(rows) == 0 {
-		err = pgx.ErrNoRows
-	}
-	if err != nil {
-		return 0, fmt.Errorf("plan %q: %w", plan, mapError(err))
-	}
-	return rows[0].ResetBatchSize, nil
 }
 
 // auditEntry is an audit row of an account, or of none.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package ledgerdb
 
 import (
 	"context"
@@ -13,28 +13,21 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 const (
 	// rollbackTimeout bounds how long a rollback may hold up whoever gives up a batch; then the connection is closed.
 	rollbackTimeout = 5 * time.Second
-	// planOnce has each statement planned once a connection, and for an index: without it small batches are planned
-	// anew each time, because a generic plan assumes ten rows, and a plan that was made while a table was small goes on
-	// reading all of it when it no longer is. That is why plain index scans are off too, which would read the whole
-	// index of an empty table: what is left, bitmap scans, needs keys. Such penalties look to the JIT compiler like
-	// expensive queries.
-	planOnce = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', " +
-		"'off', true), " +
-		"set_config('enable_indexscan', 'off', true), set_config('enable_indexonlyscan', 'off', true), " +
-		"set_config('jit', 'off', true), " + boundedLocks
 )
 
 // batch is an open transaction with what it has loaded.
 type batch struct {
 	conn    *pgxpool.Conn
-	gate    *gate
+	db      *postgres.DB
 	report  func(*ledger.UnreadableError)
 	ledgers map[quota.ID]*ledger.Ledger
 	loaded  map[quota.ID]*loaded
@@ -42,7 +35,7 @@ type batch struct {
 	busy    map[quota.ID]bool
 	plans   map[string]*quota.Plan
 	// plansOf are the plans that serve the accounts.
-	plansOf map[*quota.Account]planKey
+	plansOf map[*quota.Account]readdb.PlanKey
 	// searched are the last of the searches that may find more.
 	searched []*ledger.Admission
 }
@@ -64,33 +57,33 @@ type loaded struct {
 
 // Begin implements ledger.Store: one round trip that locks, and behind the locks reads.
 func (s *Store) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, error) {
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.Pool().Acquire(ctx)
 	if err != nil {
-		return nil, mapError(err)
+		return nil, postgres.MapError(err)
 	}
 	n := len(keys.Accounts)
 	b := &batch{
-		conn: conn, gate: s.gate, report: s.report, ledgers: make(map[quota.ID]*ledger.Ledger, n),
+		conn: conn, db: s.DB, report: s.Report, ledgers: make(map[quota.ID]*ledger.Ledger, n),
 		loaded: make(map[quota.ID]*loaded, n),
 		locked: make(map[quota.ID]bool, n), busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{},
-		plansOf: make(map[*quota.Account]planKey, n),
+		plansOf: make(map[*quota.Account]readdb.PlanKey, n),
 	}
 	if err := s.load(ctx, b, &keys); err != nil {
 		b.Rollback()
-		return nil, mapError(err)
+		return nil, postgres.MapError(err)
 	}
 	return b, nil
 }
 
 // load locks, then reads what hangs from the accounts that it has got.
 func (s *Store) load(ctx context.Context, b *batch, keys *ledger.Keys) error {
-	var t roundTrip
+	var t postgres.RoundTrip
 	t.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
-	t.Queue(planOnce)
+	t.Queue(postgres.PlanOnce)
 	if err := s.ask(ctx, &t, b, keys); err != nil {
 		return err
 	}
-	if err := t.send(ctx, b.conn); err != nil {
+	if err := t.Send(ctx, b.conn); err != nil {
 		return err
 	}
 	for _, l := range b.ledgers {
@@ -99,7 +92,7 @@ func (s *Store) load(ctx context.Context, b *batch, keys *ledger.Keys) error {
 	for _, last := range b.searched {
 		b.ledgers[last.Account].Searched(last)
 	}
-	return s.plansFor(ctx, dbsqlc.New(b.conn), b.plansOf,
+	return s.PlansFor(ctx, dbsqlc.New(b.conn), b.plansOf,
 		func(a *quota.Account, err error) { b.unreadable(a.ID, err, true) })
 }
 
@@ -117,10 +110,10 @@ func (b *batch) unreadable(account quota.ID, err error, declared bool) {
 }
 
 // ask queues the statements of a batch's first round trip.
-func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Keys) error {
+func (s *Store) ask(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *ledger.Keys) error {
 	accounts := keys.Accounts
 	return errors.Join(
-		t.ask(func(q *dbsqlc.Queries) error {
+		t.Ask(func(q *dbsqlc.Queries) error {
 			lock := q.LockFreeAccounts
 			if keys.Wait {
 				lock = q.LockAccounts
@@ -131,17 +124,17 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Ke
 			}
 			return err
 		}),
-		t.ask(func(q *dbsqlc.Queries) error {
-			rows, err := q.LoadAccounts(ctx, dbsqlc.LoadAccountsParams{Now: s.now(), Ids: accounts})
+		t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadAccounts(ctx, dbsqlc.LoadAccountsParams{Now: s.Now(), Ids: accounts})
 			s.readAccounts(b, rows)
 			return err
 		}),
-		t.ask(func(q *dbsqlc.Queries) error {
-			rows, err := q.LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: accounts, Now: s.now()})
+		t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: accounts, Now: s.Now()})
 			b.readLots(rows)
 			return err
 		}),
-		t.ask(func(q *dbsqlc.Queries) error {
+		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{
 				Ids: orEmpty(keys.Admissions), Accounts: accounts, Most: int32(ledger.QueuePage + keys.Most),
 			})
@@ -149,7 +142,7 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Ke
 			return err
 		}),
 		b.search(ctx, t, keys.Searches),
-		t.ask(func(q *dbsqlc.Queries) error {
+		t.Ask(func(q *dbsqlc.Queries) error {
 			if len(keys.Admissions) == 0 {
 				return nil
 			}
@@ -157,7 +150,7 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Ke
 			b.readPeriods(rows)
 			return err
 		}),
-		t.ask(func(q *dbsqlc.Queries) error {
+		t.Ask(func(q *dbsqlc.Queries) error {
 			if len(keys.Register) == 0 {
 				return nil
 			}
@@ -165,11 +158,11 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Ke
 			for i, r := range keys.Register {
 				users[i] = r.UserID
 			}
-			rows, err := q.UsersAndClock(ctx, dbsqlc.UsersAndClockParams{Now: s.now(), UserIds: users})
+			rows, err := q.UsersAndClock(ctx, dbsqlc.UsersAndClockParams{Now: s.Now(), UserIds: users})
 			b.readUsers(rows, keys.Register)
 			return err
 		}),
-		t.ask(func(q *dbsqlc.Queries) error {
+		t.Ask(func(q *dbsqlc.Queries) error {
 			if len(keys.Plans) == 0 {
 				return nil
 			}
@@ -178,7 +171,7 @@ func (s *Store) ask(ctx context.Context, t *roundTrip, b *batch, keys *ledger.Ke
 			b.readPlans(rows, keys.Plans)
 			return err
 		}),
-		t.ask(func(q *dbsqlc.Queries) error {
+		t.Ask(func(q *dbsqlc.Queries) error {
 			if len(keys.Plans) == 0 {
 				return nil
 			}
@@ -198,10 +191,10 @@ func (b *batch) readPlans(rows []dbsqlc.UserPlanLimit, asked []string) {
 	for i := range rows {
 		r := &rows[i]
 		if wanted[r.Name] {
-			b.plans[r.Name] = planOf(r)
+			b.plans[r.Name] = readdb.PlanOf(r)
 		}
 		if r.IsDefault && !r.Retired && wanted[""] {
-			b.plans[""] = planOf(r)
+			b.plans[""] = readdb.PlanOf(r)
 		}
 	}
 }
@@ -213,8 +206,8 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 			b.busy[r.UsageQuota.UserID] = true
 			continue
 		}
-		a, settings, unreadable := s.account(&r.UsageQuota, r.ExternalID)
-		b.plansOf[a] = planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
+		a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID)
+		b.plansOf[a] = readdb.PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion}
 		b.loaded[a.ID] = &loaded{
 			unreadable: unreadable != nil, balance: a.Balance, plan: r.UsageQuota.PlanName, settings: settings,
 			overrides: a.Overrides, suspended: a.Suspended,
@@ -250,7 +243,7 @@ func (b *batch) readLots(rows []dbsqlc.CreditLot) {
 		if l == nil {
 			continue
 		}
-		lot, err := lotOf(&rows[i])
+		lot, err := readdb.LotOf(&rows[i])
 		if err != nil {
 			b.unreadable(rows[i].UserID, err, false)
 		}
@@ -288,7 +281,7 @@ func (b *batch) readAdmission(r *dbsqlc.ConcurrentProcessing) (adm *ledger.Admis
 	if adm := l.Admissions[r.ID]; adm != nil {
 		return adm, true, nil
 	}
-	if adm, err = admissionOf(r, l.Account.UserID); err != nil {
+	if adm, err = readdb.AdmissionOf(r, l.Account.UserID); err != nil {
 		return nil, false, err
 	}
 	l.Admissions[adm.ID], b.loaded[adm.Account].admissions[adm.ID] = adm, adm.Admission
@@ -299,9 +292,9 @@ func (b *batch) readAdmission(r *dbsqlc.ConcurrentProcessing) (adm *ledger.Admis
 const searchPage = 256
 
 // search queues the searches for parked admissions.
-func (b *batch) search(ctx context.Context, t *roundTrip, searches []ledger.Search) error {
+func (b *batch) search(ctx context.Context, t *postgres.RoundTrip, searches []ledger.Search) error {
 	for _, s := range searches {
-		if err := t.ask(func(q *dbsqlc.Queries) error {
+		if err := t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadParked(ctx, dbsqlc.LoadParkedParams{
 				Account: s.Account, Credits: int64(s.Credits), Priority: s.After.Priority, Arrived: s.After.Arrived,
 				Most: searchPage,
@@ -385,7 +378,7 @@ func (b *batch) Commit(ctx context.Context) error {
 			return err
 		}
 	}
-	var t roundTrip
+	var t postgres.RoundTrip
 	var tag pgconn.CommandTag
 	w.queue(&t)
 	writes := t.Len() > 0
@@ -393,13 +386,13 @@ func (b *batch) Commit(ctx context.Context) error {
 		tag = ct
 		return nil
 	})
-	err := t.send(ctx, b.conn)
+	err := t.Send(ctx, b.conn)
 	if err == nil && tag.String() != "COMMIT" {
 		err = fmt.Errorf("%w: the server answered %s to the commit", ledger.ErrRetry, tag)
 	}
 	if err == nil && writes {
-		b.gate.wrote()
+		b.db.Wrote()
 	}
 	b.Rollback() // gives the connection back; after a commit there is nothing to roll back
-	return mapCommitError(err)
+	return postgres.MapCommitError(err)
 }

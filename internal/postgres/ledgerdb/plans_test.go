@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres_test
+package ledgerdb_test
 
 import (
 	"context"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package ledgerdb
 
 import (
 	"context"
@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -16,7 +18,7 @@ import (
 // write.
 func (s *Store) HotStatements(t *testing.T) map[string]string {
 	t.Helper()
-	var trip roundTrip
+	var trip postgres.RoundTrip
 	b := &batch{locked: map[quota.ID]bool{}, busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{}}
 	one := []quota.ID{{1}}
 	for _, wait := range []bool{false, true} {
@@ -28,11 +30,11 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 			t.Fatal(err)
 		}
 	}
-	out, plans := map[string]ledger.Usage{}, map[*quota.Account]planKey{}
-	if err := s.askStandings(t.Context(), &trip, []string{"alice"}, out, plans); err != nil {
+	out, plans := map[string]ledger.Usage{}, map[*quota.Account]readdb.PlanKey{}
+	if err := s.AskStandings(t.Context(), &trip, []string{"alice"}, out, plans); err != nil {
 		t.Fatal(err)
 	}
-	trip.tell(func(q *dbsqlc.Queries) error {
+	trip.Tell(func(q *dbsqlc.Queries) error {
 		_, err := q.PeriodsBefore(context.Background(), dbsqlc.PeriodsBeforeParams{})
 		return err
 	})

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres_test
+package ledgerdb_test
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
-	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -147,7 +147,7 @@ func TestEventKeysAreForAllUsers(t *testing.T) {
 func TestKeyPartitionsByMany(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	replicas := []*postgres.Store{f.open(), f.open(), f.open()}
+	replicas := []*ledgerdb.Store{f.open(), f.open(), f.open()}
 	for range 5 {
 		var all sync.WaitGroup
 		for _, r := range replicas {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package invariants
 
 // balances hold the sums that the ledger keeps against the rows that they are sums of.
 var balances = []string{

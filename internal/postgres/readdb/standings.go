@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package readdb
 
 import (
 	"context"
 	"errors"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -14,7 +15,7 @@ import (
 // Accounts implements metering.Store.
 func (s *Store) Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error) {
 	out, err := s.standings(ctx, userIDs, nil)
-	return out, mapError(err)
+	return out, postgres.MapError(err)
 }
 
 // standings reads users' accounts, and what else the caller asks for, in one round trip. All is of one snapshot, so
@@ -22,32 +23,35 @@ func (s *Store) Accounts(ctx context.Context, userIDs []string) (map[string]ledg
 func (s *Store) standings(
 	ctx context.Context, userIDs []string, also func(q *dbsqlc.Queries) error,
 ) (map[string]ledger.Usage, error) {
-	var t roundTrip
+	var t postgres.RoundTrip
 	t.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-	t.Queue(planOnce)
-	out, plans := make(map[string]ledger.Usage, len(userIDs)), make(map[*quota.Account]planKey, len(userIDs))
-	err := s.askStandings(ctx, &t, userIDs, out, plans)
+	t.Queue(postgres.PlanOnce)
+	out, plans := make(map[string]ledger.Usage, len(userIDs)), make(map[*quota.Account]PlanKey, len(userIDs))
+	err := s.AskStandings(ctx, &t, userIDs, out, plans)
 	if also != nil {
-		err = errors.Join(err, t.ask(also))
+		err = errors.Join(err, t.Ask(also))
 	}
 	t.Queue("COMMIT")
-	if err := errors.Join(err, t.send(ctx, s.pool)); err != nil {
+	if err := errors.Join(err, t.Send(ctx, s.Pool())); err != nil {
 		return nil, err
 	}
-	return out, s.plansFor(ctx, s.queries, plans, func(a *quota.Account, err error) { s.unreadable(out, a, err, true) })
+	return out, s.PlansFor(ctx, s.Queries(), plans,
+		func(a *quota.Account, err error) { s.unreadable(out, a, err, true) })
 }
 
-func (s *Store) askStandings(
-	ctx context.Context, t *roundTrip, userIDs []string, out map[string]ledger.Usage, plans map[*quota.Account]planKey,
+// AskStandings queues the statements that read users' accounts, and notes what they answer.
+func (s *Store) AskStandings(
+	ctx context.Context, t *postgres.RoundTrip, userIDs []string, out map[string]ledger.Usage,
+	plans map[*quota.Account]PlanKey,
 ) error {
 	accounts := make(map[quota.ID]*quota.Account, len(userIDs))
 	return errors.Join(
-		t.ask(func(q *dbsqlc.Queries) error {
-			rows, err := q.ReadAccounts(ctx, dbsqlc.ReadAccountsParams{Now: s.now(), UserIds: userIDs})
+		t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.ReadAccounts(ctx, dbsqlc.ReadAccountsParams{Now: s.Now(), UserIds: userIDs})
 			for i := range rows {
 				r := &rows[i]
-				a, settings, unreadable := s.account(&r.UsageQuota, r.ExternalID)
-				accounts[a.ID], plans[a] = a, planKey{name: r.UsageQuota.PlanName, version: r.PlanVersion}
+				a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID)
+				accounts[a.ID], plans[a] = a, PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion}
 				out[a.UserID] = ledger.Usage{Account: a, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID}
 				if unreadable != nil {
 					s.unreadable(out, a, unreadable, true)
@@ -55,11 +59,11 @@ func (s *Store) askStandings(
 			}
 			return err
 		}),
-		t.ask(func(q *dbsqlc.Queries) error {
-			rows, err := q.ReadLots(ctx, dbsqlc.ReadLotsParams{UserIds: userIDs, Now: s.now()})
+		t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.ReadLots(ctx, dbsqlc.ReadLotsParams{UserIds: userIDs, Now: s.Now()})
 			for i := range rows {
 				a := accounts[rows[i].UserID]
-				lot, err := lotOf(&rows[i])
+				lot, err := LotOf(&rows[i])
 				if err != nil {
 					s.unreadable(out, a, err, false)
 				}
@@ -67,12 +71,12 @@ func (s *Store) askStandings(
 			}
 			return err
 		}),
-		t.ask(func(q *dbsqlc.Queries) error {
+		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LastPeriods(ctx, userIDs)
 			for i := range rows {
 				userID := accounts[rows[i].UserID].UserID
 				u := out[userID]
-				u.Last = periodOf(&rows[i])
+				u.Last = PeriodOf(&rows[i])
 				out[userID] = u
 			}
 			return err
@@ -90,5 +94,5 @@ func (s *Store) unreadable(out map[string]ledger.Usage, a *quota.Account, err er
 		u.Unreadable = known
 	}
 	out[a.UserID] = u
-	s.report(u.Unreadable)
+	s.Report(u.Unreadable)
 }

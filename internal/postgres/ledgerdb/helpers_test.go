@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres_test
+package ledgerdb_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
@@ -39,7 +40,7 @@ func (c *clock) advance(d time.Duration) {
 
 // fixture is a store on a database of the test's own, with a default plan.
 type fixture struct {
-	*postgres.Store
+	*ledgerdb.Store
 	t     *testing.T
 	dsn   string
 	clock *clock
@@ -67,9 +68,9 @@ func newFixtureOn(t *testing.T, dsn string) *fixture {
 	return f
 }
 
-func (f *fixture) open() *postgres.Store {
+func (f *fixture) open() *ledgerdb.Store {
 	f.t.Helper()
-	s, err := postgres.Open(f.t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: f.clock.read})
+	s, err := ledgerdb.Open(f.t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: f.clock.read})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package readdb
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -19,14 +18,14 @@ import (
 
 // The names by which unlimited_overrides says that an override lifts a limit.
 const (
-	unlimitedCredits    = "credits"
-	unlimitedFileSize   = "file_size"
-	unlimitedAudio      = "audio"
-	unlimitedConcurrent = "concurrent"
-	unlimitedQueued     = "queued"
+	UnlimitedCredits    = "credits"
+	UnlimitedFileSize   = "file_size"
+	UnlimitedAudio      = "audio"
+	UnlimitedConcurrent = "concurrent"
+	UnlimitedQueued     = "queued"
 )
 
-var unlimitedNames = []string{unlimitedCredits, unlimitedFileSize, unlimitedAudio, unlimitedConcurrent, unlimitedQueued}
+var unlimitedNames = []string{UnlimitedCredits, UnlimitedFileSize, UnlimitedAudio, UnlimitedConcurrent, UnlimitedQueued}
 
 // limit reads a column in which NULL means unlimited.
 func limit[T ~int32 | ~int64, C int32 | int64](column *C) quota.Limit[T] {
@@ -34,19 +33,6 @@ func limit[T ~int32 | ~int64, C int32 | int64](column *C) quota.Limit[T] {
 		return quota.Limit[T]{Unlimited: true}
 	}
 	return quota.AtMost(T(*column))
-}
-
-// limitColumn is limit's inverse.
-func limitColumn[C int32 | int64, T ~int32 | ~int64](l quota.Limit[T]) *C {
-	if l.Unlimited {
-		return nil
-	}
-	return new(C(l.Max))
-}
-
-// milliseconds and fromMilliseconds convert the limit of one job's audio, which columns hold in milliseconds.
-func milliseconds(l quota.Limit[time.Duration]) quota.Limit[int64] {
-	return quota.Limit[int64]{Max: l.Max.Milliseconds(), Unlimited: l.Unlimited}
 }
 
 func fromMilliseconds(l quota.Limit[int64]) quota.Limit[time.Duration] {
@@ -60,20 +46,6 @@ func timeOf(t *time.Time) time.Time {
 	return t.UTC()
 }
 
-func timeColumn(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return new(t.UTC().Truncate(time.Microsecond))
-}
-
-func idColumn(id quota.ID) *quota.ID {
-	if id == (quota.ID{}) {
-		return nil
-	}
-	return &id
-}
-
 func idOf(id *quota.ID) quota.ID {
 	if id == nil {
 		return quota.ID{}
@@ -81,7 +53,8 @@ func idOf(id *quota.ID) quota.ID {
 	return *id
 }
 
-func planOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
+// PlanOf reads a plan. The terms of its earlier versions are not in its row.
+func PlanOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
 	return &quota.Plan{
 		Name: r.Name, DisplayName: r.DisplayName, Version: r.Version, Rank: r.Rank, Default: r.IsDefault,
 		Retired:  r.Retired,
@@ -104,49 +77,6 @@ func planOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
 	}
 }
 
-// planParams is the other way. What counts a plan's changes, and whether it is on offer, is not declared.
-func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
-	return dbsqlc.InsertPlanParams{
-		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), DisplayName: p.DisplayName, IsDefault: p.Default, Rank: p.Rank,
-		Features: orEmpty(p.Features), CalendarMonth: p.CalendarMonth,
-		FinalAfterSeconds: finalAfter(p.FinalAfter),
-		CreditsLimit:      limitColumn[int64](p.Limits.Credits),
-		FileSizeLimit:     limitColumn[int64](p.Limits.FileSize),
-		AudioMsLimit:      limitColumn[int64](milliseconds(p.Limits.Audio)),
-		ConcurrentLimit:   limitColumn[int32](p.Limits.Concurrent),
-		QueuedLimit:       limitColumn[int32](p.Limits.Queued),
-		OverageMax:        int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice),
-		CarryOverMax:       int64(p.CarryOverMax),
-		ProviderCostMicros: int64(p.ProviderCost), Currency: p.Currency, PeriodPriceMicros: int64(p.PeriodPrice),
-		DailyCostCeilingMicros: limitColumn[int64](p.DailyCostCeiling),
-		RateRequests:           p.RateRequests, RateWindowSeconds: int32(p.RateWindow / time.Second),
-		AlertThresholds: orEmpty(p.AlertThresholds), AdmitWhenUnavailable: p.AdmitWhenUnavailable,
-		ResetSchedule: p.ResetSchedule, ResetBatchSize: p.ResetBatchSize, UsageTypes: usageTypesColumn(p.UsageTypes),
-	}
-}
-
-// finalAfter is the column of how long after its end a period takes late charges.
-func finalAfter(d time.Duration) int32 { return int32(cmp.Or(d, quota.FinalAfter) / time.Second) }
-
-func orEmpty[T any](s []T) []T {
-	if s == nil {
-		return []T{}
-	}
-	return s
-}
-
-// usageTypesColumn and usageTypesOf keep the prices of a plan's usage types as an object of whole numbers.
-func usageTypesColumn(types map[string]quota.Rate) json.RawMessage {
-	if len(types) == 0 {
-		return json.RawMessage("{}")
-	}
-	b, err := json.Marshal(types)
-	if err != nil {
-		panic(err) // names and integers can always be encoded
-	}
-	return b
-}
-
 func usageTypesOf(column json.RawMessage) map[string]quota.Rate {
 	var types map[string]quota.Rate
 	if err := json.Unmarshal(column, &types); err != nil || len(types) == 0 {
@@ -155,16 +85,17 @@ func usageTypesOf(column json.RawMessage) map[string]quota.Rate {
 	return types
 }
 
-func meteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
+// MeteringPlan reads a plan with what the operator knows of it besides.
+func MeteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
 	return &metering.Plan{
-		Plan: *planOf(r), ObjectUID: idOf(r.ObjectUid), ResetSchedule: r.ResetSchedule,
+		Plan: *PlanOf(r), ObjectUID: idOf(r.ObjectUid), ResetSchedule: r.ResetSchedule,
 		ResetBatchSize: r.ResetBatchSize,
 	}
 }
 
-// account reads an account's row, without its plan and lots. What this release does not know of its settings is left
+// Account reads an account's row, without its plan and lots. What this release does not know of its settings is left
 // out, and the error says so.
-func (s *Store) account(
+func (s *Store) Account(
 	r *dbsqlc.UsageQuota, userID string,
 ) (*quota.Account, ledger.Settings, *ledger.UnreadableError) {
 	var unreadable *ledger.UnreadableError
@@ -199,11 +130,11 @@ func (s *Store) account(
 
 func overridesOf(r *dbsqlc.UsageQuota) quota.Overrides {
 	return quota.Overrides{
-		Credits:    overrideOf[quota.Credits](r.CreditsOverride, r.UnlimitedOverrides, unlimitedCredits),
-		FileSize:   overrideOf[int64](r.FileSizeOverride, r.UnlimitedOverrides, unlimitedFileSize),
+		Credits:    overrideOf[quota.Credits](r.CreditsOverride, r.UnlimitedOverrides, UnlimitedCredits),
+		FileSize:   overrideOf[int64](r.FileSizeOverride, r.UnlimitedOverrides, UnlimitedFileSize),
 		Audio:      audioOverride(r),
-		Concurrent: overrideOf[int32](r.ConcurrentOverride, r.UnlimitedOverrides, unlimitedConcurrent),
-		Queued:     overrideOf[int32](r.QueuedOverride, r.UnlimitedOverrides, unlimitedQueued),
+		Concurrent: overrideOf[int32](r.ConcurrentOverride, r.UnlimitedOverrides, UnlimitedConcurrent),
+		Queued:     overrideOf[int32](r.QueuedOverride, r.UnlimitedOverrides, UnlimitedQueued),
 	}
 }
 
@@ -218,50 +149,18 @@ func overrideOf[T ~int32 | ~int64, C int32 | int64](column *C, unlimited []strin
 }
 
 func audioOverride(r *dbsqlc.UsageQuota) *quota.Limit[time.Duration] {
-	ms := overrideOf[int64](r.AudioMsOverride, r.UnlimitedOverrides, unlimitedAudio)
+	ms := overrideOf[int64](r.AudioMsOverride, r.UnlimitedOverrides, UnlimitedAudio)
 	if ms == nil {
 		return nil
 	}
 	return new(fromMilliseconds(*ms))
 }
 
-// settingsParams are the columns of an account that a UserQuota declares.
-func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsParams {
-	p := dbsqlc.UpdateSettingsParams{
-		PlanName: a.Plan.Name, QuotaUid: idColumn(s.QuotaUID), Suspended: a.Suspended,
-		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID,
-		UnlimitedOverrides: []string{},
-	}
-	if s.QuotaName != "" {
-		p.QuotaName = &s.QuotaName
-	}
-	o := a.Overrides
-	p.CreditsOverride = overrideColumn[int64](&p, o.Credits, unlimitedCredits)
-	p.FileSizeOverride = overrideColumn[int64](&p, o.FileSize, unlimitedFileSize)
-	if o.Audio != nil {
-		p.AudioMsOverride = overrideColumn[int64](&p, new(milliseconds(*o.Audio)), unlimitedAudio)
-	}
-	p.ConcurrentOverride = overrideColumn[int32](&p, o.Concurrent, unlimitedConcurrent)
-	p.QueuedOverride = overrideColumn[int32](&p, o.Queued, unlimitedQueued)
-	return p
-}
-
-func overrideColumn[C int32 | int64, T ~int32 | ~int64](
-	p *dbsqlc.UpdateSettingsParams, o *quota.Limit[T], name string,
-) *C {
-	if o == nil {
-		return nil
-	}
-	if o.Unlimited {
-		p.UnlimitedOverrides = append(p.UnlimitedOverrides, name)
-	}
-	return limitColumn[C](*o)
-}
-
-func lotOf(r *dbsqlc.CreditLot) (quota.Lot, error) {
+// LotOf reads a lot. One of a kind that this release does not know comes with an error.
+func LotOf(r *dbsqlc.CreditLot) (quota.Lot, error) {
 	var err error
 	if kind := quota.LotKind(r.Kind); kind != quota.LotGrant && kind != quota.LotCarryOver {
-		err = fmt.Errorf("lot %s of kind %q", uuidText(r.ID), r.Kind)
+		err = fmt.Errorf("lot %s of kind %q", UUIDText(r.ID), r.Kind)
 	}
 	return quota.Lot{
 		ID: r.ID, Kind: quota.LotKind(r.Kind), Name: r.Name, Credits: quota.Credits(r.Credits),
@@ -270,7 +169,8 @@ func lotOf(r *dbsqlc.CreditLot) (quota.Lot, error) {
 	}, err
 }
 
-func periodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
+// PeriodOf reads a closed period.
+func PeriodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
 	return &quota.ClosedPeriod{
 		No: r.PeriodNo, Period: quota.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()},
 		Used: quota.Credits(r.Used), Reserved: quota.Credits(r.Reserved),
@@ -283,25 +183,6 @@ func periodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
 	}
 }
 
-func metadataColumn(metadata map[string]string) []byte {
-	if len(metadata) == 0 {
-		return nil
-	}
-	b, err := json.Marshal(metadata)
-	if err != nil {
-		panic(err) // text can always be encoded
-	}
-	return b
-}
-
-// presentIf returns a value, or NULL unless it is there.
-func presentIf[T any](there bool, value T) *T {
-	if there {
-		return &value
-	}
-	return nil
-}
-
 func textOf(column *string) string {
 	if column == nil {
 		return ""
@@ -309,32 +190,17 @@ func textOf(column *string) string {
 	return *column
 }
 
-// share is how a column keeps a part of an allocation.
-type share struct {
+// Share is how a column keeps a part of an allocation.
+type Share struct {
 	Lot     pgtype.UUID `json:"lot"`
 	Credits int64       `json:"credits"`
-}
-
-func sharesColumn(shares []quota.Share) []byte {
-	if len(shares) == 0 {
-		return nil
-	}
-	out := make([]share, len(shares))
-	for i, s := range shares {
-		out[i] = share{Lot: pgtype.UUID{Bytes: s.Lot, Valid: true}, Credits: int64(s.Credits)}
-	}
-	b, err := json.Marshal(out)
-	if err != nil {
-		panic(err) // ids and integers can always be encoded
-	}
-	return b
 }
 
 func sharesOf(column []byte) ([]quota.Share, error) {
 	if column == nil {
 		return nil, nil
 	}
-	var in []share
+	var in []Share
 	if err := json.Unmarshal(column, &in); err != nil {
 		return nil, fmt.Errorf("lots: %w", err)
 	}
@@ -347,7 +213,9 @@ func sharesOf(column []byte) ([]quota.Share, error) {
 
 var states = []quota.State{quota.Queued, quota.Admitted, quota.Settled, quota.Released, quota.Expired, quota.Cancelled}
 
-func admissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admission, error) {
+// AdmissionOf reads an admission of the user, without its place in the queue. What this release does not know of it
+// is a ledger.UnreadableError.
+func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admission, error) {
 	lots, err := sharesOf(r.Lots)
 	switch {
 	case err != nil:
@@ -357,7 +225,7 @@ func admissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 		err = fmt.Errorf("source %q", r.Source)
 	}
 	if err != nil {
-		return nil, &ledger.UnreadableError{UserID: userID, What: fmt.Sprintf("admission %s: %v", uuidText(r.ID), err)}
+		return nil, &ledger.UnreadableError{UserID: userID, What: fmt.Sprintf("admission %s: %v", UUIDText(r.ID), err)}
 	}
 	adm := &ledger.Admission{
 		Admission: quota.Admission{
@@ -398,11 +266,4 @@ func creditsOf(column *int64) *quota.Credits {
 		return nil
 	}
 	return new(quota.Credits(*column))
-}
-
-func creditsColumn(c *quota.Credits) *int64 {
-	if c == nil {
-		return nil
-	}
-	return new(int64(*c))
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package readdb
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,16 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
-)
-
-const (
-	// A run of the reset writes its row every few seconds; after so much silence it is taken for dead.
-	resetSilence = 2 * time.Minute
-	// resetRunDays is how long the rows of runs are kept.
-	resetRunDays = 400
 )
 
 // Periods implements reports.Store.
@@ -34,7 +27,7 @@ func (s *Store) Periods(
 			dbsqlc.PeriodsBeforeParams{UserID: userID, Before: before, Most: int32(limit)})
 		periods = make([]reports.StoredPeriod, len(rows))
 		for i := range rows {
-			periods[i] = reports.StoredPeriod{ClosedPeriod: *periodOf(&rows[i]), Revision: rows[i].Revision}
+			periods[i] = reports.StoredPeriod{ClosedPeriod: *PeriodOf(&rows[i]), Revision: rows[i].Revision}
 		}
 		return err
 	})
@@ -43,7 +36,7 @@ func (s *Store) Periods(
 		err = pgx.ErrNoRows
 	}
 	if err != nil {
-		return ledger.Usage{}, nil, fmt.Errorf("user %q: %w", userID, mapError(err))
+		return ledger.Usage{}, nil, fmt.Errorf("user %q: %w", userID, postgres.MapError(err))
 	}
 	if usage.Unreadable != nil {
 		return ledger.Usage{}, nil, usage.Unreadable
@@ -56,12 +49,12 @@ func (s *Store) DueAccounts(
 	ctx context.Context, plan string, until time.Time,
 ) (accounts int64, oldest time.Time, err error) {
 	if until.IsZero() {
-		if until, err = s.queries.Clock(ctx, s.now()); err != nil {
-			return 0, time.Time{}, mapError(err)
+		if until, err = s.Queries().Clock(ctx, s.Now()); err != nil {
+			return 0, time.Time{}, postgres.MapError(err)
 		}
 	}
-	row, err := s.queries.DueAccounts(ctx, dbsqlc.DueAccountsParams{Plan: plan, Until: until})
-	return row.Accounts, row.Oldest.UTC(), mapError(err)
+	row, err := s.Queries().DueAccounts(ctx, dbsqlc.DueAccountsParams{Plan: plan, Until: until})
+	return row.Accounts, row.Oldest.UTC(), postgres.MapError(err)
 }
 
 // Others implements reset.Store.
@@ -69,51 +62,29 @@ func (s *Store) Others(ctx context.Context) (int, error) {
 	// Not among the queries, because sqlc does not know the view. Sessions of other roles are counted only where this
 	// one may see their state.
 	var n int
-	err := s.pool.QueryRow(ctx, `SELECT count(*) FROM pg_catalog.pg_stat_activity
+	err := s.Pool().QueryRow(ctx, `SELECT count(*) FROM pg_catalog.pg_stat_activity
 		WHERE datname = current_database() AND backend_type = 'client backend' AND state = 'active'
 		  AND application_name <> current_setting('application_name') AND pid <> pg_backend_pid()`).Scan(&n)
-	return n, mapError(err)
-}
-
-// BeginReset implements reset.Store.
-func (s *Store) BeginReset(ctx context.Context, run reset.Run) error {
-	return s.transaction(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
-		return errors.Join(
-			q.LoseResetRuns(ctx, dbsqlc.LoseResetRunsParams{PlanName: run.Plan, SilentSeconds: resetSilence.Seconds()}),
-			q.PruneResetRuns(ctx, dbsqlc.PruneResetRunsParams{PlanName: run.Plan, Days: resetRunDays}),
-			q.SaveResetRun(ctx, resetRunParams(run)))
-	})
-}
-
-// SaveReset implements reset.Store.
-func (s *Store) SaveReset(ctx context.Context, run reset.Run) error {
-	return mapError(s.queries.SaveResetRun(ctx, resetRunParams(run)))
-}
-
-func resetRunParams(run reset.Run) dbsqlc.SaveResetRunParams {
-	return dbsqlc.SaveResetRunParams{
-		ID: run.ID, PlanName: run.Plan, Actor: run.Actor, State: string(cmp.Or(run.State, reset.Running)),
-		Accounts: run.Accounts, Periods: run.Periods, Failures: run.Failures, Message: run.Message,
-	}
+	return n, postgres.MapError(err)
 }
 
 // LastReset implements reset.Store.
 func (s *Store) LastReset(ctx context.Context, plan string) (run *reset.Run, succeeded time.Time, err error) {
-	r, err := s.queries.LastResetRun(ctx, plan)
+	r, err := s.Queries().LastResetRun(ctx, plan)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, time.Time{}, nil
 	}
 	if err != nil {
-		return nil, time.Time{}, mapError(err)
+		return nil, time.Time{}, postgres.MapError(err)
 	}
 	run = &reset.Run{
 		ID: r.ID, Plan: r.PlanName, Actor: r.Actor, State: reset.State(r.State),
 		StartedAt: r.StartedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), FinishedAt: timeOf(r.FinishedAt),
 		Accounts: r.Accounts, Periods: r.Periods, Failures: r.Failures, Message: r.Message,
 	}
-	succeeded, err = s.queries.LastResetSuccess(ctx, plan)
+	succeeded, err = s.Queries().LastResetSuccess(ctx, plan)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return run, time.Time{}, nil
 	}
-	return run, succeeded.UTC(), mapError(err)
+	return run, succeeded.UTC(), postgres.MapError(err)
 }

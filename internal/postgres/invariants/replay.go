@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres
+package invariants
 
 // replays go through each account's decisions in their order, and hold what each saw against what was the case.
 var replays = []string{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package postgres_test
+package ledgerdb_test
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
-	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -86,7 +86,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 					alter(v.FieldByIndex(field.index))
 					want = v.FieldByIndex(field.index).Interface()
 				})
-				if fixed := has(tc.fixed, field.name); fixed != errors.Is(err, postgres.ErrFixed) ||
+				if fixed := has(tc.fixed, field.name); fixed != errors.Is(err, ledgerdb.ErrFixed) ||
 					!fixed && err != nil {
 					t.Errorf("%s: fixed is %t, and the commit says: %v", field.name, fixed, err)
 					continue

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledgerdb
+
+import (
+	"context"
+	"errors"
+
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// askRecords asks for what recording needs to see, if anybody records.
+func (s *Store) askRecords(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *ledger.Keys) error {
+	if len(keys.Idempotency) == 0 {
+		return nil
+	}
+	asked := dbsqlc.LoadKeysParams{}
+	for _, k := range keys.Idempotency {
+		asked.Accounts, asked.Keys = append(asked.Accounts, k.Account), append(asked.Keys, k.Key)
+	}
+	events := orEmpty(keys.Events)
+	err := errors.Join(
+		t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadKeys(ctx, asked)
+			b.readKeys(rows)
+			return err
+		}),
+		t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadRecentPeriods(ctx,
+				dbsqlc.LoadRecentPeriodsParams{Accounts: asked.Accounts, Now: s.Now(), Events: events})
+			b.readPeriods(rows)
+			return err
+		}))
+	if len(events) == 0 {
+		return err
+	}
+	return errors.Join(err,
+		t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadEvents(ctx, dbsqlc.LoadEventsParams{Events: events, Accounts: asked.Accounts})
+			b.readEvents(rows)
+			return err
+		}),
+		t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadEventLots(ctx, dbsqlc.LoadEventLotsParams{Accounts: asked.Accounts, Events: events})
+			b.readLots(rows)
+			return err
+		}))
+}
+
+// readKeys keeps what the idempotency keys have made. They come in the order of time: of a key that outlived its
+// retention the last use counts.
+func (b *batch) readKeys(rows []dbsqlc.LoadKeysRow) {
+	for i := range rows {
+		r := &rows[i]
+		if l, e := b.readEvent(&r.UsageTracking, r.ReversalID); e != nil {
+			l.Made[r.Key] = ledger.Made{Event: e, BodyHash: r.BodyHash}
+		}
+	}
+}
+
+func (b *batch) readEvents(rows []dbsqlc.LoadEventsRow) {
+	for i := range rows {
+		if l, e := b.readEvent(&rows[i].UsageTracking, rows[i].ReversalID); e != nil {
+			l.Events[e.ID] = e
+		}
+	}
+}
+
+// readEvent returns an event and the ledger that it belongs to; nil if its account is not of this batch, or it cannot
+// be read.
+func (b *batch) readEvent(r *dbsqlc.UsageTracking, reversedBy *quota.ID) (*ledger.Ledger, *ledger.Event) {
+	l := b.ledgers[r.UserID]
+	if l == nil {
+		return nil, nil
+	}
+	e, err := readdb.EventOf(r, l.Account.UserID, reversedBy)
+	if err != nil {
+		b.unreadable(r.UserID, err, false)
+		return nil, nil
+	}
+	return l, e
+}
+
+// readPeriods adds closed periods to the ledgers. The one that is there already is kept.
+func (b *batch) readPeriods(rows []dbsqlc.UsagePeriod) {
+	for i := range rows {
+		if l := b.ledgers[rows[i].UserID]; l != nil && l.Closed[rows[i].PeriodNo] == nil {
+			p := readdb.PeriodOf(&rows[i])
+			l.Closed[p.No], b.loaded[rows[i].UserID].periods[p.No] = p, *p
+		}
+	}
+}

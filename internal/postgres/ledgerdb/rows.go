@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledgerdb
+
+import (
+	"cmp"
+	"encoding/json"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// The columns of rows are made here; readdb reads them.
+
+// limitColumn is a limit's column, in which NULL means unlimited.
+func limitColumn[C int32 | int64, T ~int32 | ~int64](l quota.Limit[T]) *C {
+	if l.Unlimited {
+		return nil
+	}
+	return new(C(l.Max))
+}
+
+func timeColumn(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UTC().Truncate(time.Microsecond))
+}
+
+func idColumn(id quota.ID) *quota.ID {
+	if id == (quota.ID{}) {
+		return nil
+	}
+	return &id
+}
+
+// planParams is the inverse of readdb.MeteringPlan. What counts a plan's changes, and whether it is on offer, is not
+// declared.
+func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
+	return dbsqlc.InsertPlanParams{
+		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), DisplayName: p.DisplayName, IsDefault: p.Default, Rank: p.Rank,
+		Features: orEmpty(p.Features), CalendarMonth: p.CalendarMonth,
+		FinalAfterSeconds: finalAfter(p.FinalAfter),
+		CreditsLimit:      limitColumn[int64](p.Limits.Credits),
+		FileSizeLimit:     limitColumn[int64](p.Limits.FileSize),
+		AudioMsLimit:      limitColumn[int64](milliseconds(p.Limits.Audio)),
+		ConcurrentLimit:   limitColumn[int32](p.Limits.Concurrent),
+		QueuedLimit:       limitColumn[int32](p.Limits.Queued),
+		OverageMax:        int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice),
+		CarryOverMax:       int64(p.CarryOverMax),
+		ProviderCostMicros: int64(p.ProviderCost), Currency: p.Currency, PeriodPriceMicros: int64(p.PeriodPrice),
+		DailyCostCeilingMicros: limitColumn[int64](p.DailyCostCeiling),
+		RateRequests:           p.RateRequests, RateWindowSeconds: int32(p.RateWindow / time.Second),
+		AlertThresholds: orEmpty(p.AlertThresholds), AdmitWhenUnavailable: p.AdmitWhenUnavailable,
+		ResetSchedule: p.ResetSchedule, ResetBatchSize: p.ResetBatchSize, UsageTypes: usageTypesColumn(p.UsageTypes),
+	}
+}
+
+// finalAfter is the column of how long after its end a period takes late charges.
+func finalAfter(d time.Duration) int32 { return int32(cmp.Or(d, quota.FinalAfter) / time.Second) }
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+// usageTypesColumn keeps the prices of a plan's usage types as an object of whole numbers.
+func usageTypesColumn(types map[string]quota.Rate) json.RawMessage {
+	if len(types) == 0 {
+		return json.RawMessage("{}")
+	}
+	b, err := json.Marshal(types)
+	if err != nil {
+		panic(err) // names and integers can always be encoded
+	}
+	return b
+}
+
+// settingsParams are the columns of an account that a UserQuota declares.
+func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsParams {
+	p := dbsqlc.UpdateSettingsParams{
+		PlanName: a.Plan.Name, QuotaUid: idColumn(s.QuotaUID), Suspended: a.Suspended,
+		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID,
+		UnlimitedOverrides: []string{},
+	}
+	if s.QuotaName != "" {
+		p.QuotaName = &s.QuotaName
+	}
+	o := a.Overrides
+	p.CreditsOverride = overrideColumn[int64](&p, o.Credits, readdb.UnlimitedCredits)
+	p.FileSizeOverride = overrideColumn[int64](&p, o.FileSize, readdb.UnlimitedFileSize)
+	if o.Audio != nil {
+		p.AudioMsOverride = overrideColumn[int64](&p, new(milliseconds(*o.Audio)), readdb.UnlimitedAudio)
+	}
+	p.ConcurrentOverride = overrideColumn[int32](&p, o.Concurrent, readdb.UnlimitedConcurrent)
+	p.QueuedOverride = overrideColumn[int32](&p, o.Queued, readdb.UnlimitedQueued)
+	return p
+}
+
+func overrideColumn[C int32 | int64, T ~int32 | ~int64](
+	p *dbsqlc.UpdateSettingsParams, o *quota.Limit[T], name string,
+) *C {
+	if o == nil {
+		return nil
+	}
+	if o.Unlimited {
+		p.UnlimitedOverrides = append(p.UnlimitedOverrides, name)
+	}
+	return limitColumn[C](*o)
+}
+
+func metadataColumn(metadata map[string]string) []byte {
+	if len(metadata) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(metadata)
+	if err != nil {
+		panic(err) // text can always be encoded
+	}
+	return b
+}
+
+// presentIf returns a value, or NULL unless it is there.
+func presentIf[T any](there bool, value T) *T {
+	if there {
+		return &value
+	}
+	return nil
+}
+
+func sharesColumn(shares []quota.Share) []byte {
+	if len(shares) == 0 {
+		return nil
+	}
+	out := make([]readdb.Share, len(shares))
+	for i, s := range shares {
+		out[i] = readdb.Share{Lot: pgtype.UUID{Bytes: s.Lot, Valid: true}, Credits: int64(s.Credits)}
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		panic(err) // ids and integers can always be encoded
+	}
+	return b
+}
+
+func creditsColumn(c *quota.Credits) *int64 {
+	if c == nil {
+		return nil
+	}
+	return new(int64(*c))
+}
+
+// milliseconds converts the limit of one job's audio, which columns hold in milliseconds.
+func milliseconds(l quota.Limit[time.Duration]) quota.Limit[int64] {
+	return quota.Limit[int64]{Max: l.Max.Milliseconds(), Unlimited: l.Unlimited}
+}
+
+func rateColumn(rate *quota.Rate) *int64 {
+	if rate == nil {
+		return nil
+	}
+	return new(int64(*rate))
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package readdb
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Lookup implements metering.Store.
+func (s *Store) Lookup(ctx context.Context, userID string) (quota.ID, error) {
+	id, err := s.Queries().AccountID(ctx, userID)
+	if err != nil {
+		return id, fmt.Errorf("user %q: %w", userID, postgres.MapError(err))
+	}
+	return id, nil
+}
+
+// Admission implements metering.Store.
+func (s *Store) Admission(ctx context.Context, id quota.ID) (*ledger.Admission, error) {
+	r, err := s.Queries().Admission(ctx, dbsqlc.AdmissionParams{ID: id, Now: s.Now()})
+	if err != nil {
+		return nil, fmt.Errorf("admission %s: %w", UUIDText(id), postgres.MapError(err))
+	}
+	adm, err := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)
+	if err != nil {
+		s.reportError(err)
+		return nil, err
+	}
+	adm.Position, adm.Waiting, adm.Stuck = int(r.Position), int(r.Waiting), adm.StuckAt(r.Now)
+	return adm, nil
+}
+
+// EndedAdmissions implements metering.Store.
+func (s *Store) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error) {
+	ended, err := s.Queries().EndedAdmissions(ctx, ids)
+	return ended, postgres.MapError(err)
+}
+
+// LiveJobs implements metering.Store.
+func (s *Store) LiveJobs(ctx context.Context) ([]*ledger.Admission, error) {
+	rows, err := s.Queries().LiveJobs(ctx, s.Now())
+	if err != nil {
+		return nil, postgres.MapError(err)
+	}
+	out := make([]*ledger.Admission, 0, len(rows))
+	for i := range rows {
+		if adm, err := s.liveAdmission(&rows[i]); err == nil {
+			out = append(out, adm)
+		}
+	}
+	return out, nil
+}
+
+// liveAdmission reads one of many admissions. One that cannot be read is reported, and tells its ids only.
+func (s *Store) liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
+	adm, err := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)
+	if err != nil {
+		s.reportError(err)
+		adm = &ledger.Admission{UserID: r.ExternalID}
+		adm.ID, adm.Account = r.ConcurrentProcessing.ID, r.ConcurrentProcessing.UserID
+		return adm, err
+	}
+	adm.Stuck = adm.StuckAt(r.Now)
+	return adm, nil
+}
+
+// MaybeStuck implements metering.Store.
+func (s *Store) MaybeStuck(ctx context.Context, after ledger.Candidate, limit int) ([]*ledger.Admission, error) {
+	rows, err := s.Queries().MaybeStuck(ctx, dbsqlc.MaybeStuckParams{
+		Now: s.Now(), AfterAccount: after.Account, After: after.Admission, Most: int32(limit),
+	})
+	if err != nil {
+		return nil, postgres.MapError(err)
+	}
+	out := make([]*ledger.Admission, len(rows))
+	for i := range rows {
+		// One that cannot be read has its place all the same, so that the next page begins after this one.
+		out[i], _ = s.liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i]))
+	}
+	return out, nil
+}
+
+// Plans implements metering.Store.
+func (s *Store) Plans(ctx context.Context) ([]*metering.Plan, error) {
+	rows, err := s.Queries().AllPlans(ctx)
+	if err != nil {
+		return nil, postgres.MapError(err)
+	}
+	out := make([]*metering.Plan, len(rows))
+	for i := range rows {
+		out[i] = MeteringPlan(&rows[i])
+	}
+	return out, nil
+}
+
+// QuotaOwner implements metering.Store.
+func (s *Store) QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error) {
+	id, err := s.Queries().QuotaOwner(ctx, uid)
+	if err != nil {
+		return id, fmt.Errorf("UserQuota %s: %w", UUIDText(uid), postgres.MapError(err))
+	}
+	return id, nil
+}
+
+// Grants implements metering.Store.
+func (s *Store) Grants(ctx context.Context, userIDs []string) (map[string][]string, error) {
+	rows, err := s.Queries().GrantsOfUsers(ctx, userIDs)
+	if err != nil {
+		return nil, postgres.MapError(err)
+	}
+	out := map[string][]string{}
+	for _, r := range rows {
+		out[r.UserID] = append(out[r.UserID], r.Name)
+	}
+	return out, nil
+}
+
+// QuotaOwners implements metering.Store.
+func (s *Store) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
+	owners, err := s.Queries().QuotaOwners(ctx)
+	return owners, postgres.MapError(err)
+}
+
+// Due implements metering.Store.
+func (s *Store) Due(ctx context.Context, what ledger.Due, after quota.ID, limit int) ([]ledger.Candidate, error) {
+	switch what {
+	case ledger.DueQueue, ledger.DueParked, ledger.DueQueued:
+		parked := int32(math.MaxInt32)
+		if what == ledger.DueParked {
+			parked = ledger.QueuePage
+		}
+		ids, err := s.Queries().DueQueues(ctx, dbsqlc.DueQueuesParams{
+			Now: s.Now(), Whatever: what == ledger.DueQueued, Parked: parked, After: after, Most: int32(limit),
+		})
+		out := make([]ledger.Candidate, len(ids))
+		for i, id := range ids {
+			out[i] = ledger.Candidate{Account: id}
+		}
+		return out, postgres.MapError(err)
+	case ledger.DueLease:
+		rows, err := s.Queries().DueLeases(ctx, dbsqlc.DueLeasesParams{Now: s.Now(), After: after, Most: int64(limit)})
+		out := make([]ledger.Candidate, len(rows))
+		for i, r := range rows {
+			out[i] = ledger.Candidate{Account: r.UserID, Admission: r.ID}
+		}
+		return out, postgres.MapError(err)
+	}
+	return nil, quota.Invalid("due", "%q is nothing to look for", what)
+}
+
+// DuePeriods implements reset.Store.
+func (s *Store) DuePeriods(ctx context.Context, plan string, after quota.ID, limit int) ([]quota.ID, error) {
+	ids, err := s.Queries().DuePeriods(ctx,
+		dbsqlc.DuePeriodsParams{Now: s.Now(), Plan: plan, After: after, Most: int32(limit)})
+	return ids, postgres.MapError(err)
+}
+
+// PlanStatus implements metering.Store.
+func (s *Store) PlanStatus(ctx context.Context, name string) (metering.PlanStatus, error) {
+	r, err := s.Queries().PlanUsers(ctx, name)
+	if err != nil {
+		return metering.PlanStatus{}, fmt.Errorf("plan %q: %w", name, postgres.MapError(err))
+	}
+	return metering.PlanStatus{Version: r.Version, Users: r.Users, FirstUsers: r.FirstUsers}, nil
+}
+
+// ResetBatchSize implements reset.Store.
+func (s *Store) ResetBatchSize(ctx context.Context, plan string) (int32, error) {
+	rows, err := s.Queries().LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: []string{plan}})
+	if err == nil && len(rows) == 0 {
+		err = pgx.ErrNoRows
+	}
+	if err != nil {
+		return 0, fmt.Errorf("plan %q: %w", plan, postgres.MapError(err))
+	}
+	return rows[0].ResetBatchSize, nil
+}
+
+// Event implements metering.Store.
+func (s *Store) Event(ctx context.Context, id quota.ID) (*ledger.Event, error) {
+	r, err := s.Queries().Event(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("event %s: %w", UUIDText(id), postgres.MapError(err))
+	}
+	return EventOf(&r.UsageTracking, r.ExternalID, r.ReversalID)
+}
+
+// EventOf reads an event of the user. reversedBy, which may be nil, is the event that gave it back.
+func EventOf(r *dbsqlc.UsageTracking, userID string, reversedBy *quota.ID) (*ledger.Event, error) {
+	lots, err := sharesOf(r.Lots)
+	if err != nil {
+		return nil, fmt.Errorf("event %s: %w", UUIDText(r.ID), err)
+	}
+	e := &ledger.Event{
+		ID: r.ID, Account: r.UserID, UserID: userID, Kind: ledger.EventKind(r.Kind), UsageType: r.UsageType,
+		Admission: idOf(r.AdmissionID), Reverses: idOf(r.Reverses), RefundLot: idOf(r.RefundLot),
+		OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(), PeriodNo: r.PeriodID, Seq: r.Seq,
+		Credits: quota.Credits(r.Credits), Alloc: quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},
+		Overage: quota.Credits(r.Overage), Price: quota.Money(r.PriceMicros), Cost: quota.Money(r.CostMicros),
+		Currency: r.Currency,
+		Duration: time.Duration(r.DurationMs) * time.Millisecond, FileSize: r.FileSize, Tokens: r.Tokens,
+		Quantity: r.Quantity,
+		PlanName: r.PlanName, PlanVersion: r.PlanVersion, Late: r.Late, RecordedBy: r.RecordedBy, Reason: r.Reason,
+		ReversedBy: idOf(reversedBy),
+	}
+	if r.IdempotencyKey != nil {
+		e.Key = *r.IdempotencyKey
+	}
+	if r.UnitMicros != nil {
+		e.Rate = new(quota.Rate(*r.UnitMicros))
+	}
+	if r.Metadata != nil {
+		if err := json.Unmarshal(r.Metadata, &e.Metadata); err != nil {
+			return nil, fmt.Errorf("event %s: metadata: %w", UUIDText(r.ID), err)
+		}
+	}
+	return e, nil
+}
+
+// UUIDText is the text form of an id.
+func UUIDText(id quota.ID) string { return pgtype.UUID{Bytes: id, Valid: true}.String() }
