@@ -267,8 +267,8 @@ func TestUsagePlanDefaults(t *testing.T) {
 	for path, want := range map[string]string{
 		"spec.default": `false`,
 		"spec.rank":    `0`,
-		"spec.limits": `{"audioDuration":"24h","concurrent":1,"credits":30,"fileSize":"25Mi",
-		    "queued":100}`,
+		"spec.limits": `{"audioDuration":"24h","concurrent":1,"credits":30,"fileSize":"25Mi",` +
+			`"queued":100}`,
 		"spec.period":              `{"anchor":"AccountCreation","finalAfter":"72h","type":"Month"}`,
 		"spec.reset":               `{"batchSize":500,"schedule":"0 2 * * *"}`,
 		"spec.features":            ``,

@@ -158,8 +158,8 @@ func (w *world) advance(d time.Duration) {
 }
 
 // auth lets those with a valid token spend for alice.
-func (w *world) auth() *httpapi.Auth {
-	return &httpapi.Auth{
+func (w *world) auth() *access.Auth {
+	return &access.Auth{
 		Audiences: authenticator.Audiences{"usaged"},
 		Authenticator: authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
 			w.mu.Lock()

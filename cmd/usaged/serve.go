@@ -97,7 +97,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	}, service.Run)
 }
 
-func newAuth(o options) (*httpapi.Auth, error) {
+func newAuth(o options) (*access.Auth, error) {
 	config, err := restConfig(o.kubeconfig)
 	if err != nil {
 		return nil,
@@ -108,7 +108,7 @@ func newAuth(o options) (*httpapi.Auth, error) {
 	}
 	config.QPS, config.Burst = reviewQPS, reviewBurst
 	config.UserAgent = "usaged"
-	return httpapi.NewKubernetesAuth(config, o.audiences)
+	return access.NewAuth(config, o.audiences)
 }
 
 func restConfig(path string) (*rest.Config, error) {

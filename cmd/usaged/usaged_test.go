@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/httpapi"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
@@ -139,7 +140,7 @@ func TestDrain(t *testing.T) {
 	service := &slow{entered: make(chan struct{}), leave: make(chan struct{})}
 	ctx, stop := context.WithCancel(t.Context())
 	backgroundEnded, ended := make(chan struct{}), make(chan error, 1)
-	opts := httpapi.Options{Service: service, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler),
+	opts := httpapi.Options{Service: service, Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
 		Registry: telemetry.NewRegistry()}
 	go func() {
 		ended <- run(ctx, options{drainTimeout: time.Minute}, opts.Log, listener, opts,
@@ -190,7 +191,7 @@ func TestBackgroundFailureEndsTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
-	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler),
+	opts := httpapi.Options{Service: &slow{}, Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
 		Registry: telemetry.NewRegistry()}
 	err = run(t.Context(), options{drainTimeout: time.Minute}, opts.Log, listener, opts,
 		func(context.Context) error { return broken })
@@ -208,7 +209,7 @@ func TestWrongCertificate(t *testing.T) {
 	if err := os.WriteFile(path, []byte("not a certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler),
+	opts := httpapi.Options{Service: &slow{}, Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
 		Registry: telemetry.NewRegistry()}
 	err = run(t.Context(), options{tlsCert: path, tlsKey: path}, opts.Log, listener, opts,
 		func(context.Context) error { return nil })
@@ -240,7 +241,7 @@ func TestServesHTTPS(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	opts := httpapi.Options{Service: &slow{}, Auth: &httpapi.Auth{}, Log: slog.New(slog.DiscardHandler),
+	opts := httpapi.Options{Service: &slow{}, Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
 		Registry: telemetry.NewRegistry()}
 	go func() {
 		ended <- run(ctx, o, opts.Log, listener, opts, func(ctx context.Context) error { <-ctx.Done(); return nil })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package access says what somebody may do to a user's quota, by asking the API server whose RBAC it is.
+// Package access says who calls and what they may do to a user's quota, by asking the API server whose RBAC it is.
 package access
 
 import (
@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
@@ -17,9 +18,15 @@ import (
 
 // The virtual resource that RBAC grants rights on: its names are user ids.
 const (
-	Group     = "usage.cantonesescribe.io"
-	Resource  = "users"
-	VerbSpend = "spend"
+	Group    = "usage.cantonesescribe.io"
+	Resource = "users"
+)
+
+// The verbs on a user's quota.
+const (
+	VerbSpend  = "spend"
+	VerbGet    = "get"
+	VerbAdjust = "adjust"
 )
 
 // Caches of the API server's answers. A right that is given works at once or within DenyTTL, one that is withdrawn
@@ -29,8 +36,8 @@ const (
 	DenyTTL  = 5 * time.Second
 )
 
-// Backoff is how a question is asked again while the API server does not answer.
-func Backoff() *wait.Backoff {
+// backoff is how a question is asked again while the API server does not answer.
+func backoff() *wait.Backoff {
 	return &wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 3}
 }
 
@@ -39,7 +46,7 @@ func Backoff() *wait.Backoff {
 func NewAuthorizer(reviews authorizationclient.AuthorizationV1Interface) (authorizer.Authorizer, error) {
 	authz, err := authorizerfactory.DelegatingAuthorizerConfig{
 		SubjectAccessReviewClient: reviews, AllowCacheTTL: AllowTTL, DenyCacheTTL: DenyTTL,
-		WebhookRetryBackoff: Backoff(),
+		WebhookRetryBackoff: backoff(),
 	}.New()
 	if err != nil {
 		return nil, fmt.Errorf("authorization by SubjectAccessReview: %w", err)
@@ -55,16 +62,28 @@ type Spending struct {
 // MaySpend reports whether a service account may spend the user's quota by what it runs in its namespace. An error
 // means that nobody knows: it is no permission.
 func (s Spending) MaySpend(ctx context.Context, namespace, account, userID string) (bool, error) {
-	decision, _, err := s.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
-		User: serviceaccount.UserInfo(namespace, account, ""), Verb: VerbSpend, Namespace: namespace,
-		APIGroup: Group, APIVersion: "*", Resource: Resource, Name: userID, ResourceRequest: true,
+	who := serviceaccount.UserInfo(namespace, account, "")
+	allowed, err := allows(ctx, s.Authorizer, who, namespace, VerbSpend, userID)
+	if err != nil {
+		return false, fmt.Errorf("ask whether service account %s/%s may spend the quota of user %q: %w", namespace,
+			account, userID, err)
+	}
+	return allowed, nil
+}
+
+// allows asks one question. An error that comes with a yes is another authorizer's of a union.
+func allows(
+	ctx context.Context, authz authorizer.Authorizer, who user.Info, namespace, verb, userID string,
+) (bool, error) {
+	decision, _, err := authz.Authorize(ctx, authorizer.AttributesRecord{
+		User: who, Verb: verb, Namespace: namespace, APIGroup: Group, APIVersion: "*", Resource: Resource, Name: userID,
+		ResourceRequest: true,
 	})
 	if decision == authorizer.DecisionAllow {
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("ask whether service account %s/%s may spend the quota of user %q: %w", namespace,
-			account, userID, err)
+		return false, fmt.Errorf("%w: verb %s: %w", ErrUndecided, verb, err)
 	}
 	return false, nil
 }

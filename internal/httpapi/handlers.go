@@ -22,7 +22,7 @@ func (s *server) CreateAdmission(
 	if err != nil {
 		return nil, err
 	}
-	if err := s.auth.may(ctx, req.UserID); err != nil {
+	if err := s.may(ctx, req.UserID); err != nil {
 		return nil, err
 	}
 	req.RequestedBy = callerFrom(ctx).user.GetName()
@@ -183,7 +183,7 @@ func (s *server) check(ctx context.Context, b *CheckRequest) (CheckResult, error
 	if err != nil {
 		return CheckResult{}, err
 	}
-	if err := s.auth.may(ctx, b.UserId); err != nil {
+	if err := s.may(ctx, b.UserId); err != nil {
 		return CheckResult{}, err
 	}
 	res, err := s.service.Check(ctx, b.UserId, req)
@@ -208,7 +208,7 @@ func (s *server) current(ctx context.Context, userID string) (ledger.Usage, erro
 	if err := checkUserID(userID); err != nil {
 		return ledger.Usage{}, err
 	}
-	if err := s.auth.may(ctx, userID); err != nil {
+	if err := s.may(ctx, userID); err != nil {
 		return ledger.Usage{}, err
 	}
 	return s.service.Current(ctx, userID)

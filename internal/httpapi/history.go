@@ -34,7 +34,7 @@ func (s *server) GetUsageHistory(
 	if err != nil {
 		return nil, err
 	}
-	if err := s.auth.may(ctx, user); err != nil {
+	if err := s.may(ctx, user); err != nil {
 		return nil, err
 	}
 	history, err := s.history.History(ctx, user, before, limit)

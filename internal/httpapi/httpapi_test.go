@@ -24,6 +24,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -167,8 +168,8 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.ID) (quota.
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
 // on alice), "exporter", who may spend for alice and bob, "nobody", who has no right, "abroad", which is for another
 // audience, and "broken", which cannot be checked.
-func testAuth() *Auth {
-	return &Auth{
+func testAuth() *access.Auth {
+	return &access.Auth{
 		Audiences: authenticator.Audiences{"usaged"},
 		Authenticator: authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
 			token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")

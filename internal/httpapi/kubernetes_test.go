@@ -60,7 +60,7 @@ func TestKubernetesAuth(t *testing.T) {
 	// A right in somebody else's namespace is not one in one's own.
 	bind(t, env, team, "foreigner", elsewhere, "spend", "alice")
 
-	auth, err := NewKubernetesAuth(config, []string{"usaged"})
+	auth, err := access.NewAuth(config, []string{"usaged"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestKubernetesAuth(t *testing.T) {
 
 // Where the API server cannot be reached nobody is let in, and nobody is told that their token were wrong.
 func TestAPIServerAway(t *testing.T) {
-	auth, err := NewKubernetesAuth(&rest.Config{Host: "http://127.0.0.1:1"}, []string{"usaged"})
+	auth, err := access.NewAuth(&rest.Config{Host: "http://127.0.0.1:1"}, []string{"usaged"})
 	if err != nil {
 		t.Fatal(err)
 	}

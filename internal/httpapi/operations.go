@@ -2,6 +2,8 @@
 
 package httpapi
 
+import "github.com/cantonesescribe/usage-operator/internal/access"
+
 // operation is what holds of a call before its handler sees it: which body it takes, and who may make it. The contract
 // has the same, docs/http.md shows it, and a test compares the three.
 type operation struct {
@@ -29,9 +31,9 @@ const (
 
 var (
 	onlyJSON = []string{kindJSON}
-	spend    = []string{verbSpend}
-	read     = []string{verbSpend, verbGet}
-	adjust   = []string{verbAdjust}
+	spend    = []string{access.VerbSpend}
+	read     = []string{access.VerbSpend, access.VerbGet}
+	adjust   = []string{access.VerbAdjust}
 )
 
 // Whose quota a call is about.
@@ -52,7 +54,7 @@ var operations = []operation{
 	{"releaseAdmission", "POST /api/v1/admissions/{id}/release", nil, 0, spend, admissionsUser, true},
 	{"createUsage", "POST /api/v1/usage", []string{kindJSON, kindCloudEvent, kindCloudEvents}, maxBatchBody, spend,
 		itemsUser, false},
-	{"getUsageEvent", "GET /api/v1/usage/events/{id}", nil, 0, []string{verbSpend, verbGet, verbAdjust},
+	{"getUsageEvent", "GET /api/v1/usage/events/{id}", nil, 0, []string{access.VerbSpend, access.VerbGet, access.VerbAdjust},
 		eventsUser, false},
 	{"reverseUsage", "POST /api/v1/usage/{id}/reverse", onlyJSON, maxBody, adjust, eventsUser, false},
 	{"createAdjustment", "POST /api/v1/usage/adjustments", onlyJSON, maxBody, adjust, bodysUser, false},

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"sigs.k8s.io/yaml"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
 
@@ -94,7 +95,7 @@ func TestOperationsAreInTheDocs(t *testing.T) {
 
 // What a call needs is asked for before anything else of it is looked at, and nothing else is enough.
 func TestRightsOfOperations(t *testing.T) {
-	tokens := map[string]string{"Bearer spender": verbSpend, "Bearer reader": verbGet, "Bearer admin": verbAdjust,
+	tokens := map[string]string{"Bearer spender": access.VerbSpend, "Bearer reader": access.VerbGet, "Bearer admin": access.VerbAdjust,
 		"Bearer nobody": ""}
 	bodies := map[string]string{
 		"createAdmission": goodBody, "checkUsage": goodBody, "checkTranscriptionLimits": goodBody,

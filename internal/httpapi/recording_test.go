@@ -29,8 +29,8 @@ var eventID = quota.ID(uuid.MustParse("0198c5f0-0000-7000-8000-00000000000e"))
 const (
 	usagePath   = "/api/v1/usage"
 	exportBody  = `{"user_id":"alice","usage_type":"export"}`
-	cloudExport = `{"specversion":"1.0","id":"7","source":"/exporter","type":"io.cantonesescribe.usage.export",
-	    "subject":"alice"}`
+	cloudExport = `{"specversion":"1.0","id":"7","source":"/exporter","type":"io.cantonesescribe.usage.export",` +
+		`"subject":"alice"}`
 )
 
 func charge() *ledger.Event {

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -85,7 +86,7 @@ type Options struct {
 	Service Service
 	History History
 	Leases  Leases
-	Auth    *Auth
+	Auth    *access.Auth
 	Log     *slog.Logger
 	// Registry is shown under /metrics, and gets the handler's own metrics.
 	Registry *prometheus.Registry
@@ -97,7 +98,7 @@ type server struct {
 	service  Service
 	history  History
 	leases   Leases
-	auth     *Auth
+	auth     *access.Auth
 	log      *slog.Logger
 	draining context.Context //nolint:containedctx // see Options
 }
@@ -131,7 +132,7 @@ func New(opts Options) http.Handler {
 func (s *server) admitCaller(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		op := byPattern[r.Pattern]
-		c, err := s.auth.identify(r)
+		c, err := s.identify(r)
 		switch {
 		case err != nil:
 		case c.user == nil && !op.held:
