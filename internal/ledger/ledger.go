@@ -40,7 +40,7 @@ type Ledger struct {
 
 	// Booked are the events of this batch, and Audit tells what else it changed. Neither is ever changed once written.
 	Booked []Made
-	Audit  []AuditRow
+	Audit  []quota.AuditRow
 }
 
 // roll closes the periods that have ended.
@@ -50,13 +50,7 @@ func (l *Ledger) roll() {
 		p := &closed[i]
 		l.Closed[p.No] = p
 		l.Rolled++
-		l.Audit = append(l.Audit, AuditRow{
-			Actor: "system", Action: "period.closed", Kind: "Account", Name: l.Account.UserID,
-			After: map[string]any{
-				"period_no": p.No, "start": p.Period.Start, "end": p.Period.End, "used": p.Used, "reserved": p.Reserved,
-				"carry_over": p.CarryOver,
-			},
-		})
+		l.Tell(quota.SystemActor, quota.AuditPeriodClosed, nil, p.Audit())
 	}
 }
 
@@ -111,10 +105,27 @@ func (l *Ledger) DropEnded() {
 func (l *Ledger) Open(plan *quota.Plan) {
 	a := quota.Open(l.Account.ID, l.Account.UserID, plan, l.Now)
 	l.Account, l.Settings = a, Settings{ZoneName: a.Zone.String()}
-	l.Audit = append(l.Audit, AuditRow{
-		Actor: "system", Action: "account.registered", Kind: "Account", Name: a.UserID,
-		After: map[string]any{"plan": plan.Name, "anchor": a.Anchor, "time_zone": l.Settings.ZoneName},
+	l.Tell(quota.SystemActor, quota.AuditRegistered, nil, l.AuditSettings())
+}
+
+// Tell adds an audit row about the account.
+func (l *Ledger) Tell(actor quota.Actor, action quota.AuditAction, before, after quota.AuditState) {
+	l.Audit = append(l.Audit, quota.AuditRow{
+		Actor: actor, Action: action, Object: quota.AccountID(l.Account.ID).String(), Before: before, After: after,
 	})
+}
+
+// AuditSettings returns what a UserQuota decides about the account, as the audit log tells it.
+func (l *Ledger) AuditSettings() quota.AuditSettings {
+	a := l.Account
+	s := quota.AuditSettings{
+		Plan: a.Plan.Name, Suspended: a.Suspended, Anchor: quota.AuditTime(a.Anchor), TimeZone: l.Settings.ZoneName,
+		Overrides: a.Overrides.Audit(),
+	}
+	if owner := l.Settings.QuotaUID; owner != (quota.ID{}) {
+		s.QuotaUID = new(quota.ObjectUID(owner))
+	}
+	return s
 }
 
 // Add books a new admission in the ledger.

@@ -88,12 +88,6 @@ type Settings struct {
 	ZoneName  string
 }
 
-// AuditRow tells a change that is neither an admission nor an event. Before and After are encoded as JSON.
-type AuditRow struct {
-	Actor, Action, Kind, Name string
-	Before, After             any
-}
-
 // Change tells that an admission changed by the operation of somebody who does not hold it. The zero value tells that
 // changes may have been missed, whatever they were: the database was away, and may be another one now.
 type Change struct {

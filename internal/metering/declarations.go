@@ -85,7 +85,7 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 				settings: ledger.Settings{QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone},
 				plan:     plan, overrides: q.Overrides, suspended: q.Suspended,
 				anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
-			}, "quota.applied", actor)
+			}, quota.AuditQuotaApplied, actor)
 			grant(l, q.Grants, actor)
 			return nil
 		}})
@@ -118,7 +118,7 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) e
 			declare(l, declared{
 				settings: ledger.Settings{ZoneName: l.Account.Zone.String()}, plan: plan, anchor: l.Account.Anchor,
 				zone: l.Account.Zone,
-			}, "quota.removed", actor)
+			}, quota.AuditQuotaRemoved, actor)
 			return nil
 		}})
 }
@@ -150,16 +150,9 @@ func (d declared) equal(e declared) bool {
 		d.suspended == e.suspended && d.anchor.Equal(e.anchor)
 }
 
-func (d declared) audit() map[string]any {
-	return map[string]any{
-		"object": d.settings.QuotaName, "plan": d.plan.Name, "overrides": d.overrides, "suspended": d.suspended,
-		"anchor": d.anchor, "time_zone": d.settings.ZoneName,
-	}
-}
-
 // declare changes what a UserQuota decides, with an audit row, if it differs.
-func declare(l *ledger.Ledger, to declared, action, actor string) {
-	from := declaredOf(l)
+func declare(l *ledger.Ledger, to declared, action quota.AuditAction, actor string) {
+	from, before := declaredOf(l), l.AuditSettings()
 	if from.equal(to) && l.Unreadable == nil {
 		return
 	}
@@ -172,31 +165,23 @@ func declare(l *ledger.Ledger, to declared, action, actor string) {
 	if fresh {
 		a.Period = a.Calendar().At(l.Now)
 	}
-	l.Audit = append(l.Audit, ledger.AuditRow{
-		Actor: actor, Action: action, Kind: "Account", Name: a.UserID, Before: from.audit(), After: to.audit(),
-	})
+	l.Tell(quota.Actor{Name: actor}, action, before, l.AuditSettings())
 }
 
 // grant gives the lots that the account has not had yet.
 func grant(l *ledger.Ledger, grants map[string]Grant, actor string) {
 	for _, name := range slices.Sorted(maps.Keys(grants)) {
 		g := grants[name]
-		id := quota.LotID(l.Account.ID, quota.LotGrant, name)
+		id := quota.NewLotID(l.Account.ID, quota.LotGrant, name)
 		if l.HadLots[id] {
 			continue
 		}
 		l.HadLots[id] = true
-		l.Account.Lots = append(l.Account.Lots, quota.Lot{
+		lot := quota.Lot{
 			ID: id, Kind: quota.LotGrant, Name: name, Credits: g.Credits,
 			ExpiresAt: g.ExpiresAt.UTC().Truncate(time.Microsecond),
-		})
-		l.Audit = append(l.Audit, grantRow(l, actor, name, g))
-	}
-}
-
-func grantRow(l *ledger.Ledger, actor, name string, g Grant) ledger.AuditRow {
-	return ledger.AuditRow{
-		Actor: actor, Action: "grant.given", Kind: "Account", Name: l.Account.UserID,
-		After: map[string]any{"grant": name, "credits": g.Credits.String(), "expires_at": g.ExpiresAt},
+		}
+		l.Account.Lots = append(l.Account.Lots, lot)
+		l.Tell(quota.Actor{Name: actor}, quota.AuditGrantGiven, nil, lot.Audit())
 	}
 }

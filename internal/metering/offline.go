@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -184,14 +183,13 @@ func settleTicket(l *ledger.Ledger, t *Ticket, adm *ledger.Admission, actual quo
 		l.DropEnded()
 	}
 	l.Charge(adm, charge, plan)
-	l.Audit = append(l.Audit, ledger.AuditRow{
-		Actor: t.RequestedBy, Action: "ticket.settled", Kind: "Admission", Name: hex.EncodeToString(adm.ID[:]),
-		After: map[string]any{
-			"ticket": hex.EncodeToString(t.ID[:]), "replica": t.Replica, "issued_at": t.IssuedAt,
-			"expires_at": t.ExpiresAt,
-			"estimate":   t.Estimate, "actual": actual, "plan": t.Plan, "plan_version": t.PlanVersion,
-			"offline": adm.Offline,
-		},
+	l.Audit = append(l.Audit, quota.AuditRow{
+		Actor: quota.CallerActor(
+			t.RequestedBy,
+		),
+		Action: quota.AuditTicketSettled,
+		Object: quota.AdmissionID(adm.ID).String(),
+		After:  t.audit(adm.Offline, actual),
 	})
 	return true, nil
 }

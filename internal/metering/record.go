@@ -211,7 +211,7 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 			return nil, err
 		}
 	}
-	before := standing(l)
+	before := l.Account.AuditBalance(l.Now)
 	rev := l.Account.Reverse(target.ID, target.Charge(), period, l.Now)
 	e := &ledger.Event{
 		// It follows from the event, so that two reversals of one could not be told apart, let alone both be stored.
@@ -222,14 +222,12 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 		Quantity: target.Quantity, PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version,
 		RecordedBy: req.Actor, Reason: req.Reason,
 	}
-	after := standing(l)
 	if lot := rev.Refund; lot != nil {
 		e.RefundLot = lot.ID
-		after["refund"] = lot.Name
-		l.Audit = append(l.Audit, grantRow(l, req.Actor, lot.Name, Grant{Credits: lot.Credits}))
+		l.Tell(quota.CallerActor(req.Actor), quota.AuditGrantGiven, nil, lot.Audit())
 	}
 	target.ReversedBy = e.ID
-	auditEvent(l, e, "usage.reversed", before, after)
+	auditEvent(l, e, quota.AuditUsageReversed, before)
 	return e, nil
 }
 
@@ -248,14 +246,14 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 		return RecordResult{}, err
 	}
 	r := newRecording(account, req.Key, req.BodyHash, nil, func(l *ledger.Ledger) (*ledger.Event, error) {
-		before := standing(l)
+		before := l.Account.AuditBalance(l.Now)
 		c, err := l.Account.Adjust(req.Credits, l.Now)
 		if err != nil {
 			return nil, err
 		}
 		e := ledger.ChargeEvent(quota.ID(id), c, l.Account.Plan)
 		e.UsageType, e.OccurredAt, e.RecordedBy, e.Reason = quota.UsageAdjustment, l.Now, req.Actor, req.Reason
-		auditEvent(l, e, "usage.adjusted", before, standing(l))
+		auditEvent(l, e, quota.AuditUsageAdjusted, before)
 		return e, nil
 	})
 	err = s.engine.Do(ctx, r.op)
@@ -265,24 +263,11 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 	return r.res, err
 }
 
-// standing is the part of an account that an admin's correction changes, for the audit log.
-func standing(l *ledger.Ledger) map[string]any {
-	a := l.Account
-	s := map[string]any{"period_no": a.PeriodNo, "used": a.Used.String(), "charged": a.Charged.String()}
-	if left := a.Remaining(l.Now); !left.Unlimited {
-		s["remaining"] = left.Max.String()
-	}
-	return s
-}
-
-func auditEvent(l *ledger.Ledger, e *ledger.Event, action string, before, after map[string]any) {
-	after["credits"], after["reason"] = e.Credits.String(), e.Reason
-	if (e.Reverses != quota.ID{}) {
-		after["reverses"] = uuid.UUID(e.Reverses)
-	}
-	l.Audit = append(l.Audit, ledger.AuditRow{
-		Actor: e.RecordedBy, Action: action, Kind: "UsageEvent", Name: uuid.UUID(e.ID).String(), Before: before,
-		After: after,
+// auditEvent tells of a correction. What it corrected, and why, stands in the event.
+func auditEvent(l *ledger.Ledger, e *ledger.Event, action quota.AuditAction, before quota.AuditBalance) {
+	l.Audit = append(l.Audit, quota.AuditRow{
+		Actor: quota.CallerActor(e.RecordedBy), Action: action, Object: quota.EventID(e.ID).String(),
+		Before: before, After: l.Account.AuditBalance(l.Now),
 	})
 }
 

@@ -50,6 +50,22 @@ type ticketOnWire struct {
 // AdmissionID is the admission that the ticket becomes. It is that of the same user and key online.
 func (t *Ticket) AdmissionID() quota.ID { return quota.NameID("admission", t.Account, t.Key) }
 
+// audit returns the ticket as the audit log tells it once its work was charged. Who it was for stands in the row
+// already.
+func (t *Ticket) audit(offline bool, actual quota.Credits) quota.AuditTicket {
+	return quota.AuditTicket{
+		Ticket:      t.ID,
+		Replica:     t.Replica,
+		IssuedAt:    quota.AuditTime(t.IssuedAt),
+		ExpiresAt:   quota.AuditTime(t.ExpiresAt),
+		Estimate:    t.Estimate,
+		Actual:      actual,
+		Plan:        t.Plan,
+		PlanVersion: t.PlanVersion,
+		Offline:     offline,
+	}
+}
+
 // admission is the ticket as an admission that the ledger has not heard of.
 func (t *Ticket) admission(now time.Time, state quota.State) *ledger.Admission {
 	if state == quota.Admitted && !now.Before(t.ExpiresAt) {

@@ -75,8 +75,8 @@ type Lot struct {
 	ExpiresAt time.Time
 }
 
-// LotID returns the id of an account's lot. It follows from what the lot is, so that making it twice makes it once.
-func LotID(account ID, kind LotKind, name string) ID {
+// NewLotID returns the id of an account's lot. It follows from what the lot is, so that making it twice makes it once.
+func NewLotID(account ID, kind LotKind, name string) ID {
 	return NameID("lot", account, string(kind)+"/"+name)
 }
 

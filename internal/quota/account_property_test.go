@@ -356,7 +356,7 @@ func (l *ledger) wait(t *rapid.T) {
 func (l *ledger) give(t *rapid.T) {
 	g := Lot{Kind: LotGrant, Name: fmt.Sprint("g", l.grants),
 		Credits: WholeCredits(rapid.Int64Range(1, 30).Draw(t, "grant"))}
-	g.ID = LotID(l.a.ID, g.Kind, g.Name)
+	g.ID = NewLotID(l.a.ID, g.Kind, g.Name)
 	if rapid.Bool().Draw(t, "expires") {
 		g.ExpiresAt = l.now.Add(time.Duration(rapid.Int64Range(0, int64(60*24*time.Hour)).Draw(t, "in")))
 	}

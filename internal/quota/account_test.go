@@ -15,7 +15,7 @@ func TestAllocationOrder(t *testing.T) {
 	end := start.AddDate(0, 1, 0)
 	lots := func(ls ...Lot) []Lot { return ls }
 	carry := func(n int64, expires time.Time) Lot {
-		return Lot{ID: LotID(id(1), LotCarryOver, "0"), Kind: LotCarryOver, Name: "0", Credits: WholeCredits(n),
+		return Lot{ID: NewLotID(id(1), LotCarryOver, "0"), Kind: LotCarryOver, Name: "0", Credits: WholeCredits(n),
 			ExpiresAt: expires}
 	}
 	type shares map[string]int64
@@ -90,11 +90,11 @@ func TestReservationPinsItsLots(t *testing.T) {
 	other := enter(t, a, 5, start)
 
 	c := settle(t, a, adm, 15, nil, expires.Add(time.Minute))
-	want := Allocation{Plan: WholeCredits(5), Lots: []Share{{LotID(a.ID, LotGrant, "soon"), WholeCredits(10)}}}
+	want := Allocation{Plan: WholeCredits(5), Lots: []Share{{NewLotID(a.ID, LotGrant, "soon"), WholeCredits(10)}}}
 	if diff := cmp.Diff(want, c.Alloc); diff != "" {
 		t.Errorf("the charge is paid by the pinned lots, the expired one among them (-want +got):\n%s", diff)
 	}
-	if got := a.lot(LotID(a.ID, LotGrant, "late")); got.Reserved != WholeCredits(5) || got.Used != 0 {
+	if got := a.lot(NewLotID(a.ID, LotGrant, "late")); got.Reserved != WholeCredits(5) || got.Used != 0 {
 		t.Errorf("lot late = %+v, want only the other admission's 5 reserved", got)
 	}
 	if err := a.End(other, Released, "", nil, expires.Add(time.Minute)); err != nil {
@@ -266,7 +266,7 @@ func TestLateWork(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if lot := a.lot(LotID(a.ID, LotCarryOver, "0")); lot != nil && lot.Credits != closed.CarryOver {
+			if lot := a.lot(NewLotID(a.ID, LotCarryOver, "0")); lot != nil && lot.Credits != closed.CarryOver {
 				t.Errorf("the carry-over's lot has %s, the closed period says %s", lot.Credits, closed.CarryOver)
 			}
 			wantNo := int64(0)
@@ -309,7 +309,7 @@ func TestLateOverrunLeavesOthersTheirReservation(t *testing.T) {
 	now := a.Period.End.Add(time.Hour)
 	closed := &roll(t, a, now, 1)[0]
 	c := settle(t, a, long, 18, closed, now)
-	want := Allocation{Plan: 15 * Credit, Lots: []Share{{LotID(a.ID, LotGrant, "g"), 3 * Credit}}}
+	want := Allocation{Plan: 15 * Credit, Lots: []Share{{NewLotID(a.ID, LotGrant, "g"), 3 * Credit}}}
 	if diff := cmp.Diff(want, c.Alloc); diff != "" {
 		t.Errorf("the first charge (-want +got):\n%s", diff)
 	}

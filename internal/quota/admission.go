@@ -497,7 +497,7 @@ func (a *Account) topUp(p *ClosedPeriod) {
 	if carry <= p.CarryOver {
 		return
 	}
-	id := LotID(a.ID, LotCarryOver, carryOverName(p.No))
+	id := NewLotID(a.ID, LotCarryOver, carryOverName(p.No))
 	lot := a.lot(id)
 	if lot == nil {
 		if a.PeriodNo != p.No+1 {

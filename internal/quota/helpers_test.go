@@ -76,7 +76,7 @@ func account(p *Plan, lots ...Lot) *Account {
 }
 
 func grant(name string, n int64, expires time.Time) Lot {
-	return Lot{ID: LotID(id(1), LotGrant, name), Kind: LotGrant, Name: name, Credits: WholeCredits(n),
+	return Lot{ID: NewLotID(id(1), LotGrant, name), Kind: LotGrant, Name: name, Credits: WholeCredits(n),
 		ExpiresAt: expires}
 }
 

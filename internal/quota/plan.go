@@ -2,7 +2,12 @@
 
 package quota
 
-import "time"
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+)
 
 // Limit is an upper bound, or the explicit absence of one. The zero value forbids everything.
 type Limit[T ~int32 | ~int64] struct {
@@ -15,6 +20,31 @@ func AtMost[T ~int32 | ~int64](n T) Limit[T] { return Limit[T]{Max: n} }
 
 // Allows reports whether n is within the limit.
 func (l Limit[T]) Allows(n T) bool { return l.Unlimited || n <= l.Max }
+
+// unlimitedText stands for a limit that is none in JSON; any other is its number.
+const unlimitedText = `"unlimited"`
+
+// MarshalJSON returns the number, or "unlimited".
+func (l Limit[T]) MarshalJSON() ([]byte, error) {
+	if l.Unlimited {
+		return []byte(unlimitedText), nil
+	}
+	return strconv.AppendInt(nil, int64(l.Max), 10), nil
+}
+
+// UnmarshalJSON is MarshalJSON's inverse.
+func (l *Limit[T]) UnmarshalJSON(data []byte) error {
+	if string(data) == unlimitedText {
+		*l = Limit[T]{Unlimited: true}
+		return nil
+	}
+	var most T
+	if err := json.Unmarshal(data, &most); err != nil {
+		return fmt.Errorf("a limit is a whole number or %s: %w", unlimitedText, err)
+	}
+	*l = AtMost(most)
+	return nil
+}
 
 // Limits are what one user may use.
 type Limits struct {

@@ -166,7 +166,7 @@ func (a *Account) Reverse(event ID, c *Charge, period *ClosedPeriod, now time.Ti
 	r := &Reversal{Seq: a.Seq, PeriodNo: c.PeriodNo, Credits: c.Credits}
 	if period != nil && period.Final(now) && c.Credits > 0 {
 		name := refundName(event)
-		lot := Lot{ID: LotID(a.ID, LotGrant, name), Kind: LotGrant, Name: name, Credits: c.Credits}
+		lot := Lot{ID: NewLotID(a.ID, LotGrant, name), Kind: LotGrant, Name: name, Credits: c.Credits}
 		a.Lots = append(a.Lots, lot)
 		r.PeriodNo, r.Refund = a.PeriodNo, &lot
 		return r

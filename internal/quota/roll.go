@@ -71,7 +71,7 @@ func (a *Account) Roll(now time.Time) []ClosedPeriod {
 		next := Period{Start: a.Period.End, End: calendar.At(a.Period.End).End}
 		if p.CarryOver > 0 {
 			a.Lots = append(a.Lots, Lot{
-				ID: LotID(a.ID, LotCarryOver, carryOverName(p.No)), Kind: LotCarryOver, Name: carryOverName(p.No),
+				ID: NewLotID(a.ID, LotCarryOver, carryOverName(p.No)), Kind: LotCarryOver, Name: carryOverName(p.No),
 				Credits: p.CarryOver, ExpiresAt: next.End,
 			})
 		}

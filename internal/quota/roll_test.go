@@ -120,7 +120,7 @@ func TestCarryOver(t *testing.T) {
 			if len(a.Lots) > 0 {
 				lot = a.Lots[0].Credits
 				if !a.Lots[0].ExpiresAt.Equal(a.Period.End) || a.Lots[0].Kind != LotCarryOver ||
-					a.Lots[0].ID != LotID(a.ID, LotCarryOver, "0") {
+					a.Lots[0].ID != NewLotID(a.ID, LotCarryOver, "0") {
 					t.Errorf("lot = %+v", a.Lots[0])
 				}
 			}

@@ -118,8 +118,8 @@ func boundarySeed(accounts int) []string {
 // benchPlan has limits that are checked but never reached, and its audit row.
 func benchPlan(calendarMonth bool) string {
 	return fmt.Sprintf(`WITH told AS (
-	    INSERT INTO audit_log (actor, action, object_kind, object_name) VALUES ('bench', 'plan.created', 'UsagePlan',
-	        'bench'))
+	    INSERT INTO audit_log (actor, action, object_kind, object_name, version, after)
+	    VALUES ('system', 'plan.created', 'UsagePlan', 'bench', 2, '{"display_name": "Bench"}'))
 	INSERT INTO user_plan_limits (name, display_name, is_default, credits_limit, file_size_limit, audio_ms_limit,
 	    concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests, calendar_month)
 	VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000, 2147483647,
@@ -132,7 +132,9 @@ func benchUsers(n int) string {
 	    generate_series(1, %d) AS n`, n)
 }
 
-const benchRegistered = `INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, after)
-	SELECT 'bench', 'account.registered', 'Account', u.user_id, u.id,
-	    jsonb_build_object('plan', a.plan_name, 'anchor', a.anchor_at, 'time_zone', a.time_zone)
-	FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id`
+const benchRegistered = `INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, version, after)
+	SELECT 'system', 'account.registered', 'Account', user_id, user_id, 2, jsonb_build_object('quota_uid', null,
+	    'plan', plan_name,
+	    'suspended', false, 'anchor', to_char(anchor_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+	    'time_zone', time_zone, 'overrides', jsonb_build_object())
+	FROM usage_quotas`

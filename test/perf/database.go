@@ -123,12 +123,9 @@ func (l *lab) seed(ctx context.Context, users int) error {
 		 SELECT id, 'bench', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME
 		     ZONE 'UTC'
 		 FROM users, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
-		`INSERT INTO audit_log (actor, action, object_kind, object_name) VALUES ('bench', 'plan.created', 'UsagePlan',
-		    'bench')`,
-		`INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, after)
-		 SELECT 'bench', 'account.registered', 'Account', u.user_id, u.id,
-		     jsonb_build_object('plan', a.plan_name, 'anchor', a.anchor_at, 'time_zone', a.time_zone)
-		 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id`,
+		`INSERT INTO audit_log (actor, action, object_kind, object_name, version, after)
+	    VALUES ('system', 'plan.created', 'UsagePlan', 'bench', 2, '{"display_name": "Bench"}')`,
+		benchRegistered,
 		"VACUUM (ANALYZE, FREEZE)",
 	} {
 		if _, err := conn.Exec(ctx, sql); err != nil {

@@ -84,11 +84,10 @@ func resetSeed(accounts int) []string {
 		     600000000000, 0, 0, anchor_at + (n + 1) * interval '1 month'
 		 FROM usage_quotas, generate_series(0, %d) AS n`, closedPeriods-1),
 		benchRegistered,
-		`INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, after)
-		 SELECT p.closed_at, 'system', 'period.closed', 'Account', u.user_id, u.id, jsonb_build_object('period_no',
-		     p.period_no,
-		     'start', p.period_start, 'end', p.period_end, 'used', '0', 'reserved', '0', 'carry_over', '0')
-		 FROM usage_periods AS p JOIN users AS u ON u.id = p.user_id`,
+		`INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, version, after)
+		 SELECT closed_at, 'system', 'period.closed', 'Account', user_id, user_id, 2,
+		     jsonb_build_object('period_no', period_no, 'start', period_start, 'end', period_end)
+		 FROM usage_periods`,
 		"ALTER TABLE usage_periods ADD PRIMARY KEY (user_id, period_no)",
 		"CREATE INDEX audit_log_object_idx ON audit_log (object_kind, object_name, id)",
 		"CREATE INDEX audit_log_user_idx ON audit_log (user_id, id) WHERE user_id IS NOT NULL",
@@ -114,9 +113,9 @@ func (n *night) exec(ctx context.Context, statements ...string) error {
 // bareReset is one statement that writes the rows that a reset writes: the closed period, its audit row and the
 // account.
 const bareReset = `WITH due AS (
-    SELECT a.*, u.user_id AS name, p.version, p.credits_limit, p.carry_over_max, p.final_after_seconds, p.currency,
+    SELECT a.*, p.version, p.credits_limit, p.carry_over_max, p.final_after_seconds, p.currency,
         ((a.anchor_at AT TIME ZONE 'UTC') + (a.period_no + 2) * interval '1 month') AT TIME ZONE 'UTC' AS next_end
-    FROM usage_quotas AS a JOIN user_plan_limits AS p ON p.name = a.plan_name JOIN users AS u ON u.id = a.user_id
+    FROM usage_quotas AS a JOIN user_plan_limits AS p ON p.name = a.plan_name
     WHERE a.plan_name = 'bench' AND a.period_end <= $1
 ), closed AS (
     INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
@@ -127,9 +126,9 @@ const bareReset = `WITH due AS (
         plan_name, version, credits_limit, 0, carry_over_max, $1, final_after_seconds, currency
     FROM due
 ), told AS (
-    INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, after)
-    SELECT $1, 'system', 'period.closed', 'Account', name, user_id, jsonb_build_object('period_no', period_no,
-        'start', period_start, 'end', period_end, 'used', used::text, 'reserved', reserved::text, 'carry_over', '0')
+    INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, version, after)
+    SELECT $1, 'system', 'period.closed', 'Account', user_id, user_id, 2,
+        jsonb_build_object('period_no', period_no, 'start', period_start, 'end', period_end)
     FROM due
 )
 UPDATE usage_quotas AS a SET period_no = a.period_no + 1, period_start = a.period_end, period_end = due.next_end, used

@@ -180,31 +180,40 @@ func (q *Queries) InsertAdmissions(ctx context.Context, arg InsertAdmissionsPara
 }
 
 const InsertAudit = `-- name: InsertAudit :exec
-INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)
-SELECT
-    unnest($1::timestamptz[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
-    unnest($5::text[]), unnest($6::uuid[]), unnest($7::jsonb[]), unnest($8::jsonb[])
+INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, version, before, after)
+SELECT v.at, CASE WHEN v.person THEN 'person:' || (SELECT a.id FROM actors AS a WHERE a.name = v.actor) ELSE v.actor END,
+    v.action, v.kind, v.object, v.account, v.version, v.before, v.after
+FROM (SELECT
+    unnest($1::timestamptz[]) AS at, unnest($2::text[]) AS actor, unnest($3::boolean[]) AS person,
+    unnest($4::text[]) AS action, unnest($5::text[]) AS kind, unnest($6::text[]) AS object,
+    unnest($7::uuid[]) AS account, unnest($8::smallint[]) AS version,
+    unnest($9::jsonb[]) AS before, unnest($10::jsonb[]) AS after) AS v
 `
 
 type InsertAuditParams struct {
 	At       []time.Time
 	Actors   []string
+	Persons  []bool
 	Actions  []string
 	Kinds    []string
-	Names    []string
+	Objects  []string
 	Accounts []quota.ID
+	Versions []int16
 	Before   [][]byte
 	After    [][]byte
 }
 
+// Who may be a person is known to actors only, see NameActors. The subquery keeps the order of the rows, as a join would not.
 func (q *Queries) InsertAudit(ctx context.Context, arg InsertAuditParams) error {
 	_, err := q.db.Exec(ctx, InsertAudit,
 		arg.At,
 		arg.Actors,
+		arg.Persons,
 		arg.Actions,
 		arg.Kinds,
-		arg.Names,
+		arg.Objects,
 		arg.Accounts,
+		arg.Versions,
 		arg.Before,
 		arg.After,
 	)
@@ -871,6 +880,16 @@ func (q *Queries) LockFreeAccounts(ctx context.Context, ids []quota.ID) ([]quota
 		return nil, err
 	}
 	return items, nil
+}
+
+const NameActors = `-- name: NameActors :exec
+INSERT INTO actors (name) SELECT DISTINCT unnest($1::text[]) AS name ORDER BY name ON CONFLICT (name) DO NOTHING
+`
+
+// In the order of the names, as locks are taken in the same order by all.
+func (q *Queries) NameActors(ctx context.Context, names []string) error {
+	_, err := q.db.Exec(ctx, NameActors, names)
+	return err
 }
 
 const RenewLeases = `-- name: RenewLeases :exec

@@ -11,6 +11,11 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
+type Actor struct {
+	ID   quota.ID
+	Name string
+}
+
 type AuditLog struct {
 	ID         int64
 	At         time.Time
@@ -21,6 +26,7 @@ type AuditLog struct {
 	UserID     *quota.ID
 	Before     []byte
 	After      []byte
+	Version    int16
 }
 
 type ConcurrentProcessing struct {

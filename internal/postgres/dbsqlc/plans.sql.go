@@ -24,37 +24,6 @@ func (q *Queries) Clock(ctx context.Context, now *time.Time) (time.Time, error) 
 	return column_1, err
 }
 
-const InsertAuditRow = `-- name: InsertAuditRow :exec
-INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)
-VALUES (coalesce($1::timestamptz, clock_timestamp()), $2, $3, $4, $5,
-    $6, $7, $8)
-`
-
-type InsertAuditRowParams struct {
-	Now        *time.Time
-	Actor      string
-	Action     string
-	ObjectKind string
-	ObjectName string
-	UserID     *quota.ID
-	Before     []byte
-	After      []byte
-}
-
-func (q *Queries) InsertAuditRow(ctx context.Context, arg InsertAuditRowParams) error {
-	_, err := q.db.Exec(ctx, InsertAuditRow,
-		arg.Now,
-		arg.Actor,
-		arg.Action,
-		arg.ObjectKind,
-		arg.ObjectName,
-		arg.UserID,
-		arg.Before,
-		arg.After,
-	)
-	return err
-}
-
 const InsertPlan = `-- name: InsertPlan :one
 INSERT INTO user_plan_limits (object_uid, display_name, is_default,
     rank, features, calendar_month,

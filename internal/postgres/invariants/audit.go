@@ -2,6 +2,19 @@
 
 package invariants
 
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
 // audits (I8) hold what is neither an admission nor an event against the audit log, which must tell each change of it:
 // who, when, what, before and after.
 var audits = []string{
@@ -11,54 +24,12 @@ var audits = []string{
 	FROM user_plan_limits AS p LEFT JOIN audit_log AS l ON l.object_kind = 'UsagePlan' AND l.object_name = p.name
 	GROUP BY p.name, p.version HAVING count(l.id) <> p.version`,
 
-	// What each row of a plan found is what the one before it left, and the last one left what is in force. Rows are
-	// compared in what both tell: an older release knew fewer columns. (The log writes the object's UID in another
-	// form.)
-	`SELECT 'I8' AS invariant, NULL AS who, 'audit row ' || id || ' of plan ' || object_name || ', before: ' || key AS
-	    what,
-	    want AS expected, got AS found
-	FROM (SELECT *, lag(after) OVER (PARTITION BY object_name ORDER BY id) AS was FROM audit_log WHERE object_kind =
-	    'UsagePlan') AS l
-	CROSS JOIN LATERAL (SELECT key, value AS want FROM jsonb_each_text(l.was)) AS w
-	CROSS JOIN LATERAL (SELECT value AS got FROM jsonb_each_text(coalesce(l.before, l.was || '{"Name": null}')) AS b
-	    WHERE b.key = w.key) AS g
-	WHERE want IS DISTINCT FROM got
-	UNION ALL
-	SELECT 'I8', NULL, 'audit row ' || l.id || ' of plan ' || p.name || ', after: ' || col, want, got
-	FROM user_plan_limits AS p
-	JOIN (SELECT DISTINCT ON (object_name) * FROM audit_log WHERE object_kind = 'UsagePlan' ORDER BY object_name, id
-	    DESC) AS l
-	    ON l.object_name = p.name
-	CROSS JOIN LATERAL (SELECT replace(key, '_', '') AS col, value AS want FROM jsonb_each_text(to_jsonb(p))) AS w
-	CROSS JOIN LATERAL (SELECT value AS got FROM jsonb_each_text(l.after) WHERE lower(key) = w.col) AS g
-	WHERE w.col NOT IN ('updatedat', 'objectuid') AND want IS DISTINCT FROM got`,
-
-	// Accounts are registered once, and what each declaration found is what the one before it left.
+	// Accounts are registered once.
 	`SELECT 'I8' AS invariant, u.user_id AS who, 'audit row of the account''s registration' AS what, '1' AS expected,
 	    count(l.id)::text AS found
 	FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
 	LEFT JOIN audit_log AS l ON l.user_id = a.user_id AND l.action = 'account.registered'
 	GROUP BY a.user_id, u.user_id HAVING count(l.id) <> 1`,
-
-	`SELECT 'I8' AS invariant, u.user_id AS who, 'audit row ' || l.id || ' of the account''s settings, before: ' || col
-	    AS what, want AS expected, got AS found
-	FROM (SELECT *, lag(after) OVER (PARTITION BY user_id ORDER BY id) AS was FROM (` + settingsRows + `) AS s) AS l
-	JOIN users AS u ON u.id = l.user_id
-	CROSS JOIN LATERAL (VALUES ` + settingsPairs("l.was", "l.before") + `) AS v (col, want, got)
-	WHERE l.was IS NOT NULL AND want IS DISTINCT FROM got`,
-
-	// And the last one left what is in force.
-	`SELECT 'I8' AS invariant, u.user_id AS who, 'audit row ' || l.id || ' of the account''s settings, after: ' || col
-	    AS what, want AS expected, got AS found
-	FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
-	JOIN (SELECT DISTINCT ON (user_id) * FROM
-	    (` + settingsRows + `) AS s ORDER BY user_id, id DESC) AS l ON l.user_id = a.user_id
-	CROSS JOIN LATERAL (SELECT jsonb_build_object('plan', a.plan_name, 'object', coalesce(a.quota_name, ''),
-	    'suspended', a.suspended,
-	    'anchor', a.anchor_at, 'time_zone', a.time_zone, 'overrides',
-	        jsonb_build_object(` + overridesOfColumns + `)) AS settings) AS now
-	CROSS JOIN LATERAL (VALUES ` + settingsPairs("now.settings", "l.after") + `) AS v (col, want, got)
-	WHERE want IS DISTINCT FROM got`,
 
 	`SELECT 'I8' AS invariant, u.user_id AS who, 'audit rows of closed periods' AS what, a.closed::text AS expected,
 	    a.told::text AS found
@@ -73,7 +44,7 @@ var audits = []string{
 	`SELECT 'I8' AS invariant, u.user_id AS who, 'audit row of grant ' || l.name AS what, '1' AS expected,
 	    count(t.id)::text AS found
 	FROM credit_lots AS l JOIN users AS u ON u.id = l.user_id
-	LEFT JOIN audit_log AS t ON t.user_id = l.user_id AND t.action = 'grant.given' AND t.after ->> 'grant' = l.name
+	LEFT JOIN audit_log AS t ON t.user_id = l.user_id AND t.action = 'grant.given' AND t.after ->> 'lot' = l.id::text
 	WHERE l.kind = 'grant'
 	GROUP BY l.id, u.user_id, l.name HAVING count(t.id) <> 1`,
 
@@ -83,47 +54,148 @@ var audits = []string{
 	LEFT JOIN audit_log AS t ON t.user_id = e.user_id AND t.object_kind = 'UsageEvent' AND t.object_name = e.id::text
 	WHERE e.kind = 'reversal' OR e.reason <> ''
 	GROUP BY e.id, u.user_id HAVING count(t.id) <> 1`,
+
+	// Every row is of the one format, and knows a user by the account's id alone. (What the rows of periods say is not
+	// read: there is one for each month of each account.)
+	`SELECT 'I8' AS invariant, u.user_id AS who, 'audit row ' || l.id || ' of ' || l.action AS what,
+	    '2, of account ' || coalesce(l.user_id::text, 'none') AS expected,
+	    l.version || ', of ' || l.object_name AS found
+	FROM audit_log AS l LEFT JOIN users AS u ON u.id = l.user_id
+	WHERE l.version <> 2 OR (l.object_kind = 'Account' AND l.object_name IS DISTINCT FROM l.user_id::text)`,
 }
 
-// settingsRows are the audit rows that tell what an account's settings became. A registration says less than a change:
-// what it leaves out has its zero value.
-const settingsRows = `SELECT id, user_id, before,
-	    CASE WHEN action = 'account.registered' THEN '{"object": "", "suspended": false}'::jsonb || after
-	        ELSE after END AS after
-	FROM audit_log WHERE action IN ('account.registered', 'quota.applied', 'quota.removed')`
+// auditLine is a row of the audit log, with what is in force of its account where that is asked for.
+type auditLine struct {
+	ID                 int64
+	Version            int16
+	Action, ObjectName string
+	Before, After      []byte
+	Who                string
 
-// settingsPairs are rows of VALUES that compare two descriptions of an account's settings.
-func settingsPairs(want, got string) string {
-	text := func(key string) string {
-		return `('` + key + `', ` + want + ` ->> '` + key + `', ` + got + ` ->> '` + key + `')`
-	}
-	overrides := func(row string) string {
-		return `(SELECT coalesce(string_agg(key || '=' || value, ' ' ORDER BY key), '') FROM jsonb_each_text(
-		    CASE jsonb_typeof(` + row + ` -> 'overrides') WHEN 'object' THEN ` + row + ` -> 'overrides' ELSE '{}' END)
-		        WHERE value IS NOT NULL)`
-	}
-	return text("plan") + `, ` + text("object") + `, ` + text("suspended") + `, ` + text("time_zone") + `,
-	    ('anchor', (` + want + ` ->> 'anchor')::timestamptz::text, (` + got + ` ->> 'anchor')::timestamptz::text),
-	    ('overrides', ` + overrides(want) + `, ` + overrides(got) + `)`
+	dbsqlc.UsageQuota
 }
 
-// overridesOfColumns writes the overrides that are in force as the audit log does: a limit has its value or none.
-const overridesOfColumns = `
-	    'Credits', CASE WHEN 'credits' = ANY (a.unlimited_overrides) THEN jsonb_build_object('Max', 0, 'Unlimited',
-	        true)
-	        WHEN a.credits_override IS NOT NULL THEN jsonb_build_object('Max', a.credits_override, 'Unlimited', false)
-	            END,
-	    'FileSize', CASE WHEN 'file_size' = ANY (a.unlimited_overrides) THEN jsonb_build_object('Max', 0, 'Unlimited',
-	        true)
-	        WHEN a.file_size_override IS NOT NULL THEN jsonb_build_object('Max', a.file_size_override, 'Unlimited',
-	            false) END,
-	    'Audio', CASE WHEN 'audio' = ANY (a.unlimited_overrides) THEN jsonb_build_object('Max', 0, 'Unlimited', true)
-	        WHEN a.audio_ms_override IS NOT NULL THEN jsonb_build_object('Max', a.audio_ms_override * 1000000,
-	            'Unlimited', false) END,
-	    'Concurrent', CASE WHEN 'concurrent' = ANY (a.unlimited_overrides) THEN jsonb_build_object('Max', 0,
-	        'Unlimited', true)
-	        WHEN a.concurrent_override IS NOT NULL THEN jsonb_build_object('Max', a.concurrent_override, 'Unlimited',
-	            false) END,
-	    'Queued', CASE WHEN 'queued' = ANY (a.unlimited_overrides) THEN jsonb_build_object('Max', 0, 'Unlimited', true)
-	        WHEN a.queued_override IS NOT NULL THEN jsonb_build_object('Max', a.queued_override, 'Unlimited', false)
-	            END`
+const (
+	auditedPlans = `SELECT id, version, action, object_name, before, after FROM audit_log
+		WHERE object_kind = 'UsagePlan' ORDER BY object_name, id`
+	auditedSettings = `SELECT l.id, l.version, l.action, l.object_name, l.before, l.after, u.user_id AS who,
+		a.plan_name, a.quota_uid, a.suspended, a.anchor_at, a.time_zone, a.unlimited_overrides, a.credits_override,
+		a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override
+		FROM audit_log AS l JOIN users AS u ON u.id = l.user_id JOIN usage_quotas AS a ON a.user_id = l.user_id
+		WHERE l.action IN ('account.registered', 'quota.applied', 'quota.removed') ORDER BY l.user_id, l.id`
+	auditedElse = `SELECT l.id, l.version, l.action, l.object_name, l.before, l.after, coalesce(u.user_id, '') AS who
+		FROM audit_log AS l LEFT JOIN users AS u ON u.id = l.user_id
+		WHERE l.object_kind <> 'UsagePlan'
+		  AND l.action NOT IN ('account.registered', 'quota.applied', 'quota.removed', 'period.closed')`
+)
+
+// trails (I8) reads what the audit log tells of plans and of accounts' settings: what each row found is what the one
+// before it left, and the last one left what is in force. All other rows are read too, so that whoever needs them one
+// day can.
+func trails(ctx context.Context, tx pgx.Tx) ([]Violation, error) {
+	rows, err := dbsqlc.New(tx).AllPlans(ctx)
+	if err != nil {
+		return nil, err
+	}
+	plans := make(map[string][]byte, len(rows))
+	for i := range rows {
+		if plans[rows[i].Name], err = json.Marshal(readdb.MeteringPlan(&rows[i]).Audit()); err != nil {
+			return nil, err
+		}
+	}
+	var t trail
+	err = t.follow(ctx, tx, auditedPlans, func(l *auditLine) (string, []byte, error) {
+		return "plan " + l.ObjectName, plans[l.ObjectName], nil
+	})
+	if err == nil {
+		err = t.follow(ctx, tx, auditedSettings, func(l *auditLine) (string, []byte, error) {
+			now, err := json.Marshal(readdb.AuditSettings(&l.UsageQuota))
+			return "the account's settings", now, err
+		})
+	}
+	if err == nil {
+		err = t.follow(ctx, tx, auditedElse, nil)
+	}
+	return t.found, err
+}
+
+// trail is what the audit log tells of one object after the other.
+type trail struct {
+	found []Violation
+	// object that the rows are about, and last, the newest of them that can be read.
+	object string
+	last   auditLine
+	// what the object is called, and the document of what is in force of it; nil where nothing is known.
+	what    string
+	inForce []byte
+}
+
+// follow reads the rows that a statement selects, those of one object in their order. of tells what an object is called
+// and what is in force of it; without it the rows are only read.
+func (t *trail) follow(
+	ctx context.Context, tx pgx.Tx, sql string, of func(l *auditLine) (what string, inForce []byte, err error),
+) error {
+	rows, err := tx.Query(ctx, sql)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	*t = trail{found: t.found}
+	for rows.Next() && len(t.found) < mostViolations {
+		l, err := pgx.RowToStructByNameLax[auditLine](rows)
+		if err != nil {
+			return err
+		}
+		what := "object " + l.ObjectName
+		var inForce []byte
+		if of != nil {
+			if what, inForce, err = of(&l); err != nil {
+				return err
+			}
+		}
+		if l.ObjectName != t.object {
+			if err := t.end(); err != nil {
+				return err
+			}
+			*t = trail{found: t.found, object: l.ObjectName}
+		}
+		t.what, t.inForce = what, inForce
+		if _, _, err := quota.DecodeAudit(int(l.Version), quota.AuditAction(l.Action), l.Before, l.After); err != nil {
+			t.violation(&l, "", "what can be read", err.Error())
+			continue
+		}
+		if of != nil && t.last.After != nil && l.Before != nil {
+			if err := t.compare(&l, "before", t.last.After, l.Before); err != nil {
+				return err
+			}
+		}
+		t.last = l
+	}
+	return errors.Join(rows.Err(), t.end())
+}
+
+// end compares what the object's last row left with what is in force.
+func (t *trail) end() error {
+	if t.last.After == nil || t.inForce == nil {
+		return nil
+	}
+	return t.compare(&t.last, "after", t.inForce, t.last.After)
+}
+
+func (t *trail) compare(l *auditLine, side string, want, got []byte) error {
+	differences, err := quota.DiffAudit(want, got)
+	for _, d := range differences {
+		t.violation(l, ", "+side+": "+d.Field, d.Want, d.Got)
+	}
+	return err
+}
+
+func (t *trail) violation(l *auditLine, where, want, got string) {
+	t.found = append(t.found, Violation{
+		Invariant: "I8",
+		UserID:    l.Who,
+		What:      fmt.Sprintf("audit row %d of %s%s", l.ID, t.what, where),
+		Expected:  want,
+		Found:     got,
+	})
+}

@@ -82,10 +82,15 @@ func Check(ctx context.Context, db Querier, opts ...Option) ([]Violation, error)
 			}
 			found = append(found, some...)
 		}
+		some, err := trails(ctx, tx)
+		if err != nil {
+			return err
+		}
+		found = append(found, some...)
 		if !o.leases {
 			return nil
 		}
-		some, err := violations(ctx, tx, leases, o.now, o.reap)
+		some, err = violations(ctx, tx, leases, o.now, o.reap)
 		found = append(found, some...)
 		return err
 	})

@@ -46,7 +46,8 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 		periods:       []periodRow{{ClosedPeriod: period}},
 		newAdmissions: []*ledger.Admission{adm}, ended: []*ledger.Admission{adm}, renewed: []*ledger.Admission{adm},
 		others: []*ledger.Admission{adm}, events: []*ledger.Event{event}, reversals: []*ledger.Event{event},
-		keys: []ledger.Made{{Event: event}}, audit: []auditRow{{AuditRow: &ledger.AuditRow{}}}, offline: one,
+		keys: []ledger.Made{{Event: event}}, offline: one,
+		audit: []auditRow{{AuditRow: &quota.AuditRow{Actor: quota.Actor{Person: true}}}},
 	}
 	w.queue(&trip)
 

@@ -117,19 +117,9 @@ func (f *fixture) tryChange(ctx context.Context, keys ledger.Keys, apply func(b 
 func (f *fixture) declare(account quota.ID, edit func(l *ledger.Ledger)) {
 	f.t.Helper()
 	f.change(ledger.Keys{Accounts: []quota.ID{account}, Plans: []string{""}}, func(_ ledger.Batch, l *ledger.Ledger) {
-		told := func() map[string]any {
-			a := l.Account
-			return map[string]any{
-				"object": l.Settings.QuotaName, "plan": a.Plan.Name, "overrides": a.Overrides, "suspended": a.Suspended,
-				"anchor": a.Anchor, "time_zone": l.Settings.ZoneName,
-			}
-		}
-		before := told()
+		before := l.AuditSettings()
 		edit(l)
-		l.Audit = append(l.Audit, ledger.AuditRow{
-			Actor: "test", Action: "quota.applied", Kind: "Account", Name: l.Account.UserID, Before: before,
-			After: told(),
-		})
+		l.Tell(quota.SystemActor, quota.AuditQuotaApplied, before, l.AuditSettings())
 	})
 }
 
@@ -191,8 +181,7 @@ func (f *fixture) promote(l *ledger.Ledger) {
 func (f *fixture) roll(l *ledger.Ledger) {
 	for _, p := range l.Account.Roll(l.Now) {
 		l.Closed[p.No] = &p
-		l.Audit = append(l.Audit, ledger.AuditRow{Actor: "test", Action: "period.closed", Kind: "Account",
-			Name: l.Account.UserID})
+		l.Tell(quota.SystemActor, quota.AuditPeriodClosed, nil, p.Audit())
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -28,7 +27,7 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 			inserted.Now = s.Now()
 			created, err := q.InsertPlan(ctx, inserted)
 			if err == nil {
-				return audit(ctx, tx, s.Now(), planAudit("plan.created", actor, nil, &created))
+				return auditPlan(ctx, tx, quota.AuditPlanCreated, actor, nil, &created)
 			}
 			if !errors.Is(err, pgx.ErrNoRows) {
 				return err
@@ -49,7 +48,7 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 		if err != nil {
 			return err
 		}
-		return audit(ctx, tx, s.Now(), planAudit("plan.changed", actor, &before, &after))
+		return auditPlan(ctx, tx, quota.AuditPlanChanged, actor, &before, &after)
 	})
 	if errors.Is(err, ledger.ErrConflict) {
 		current, lookErr := s.Queries().PlanOnOffer(ctx, "")
@@ -80,7 +79,7 @@ func (s *Store) RetirePlan(ctx context.Context, name string, uid quota.ID, actor
 		if err != nil {
 			return err
 		}
-		return audit(ctx, tx, s.Now(), planAudit("plan.retired", actor, &before, &after))
+		return auditPlan(ctx, tx, quota.AuditPlanRetired, actor, &before, &after)
 	})
 	if err != nil {
 		return fmt.Errorf("plan %q: %w", name, err)
@@ -88,33 +87,21 @@ func (s *Store) RetirePlan(ctx context.Context, name string, uid quota.ID, actor
 	return nil
 }
 
-// auditEntry is an audit row of an account, or of none.
-type auditEntry struct {
-	ledger.AuditRow
-
-	account quota.ID
-}
-
-func planAudit(action, actor string, before, after *dbsqlc.UserPlanLimit) auditEntry {
-	row := ledger.AuditRow{Actor: actor, Action: action, Kind: "UsagePlan", Name: after.Name, After: after}
+// auditPlan writes the audit row of a change of a plan. before is nil for a plan that is new.
+func auditPlan(
+	ctx context.Context, tx pgx.Tx, action quota.AuditAction, actor string, before, after *dbsqlc.UserPlanLimit,
+) error {
+	told := &quota.AuditRow{
+		Actor: quota.Actor{Name: actor}, Action: action, Object: after.Name, After: readdb.MeteringPlan(after).Audit(),
+	}
 	if before != nil {
-		row.Before = before
+		told.Before = readdb.MeteringPlan(before).Audit()
 	}
-	return auditEntry{AuditRow: row}
-}
-
-// audit writes one audit row. A nil clock means the database's.
-func audit(ctx context.Context, tx pgx.Tx, now *time.Time, e auditEntry) error {
-	before, err := jsonColumn(e.Before)
+	row, err := newAuditRow(quota.ID{}, after.UpdatedAt, told)
 	if err != nil {
 		return err
 	}
-	after, err := jsonColumn(e.After)
-	if err != nil {
-		return err
-	}
-	return dbsqlc.New(tx).InsertAuditRow(ctx, dbsqlc.InsertAuditRowParams{
-		Now: now, Actor: e.Actor, Action: e.Action, ObjectKind: e.Kind, ObjectName: e.Name, UserID: idColumn(e.account),
-		Before: before, After: after,
-	})
+	var b pgx.Batch
+	queueAudit(&b, []auditRow{row})
+	return tx.SendBatch(ctx, &b).Close()
 }

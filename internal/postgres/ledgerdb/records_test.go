@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -176,7 +174,7 @@ func (f *fixture) tryUndo(account quota.ID, key string, event, id quota.ID) erro
 		Events: []quota.ID{event},
 	}
 	return f.tryChange(f.t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) {
-		e := l.Events[event]
+		e, before := l.Events[event], l.Account.AuditBalance(l.Now)
 		rev := l.Account.Reverse(e.ID, &quota.Charge{PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc},
 			nil, l.Now)
 		l.Booked = append(l.Booked, ledger.Made{BodyHash: []byte{1}, Event: &ledger.Event{
@@ -185,8 +183,10 @@ func (f *fixture) tryUndo(account quota.ID, key string, event, id quota.ID) erro
 			Alloc:    rev.Alloc,
 			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
 		}})
-		l.Audit = append(l.Audit, ledger.AuditRow{Actor: "test", Action: "usage.reversed", Kind: "UsageEvent",
-			Name: uuid.UUID(id).String()})
+		l.Audit = append(l.Audit, quota.AuditRow{
+			Actor: quota.SystemActor, Action: quota.AuditUsageReversed, Object: quota.EventID(id).String(),
+			Before: before, After: l.Account.AuditBalance(l.Now),
+		})
 	})
 }
 

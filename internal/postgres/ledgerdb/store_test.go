@@ -304,8 +304,8 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 	alice := f.register("alice")
 	keys := ledger.Keys{Accounts: []quota.ID{alice}, Plans: []string{""}}
 	gift := quota.Lot{
-		ID: quota.LotID(alice, quota.LotGrant, "gift"), Kind: quota.LotGrant, Name: "gift", Credits: 3 * quota.Credit,
-		ExpiresAt: f.clock.read().Add(time.Hour),
+		ID: quota.NewLotID(alice, quota.LotGrant, "gift"), Kind: quota.LotGrant, Name: "gift",
+		Credits: 3 * quota.Credit, ExpiresAt: f.clock.read().Add(time.Hour),
 	}
 	overrides := quota.Overrides{
 		Credits: &quota.Limit[quota.Credits]{Unlimited: true}, FileSize: new(quota.AtMost[int64](5)),
@@ -316,10 +316,7 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 	f.declare(alice, func(l *ledger.Ledger) {
 		l.Account.Lots = append(l.Account.Lots, gift)
 		l.Settings, l.Account.Suspended, l.Account.Overrides = settings, true, overrides
-		l.Audit = append(l.Audit, ledger.AuditRow{
-			Actor: "test", Action: "grant.given", Kind: "Account", Name: "alice",
-			After: map[string]string{"grant": "gift"},
-		})
+		l.Tell(quota.SystemActor, quota.AuditGrantGiven, nil, gift.Audit())
 	})
 	f.declare(alice, func(l *ledger.Ledger) {
 		a := l.Account
@@ -415,10 +412,10 @@ func TestErrors(t *testing.T) {
 	if !errors.Is(err, ledger.ErrData) {
 		t.Errorf("a negative balance: want a data error, got %v", err)
 	}
-	// Without a name, so that nothing changes that the audit log tells.
-	own := func(_ ledger.Batch, l *ledger.Ledger) { l.Settings.QuotaUID = quota.ID{5} }
-	f.change(ledger.Keys{Accounts: []quota.ID{bob}}, own)
-	if err := f.tryChange(t.Context(), keys, own); !errors.Is(err, ledger.ErrConflict) {
+	own := func(l *ledger.Ledger) { l.Settings.QuotaUID = quota.ID{5} }
+	f.declare(bob, own)
+	second := func(_ ledger.Batch, l *ledger.Ledger) { own(l) }
+	if err := f.tryChange(t.Context(), keys, second); !errors.Is(err, ledger.ErrConflict) {
 		t.Errorf("one object for two accounts: want a conflict, got %v", err)
 	}
 	err = f.tryChange(t.Context(), keys, func(ledger.Batch, *ledger.Ledger) {

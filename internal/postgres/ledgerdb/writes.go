@@ -4,10 +4,11 @@ package ledgerdb
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
@@ -34,7 +35,7 @@ type (
 		account       quota.ID
 		now           time.Time
 		before, after []byte
-		*ledger.AuditRow
+		*quota.AuditRow
 	}
 )
 
@@ -239,11 +240,13 @@ var (
 	)
 	insertAudit = newStatement[dbsqlc.InsertAuditParams](dbsqlc.InsertAudit,
 		col("At", func(r auditRow) time.Time { return r.now }),
-		col("Actors", func(r auditRow) string { return r.Actor }),
-		col("Actions", func(r auditRow) string { return r.Action }),
-		col("Kinds", func(r auditRow) string { return r.Kind }),
-		col("Names", func(r auditRow) string { return r.Name }),
+		col("Actors", func(r auditRow) string { return r.Actor.Name }),
+		col("Persons", func(r auditRow) bool { return r.Actor.Person }),
+		col("Actions", func(r auditRow) string { return string(r.Action) }),
+		col("Kinds", func(r auditRow) string { return r.Action.Kind() }),
+		col("Objects", func(r auditRow) string { return r.Object }),
 		col("Accounts", func(r auditRow) *quota.ID { return idColumn(r.account) }),
+		col("Versions", func(auditRow) int16 { return quota.AuditVersion }),
 		col("Before", func(r auditRow) []byte { return r.before }),
 		col("After", func(r auditRow) []byte { return r.after }),
 	)
@@ -361,19 +364,33 @@ func (w *writes) book(l *ledger.Ledger) {
 
 func (w *writes) tell(l *ledger.Ledger) error {
 	for i := range l.Audit {
-		a := &l.Audit[i]
-		before, err := jsonColumn(a.Before)
+		row, err := newAuditRow(l.Account.ID, l.Now, &l.Audit[i])
 		if err != nil {
-			return fmt.Errorf("audit %s %s: before: %w", a.Action, a.Name, err)
+			return err
 		}
-		after, err := jsonColumn(a.After)
-		if err != nil {
-			return fmt.Errorf("audit %s %s: after: %w", a.Action, a.Name, err)
-		}
-		w.audit = append(w.audit, auditRow{account: l.Account.ID, now: l.Now, before: before, after: after,
-			AuditRow: a})
+		w.audit = append(w.audit, row)
 	}
 	return nil
+}
+
+// newAuditRow encodes what happened at that time to the account, or to none.
+func newAuditRow(account quota.ID, now time.Time, r *quota.AuditRow) (auditRow, error) {
+	before, after, err := r.Encode()
+	return auditRow{account: account, now: now, before: before, after: after, AuditRow: r}, err
+}
+
+// queueAudit queues what writes the rows: persons are made known to the actors first.
+func queueAudit(q *pgx.Batch, rows []auditRow) {
+	var persons []string
+	for _, r := range rows {
+		if r.Actor.Person {
+			persons = append(persons, r.Actor.Name)
+		}
+	}
+	if len(persons) > 0 {
+		q.Queue(dbsqlc.NameActors, persons)
+	}
+	insertAudit.queue(q, rows)
 }
 
 // queue queues the statements.
@@ -394,16 +411,9 @@ func (w *writes) queue(t *postgres.RoundTrip) {
 	insertEvents.queue(q, w.events)
 	insertKeys.queue(q, w.keys)
 	insertReversals.queue(q, w.reversals)
-	insertAudit.queue(q, w.audit)
+	queueAudit(q, w.audit)
 	for _, p := range w.settings {
 		t.Tell(func(q *dbsqlc.Queries) error { return q.UpdateSettings(context.Background(), p) })
 	}
 	updateAccounts.queue(q, w.accounts)
-}
-
-func jsonColumn(v any) ([]byte, error) {
-	if v == nil {
-		return nil, nil
-	}
-	return json.Marshal(v)
 }

@@ -200,10 +200,19 @@ SELECT
     unnest(@payers::uuid[]);
 
 -- name: InsertAudit :exec
-INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)
-SELECT
-    unnest(@at::timestamptz[]), unnest(@actors::text[]), unnest(@actions::text[]), unnest(@kinds::text[]),
-    unnest(@names::text[]), unnest(@accounts::uuid[]), unnest(@before::jsonb[]), unnest(@after::jsonb[]);
+-- Who may be a person is known to actors only, see NameActors. The subquery keeps the order of the rows, as a join would not.
+INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, version, before, after)
+SELECT v.at, CASE WHEN v.person THEN 'person:' || (SELECT a.id FROM actors AS a WHERE a.name = v.actor) ELSE v.actor END,
+    v.action, v.kind, v.object, v.account, v.version, v.before, v.after
+FROM (SELECT
+    unnest(@at::timestamptz[]) AS at, unnest(@actors::text[]) AS actor, unnest(@persons::boolean[]) AS person,
+    unnest(@actions::text[]) AS action, unnest(@kinds::text[]) AS kind, unnest(@objects::text[]) AS object,
+    unnest(@accounts::uuid[]) AS account, unnest(@versions::smallint[]) AS version,
+    unnest(@before::jsonb[]) AS before, unnest(@after::jsonb[]) AS after) AS v;
+
+-- name: NameActors :exec
+-- In the order of the names, as locks are taken in the same order by all.
+INSERT INTO actors (name) SELECT DISTINCT unnest(@names::text[]) AS name ORDER BY name ON CONFLICT (name) DO NOTHING;
 
 -- name: LoadLotIDs :many
 SELECT id, user_id FROM credit_lots WHERE user_id = ANY (@ids::uuid[]);

@@ -64,8 +64,3 @@ FROM user_plan_limits AS p WHERE p.name = @name;
 
 -- name: Clock :one
 SELECT coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz;
-
--- name: InsertAuditRow :exec
-INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, before, after)
-VALUES (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), @actor, @action, @object_kind, @object_name,
-    sqlc.narg('user_id'), sqlc.narg('before'), sqlc.narg('after'));

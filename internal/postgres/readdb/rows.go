@@ -128,6 +128,18 @@ func (s *Store) Account(
 	}, settings, unreadable
 }
 
+// AuditSettings reads what a UserQuota has decided about an account, as the audit log tells it.
+func AuditSettings(r *dbsqlc.UsageQuota) quota.AuditSettings {
+	s := quota.AuditSettings{
+		Plan: r.PlanName, Suspended: r.Suspended, Anchor: quota.AuditTime(r.AnchorAt), TimeZone: r.TimeZone,
+		Overrides: overridesOf(r).Audit(),
+	}
+	if r.QuotaUid != nil {
+		s.QuotaUID = new(quota.ObjectUID(*r.QuotaUid))
+	}
+	return s
+}
+
 func overridesOf(r *dbsqlc.UsageQuota) quota.Overrides {
 	return quota.Overrides{
 		Credits:    overrideOf[quota.Credits](r.CreditsOverride, r.UnlimitedOverrides, UnlimitedCredits),

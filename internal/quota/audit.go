@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package quota
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The audit log tells every change that is neither an admission nor an event: who, when, what, before and after. Its
+// rows outlive what they tell about, and are to be sealed one day. So they are written once, in one format that says
+// its version, and they know no person: a user is the account's id, a caller who may be a person is known to the table
+// of actors only, and texts that people write (reasons, names of grants and of objects) stand where they can be erased,
+// in the rows that the ids here lead to.
+//
+// What a row says before and after is one of the structs of this file, which of them its action decides. Their JSON has
+// units in its names: credits are whole units of 1/60000 credit as everywhere, money is in micro-units, ids are UUIDs
+// in their text form, instants are in UTC. docs/audit.md shows them all.
+
+// AuditVersion is the version of the format that this release writes, and the only one that it reads. Version 1 was the
+// one before there were versions: what the release before this one writes, the database itself brings to version 2.
+const AuditVersion = 2
+
+// AuditAction says what happened.
+type AuditAction string
+
+// The actions of the audit log.
+const (
+	AuditRegistered    AuditAction = "account.registered"
+	AuditQuotaApplied  AuditAction = "quota.applied"
+	AuditQuotaRemoved  AuditAction = "quota.removed"
+	AuditGrantGiven    AuditAction = "grant.given"
+	AuditPeriodClosed  AuditAction = "period.closed"
+	AuditUsageReversed AuditAction = "usage.reversed"
+	AuditUsageAdjusted AuditAction = "usage.adjusted"
+	AuditTicketSettled AuditAction = "ticket.settled"
+	AuditPlanCreated   AuditAction = "plan.created"
+	AuditPlanChanged   AuditAction = "plan.changed"
+	AuditPlanRetired   AuditAction = "plan.retired"
+)
+
+const (
+	auditKindAccount    = "Account"
+	auditKindAdmission  = "Admission"
+	auditKindUsageEvent = "UsageEvent"
+	auditKindUsagePlan  = "UsagePlan"
+)
+
+// auditForm says of what kind the object of an action is, and which struct tells what it was before and is after; nil:
+// none.
+type auditForm struct {
+	kind          string
+	before, after AuditState
+}
+
+var auditForms = map[AuditAction]auditForm{
+	AuditRegistered:    {auditKindAccount, nil, AuditSettings{}},
+	AuditQuotaApplied:  {auditKindAccount, AuditSettings{}, AuditSettings{}},
+	AuditQuotaRemoved:  {auditKindAccount, AuditSettings{}, AuditSettings{}},
+	AuditGrantGiven:    {auditKindAccount, nil, AuditGrant{}},
+	AuditPeriodClosed:  {auditKindAccount, nil, AuditPeriod{}},
+	AuditUsageReversed: {auditKindUsageEvent, AuditBalance{}, AuditBalance{}},
+	AuditUsageAdjusted: {auditKindUsageEvent, AuditBalance{}, AuditBalance{}},
+	AuditTicketSettled: {auditKindAdmission, nil, AuditTicket{}},
+	AuditPlanCreated:   {auditKindUsagePlan, nil, AuditPlan{}},
+	AuditPlanChanged:   {auditKindUsagePlan, AuditPlan{}, AuditPlan{}},
+	AuditPlanRetired:   {auditKindUsagePlan, AuditPlan{}, AuditPlan{}},
+}
+
+// AuditActions returns all actions, in order.
+func AuditActions() []AuditAction { return slices.Sorted(maps.Keys(auditForms)) }
+
+// Kind returns the kind of object that the action changes; empty for what is no action.
+func (a AuditAction) Kind() string { return auditForms[a].kind }
+
+// Actor is who made a change.
+type Actor struct {
+	// Name of a part of this product, or the name by which Kubernetes knows a caller.
+	Name string
+	// Person says that the name may be a person's. Such a name never enters the log: it is kept in the table of actors,
+	// and the log has its id there.
+	Person bool
+}
+
+// SystemActor is who makes the changes that nobody asks for.
+var SystemActor = Actor{Name: "system"}
+
+// CallerActor returns the caller whom Kubernetes knows by that name. What begins with "system:" is a program, a service
+// account most of the time: Kubernetes keeps these names for itself. Any other may be a person's.
+func CallerActor(username string) Actor {
+	return Actor{Name: username, Person: !strings.HasPrefix(username, "system:")}
+}
+
+// AuditRow tells one change.
+type AuditRow struct {
+	Actor  Actor
+	Action AuditAction
+	// Object is what was changed: the id of an account, an admission or an event, or the name of a plan.
+	Object string
+	// Before and After are what the action asks for; nil where it asks for nothing.
+	Before, After AuditState
+}
+
+// AuditState is what a row says of its object before or after the change: one of the structs below.
+type AuditState interface{ auditState() }
+
+// AuditPlan is a plan as its object declares it. FinalAfter, Audio and RateWindow are in the units that the names say.
+type AuditPlan struct {
+	Version              int64           `json:"version"`
+	ObjectUID            *ObjectUID      `json:"object_uid"`
+	DisplayName          string          `json:"display_name"`
+	Rank                 int32           `json:"rank"`
+	Default              bool            `json:"default"`
+	Retired              bool            `json:"retired"`
+	Features             []string        `json:"features"`
+	CalendarMonth        bool            `json:"calendar_month"`
+	FinalAfter           int64           `json:"final_after_seconds"`
+	Credits              Limit[Credits]  `json:"credits_units"`
+	FileSize             Limit[int64]    `json:"file_size_bytes"`
+	Audio                Limit[int64]    `json:"audio_ms"`
+	Concurrent           Limit[int32]    `json:"concurrent"`
+	Queued               Limit[int32]    `json:"queued"`
+	OverageMax           Credits         `json:"overage_max_units"`
+	OveragePrice         Money           `json:"overage_price_micros"`
+	CarryOverMax         Credits         `json:"carry_over_max_units"`
+	ProviderCost         Money           `json:"provider_cost_micros"`
+	Currency             string          `json:"currency"`
+	PeriodPrice          Money           `json:"period_price_micros"`
+	DailyCostCeiling     Limit[Money]    `json:"daily_cost_ceiling_micros"`
+	RateRequests         int32           `json:"rate_requests"`
+	RateWindow           int64           `json:"rate_window_seconds"`
+	UsageTypes           map[string]Rate `json:"usage_types_microcredits"`
+	AlertThresholds      []int32         `json:"alert_thresholds_percent"`
+	AdmitWhenUnavailable bool            `json:"admit_when_unavailable"`
+	ResetSchedule        string          `json:"reset_schedule"`
+	ResetBatchSize       int32           `json:"reset_batch_size"`
+}
+
+// AuditSettings are what a UserQuota decides about an account.
+type AuditSettings struct {
+	// QuotaUID is the object that owns the settings; nil: none.
+	QuotaUID  *ObjectUID     `json:"quota_uid"`
+	Plan      string         `json:"plan"`
+	Suspended bool           `json:"suspended"`
+	Anchor    time.Time      `json:"anchor"`
+	TimeZone  string         `json:"time_zone"`
+	Overrides AuditOverrides `json:"overrides"`
+}
+
+// AuditOverrides are a user's own limits; nil where the plan's holds.
+type AuditOverrides struct {
+	Credits    *Limit[Credits] `json:"credits_units,omitempty"`
+	FileSize   *Limit[int64]   `json:"file_size_bytes,omitempty"`
+	Audio      *Limit[int64]   `json:"audio_ms,omitempty"`
+	Concurrent *Limit[int32]   `json:"concurrent,omitempty"`
+	Queued     *Limit[int32]   `json:"queued,omitempty"`
+}
+
+// AuditGrant is a grant that became a lot, whose name the lot has.
+type AuditGrant struct {
+	Lot     LotID   `json:"lot"`
+	Credits Credits `json:"credits_units"`
+	// ExpiresAt is nil for a grant that never expires.
+	ExpiresAt *time.Time `json:"expires_at"`
+}
+
+// AuditPeriod is what of a period late work can change after it was closed, as it was then. What cannot change stands
+// in the period's row for ever.
+type AuditPeriod struct {
+	No           int64     `json:"period_no"`
+	Start        time.Time `json:"start"`
+	End          time.Time `json:"end"`
+	Used         Credits   `json:"used_units,omitzero"`
+	Reserved     Credits   `json:"reserved_units,omitzero"`
+	PlanUsed     Credits   `json:"plan_used_units,omitzero"`
+	PlanReserved Credits   `json:"plan_reserved_units,omitzero"`
+	Cost         Money     `json:"cost_micros,omitzero"`
+	Charged      Money     `json:"charged_micros,omitzero"`
+	CarryOver    Credits   `json:"carry_over_units,omitzero"`
+}
+
+// AuditBalance is what an admin's correction changes. How much was corrected, and why, stands in the event.
+type AuditBalance struct {
+	PeriodNo  int64          `json:"period_no"`
+	Used      Credits        `json:"used_units"`
+	Charged   Money          `json:"charged_micros"`
+	Remaining Limit[Credits] `json:"remaining_units"`
+}
+
+// AuditTicket is what an offline ticket promised and what became of it.
+type AuditTicket struct {
+	Ticket      TicketID  `json:"ticket"`
+	Replica     string    `json:"replica"`
+	IssuedAt    time.Time `json:"issued_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	Estimate    Credits   `json:"estimate_units"`
+	Actual      Credits   `json:"actual_units"`
+	Plan        string    `json:"plan"`
+	PlanVersion int64     `json:"plan_version"`
+	Offline     bool      `json:"offline"`
+}
+
+func (AuditPlan) auditState()     {}
+func (AuditSettings) auditState() {}
+func (AuditGrant) auditState()    {}
+func (AuditPeriod) auditState()   {}
+func (AuditBalance) auditState()  {}
+func (AuditTicket) auditState()   {}
+
+// Audit returns the overrides as the log tells them.
+func (o Overrides) Audit() AuditOverrides {
+	a := AuditOverrides{Credits: o.Credits, FileSize: o.FileSize, Concurrent: o.Concurrent, Queued: o.Queued}
+	if o.Audio != nil {
+		a.Audio = new(AuditAudio(*o.Audio))
+	}
+	return a
+}
+
+// AuditAudio returns the limit of a job's audio in milliseconds.
+func AuditAudio(l Limit[time.Duration]) Limit[int64] {
+	return Limit[int64]{Max: l.Max.Milliseconds(), Unlimited: l.Unlimited}
+}
+
+// AuditTime returns an instant as the log tells it: in UTC, to the microsecond, which is what the database keeps.
+func AuditTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// Audit returns the totals of the period as they are now.
+func (p *ClosedPeriod) Audit() AuditPeriod {
+	return AuditPeriod{
+		No: p.No, Start: AuditTime(p.Period.Start), End: AuditTime(p.Period.End), Used: p.Used, Reserved: p.Reserved,
+		PlanUsed: p.PlanUsed, PlanReserved: p.PlanReserved, Cost: p.Cost, Charged: p.Charged, CarryOver: p.CarryOver,
+	}
+}
+
+// Audit returns the lot as the grant that made it.
+func (l *Lot) Audit() AuditGrant {
+	g := AuditGrant{Lot: l.ID, Credits: l.Credits}
+	if !l.ExpiresAt.IsZero() {
+		g.ExpiresAt = new(AuditTime(l.ExpiresAt))
+	}
+	return g
+}
+
+// AuditBalance returns what a correction changes about the account. The account must have been rolled to now.
+func (a *Account) AuditBalance(now time.Time) AuditBalance {
+	return AuditBalance{PeriodNo: a.PeriodNo, Used: a.Used, Charged: a.Charged, Remaining: a.Remaining(now)}
+}
+
+// Encode returns the documents of what the row says before and after; nil where its action asks for nothing. It fails
+// for an action that is not known, and for a row that tells something else than its action asks for.
+func (r *AuditRow) Encode() (before, after []byte, err error) {
+	form, known := auditForms[r.Action]
+	if !known {
+		return nil, nil, fmt.Errorf("audit row of %s: there is no action %q", r.Object, r.Action)
+	}
+	if before, err = encodeAudit(r.Before, form.before); err != nil {
+		return nil, nil, fmt.Errorf("audit row %s of %s: before: %w", r.Action, r.Object, err)
+	}
+	if after, err = encodeAudit(r.After, form.after); err != nil {
+		return nil, nil, fmt.Errorf("audit row %s of %s: after: %w", r.Action, r.Object, err)
+	}
+	return before, after, nil
+}
+
+func encodeAudit(state, form AuditState) ([]byte, error) {
+	if reflect.TypeOf(state) != reflect.TypeOf(form) {
+		return nil, fmt.Errorf("%T must be %T", state, form)
+	}
+	if state == nil {
+		return nil, nil
+	}
+	return json.Marshal(state)
+}
+
+// DecodeAudit is Encode's inverse, for a row of that version. Fields that a document does not have are zero: a release
+// that did not know them wrote it. It fails for fields, actions and versions that this release does not know.
+func DecodeAudit(version int, action AuditAction, before, after []byte) (was, is AuditState, err error) {
+	form, known := auditForms[action]
+	switch {
+	case version != AuditVersion:
+		return nil, nil, fmt.Errorf("version %d of the format, this reads version %d", version, AuditVersion)
+	case !known:
+		return nil, nil, fmt.Errorf("there is no action %q", action)
+	}
+	if was, err = decodeAudit(before, form.before); err != nil {
+		return nil, nil, fmt.Errorf("before: %w", err)
+	}
+	if is, err = decodeAudit(after, form.after); err != nil {
+		return nil, nil, fmt.Errorf("after: %w", err)
+	}
+	return was, is, nil
+}
+
+func decodeAudit(document []byte, form AuditState) (AuditState, error) {
+	switch {
+	case document == nil && form == nil:
+		return nil, nil
+	case document == nil:
+		return nil, fmt.Errorf("nothing, it must be %T", form)
+	case form == nil:
+		return nil, fmt.Errorf("%.40q, it must be nothing", document)
+	}
+	state := reflect.New(reflect.TypeOf(form))
+	d := json.NewDecoder(bytes.NewReader(document))
+	d.DisallowUnknownFields()
+	if err := d.Decode(state.Interface()); err != nil {
+		return nil, err
+	}
+	return state.Elem().Interface().(AuditState), nil
+}
+
+// AuditDifference is a field of which two documents tell different things.
+type AuditDifference struct{ Field, Want, Got string }
+
+// DiffAudit compares two documents, in the order of their fields and in those that both have: an older release knew
+// fewer.
+func DiffAudit(want, got []byte) ([]AuditDifference, error) {
+	var w, g map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(want, &w), json.Unmarshal(got, &g)); err != nil {
+		return nil, err
+	}
+	var differences []AuditDifference
+	for _, field := range slices.Sorted(maps.Keys(w)) {
+		value, told := g[field]
+		if told && !sameJSON(w[field], value) {
+			differences = append(differences, AuditDifference{Field: field, Want: string(w[field]), Got: string(value)})
+		}
+	}
+	return differences, nil
+}
+
+// sameJSON reports whether two values are equal, however they are written: an instant may have zeros at its end.
+func sameJSON(x, y json.RawMessage) bool {
+	var s, t time.Time
+	if json.Unmarshal(x, &s) == nil && json.Unmarshal(y, &t) == nil {
+		return s.Equal(t)
+	}
+	var v, w any
+	return json.Unmarshal(x, &v) == nil && json.Unmarshal(y, &w) == nil && reflect.DeepEqual(v, w)
+}
