@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,6 +56,8 @@ type cluster struct {
 	namespace string
 	env       *kubetest.Env
 	stop      func()
+	// ahead is how far the database's clock is ahead of the machine's.
+	ahead *atomic.Int64
 }
 
 // service is the real one, with a database that can be away.
@@ -62,6 +65,34 @@ type service struct {
 	*metering.Service
 	store *ledgerdb.Store
 	down  atomic.Bool
+
+	polls atomic.Int64
+	mu    sync.Mutex
+	// read is how often the standing of each user was.
+	read map[string]int
+}
+
+func (s *service) QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error) {
+	s.polls.Add(1)
+	return s.Service.QuotaChanges(ctx, since)
+}
+
+func (s *service) UsageOf(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error) {
+	s.mu.Lock()
+	for _, user := range userIDs {
+		s.read[user]++
+	}
+	s.mu.Unlock()
+	return s.Service.UsageOf(ctx, userIDs)
+}
+
+// reads returns how often a user's standing was read since it was last asked.
+func (s *service) reads(user string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.read[user]
+	s.read[user] = 0
+	return n
 }
 
 func (s *service) ApplyPlan(ctx context.Context, p metering.Plan, actor string) (metering.PlanStatus, error) {
@@ -75,16 +106,23 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	env := kubetest.Shared(t)
 	dsn := pgtest.New(t, postgres.Migrate)
-	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
+	ahead := &atomic.Int64{}
+	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{
+		AllowUnsafe: true, Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	c := &cluster{T: t, client: env.Client, store: store, dsn: dsn, namespace: env.Namespace(t), env: env}
+	c := &cluster{
+		T: t, client: env.Client, store: store, dsn: dsn, namespace: env.Namespace(t), env: env, ahead: ahead,
+	}
 	engine := ledger.New(store, ledger.Options{})
 	c.resets = reset.New(engine, store, nil)
-	c.service = &service{Service: metering.New(engine, store, access.NewSigner(store),
-		metering.Options{AutoRegister: true}), store: store}
+	c.service = &service{
+		Service: metering.New(engine, store, access.NewSigner(store), metering.Options{AutoRegister: true}),
+		store:   store, read: map[string]int{},
+	}
 	c.run(func(ctx context.Context) error { return c.service.Run(ctx) })
 	t.Cleanup(func() {
 		for _, obj := range []client.Object{&v1alpha1.UserQuota{}, &v1alpha1.UsagePlan{}} {
@@ -698,5 +736,73 @@ func TestStandingIsWritten(t *testing.T) {
 	if idle.ResourceVersion != untouched {
 		t.Errorf("the object of a user who did nothing was written: resource version %s, was %s",
 			idle.ResourceVersion, untouched)
+	}
+}
+
+// Only who has done something is read again, and what the time or a plan moves is written without that.
+func TestStandingIsReadWhereItMoves(t *testing.T) {
+	c := newCluster(t)
+	free, pro := newPlan("free", 30, true), newPlan("pro", 50, false)
+	alice, idle := newQuota("alice", "alice-1", ""), newQuota("idle", "idle-1", "pro")
+	soon := metav1.NewTime(time.Now().Add(24 * time.Hour))
+	idle.Spec.Grants = map[string]v1alpha1.Grant{"welcome": {Credits: 60, ExpiresAt: &soon}}
+	c.create(free, pro)
+	c.ready(free, pro)
+	c.create(alice, idle)
+	c.ready(alice, idle)
+	shows := func(q *v1alpha1.UserQuota, used, limit string) {
+		t.Helper()
+		c.eventually(func() string {
+			if err := c.client.Get(t.Context(), client.ObjectKeyFromObject(q), q); err != nil {
+				return err.Error()
+			}
+			if u := q.Status.Usage; u.Used != used || u.Limit != limit {
+				return fmt.Sprintf("%s: usage %+v, want %s used of %s", q.Name, u, used, limit)
+			}
+			return ""
+		})
+	}
+	shows(alice, "0", "30")
+	shows(idle, "0", "110")
+	// What was done to make them is old once polls have asked for nobody.
+	quiet := c.service.polls.Load()
+	c.eventually(func() string {
+		polls := c.service.polls.Load()
+		if n := c.service.reads("idle-1"); n > 0 {
+			quiet = polls
+			return fmt.Sprintf("idle-1 was read %d times", n)
+		}
+		if polls < quiet+3 {
+			return fmt.Sprintf("%d polls", polls-quiet)
+		}
+		return ""
+	})
+	c.service.reads("alice-1")
+	res, err := c.service.Admit(t.Context(), metering.AdmitRequest{
+		UserID: "alice-1", Key: "one", Source: quota.SourceAPI, Estimate: 20 * quota.Credit, Lease: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.service.Complete(t.Context(), quota.ID{}, res.Admission.ID, 12*quota.Credit); err != nil {
+		t.Fatal(err)
+	}
+	shows(alice, "12", "30")
+	if n := c.service.reads("idle-1"); n > 0 || c.service.reads("alice-1") == 0 {
+		t.Errorf("idle-1, who did nothing, was read %d times", n)
+	}
+
+	// A plan's new version is its users' matter.
+	c.change(pro, func() { pro.Spec.Limits.Credits = new(int64(70)) })
+	shows(idle, "0", "130")
+	// A grant expires, and then the period ends; nothing in the database changes.
+	c.ahead.Store(int64(25 * time.Hour))
+	shows(idle, "0", "70")
+	shows(alice, "12", "30")
+	ends := alice.Status.ResetsAt.Time
+	c.ahead.Store(int64(40 * 24 * time.Hour))
+	shows(alice, "0", "30")
+	if !alice.Status.ResetsAt.After(ends) || alice.Status.LastPeriod == nil || alice.Status.LastPeriod.Used != "12" {
+		t.Errorf("status %+v", alice.Status)
 	}
 }

@@ -44,6 +44,8 @@ type JobMeter interface {
 	SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*ledger.Admission, error)
 	Requeue(ctx context.Context, id quota.ID, stay int64) (*ledger.Admission, error)
 	LiveJobs(ctx context.Context) ([]*ledger.Admission, error)
+	RunningJobs(ctx context.Context) ([]*ledger.Admission, error)
+	WaitingJobs(ctx context.Context, after ledger.Turn) ([]metering.WaitingJob, ledger.Turn, error)
 	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
 	RenewJobs(ctx context.Context, jobs []*ledger.Admission) error
 	Subscribe(ctx context.Context) <-chan ledger.Change
@@ -60,8 +62,8 @@ const recorderName = "usage-operator"
 const (
 	// sweepInterval bounds what a lost wake-up costs.
 	sweepInterval = 5 * time.Second
-	// renewInterval is well within metering.JobLease.
-	renewInterval = time.Minute
+	// renewInterval is well within metering.JobLease. Only what runs has a lease that anybody looks at.
+	renewInterval = metering.JobLease / 2
 	// compareInterval is how often all Jobs are held against the ledger, besides at the start and whenever it could not
 	// be reached for a moment.
 	compareInterval = 10 * time.Minute
@@ -308,18 +310,22 @@ func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitin
 	}
 }
 
-// sweepAlways compares the ledger with the cluster, for what no event has told.
+// sweepAlways compares the ledger with the cluster, for what no event has told. What runs is compared each time: so a
+// Job whose turn came while nobody told starts within sweepInterval. What waits is many, and need not hear at once that
+// its place has moved: it is gone through page by page. All is compared at the start, whenever something may have been
+// missed, and now and then.
 func (r *jobReconciler) sweepAlways(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	var renewed, compared time.Time
+	var page ledger.Turn
 	for {
 		renew := time.Since(renewed) >= renewInterval
 		// The database may have been restored while it was away, or nobody heard of changes.
 		whole := r.unheard.Swap(false) || time.Since(compared) >= compareInterval
-		err := r.sweep(ctx, renew, q.Add)
-		if err == nil && whole {
-			err = r.findLost(ctx, q.Add)
+		err := r.sweep(ctx, whole, renew, q.Add)
+		if err == nil {
+			page, err = r.sweepWaiting(ctx, page, q.Add)
 		}
 		report(ctx, err, "Compare the live admissions with the Jobs")
 		switch {
@@ -339,35 +345,84 @@ func (r *jobReconciler) sweepAlways(ctx context.Context, q workqueue.TypedRateLi
 	}
 }
 
-func (r *jobReconciler) sweep(ctx context.Context, renew bool, add func(jobKey)) error {
-	live, err := r.svc.LiveJobs(ctx)
+// sweep wakes the Jobs that run, or all, where they are not as the ledger says.
+func (r *jobReconciler) sweep(ctx context.Context, whole, renew bool, add func(jobKey)) error {
+	read := r.svc.RunningJobs
+	if whole {
+		read = r.svc.LiveJobs
+	}
+	live, err := read(ctx)
 	if err != nil {
 		return err
 	}
 	var alive []*ledger.Admission
 	for _, adm := range live {
-		key := keyOfAdmission(adm.Namespace, adm.Name, adm.ID)
-		var job batchv1.Job
-		if err := r.jobs.Get(ctx, key.object(), &job); client.IgnoreNotFound(err) != nil {
+		job, err := r.look(ctx, adm, add)
+		if err != nil {
 			return err
 		}
-		if job.UID != key.UID {
-			add(key)
-			continue
+		if job != nil && adm.State == quota.Admitted {
+			alive = append(alive, adm)
 		}
-		alive = append(alive, adm)
-		behind := lags(&job, adm)
-		if behind {
-			r.memory.lose(job.UID)
-		}
-		if r.needsLook(&job, adm) || behind {
-			add(key)
+	}
+	if whole {
+		if err := r.findLost(ctx, live, add); err != nil {
+			return err
 		}
 	}
 	if !renew {
 		return nil
 	}
 	return r.svc.RenewJobs(ctx, alive)
+}
+
+// look returns the Job of an admission, nil if it is gone, and wakes it if it is not as the ledger says.
+func (r *jobReconciler) look(ctx context.Context, adm *ledger.Admission, add func(jobKey)) (*batchv1.Job, error) {
+	key := keyOfAdmission(adm.Namespace, adm.Name, adm.ID)
+	job := &batchv1.Job{}
+	if err := r.jobs.Get(ctx, key.object(), job); client.IgnoreNotFound(err) != nil {
+		return nil, err
+	}
+	if job.UID != key.UID {
+		add(key)
+		return nil, nil
+	}
+	behind := lags(job, adm)
+	if behind {
+		r.memory.lose(job.UID)
+	}
+	if r.needsLook(job, adm) || behind {
+		add(key)
+	}
+	return job, nil
+}
+
+// sweepWaiting wakes the Jobs in the page of what waits behind a place that do not show why they wait and where, and
+// returns the next page's place.
+func (r *jobReconciler) sweepWaiting(ctx context.Context, after ledger.Turn, add func(jobKey)) (ledger.Turn, error) {
+	waiting, next, err := r.svc.WaitingJobs(ctx, after)
+	if err != nil {
+		return after, err
+	}
+	for _, w := range waiting {
+		job, err := r.look(ctx, w.Admission, add)
+		if err != nil {
+			return after, err
+		}
+		if job == nil || jobs.Held(job.Annotations) {
+			continue
+		}
+		state, message := v1alpha1.StateQueued, queuedMessage(w.Admission, w.Usage.Account)
+		if w.Admission.Parked {
+			state, message = v1alpha1.StateParked, parkedMessage(w.Admission, w.Usage)
+		}
+		shown := job.Annotations[v1alpha1.StateAnnotation] == state &&
+			job.Annotations[v1alpha1.MessageAnnotation] == r.memory.gaveUp(job.UID)+message
+		if !shown && !r.memory.fresh(job.UID, state, string(w.Admission.Reason)) {
+			add(keyOf(job))
+		}
+	}
+	return next, nil
 }
 
 // lags says whether a Job waits in the ledger that runs, or has run. It may only seem so, for they are not read at one
@@ -381,12 +436,8 @@ func lags(job *batchv1.Job, adm *ledger.Admission) bool {
 // lostPage is how many Jobs that have ended one query asks about.
 const lostPage = 1000
 
-// findLost wakes the Jobs that run, wait or were charged, and that the ledger does not know.
-func (r *jobReconciler) findLost(ctx context.Context, add func(jobKey)) error {
-	live, err := r.svc.LiveJobs(ctx)
-	if err != nil {
-		return err
-	}
+// findLost wakes the Jobs that run, wait or were charged, and that the ledger does not know: live is all that it has.
+func (r *jobReconciler) findLost(ctx context.Context, live []*ledger.Admission, add func(jobKey)) error {
 	var list batchv1.JobList
 	// Only read.
 	if err := r.jobs.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
@@ -435,7 +486,7 @@ func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) bool 
 		return true
 	}
 	if adm.State == quota.Queued {
-		return r.memory.due(job.UID)
+		return false
 	}
 	r.memory.look(job.UID, adm.Stuck)
 	if suspended(job) && !jobs.Held(job.Annotations) {

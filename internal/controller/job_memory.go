@@ -98,13 +98,6 @@ func (m *jobMemory) takeLost(uid types.UID) bool {
 	return ok
 }
 
-// due reports whether a waiting Job's position may be written again.
-func (m *jobMemory) due(uid types.UID) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return time.Since(m.written[uid].at) >= refreshInterval
-}
-
 func (m *jobMemory) wrote(uid types.UID, state, reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

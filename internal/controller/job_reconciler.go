@@ -569,7 +569,6 @@ func (r *jobReconciler) tell(
 ) (told bool, err error) {
 	if suspend == nil && job.Annotations[v1alpha1.StateAnnotation] == state &&
 		(job.Annotations[v1alpha1.MessageAnnotation] == message || r.memory.fresh(job.UID, state, reason)) {
-		r.remember(job, state, reason)
 		return false, nil
 	}
 	if err := r.patch(ctx, job, state, message, suspend); err != nil {
@@ -577,13 +576,6 @@ func (r *jobReconciler) tell(
 	}
 	r.memory.wrote(job.UID, state, reason)
 	return true, nil
-}
-
-// remember notes that what is written is still right, so that the sweep leaves the Job alone for a while.
-func (r *jobReconciler) remember(job *batchv1.Job, state, reason string) {
-	if !r.memory.fresh(job.UID, state, reason) {
-		r.memory.wrote(job.UID, state, reason)
-	}
 }
 
 // patch writes the controller's annotations, and starts or stops the Job unless suspend is nil. The UID keeps it from a

@@ -30,8 +30,15 @@ type meter struct {
 	adm *ledger.Admission
 	err error
 	// admits and settled are what was asked of it.
-	admits  int
-	settled []quota.Credits
+	admits, lives, renewed int
+	settled                []quota.Credits
+}
+
+// account has one slot, which is taken.
+func (*meter) account() *quota.Account {
+	return &quota.Account{
+		Plan: &quota.Plan{Limits: quota.Limits{Concurrent: quota.AtMost(int32(1))}}, Balance: quota.Balance{Active: 1},
+	}
 }
 
 // rights are those of everybody.
@@ -44,9 +51,7 @@ func (r *rights) MaySpend(context.Context, string, string, string) (bool, error)
 
 func (m *meter) Admit(context.Context, metering.AdmitRequest) (metering.AdmitResult, error) {
 	m.admits++
-	account := &quota.Account{Plan: &quota.Plan{Limits: quota.Limits{Concurrent: quota.AtMost(int32(1))}},
-		Balance: quota.Balance{Active: 1}}
-	return metering.AdmitResult{Admission: m.adm, Account: account}, m.err
+	return metering.AdmitResult{Admission: m.adm, Account: m.account()}, m.err
 }
 
 func (m *meter) Get(context.Context, quota.ID) (*ledger.Admission, error) { return m.adm, m.err }
@@ -61,7 +66,28 @@ func (m *meter) SettleJob(_ context.Context, _ quota.ID, use quota.Credits) (*le
 }
 
 func (m *meter) LiveJobs(context.Context) ([]*ledger.Admission, error) {
+	m.lives++
 	return []*ledger.Admission{m.adm}, m.err
+}
+
+func (m *meter) RunningJobs(context.Context) ([]*ledger.Admission, error) {
+	if m.adm.State != quota.Admitted {
+		return nil, m.err
+	}
+	return []*ledger.Admission{m.adm}, m.err
+}
+
+func (m *meter) WaitingJobs(context.Context, ledger.Turn) ([]metering.WaitingJob, ledger.Turn, error) {
+	if m.adm.State != quota.Queued {
+		return nil, ledger.Turn{}, m.err
+	}
+	w := metering.WaitingJob{Admission: m.adm, Usage: ledger.Usage{Account: m.account()}}
+	return []metering.WaitingJob{w}, ledger.Turn{}, m.err
+}
+
+func (m *meter) RenewJobs(_ context.Context, jobs []*ledger.Admission) error {
+	m.renewed += len(jobs)
+	return nil
 }
 
 // cached is a cache that has one Job as it was.
@@ -215,7 +241,7 @@ func TestStuckJobsSaySo(t *testing.T) {
 		c.refresh()
 		c.meter.adm.Stuck = step.stuck
 		shown, queued := c.cache.job.Annotations[v1alpha1.MessageAnnotation], 0
-		if err := c.sweep(t.Context(), false, func(jobKey) { queued++ }); err != nil {
+		if err := c.sweep(t.Context(), false, false, func(jobKey) { queued++ }); err != nil {
 			t.Fatal(err)
 		}
 		if right := shown == withStuck(fine, step.stuck); right != (queued == 0) {
@@ -227,7 +253,7 @@ func TestStuckJobsSaySo(t *testing.T) {
 			step.stuck == "" && got != step.want {
 			t.Errorf("message %q, want %q", got, step.want)
 		}
-		if err := c.sweep(t.Context(), false,
+		if err := c.sweep(t.Context(), false, false,
 			func(jobKey) { t.Error("a Job that shows what the ledger says is looked at again") }); err != nil {
 			t.Fatal(err)
 		}
@@ -301,7 +327,7 @@ func TestJobsDoNotDecideByTheirAnnotations(t *testing.T) {
 			c.meter.adm.State = quota.Admitted
 			c.cache.job.Status.Conditions = []batchv1.JobCondition{
 				{Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
-			if err := c.sweep(t.Context(), false, func(jobKey) {}); err != nil {
+			if err := c.sweep(t.Context(), false, false, func(jobKey) {}); err != nil {
 				t.Fatal(err)
 			}
 			c.reconcile()
@@ -324,5 +350,73 @@ func TestJobsWithoutAPodAreNotCharged(t *testing.T) {
 		if len(c.meter.settled) != 1 || c.meter.settled[0] != want {
 			t.Errorf("%d pods succeeded: settled %v, want %v", succeeded, c.meter.settled, want)
 		}
+	}
+}
+
+// looks are how often the sweeps would have the Job looked at.
+func (c *jobCase) looks(whole, renew bool) (n int) {
+	c.t.Helper()
+	add := func(jobKey) { n++ }
+	if err := c.sweep(c.t.Context(), whole, renew, add); err != nil {
+		c.t.Fatal(err)
+	}
+	if _, err := c.sweepWaiting(c.t.Context(), ledger.Turn{}, add); err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}
+
+// A Job whose turn came while nobody told is found among those that run, without reading what waits.
+func TestJobsAreFoundWhoseTurnNobodyTold(t *testing.T) {
+	c := newJobCase(t)
+	c.reconcile()
+	c.refresh()
+	c.meter.adm.State = quota.Admitted
+	if got := c.looks(false, false); got != 1 {
+		t.Errorf("%d looks, want one", got)
+	}
+	c.reconcile()
+	c.refresh()
+	if *c.cache.job.Spec.Suspend {
+		t.Error("it was not started")
+	}
+	if got := c.looks(false, true); got != 0 || c.meter.renewed != 1 {
+		t.Errorf("%d looks and %d leases renewed, want none and one", got, c.meter.renewed)
+	}
+	if c.meter.lives != 0 {
+		t.Error("all that lives was read")
+	}
+}
+
+// A Job that waits is left alone, and its lease as well, until what it would be told is something else.
+func TestJobsThatWaitAreLeftAlone(t *testing.T) {
+	c := newJobCase(t)
+	c.reconcile()
+	c.refresh()
+	for _, whole := range []bool{false, true} {
+		if got := c.looks(whole, true); got != 0 || c.meter.renewed != 0 {
+			t.Errorf("whole %t: %d looks and %d leases renewed, want none", whole, got, c.meter.renewed)
+		}
+	}
+	c.meter.adm.Waiting = 7
+	if got := c.looks(false, false); got != 0 {
+		t.Errorf("%d looks at a Job that was told its place a moment ago", got)
+	}
+	c.memory = newJobMemory() // a while later
+	if got := c.looks(false, false); got != 1 {
+		t.Errorf("%d looks after its queue has grown, want one", got)
+	}
+	c.reconcile()
+	c.refresh()
+	if got := c.cache.job.Annotations[v1alpha1.MessageAnnotation]; !strings.HasSuffix(got, "position 1 of 7") {
+		t.Errorf("message %q", got)
+	}
+	c.meter.adm.Parked, c.meter.adm.Reason = true, quota.UserSuspended
+	if got := c.looks(false, false); got != 1 {
+		t.Errorf("%d looks after its reason has changed, want one", got)
+	}
+	c.cache.job.Annotations[v1alpha1.HoldAnnotation] = "true"
+	if got := c.looks(false, false); got != 0 {
+		t.Errorf("%d looks at a Job that is held", got)
 	}
 }

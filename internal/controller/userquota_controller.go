@@ -40,6 +40,8 @@ type Quotas interface {
 	RemoveQuota(ctx context.Context, uid quota.ID, actor string) error
 	UsageOf(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 	GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error)
+	// QuotaChanges finds the users with a UserQuota whose standing may have changed since a mark.
+	QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error)
 	// QuotaOwners are the UserQuotas that own an account. They are compared with the objects, so that what was deleted
 	// while nobody watched, or before the moment that the database was restored to, is removed.
 	QuotaOwners(ctx context.Context) ([]quota.ID, error)

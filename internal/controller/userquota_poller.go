@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -23,15 +24,22 @@ import (
 // pollPage is how many users one query asks about.
 const pollPage = 1000
 
-// standingPoller reads where all users with a UserQuota stand, and queues the objects whose status would change or
-// whose row somebody changed. So writes follow the number of objects, however much the users do.
+// standingPoller queues the UserQuotas whose status would change or whose row somebody changed. So writes follow the
+// number of objects, however much the users do. It reads where those users stand whose account was written since it
+// last asked, or whose standing the time has moved; all of them at the start and once per resync.
 type standingPoller struct {
 	client   client.Client
 	quotas   Quotas
 	interval time.Duration
-	// resync is how often grants are looked at as well.
+	// resync is how often everything is looked at, grants as well.
 	resync time.Duration
 	wake   chan<- event.GenericEvent
+
+	// mark is what the next poll asks for changes since.
+	mark ledger.Mark
+	// moves has all users with a UserQuota that the ledger knows, and when to look at them again though nobody changes
+	// anything; zero for those that have no object here.
+	moves map[string]time.Time
 }
 
 // NeedLeaderElection is true: the controller that it feeds runs on the leader.
@@ -52,33 +60,105 @@ func (p *standingPoller) Start(ctx context.Context) error {
 }
 
 func (p *standingPoller) poll(ctx context.Context, whole bool) error {
-	var list v1alpha1.UserQuotaList
-	// Only read; what is changed is a copy.
-	if err := p.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+	if whole {
+		p.mark = ledger.Mark{}
+	}
+	changes, err := p.quotas.QuotaChanges(ctx, p.mark)
+	if err == nil && !changes.Everything && p.lost(&changes) {
+		changes, err = p.quotas.QuotaChanges(ctx, ledger.Mark{})
+	}
+	if err != nil {
 		return err
 	}
-	alive := sets.New[quota.ID]()
-	for i := range list.Items {
-		if id, err := convert.UID(list.Items[i].UID); err == nil {
-			alive.Insert(id)
+	objects, err := p.objects(ctx, &changes)
+	if err != nil {
+		return err
+	}
+	for page := range slices.Chunk(slices.Sorted(maps.Keys(objects)), pollPage) {
+		if err := p.look(ctx, page, objects, whole); err != nil {
+			return err
 		}
 	}
-	for page := range slices.Chunk(list.Items, pollPage) {
-		users := sets.New[string]()
-		for i := range page {
-			users.Insert(page[i].Spec.UserID)
+	if !changes.Everything {
+		for _, user := range changes.Users {
+			// Once more: whoever works on the object may have read the standing before it changed.
+			p.moves[user] = changes.Now
 		}
-		usages, err := p.quotas.UsageOf(ctx, sets.List(users))
-		if err != nil {
-			return err
+	}
+	p.mark = changes.Mark
+	return nil
+}
+
+// lost reports whether an account has a UserQuota no more that had one when it was last asked for.
+func (p *standingPoller) lost(changes *ledger.QuotaChanges) bool {
+	for _, user := range changes.Users {
+		if _, known := p.moves[user]; !known {
+			p.moves[user] = time.Time{}
 		}
-		had, err := p.grants(ctx, whole, page)
-		if err != nil {
-			return err
+	}
+	return len(p.moves) != changes.Owned
+}
+
+// objects returns the UserQuotas to be looked at, by user: all of them, or those of users that have changed or were to
+// be looked at by now. They are only read; what is changed is a copy.
+func (p *standingPoller) objects(
+	ctx context.Context, changes *ledger.QuotaChanges,
+) (map[string][]*v1alpha1.UserQuota, error) {
+	byUser := map[string][]*v1alpha1.UserQuota{}
+	list := func(which ...client.ListOption) error {
+		var found v1alpha1.UserQuotaList
+		err := p.client.List(ctx, &found, append(which, client.UnsafeDisableDeepCopy)...)
+		for i := range found.Items {
+			user := found.Items[i].Spec.UserID
+			byUser[user] = append(byUser[user], &found.Items[i])
 		}
-		for i := range page {
-			q := &page[i]
-			usage, found := usages[q.Spec.UserID]
+		return err
+	}
+	if changes.Everything {
+		p.moves = make(map[string]time.Time, len(changes.Users))
+		for _, user := range changes.Users {
+			p.moves[user] = time.Time{}
+		}
+		return byUser, list()
+	}
+	users := sets.New(changes.Users...)
+	for user, at := range p.moves {
+		if !at.IsZero() && !at.After(changes.Now) {
+			users.Insert(user)
+		}
+	}
+	for user := range users {
+		if err := list(client.MatchingFields{userIDField: user}); err != nil {
+			return nil, err
+		}
+	}
+	return byUser, nil
+}
+
+// look reads where users stand, and queues those of their objects that need it.
+func (p *standingPoller) look(
+	ctx context.Context, users []string, objects map[string][]*v1alpha1.UserQuota, whole bool,
+) error {
+	usages, err := p.quotas.UsageOf(ctx, users)
+	if err != nil {
+		return err
+	}
+	had, err := p.grants(ctx, whole, users, objects)
+	if err != nil {
+		return err
+	}
+	for _, user := range users {
+		usage, found := usages[user]
+		if _, known := p.moves[user]; known && found && usage.Unreadable == nil {
+			p.moves[user] = usage.MovesAt()
+		}
+		alive := sets.New[quota.ID]()
+		for _, q := range objects[user] {
+			if id, err := convert.UID(q.UID); err == nil {
+				alive.Insert(id)
+			}
+		}
+		for _, q := range objects[user] {
 			if !had.lack(q) && !stale(q, usage, found, alive) {
 				continue
 			}
@@ -94,17 +174,20 @@ func (p *standingPoller) poll(ctx context.Context, whole bool) error {
 type grantsHad map[string][]string
 
 // grants reads what those users have had of grants whose UserQuotas declare some.
-func (p *standingPoller) grants(ctx context.Context, whole bool, page []v1alpha1.UserQuota) (grantsHad, error) {
-	users := sets.New[string]()
-	for i := range page {
-		if whole && len(page[i].Spec.Grants) > 0 {
-			users.Insert(page[i].Spec.UserID)
+func (p *standingPoller) grants(
+	ctx context.Context, whole bool, users []string, objects map[string][]*v1alpha1.UserQuota,
+) (grantsHad, error) {
+	var declared []string
+	for _, user := range users {
+		grants := func(q *v1alpha1.UserQuota) bool { return len(q.Spec.Grants) > 0 }
+		if whole && slices.ContainsFunc(objects[user], grants) {
+			declared = append(declared, user)
 		}
 	}
-	if len(users) == 0 {
+	if len(declared) == 0 {
 		return nil, nil
 	}
-	had, err := p.quotas.GrantsOf(ctx, sets.List(users))
+	had, err := p.quotas.GrantsOf(ctx, declared)
 	return had, err
 }
 

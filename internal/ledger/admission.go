@@ -40,6 +40,45 @@ type Usage struct {
 	Unreadable *UnreadableError
 }
 
+// MovesAt is when the standing next changes though nothing happens to the account: its period ends, or a lot expires.
+func (u *Usage) MovesAt() time.Time {
+	at := u.Account.Period.End
+	for i := range u.Account.Lots {
+		if e := u.Account.Lots[i].ExpiresAt; e.After(u.Now) && e.Before(at) {
+			at = e
+		}
+	}
+	return at
+}
+
+// Turn is a place among all that waits, in the order of the accounts and in each in that in which work starts. The zero
+// value stands before all.
+type Turn struct {
+	Account quota.ID
+	Parked  bool
+	Place
+	// Position is the 1-based place in the user's queue, 0 before its first.
+	Position int
+}
+
+// Mark is a moment of a database, for asking what has changed since. The zero value is before everything.
+type Mark struct {
+	Transaction int64
+	Server      string
+}
+
+// QuotaChanges are the users with a UserQuota of whom something may have changed since a mark.
+type QuotaChanges struct {
+	// Users are all of them if Everything is true: the mark is none of this database, or too old.
+	Users      []string
+	Everything bool
+	// Owned is how many accounts have a UserQuota.
+	Owned int
+	// Now is the ledger's clock, and Mark what to ask with the next time.
+	Now  time.Time
+	Mark Mark
+}
+
 // ValidateUserID returns an ErrInvalid unless the id has the grammar of user ids.
 func ValidateUserID(id string) error {
 	if err := quota.UserIDs.Check(id); err != nil {

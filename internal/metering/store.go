@@ -27,6 +27,13 @@ type Store interface {
 	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions. Those that cannot be read are
 	// missing.
 	LiveJobs(ctx context.Context) ([]*ledger.Admission, error)
+	// RunningJobs reads the admitted admissions of Jobs, likewise.
+	RunningJobs(ctx context.Context) ([]*ledger.Admission, error)
+	// Waiting reads at most limit queued admissions of any source behind the place, without queue positions. Of those
+	// that cannot be read it tells their ids and their place.
+	Waiting(ctx context.Context, after ledger.Turn, limit int) ([]*ledger.Admission, error)
+	// QuotaChanges finds the users with a UserQuota whose standing may have changed since the mark.
+	QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error)
 	// Event reads one event without locks, or ErrNotFound.
 	Event(ctx context.Context, id quota.ID) (*ledger.Event, error)
 	// Accounts reads standings without locks; users that are not known are missing from the result, those that cannot

@@ -19,6 +19,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 )
 
 // stubborn makes clients whose attempts to start a Job fail while it says so.
@@ -148,5 +154,37 @@ func TestJobsThroughAnOutage(t *testing.T) {
 		if n > 1 {
 			t.Errorf("%s was told %d times", what, n)
 		}
+	}
+}
+
+// A slot that a process freed which died before it told anybody goes to the Job that waits for it, within one look.
+func TestJobsStartThoughNobodyTold(t *testing.T) {
+	w := newWorld(t)
+	ns := namespace(t, w.Env, nil, "alice")
+	create := func(name, state string) *batchv1.Job {
+		t.Helper()
+		if err := w.Client.Create(t.Context(), newJob(ns, name, label(v1alpha1.UserLabel, "alice"))); err != nil {
+			t.Fatal(err)
+		}
+		return w.waitState(t, ns, name, state)
+	}
+	first := create("first", v1alpha1.StateAdmitted)
+	create("second", v1alpha1.StateQueued)
+	store, err := ledgerdb.Open(t.Context(), w.dsn, postgres.Options{AllowUnsafe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	// It does not run what would tell the others.
+	dying := metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{})
+	id, err := convert.UID(first.UID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dying.SettleJob(t.Context(), id, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.waitState(t, ns, "second", v1alpha1.StateAdmitted); *got.Spec.Suspend {
+		t.Error("it is admitted and does not run")
 	}
 }

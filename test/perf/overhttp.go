@@ -36,7 +36,7 @@ func (u *usaged) binary() string { return filepath.Join(u.dir, localstack.Usaged
 
 func (u *usaged) build(ctx context.Context) error {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", u.binary(), program).CombinedOutput(); err != nil {
-		return fmt.Errorf("build usaged: %w: %s", err, lastLines(string(out), 5))
+		return fmt.Errorf("build usaged: %w: %s", err, lastLines(string(out)))
 	}
 	return nil
 }

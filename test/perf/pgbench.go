@@ -150,14 +150,14 @@ func parsePgbench(out string, warmup, atLeast int) (result, error) {
 	}
 	processed := processedLine.FindStringSubmatch(out)
 	if processed == nil {
-		return result{}, fmt.Errorf("it did not say how many transactions it made: %s", lastLines(out, 5))
+		return result{}, fmt.Errorf("it did not say how many transactions it made: %s", lastLines(out))
 	}
 	pairs, err := strconv.Atoi(processed[1])
 	if err != nil {
 		return result{}, err
 	}
 	if failed := failedLine.FindStringSubmatch(out); failed != nil && failed[1] != "0" {
-		return result{}, fmt.Errorf("%s transactions failed: %s", failed[1], lastLines(out, 5))
+		return result{}, fmt.Errorf("%s transactions failed: %s", failed[1], lastLines(out))
 	}
 	return result{pairs: pairs, perSecond: sum / float64(len(seconds)-warmup)}, nil
 }
@@ -237,7 +237,8 @@ func firstError(out string) string {
 	return strings.Join(lines[:min(3, len(lines))], "\n")
 }
 
-func lastLines(s string, n int) string {
+// lastLines are the end of what a program said.
+func lastLines(s string) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }

@@ -38,6 +38,7 @@ var scenarios = []scenario{
 	{figures: []string{"admit_engine_full_256"}, measure: (*bench).full},
 	{figures: []string{"reset_1m", "reset_admission_p99_ms"}, measure: (*bench).measureResets},
 	{figures: []string{"month_boundary_rate", "month_boundary_p99"}, measure: (*bench).measureBoundary},
+	{figures: []string{"poll_idle_cpu", "poll_idle_cpu_database"}, measure: (*bench).idle},
 	{figures: []string{"memory_http_soak"}, measure: (*bench).soak, onDemand: true},
 }
 

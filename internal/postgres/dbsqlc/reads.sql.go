@@ -717,3 +717,190 @@ func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot
 	}
 	return items, nil
 }
+
+const RunningJobs = `-- name: RunningJobs :many
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id,
+    coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
+FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+WHERE c.state = 'Admitted' AND c.source = 'job'
+`
+
+type RunningJobsRow struct {
+	ConcurrentProcessing ConcurrentProcessing
+	ExternalID           string
+	Now                  time.Time
+}
+
+func (q *Queries) RunningJobs(ctx context.Context, now *time.Time) ([]RunningJobsRow, error) {
+	rows, err := q.db.Query(ctx, RunningJobs, now)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RunningJobsRow
+	for rows.Next() {
+		var i RunningJobsRow
+		if err := rows.Scan(
+			&i.ConcurrentProcessing.ID,
+			&i.ConcurrentProcessing.UserID,
+			&i.ConcurrentProcessing.Source,
+			&i.ConcurrentProcessing.Namespace,
+			&i.ConcurrentProcessing.Name,
+			&i.ConcurrentProcessing.RequestedBy,
+			&i.ConcurrentProcessing.BodyHash,
+			&i.ConcurrentProcessing.State,
+			&i.ConcurrentProcessing.Reason,
+			&i.ConcurrentProcessing.Estimate,
+			&i.ConcurrentProcessing.FileSize,
+			&i.ConcurrentProcessing.Priority,
+			&i.ConcurrentProcessing.Enforced,
+			&i.ConcurrentProcessing.Parked,
+			&i.ConcurrentProcessing.EverParked,
+			&i.ConcurrentProcessing.PeriodNo,
+			&i.ConcurrentProcessing.PeriodEnd,
+			&i.ConcurrentProcessing.PlanPart,
+			&i.ConcurrentProcessing.Lots,
+			&i.ConcurrentProcessing.EstimatedCostMicros,
+			&i.ConcurrentProcessing.ProviderCostMicros,
+			&i.ConcurrentProcessing.Reported,
+			&i.ConcurrentProcessing.Actual,
+			&i.ConcurrentProcessing.Late,
+			&i.ConcurrentProcessing.CreatedAt,
+			&i.ConcurrentProcessing.AdmittedAt,
+			&i.ConcurrentProcessing.EndedAt,
+			&i.ConcurrentProcessing.LeaseMs,
+			&i.ConcurrentProcessing.LeaseUntil,
+			&i.ConcurrentProcessing.ArrivedSeq,
+			&i.ConcurrentProcessing.AdmittedSeq,
+			&i.ConcurrentProcessing.EndedSeq,
+			&i.ConcurrentProcessing.SeenRemaining,
+			&i.ConcurrentProcessing.SeenConcurrent,
+			&i.ConcurrentProcessing.SeenUsed,
+			&i.ConcurrentProcessing.SeenReserved,
+			&i.ConcurrentProcessing.SeenActive,
+			&i.ConcurrentProcessing.Offline,
+			&i.ConcurrentProcessing.PayerID,
+			&i.ExternalID,
+			&i.Now,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const Waiting = `-- name: Waiting :many
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id,
+    coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
+FROM (
+    (SELECT p.id FROM concurrent_processing AS p
+    WHERE p.state = 'Queued' AND p.user_id = $3::uuid AND p.parked = $4::boolean AND p.priority = $5::integer
+        AND p.arrived_seq > $6::bigint
+    ORDER BY p.arrived_seq LIMIT $2)
+    UNION ALL
+    (SELECT q.id FROM concurrent_processing AS q
+    WHERE q.state = 'Queued' AND q.user_id = $3 AND q.parked = $4 AND q.priority < $5
+    ORDER BY q.priority DESC, q.arrived_seq LIMIT $2)
+    UNION ALL
+    (SELECT r.id FROM concurrent_processing AS r
+    WHERE r.state = 'Queued' AND r.user_id = $3 AND r.parked AND NOT $4
+    ORDER BY r.priority DESC, r.arrived_seq LIMIT $2)
+    UNION ALL
+    (SELECT s.id FROM concurrent_processing AS s
+    WHERE s.state = 'Queued' AND s.user_id > $3
+    ORDER BY s.user_id, s.parked, s.priority DESC, s.arrived_seq LIMIT $2)
+    LIMIT $2
+) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
+ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq
+`
+
+type WaitingParams struct {
+	Now      *time.Time
+	Most     int32
+	Account  quota.ID
+	Parked   bool
+	Priority int32
+	Arrived  int64
+}
+
+type WaitingRow struct {
+	ConcurrentProcessing ConcurrentProcessing
+	ExternalID           string
+	Now                  time.Time
+}
+
+// What waits behind a place, account by account and in each in the order in which it starts. Rows cannot be compared in
+// such an order, so these are the rest of the same priority, of the same part of the queue, of the same queue, and the
+// other queues.
+func (q *Queries) Waiting(ctx context.Context, arg WaitingParams) ([]WaitingRow, error) {
+	rows, err := q.db.Query(ctx, Waiting,
+		arg.Now,
+		arg.Most,
+		arg.Account,
+		arg.Parked,
+		arg.Priority,
+		arg.Arrived,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []WaitingRow
+	for rows.Next() {
+		var i WaitingRow
+		if err := rows.Scan(
+			&i.ConcurrentProcessing.ID,
+			&i.ConcurrentProcessing.UserID,
+			&i.ConcurrentProcessing.Source,
+			&i.ConcurrentProcessing.Namespace,
+			&i.ConcurrentProcessing.Name,
+			&i.ConcurrentProcessing.RequestedBy,
+			&i.ConcurrentProcessing.BodyHash,
+			&i.ConcurrentProcessing.State,
+			&i.ConcurrentProcessing.Reason,
+			&i.ConcurrentProcessing.Estimate,
+			&i.ConcurrentProcessing.FileSize,
+			&i.ConcurrentProcessing.Priority,
+			&i.ConcurrentProcessing.Enforced,
+			&i.ConcurrentProcessing.Parked,
+			&i.ConcurrentProcessing.EverParked,
+			&i.ConcurrentProcessing.PeriodNo,
+			&i.ConcurrentProcessing.PeriodEnd,
+			&i.ConcurrentProcessing.PlanPart,
+			&i.ConcurrentProcessing.Lots,
+			&i.ConcurrentProcessing.EstimatedCostMicros,
+			&i.ConcurrentProcessing.ProviderCostMicros,
+			&i.ConcurrentProcessing.Reported,
+			&i.ConcurrentProcessing.Actual,
+			&i.ConcurrentProcessing.Late,
+			&i.ConcurrentProcessing.CreatedAt,
+			&i.ConcurrentProcessing.AdmittedAt,
+			&i.ConcurrentProcessing.EndedAt,
+			&i.ConcurrentProcessing.LeaseMs,
+			&i.ConcurrentProcessing.LeaseUntil,
+			&i.ConcurrentProcessing.ArrivedSeq,
+			&i.ConcurrentProcessing.AdmittedSeq,
+			&i.ConcurrentProcessing.EndedSeq,
+			&i.ConcurrentProcessing.SeenRemaining,
+			&i.ConcurrentProcessing.SeenConcurrent,
+			&i.ConcurrentProcessing.SeenUsed,
+			&i.ConcurrentProcessing.SeenReserved,
+			&i.ConcurrentProcessing.SeenActive,
+			&i.ConcurrentProcessing.Offline,
+			&i.ConcurrentProcessing.PayerID,
+			&i.ExternalID,
+			&i.Now,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -64,6 +64,43 @@ func (s *Store) LiveJobs(ctx context.Context) ([]*ledger.Admission, error) {
 	return out, nil
 }
 
+// RunningJobs implements metering.Store.
+func (s *Store) RunningJobs(ctx context.Context) ([]*ledger.Admission, error) {
+	rows, err := s.Queries().RunningJobs(ctx, s.Now())
+	if err != nil {
+		return nil, postgres.MapError(err)
+	}
+	out := make([]*ledger.Admission, 0, len(rows))
+	for i := range rows {
+		if adm, err := s.liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i])); err == nil {
+			out = append(out, adm)
+		}
+	}
+	return out, nil
+}
+
+// Waiting implements metering.Store.
+func (s *Store) Waiting(ctx context.Context, after ledger.Turn, limit int) ([]*ledger.Admission, error) {
+	rows, err := s.Queries().Waiting(ctx, dbsqlc.WaitingParams{
+		Now: s.Now(), Account: after.Account, Parked: after.Parked, Priority: after.Priority, Arrived: after.Arrived,
+		Most: int32(limit),
+	})
+	if err != nil {
+		return nil, postgres.MapError(err)
+	}
+	out := make([]*ledger.Admission, len(rows))
+	for i := range rows {
+		// One that cannot be read has its place all the same, so that the next page begins after this one.
+		c := &rows[i].ConcurrentProcessing
+		adm, err := s.liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i]))
+		if err != nil {
+			adm.Parked, adm.Priority, adm.ArrivedSeq = c.Parked, c.Priority, c.ArrivedSeq
+		}
+		out[i] = adm
+	}
+	return out, nil
+}
+
 // liveAdmission reads one of many admissions. One that cannot be read is reported, and tells its ids only.
 func (s *Store) liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
 	adm, err := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)

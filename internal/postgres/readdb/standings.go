@@ -83,6 +83,35 @@ func (s *Store) AskStandings(
 		}))
 }
 
+// quotaChanges finds the accounts with a UserQuota that were written since a mark, or that are on a plan which was: a
+// row says by its transaction id that it is not older than the oldest transaction that was under way at the mark. So no
+// index has to change with each admission, and no clock decides. Of the server and the database that the mark was made
+// on nothing must have changed: another one counts transactions on its own, and it may be a copy of an earlier moment.
+const quotaChanges = `
+WITH here AS MATERIALIZED (
+    SELECT here.*, server <> $2 OR $1 > mark OR mark - $1 > 1000000000 AS everything,
+        age(($1 % 4294967296)::text::xid) AS behind
+    FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS mark,
+        (SELECT oid FROM pg_database WHERE datname = current_database()) || ' ' ||
+            extract(epoch FROM pg_postmaster_start_time()) AS server) AS here),
+plans AS MATERIALIZED (
+    SELECT array_agg(p.name) AS changed FROM user_plan_limits AS p, here WHERE age(p.xmin) <= here.behind),
+owned AS MATERIALIZED (
+    SELECT count(*) AS accounts, array_agg(a.user_id) FILTER (WHERE here.everything OR age(a.xmin) <= here.behind
+        OR a.plan_name = ANY (plans.changed)) AS changed
+    FROM usage_quotas AS a, here, plans WHERE a.quota_uid IS NOT NULL)
+SELECT here.mark, here.server, here.everything, owned.accounts, coalesce($3::timestamptz, clock_timestamp()),
+    ARRAY(SELECT u.user_id FROM users AS u WHERE u.id = ANY (owned.changed))
+FROM here, owned`
+
+// QuotaChanges implements metering.Store.
+func (s *Store) QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error) {
+	var c ledger.QuotaChanges
+	err := s.Pool().QueryRow(ctx, quotaChanges, since.Transaction, since.Server, s.Now()).
+		Scan(&c.Mark.Transaction, &c.Mark.Server, &c.Everything, &c.Owned, &c.Now, &c.Users)
+	return c, postgres.MapError(err)
+}
+
 // unreadable notes in a standing that something of the account cannot be read.
 func (s *Store) unreadable(out map[string]ledger.Usage, a *quota.Account, err error, declared bool) {
 	u := out[a.UserID]

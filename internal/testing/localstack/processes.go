@@ -93,6 +93,17 @@ func (p *Processes) watch(proc *process) {
 // Log is the file that the named program writes to.
 func (p *Processes) Log(name string) string { return filepath.Join(p.logs, name+".log") }
 
+// PID is the number of the named program's process.
+func (p *Processes) PID(name string) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.running, func(proc *process) bool { return proc.name == name })
+	if i < 0 {
+		return 0, fmt.Errorf("no process named %s runs", name)
+	}
+	return p.running[i].cmd.Process.Pid, nil
+}
+
 // Restart ends the named program with the signal and starts it again with the same arguments.
 func (p *Processes) Restart(name string, signal syscall.Signal) error {
 	proc, err := p.take(name)
