@@ -63,9 +63,9 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 		"image of the reset CronJobs; without it that of the pod that POD_NAME in the environment names, else "+
 			"usage-operator:dev")
 	flags.DurationVar(&o.statusInterval, "status-interval", controller.DefaultStatusInterval,
-		"how often the standing of users is read into their UserQuotas' status")
+		"how often what has changed about the standing of users is read into their UserQuotas' status")
 	flags.DurationVar(&o.resync, "resync-interval", controller.DefaultResyncInterval,
-		"how often plans, and the grants and owners of UserQuotas, are compared with the database")
+		"how often plans and UserQuotas are compared with the database as a whole, grants and owners included")
 	flags.DurationVar(&o.startTimeout, "job-start-timeout", controller.DefaultStartTimeout,
 		"how long an admitted Job may hold its slot without a pod that has started, before it goes back to the queue")
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several replicas run the controllers")

@@ -49,10 +49,11 @@ type Quotas interface {
 
 // UserQuotaOptions configure the UserQuota controller.
 type UserQuotaOptions struct {
-	// StatusInterval is how often the standing of all users with a UserQuota is read; DefaultStatusInterval if zero.
+	// StatusInterval is how often the users with a UserQuota are looked for whose standing may have changed;
+	// DefaultStatusInterval if zero.
 	StatusInterval time.Duration
-	// ResyncInterval is how often grants, and the UserQuotas that own an account, are compared with the database;
-	// DefaultResyncInterval if zero. Everything else is compared with each status.
+	// ResyncInterval is how often all of them, their grants, and the UserQuotas that own an account, are compared with
+	// the database; DefaultResyncInterval if zero.
 	ResyncInterval time.Duration
 }
 

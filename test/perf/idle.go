@@ -303,17 +303,11 @@ func (b *bench) idleSettled(ctx context.Context, c client.Client) error {
 	defer cancel()
 	for {
 		wait := 5 * time.Second
-		var list v1alpha1.UserQuotaList
-		if err := c.List(ctx, &list); err != nil {
+		settled, err := withStatus(ctx, c)
+		if err != nil {
 			return err
 		}
-		settled := 0
-		for i := range list.Items {
-			if list.Items[i].Status.Usage != nil {
-				settled++
-			}
-		}
-		b.report.progressf("%d of %d UserQuotas have a status", settled, len(list.Items))
+		b.report.progressf("%d of %d UserQuotas have a status", settled, idleQuotas)
 		if settled == idleQuotas {
 			wait = idleSettle
 		}
@@ -324,6 +318,25 @@ func (b *bench) idleSettled(ctx context.Context, c client.Client) error {
 		}
 		if settled == idleQuotas {
 			return nil
+		}
+	}
+}
+
+// withStatus counts the UserQuotas that have a status, page by page: all at once are more than a busy API server gets
+// out in time.
+func withStatus(ctx context.Context, c client.Client) (settled int, err error) {
+	var page v1alpha1.UserQuotaList
+	for {
+		if err := c.List(ctx, &page, client.Limit(1000), client.Continue(page.Continue)); err != nil {
+			return 0, err
+		}
+		for i := range page.Items {
+			if page.Items[i].Status.Usage != nil {
+				settled++
+			}
+		}
+		if page.Continue == "" {
+			return settled, nil
 		}
 	}
 }
