@@ -19,12 +19,13 @@ import (
 type encodedBound struct {
 	limit, used, reserved, requested, remaining Number
 	unit                                        Unit
+	currency                                    string
 	resetsAt                                    time.Time
 	retryAfter                                  time.Duration
 }
 
 func bound(d quota.Decision, account *quota.Account, now time.Time) encodedBound {
-	b := encodedBound{retryAfter: retrySoon}
+	b := encodedBound{retryAfter: retrySoon, currency: d.Bound.Currency}
 	var number func(int64) Number
 	switch d.Bound.Unit {
 	case quota.UnitCredits:
@@ -93,7 +94,7 @@ func checkResult(res metering.CheckResult) CheckResult {
 		b := bound(d, res.Account, res.Now)
 		out.Limit, out.Used, out.Reserved, out.Requested, out.Remaining = b.limit, b.used, b.reserved, b.requested,
 			b.remaining
-		out.Unit = b.unit
+		out.Unit, out.Currency = b.unit, b.currency
 		if d.Outcome == quota.Refuse && d.Reason.Info().Status == http.StatusTooManyRequests {
 			out.RetryAfter = wholeSeconds(b.retryAfter)
 		}
@@ -145,7 +146,7 @@ func currentUsage(u ledger.Usage) CurrentUsage {
 		ReservedCredits: credits(a.Reserved),
 		Running:         a.Active, Queued: a.Queued, PeriodStart: a.Period.Start, ResetsAt: a.Period.End,
 		Limits: encodeLimits(a.Limits()),
-		Alerts: []int32{}, AsOf: u.Now,
+		Alerts: []int32{}, Amounts: amounts(a.Money()), AsOf: u.Now,
 	}
 	if limit := a.Allowance(u.Now); !limit.Unlimited {
 		out.LimitCredits, out.RemainingCredits = credits(limit.Max), credits(a.Remaining(u.Now).Max)

@@ -79,10 +79,19 @@ func usageHistory(user string, h reports.History) UsageHistory {
 			Plan:     p.PlanName, UsedCredits: credits(p.Used), ReservedCredits: credits(p.Reserved),
 			CarryOverCredits: credits(p.CarryOver),
 			ProviderCost:     money(p.Cost), Price: money(p.Charged), Currency: p.Currency,
+			Amounts: amounts(p.Money()),
 		}
 		if !p.PlanLimit.Unlimited {
 			out.Periods[i].LimitCredits = credits(p.PlanLimit.Max)
 		}
+	}
+	return out
+}
+
+func amounts(all []quota.Amounts) Amounts {
+	out := make(Amounts, len(all))
+	for i, m := range all {
+		out[i] = Amount{Currency: m.Currency, ProviderCost: money(m.Cost), Price: money(m.Charged)}
 	}
 	return out
 }

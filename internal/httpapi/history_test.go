@@ -19,6 +19,7 @@ func TestHistory(t *testing.T) {
 			No: no, Period: quota.Period{Start: start, End: start.AddDate(0, 1, 0)}, Used: 90_000, Reserved: 60_000,
 			Cost:    9_000,
 			Charged: 20_000, CarryOver: 30_000, PlanLimit: limit, PlanName: "free", Currency: "HKD",
+			Other: &quota.OtherAmounts{List: []quota.Amounts{{Currency: "USD", Charged: 1_500_000}}},
 		}
 		return reports.HistoryPeriod{StoredPeriod: reports.StoredPeriod{ClosedPeriod: p, Revision: 2}, State: state,
 			FinalAt: p.FinalAt()}
@@ -33,7 +34,9 @@ func TestHistory(t *testing.T) {
 	get := request{method: "GET", path: "/api/v1/usage/history?user_id=alice", token: "Bearer reader"}
 	w := do(h, get)
 	const rest = `"revision":2,"plan":"free","used_credits":1.5,"reserved_credits":1,"carry_over_credits":0.5,
-		"provider_cost":0.009,"price":0.02,"currency":"HKD"`
+		"provider_cost":0.009,"price":0.02,"currency":"HKD",
+		"amounts":[{"currency":"HKD","provider_cost":0.009,"price":0.02},
+		    {"currency":"USD","provider_cost":0,"price":1.5}]`
 	equalJSON(t, w.Body.String(), `{"user_id":"alice","as_of":"2026-03-14T12:00:00Z","next_cursor":"aGlzdG9yeS8xLzM",
 	    "periods":[
 		{"number":4,"state":"Open","limit_credits":30,"start":"2026-03-01T00:00:00Z","end":"2026-04-01T00:00:00Z",

@@ -546,15 +546,18 @@ func TestRefusals(t *testing.T) {
 		"cost": {
 			decision: quota.Decision{
 				Reason: quota.DailyCostCeiling, RetryAt: noon.Add(12 * time.Hour),
-				Bound: quota.Bound{Unit: quota.UnitMoney, Limit: 50_000_000, Used: 49_500_000, Requested: 600_000,
+				Bound: quota.Bound{Unit: quota.UnitMoney, Currency: "USD", Limit: 50_000_000,
+					Used: 49_500_000, Requested: 600_000,
 					Remaining: 500_000},
 			},
 			want: 429,
 			wantBody: `{"type":"https://usage.cantonesescribe.io/problems/daily-cost-ceiling",
 			    "title":"Daily cost ceiling","status":429,
-				"detail":"the job would cost 0.6, 0.5 of the daily ceiling of 50 remain","reason":"DailyCostCeiling",
+				"detail":"the job would cost 0.6 USD, 0.5 of the daily ceiling of 50 remain",
+				    "reason":"DailyCostCeiling",
 				    "limit":50,"used":49.5,
-				"reserved":0,"requested":0.6,"remaining":0.5,"unit":"money","resets_at":"2026-03-15T00:00:00Z",
+				"reserved":0,"requested":0.6,"remaining":0.5,"unit":"money",
+				    "currency":"USD","resets_at":"2026-03-15T00:00:00Z",
 				    "retry_after":43200}`,
 		},
 		"file": {
@@ -820,6 +823,10 @@ func TestCurrentUsage(t *testing.T) {
 	usage := ledger.Usage{Account: alice(), Now: noon, Last: &quota.ClosedPeriod{
 		Period: quota.Period{Start: nextMonth.AddDate(0, -2, 0), End: nextMonth.AddDate(0, -1, 0)}, Used: 90_000,
 	}}
+	usage.Account.Amounts = quota.Amounts{Currency: "USD", Cost: 144_000}
+	usage.Account.Other = &quota.OtherAmounts{List: []quota.Amounts{
+		{Currency: "EUR", Charged: 900_000}, {Currency: "JPY", ReservedCost: 1},
+	}}
 	w := do(handler(t, &fake{usage: usage}),
 		request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer reader"})
 	equalJSON(t, w.Body.String(), `{"user_id":"alice","plan":{"name":"free","display_name":"Free"},"suspended":false,
@@ -829,7 +836,9 @@ func TestCurrentUsage(t *testing.T) {
 		"resets_at":"2026-04-01T00:00:00Z","alerts":[80],"as_of":"2026-03-14T12:00:00Z",
 		"limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,
 		    "unlimited":[]},
-		"last_period":{"start":"2026-02-01T00:00:00Z","end":"2026-03-01T00:00:00Z","used_credits":1.5}}`)
+		"last_period":{"start":"2026-02-01T00:00:00Z","end":"2026-03-01T00:00:00Z","used_credits":1.5},
+		"amounts":[{"currency":"USD","provider_cost":0.144,"price":0},
+		    {"currency":"EUR","provider_cost":0,"price":0.9}]}`)
 }
 
 func TestLimits(t *testing.T) {

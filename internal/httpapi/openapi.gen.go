@@ -122,6 +122,19 @@ type AdmissionRequest struct {
 	UserId UserID `json:"user_id"`
 }
 
+// Amount defines model for Amount.
+type Amount struct {
+	// Currency Examples: USD
+	Currency     string  `json:"currency"`
+	Price        Decimal `json:"price"`
+	ProviderCost Decimal `json:"provider_cost"`
+}
+
+// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
+// currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
+// never added.
+type Amounts = []Amount
+
 // CheckRequest defines model for CheckRequest.
 type CheckRequest struct {
 	EstimatedDurationSeconds Decimal `json:"estimated_duration_seconds"`
@@ -138,7 +151,10 @@ type CheckResult struct {
 	BlockingReason Reason `json:"blocking_reason,omitempty,omitzero"`
 
 	// CanProcess It would be admitted
-	CanProcess       bool      `json:"can_process"`
+	CanProcess bool `json:"can_process"`
+
+	// Currency Of the amounts, where `unit` is `money`.
+	Currency         string    `json:"currency,omitempty,omitzero"`
 	Limit            Decimal   `json:"limit,omitempty,omitzero"`
 	Message          string    `json:"message"`
 	Plan             Plan      `json:"plan,omitempty,omitzero"`
@@ -177,7 +193,12 @@ type CompleteRequest struct {
 // CurrentUsage defines model for CurrentUsage.
 type CurrentUsage struct {
 	// Alerts The plan's alert thresholds that are reached, in percent of `limit_credits`.
-	Alerts           []int32      `json:"alerts"`
+	Alerts []int32 `json:"alerts"`
+
+	// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
+	// currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
+	// never added.
+	Amounts          Amounts      `json:"amounts"`
 	AsOf             time.Time    `json:"as_of"`
 	LastPeriod       ClosedPeriod `json:"last_period,omitempty,omitzero"`
 	LimitCredits     Decimal      `json:"limit_credits,omitempty,omitzero"`
@@ -240,11 +261,17 @@ type Overage struct {
 
 // Period defines model for Period.
 type Period struct {
-	CarryOverCredits Decimal   `json:"carry_over_credits"`
-	Currency         string    `json:"currency"`
-	End              time.Time `json:"end"`
-	FinalAt          time.Time `json:"final_at"`
-	LimitCredits     Decimal   `json:"limit_credits,omitempty,omitzero"`
+	// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
+	// currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
+	// never added.
+	Amounts          Amounts `json:"amounts"`
+	CarryOverCredits Decimal `json:"carry_over_credits"`
+
+	// Currency Of `provider_cost` and `price`, the plan's. What was booked in other currencies is in `amounts`.
+	Currency     string    `json:"currency"`
+	End          time.Time `json:"end"`
+	FinalAt      time.Time `json:"final_at"`
+	LimitCredits Decimal   `json:"limit_credits,omitempty,omitzero"`
 
 	// Number Counts the user's periods without gaps, from 0.
 	Number int64 `json:"number"`
@@ -272,8 +299,10 @@ type Plan struct {
 
 // Problem RFC 9457. The members from `reason` on are there where a limit decided.
 type Problem struct {
-	Detail string  `json:"detail,omitempty,omitzero"`
-	Limit  Decimal `json:"limit,omitempty,omitzero"`
+	// Currency Of the amounts, where `unit` is `money`.
+	Currency string  `json:"currency,omitempty,omitzero"`
+	Detail   string  `json:"detail,omitempty,omitzero"`
+	Limit    Decimal `json:"limit,omitempty,omitzero"`
 
 	// Reason Why work was refused or waits.
 	Reason    Reason    `json:"reason,omitempty,omitzero"`
@@ -347,11 +376,16 @@ type UsageEvent struct {
 	// AdmissionId The admission that was settled by it.
 	AdmissionId openapi_types.UUID `json:"admission_id,omitempty,omitzero"`
 	Cost        Decimal            `json:"cost"`
-	Credits     Decimal            `json:"credits"`
+
+	// CostCurrency Of `cost`, where that is another one; the user's plan had another currency when the work was admitted, or has changed it since the period that pays.
+	CostCurrency string  `json:"cost_currency,omitempty,omitzero"`
+	Credits      Decimal `json:"credits"`
 
 	// CreditsMs The same, exactly: 60000 to a credit.
-	CreditsMs       int64              `json:"credits_ms"`
-	CreditsPerUnit  Decimal            `json:"credits_per_unit,omitempty,omitzero"`
+	CreditsMs      int64   `json:"credits_ms"`
+	CreditsPerUnit Decimal `json:"credits_per_unit,omitempty,omitzero"`
+
+	// Currency Of `price`, and of `cost` unless `cost_currency` is there.
 	Currency        string             `json:"currency"`
 	DurationSeconds Decimal            `json:"duration_seconds,omitempty,omitzero"`
 	FileSizeBytes   int64              `json:"file_size_bytes,omitempty,omitzero"`

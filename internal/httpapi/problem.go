@@ -75,7 +75,7 @@ func refusal(d quota.Decision, account *quota.Account, upgrade *quota.Plan, now 
 		Type: problemTypes + kebab(string(d.Reason)), Title: info.Title, Status: info.Status, Detail: d.Message(),
 		Reason: d.Reason, Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested,
 		Remaining: b.remaining,
-		Unit:      b.unit, ResetsAt: b.resetsAt, UpgradePlan: planName(upgrade),
+		Unit:      b.unit, Currency: b.currency, ResetsAt: b.resetsAt, UpgradePlan: planName(upgrade),
 	}
 	if p.Status == http.StatusTooManyRequests {
 		p.RetryAfter = wholeSeconds(b.retryAfter)

@@ -188,6 +188,9 @@ func usageEvent(e *ledger.Event) UsageEvent {
 		ReversedBy:      uuid.UUID(e.ReversedBy),
 		RefundedAsGrant: e.RefundLot != quota.ID{}, Metadata: e.Metadata, RecordedBy: e.RecordedBy, Reason: e.Reason,
 	}
+	if e.CostCurrency != e.Currency {
+		out.CostCurrency = e.CostCurrency
+	}
 	if e.Duration > 0 {
 		out.DurationSeconds = seconds(e.Duration)
 	}

@@ -37,7 +37,7 @@ func charge() *ledger.Event {
 	return &ledger.Event{
 		ID: eventID, Account: accountID, UserID: "alice", Kind: ledger.EventCharge, UsageType: "export",
 		OccurredAt: noon.Add(-time.Hour),
-		RecordedAt: noon, Credits: 90_000, Cost: 1_500_000, Currency: "USD", Quantity: 3,
+		RecordedAt: noon, Credits: 90_000, Cost: 1_500_000, Currency: "USD", CostCurrency: "USD", Quantity: 3,
 		Rate: new(quota.Rate(500_000)), PlanName: "free",
 		PlanVersion: 2, RecordedBy: "system:serviceaccount:transcripts:spender",
 		Metadata: map[string]string{"format": "srt"},
@@ -166,6 +166,15 @@ func TestUseIsRead(t *testing.T) {
 		if w := do(handler(t, f), request{path: usagePath, body: full}); w.Code != 200 ||
 			w.Header().Get("Location") != "" {
 			t.Errorf("got %d: %s", w.Code, w.Body)
+		}
+	})
+	t.Run("cost in another currency", func(t *testing.T) {
+		e := charge()
+		e.CostCurrency = "EUR"
+		f := &fake{recorded: []metering.RecordResult{{Event: e, Account: alice(), Now: noon}}}
+		got := decode(t, do(handler(t, f), request{path: usagePath, body: full}))
+		if got["currency"] != "USD" || got["cost_currency"] != "EUR" {
+			t.Errorf("got %v", got)
 		}
 	})
 	t.Run("over the limit", func(t *testing.T) {

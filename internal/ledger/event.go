@@ -44,7 +44,8 @@ type Event struct {
 	Alloc       quota.Allocation
 	Overage     quota.Credits
 	Price, Cost quota.Money
-	Currency    string
+	// Currency of Price, and CostCurrency of Cost.
+	Currency, CostCurrency string
 	// Duration, FileSize in bytes, Tokens and Quantity measure the use.
 	Duration                   time.Duration
 	FileSize, Tokens, Quantity int64
@@ -65,6 +66,7 @@ func (e *Event) Charge() *quota.Charge {
 	return &quota.Charge{
 		Adjustment: e.Kind == EventAdjustment, Seq: e.Seq, PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc,
 		Overage: e.Overage, Price: e.Price, Cost: e.Cost, Rate: e.Rate,
+		Currency: e.Currency, CostCurrency: e.CostCurrency,
 	}
 }
 
@@ -73,7 +75,8 @@ func ChargeEvent(id quota.ID, c *quota.Charge, plan *quota.Plan) *Event {
 	e := &Event{
 		ID: id, Kind: EventCharge, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc,
 		Overage: c.Overage,
-		Price:   c.Price, Cost: c.Cost, Rate: c.Rate, Currency: plan.Currency, PlanName: plan.Name,
+		Price:   c.Price, Cost: c.Cost, Rate: c.Rate, Currency: c.Currency, CostCurrency: c.CostCurrency,
+		PlanName:    plan.Name,
 		PlanVersion: plan.Version, Quantity: 1,
 	}
 	if c.Adjustment {

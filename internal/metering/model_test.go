@@ -289,6 +289,8 @@ func (s *sequence) applyPlan() {
 	p.Limits.Credits = quota.AtMost(quota.Credits(s.m.planLimit) * quota.Credit)
 	p.Limits.Concurrent = quota.AtMost(int32(s.m.slots))
 	p.DailyCostCeiling.Unlimited = true
+	// The model knows no money: that it is kept by currency is what the check of the invariants holds.
+	p.Currency = rapid.SampledFrom([]string{"USD", "EUR", "JPY"}).Draw(s.T, "currency")
 	if _, err := s.w.ApplyPlan(s.w.t.Context(), p, "test"); err != nil {
 		s.Fatal(err)
 	}

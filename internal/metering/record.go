@@ -218,7 +218,8 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 		ID:   quota.NameID("reversal", l.Account.ID, uuid.UUID(target.ID).String()),
 		Kind: ledger.EventReversal, UsageType: target.UsageType, Reverses: target.ID, OccurredAt: l.Now,
 		PeriodNo: rev.PeriodNo, Seq: rev.Seq,
-		Credits: rev.Credits, Alloc: rev.Alloc, Overage: rev.Overage, Price: rev.Price, Currency: target.Currency,
+		Credits: rev.Credits, Alloc: rev.Alloc, Overage: rev.Overage, Price: rev.Price,
+		Currency: rev.Currency, CostCurrency: target.CostCurrency,
 		Quantity: target.Quantity, PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version,
 		RecordedBy: req.Actor, Reason: req.Reason,
 	}

@@ -51,6 +51,10 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 			`UPDATE concurrent_processing SET lots = NULL` + petra, "lots",
 		},
 		{
+			"amounts of other currencies", "", `UPDATE usage_quotas SET other_amounts = '[]'` + petra,
+			`UPDATE usage_quotas SET other_amounts = NULL` + petra, "amounts of other currencies",
+		},
+		{
 			"kind of a lot", `ALTER TABLE credit_lots DROP CONSTRAINT credit_lots_kind_check`,
 			`UPDATE credit_lots SET kind = 'prepaid'` + petra, `UPDATE credit_lots SET kind = 'grant'` + petra,
 			`kind "prepaid"`,

@@ -42,11 +42,12 @@ type Balance struct {
 	Used, Reserved Credits
 	// PlanUsed and PlanReserved are the parts of them that the plan's own lot and its overage pay for.
 	PlanUsed, PlanReserved Credits
-	// Cost is the provider's cost of the open period, Charged what the user owes for overage in it.
-	Cost, Charged Money
-	// Day is the UTC day that DayCost belongs to. ReservedCost is the estimated cost of everything that runs.
-	Day                   time.Time
-	DayCost, ReservedCost Money
+	// Amounts are the money of the open period and of the day in the plan's currency, once the account has been rolled;
+	// Other is what stands in others. Day is the UTC day that their DayCost belongs to.
+	Amounts
+
+	Other *OtherAmounts
+	Day   time.Time
 	// Active and Queued count admissions over all periods. Parked are those of the queued that wait for credits or a
 	// lifted suspension instead of a slot: nobody queues behind them.
 	Active, Queued, Parked int32
@@ -107,7 +108,7 @@ func (l *Lot) available(now time.Time) Credits {
 // Open returns the account of a user who has none yet, on the plan. Its calendar is anchored at now, in UTC.
 func Open(id ID, userID string, plan *Plan, now time.Time) *Account {
 	a := &Account{ID: id, UserID: userID, Plan: plan, Anchor: now, Zone: time.UTC}
-	a.Period = a.Calendar().At(now)
+	a.Period, a.Currency = a.Calendar().At(now), plan.Currency
 	return a
 }
 
@@ -261,12 +262,24 @@ func (a *Account) lot(id ID) *Lot {
 	return nil
 }
 
-// dayCost returns the provider cost settled in the UTC day of now.
+// dayCost returns the provider cost that was settled in the UTC day of now, in the plan's currency.
 func (a *Account) dayCost(now time.Time) Money {
 	if !a.Day.Equal(utcDay(now)) {
 		return 0
 	}
-	return a.DayCost
+	return a.in(a.Plan.Currency).DayCost
+}
+
+// reservedCost returns the estimated cost of what runs, in the plan's currency.
+func (a *Account) reservedCost() Money { return a.in(a.Plan.Currency).ReservedCost }
+
+// spend adds the provider's cost of a charge to that of the day.
+func (a *Account) spend(currency string, cost Money, now time.Time) {
+	if today := utcDay(now); !a.Day.Equal(today) {
+		a.Day, a.DayCost = today, 0
+		a.Other = a.Other.each(func(m *Amounts) { m.DayCost = 0 })
+	}
+	a.add(Amounts{Currency: currency, DayCost: cost})
 }
 
 func utcDay(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }

@@ -48,7 +48,7 @@ func newLedger(t *rapid.T, calendars *rapid.Generator[Calendar]) *ledger {
 		closed: map[int64]*ClosedPeriod{},
 		steady: true,
 	}
-	l.a.Period = l.a.Calendar().At(l.now)
+	l.a.Period, l.a.Currency = l.a.Calendar().At(l.now), p.Currency
 	return l
 }
 
@@ -61,6 +61,7 @@ func randomLimits(t *rapid.T, p *Plan) {
 	p.OverageMax = WholeCredits(rapid.SampledFrom([]int64{0, 0, 20}).Draw(t, "overage"))
 	p.OveragePrice = Money(rapid.Int64Range(0, 50_000).Draw(t, "overage price"))
 	p.ProviderCost = Money(rapid.Int64Range(0, 12_345).Draw(t, "provider cost"))
+	p.Currency = rapid.SampledFrom([]string{"USD", "USD", "EUR", "JPY"}).Draw(t, "currency")
 	p.DailyCostCeiling = AtMost(Money(rapid.Int64Range(0, 1_000_000).Draw(t, "ceiling")))
 }
 
@@ -374,6 +375,17 @@ func (l *ledger) change(t *rapid.T) {
 	default:
 		p := *l.a.Plan
 		randomLimits(t, &p)
+		if rapid.Bool().Draw(t, "edited") {
+			// A period that ends in a while is closed by what the plan says until then.
+			past := PastTerms{
+				Terms: l.a.Plan.TermsAt(l.now.AddDate(100, 0, 0)),
+				Until: l.now.Add(time.Duration(rapid.Int64Range(0, int64(40*24*time.Hour)).Draw(t, "held until"))),
+			}
+			if n := len(p.Past); n > 0 && past.Until.Before(p.Past[n-1].Until) {
+				past.Until = p.Past[n-1].Until
+			}
+			p.Past = append(slices.Clip(p.Past), past)
+		}
 		l.a.Plan, l.steady = &p, false
 	}
 }
@@ -381,7 +393,75 @@ func (l *ledger) change(t *rapid.T) {
 // totals are what rows add up to, per period.
 type totals struct {
 	Used, Reserved, PlanUsed, PlanReserved Credits
-	Cost, Charged                          Money
+}
+
+// sums are amounts by currency.
+type sums map[string]Amounts
+
+func (s sums) add(m Amounts) {
+	if !m.empty() {
+		s[m.Currency] = s[m.Currency].plus(m)
+	}
+}
+
+// kept are the amounts that an account or a period has in all currencies.
+func kept(own Amounts, other *OtherAmounts) sums {
+	all := sums{}
+	list := []Amounts{own}
+	if other != nil {
+		list = append(list, other.List...)
+	}
+	for _, m := range list {
+		if !m.empty() {
+			all[m.Currency] = m
+		}
+	}
+	return all
+}
+
+// checkMoney is I1 and I2 for each currency: what an account and its periods have is the sum of their events and
+// reservations.
+func (l *ledger) checkMoney(t *rapid.T) {
+	want := map[int64]sums{l.a.PeriodNo: {}}
+	for no := range l.closed {
+		want[no] = sums{}
+	}
+	open := want[l.a.PeriodNo]
+	for _, c := range l.charges {
+		want[c.PeriodNo].add(Amounts{Currency: c.CostCurrency, Cost: c.Cost})
+		want[c.PeriodNo].add(Amounts{Currency: c.Currency, Charged: c.Price})
+		if r := c.undone; r != nil && r.Refund == nil {
+			want[r.PeriodNo].add(Amounts{Currency: r.Currency, Charged: -r.Price})
+		}
+		if utcDay(c.at).Equal(utcDay(l.now)) {
+			open.add(Amounts{Currency: c.CostCurrency, DayCost: c.Cost})
+		}
+	}
+	for _, adm := range l.admissions {
+		if adm.State == Admitted {
+			open.add(Amounts{Currency: adm.Currency, ReservedCost: adm.EstimatedCost})
+		}
+	}
+	for _, s := range want {
+		for currency, m := range s {
+			m.Currency = currency
+			if s[currency] = m; m.empty() {
+				delete(s, currency)
+			}
+		}
+	}
+	a := clone(l.a)
+	if !a.Day.Equal(utcDay(l.now)) {
+		a.spend(a.Currency, 0, l.now) // yesterday's
+	}
+	mustEqual(t, "the open period's money", open, kept(a.Amounts, a.Other))
+	if a.Currency != a.Plan.Currency {
+		t.Fatalf("the account is kept in %s, its plan is in %s", a.Currency, a.Plan.Currency)
+	}
+	for no, p := range l.closed {
+		own := Amounts{Currency: p.Currency, Cost: p.Cost, Charged: p.Charged}
+		mustEqual(t, fmt.Sprintf("the money of period %d", no), want[no], kept(own, p.Other))
+	}
 }
 
 // check is the shared invariants I1 to I4 and I7's counters, in the terms of this package.
@@ -393,11 +473,9 @@ func (l *ledger) check(t *rapid.T) {
 	lots := map[ID][2]Credits{}
 	overages := map[int64]Credits{}
 	charged := map[*Admission]int{}
-	var dayCost Money
 	for _, c := range l.charges {
 		w := want[c.PeriodNo]
 		w.Used, w.PlanUsed = w.Used+c.Credits, w.PlanUsed+c.Alloc.Plan
-		w.Cost, w.Charged = w.Cost+c.Cost, w.Charged+c.Price
 		want[c.PeriodNo] = w
 		overages[c.PeriodNo] += c.Overage
 		for _, s := range c.Alloc.Lots {
@@ -405,7 +483,7 @@ func (l *ledger) check(t *rapid.T) {
 		}
 		if r := c.undone; r != nil && r.Refund == nil {
 			w := want[r.PeriodNo]
-			w.Used, w.PlanUsed, w.Charged = w.Used-r.Credits, w.PlanUsed-r.Alloc.Plan, w.Charged-r.Price
+			w.Used, w.PlanUsed = w.Used-r.Credits, w.PlanUsed-r.Alloc.Plan
 			want[r.PeriodNo] = w
 			for _, s := range r.Alloc.Lots {
 				lots[s.Lot] = [2]Credits{lots[s.Lot][0] - s.Credits, lots[s.Lot][1]}
@@ -420,12 +498,8 @@ func (l *ledger) check(t *rapid.T) {
 		if c.adm != nil && c.Cost != Price(c.Credits, c.adm.ProviderCost) {
 			t.Fatalf("%s credits cost %s, the rate at admission was %s", c.Credits, c.Cost, c.adm.ProviderCost)
 		}
-		if utcDay(c.at).Equal(utcDay(l.now)) {
-			dayCost += c.Cost
-		}
 	}
 	var active, queued, parked int32
-	var reservedCost Money
 	for _, adm := range l.admissions {
 		switch adm.State {
 		case Queued:
@@ -435,7 +509,6 @@ func (l *ledger) check(t *rapid.T) {
 			}
 		case Admitted:
 			active++
-			reservedCost += adm.EstimatedCost
 			w := want[adm.PeriodNo]
 			w.Reserved, w.PlanReserved = w.Reserved+adm.Request.Estimate, w.PlanReserved+adm.Alloc.Plan
 			want[adm.PeriodNo] = w
@@ -453,10 +526,10 @@ func (l *ledger) check(t *rapid.T) {
 	}
 	a := l.a
 	mustEqual(t, "I1, I2: the open period", want[a.PeriodNo],
-		totals{a.Used, a.Reserved, a.PlanUsed, a.PlanReserved, a.Cost, a.Charged})
+		totals{a.Used, a.Reserved, a.PlanUsed, a.PlanReserved})
 	for no, p := range l.closed {
 		mustEqual(t, fmt.Sprintf("I1, I2: period %d", no), want[no],
-			totals{p.Used, p.Reserved, p.PlanUsed, p.PlanReserved, p.Cost, p.Charged})
+			totals{p.Used, p.Reserved, p.PlanUsed, p.PlanReserved})
 		if p.CarryOver < 0 || p.CarryOver > p.CarryOverMax {
 			t.Fatalf("period %d carried %s over, the cap is %s", no, p.CarryOver, p.CarryOverMax)
 		}
@@ -468,8 +541,7 @@ func (l *ledger) check(t *rapid.T) {
 		checkOverage(t, a.Limits().Credits, a.PlanUsed, overages[a.PeriodNo])
 	}
 	mustEqual(t, "I2: active, queued, parked", [3]int32{active, queued, parked}, [3]int32{a.Active, a.Queued, a.Parked})
-	mustEqual(t, "reserved and settled cost", [2]Money{reservedCost, dayCost},
-		[2]Money{a.ReservedCost, a.dayCost(l.now)})
+	l.checkMoney(t)
 	for _, lot := range a.Lots {
 		mustEqual(t, "lot "+lot.Name, lots[lot.ID], [2]Credits{lot.Used, lot.Reserved})
 		if lot.Used < 0 || lot.Reserved < 0 || lot.Used+lot.Reserved > lot.Credits {

@@ -56,8 +56,10 @@ type Admission struct {
 	PeriodNo  int64
 	PeriodEnd time.Time
 	Alloc     Allocation
-	// EstimatedCost is the provider's cost that it reserves, ProviderCost the rate per credit at that time.
+	// EstimatedCost is the provider's cost that it reserves, ProviderCost the rate per credit at that time, both in
+	// Currency. That is empty where it was not recorded: then it is the plan's at AdmittedAt.
 	EstimatedCost, ProviderCost Money
+	Currency                    string
 	// Reported is what a Job's pod said it used, before the controller settles.
 	Reported *Credits
 	// Actual is what was charged; nil before Settled.
@@ -86,6 +88,7 @@ func (adm *Admission) Equal(other *Admission) bool {
 		adm.Enforced == other.Enforced && adm.Offline == other.Offline && adm.PeriodNo == other.PeriodNo &&
 		adm.PeriodEnd.Equal(other.PeriodEnd) && adm.Alloc.Plan == other.Alloc.Plan &&
 		slices.Equal(adm.Alloc.Lots, other.Alloc.Lots) && adm.EstimatedCost == other.EstimatedCost &&
+		adm.Currency == other.Currency &&
 		adm.ProviderCost == other.ProviderCost && same(adm.Reported, other.Reported) &&
 		same(adm.Actual, other.Actual) &&
 		adm.Late == other.Late && adm.Parked == other.Parked && adm.EverParked == other.EverParked &&
@@ -128,6 +131,8 @@ type Charge struct {
 	// takes.
 	Overage     Credits
 	Price, Cost Money
+	// Currency of Price, and CostCurrency of Cost: that of the plan when the admission reserved it may be another one.
+	Currency, CostCurrency string
 	// Rate is the plan's price of a unit where it made the Credits, else nil.
 	Rate *Rate
 }
@@ -245,7 +250,7 @@ type Means struct {
 // Means returns those of the account, which must have been rolled to now.
 func (a *Account) Means(now time.Time) Means {
 	spare := a.Plan.DailyCostCeiling
-	spare.Max = spare.Max.Sub(a.dayCost(now)).Sub(a.ReservedCost)
+	spare.Max = spare.Max.Sub(a.dayCost(now)).Sub(a.reservedCost())
 	return Means{plan: a.Plan, limits: a.Limits(), suspended: a.Suspended, remaining: a.Remaining(now), spare: spare}
 }
 
@@ -265,14 +270,14 @@ func (a *Account) admit(adm *Admission, now time.Time) {
 	adm.AdmittedAt, adm.AdmittedSeq = now, a.Seq
 	adm.PeriodNo, adm.PeriodEnd = a.PeriodNo, a.Period.End
 	adm.Alloc = a.allocate(adm.Request.Estimate, now)
-	adm.ProviderCost = a.Plan.ProviderCost
+	adm.ProviderCost, adm.Currency = a.Plan.ProviderCost, a.Plan.Currency
 	adm.EstimatedCost = Price(adm.Request.Estimate, a.Plan.ProviderCost)
 	adm.LeaseUntil = now.Add(adm.Lease)
 
 	a.Active++
 	a.Reserved = a.Reserved.Add(adm.Request.Estimate)
 	a.PlanReserved = a.PlanReserved.Add(adm.Alloc.Plan)
-	a.ReservedCost = a.ReservedCost.Add(adm.EstimatedCost)
+	a.add(Amounts{Currency: adm.Currency, ReservedCost: adm.EstimatedCost})
 	for _, s := range adm.Alloc.Lots {
 		lot := a.lot(s.Lot)
 		lot.Reserved = lot.Reserved.Add(s.Credits)
@@ -351,7 +356,10 @@ func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, n
 	}
 	adm.State, adm.Reason, adm.Actual = Settled, "", &actual
 
-	c := &Charge{PeriodNo: adm.PeriodNo, Seq: a.Seq, Credits: actual, Cost: Price(actual, adm.ProviderCost)}
+	c := &Charge{
+		PeriodNo: adm.PeriodNo, Seq: a.Seq, Credits: actual,
+		Cost: Price(actual, adm.ProviderCost), CostCurrency: a.currencyOf(adm),
+	}
 	a.charge(c, pinned(adm, a.lotExpiry, min(actual, adm.Alloc.Total())), period, now)
 	return c, nil
 }
@@ -360,7 +368,7 @@ func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, n
 // work would be. period is the closed period that it belongs to, nil where that is open; once it is final the open one
 // pays.
 func (a *Account) charge(c *Charge, held Allocation, period *ClosedPeriod, now time.Time) {
-	a.DayCost, a.Day = a.dayCost(now).Add(c.Cost), utcDay(now)
+	a.spend(c.CostCurrency, c.Cost, now)
 	if period != nil && period.Final(now) {
 		// The plan's lot that it held went with its period, which keeps what it did not use; the open one pays.
 		a.topUp(period)
@@ -378,16 +386,19 @@ func (a *Account) charge(c *Charge, held Allocation, period *ClosedPeriod, now t
 		}
 		a.book(c, al, period)
 	}
-	price := a.Plan.OveragePrice
+	price, currency := a.Plan.OveragePrice, a.Plan.Currency
 	if period != nil && period.OveragePrice != nil {
-		price = *period.OveragePrice
+		price, currency = *period.OveragePrice, period.Currency
 	}
-	c.Price = Price(c.Overage, price)
+	c.Price, c.Currency = Price(c.Overage, price), currency
+	cost, owed := Amounts{Currency: c.CostCurrency, Cost: c.Cost}, Amounts{Currency: currency, Charged: c.Price}
 	if period == nil {
-		a.Cost, a.Charged = a.Cost.Add(c.Cost), a.Charged.Add(c.Price)
+		a.add(cost)
+		a.add(owed)
 		return
 	}
-	period.Cost, period.Charged = period.Cost.Add(c.Cost), period.Charged.Add(c.Price)
+	period.add(cost)
+	period.add(owed)
 	a.topUp(period)
 }
 
@@ -448,11 +459,23 @@ func (a *Account) Requeue(adm *Admission, period *ClosedPeriod, now time.Time) (
 	return &stay, nil
 }
 
+// currencyOf returns the currency of an admission's costs.
+func (a *Account) currencyOf(adm *Admission) string {
+	if adm.Currency == "" {
+		return a.Plan.TermsAt(adm.AdmittedAt).Currency
+	}
+	return adm.Currency
+}
+
 // unreserve returns everything that an admitted admission holds.
 func (a *Account) unreserve(adm *Admission, period *ClosedPeriod) {
 	a.Active--
-	// A sum that saturated does not come back to zero by itself.
-	a.ReservedCost = max(0, a.ReservedCost.Sub(adm.EstimatedCost))
+	a.add(Amounts{Currency: a.currencyOf(adm), ReservedCost: -adm.EstimatedCost})
+	if a.Active == 0 {
+		// Something may be left of a sum that saturated, or of reservations whose currency was not recorded.
+		a.ReservedCost = 0
+		a.Other = a.Other.each(func(m *Amounts) { m.ReservedCost = 0 })
+	}
 	for _, s := range adm.Alloc.Lots {
 		lot := a.lot(s.Lot)
 		lot.Reserved = lot.Reserved.Sub(s.Credits)

@@ -184,6 +184,9 @@ type AuditPeriod struct {
 	Cost         Money     `json:"cost_micros,omitzero"`
 	Charged      Money     `json:"charged_micros,omitzero"`
 	CarryOver    Credits   `json:"carry_over_units,omitzero"`
+	// OtherCost and OtherCharged are those in other currencies than the period's, by currency.
+	OtherCost    map[string]Money `json:"other_cost_micros,omitzero"`
+	OtherCharged map[string]Money `json:"other_charged_micros,omitzero"`
 }
 
 // AuditBalance is what an admin's correction changes. How much was corrected, and why, stands in the event.
@@ -192,6 +195,9 @@ type AuditBalance struct {
 	Used      Credits        `json:"used_units"`
 	Charged   Money          `json:"charged_micros"`
 	Remaining Limit[Credits] `json:"remaining_units"`
+	// Currency of Charged; empty where it was not recorded. OtherCharged is what is charged in others, by currency.
+	Currency     string           `json:"currency,omitzero"`
+	OtherCharged map[string]Money `json:"other_charged_micros,omitzero"`
 }
 
 // AuditTicket is what an offline ticket promised and what became of it.
@@ -236,6 +242,8 @@ func (p *ClosedPeriod) Audit() AuditPeriod {
 	return AuditPeriod{
 		No: p.No, Start: AuditTime(p.Period.Start), End: AuditTime(p.Period.End), Used: p.Used, Reserved: p.Reserved,
 		PlanUsed: p.PlanUsed, PlanReserved: p.PlanReserved, Cost: p.Cost, Charged: p.Charged, CarryOver: p.CarryOver,
+		OtherCost:    p.Other.above(func(m Amounts) Money { return m.Cost }),
+		OtherCharged: p.Other.above(func(m Amounts) Money { return m.Charged }),
 	}
 }
 
@@ -250,7 +258,10 @@ func (l *Lot) Audit() AuditGrant {
 
 // AuditBalance returns what a correction changes about the account. The account must have been rolled to now.
 func (a *Account) AuditBalance(now time.Time) AuditBalance {
-	return AuditBalance{PeriodNo: a.PeriodNo, Used: a.Used, Charged: a.Charged, Remaining: a.Remaining(now)}
+	return AuditBalance{
+		PeriodNo: a.PeriodNo, Used: a.Used, Charged: a.Charged, Remaining: a.Remaining(now), Currency: a.Currency,
+		OtherCharged: a.Other.above(func(m Amounts) Money { return m.Charged }),
+	}
 }
 
 // Encode returns the documents of what the row says before and after; nil where its action asks for nothing. It fails

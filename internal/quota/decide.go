@@ -32,7 +32,9 @@ const (
 
 // Bound is the limit that decided, with what it is made of. Remaining is never negative.
 type Bound struct {
-	Unit                                        Unit
+	Unit Unit
+	// Currency of the amounts where they are money.
+	Currency                                    string
 	Limit, Used, Reserved, Requested, Remaining int64
 }
 
@@ -118,13 +120,13 @@ func decideSpending(a *Account, req Request, now time.Time) Decision {
 		return d
 	}
 	ceiling, cost := a.Plan.DailyCostCeiling, Price(req.Estimate, a.Plan.ProviderCost)
-	settled := a.dayCost(now)
-	if taken := settled.Add(a.ReservedCost); !ceiling.Allows(taken.Add(cost)) {
+	settled, reserved := a.dayCost(now), a.reservedCost()
+	if taken := settled.Add(reserved); !ceiling.Allows(taken.Add(cost)) {
 		d := Decision{
 			Reason: DailyCostCeiling,
 			Bound: Bound{
-				Unit: UnitMoney, Limit: int64(ceiling.Max), Used: int64(settled), Reserved: int64(a.ReservedCost),
-				Requested: int64(cost), Remaining: int64(max(0, ceiling.Max.Sub(taken))),
+				Unit: UnitMoney, Currency: a.Plan.Currency, Limit: int64(ceiling.Max), Used: int64(settled),
+				Reserved: int64(reserved), Requested: int64(cost), Remaining: int64(max(0, ceiling.Max.Sub(taken))),
 			},
 		}
 		if ceiling.Allows(cost) {
@@ -206,8 +208,8 @@ func (d Decision) Message() string {
 		return fmt.Sprintf("%s credits are needed, %s of %s remain in this period (%s used, %s reserved)",
 			requested, remaining, Credits(b.Limit), Credits(b.Used), Credits(b.Reserved))
 	case DailyCostCeiling:
-		return fmt.Sprintf("the job would cost %s, %s of the daily ceiling of %s remain", Money(b.Requested),
-			Money(b.Remaining), Money(b.Limit))
+		return fmt.Sprintf("the job would cost %s %s, %s of the daily ceiling of %s remain", Money(b.Requested),
+			b.Currency, Money(b.Remaining), Money(b.Limit))
 	case ConcurrencyLimit:
 		return fmt.Sprintf("%d of %d jobs are running", b.Used, b.Limit)
 	case NotFirst:

@@ -100,7 +100,8 @@ func TestDecide(t *testing.T) {
 			set: func(a *Account) { a.Day, a.DayCost, a.ReservedCost = utcDay(now), 20_000, 5_000 },
 			want: Decision{
 				Reason: DailyCostCeiling, RetryAt: midnight,
-				Bound: Bound{Unit: UnitMoney, Limit: 60_000, Used: 20_000, Reserved: 5_000, Requested: 36_000,
+				Bound: Bound{Unit: UnitMoney, Currency: "USD", Limit: 60_000, Used: 20_000, Reserved: 5_000,
+					Requested: 36_000,
 					Remaining: 35_000},
 			},
 		},
@@ -117,7 +118,7 @@ func TestDecide(t *testing.T) {
 		"a job above the ceiling never runs": {
 			plan: plan(ceiling(30_000)), req: request(6),
 			want: Decision{Reason: DailyCostCeiling,
-				Bound: Bound{Unit: UnitMoney, Limit: 30_000, Requested: 36_000, Remaining: 30_000}},
+				Bound: Bound{Unit: UnitMoney, Currency: "USD", Limit: 30_000, Requested: 36_000, Remaining: 30_000}},
 		},
 		"waits for a slot": {
 			set: func(a *Account) { a.Active = 1 }, req: request(1),
@@ -197,8 +198,10 @@ func TestMessage(t *testing.T) {
 			"30.00002 credits are needed, 30 of 30 remain in this period (0 used, 0 reserved)",
 		},
 		"ceiling": {
-			Decision{Reason: DailyCostCeiling, Bound: Bound{Requested: 36_000, Remaining: 30_000, Limit: 50_000_000}},
-			"the job would cost 0.036, 0.03 of the daily ceiling of 50 remain",
+			Decision{Reason: DailyCostCeiling, Bound: Bound{
+				Requested: 36_000, Remaining: 30_000, Limit: 50_000_000, Currency: "USD",
+			}},
+			"the job would cost 0.036 USD, 0.03 of the daily ceiling of 50 remain",
 		},
 		"slots": {Decision{Reason: ConcurrencyLimit, Bound: Bound{Used: 5, Limit: 5}},
 			"5 of 5 jobs are running"},

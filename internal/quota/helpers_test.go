@@ -71,7 +71,7 @@ func overageOf(n int64, price Money) func(*Plan) {
 // account returns an account on p whose first period began at start.
 func account(p *Plan, lots ...Lot) *Account {
 	a := &Account{ID: id(1), UserID: "alice", Plan: p, Anchor: start, Zone: time.UTC, Lots: lots}
-	a.Period = a.Calendar().At(start)
+	a.Period, a.Currency = a.Calendar().At(start), p.Currency
 	return a
 }
 

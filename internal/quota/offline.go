@@ -22,7 +22,7 @@ func DecideOffline(a *Account, req Request, held Outstanding, now time.Time) Dec
 	with.Lots = slices.Clone(a.Lots)
 	with.Roll(now)
 	with.Active, with.Queued, with.Parked = held.Tickets, 0, 0
-	with.ReservedCost = with.ReservedCost.Add(Price(held.Credits, a.Plan.ProviderCost))
+	with.add(Amounts{Currency: a.Plan.Currency, ReservedCost: Price(held.Credits, a.Plan.ProviderCost)})
 	req.Queue = false
 	d := Decide(&with, req, now)
 	remaining := with.Remaining(now)

@@ -81,7 +81,7 @@ func (p *Plan) priced(u Use) (*Charge, error) {
 	if !known {
 		return nil, Invalid("usage_type", "%.40q must be one of %s", u.Type, strings.Join(p.UsageTypeNames(), ", "))
 	}
-	c := &Charge{}
+	c := &Charge{CostCurrency: p.Currency}
 	switch {
 	case u.Quantity < 1 || u.Quantity > MaxQuantity:
 		return nil, Invalid("quantity", "%d must be between 1 and %d", u.Quantity, MaxQuantity)
@@ -136,7 +136,9 @@ func (a *Account) Adjust(credits Credits, now time.Time) (*Charge, error) {
 		return nil, Invalid("credits", "%s must be above 0 and at most %s", credits, MaxRecordCredits)
 	}
 	a.Seq++
-	c := &Charge{Adjustment: true, Seq: a.Seq, PeriodNo: a.PeriodNo, Credits: credits}
+	c := &Charge{
+		Adjustment: true, Seq: a.Seq, PeriodNo: a.PeriodNo, Credits: credits, CostCurrency: a.Plan.Currency,
+	}
 	a.charge(c, Allocation{}, nil, now)
 	return c, nil
 }
@@ -153,6 +155,8 @@ type Reversal struct {
 	Alloc   Allocation
 	Overage Credits
 	Price   Money
+	// Currency of Price.
+	Currency string
 	// Refund is the lot that the user got because the charge's period was final. It never expires.
 	Refund *Lot
 }
@@ -163,7 +167,7 @@ type Reversal struct {
 // the user gets a lot of as many credits.
 func (a *Account) Reverse(event ID, c *Charge, period *ClosedPeriod, now time.Time) *Reversal {
 	a.Seq++
-	r := &Reversal{Seq: a.Seq, PeriodNo: c.PeriodNo, Credits: c.Credits}
+	r := &Reversal{Seq: a.Seq, PeriodNo: c.PeriodNo, Credits: c.Credits, Currency: c.Currency}
 	if period != nil && period.Final(now) && c.Credits > 0 {
 		name := refundName(event)
 		lot := Lot{ID: NewLotID(a.ID, LotGrant, name), Kind: LotGrant, Name: name, Credits: c.Credits}
@@ -172,11 +176,12 @@ func (a *Account) Reverse(event ID, c *Charge, period *ClosedPeriod, now time.Ti
 		return r
 	}
 	r.Alloc, r.Overage, r.Price = c.Alloc, c.Overage, c.Price
-	used, planUsed, charged := &a.Used, &a.PlanUsed, &a.Charged
+	used, planUsed, add := &a.Used, &a.PlanUsed, a.add
 	if period != nil {
-		used, planUsed, charged = &period.Used, &period.PlanUsed, &period.Charged
+		used, planUsed, add = &period.Used, &period.PlanUsed, period.add
 	}
-	*used, *planUsed, *charged = used.Sub(c.Credits), planUsed.Sub(c.Alloc.Plan), charged.Sub(c.Price)
+	*used, *planUsed = used.Sub(c.Credits), planUsed.Sub(c.Alloc.Plan)
+	add(Amounts{Currency: c.Currency, Charged: -c.Price})
 	for _, s := range c.Alloc.Lots {
 		lot := a.lot(s.Lot)
 		lot.Used = lot.Used.Sub(s.Credits)

@@ -29,9 +29,10 @@ type ClosedPeriod struct {
 	// Grace is how long after its end the period takes late charges, as the plan said when it ended; zero means
 	// FinalAfter.
 	Grace time.Duration
-	// Currency of Cost and Charged; empty where it was not recorded. OveragePrice is what late work beyond the plan's
-	// credits costs a credit; nil where it was not recorded.
+	// Currency of Cost and Charged, that of the plan when it ended; Other is what it has in others. OveragePrice is
+	// what late work beyond the plan's credits costs a credit, in Currency; nil where it was not recorded.
 	Currency     string
+	Other        *OtherAmounts
 	OveragePrice *Money
 }
 
@@ -52,19 +53,24 @@ func (p *ClosedPeriod) unused() Credits {
 
 // Roll moves the account to the period that contains now and returns the periods that it closed on the way: none if the
 // open one still lasts, several for an account that slept. Each is closed by the terms that held when it ended, however
-// late that is found out. Open reservations count as used when the carry-over is computed.
+// late that is found out. Open reservations count as used when the carry-over is computed. The
+// account's own amounts are in the currency of its plan afterwards.
 func (a *Account) Roll(now time.Time) []ClosedPeriod {
 	var closed []ClosedPeriod
 	for !now.Before(a.Period.End) {
 		terms := a.Plan.TermsAt(a.Period.End)
 		override(&terms.Credits, a.Overrides.Credits)
+		a.keepIn(terms.Currency)
 		p := ClosedPeriod{
 			No: a.PeriodNo, Period: a.Period,
 			Used: a.Used, Reserved: a.Reserved, PlanUsed: a.PlanUsed, PlanReserved: a.PlanReserved,
 			Cost: a.Cost, Charged: a.Charged,
 			PlanLimit: terms.Credits, PlanName: a.Plan.Name, PlanVersion: terms.Version,
 			CarryOverMax: terms.CarryOverMax,
-			Grace:        terms.FinalAfter, Currency: terms.Currency, OveragePrice: &terms.OveragePrice,
+			Grace:        terms.FinalAfter,
+			Currency:     terms.Currency,
+			Other:        a.Other.each(func(m *Amounts) { m.DayCost, m.ReservedCost = 0, 0 }),
+			OveragePrice: &terms.OveragePrice,
 		}
 		p.CarryOver = p.unused()
 		calendar := Calendar{Anchor: a.Anchor, Zone: a.Zone, CalendarMonth: terms.CalendarMonth}
@@ -78,7 +84,9 @@ func (a *Account) Roll(now time.Time) []ClosedPeriod {
 		closed = append(closed, p)
 		a.Period, a.PeriodNo = next, a.PeriodNo+1
 		a.Used, a.Reserved, a.PlanUsed, a.PlanReserved, a.Cost, a.Charged = 0, 0, 0, 0, 0, 0
+		a.Other = a.Other.each(func(m *Amounts) { m.Cost, m.Charged = 0, 0 })
 	}
+	a.keepIn(a.Plan.Currency)
 	return closed
 }
 

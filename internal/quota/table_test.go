@@ -207,7 +207,7 @@ func checkCell(t *testing.T, cell string, c tableCase) {
 			now.Add(adm.Lease)
 		adm.Seen = Seen{Remaining: AtMost(30 * Credit), Concurrent: AtMost(int32(1))}
 		adm.PeriodEnd, adm.Alloc = a.Period.End, Allocation{Plan: estimate}
-		adm.ProviderCost, adm.EstimatedCost = 6_000, Price(estimate, 6_000)
+		adm.ProviderCost, adm.EstimatedCost, adm.Currency = 6_000, Price(estimate, 6_000), "USD"
 		a.Active++
 		a.Reserved, a.PlanReserved, a.ReservedCost = estimate, estimate, adm.EstimatedCost
 	}

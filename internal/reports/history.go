@@ -112,7 +112,7 @@ func (s *Service) History(ctx context.Context, userID string, before int64, limi
 			PlanReserved: a.PlanReserved,
 			Cost:         a.Cost, Charged: a.Charged, PlanLimit: a.Limits().Credits, PlanName: a.Plan.Name,
 			PlanVersion:  a.Plan.Version,
-			CarryOverMax: a.Plan.CarryOverMax, Grace: a.Plan.FinalAfter, Currency: a.Plan.Currency,
+			CarryOverMax: a.Plan.CarryOverMax, Grace: a.Plan.FinalAfter, Currency: a.Currency, Other: a.Other,
 		}})
 	}
 	for _, p := range slices.Backward(closed) {
@@ -121,9 +121,6 @@ func (s *Service) History(ctx context.Context, userID string, before int64, limi
 		}
 	}
 	for _, p := range stored {
-		if p.Currency == "" {
-			p.Currency = a.Plan.Currency
-		}
 		h.add(p)
 	}
 	if len(h.Periods) > limit {

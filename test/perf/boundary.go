@@ -105,10 +105,10 @@ func boundarySeed(accounts int) []string {
 		"SET session_replication_role = replica; SET synchronous_commit = off",
 		benchPlan(true),
 		benchUsers(accounts),
-		`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at)
-		 SELECT id, 'bench', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME
-		     ZONE 'UTC',
-		     month AT TIME ZONE 'UTC'
+		`INSERT INTO usage_quotas (user_id, plan_name, currency, anchor_at, period_start, period_end,
+		    last_decided_at)
+		 SELECT id, 'bench', 'USD', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month
+		     + interval '1 month') AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC'
 		 FROM users, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
 		benchRegistered,
 		"VACUUM (ANALYZE)",

@@ -119,9 +119,9 @@ func (l *lab) seed(ctx context.Context, users int) error {
 		     2147483647, true)`,
 		fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM
 		    generate_series(1, %d) AS n`, users),
-		`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end)
-		 SELECT id, 'bench', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME
-		     ZONE 'UTC'
+		`INSERT INTO usage_quotas (user_id, plan_name, currency, anchor_at, period_start, period_end)
+		 SELECT id, 'bench', 'USD', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month
+		     + interval '1 month') AT TIME ZONE 'UTC'
 		 FROM users, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
 		`INSERT INTO audit_log (actor, action, object_kind, object_name, version, after)
 	    VALUES ('system', 'plan.created', 'UsagePlan', 'bench', 2, '{"display_name": "Bench"}')`,

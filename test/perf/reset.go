@@ -69,9 +69,9 @@ func resetSeed(accounts int) []string {
 		"DROP INDEX audit_log_object_idx; DROP INDEX audit_log_user_idx",
 		benchPlan(false),
 		benchUsers(accounts),
-		fmt.Sprintf(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_no, period_start, period_end,
-		    last_decided_at)
-		 SELECT id, 'bench', at AT TIME ZONE 'UTC', %[1]d, (at + interval '%[1]d months') AT TIME ZONE 'UTC',
+		fmt.Sprintf(`INSERT INTO usage_quotas (user_id, plan_name, currency, anchor_at, period_no, period_start,
+		    period_end, last_decided_at)
+		 SELECT id, 'bench', 'USD', at AT TIME ZONE 'UTC', %[1]d, (at + interval '%[1]d months') AT TIME ZONE 'UTC',
 		     (at + interval '%[2]d months') AT TIME ZONE 'UTC', (at + interval '%[1]d months') AT TIME ZONE 'UTC'
 		 FROM users, LATERAL (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') - interval '%[2]d months'
 		     + interval '1 day' + (hashtext(user_id) & 65535) / 65536.0 * interval '26 days' AS at) AS a`,
@@ -113,17 +113,18 @@ func (n *night) exec(ctx context.Context, statements ...string) error {
 // bareReset is one statement that writes the rows that a reset writes: the closed period, its audit row and the
 // account.
 const bareReset = `WITH due AS (
-    SELECT a.*, p.version, p.credits_limit, p.carry_over_max, p.final_after_seconds, p.currency,
+    SELECT a.*, p.version, p.credits_limit, p.carry_over_max, p.final_after_seconds, p.overage_price_micros,
         ((a.anchor_at AT TIME ZONE 'UTC') + (a.period_no + 2) * interval '1 month') AT TIME ZONE 'UTC' AS next_end
     FROM usage_quotas AS a JOIN user_plan_limits AS p ON p.name = a.plan_name
     WHERE a.plan_name = 'bench' AND a.period_end <= $1
 ), closed AS (
     INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
         cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at,
-        final_after_seconds, currency)
+        final_after_seconds, currency, overage_price_micros)
     SELECT user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved, cost_micros,
         charged_micros,
-        plan_name, version, credits_limit, 0, carry_over_max, $1, final_after_seconds, currency
+        plan_name, version, credits_limit, 0, carry_over_max, $1, final_after_seconds, currency,
+        overage_price_micros
     FROM due
 ), told AS (
     INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, version, after)

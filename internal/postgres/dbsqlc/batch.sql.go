@@ -48,9 +48,9 @@ func (q *Queries) EndAdmissions(ctx context.Context, arg EndAdmissionsParams) er
 }
 
 const InsertAccounts = `-- name: InsertAccounts :exec
-INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at)
+INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
 SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::timestamptz[]), unnest($4::timestamptz[]),
-    unnest($5::timestamptz[]), unnest($6::timestamptz[])
+    unnest($5::timestamptz[]), unnest($6::timestamptz[]), unnest($7::text[])
 `
 
 type InsertAccountsParams struct {
@@ -60,6 +60,7 @@ type InsertAccountsParams struct {
 	PeriodStarts []time.Time
 	PeriodEnds   []time.Time
 	DecidedAt    []time.Time
+	Currencies   []string
 }
 
 func (q *Queries) InsertAccounts(ctx context.Context, arg InsertAccountsParams) error {
@@ -70,6 +71,7 @@ func (q *Queries) InsertAccounts(ctx context.Context, arg InsertAccountsParams) 
 		arg.PeriodStarts,
 		arg.PeriodEnds,
 		arg.DecidedAt,
+		arg.Currencies,
 	)
 	return err
 }
@@ -78,7 +80,7 @@ const InsertAdmissions = `-- name: InsertAdmissions :exec
 INSERT INTO concurrent_processing (id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate,
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
     provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq,
-    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id)
+    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id, currency)
 SELECT
     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]),
     unnest($5::text[]), unnest($6::text[]), unnest($7::bytea[]), unnest($8::text[]),
@@ -91,7 +93,7 @@ SELECT
     unnest($29::timestamptz[]), unnest($30::bigint[]), unnest($31::bigint[]),
     unnest($32::bigint[]), unnest($33::bigint[]), unnest($34::integer[]),
     unnest($35::bigint[]), unnest($36::bigint[]), unnest($37::integer[]),
-    unnest($38::uuid[])
+    unnest($38::uuid[]), unnest($39::text[])
 `
 
 type InsertAdmissionsParams struct {
@@ -133,6 +135,7 @@ type InsertAdmissionsParams struct {
 	SeenReserved   []int64
 	SeenActive     []int32
 	Payers         []quota.ID
+	Currencies     []string
 }
 
 func (q *Queries) InsertAdmissions(ctx context.Context, arg InsertAdmissionsParams) error {
@@ -175,6 +178,7 @@ func (q *Queries) InsertAdmissions(ctx context.Context, arg InsertAdmissionsPara
 		arg.SeenReserved,
 		arg.SeenActive,
 		arg.Payers,
+		arg.Currencies,
 	)
 	return err
 }
@@ -224,7 +228,7 @@ const InsertEvents = `-- name: InsertEvents :exec
 INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, idempotency_key, reverses,
     refund_lot, occurred_at, credits, plan_part, overage, lots, duration_ms, file_size, tokens, quantity, unit_micros,
     price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason,
-    payer_id)
+    payer_id, cost_currency)
 SELECT
     unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::uuid[]), unnest($4::bigint[]),
     unnest($5::text[]), unnest($6::text[]), unnest($7::uuid[]), unnest($8::text[]),
@@ -234,7 +238,7 @@ SELECT
     unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]), unnest($23::text[]),
     unnest($24::text[]), unnest($25::bigint[]), unnest($26::boolean[]), unnest($27::bigint[]),
     unnest($28::jsonb[]), unnest($29::text[]), unnest($30::text[]),
-    unnest($31::uuid[])
+    unnest($31::uuid[]), unnest($32::text[])
 `
 
 type InsertEventsParams struct {
@@ -269,6 +273,7 @@ type InsertEventsParams struct {
 	RecordedBy      []string
 	Reasons         []string
 	Payers          []quota.ID
+	CostCurrencies  []string
 }
 
 func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) error {
@@ -304,6 +309,7 @@ func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) erro
 		arg.RecordedBy,
 		arg.Reasons,
 		arg.Payers,
+		arg.CostCurrencies,
 	)
 	return err
 }
@@ -311,14 +317,14 @@ func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) erro
 const InsertPeriods = `-- name: InsertPeriods :exec
 INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
     cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at, final_after_seconds, currency,
-    overage_price_micros)
+    overage_price_micros, other_amounts)
 SELECT
     unnest($1::uuid[]), unnest($2::bigint[]), unnest($3::timestamptz[]), unnest($4::timestamptz[]),
     unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::bigint[]),
     unnest($9::bigint[]), unnest($10::bigint[]), unnest($11::text[]), unnest($12::bigint[]),
     unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::bigint[]),
     unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::text[]),
-    unnest($19::bigint[])
+    unnest($19::bigint[]), unnest($20::jsonb[])
 `
 
 type InsertPeriodsParams struct {
@@ -341,6 +347,7 @@ type InsertPeriodsParams struct {
 	FinalAfterSeconds []int32
 	Currencies        []string
 	OveragePrices     []int64
+	OtherAmounts      [][]byte
 }
 
 func (q *Queries) InsertPeriods(ctx context.Context, arg InsertPeriodsParams) error {
@@ -364,6 +371,7 @@ func (q *Queries) InsertPeriods(ctx context.Context, arg InsertPeriodsParams) er
 		arg.FinalAfterSeconds,
 		arg.Currencies,
 		arg.OveragePrices,
+		arg.OtherAmounts,
 	)
 	return err
 }
@@ -384,7 +392,7 @@ func (q *Queries) InsertUsers(ctx context.Context, arg InsertUsersParams) error 
 }
 
 const LoadAccounts = `-- name: LoadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY ($2::uuid[])
@@ -443,6 +451,8 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 			&i.UsageQuota.Parked,
 			&i.UsageQuota.Seq,
 			&i.UsageQuota.LastDecidedAt,
+			&i.UsageQuota.Currency,
+			&i.UsageQuota.OtherAmounts,
 			&i.ExternalID,
 			&i.PlanVersion,
 			&i.Now,
@@ -458,10 +468,10 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 }
 
 const LoadAdmissions = `-- name: LoadAdmissions :many
-SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
+SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
 UNION ALL
-SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id FROM usage_quotas AS u CROSS JOIN LATERAL (
-    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id FROM concurrent_processing AS c
+SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency FROM usage_quotas AS u CROSS JOIN LATERAL (
+    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency FROM concurrent_processing AS c
     WHERE c.id = ANY (ARRAY(SELECT queue_heads(u.user_id, $3::integer))) OFFSET 0) AS q
 WHERE u.user_id = ANY ($2::uuid[]) AND u.queued > 0
 `
@@ -523,6 +533,7 @@ func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) 
 			&i.SeenActive,
 			&i.Offline,
 			&i.PayerID,
+			&i.Currency,
 		); err != nil {
 			return nil, err
 		}
@@ -607,7 +618,7 @@ func (q *Queries) LoadLots(ctx context.Context, arg LoadLotsParams) ([]CreditLot
 }
 
 const LoadParked = `-- name: LoadParked :many
-SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id FROM concurrent_processing
+SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id, currency FROM concurrent_processing
 WHERE user_id = $1 AND state = 'Queued' AND parked AND estimate <= $2
   AND (priority < $3 OR (priority = $3 AND arrived_seq > $4))
 ORDER BY priority DESC, arrived_seq LIMIT $5
@@ -677,6 +688,7 @@ func (q *Queries) LoadParked(ctx context.Context, arg LoadParkedParams) ([]Concu
 			&i.SeenActive,
 			&i.Offline,
 			&i.PayerID,
+			&i.Currency,
 		); err != nil {
 			return nil, err
 		}
@@ -689,7 +701,7 @@ func (q *Queries) LoadParked(ctx context.Context, arg LoadParkedParams) ([]Concu
 }
 
 const LoadPeriods = `-- name: LoadPeriods :many
-SELECT DISTINCT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros FROM usage_periods AS p
+SELECT DISTINCT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros, p.other_amounts FROM usage_periods AS p
 JOIN concurrent_processing AS c ON c.user_id = p.user_id AND c.period_no = p.period_no
 WHERE c.id = ANY ($1::uuid[]) AND c.user_id = ANY ($2::uuid[])
 `
@@ -729,6 +741,7 @@ func (q *Queries) LoadPeriods(ctx context.Context, arg LoadPeriodsParams) ([]Usa
 			&i.FinalAfterSeconds,
 			&i.Currency,
 			&i.OveragePriceMicros,
+			&i.OtherAmounts,
 		); err != nil {
 			return nil, err
 		}
@@ -988,7 +1001,7 @@ const UpdateAdmissions = `-- name: UpdateAdmissions :exec
 UPDATE concurrent_processing AS c SET
     state = v.state, reason = v.reason, parked = v.parked, ever_parked = v.ever_parked, period_no = v.period_no,
     period_end = v.period_end, plan_part = v.plan_part, lots = v.lots, estimated_cost_micros = v.estimated_cost_micros,
-    provider_cost_micros = v.provider_cost_micros, reported = v.reported, actual = v.actual, late = v.late,
+    provider_cost_micros = v.provider_cost_micros, currency = v.currency, reported = v.reported, actual = v.actual, late = v.late,
     admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, arrived_seq = v.arrived_seq,
     admitted_seq = v.admitted_seq, ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
     seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active
@@ -998,12 +1011,13 @@ FROM (SELECT
     unnest($6::bigint[]) AS period_no, unnest($7::timestamptz[]) AS period_end,
     unnest($8::bigint[]) AS plan_part, unnest($9::jsonb[]) AS lots,
     unnest($10::bigint[]) AS estimated_cost_micros, unnest($11::bigint[]) AS provider_cost_micros,
-    unnest($12::bigint[]) AS reported, unnest($13::bigint[]) AS actual, unnest($14::boolean[]) AS late,
-    unnest($15::timestamptz[]) AS admitted_at, unnest($16::timestamptz[]) AS ended_at,
-    unnest($17::timestamptz[]) AS lease_until, unnest($18::bigint[]) AS arrived_seq,
-    unnest($19::bigint[]) AS admitted_seq, unnest($20::bigint[]) AS ended_seq, unnest($21::bigint[]) AS seen_remaining,
-    unnest($22::integer[]) AS seen_concurrent, unnest($23::bigint[]) AS seen_used,
-    unnest($24::bigint[]) AS seen_reserved, unnest($25::integer[]) AS seen_active
+    unnest($12::text[]) AS currency,
+    unnest($13::bigint[]) AS reported, unnest($14::bigint[]) AS actual, unnest($15::boolean[]) AS late,
+    unnest($16::timestamptz[]) AS admitted_at, unnest($17::timestamptz[]) AS ended_at,
+    unnest($18::timestamptz[]) AS lease_until, unnest($19::bigint[]) AS arrived_seq,
+    unnest($20::bigint[]) AS admitted_seq, unnest($21::bigint[]) AS ended_seq, unnest($22::bigint[]) AS seen_remaining,
+    unnest($23::integer[]) AS seen_concurrent, unnest($24::bigint[]) AS seen_used,
+    unnest($25::bigint[]) AS seen_reserved, unnest($26::integer[]) AS seen_active
 ) AS v
 WHERE c.id = v.id
 `
@@ -1020,6 +1034,7 @@ type UpdateAdmissionsParams struct {
 	Lots           [][]byte
 	EstimatedCosts []int64
 	ProviderCosts  []int64
+	Currencies     []string
 	Reported       []int64
 	Actuals        []int64
 	Late           []bool
@@ -1050,6 +1065,7 @@ func (q *Queries) UpdateAdmissions(ctx context.Context, arg UpdateAdmissionsPara
 		arg.Lots,
 		arg.EstimatedCosts,
 		arg.ProviderCosts,
+		arg.Currencies,
 		arg.Reported,
 		arg.Actuals,
 		arg.Late,
@@ -1068,16 +1084,37 @@ func (q *Queries) UpdateAdmissions(ctx context.Context, arg UpdateAdmissionsPara
 	return err
 }
 
+const UpdateCurrencies = `-- name: UpdateCurrencies :exec
+UPDATE usage_quotas AS a SET currency = v.currency, other_amounts = v.other_amounts
+FROM (SELECT
+    unnest($1::uuid[]) AS id, unnest($2::text[]) AS currency, unnest($3::jsonb[]) AS other_amounts
+) AS v
+WHERE a.user_id = v.id
+`
+
+type UpdateCurrenciesParams struct {
+	Ids          []quota.ID
+	Currencies   []string
+	OtherAmounts [][]byte
+}
+
+// Of the accounts whose plan has got another currency, and while they have amounts in two.
+func (q *Queries) UpdateCurrencies(ctx context.Context, arg UpdateCurrenciesParams) error {
+	_, err := q.db.Exec(ctx, UpdateCurrencies, arg.Ids, arg.Currencies, arg.OtherAmounts)
+	return err
+}
+
 const UpdatePeriods = `-- name: UpdatePeriods :exec
 UPDATE usage_periods AS p SET
     used = v.used, reserved = v.reserved, plan_used = v.plan_used, plan_reserved = v.plan_reserved,
-    cost_micros = v.cost_micros, charged_micros = v.charged_micros, carry_over = v.carry_over, revision = p.revision + 1
+    cost_micros = v.cost_micros, charged_micros = v.charged_micros, other_amounts = v.other_amounts, carry_over = v.carry_over,
+    revision = p.revision + 1
 FROM (SELECT
     unnest($1::uuid[]) AS account, unnest($2::bigint[]) AS no,
     unnest($3::bigint[]) AS used, unnest($4::bigint[]) AS reserved,
     unnest($5::bigint[]) AS plan_used, unnest($6::bigint[]) AS plan_reserved,
     unnest($7::bigint[]) AS cost_micros, unnest($8::bigint[]) AS charged_micros,
-    unnest($9::bigint[]) AS carry_over
+    unnest($9::jsonb[]) AS other_amounts, unnest($10::bigint[]) AS carry_over
 ) AS v
 WHERE p.user_id = v.account AND p.period_no = v.no
 `
@@ -1091,6 +1128,7 @@ type UpdatePeriodsParams struct {
 	PlanReserved []int64
 	Costs        []int64
 	Charged      []int64
+	OtherAmounts [][]byte
 	CarryOvers   []int64
 }
 
@@ -1105,6 +1143,7 @@ func (q *Queries) UpdatePeriods(ctx context.Context, arg UpdatePeriodsParams) er
 		arg.PlanReserved,
 		arg.Costs,
 		arg.Charged,
+		arg.OtherAmounts,
 		arg.CarryOvers,
 	)
 	return err

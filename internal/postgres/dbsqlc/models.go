@@ -69,6 +69,7 @@ type ConcurrentProcessing struct {
 	SeenActive          *int32
 	Offline             bool
 	PayerID             *quota.ID
+	Currency            *string
 }
 
 type CreditLot struct {
@@ -153,6 +154,7 @@ type UsagePeriod struct {
 	FinalAfterSeconds  int32
 	Currency           *string
 	OveragePriceMicros *int64
+	OtherAmounts       []byte
 }
 
 type UsageQuota struct {
@@ -186,6 +188,8 @@ type UsageQuota struct {
 	Parked             int32
 	Seq                int64
 	LastDecidedAt      time.Time
+	Currency           *string
+	OtherAmounts       []byte
 }
 
 type UsageReversal struct {
@@ -225,10 +229,11 @@ type UsageTracking struct {
 	// the plan's price of one unit in millionths of a credit; NULL where it did not decide
 	UnitMicros *int64
 	// the lot that a reversal gave instead of changing a period that was final
-	RefundLot  *quota.ID
-	RecordedBy string
-	Reason     string
-	PayerID    *quota.ID
+	RefundLot    *quota.ID
+	RecordedBy   string
+	Reason       string
+	PayerID      *quota.ID
+	CostCurrency *string
 }
 
 type UsageTrackingDefault struct {

@@ -88,7 +88,7 @@ func (q *Queries) LoseResetRuns(ctx context.Context, arg LoseResetRunsParams) er
 
 const PeriodsBefore = `-- name: PeriodsBefore :many
 
-SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros FROM users AS u JOIN usage_periods AS p ON p.user_id = u.id
+SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros, p.other_amounts FROM users AS u JOIN usage_periods AS p ON p.user_id = u.id
 WHERE u.user_id = $1 AND p.period_no < $2
 ORDER BY p.period_no DESC LIMIT $3
 `
@@ -130,6 +130,7 @@ func (q *Queries) PeriodsBefore(ctx context.Context, arg PeriodsBeforeParams) ([
 			&i.FinalAfterSeconds,
 			&i.Currency,
 			&i.OveragePriceMicros,
+			&i.OtherAmounts,
 		); err != nil {
 			return nil, err
 		}

@@ -26,7 +26,7 @@ func (q *Queries) AccountID(ctx context.Context, userID string) (quota.ID, error
 }
 
 const Admission = `-- name: Admission :one
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
     CASE WHEN c.state = 'Queued' AND NOT c.parked THEN (
         SELECT count(*) FROM concurrent_processing AS o
         WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked
@@ -96,6 +96,7 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 		&i.ConcurrentProcessing.SeenActive,
 		&i.ConcurrentProcessing.Offline,
 		&i.ConcurrentProcessing.PayerID,
+		&i.ConcurrentProcessing.Currency,
 		&i.ExternalID,
 		&i.Now,
 		&i.Position,
@@ -331,7 +332,7 @@ func (q *Queries) GrantsOfUsers(ctx context.Context, userIds []string) ([]Grants
 }
 
 const LastPeriods = `-- name: LastPeriods :many
-SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
+SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros, p.other_amounts FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1
 WHERE u.user_id = ANY ($1::text[])
 `
@@ -366,6 +367,7 @@ func (q *Queries) LastPeriods(ctx context.Context, userIds []string) ([]UsagePer
 			&i.FinalAfterSeconds,
 			&i.Currency,
 			&i.OveragePriceMicros,
+			&i.OtherAmounts,
 		); err != nil {
 			return nil, err
 		}
@@ -389,7 +391,7 @@ func (q *Queries) LeaseKey(ctx context.Context) ([]byte, error) {
 }
 
 const LiveJobs = `-- name: LiveJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
 ORDER BY c.user_id, c.arrived_seq
@@ -450,6 +452,7 @@ func (q *Queries) LiveJobs(ctx context.Context, now *time.Time) ([]LiveJobsRow, 
 			&i.ConcurrentProcessing.SeenActive,
 			&i.ConcurrentProcessing.Offline,
 			&i.ConcurrentProcessing.PayerID,
+			&i.ConcurrentProcessing.Currency,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -464,7 +467,7 @@ func (q *Queries) LiveJobs(ctx context.Context, now *time.Time) ([]LiveJobsRow, 
 }
 
 const MaybeStuck = `-- name: MaybeStuck :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id, n.now::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id, n.now::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 CROSS JOIN (SELECT coalesce($1::timestamptz, clock_timestamp()) AS now) AS n
 WHERE c.state = 'Admitted' AND (c.lease_until < n.now OR c.admitted_at < n.now - interval '10 minutes')
@@ -540,6 +543,7 @@ func (q *Queries) MaybeStuck(ctx context.Context, arg MaybeStuckParams) ([]Maybe
 			&i.ConcurrentProcessing.SeenActive,
 			&i.ConcurrentProcessing.Offline,
 			&i.ConcurrentProcessing.PayerID,
+			&i.ConcurrentProcessing.Currency,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -603,7 +607,7 @@ func (q *Queries) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
 }
 
 const ReadAccounts = `-- name: ReadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY ($2::text[])
@@ -662,6 +666,8 @@ func (q *Queries) ReadAccounts(ctx context.Context, arg ReadAccountsParams) ([]R
 			&i.UsageQuota.Parked,
 			&i.UsageQuota.Seq,
 			&i.UsageQuota.LastDecidedAt,
+			&i.UsageQuota.Currency,
+			&i.UsageQuota.OtherAmounts,
 			&i.ExternalID,
 			&i.PlanVersion,
 			&i.Now,
@@ -719,7 +725,7 @@ func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot
 }
 
 const RunningJobs = `-- name: RunningJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state = 'Admitted' AND c.source = 'job'
@@ -780,6 +786,7 @@ func (q *Queries) RunningJobs(ctx context.Context, now *time.Time) ([]RunningJob
 			&i.ConcurrentProcessing.SeenActive,
 			&i.ConcurrentProcessing.Offline,
 			&i.ConcurrentProcessing.PayerID,
+			&i.ConcurrentProcessing.Currency,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -794,7 +801,7 @@ func (q *Queries) RunningJobs(ctx context.Context, now *time.Time) ([]RunningJob
 }
 
 const Waiting = `-- name: Waiting :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM (
     (SELECT p.id FROM concurrent_processing AS p
@@ -892,6 +899,7 @@ func (q *Queries) Waiting(ctx context.Context, arg WaitingParams) ([]WaitingRow,
 			&i.ConcurrentProcessing.SeenActive,
 			&i.ConcurrentProcessing.Offline,
 			&i.ConcurrentProcessing.PayerID,
+			&i.ConcurrentProcessing.Currency,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {

@@ -4,16 +4,17 @@ package invariants
 
 // records hold admissions and events against each other.
 var records = []string{
-	// I10: a period is closed by the version of its plan that held when it ended, the first one if that was before any.
-	`SELECT 'I10' AS invariant, u.user_id AS who, 'plan version of period ' || p.period_no AS what, v.version::text AS
-	    expected,
-	    p.plan_version::text AS found
+	// I10: a period is closed by the version of its plan that held when it ended, the first one if that was before any,
+	// and in its currency.
+	`SELECT 'I10' AS invariant, u.user_id AS who, 'plan version of period ' || p.period_no AS what,
+	    v.version || ' in ' || v.currency AS expected, p.plan_version || ' in ' || coalesce(p.currency, 'NULL') AS found
 	FROM usage_periods AS p JOIN users AS u ON u.id = p.user_id
-	JOIN LATERAL (SELECT h.version FROM plan_versions AS h WHERE h.plan_name = p.plan_name
+	JOIN LATERAL (SELECT h.version, h.definition ->> 'currency' AS currency FROM plan_versions AS h WHERE h.plan_name = p.plan_name
 	    ORDER BY h.valid_from <= p.period_end DESC, CASE WHEN h.valid_from <= p.period_end THEN -h.version ELSE
 	        h.version END
 	    LIMIT 1) AS v ON true
-	WHERE p.overage_price_micros IS NOT NULL AND v.version <> p.plan_version`,
+	WHERE p.overage_price_micros IS NOT NULL
+	    AND (v.version <> p.plan_version OR v.currency IS DISTINCT FROM p.currency)`,
 
 	// I4: one admission has one charge if it is settled and none otherwise, of what it was settled with.
 	`SELECT 'I4' AS invariant, u.user_id AS who, 'charges of admission ' || c.id || ' (' || c.state || ')' AS what,

@@ -35,7 +35,7 @@ type batch struct {
 	busy    map[quota.ID]bool
 	plans   map[string]*quota.Plan
 	// plansOf are the plans that serve the accounts.
-	plansOf map[*quota.Account]readdb.PlanKey
+	plansOf map[*quota.Account]readdb.ServedBy
 	// searched are the last of the searches that may find more.
 	searched []*ledger.Admission
 }
@@ -66,7 +66,7 @@ func (s *Store) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, erro
 		conn: conn, db: s.DB, report: s.Report, ledgers: make(map[quota.ID]*ledger.Ledger, n),
 		loaded: make(map[quota.ID]*loaded, n),
 		locked: make(map[quota.ID]bool, n), busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{},
-		plansOf: make(map[*quota.Account]readdb.PlanKey, n),
+		plansOf: make(map[*quota.Account]readdb.ServedBy, n),
 	}
 	if err := s.load(ctx, b, &keys); err != nil {
 		b.Rollback()
@@ -207,7 +207,10 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 			continue
 		}
 		a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID)
-		b.plansOf[a] = readdb.PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion}
+		b.plansOf[a] = readdb.ServedBy{
+			PlanKey:   readdb.PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion},
+			DecidedAt: r.UsageQuota.LastDecidedAt,
+		}
 		b.loaded[a.ID] = &loaded{
 			unreadable: unreadable != nil, balance: a.Balance, plan: r.UsageQuota.PlanName, settings: settings,
 			overrides: a.Overrides, suspended: a.Suspended,

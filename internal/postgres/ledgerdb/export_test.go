@@ -30,7 +30,7 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 			t.Fatal(err)
 		}
 	}
-	out, plans := map[string]ledger.Usage{}, map[*quota.Account]readdb.PlanKey{}
+	out, plans := map[string]ledger.Usage{}, map[*quota.Account]readdb.ServedBy{}
 	if err := s.AskStandings(t.Context(), &trip, []string{"alice"}, out, plans); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 	account, lot, period := &quota.Account{Plan: &quota.Plan{}}, &quota.Lot{}, &quota.ClosedPeriod{}
 	adm, event := &ledger.Admission{}, &ledger.Event{}
 	w := &writes{
-		accounts: []*ledger.Ledger{{Account: account}}, settings: []dbsqlc.UpdateSettingsParams{{}},
+		accounts: []*ledger.Ledger{{Account: account}}, currencies: []*ledger.Ledger{{Account: account}}, settings: []dbsqlc.UpdateSettingsParams{{}},
 		lots: []lotRow{{Lot: lot}}, newPeriods: []periodRow{{ClosedPeriod: period}},
 		periods:       []periodRow{{ClosedPeriod: period}},
 		newAdmissions: []*ledger.Admission{adm}, ended: []*ledger.Admission{adm}, renewed: []*ledger.Admission{adm},

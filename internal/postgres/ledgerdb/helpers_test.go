@@ -165,7 +165,7 @@ func (f *fixture) settle(account, id quota.ID, actual quota.Credits) {
 				Admission: id, OccurredAt: adm.EndedAt, RecordedAt: l.Now, PeriodNo: charge.PeriodNo, Seq: charge.Seq,
 				Credits: charge.Credits, Alloc: charge.Alloc, Overage: charge.Overage, Price: charge.Price,
 				Cost:     charge.Cost,
-				Currency: l.Account.Plan.Currency, Duration: actual.Audio(), Quantity: 1,
+				Currency: charge.Currency, CostCurrency: charge.CostCurrency, Duration: actual.Audio(), Quantity: 1,
 				PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version, Late: adm.Late,
 			}})
 			f.promote(l)

@@ -18,8 +18,20 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		sql             string
 		invariant, what string
 	}{
-		"used":             {"UPDATE usage_quotas SET used = used + 1", "I1", "used of period 1"},
-		"cost":             {"UPDATE usage_quotas SET cost_micros = 1", "I1", "cost of period 1"},
+		"used": {"UPDATE usage_quotas SET used = used + 1", "I1", "used of period 1"},
+		"cost": {"UPDATE usage_quotas SET cost_micros = 1", "I1", "cost in USD of period 1"},
+		"another currency": {
+			"UPDATE usage_quotas SET other_amounts = '{\"EUR\": {\"cost_micros\": 1, \"charged_micros\": 0}}'", "I1",
+			"cost in EUR of period 1",
+		},
+		"currency when closed": {"UPDATE usage_periods SET currency = 'EUR'", "I1", "cost in USD of period 0"},
+		"closed in another":    {"UPDATE usage_periods SET currency = 'EUR'", "I10", "plan version of period 0"},
+		"event's currency": {
+			"UPDATE usage_tracking SET cost_currency = 'EUR' WHERE cost_micros > 0", "I1", "cost in EUR of period 0",
+		},
+		"currency of what runs": {
+			"UPDATE concurrent_processing SET currency = 'EUR' WHERE state = 'Admitted'", "I2", "reserved_cost in EUR",
+		},
 		"used when closed": {"UPDATE usage_periods SET used = used + 1", "I1", "used of period 0"},
 		"event lost":       {"DELETE FROM usage_tracking", "I1", "used of period 0"},
 		"event nowhere":    {"UPDATE usage_tracking SET period_id = 7", "I1", "in period 7"},

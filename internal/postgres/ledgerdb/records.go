@@ -89,7 +89,10 @@ func (b *batch) readEvent(r *dbsqlc.UsageTracking, reversedBy *quota.ID) (*ledge
 func (b *batch) readPeriods(rows []dbsqlc.UsagePeriod) {
 	for i := range rows {
 		if l := b.ledgers[rows[i].UserID]; l != nil && l.Closed[rows[i].PeriodNo] == nil {
-			p := readdb.PeriodOf(&rows[i])
+			p, err := readdb.PeriodOf(&rows[i])
+			if err != nil {
+				b.unreadable(rows[i].UserID, err, false)
+			}
 			l.Closed[p.No], b.loaded[rows[i].UserID].periods[p.No] = p, *p
 		}
 	}

@@ -34,7 +34,7 @@ func (f *fixture) tryMake(account quota.ID, key string, event quota.ID) error {
 		l.Booked = append(l.Booked, ledger.Made{BodyHash: []byte{1}, Event: &ledger.Event{
 			ID: event, Account: account, Kind: ledger.EventAdjustment, UsageType: quota.UsageAdjustment, Key: key,
 			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc,
-			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
+			Currency: "USD", CostCurrency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
 		}})
 	})
 }
@@ -181,7 +181,7 @@ func (f *fixture) tryUndo(account quota.ID, key string, event, id quota.ID) erro
 			ID: id, Account: account, Kind: ledger.EventReversal, UsageType: e.UsageType, Key: key, Reverses: e.ID,
 			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq, Credits: rev.Credits,
 			Alloc:    rev.Alloc,
-			Currency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
+			Currency: "USD", CostCurrency: "USD", PlanName: "free", PlanVersion: 1, Quantity: 1,
 		}})
 		l.Audit = append(l.Audit, quota.AuditRow{
 			Actor: quota.SystemActor, Action: quota.AuditUsageReversed, Object: quota.EventID(id).String(),

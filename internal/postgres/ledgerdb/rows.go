@@ -136,6 +136,24 @@ func presentIf[T any](there bool, value T) *T {
 	return nil
 }
 
+func otherAmountsColumn(other *quota.OtherAmounts) []byte {
+	if other == nil {
+		return nil
+	}
+	out := make(map[string]readdb.Amounts, len(other.List))
+	for _, m := range other.List {
+		out[m.Currency] = readdb.Amounts{
+			Cost: int64(m.Cost), Charged: int64(m.Charged),
+			DayCost: int64(m.DayCost), ReservedCost: int64(m.ReservedCost),
+		}
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		panic(err) // names and integers can always be encoded
+	}
+	return b
+}
+
 func sharesColumn(shares []quota.Share) []byte {
 	if len(shares) == 0 {
 		return nil

@@ -243,6 +243,7 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 			Request: quota.Request{Estimate: 10 * quota.Credit, FileSize: 7}, Enforced: true,
 			PeriodEnd: now.AddDate(0, 1, 0),
 			Alloc:     quota.Allocation{Plan: 10 * quota.Credit}, EstimatedCost: 60_000, ProviderCost: 6_000,
+			Currency:  "USD",
 			CreatedAt: now, AdmittedAt: now, Lease: time.Minute, LeaseUntil: now.Add(time.Minute), ArrivedSeq: 1,
 			AdmittedSeq: 1,
 			Seen:        quota.Seen{Remaining: quota.AtMost(65 * quota.Credit), Concurrent: quota.AtMost[int32](1)},

@@ -41,7 +41,7 @@ type (
 
 // writes are the rows that a batch changes.
 type writes struct {
-	newAccounts, accounts                 []*ledger.Ledger
+	newAccounts, accounts, currencies     []*ledger.Ledger
 	settings                              []dbsqlc.UpdateSettingsParams
 	lots                                  []lotRow
 	newPeriods, periods                   []periodRow
@@ -54,6 +54,8 @@ type writes struct {
 }
 
 var (
+	currencyColumn = col("Currencies", func(l *ledger.Ledger) string { return l.Account.Currency })
+
 	insertUsers = newStatement[dbsqlc.InsertUsersParams](dbsqlc.InsertUsers,
 		col("Ids", func(l *ledger.Ledger) quota.ID { return l.Account.ID }),
 		col("UserIds", func(l *ledger.Ledger) string { return l.Account.UserID }),
@@ -65,6 +67,12 @@ var (
 		col("PeriodStarts", func(l *ledger.Ledger) time.Time { return l.Account.Period.Start }),
 		col("PeriodEnds", func(l *ledger.Ledger) time.Time { return l.Account.Period.End }),
 		col("DecidedAt", func(l *ledger.Ledger) time.Time { return l.Now }),
+		currencyColumn,
+	)
+	updateCurrencies = newStatement[dbsqlc.UpdateCurrenciesParams](dbsqlc.UpdateCurrencies,
+		col("Ids", func(l *ledger.Ledger) quota.ID { return l.Account.ID }),
+		currencyColumn,
+		col("OtherAmounts", func(l *ledger.Ledger) []byte { return otherAmountsColumn(l.Account.Other) }),
 	)
 	updateAccounts = newStatement[dbsqlc.UpdateAccountsParams](dbsqlc.UpdateAccounts,
 		col("Ids", func(l *ledger.Ledger) quota.ID { return l.Account.ID }),
@@ -108,6 +116,7 @@ var (
 		col("PlanReserved", func(r periodRow) int64 { return int64(r.PlanReserved) }),
 		col("Costs", func(r periodRow) int64 { return int64(r.Cost) }),
 		col("Charged", func(r periodRow) int64 { return int64(r.Charged) }),
+		col("OtherAmounts", func(r periodRow) []byte { return otherAmountsColumn(r.Other) }),
 		col("CarryOvers", func(r periodRow) int64 { return int64(r.CarryOver) }),
 	}
 	updatePeriods = newStatement[dbsqlc.UpdatePeriodsParams](dbsqlc.UpdatePeriods, periodTotals...)
@@ -151,6 +160,7 @@ var (
 		col("Lots", func(a *ledger.Admission) []byte { return sharesColumn(a.Alloc.Lots) }),
 		col("EstimatedCosts", func(a *ledger.Admission) int64 { return int64(a.EstimatedCost) }),
 		col("ProviderCosts", func(a *ledger.Admission) int64 { return int64(a.ProviderCost) }),
+		col("Currencies", func(a *ledger.Admission) *string { return presentIf(a.Currency != "", a.Currency) }),
 		col("Reported", func(a *ledger.Admission) *int64 { return creditsColumn(a.Reported) }),
 		col("AdmittedAt", func(a *ledger.Admission) *time.Time { return timeColumn(a.AdmittedAt) }),
 		col("ArrivedSeqs", func(a *ledger.Admission) int64 { return a.ArrivedSeq }),
@@ -216,6 +226,7 @@ var (
 		col("Prices", func(e *ledger.Event) int64 { return int64(e.Price) }),
 		col("Costs", func(e *ledger.Event) int64 { return int64(e.Cost) }),
 		col("Currencies", func(e *ledger.Event) string { return e.Currency }),
+		col("CostCurrencies", func(e *ledger.Event) string { return e.CostCurrency }),
 		col("PlanNames", func(e *ledger.Event) string { return e.PlanName }),
 		col("PlanVersions", func(e *ledger.Event) int64 { return e.PlanVersion }),
 		col("Late", func(e *ledger.Event) bool { return e.Late }),
@@ -286,6 +297,9 @@ func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 	if settings || lots < len(w.lots) || l.Account.Balance != was.balance {
 		w.accounts = append(w.accounts, l)
 	}
+	if l.Account.Currency != was.balance.Currency || l.Account.Other != was.balance.Other {
+		w.currencies = append(w.currencies, l)
+	}
 	if err := w.collectPeriods(l, was.periods); err != nil {
 		return err
 	}
@@ -319,7 +333,7 @@ func (w *writes) collectPeriods(l *ledger.Ledger, was map[int64]quota.ClosedPeri
 		}
 		before.Used, before.Reserved, before.PlanUsed, before.PlanReserved = p.Used, p.Reserved, p.PlanUsed,
 			p.PlanReserved
-		before.Cost, before.Charged, before.CarryOver = p.Cost, p.Charged, p.CarryOver
+		before.Cost, before.Charged, before.Other, before.CarryOver = p.Cost, p.Charged, p.Other, p.CarryOver
 		if before != *p {
 			return fmt.Errorf("period %d: what held when it was closed has changed: %w", no, errFixed)
 		}
@@ -416,4 +430,5 @@ func (w *writes) queue(t *postgres.RoundTrip) {
 		t.Tell(func(q *dbsqlc.Queries) error { return q.UpdateSettings(context.Background(), p) })
 	}
 	updateAccounts.queue(q, w.accounts)
+	updateCurrencies.queue(q, w.currencies)
 }

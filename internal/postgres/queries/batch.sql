@@ -81,6 +81,14 @@ FROM (SELECT
 ) AS v
 WHERE a.user_id = v.id;
 
+-- name: UpdateCurrencies :exec
+-- Of the accounts whose plan has got another currency, and while they have amounts in two.
+UPDATE usage_quotas AS a SET currency = v.currency, other_amounts = v.other_amounts
+FROM (SELECT
+    unnest(@ids::uuid[]) AS id, unnest(@currencies::text[]) AS currency, unnest(@other_amounts::jsonb[]) AS other_amounts
+) AS v
+WHERE a.user_id = v.id;
+
 -- name: UpdateSettings :exec
 UPDATE usage_quotas SET
     plan_name = @plan_name, quota_uid = sqlc.narg('quota_uid'), quota_name = sqlc.narg('quota_name'),
@@ -101,26 +109,27 @@ ON CONFLICT (id) DO UPDATE SET credits = excluded.credits, used = excluded.used,
 -- name: InsertPeriods :exec
 INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
     cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, closed_at, final_after_seconds, currency,
-    overage_price_micros)
+    overage_price_micros, other_amounts)
 SELECT
     unnest(@accounts::uuid[]), unnest(@nos::bigint[]), unnest(@starts::timestamptz[]), unnest(@ends::timestamptz[]),
     unnest(@used::bigint[]), unnest(@reserved::bigint[]), unnest(@plan_used::bigint[]), unnest(@plan_reserved::bigint[]),
     unnest(@costs::bigint[]), unnest(@charged::bigint[]), unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]),
     unnest(@plan_credits::bigint[]), unnest(@carry_overs::bigint[]), unnest(@carry_over_maxs::bigint[]),
     unnest(@closed_at::timestamptz[]), unnest(@final_after_seconds::integer[]), unnest(@currencies::text[]),
-    unnest(@overage_prices::bigint[]);
+    unnest(@overage_prices::bigint[]), unnest(@other_amounts::jsonb[]);
 
 -- name: UpdatePeriods :exec
 -- Readers tell by the revision that a closed period has changed.
 UPDATE usage_periods AS p SET
     used = v.used, reserved = v.reserved, plan_used = v.plan_used, plan_reserved = v.plan_reserved,
-    cost_micros = v.cost_micros, charged_micros = v.charged_micros, carry_over = v.carry_over, revision = p.revision + 1
+    cost_micros = v.cost_micros, charged_micros = v.charged_micros, other_amounts = v.other_amounts, carry_over = v.carry_over,
+    revision = p.revision + 1
 FROM (SELECT
     unnest(@accounts::uuid[]) AS account, unnest(@nos::bigint[]) AS no,
     unnest(@used::bigint[]) AS used, unnest(@reserved::bigint[]) AS reserved,
     unnest(@plan_used::bigint[]) AS plan_used, unnest(@plan_reserved::bigint[]) AS plan_reserved,
     unnest(@costs::bigint[]) AS cost_micros, unnest(@charged::bigint[]) AS charged_micros,
-    unnest(@carry_overs::bigint[]) AS carry_over
+    unnest(@other_amounts::jsonb[]) AS other_amounts, unnest(@carry_overs::bigint[]) AS carry_over
 ) AS v
 WHERE p.user_id = v.account AND p.period_no = v.no;
 
@@ -128,7 +137,7 @@ WHERE p.user_id = v.account AND p.period_no = v.no;
 INSERT INTO concurrent_processing (id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate,
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
     provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq,
-    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id)
+    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id, currency)
 SELECT
     unnest(@ids::uuid[]), unnest(@accounts::uuid[]), unnest(@sources::text[]), unnest(@namespaces::text[]),
     unnest(@names::text[]), unnest(@requested_by::text[]), unnest(@body_hashes::bytea[]), unnest(@states::text[]),
@@ -141,7 +150,7 @@ SELECT
     unnest(@lease_until::timestamptz[]), unnest(@arrived_seqs::bigint[]), unnest(@admitted_seqs::bigint[]),
     unnest(@ended_seqs::bigint[]), unnest(@seen_remaining::bigint[]), unnest(@seen_concurrent::integer[]),
     unnest(@seen_used::bigint[]), unnest(@seen_reserved::bigint[]), unnest(@seen_active::integer[]),
-    unnest(@payers::uuid[]);
+    unnest(@payers::uuid[]), unnest(@currencies::text[]);
 
 -- name: EndAdmissions :exec
 -- What ends an admission that was admitted; the most frequent change by far.
@@ -164,7 +173,7 @@ WHERE c.id = v.id;
 UPDATE concurrent_processing AS c SET
     state = v.state, reason = v.reason, parked = v.parked, ever_parked = v.ever_parked, period_no = v.period_no,
     period_end = v.period_end, plan_part = v.plan_part, lots = v.lots, estimated_cost_micros = v.estimated_cost_micros,
-    provider_cost_micros = v.provider_cost_micros, reported = v.reported, actual = v.actual, late = v.late,
+    provider_cost_micros = v.provider_cost_micros, currency = v.currency, reported = v.reported, actual = v.actual, late = v.late,
     admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, arrived_seq = v.arrived_seq,
     admitted_seq = v.admitted_seq, ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
     seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active
@@ -174,6 +183,7 @@ FROM (SELECT
     unnest(@period_nos::bigint[]) AS period_no, unnest(@period_ends::timestamptz[]) AS period_end,
     unnest(@plan_parts::bigint[]) AS plan_part, unnest(@lots::jsonb[]) AS lots,
     unnest(@estimated_costs::bigint[]) AS estimated_cost_micros, unnest(@provider_costs::bigint[]) AS provider_cost_micros,
+    unnest(@currencies::text[]) AS currency,
     unnest(@reported::bigint[]) AS reported, unnest(@actuals::bigint[]) AS actual, unnest(@late::boolean[]) AS late,
     unnest(@admitted_at::timestamptz[]) AS admitted_at, unnest(@ended_at::timestamptz[]) AS ended_at,
     unnest(@lease_until::timestamptz[]) AS lease_until, unnest(@arrived_seqs::bigint[]) AS arrived_seq,
@@ -187,7 +197,7 @@ WHERE c.id = v.id;
 INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, idempotency_key, reverses,
     refund_lot, occurred_at, credits, plan_part, overage, lots, duration_ms, file_size, tokens, quantity, unit_micros,
     price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason,
-    payer_id)
+    payer_id, cost_currency)
 SELECT
     unnest(@ids::uuid[]), unnest(@recorded_at::timestamptz[]), unnest(@accounts::uuid[]), unnest(@periods::bigint[]),
     unnest(@kinds::text[]), unnest(@usage_types::text[]), unnest(@admissions::uuid[]), unnest(@idempotency_keys::text[]),
@@ -197,7 +207,7 @@ SELECT
     unnest(@units::bigint[]), unnest(@prices::bigint[]), unnest(@costs::bigint[]), unnest(@currencies::text[]),
     unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]), unnest(@late::boolean[]), unnest(@seqs::bigint[]),
     unnest(@metadata::jsonb[]), unnest(@recorded_by::text[]), unnest(@reasons::text[]),
-    unnest(@payers::uuid[]);
+    unnest(@payers::uuid[]), unnest(@cost_currencies::text[]);
 
 -- name: InsertAudit :exec
 -- Who may be a person is known to actors only, see NameActors. The subquery keeps the order of the rows, as a join would not.
@@ -228,6 +238,6 @@ FROM unnest(@user_ids::text[]) WITH ORDINALITY AS v (user_id, n) ORDER BY v.n;
 INSERT INTO users (id, user_id) SELECT unnest(@ids::uuid[]), unnest(@user_ids::text[]);
 
 -- name: InsertAccounts :exec
-INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at)
+INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
 SELECT unnest(@ids::uuid[]), unnest(@plan_names::text[]), unnest(@anchors::timestamptz[]), unnest(@period_starts::timestamptz[]),
-    unnest(@period_ends::timestamptz[]), unnest(@decided_at::timestamptz[]);
+    unnest(@period_ends::timestamptz[]), unnest(@decided_at::timestamptz[]), unnest(@currencies::text[]);

@@ -27,7 +27,9 @@ func (s *Store) Periods(
 			dbsqlc.PeriodsBeforeParams{UserID: userID, Before: before, Most: int32(limit)})
 		periods = make([]reports.StoredPeriod, len(rows))
 		for i := range rows {
-			periods[i] = reports.StoredPeriod{ClosedPeriod: *PeriodOf(&rows[i]), Revision: rows[i].Revision}
+			p, wrong := PeriodOf(&rows[i])
+			err = errors.Join(err, wrong)
+			periods[i] = reports.StoredPeriod{ClosedPeriod: *p, Revision: rows[i].Revision}
 		}
 		return err
 	})

@@ -54,21 +54,44 @@ func (c *planCache) forget() {
 	c.byName = nil
 }
 
-// PlansFor gives accounts their plans. Those that have changed since they were read last take another round trip, once.
-// An account whose plan is not there, or cannot be read, gets an empty one, and lacks is told.
+// ServedBy says which plan serves an account, and when the account was decided on last.
+type ServedBy struct {
+	PlanKey
+
+	DecidedAt time.Time
+}
+
+// PlansFor gives accounts their plans, and those that a release before this one has written last their currency. Those
+// that have changed since they were read last take another round trip, once. An account whose plan is not there, or
+// cannot be read, gets an empty one, and lacks is told.
 func (s *Store) PlansFor(
-	ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]PlanKey,
+	ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]ServedBy,
 	lacks func(a *quota.Account, err error),
 ) error {
 	var missing []string
-	for a, key := range accounts {
-		if a.Plan = s.plans.get(key); a.Plan == nil {
-			missing = append(missing, key.Name)
+	for a, by := range accounts {
+		if a.Plan = s.plans.get(by.PlanKey); a.Plan == nil {
+			missing = append(missing, by.Name)
 		}
 	}
-	if len(missing) == 0 {
-		return nil
+	if len(missing) > 0 {
+		if err := s.readPlans(ctx, q, accounts, missing, lacks); err != nil {
+			return err
+		}
 	}
+	for a, by := range accounts {
+		if a.Currency == "" {
+			a.Currency = a.Plan.TermsAt(by.DecidedAt).Currency
+		}
+	}
+	return nil
+}
+
+// readPlans reads plans by their names, and gives them to the accounts that have none yet.
+func (s *Store) readPlans(
+	ctx context.Context, q *dbsqlc.Queries, accounts map[*quota.Account]ServedBy, missing []string,
+	lacks func(a *quota.Account, err error),
+) error {
 	rows, err := q.LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: missing})
 	if err != nil {
 		return err
@@ -87,13 +110,13 @@ func (s *Store) PlansFor(
 		s.plans.put(p)
 		read[p.Name] = p
 	}
-	for a, key := range accounts {
+	for a, by := range accounts {
 		if a.Plan == nil {
-			a.Plan = read[key.Name]
+			a.Plan = read[by.Name]
 		}
 		if a.Plan == nil {
-			a.Plan = &quota.Plan{Name: key.Name}
-			lacks(a, cmp.Or(broken[key.Name], fmt.Errorf("plan %q is not there", key.Name)))
+			a.Plan = &quota.Plan{Name: by.Name}
+			lacks(a, cmp.Or(broken[by.Name], fmt.Errorf("plan %q is not there", by.Name)))
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@
 package readdb
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -247,7 +248,7 @@ func EventOf(r *dbsqlc.UsageTracking, userID string, reversedBy *quota.ID) (*led
 		OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(), PeriodNo: r.PeriodID, Seq: r.Seq,
 		Credits: quota.Credits(r.Credits), Alloc: quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},
 		Overage: quota.Credits(r.Overage), Price: quota.Money(r.PriceMicros), Cost: quota.Money(r.CostMicros),
-		Currency: r.Currency,
+		Currency: r.Currency, CostCurrency: cmp.Or(textOf(r.CostCurrency), r.Currency),
 		Duration: time.Duration(r.DurationMs) * time.Millisecond, FileSize: r.FileSize, Tokens: r.Tokens,
 		Quantity: r.Quantity,
 		PlanName: r.PlanName, PlanVersion: r.PlanVersion, Late: r.Late, RecordedBy: r.RecordedBy, Reason: r.Reason,

@@ -5,6 +5,7 @@ package readdb
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -114,6 +115,10 @@ func (s *Store) Account(
 	if r.QuotaName != nil {
 		settings.QuotaName = *r.QuotaName
 	}
+	other, err := otherAmountsOf(r.OtherAmounts)
+	if err != nil {
+		unreadable = &ledger.UnreadableError{UserID: userID, What: err.Error()}
+	}
 	return &quota.Account{
 		ID: r.UserID, UserID: userID, Overrides: overridesOf(r), Suspended: r.Suspended,
 		Anchor: r.AnchorAt.UTC(), Zone: zone,
@@ -121,8 +126,11 @@ func (s *Store) Account(
 			Period: quota.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()}, PeriodNo: r.PeriodNo,
 			Used: quota.Credits(r.Used), Reserved: quota.Credits(r.Reserved),
 			PlanUsed: quota.Credits(r.PlanUsed), PlanReserved: quota.Credits(r.PlanReserved),
-			Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
-			Day: r.Day.UTC(), DayCost: quota.Money(r.DayCostMicros), ReservedCost: quota.Money(r.ReservedCostMicros),
+			Amounts: quota.Amounts{
+				Currency: textOf(r.Currency), Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
+				DayCost: quota.Money(r.DayCostMicros), ReservedCost: quota.Money(r.ReservedCostMicros),
+			},
+			Other: other, Day: r.Day.UTC(),
 			Active: r.Active, Queued: r.Queued, Parked: r.Parked, Seq: r.Seq,
 		},
 	}, settings, unreadable
@@ -182,7 +190,11 @@ func LotOf(r *dbsqlc.CreditLot) (quota.Lot, error) {
 }
 
 // PeriodOf reads a closed period.
-func PeriodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
+func PeriodOf(r *dbsqlc.UsagePeriod) (*quota.ClosedPeriod, error) {
+	other, err := otherAmountsOf(r.OtherAmounts)
+	if err != nil {
+		err = fmt.Errorf("period %d: %w", r.PeriodNo, err)
+	}
 	return &quota.ClosedPeriod{
 		No: r.PeriodNo, Period: quota.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()},
 		Used: quota.Credits(r.Used), Reserved: quota.Credits(r.Reserved),
@@ -191,8 +203,36 @@ func PeriodOf(r *dbsqlc.UsagePeriod) *quota.ClosedPeriod {
 		PlanLimit: limit[quota.Credits](r.PlanCredits), PlanName: r.PlanName, PlanVersion: r.PlanVersion,
 		CarryOver: quota.Credits(r.CarryOver), CarryOverMax: quota.Credits(r.CarryOverMax),
 		Grace: time.Duration(r.FinalAfterSeconds) * time.Second, Currency: textOf(r.Currency),
+		Other:        other,
 		OveragePrice: (*quota.Money)(r.OveragePriceMicros),
+	}, err
+}
+
+// Amounts is how a column keeps those of a currency besides the row's own, under the names of the row's columns.
+type Amounts struct {
+	Cost         int64 `json:"cost_micros"`
+	Charged      int64 `json:"charged_micros"`
+	DayCost      int64 `json:"day_cost_micros,omitempty"`
+	ReservedCost int64 `json:"reserved_cost_micros,omitempty"`
+}
+
+func otherAmountsOf(column []byte) (*quota.OtherAmounts, error) {
+	if column == nil {
+		return nil, nil
 	}
+	var in map[string]Amounts
+	if err := json.Unmarshal(column, &in); err != nil {
+		return nil, fmt.Errorf("amounts of other currencies: %w", err)
+	}
+	other := &quota.OtherAmounts{}
+	for _, currency := range slices.Sorted(maps.Keys(in)) {
+		m := in[currency]
+		other.List = append(other.List, quota.Amounts{
+			Currency: currency, Cost: quota.Money(m.Cost), Charged: quota.Money(m.Charged),
+			DayCost: quota.Money(m.DayCost), ReservedCost: quota.Money(m.ReservedCost),
+		})
+	}
+	return other, nil
 }
 
 func textOf(column *string) string {
@@ -247,6 +287,7 @@ func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 			Priority: r.Priority, Enforced: r.Enforced, Offline: r.Offline, PeriodEnd: timeOf(r.PeriodEnd),
 			Alloc:         quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},
 			EstimatedCost: quota.Money(r.EstimatedCostMicros), ProviderCost: quota.Money(r.ProviderCostMicros),
+			Currency: textOf(r.Currency),
 			Reported: creditsOf(r.Reported), Actual: creditsOf(r.Actual), Late: r.Late, Parked: r.Parked,
 			EverParked: r.EverParked,
 			CreatedAt:  r.CreatedAt.UTC(), AdmittedAt: timeOf(r.AdmittedAt), EndedAt: timeOf(r.EndedAt),

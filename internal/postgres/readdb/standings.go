@@ -26,7 +26,7 @@ func (s *Store) standings(
 	var t postgres.RoundTrip
 	t.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 	t.Queue(postgres.PlanOnce)
-	out, plans := make(map[string]ledger.Usage, len(userIDs)), make(map[*quota.Account]PlanKey, len(userIDs))
+	out, plans := make(map[string]ledger.Usage, len(userIDs)), make(map[*quota.Account]ServedBy, len(userIDs))
 	err := s.AskStandings(ctx, &t, userIDs, out, plans)
 	if also != nil {
 		err = errors.Join(err, t.Ask(also))
@@ -42,7 +42,7 @@ func (s *Store) standings(
 // AskStandings queues the statements that read users' accounts, and notes what they answer.
 func (s *Store) AskStandings(
 	ctx context.Context, t *postgres.RoundTrip, userIDs []string, out map[string]ledger.Usage,
-	plans map[*quota.Account]PlanKey,
+	plans map[*quota.Account]ServedBy,
 ) error {
 	accounts := make(map[quota.ID]*quota.Account, len(userIDs))
 	return errors.Join(
@@ -51,7 +51,10 @@ func (s *Store) AskStandings(
 			for i := range rows {
 				r := &rows[i]
 				a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID)
-				accounts[a.ID], plans[a] = a, PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion}
+				accounts[a.ID], plans[a] = a, ServedBy{
+					PlanKey:   PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion},
+					DecidedAt: r.UsageQuota.LastDecidedAt,
+				}
 				out[a.UserID] = ledger.Usage{Account: a, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID}
 				if unreadable != nil {
 					s.unreadable(out, a, unreadable, true)
@@ -74,10 +77,14 @@ func (s *Store) AskStandings(
 		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LastPeriods(ctx, userIDs)
 			for i := range rows {
-				userID := accounts[rows[i].UserID].UserID
-				u := out[userID]
-				u.Last = PeriodOf(&rows[i])
-				out[userID] = u
+				a := accounts[rows[i].UserID]
+				last, err := PeriodOf(&rows[i])
+				if err != nil {
+					s.unreadable(out, a, err, false)
+				}
+				u := out[a.UserID]
+				u.Last = last
+				out[a.UserID] = u
 			}
 			return err
 		}))
