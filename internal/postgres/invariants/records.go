@@ -9,7 +9,8 @@ var records = []string{
 	`SELECT 'I10' AS invariant, u.user_id AS who, 'plan version of period ' || p.period_no AS what,
 	    v.version || ' in ' || v.currency AS expected, p.plan_version || ' in ' || coalesce(p.currency, 'NULL') AS found
 	FROM usage_periods AS p JOIN users AS u ON u.id = p.user_id
-	JOIN LATERAL (SELECT h.version, h.definition ->> 'currency' AS currency FROM plan_versions AS h WHERE h.plan_name = p.plan_name
+	JOIN LATERAL (SELECT h.version, h.definition ->> 'currency' AS currency FROM plan_versions AS h
+	    WHERE h.plan_name = p.plan_name
 	    ORDER BY h.valid_from <= p.period_end DESC, CASE WHEN h.valid_from <= p.period_end THEN -h.version ELSE
 	        h.version END
 	    LIMIT 1) AS v ON true

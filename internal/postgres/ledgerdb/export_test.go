@@ -41,8 +41,9 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 	account, lot, period := &quota.Account{Plan: &quota.Plan{}}, &quota.Lot{}, &quota.ClosedPeriod{}
 	adm, event := &ledger.Admission{}, &ledger.Event{}
 	w := &writes{
-		accounts: []*ledger.Ledger{{Account: account}}, currencies: []*ledger.Ledger{{Account: account}}, settings: []dbsqlc.UpdateSettingsParams{{}},
-		lots: []lotRow{{Lot: lot}}, newPeriods: []periodRow{{ClosedPeriod: period}},
+		accounts: []*ledger.Ledger{{Account: account}}, currencies: []*ledger.Ledger{{Account: account}},
+		settings: []dbsqlc.UpdateSettingsParams{{}},
+		lots:     []lotRow{{Lot: lot}}, newPeriods: []periodRow{{ClosedPeriod: period}},
 		periods:       []periodRow{{ClosedPeriod: period}},
 		newAdmissions: []*ledger.Admission{adm}, ended: []*ledger.Admission{adm}, renewed: []*ledger.Admission{adm},
 		others: []*ledger.Admission{adm}, events: []*ledger.Event{event}, reversals: []*ledger.Event{event},
