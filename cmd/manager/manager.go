@@ -33,6 +33,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/certs"
 	"github.com/cantonesescribe/usage-operator/internal/controller"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
@@ -66,9 +67,10 @@ func serve(ctx context.Context, o *options) error {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer store.Close()
+	loops := telemetry.Loops(ctrlmetrics.Registry)
 	engine := ledger.New(store, ledger.Options{})
 	svc := metering.New(engine, store, access.NewSigner(store), metering.Options{
-		AutoRegister: o.autoRegister, Metrics: telemetry.NewMetering(ctrlmetrics.Registry),
+		AutoRegister: o.autoRegister, Metrics: telemetry.NewMetering(ctrlmetrics.Registry), Loops: loops,
 		Log: func(err error, message string) { log.Error(err, message) },
 	})
 
@@ -83,7 +85,7 @@ func serve(ctx context.Context, o *options) error {
 		return err
 	}
 	resets := reset.New(engine, store, func(err error, message string) { log.Error(err, message) })
-	if err := setup(mgr, svc, resets, o); err != nil {
+	if err := setup(mgr, svc, resets, loops, o); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -180,19 +182,25 @@ func resetImage(ctx context.Context, reader client.Reader, o *options) (string, 
 }
 
 // setup registers controllers, webhooks and probes.
-func setup(mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, o *options) error {
+func setup(
+	mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, loops loop.Observer, o *options,
+) error {
 	for name, register := range map[string]func() error{
 		"UsagePlan controller": func() error {
-			return controller.SetupUsagePlan(mgr, svc, resets,
-				controller.UsagePlanOptions{Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync})
+			return controller.SetupUsagePlan(mgr, svc, resets, controller.UsagePlanOptions{
+				Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync, Loops: loops,
+			})
 		},
-		"watch over the resets": func() error { return controller.SetupResetMetrics(mgr, svc, resets, o.resync) },
+		"watch over the resets": func() error {
+			return controller.SetupResetMetrics(mgr, svc, resets, o.resync, loops)
+		},
 		"UserQuota controller": func() error {
-			return controller.SetupUserQuota(mgr, svc,
-				controller.UserQuotaOptions{StatusInterval: o.statusInterval, ResyncInterval: o.resync})
+			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{
+				StatusInterval: o.statusInterval, ResyncInterval: o.resync, Loops: loops,
+			})
 		},
 		"Job controller": func() error {
-			return controller.SetupJob(mgr, svc, controller.JobOptions{StartTimeout: o.startTimeout})
+			return controller.SetupJob(mgr, svc, controller.JobOptions{StartTimeout: o.startTimeout, Loops: loops})
 		},
 		"UsagePlan webhook": func() error { return webhook.SetupUsagePlan(mgr) },
 		"UserQuota webhook": func() error { return webhook.SetupUserQuota(mgr) },

@@ -78,8 +78,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	signer := access.NewSigner(store)
 	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, metering.Options{
 		AutoRegister: o.autoRegister, OfflineTickets: o.offlineTickets, Replica: replica,
-		Metrics: telemetry.NewMetering(registry),
-		Log:     func(err error, message string) { log.Error(message, "error", err) },
+		Metrics: telemetry.NewMetering(registry), Loops: telemetry.Loops(registry),
+		Log: func(err error, message string) { log.Error(message, "error", err) },
 	})
 
 	if _, err := service.Plans(ctx); err != nil {

@@ -174,7 +174,7 @@ func (c *cluster) start() {
 		controller.UserQuotaOptions{StatusInterval: interval}); err != nil {
 		c.Fatal(err)
 	}
-	if err := controller.SetupResetMetrics(mgr, c.service, c.resets, resync); err != nil {
+	if err := controller.SetupResetMetrics(mgr, c.service, c.resets, resync, nil); err != nil {
 		c.Fatal(err)
 	}
 	c.stop = c.run(mgr.Start)

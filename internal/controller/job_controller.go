@@ -12,7 +12,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
@@ -23,15 +22,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
 	jobs "github.com/cantonesescribe/usage-operator/internal/job"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -112,6 +109,8 @@ type JobOptions struct {
 	// StartTimeout is how long an admitted Job may hold its slot without a pod that has started; DefaultStartTimeout if
 	// zero.
 	StartTimeout time.Duration
+	// Loops is told how each turn of the background work went; nil keeps silent.
+	Loops loop.Observer
 }
 
 // SetupJob registers the controller of the Jobs that carry the user label. It has a cache of its own, which holds no
@@ -144,8 +143,6 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
 		rights:       access.Spending{Authorizer: authorizer},
 		startTimeout: cmp.Or(opts.StartTimeout, DefaultStartTimeout),
 	}
-	namespace := &metav1.PartialObjectMetadata{}
-	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	return builder.TypedControllerManagedBy[jobKey](mgr).
 		Named("job").
 		WithOptions(controller.TypedOptions[jobKey]{
@@ -153,58 +150,12 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[jobKey](50*time.Millisecond,
 				maxJobBackoff),
 		}).
-		WatchesRawSource(source.TypedKind(seen, &batchv1.Job{}, handler.TypedFuncs[*batchv1.Job, jobKey]{
-			CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*batchv1.Job],
-				q workqueue.TypedRateLimitingInterface[jobKey]) {
-				q.Add(keyOf(e.Object))
-			},
-			UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*batchv1.Job],
-				q workqueue.TypedRateLimitingInterface[jobKey]) {
-				if e.ObjectOld.UID != e.ObjectNew.UID {
-					r.bury(e.ObjectOld, q)
-				}
-				q.Add(keyOf(e.ObjectNew))
-			},
-			DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*batchv1.Job],
-				q workqueue.TypedRateLimitingInterface[jobKey]) {
-				r.bury(e.Object, q)
-			},
-		})).
-		WatchesRawSource(source.TypedKind(seen, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(r.jobOfPod))).
-		WatchesRawSource(source.TypedKind(seen, namespace, handler.TypedFuncs[*metav1.PartialObjectMetadata, jobKey]{
-			UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*metav1.PartialObjectMetadata],
-				q workqueue.TypedRateLimitingInterface[jobKey]) {
-				if mode(e.ObjectOld) != mode(e.ObjectNew) {
-					r.enqueue(ctx, q, func(*batchv1.Job) bool { return true }, client.InNamespace(e.ObjectNew.Name))
-				}
-			},
-		})).
-		WatchesRawSource(source.TypedKind(mgr.GetCache(), &v1alpha1.UsagePlan{},
-			handler.TypedFuncs[*v1alpha1.UsagePlan, jobKey]{
-				UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UsagePlan],
-					q workqueue.TypedRateLimitingInterface[jobKey]) {
-					// Its status says that the database has the change.
-					if before, after := e.ObjectOld.Status, e.ObjectNew.Status; before.Version != after.Version ||
-						before.ObservedGeneration != after.ObservedGeneration {
-						r.enqueue(ctx, q, refused)
-					}
-				},
-			})).
-		WatchesRawSource(source.TypedKind(mgr.GetCache(), &v1alpha1.UserQuota{},
-			handler.TypedFuncs[*v1alpha1.UserQuota, jobKey]{
-				UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UserQuota],
-					q workqueue.TypedRateLimitingInterface[jobKey]) {
-					if e.ObjectOld.Status.ObservedGeneration != e.ObjectNew.Status.ObservedGeneration {
-						r.enqueue(ctx, q, refused, client.MatchingLabels{v1alpha1.UserLabel: e.ObjectNew.Spec.UserID})
-					}
-				},
-			})).
-		WatchesRawSource(source.TypedFunc[jobKey](
-			func(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) error {
-				go r.follow(ctx, q)
-				go r.sweepAlways(ctx, q)
-				return nil
-			})).
+		WatchesRawSource(r.jobChanges(seen)).
+		WatchesRawSource(r.podChanges(seen)).
+		WatchesRawSource(r.modeChanges(seen)).
+		WatchesRawSource(r.planChanges(mgr.GetCache())).
+		WatchesRawSource(r.quotaChanges(mgr.GetCache())).
+		WatchesRawSource(r.ledgerChanges(opts.Loops)).
 		Complete(r)
 }
 
@@ -310,39 +261,36 @@ func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitin
 	}
 }
 
-// sweepAlways compares the ledger with the cluster, for what no event has told. What runs is compared each time: so a
-// Job whose turn came while nobody told starts within sweepInterval. What waits is many, and need not hear at once that
-// its place has moved: it is gone through page by page. All is compared at the start, whenever something may have been
-// missed, and now and then.
-func (r *jobReconciler) sweepAlways(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) {
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
-	var renewed, compared time.Time
-	var page ledger.Turn
-	for {
-		renew := time.Since(renewed) >= renewInterval
-		// The database may have been restored while it was away, or nobody heard of changes.
-		whole := r.unheard.Swap(false) || time.Since(compared) >= compareInterval
-		err := r.sweep(ctx, whole, renew, q.Add)
-		if err == nil {
-			page, err = r.sweepWaiting(ctx, page, q.Add)
-		}
-		report(ctx, err, "Compare the live admissions with the Jobs")
-		switch {
-		case err != nil:
-			compared = time.Time{}
-		case whole:
-			compared = time.Now()
-		}
-		if err == nil && renew {
-			renewed = time.Now()
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
+// sweeping compares the ledger with the cluster, turn by turn, for what no event has told. What runs is compared each
+// time: so a Job whose turn came while nobody told starts within sweepInterval. What waits is many, and need not hear
+// at once that its place has moved: it is gone through page by page. All is compared at the start, whenever something
+// may have been missed, and now and then.
+type sweeping struct {
+	*jobReconciler
+
+	add               func(jobKey)
+	renewed, compared time.Time
+	page              ledger.Turn
+}
+
+func (s *sweeping) turn(ctx context.Context) error {
+	renew := time.Since(s.renewed) >= renewInterval
+	// The database may have been restored while it was away, or nobody heard of changes.
+	whole := s.unheard.Swap(false) || time.Since(s.compared) >= compareInterval
+	err := s.sweep(ctx, whole, renew, s.add)
+	if err == nil {
+		s.page, err = s.sweepWaiting(ctx, s.page, s.add)
 	}
+	switch {
+	case err != nil:
+		s.compared = time.Time{}
+	case whole:
+		s.compared = time.Now()
+	}
+	if err == nil && renew {
+		s.renewed = time.Now()
+	}
+	return report(ctx, err, "Compare the live admissions with the Jobs")
 }
 
 // sweep wakes the Jobs that run, or all, where they are not as the ledger says.

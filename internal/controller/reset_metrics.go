@@ -3,17 +3,18 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/robfig/cron/v3"
-	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
@@ -57,33 +58,30 @@ func init() {
 	metrics.Registry.MustRegister(overdueAccounts, overdueSeconds, lastSuccess, lastFailures, checkFailures)
 }
 
-// SetupResetMetrics registers the watch over the resets, which runs on the leader and looks once an interval.
-func SetupResetMetrics(mgr ctrl.Manager, plans Plans, resets Resets, interval time.Duration) error {
-	if interval <= 0 {
-		interval = DefaultResyncInterval
-	}
-	return mgr.Add(&resetWatch{plans: plans, resets: resets, interval: interval})
+// SetupResetMetrics registers the watch over the resets, which runs on the leader, whose figures are enough: those of
+// several would have to be reconciled. It looks once an interval; observe, which may be nil, is told how that went.
+func SetupResetMetrics(
+	mgr ctrl.Manager, plans Plans, resets Resets, interval time.Duration, observe loop.Observer,
+) error {
+	watch := &resetWatch{plans: plans, resets: resets}
+	return mgr.Add(leading{observe: observe, Task: loop.Task{
+		Name: "resets", Period: cmp.Or(interval, DefaultResyncInterval), Timeout: turnTimeout, Do: watch.lookOnce,
+	}})
 }
 
 // resetWatch measures how far the resets are behind.
 type resetWatch struct {
-	plans    Plans
-	resets   Resets
-	interval time.Duration
+	plans  Plans
+	resets Resets
 }
 
-// NeedLeaderElection is true: one replica's figures are enough, and those of several would have to be reconciled.
-func (*resetWatch) NeedLeaderElection() bool { return true }
-
-// Start looks at once and at intervals, until ctx ends.
-func (w *resetWatch) Start(ctx context.Context) error {
-	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		if err := w.look(ctx); err != nil && ctx.Err() == nil {
-			checkFailures.Inc()
-			ctrl.LoggerFrom(ctx).Error(err, "look at the resets")
-		}
-	}, w.interval)
-	return nil
+func (w *resetWatch) lookOnce(ctx context.Context) error {
+	err := w.look(ctx)
+	if err != nil && ctx.Err() == nil {
+		checkFailures.Inc()
+		ctrl.LoggerFrom(ctx).Error(err, "look at the resets")
+	}
+	return err
 }
 
 func (w *resetWatch) look(ctx context.Context) error {

@@ -27,9 +27,10 @@ func later(res reconcile.Result, err error) (reconcile.Result, error) {
 	return res, err
 }
 
-// report logs what background work could not do, unless the database is away.
-func report(ctx context.Context, err error, message string) {
+// report logs what background work could not do, unless the database is away, and returns it.
+func report(ctx context.Context, err error, message string) error {
 	if err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrUnavailable) {
 		ctrl.LoggerFrom(ctx).Error(err, message)
 	}
+	return err
 }

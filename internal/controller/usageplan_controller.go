@@ -30,6 +30,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
@@ -51,6 +52,8 @@ type UsagePlanOptions struct {
 	Namespace, Image string
 	// ResyncInterval is how often each plan is compared with the database; DefaultResyncInterval if zero.
 	ResyncInterval time.Duration
+	// Loops is told how each turn of the background work went; nil keeps silent.
+	Loops loop.Observer
 }
 
 // +kubebuilder:rbac:groups=usage.cantonesescribe.io,resources=usageplans,verbs=get;list;watch
@@ -64,8 +67,10 @@ func SetupUsagePlan(mgr ctrl.Manager, plans Plans, resets Resets, opts UsagePlan
 	}
 	r := &usagePlanReconciler{client: mgr.GetClient(), plans: plans, resets: resets, opts: opts,
 		wake: make(chan event.GenericEvent)}
-	if err := mgr.Add(&planSweeper{client: mgr.GetClient(), plans: plans, interval: opts.ResyncInterval,
-		wake: r.wake}); err != nil {
+	sweeper := &planSweeper{client: mgr.GetClient(), plans: plans, wake: r.wake}
+	if err := mgr.Add(leading{observe: opts.Loops, Task: loop.Task{
+		Name: "plans-gone", Period: opts.ResyncInterval, Timeout: turnTimeout, Do: sweeper.sweepOnce,
+	}}); err != nil {
 		return err
 	}
 	return ctrl.NewControllerManagedBy(mgr).
@@ -300,21 +305,13 @@ func enqueue(ctx context.Context, wake chan<- event.GenericEvent, obj client.Obj
 
 // planSweeper finds rows whose plan was deleted while nobody watched.
 type planSweeper struct {
-	client   client.Client
-	plans    Plans
-	interval time.Duration
-	wake     chan<- event.GenericEvent
+	client client.Client
+	plans  Plans
+	wake   chan<- event.GenericEvent
 }
 
-// NeedLeaderElection is true: the controller that it feeds runs on the leader.
-func (*planSweeper) NeedLeaderElection() bool { return true }
-
-// Start sweeps at once and at intervals, until ctx ends.
-func (s *planSweeper) Start(ctx context.Context) error {
-	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		report(ctx, s.sweep(ctx), "look for plans whose objects are gone")
-	}, s.interval)
-	return nil
+func (s *planSweeper) sweepOnce(ctx context.Context) error {
+	return report(ctx, s.sweep(ctx), "look for plans whose objects are gone")
 }
 
 func (s *planSweeper) sweep(ctx context.Context) error {

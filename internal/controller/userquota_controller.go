@@ -27,6 +27,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -55,6 +56,8 @@ type UserQuotaOptions struct {
 	// ResyncInterval is how often all of them, their grants, and the UserQuotas that own an account, are compared with
 	// the database; DefaultResyncInterval if zero.
 	ResyncInterval time.Duration
+	// Loops is told how each turn of the background work went; nil keeps silent.
+	Loops loop.Observer
 }
 
 // Fields by which the cache finds UserQuotas. The API server knows the first one as well.
@@ -90,14 +93,15 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas,
 		wake: make(chan event.GenericEvent), deleted: map[types.NamespacedName][]owner{},
 	}
-	if err := mgr.Add(&orphanSweeper{client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas,
-		interval: opts.ResyncInterval}); err != nil {
-		return err
-	}
-	poller := &standingPoller{client: mgr.GetClient(), quotas: quotas, interval: opts.StatusInterval,
-		resync: opts.ResyncInterval, wake: r.wake}
-	if err := mgr.Add(poller); err != nil {
-		return err
+	orphans := &orphanSweeper{client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas}
+	poller := &standingPoller{client: mgr.GetClient(), quotas: quotas, resync: opts.ResyncInterval, wake: r.wake}
+	for _, task := range []loop.Task{
+		{Name: "quotas-gone", Period: opts.ResyncInterval, Timeout: turnTimeout, Do: orphans.sweepOnce},
+		{Name: "standings", Period: opts.StatusInterval, Timeout: turnTimeout, Do: poller.pollOnce},
+	} {
+		if err := mgr.Add(leading{Task: task, observe: opts.Loops}); err != nil {
+			return err
+		}
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("userquota").

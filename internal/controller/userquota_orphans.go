@@ -6,10 +6,8 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
@@ -21,21 +19,13 @@ import (
 // orphanSweeper removes the declarations of UserQuotas that are gone and that nobody saw go: no replica led then, or
 // the database was restored to a moment before.
 type orphanSweeper struct {
-	client   client.Reader
-	reader   client.Reader
-	quotas   Quotas
-	interval time.Duration
+	client client.Reader
+	reader client.Reader
+	quotas Quotas
 }
 
-// NeedLeaderElection is true: one replica is enough.
-func (*orphanSweeper) NeedLeaderElection() bool { return true }
-
-// Start sweeps at once and at intervals, until ctx ends.
-func (s *orphanSweeper) Start(ctx context.Context) error {
-	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		report(ctx, s.sweep(ctx), "look for users whose UserQuota is gone")
-	}, s.interval)
-	return nil
+func (s *orphanSweeper) sweepOnce(ctx context.Context) error {
+	return report(ctx, s.sweep(ctx), "look for users whose UserQuota is gone")
 }
 
 func (s *orphanSweeper) sweep(ctx context.Context) error {

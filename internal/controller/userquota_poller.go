@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
@@ -28,12 +27,12 @@ const pollPage = 1000
 // number of objects, however much the users do. It reads where those users stand whose account was written since it
 // last asked, or whose standing the time has moved; all of them at the start and once per resync.
 type standingPoller struct {
-	client   client.Client
-	quotas   Quotas
-	interval time.Duration
-	// resync is how often everything is looked at, grants as well.
-	resync time.Duration
-	wake   chan<- event.GenericEvent
+	client client.Client
+	quotas Quotas
+	// resync is how often everything is looked at, grants as well, and resynced when it was last.
+	resync   time.Duration
+	resynced time.Time
+	wake     chan<- event.GenericEvent
 
 	// mark is what the next poll asks for changes since.
 	mark ledger.Mark
@@ -42,21 +41,13 @@ type standingPoller struct {
 	moves map[string]time.Time
 }
 
-// NeedLeaderElection is true: the controller that it feeds runs on the leader.
-func (*standingPoller) NeedLeaderElection() bool { return true }
-
-// Start polls until ctx ends.
-func (p *standingPoller) Start(ctx context.Context) error {
-	var resynced time.Time
-	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		whole := time.Since(resynced) >= p.resync
-		err := p.poll(ctx, whole)
-		report(ctx, err, "read where the users stand")
-		if err == nil && whole {
-			resynced = time.Now()
-		}
-	}, p.interval)
-	return nil
+func (p *standingPoller) pollOnce(ctx context.Context) error {
+	whole := time.Since(p.resynced) >= p.resync
+	err := report(ctx, p.poll(ctx, whole), "read where the users stand")
+	if err == nil && whole {
+		p.resynced = time.Now()
+	}
+	return err
 }
 
 func (p *standingPoller) poll(ctx context.Context, whole bool) error {

@@ -132,7 +132,7 @@ func change(t *testing.T, v reflect.Value) {
 		}
 		v.Set(reflect.New(v.Type().Elem()))
 	case reflect.Struct:
-		if at, ok := v.Interface().(time.Time); ok {
+		if at, ok := reflect.TypeAssert[time.Time](v); ok {
 			v.Set(reflect.ValueOf(at.Add(time.Hour)))
 			return
 		}

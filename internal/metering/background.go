@@ -15,65 +15,77 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
+const (
+	// reapTimeout is long: after an outage a turn may have everybody's leases to look at.
+	reapTimeout = 10 * time.Minute
+	// partitionInterval is short against the months that partitions are made ahead.
+	partitionInterval = 6 * time.Hour
+	partitionTimeout  = 5 * time.Minute
+	// stuckInterval is how often the metrics of stuck admissions are brought up to date.
+	stuckInterval = 30 * time.Second
+	stuckTimeout  = 5 * time.Minute
+)
+
 // Run does what happens by itself until ctx ends: it returns slots whose lease has lapsed, starts waiting work that
 // time alone releases, and passes changes between replicas. It then waits for the operations under way.
 func (s *Service) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { s.engine.Relay(ctx, s.store, s.opts.Log); return nil })
-	g.Go(func() error { s.reap(ctx); return nil })
-	g.Go(func() error { s.partition(ctx); return nil })
-	g.Go(func() error { s.watchStuck(ctx); return nil })
+	g.Go(func() error {
+		// A process that has ended may have left a search for what is no longer parked undone.
+		_ = s.failed(ctx, s.touchParked(ctx), "looking for parked work that may start failed")
+		// No jitter: a lease is looked at an interval after its end at the latest.
+		s.every(ctx, loop.Task{Name: "reap", Period: s.opts.ReapInterval, Timeout: reapTimeout, Do: s.reap})
+		return nil
+	})
+	g.Go(func() error {
+		s.every(ctx, loop.Task{Name: "partitions", Period: partitionInterval, Jitter: partitionInterval / 12,
+			Timeout: partitionTimeout, Do: s.partition})
+		return nil
+	})
+	g.Go(func() error {
+		s.every(ctx, loop.Task{Name: "stuck", Period: stuckInterval, Jitter: stuckInterval / 10,
+			Timeout: stuckTimeout, Do: s.countStuck})
+		return nil
+	})
 	err := g.Wait()
 	s.engine.Drain()
 	return err
 }
 
-// failed reports what background work could not do. That the database is away tells the store, once: not each one who
-// notices it.
-func (s *Service) failed(err error, message string) {
-	if !errors.Is(err, ledger.ErrUnavailable) {
+func (s *Service) every(ctx context.Context, task loop.Task) { task.Run(ctx, s.opts.Loops) }
+
+// failed reports what background work could not do, and returns it. That the database is away tells the store, once:
+// not each one who notices it.
+func (s *Service) failed(ctx context.Context, err error, message string) error {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrUnavailable) {
 		s.opts.Log(err, message)
 	}
+	return err
 }
 
-func (s *Service) reap(ctx context.Context) {
-	ticker := time.NewTicker(s.opts.ReapInterval)
-	defer ticker.Stop()
-	// A process that has ended may have left a search for what is no longer parked undone.
-	touch := func(c ledger.Candidate) error { return s.touch(ctx, c.Account) }
-	if err := s.forEachDue(ctx, ledger.DueParked, touch); err != nil && ctx.Err() == nil {
-		s.failed(err, "looking for parked work that may start failed")
-	}
-	for {
-		if err := s.sealer.Ready(ctx); err != nil && ctx.Err() == nil {
-			s.failed(err, "reading the key of the lease tokens failed, trying again")
-		}
-		if err := s.forgetTickets(ctx); err != nil && ctx.Err() == nil {
-			s.failed(err, "looking for the ends of offline tickets failed, trying again")
-		}
-		if err := s.Reap(ctx); err != nil && ctx.Err() == nil {
-			s.failed(err, "looking for lapsed leases failed, trying again")
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
+func (s *Service) touchParked(ctx context.Context) error {
+	return s.forEachDue(ctx, ledger.DueParked, func(c ledger.Candidate) error { return s.touch(ctx, c.Account) })
 }
 
-// partitionInterval is short against the months that partitions are made ahead.
-const partitionInterval = 6 * time.Hour
+func (s *Service) reap(ctx context.Context) error {
+	return errors.Join(
+		s.failed(ctx, s.sealer.Ready(ctx), "reading the key of the lease tokens failed, trying again"),
+		s.failed(ctx, s.forgetTickets(ctx), "looking for the ends of offline tickets failed, trying again"),
+		s.failed(ctx, s.Reap(ctx), "looking for lapsed leases failed, trying again"))
+}
 
-func (s *Service) partition(ctx context.Context) {
-	for ctx.Err() == nil {
-		if err := s.store.EnsurePartitions(ctx); err != nil && ctx.Err() == nil {
-			s.failed(err,
-				"making partitions ahead or dropping old ones failed; until it succeeds, rows may go to the default "+
-					"partition")
-		}
-		loop.Pause(ctx, partitionInterval)
+func (s *Service) partition(ctx context.Context) error {
+	return s.failed(ctx, s.store.EnsurePartitions(ctx),
+		"making partitions ahead or dropping old ones failed; until it succeeds, rows may go to the default partition")
+}
+
+func (s *Service) countStuck(ctx context.Context) error {
+	counts, err := s.Stuck(ctx)
+	for reason, n := range counts {
+		s.opts.Metrics.Stuck(reason, n)
 	}
+	return s.failed(ctx, err, "looking for stuck admissions failed, trying again")
 }
 
 // duePage is how many candidates one look brings; a page is worked off before the next is read.

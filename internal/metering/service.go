@@ -14,6 +14,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -32,6 +33,8 @@ type Options struct {
 	Now func() time.Time
 	// Metrics is told what operators want to count; nil counts nothing.
 	Metrics Metrics
+	// Loops is told how each turn of the background work went; nil keeps silent.
+	Loops loop.Observer
 	// Log is told what background work could not do; nil keeps silent.
 	Log func(err error, message string)
 }

@@ -4,28 +4,10 @@ package metering
 
 import (
 	"context"
-	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
-	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
-
-// stuckInterval is how often the metrics of stuck admissions are brought up to date.
-const stuckInterval = 30 * time.Second
-
-func (s *Service) watchStuck(ctx context.Context) {
-	for ctx.Err() == nil {
-		counts, err := s.Stuck(ctx)
-		if err != nil && ctx.Err() == nil {
-			s.failed(err, "looking for stuck admissions failed, trying again")
-		}
-		for reason, n := range counts {
-			s.opts.Metrics.Stuck(reason, n)
-		}
-		loop.Pause(ctx, stuckInterval)
-	}
-}
 
 // stuckPage is how many rows one look brings.
 const stuckPage = 500
