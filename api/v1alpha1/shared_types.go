@@ -51,6 +51,9 @@ const (
 	ReasonAccepted = "Accepted"
 	// ReasonConflict: another object was there first; the message names it.
 	ReasonConflict = "Conflict"
+	// ReasonOwnedByAnotherCluster: another cluster on the same database declares the plan, or something about the user;
+	// the message names it. Accepted by itself once that was adopted, or for a UserQuota given up.
+	ReasonOwnedByAnotherCluster = "OwnedByAnotherCluster"
 	// ReasonInvalid: a value is no good that the CRD cannot judge, such as a schedule or a time zone; the message names
 	// it.
 	ReasonInvalid = "Invalid"

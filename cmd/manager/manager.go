@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/google/uuid"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,6 +32,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/certs"
+	"github.com/cantonesescribe/usage-operator/internal/clusters"
 	"github.com/cantonesescribe/usage-operator/internal/controller"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/loop"
@@ -84,8 +86,12 @@ func serve(ctx context.Context, o *options) error {
 	if err := mgr.Add(everywhere(svc.Run)); err != nil {
 		return err
 	}
+	home, err := register(ctx, mgr, store, o)
+	if err != nil {
+		return err
+	}
 	resets := reset.New(engine, store, func(err error, message string) { log.Error(err, message) })
-	if err := setup(mgr, svc, resets, loops, o); err != nil {
+	if err := setup(mgr, svc, resets, home, loops, o); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -181,14 +187,37 @@ func resetImage(ctx context.Context, reader client.Reader, o *options) (string, 
 		o.namespace, o.podName, containerName)
 }
 
+// register finds out which cluster this is and makes it known in the ledger. Whoever leads says that it is there.
+func register(ctx context.Context, mgr ctrl.Manager, store clusters.Registry, o *options) (*clusters.Home, error) {
+	uid, err := controller.ClusterUID(ctx, mgr.GetAPIReader())
+	if err != nil {
+		return nil, err
+	}
+	log := ctrl.Log.WithName("cluster")
+	home, err := clusters.Register(ctx, store, clusters.Options{
+		UID: uid, Name: o.clusterName, Log: func(err error, message string) { log.Error(err, message) },
+		Claimed: func(owned clusters.Owned) {
+			log.Info("what names no cluster is this one's", "plans", owned.Plans, "quotas", owned.Quotas, "jobs", owned.Jobs)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	text := uuid.UUID(uid).String()
+	log.Info("this cluster is known in the ledger", "uid", text, "name", home.Name())
+	telemetry.Cluster(ctrlmetrics.Registry, text, home.Name())
+	return home, mgr.Add(manager.RunnableFunc(home.Lead))
+}
+
 // setup registers controllers, webhooks and probes.
 func setup(
-	mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, loops loop.Observer, o *options,
+	mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, home *clusters.Home, loops loop.Observer, o *options,
 ) error {
+	cluster := controller.Cluster{UID: home.UID(), Names: home}
 	for name, register := range map[string]func() error{
 		"UsagePlan controller": func() error {
 			return controller.SetupUsagePlan(mgr, svc, resets, controller.UsagePlanOptions{
-				Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync, Loops: loops,
+				Cluster: cluster, Namespace: o.namespace, Image: o.image, ResyncInterval: o.resync, Loops: loops,
 			})
 		},
 		"watch over the resets": func() error {
@@ -196,11 +225,13 @@ func setup(
 		},
 		"UserQuota controller": func() error {
 			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{
-				StatusInterval: o.statusInterval, ResyncInterval: o.resync, Loops: loops,
+				Cluster: cluster, StatusInterval: o.statusInterval, ResyncInterval: o.resync, Loops: loops,
 			})
 		},
 		"Job controller": func() error {
-			return controller.SetupJob(mgr, svc, controller.JobOptions{StartTimeout: o.startTimeout, Loops: loops})
+			return controller.SetupJob(mgr, svc, controller.JobOptions{
+				Cluster: home.UID(), StartTimeout: o.startTimeout, Loops: loops,
+			})
 		},
 		"UsagePlan webhook": func() error { return webhook.SetupUsagePlan(mgr) },
 		"UserQuota webhook": func() error { return webhook.SetupUserQuota(mgr) },

@@ -142,7 +142,8 @@ func TestParseRefuses(t *testing.T) {
 			"--resync-interval=1ms"},
 		"--job-start-timeout": {"--database-url=postgres://db/usage", "--namespace=x",
 			"--job-start-timeout=0s"},
-		"extra": {"extra"},
+		"--cluster-name": {"--database-url=postgres://db/usage", "--namespace=x", "--cluster-name=a/b"},
+		"extra":          {"extra"},
 		"--leader-elect-renew-deadline": {"--database-url=postgres://db/usage", "--namespace=x",
 			"--leader-elect-renew-deadline=1s"},
 	} {

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 
 	"github.com/cantonesescribe/usage-operator/internal/controller"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 type options struct {
@@ -19,6 +20,7 @@ type options struct {
 	allowUnsafe, autoRegister  bool
 	migrate                    bool
 	namespace, image           string
+	clusterName                string
 	statusInterval, resync     time.Duration
 	startTimeout               time.Duration
 	leaderElect                bool
@@ -62,6 +64,8 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 	flags.StringVar(&o.image, "image", "",
 		"image of the reset CronJobs; without it that of the pod that POD_NAME in the environment names, else "+
 			"usage-operator:dev")
+	flags.StringVar(&o.clusterName, "cluster-name", "",
+		"name of this cluster among those that share the database; the UID of its namespace kube-system without it")
 	flags.DurationVar(&o.statusInterval, "status-interval", controller.DefaultStatusInterval,
 		"how often what has changed about the standing of users is read into their UserQuotas' status")
 	flags.DurationVar(&o.resync, "resync-interval", controller.DefaultResyncInterval,
@@ -121,6 +125,11 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 				o.retry, o.renew, o.lease)
 	case o.resync < time.Second:
 		return nil, fmt.Errorf("--resync-interval is %s: must be at least 1s", o.resync)
+	}
+	if o.clusterName != "" {
+		if err := quota.ClusterNames.Check(o.clusterName); err != nil {
+			return nil, fmt.Errorf("--cluster-name %w", err)
+		}
 	}
 	return o, nil
 }

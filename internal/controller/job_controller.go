@@ -40,8 +40,8 @@ type JobMeter interface {
 	Current(ctx context.Context, userID string) (ledger.Usage, error)
 	SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*ledger.Admission, error)
 	Requeue(ctx context.Context, id quota.ID, stay int64) (*ledger.Admission, error)
-	LiveJobs(ctx context.Context) ([]*ledger.Admission, error)
-	RunningJobs(ctx context.Context) ([]*ledger.Admission, error)
+	LiveJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error)
+	RunningJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error)
 	WaitingJobs(ctx context.Context, after ledger.Turn) ([]metering.WaitingJob, ledger.Turn, error)
 	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
 	RenewJobs(ctx context.Context, jobs []*ledger.Admission) error
@@ -106,6 +106,8 @@ const DefaultStartTimeout = 10 * time.Minute
 
 // JobOptions configure the controller of Jobs. The zero value is usable.
 type JobOptions struct {
+	// Cluster is this one's id in the ledger, zero if no other one has ever been on it.
+	Cluster quota.ID
 	// StartTimeout is how long an admitted Job may hold its slot without a pod that has started; DefaultStartTimeout if
 	// zero.
 	StartTimeout time.Duration
@@ -138,7 +140,7 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
 		return err
 	}
 	r := &jobReconciler{
-		svc: svc, jobs: seen, client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		svc: svc, cluster: opts.Cluster, jobs: seen, client: mgr.GetClient(), live: mgr.GetAPIReader(),
 		events: mgr.GetEventRecorder(recorderName), memory: newJobMemory(),
 		rights:       access.Spending{Authorizer: authorizer},
 		startTimeout: cmp.Or(opts.StartTimeout, DefaultStartTimeout),
@@ -251,8 +253,8 @@ func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitin
 			if c == (ledger.Change{}) {
 				r.unheard.Store(true)
 			}
-			// Admissions over HTTP have neither.
-			if c.Namespace != "" && c.Name != "" {
+			// Admissions over HTTP have neither. Another cluster's Job is not here, whatever became of its admission.
+			if c.Namespace != "" && c.Name != "" && (c.Cluster == (quota.ID{}) || c.Cluster == r.cluster) {
 				q.Add(keyOfAdmission(c.Namespace, c.Name, c.ID))
 			}
 		case <-ctx.Done():
@@ -299,7 +301,7 @@ func (r *jobReconciler) sweep(ctx context.Context, whole, renew bool, add func(j
 	if whole {
 		read = r.svc.LiveJobs
 	}
-	live, err := read(ctx)
+	live, err := read(ctx, r.cluster)
 	if err != nil {
 		return err
 	}
@@ -353,6 +355,9 @@ func (r *jobReconciler) sweepWaiting(ctx context.Context, after ledger.Turn, add
 		return after, err
 	}
 	for _, w := range waiting {
+		if of := w.Admission.Cluster; of != (quota.ID{}) && of != r.cluster {
+			continue // another cluster's, which is not here to be seen
+		}
 		job, err := r.look(ctx, w.Admission, add)
 		if err != nil {
 			return after, err

@@ -30,8 +30,10 @@ import (
 
 // jobReconciler brings a Job to where the ledger says that it is.
 type jobReconciler struct {
-	svc    JobMeter
-	client client.Client
+	svc JobMeter
+	// cluster is this one's id in the ledger.
+	cluster quota.ID
+	client  client.Client
 	// jobs is the cache, live the API server itself: that a Job or its pods are gone must be true, not only not seen.
 	jobs   client.Reader
 	live   client.Reader
@@ -201,7 +203,8 @@ func (r *jobReconciler) admit(
 		return r.unauthorized(ctx, job, id, declared, warnOnly)
 	}
 	res, err := r.svc.Admit(ctx, metering.AdmitRequest{
-		UserID: declared.UserID, ID: id, Source: quota.SourceJob, Namespace: job.Namespace, Name: job.Name,
+		UserID: declared.UserID, ID: id, Source: quota.SourceJob, Cluster: r.cluster,
+		Namespace: job.Namespace, Name: job.Name,
 		RequestedBy: "system:serviceaccount:" + job.Namespace + ":" + serviceAccount(job),
 		Estimate:    declared.Estimate, FileSize: declared.FileSize, Priority: declared.Priority,
 		Queue: true, Park: true, WarnOnly: warnOnly, Running: !suspended(job), Lease: metering.JobLease,
@@ -279,7 +282,11 @@ func (r *jobReconciler) start(
 		return fmt.Errorf("start the admitted Job: %w", err)
 	}
 	first := r.first(job, v1alpha1.StateAdmitted)
-	r.memory.started(job.UID, message, adm.AdmittedAt, adm.AdmittedSeq)
+	at := adm.AdmittedAt
+	if suspended(job) {
+		at = time.Now() // its turn may have come long ago, when nobody here could hear of it
+	}
+	r.memory.started(job.UID, message, at, adm.AdmittedSeq)
 	if first {
 		r.event(job, corev1.EventTypeNormal, "Admitted", "Admit", message)
 	}
@@ -472,6 +479,11 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID,
 	}
 	if err != nil {
 		return err
+	}
+	if adm.Cluster != r.cluster {
+		// Only its own cluster can tell that a Job is gone.
+		r.memory.forget(key.UID)
+		return nil
 	}
 	job := &batchv1.Job{}
 	if err := r.live.Get(ctx, key.object(), job); client.IgnoreNotFound(err) != nil {

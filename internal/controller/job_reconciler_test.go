@@ -65,12 +65,12 @@ func (m *meter) SettleJob(_ context.Context, _ quota.ID, use quota.Credits) (*le
 	return m.adm, m.err
 }
 
-func (m *meter) LiveJobs(context.Context) ([]*ledger.Admission, error) {
+func (m *meter) LiveJobs(context.Context, quota.ID) ([]*ledger.Admission, error) {
 	m.lives++
 	return []*ledger.Admission{m.adm}, m.err
 }
 
-func (m *meter) RunningJobs(context.Context) ([]*ledger.Admission, error) {
+func (m *meter) RunningJobs(context.Context, quota.ID) ([]*ledger.Admission, error) {
 	if m.adm.State != quota.Admitted {
 		return nil, m.err
 	}
@@ -418,5 +418,40 @@ func TestJobsThatWaitAreLeftAlone(t *testing.T) {
 	c.cache.job.Annotations[v1alpha1.HoldAnnotation] = "true"
 	if got := c.looks(false, false); got != 0 {
 		t.Errorf("%d looks at a Job that is held", got)
+	}
+}
+
+// Whether a Job is gone only its own cluster can tell: another one that hears of its admission leaves it alone.
+func TestJobsOfAnotherClusterAreLeftAlone(t *testing.T) {
+	c := newJobCase(t)
+	c.cluster = quota.ID{1}
+	c.meter.adm.State, c.meter.adm.Cluster = quota.Admitted, quota.ID{2}
+	c.cache.job = &batchv1.Job{}
+	c.key.UID = "0d8c4bd2-6b2c-4b34-9d9e-9c44b35f3a11"
+	c.reconcile()
+	if len(c.meter.settled) > 0 {
+		t.Errorf("settled with %v", c.meter.settled)
+	}
+	c.meter.adm.Cluster = c.cluster
+	c.reconcile()
+	if len(c.meter.settled) != 1 {
+		t.Errorf("its own was settled %d times, want once", len(c.meter.settled))
+	}
+}
+
+// A Job whose turn came while its cluster could not hear of it has as long for its first pod as any other.
+func TestATurnThatWasHeardOfLate(t *testing.T) {
+	c := newJobCase(t)
+	c.meter.adm.State, c.meter.adm.AdmittedAt = quota.Admitted, time.Now().Add(-2*DefaultStartTimeout)
+	c.reconcile()
+	c.refresh()
+	if suspended(c.cache.job) {
+		t.Fatal("it was not started")
+	}
+	// Kubernetes has not said yet that it has begun.
+	c.reconcile()
+	c.refresh()
+	if suspended(c.cache.job) {
+		t.Errorf("it has been stopped: %s", c.cache.job.Annotations[v1alpha1.MessageAnnotation])
 	}
 }

@@ -42,12 +42,14 @@ const DefaultResyncInterval = time.Minute
 // Plans is what the UsagePlan controller needs of the metering service.
 type Plans interface {
 	ApplyPlan(ctx context.Context, plan metering.Plan, actor string) (metering.PlanStatus, error)
-	RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error
+	RetirePlan(ctx context.Context, name string, cluster quota.ID, actor string) error
 	Plans(ctx context.Context) ([]*metering.Plan, error)
 }
 
 // UsagePlanOptions configure the UsagePlan controller.
 type UsagePlanOptions struct {
+	// Cluster is this one.
+	Cluster Cluster
 	// Namespace and Image of the reset CronJobs: the manager's own.
 	Namespace, Image string
 	// ResyncInterval is how often each plan is compared with the database; DefaultResyncInterval if zero.
@@ -67,7 +69,7 @@ func SetupUsagePlan(mgr ctrl.Manager, plans Plans, resets Resets, opts UsagePlan
 	}
 	r := &usagePlanReconciler{client: mgr.GetClient(), plans: plans, resets: resets, opts: opts,
 		wake: make(chan event.GenericEvent)}
-	sweeper := &planSweeper{client: mgr.GetClient(), plans: plans, wake: r.wake}
+	sweeper := &planSweeper{client: mgr.GetClient(), plans: plans, cluster: opts.Cluster, wake: r.wake}
 	if err := mgr.Add(leading{observe: opts.Loops, Task: loop.Task{
 		Name: "plans-gone", Period: opts.ResyncInterval, Timeout: turnTimeout, Do: sweeper.sweepOnce,
 	}}); err != nil {
@@ -154,7 +156,7 @@ func (r *usagePlanReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 
 // retire takes a plan whose object is gone out of the offer.
 func (r *usagePlanReconciler) retire(ctx context.Context, name string) error {
-	if err := r.plans.RetirePlan(ctx, name, quota.ID{}, actor); err != nil && !errors.Is(err, ledger.ErrNotFound) {
+	if err := r.plans.RetirePlan(ctx, name, r.opts.Cluster.UID, actor); err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return fmt.Errorf("retire plan %s: %w", name, err)
 	}
 	return r.wakeConflicting(ctx, &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: name}})
@@ -176,9 +178,18 @@ func (r *usagePlanReconciler) sync(
 		notAccepted(v1alpha1.ReasonInvalid, err.Error())
 		return false, nil
 	}
+	declared.Cluster = r.opts.Cluster.UID
 	status, err := r.plans.ApplyPlan(ctx, declared, actor)
+	owned, isOwned := errors.AsType[*ledger.OwnedError](err)
 	switch {
 	case err == nil:
+	case isOwned:
+		// When it has been adopted the next resync finds out.
+		notAccepted(v1alpha1.ReasonOwnedByAnotherCluster, r.opts.Cluster.describeOwned(ctx, owned))
+		plan.Status.Version, plan.Status.Users = 0, 0
+		plan.Status.LastReset, plan.Status.LastResetTime = nil, nil
+		conds.set(v1alpha1.ConditionInUse, false, v1alpha1.ReasonNotAccepted, "its users are the other cluster's plan's")
+		return false, nil
 	case errors.Is(err, ledger.ErrConflict):
 		notAccepted(v1alpha1.ReasonConflict, describe(err)+": set spec.default to false in one of them")
 		return false, nil
@@ -305,9 +316,10 @@ func enqueue(ctx context.Context, wake chan<- event.GenericEvent, obj client.Obj
 
 // planSweeper finds rows whose plan was deleted while nobody watched.
 type planSweeper struct {
-	client client.Client
-	plans  Plans
-	wake   chan<- event.GenericEvent
+	client  client.Client
+	plans   Plans
+	cluster Cluster
+	wake    chan<- event.GenericEvent
 }
 
 func (s *planSweeper) sweepOnce(ctx context.Context) error {
@@ -330,8 +342,9 @@ func (s *planSweeper) sweep(ctx context.Context) error {
 		there.Insert(list.Items[i].Name)
 	}
 	for _, row := range rows {
-		// Rows that no object ever owned were made by other means, and are kept.
-		if row.Retired || row.ObjectUID == (quota.ID{}) || there.Has(row.Name) {
+		// Rows that no object ever owned were made by other means, and are kept; so are those of other clusters, and what
+		// was adopted and no object has taken over yet.
+		if row.Cluster != s.cluster.UID || row.Retired || row.ObjectUID == (quota.ID{}) || there.Has(row.Name) {
 			continue
 		}
 		if err := enqueue(ctx, s.wake, &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: row.Name}}); err != nil {

@@ -43,13 +43,15 @@ type Quotas interface {
 	GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error)
 	// QuotaChanges finds the users with a UserQuota whose standing may have changed since a mark.
 	QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error)
-	// QuotaOwners are the UserQuotas that own an account. They are compared with the objects, so that what was deleted
+	// QuotaOwners are the UserQuotas of a cluster that own an account. They are compared with the objects, so that what was deleted
 	// while nobody watched, or before the moment that the database was restored to, is removed.
-	QuotaOwners(ctx context.Context) ([]quota.ID, error)
+	QuotaOwners(ctx context.Context, cluster quota.ID) ([]quota.ID, error)
 }
 
 // UserQuotaOptions configure the UserQuota controller.
 type UserQuotaOptions struct {
+	// Cluster is this one.
+	Cluster Cluster
 	// StatusInterval is how often the users with a UserQuota are looked for whose standing may have changed;
 	// DefaultStatusInterval if zero.
 	StatusInterval time.Duration
@@ -90,11 +92,15 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 		}
 	}
 	r := &userQuotaReconciler{
-		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas,
+		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas, cluster: opts.Cluster,
 		wake: make(chan event.GenericEvent), deleted: map[types.NamespacedName][]owner{},
 	}
-	orphans := &orphanSweeper{client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas}
-	poller := &standingPoller{client: mgr.GetClient(), quotas: quotas, resync: opts.ResyncInterval, wake: r.wake}
+	orphans := &orphanSweeper{
+		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas, cluster: opts.Cluster,
+	}
+	poller := &standingPoller{
+		client: mgr.GetClient(), quotas: quotas, cluster: opts.Cluster, resync: opts.ResyncInterval, wake: r.wake,
+	}
 	for _, task := range []loop.Task{
 		{Name: "quotas-gone", Period: opts.ResyncInterval, Timeout: turnTimeout, Do: orphans.sweepOnce},
 		{Name: "standings", Period: opts.StatusInterval, Timeout: turnTimeout, Do: poller.pollOnce},
@@ -155,8 +161,9 @@ type owner struct {
 type userQuotaReconciler struct {
 	client client.Client
 	// reader asks the API server itself.
-	reader client.Reader
-	quotas Quotas
+	reader  client.Reader
+	quotas  Quotas
+	cluster Cluster
 	// wake puts other objects into the queue.
 	wake chan event.GenericEvent
 
@@ -283,9 +290,13 @@ func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) e
 		notInForce(q, v1alpha1.ReasonInvalid, err.Error())
 		return nil
 	}
+	declared.Cluster = r.cluster.UID
 	usage, found, err := r.usage(ctx, q.Spec.UserID)
 	if err != nil {
 		return r.failed(q, err)
+	}
+	if found && r.cluster.foreign(usage.Home) {
+		return r.refused(ctx, q, r.cluster.ownedUser(q.Spec.UserID, usage.Home))
 	}
 	lacks, err := r.lacksGrant(ctx, declared)
 	if err != nil {
@@ -293,7 +304,7 @@ func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) e
 	}
 	if !found || usage.Unreadable != nil || !settled(q) || lacks || drifted(declared, usage) {
 		if err := r.apply(ctx, declared, usage.QuotaUID); err != nil {
-			return r.refused(q, err)
+			return r.refused(ctx, q, err)
 		}
 		if usage, found, err = r.usage(ctx, q.Spec.UserID); err != nil {
 			return r.failed(q, err)
@@ -302,7 +313,7 @@ func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) e
 			return r.failed(q, fmt.Errorf("user %s has no account after it was written", q.Spec.UserID))
 		}
 		if usage.Unreadable != nil {
-			return r.refused(q, usage.Unreadable)
+			return r.refused(ctx, q, usage.Unreadable)
 		}
 	}
 	inForce(q, usage)
@@ -343,6 +354,9 @@ func (r *userQuotaReconciler) usage(ctx context.Context, userID string) (ledger.
 // apply writes the object to the database. An owner that is gone, deleted while nobody watched, makes room.
 func (r *userQuotaReconciler) apply(ctx context.Context, declared metering.Quota, current quota.ID) error {
 	err := r.quotas.ApplyQuota(ctx, declared, actor)
+	if _, owned := errors.AsType[*ledger.OwnedError](err); owned {
+		return err
+	}
 	if !errors.Is(err, ledger.ErrConflict) || current == (quota.ID{}) || current == declared.ObjectUID {
 		return err
 	}
@@ -374,7 +388,7 @@ func (r *userQuotaReconciler) gone(ctx context.Context, userID string, uid quota
 }
 
 // refused writes why the database did not take the object.
-func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
+func (r *userQuotaReconciler) refused(ctx context.Context, q *v1alpha1.UserQuota, err error) error {
 	conds := conditions{&q.Status.Conditions, q.Generation}
 	unresolved := func(reason, message string) {
 		conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted,
@@ -384,7 +398,11 @@ func (r *userQuotaReconciler) refused(q *v1alpha1.UserQuota, err error) error {
 			"nothing is written until the user's plan is there")
 	}
 	unreadable, isUnreadable := errors.AsType[*ledger.UnreadableError](err)
+	owned, isOwned := errors.AsType[*ledger.OwnedError](err)
 	switch {
+	case isOwned:
+		// Likewise.
+		notInForce(q, v1alpha1.ReasonOwnedByAnotherCluster, r.cluster.describeOwned(ctx, owned))
 	case isUnreadable:
 		// The poller wakes it when that has changed.
 		conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonAccountUnreadable, unreadable.Error())

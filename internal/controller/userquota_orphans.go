@@ -19,9 +19,10 @@ import (
 // orphanSweeper removes the declarations of UserQuotas that are gone and that nobody saw go: no replica led then, or
 // the database was restored to a moment before.
 type orphanSweeper struct {
-	client client.Reader
-	reader client.Reader
-	quotas Quotas
+	client  client.Reader
+	reader  client.Reader
+	quotas  Quotas
+	cluster Cluster
 }
 
 func (s *orphanSweeper) sweepOnce(ctx context.Context) error {
@@ -30,7 +31,7 @@ func (s *orphanSweeper) sweepOnce(ctx context.Context) error {
 
 func (s *orphanSweeper) sweep(ctx context.Context) error {
 	// The rows first: an object whose row is written in between is in the list then.
-	owners, err := s.quotas.QuotaOwners(ctx)
+	owners, err := s.quotas.QuotaOwners(ctx, s.cluster.UID)
 	if err != nil {
 		return err
 	}

@@ -27,9 +27,11 @@ const pollPage = 1000
 // number of objects, however much the users do. It reads where those users stand whose account was written since it
 // last asked, or whose standing the time has moved; all of them at the start and once per resync.
 type standingPoller struct {
-	client client.Client
-	quotas Quotas
-	// resync is how often everything is looked at, grants as well, and resynced when it was last.
+	client  client.Client
+	quotas  Quotas
+	cluster Cluster
+	// resync is how often everything is looked at, grants as well and whether a plan is there now that another
+	// cluster may have made, and resynced when it was last.
 	resync   time.Duration
 	resynced time.Time
 	wake     chan<- event.GenericEvent
@@ -150,7 +152,7 @@ func (p *standingPoller) look(
 			}
 		}
 		for _, q := range objects[user] {
-			if !had.lack(q) && !stale(q, usage, found, alive) {
+			if !had.lack(q) && (!whole || !lacksPlan(q)) && !p.stale(ctx, q, usage, found, alive) {
 				continue
 			}
 			if err := enqueue(ctx, p.wake, q); err != nil {
@@ -193,12 +195,20 @@ func (had grantsHad) lack(q *v1alpha1.UserQuota) bool {
 
 // stale reports whether a UserQuota needs to be looked at. Those whose spec has not been worked on are in the queue
 // anyway.
-func stale(q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set[quota.ID]) bool {
+func (p *standingPoller) stale(
+	ctx context.Context, q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set[quota.ID],
+) bool {
 	if !q.DeletionTimestamp.IsZero() || q.Status.ObservedGeneration != q.Generation {
 		return false
 	}
 	accepted := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionAccepted)
+	owned := accepted != nil && accepted.Reason == v1alpha1.ReasonOwnedByAnotherCluster
 	switch {
+	case found && p.cluster.foreign(usage.Home):
+		says := p.cluster.describeOwned(ctx, p.cluster.ownedUser(q.Spec.UserID, usage.Home))
+		return !owned || accepted.Message != says
+	case owned:
+		return true // no longer
 	case accepted != nil && accepted.Reason == v1alpha1.ReasonConflict:
 		// The object that was there first is gone.
 		return !found || !alive.Has(usage.QuotaUID)
@@ -221,6 +231,13 @@ func stale(q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set
 	would := q.DeepCopy()
 	inForce(would, usage)
 	return !equality.Semantic.DeepEqual(would.Status, q.Status)
+}
+
+// lacksPlan reports whether a UserQuota waits for a plan. If that is made in this cluster its object wakes it.
+func lacksPlan(q *v1alpha1.UserQuota) bool {
+	resolved := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionPlanResolved)
+	return resolved != nil && q.DeletionTimestamp.IsZero() &&
+		(resolved.Reason == v1alpha1.ReasonPlanNotFound || resolved.Reason == v1alpha1.ReasonNoDefaultPlan)
 }
 
 // saysUnreadable reports whether a UserQuota says that its user's account cannot be read, for that reason if one is

@@ -16,6 +16,8 @@ type Admission struct {
 	Namespace, Name string
 	RequestedBy     string
 	BodyHash        []byte
+	// Cluster that the Job is in; zero for other admissions, and where only one cluster has ever been.
+	Cluster quota.ID
 	// Position is the 1-based place in the user's queue, and Waiting the queue's length; zero unless Queued. In the
 	// answer to an operation Position is zero too where it is neither near the front nor the last.
 	Position, Waiting int
@@ -36,6 +38,8 @@ type Usage struct {
 	Last *quota.ClosedPeriod
 	// QuotaUID is the UserQuota that owns the account's settings, zero without one.
 	QuotaUID quota.ID
+	// Home is the cluster that declared the settings, zero if none has.
+	Home quota.ID
 	// Unreadable says that the account is not known as a whole, and why; nil if it is. Account then tells its ids only.
 	Unreadable *UnreadableError
 }

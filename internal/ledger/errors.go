@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
+
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -53,6 +55,21 @@ func (e *SchemaError) Error() string {
 
 // Is makes errors.Is(err, ErrUnavailable) true.
 func (e *SchemaError) Is(target error) bool { return target == ErrUnavailable }
+
+// OwnedError says that a plan, or what is declared about a user, belongs to another cluster. It is an ErrConflict.
+type OwnedError struct {
+	// Subject is what belongs to it: a plan or a user by name.
+	Subject string
+	// Cluster is whose it is.
+	Cluster quota.ID
+}
+
+func (e *OwnedError) Error() string {
+	return fmt.Sprintf("%s belongs to cluster %s", e.Subject, uuid.UUID(e.Cluster))
+}
+
+// Unwrap returns the kind.
+func (e *OwnedError) Unwrap() error { return ErrConflict }
 
 // UnreadableError says that something about a user is not known to this release: a newer one wrote it, or somebody
 // else. Only that user is affected. No call for the user is answered, because nobody knows what it would do.

@@ -62,7 +62,7 @@ func (l *Ledger) promote(changes []Change) []Change {
 		whole := l.Admissions[adm.ID]
 		c := Change{ID: adm.ID, State: adm.State}
 		if adm.Source == quota.SourceJob {
-			c.Namespace, c.Name = whole.Namespace, whole.Name
+			c.Namespace, c.Name, c.Cluster = whole.Namespace, whole.Name, whole.Cluster
 		}
 		changes = append(changes, c)
 		l.line.joined(whole)
@@ -124,6 +124,9 @@ func (l *Ledger) AuditSettings() quota.AuditSettings {
 	}
 	if owner := l.Settings.QuotaUID; owner != (quota.ID{}) {
 		s.QuotaUID = new(quota.ObjectUID(owner))
+	}
+	if home := l.Settings.Home; home != (quota.ID{}) {
+		s.Home = new(quota.ClusterUID(home))
 	}
 	return s
 }

@@ -86,6 +86,8 @@ type Settings struct {
 	QuotaUID  quota.ID // zero: no object owns the account's settings
 	QuotaName string
 	ZoneName  string
+	// Home is the cluster that declared them, or has adopted them; zero if no object does.
+	Home quota.ID
 }
 
 // Change tells that an admission changed by the operation of somebody who does not hold it. The zero value tells that
@@ -94,5 +96,7 @@ type Change struct {
 	ID quota.ID
 	// Namespace and Name of the Job whose admission it is; empty for others.
 	Namespace, Name string
-	State           quota.State
+	// Cluster that the Job is in; zero where that is not known.
+	Cluster quota.ID
+	State   quota.State
 }

@@ -104,7 +104,7 @@ func enter(l *ledger.Ledger, req AdmitRequest, res *AdmitResult) error {
 			Request: quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue},
 		},
 		UserID: l.Account.UserID, Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy,
-		BodyHash: req.BodyHash,
+		BodyHash: req.BodyHash, Cluster: req.Cluster,
 	}
 	res.Account = l.Standing()
 	res.Decision = l.Account.Enter(&adm.Admission, l.Now)
@@ -218,8 +218,7 @@ func (s *Service) Requeue(ctx context.Context, id quota.ID, stay int64) (*ledger
 		}
 		l.Add(&ledger.Admission{
 			Admission: *ended, UserID: adm.UserID, Namespace: adm.Namespace, Name: adm.Name,
-			RequestedBy: adm.RequestedBy,
-			BodyHash:    adm.BodyHash,
+			RequestedBy: adm.RequestedBy, BodyHash: adm.BodyHash, Cluster: adm.Cluster,
 		})
 		l.Add(adm)
 		return nil

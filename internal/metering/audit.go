@@ -43,5 +43,8 @@ func (p *Plan) Audit() quota.AuditPlan {
 	if p.ObjectUID != (quota.ID{}) {
 		a.ObjectUID = new(quota.ObjectUID(p.ObjectUID))
 	}
+	if p.Cluster != (quota.ID{}) {
+		a.Home = new(quota.ClusterUID(p.Cluster))
+	}
 	return a
 }

@@ -3,6 +3,7 @@
 package metering_test
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cantonesescribe/usage-operator/internal/clusters"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -210,6 +212,7 @@ func TestAuditKnowsNobody(t *testing.T) {
 	o.back(r)
 	r.complete(ticket, quota.Credit)
 
+	o.changeHands(user)
 	for _, action := range quota.AuditActions() {
 		if n := count(t, o.dsn, "SELECT count(*) FROM audit_log WHERE action = '"+string(action)+"'"); n == 0 {
 			t.Errorf("nothing was told of %s", action)
@@ -228,5 +231,39 @@ func TestAuditKnowsNobody(t *testing.T) {
 		"WHERE a.name = '" + jane + "'"
 	if n := count(t, o.dsn, janes); n != 5 {
 		t.Errorf("%d audit rows are jane's, want two reversals, the grant of one, an adjustment and a ticket", n)
+	}
+}
+
+// changeHands has one cluster claim what names none, the user's UserQuota and a Job among it, and another one adopt it.
+func (o *outage) changeHands(user string) {
+	o.t.Helper()
+	store, ok := o.store.(interface {
+		clusters.Registry
+		clusters.Adopter
+	})
+	if !ok {
+		o.t.Fatalf("%T knows no clusters", o.store)
+	}
+	o.quota(metering.Quota{ObjectUID: quota.ID{8}, ObjectName: user, UserID: user, Zone: "UTC"})
+	job := request(user, "", quota.Credit)
+	job.ID, job.Source, job.Name, job.BodyHash, job.Park = quota.ID{0x0b}, quota.SourceJob, user, nil, true
+	if _, err := o.Admit(o.t.Context(), job); err != nil {
+		o.t.Fatal(err)
+	}
+	blue, green := quota.ID{1}, quota.ID{2}
+	for _, uid := range []quota.ID{blue, green} {
+		if _, err := clusters.Register(o.t.Context(), store, clusters.Options{UID: uid}); err != nil {
+			o.t.Fatal(err)
+		}
+	}
+	if _, err := store.ClaimUnowned(o.t.Context(), blue, "usage-operator"); err != nil {
+		o.t.Fatal(err)
+	}
+	m := clusters.Move{From: blue, To: green, Actor: "usage-batch@pod"}
+	_, plans := store.MovePlans(o.t.Context(), m)
+	_, _, quotas := store.MoveQuotas(o.t.Context(), m, quota.ID{}, 100)
+	_, _, _, jobs := store.MoveJobs(o.t.Context(), m, quota.ID{}, 100)
+	if err := errors.Join(plans, quotas, jobs); err != nil {
+		o.t.Fatal(err)
 	}
 }

@@ -5,6 +5,7 @@ package metering
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -44,15 +45,16 @@ func (s *Service) storedPlan(ctx context.Context, name string) (*Plan, error) {
 	return plans[i], nil
 }
 
-// RetirePlan takes a plan off the offer because its object with this UID is gone. Its users keep it. A zero uid retires
-// it whoever owns it.
-func (s *Service) RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error {
-	return s.store.RetirePlan(ctx, name, uid, actor)
+// RetirePlan takes a plan off the offer because its object in this cluster is gone. Its users keep it. Another cluster's
+// plan stays as it is.
+func (s *Service) RetirePlan(ctx context.Context, name string, cluster quota.ID, actor string) error {
+	return s.store.RetirePlan(ctx, name, cluster, actor)
 }
 
 // ApplyQuota makes the user's account agree with a UserQuota, and makes the account if there is none. It changes
 // nothing if nothing differs. Limits bind at once; the calendar changes from the open period's end on; a grant that the
-// account has had is not given again. The first object to claim a user id keeps it: another one is ErrConflict.
+// account has had is not given again. The first object to claim a user id keeps it: another one is ErrConflict, and one
+// in another cluster an OwnedError.
 func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	zone, err := time.LoadLocation(q.Zone)
 	if err != nil || q.Zone == "Local" {
@@ -64,6 +66,9 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	}
 	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Repairs: true,
 		Apply: func(l *ledger.Ledger, b ledger.Batch) error {
+			if home := l.Settings.Home; home != (quota.ID{}) && home != q.Cluster {
+				return &ledger.OwnedError{Subject: fmt.Sprintf("user %q", q.UserID), Cluster: home}
+			}
 			if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
 				return quota.Conflict("", "user %q belongs to UserQuota %q already", q.UserID, l.Settings.QuotaName)
 			}
@@ -82,8 +87,10 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 				anchor = l.Account.Anchor
 			}
 			declare(l, declared{
-				settings: ledger.Settings{QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone},
-				plan:     plan, overrides: q.Overrides, suspended: q.Suspended,
+				settings: ledger.Settings{
+					QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone, Home: q.Cluster,
+				},
+				plan: plan, overrides: q.Overrides, suspended: q.Suspended,
 				anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
 			}, quota.AuditQuotaApplied, actor)
 			grant(l, q.Grants, actor)
@@ -123,10 +130,10 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) e
 		}})
 }
 
-// QuotaOwners returns the UIDs of all UserQuotas that own an account, so that those whose object is gone can be
-// removed.
-func (s *Service) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
-	return s.store.QuotaOwners(ctx)
+// QuotaOwners returns the UIDs of the UserQuotas of a cluster that own an account, so that those whose object is gone
+// can be removed.
+func (s *Service) QuotaOwners(ctx context.Context, cluster quota.ID) ([]quota.ID, error) {
+	return s.store.QuotaOwners(ctx, cluster)
 }
 
 // declared is everything about an account that a UserQuota decides.

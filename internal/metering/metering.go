@@ -31,6 +31,8 @@ type AdmitRequest struct {
 	Source   quota.Source
 	// Namespace and Name of the Job, or of the caller.
 	Namespace, Name string
+	// Cluster of the Job; zero for others.
+	Cluster quota.ID
 	// RequestedBy is the authenticated caller.
 	RequestedBy string
 	Estimate    quota.Credits
@@ -72,8 +74,9 @@ type CheckResult struct {
 // Plan is a plan as its object declares it, with what only the database and the reset need.
 type Plan struct {
 	quota.Plan
-	// ObjectUID of the UsagePlan that owns the row.
+	// ObjectUID of the UsagePlan that owns the row, and the cluster that this is in.
 	ObjectUID      quota.ID
+	Cluster        quota.ID
 	ResetSchedule  string
 	ResetBatchSize int32
 }
@@ -94,9 +97,10 @@ type Grant struct {
 
 // Quota is what a UserQuota declares about one user.
 type Quota struct {
-	// ObjectUID and ObjectName of the UserQuota.
+	// ObjectUID and ObjectName of the UserQuota, and the cluster that it is in.
 	ObjectUID  quota.ID
 	ObjectName string
+	Cluster    quota.ID
 	UserID     string
 	// PlanName is empty for the default plan.
 	PlanName string

@@ -309,14 +309,14 @@ func (s *Service) Wait(ctx context.Context, id quota.ID, until time.Time) (*ledg
 // Subscribe returns the changes that others' operations bring to admissions; see ledger.Engine.Subscribe.
 func (s *Service) Subscribe(ctx context.Context) <-chan ledger.Change { return s.engine.Subscribe(ctx) }
 
-// LiveJobs returns all queued and admitted admissions of Jobs.
-func (s *Service) LiveJobs(ctx context.Context) ([]*ledger.Admission, error) {
-	return s.store.LiveJobs(ctx)
+// LiveJobs returns all queued and admitted admissions of a cluster's Jobs.
+func (s *Service) LiveJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error) {
+	return s.store.LiveJobs(ctx, cluster)
 }
 
-// RunningJobs returns the admitted admissions of Jobs.
-func (s *Service) RunningJobs(ctx context.Context) ([]*ledger.Admission, error) {
-	return s.store.RunningJobs(ctx)
+// RunningJobs returns the admitted admissions of a cluster's Jobs.
+func (s *Service) RunningJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error) {
+	return s.store.RunningJobs(ctx, cluster)
 }
 
 // waitingPage is how many admissions one page of what waits has, at most.

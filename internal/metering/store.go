@@ -24,11 +24,11 @@ type Store interface {
 	MaybeStuck(ctx context.Context, after ledger.Candidate, limit int) ([]*ledger.Admission, error)
 	// EndedAdmissions returns those of the admissions that are neither queued nor admitted any more.
 	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
-	// LiveJobs reads all queued and admitted admissions of Jobs, without queue positions. Those that cannot be read are
-	// missing.
-	LiveJobs(ctx context.Context) ([]*ledger.Admission, error)
-	// RunningJobs reads the admitted admissions of Jobs, likewise.
-	RunningJobs(ctx context.Context) ([]*ledger.Admission, error)
+	// LiveJobs reads all queued and admitted admissions of a cluster's Jobs, without queue positions. Those that cannot
+	// be read are missing.
+	LiveJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error)
+	// RunningJobs reads the admitted admissions of a cluster's Jobs, likewise.
+	RunningJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error)
 	// Waiting reads at most limit queued admissions of any source behind the place, without queue positions. Of those
 	// that cannot be read it tells their ids and their place.
 	Waiting(ctx context.Context, after ledger.Turn, limit int) ([]*ledger.Admission, error)
@@ -43,10 +43,10 @@ type Store interface {
 	Plans(ctx context.Context) ([]*Plan, error)
 
 	// ApplyPlan writes a plan's row if it differs, raising its version, with an audit row. ErrConflict if the plan
-	// wants to be default and another is.
+	// wants to be default and another is, and an OwnedError if it is another cluster's.
 	ApplyPlan(ctx context.Context, p Plan, actor string) error
-	// RetirePlan marks the plan retired if uid still owns it (zero: whoever owns it).
-	RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error
+	// RetirePlan marks the plan retired if it is that cluster's.
+	RetirePlan(ctx context.Context, name string, cluster quota.ID, actor string) error
 	// PlanStatus counts a plan's users. ErrNotFound if there is no such plan.
 	PlanStatus(ctx context.Context, name string) (PlanStatus, error)
 	// QuotaOwner returns the account that the UserQuota with this UID owns, or ErrNotFound.
@@ -55,8 +55,8 @@ type Store interface {
 	// Grants returns the names of the grants that each of the users has ever had; users without any are missing from
 	// the result.
 	Grants(ctx context.Context, userIDs []string) (map[string][]string, error)
-	// QuotaOwners returns the UIDs of all UserQuotas that own an account.
-	QuotaOwners(ctx context.Context) ([]quota.ID, error)
+	// QuotaOwners returns the UIDs of the UserQuotas of a cluster that own an account.
+	QuotaOwners(ctx context.Context, cluster quota.ID) ([]quota.ID, error)
 
 	// EnsurePartitions makes the partitions of the events and the idempotency keys ahead of time, and drops those of
 	// keys that are older than KeyRetention.

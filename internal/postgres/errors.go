@@ -22,6 +22,7 @@ import (
 var conflicts = map[string]error{
 	"user_plan_limits_default_key": quota.Conflict("", "another plan is the default already"),
 	"usage_quotas_quota_uid_key":   quota.Conflict("", "the UserQuota owns another account already"),
+	"clusters_name_key":            quota.Conflict("", "another cluster has the name already"),
 	"users_user_id_key":            ledger.ErrRegistered,
 	"event_keys_pkey":              fmt.Errorf("%w: the event was recorded for another user", ledger.ErrKeyReused),
 }

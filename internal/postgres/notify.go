@@ -31,6 +31,7 @@ type change struct {
 	ID        pgtype.UUID `json:"id"`
 	Namespace string      `json:"ns,omitempty"`
 	Name      string      `json:"name,omitempty"`
+	Cluster   pgtype.UUID `json:"cluster,omitzero"`
 	State     quota.State `json:"state"`
 }
 
@@ -55,6 +56,7 @@ func payloadsOf(changes []ledger.Change) ([]string, error) {
 	for _, c := range changes {
 		b, err := json.Marshal(change{
 			ID: pgtype.UUID{Bytes: c.ID, Valid: true}, Namespace: c.Namespace, Name: c.Name, State: c.State,
+			Cluster: pgtype.UUID{Bytes: c.Cluster, Valid: c.Cluster != quota.ID{}},
 		})
 		if err != nil {
 			return nil, err
@@ -110,7 +112,9 @@ func (d *DB) Listen(ctx context.Context, each func(ledger.Change)) (err error) {
 			continue // not ours, or of a release that says it differently: the poll finds what it meant
 		}
 		for _, c := range changes {
-			each(ledger.Change{ID: c.ID.Bytes, Namespace: c.Namespace, Name: c.Name, State: c.State})
+			each(ledger.Change{
+				ID: c.ID.Bytes, Namespace: c.Namespace, Name: c.Name, Cluster: c.Cluster.Bytes, State: c.State,
+			})
 		}
 	}
 }

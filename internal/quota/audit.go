@@ -36,6 +36,8 @@ const (
 	AuditRegistered    AuditAction = "account.registered"
 	AuditQuotaApplied  AuditAction = "quota.applied"
 	AuditQuotaRemoved  AuditAction = "quota.removed"
+	AuditQuotaClaimed  AuditAction = "quota.claimed"
+	AuditQuotaAdopted  AuditAction = "quota.adopted"
 	AuditGrantGiven    AuditAction = "grant.given"
 	AuditPeriodClosed  AuditAction = "period.closed"
 	AuditUsageReversed AuditAction = "usage.reversed"
@@ -44,6 +46,9 @@ const (
 	AuditPlanCreated   AuditAction = "plan.created"
 	AuditPlanChanged   AuditAction = "plan.changed"
 	AuditPlanRetired   AuditAction = "plan.retired"
+	AuditPlanClaimed   AuditAction = "plan.claimed"
+	AuditPlanAdopted   AuditAction = "plan.adopted"
+	AuditJobAdopted    AuditAction = "admission.adopted"
 )
 
 const (
@@ -64,6 +69,8 @@ var auditForms = map[AuditAction]auditForm{
 	AuditRegistered:    {auditKindAccount, nil, AuditSettings{}},
 	AuditQuotaApplied:  {auditKindAccount, AuditSettings{}, AuditSettings{}},
 	AuditQuotaRemoved:  {auditKindAccount, AuditSettings{}, AuditSettings{}},
+	AuditQuotaClaimed:  {auditKindAccount, AuditSettings{}, AuditSettings{}},
+	AuditQuotaAdopted:  {auditKindAccount, AuditSettings{}, AuditSettings{}},
 	AuditGrantGiven:    {auditKindAccount, nil, AuditGrant{}},
 	AuditPeriodClosed:  {auditKindAccount, nil, AuditPeriod{}},
 	AuditUsageReversed: {auditKindUsageEvent, AuditBalance{}, AuditBalance{}},
@@ -72,6 +79,9 @@ var auditForms = map[AuditAction]auditForm{
 	AuditPlanCreated:   {auditKindUsagePlan, nil, AuditPlan{}},
 	AuditPlanChanged:   {auditKindUsagePlan, AuditPlan{}, AuditPlan{}},
 	AuditPlanRetired:   {auditKindUsagePlan, AuditPlan{}, AuditPlan{}},
+	AuditPlanClaimed:   {auditKindUsagePlan, AuditPlan{}, AuditPlan{}},
+	AuditPlanAdopted:   {auditKindUsagePlan, AuditPlan{}, AuditPlan{}},
+	AuditJobAdopted:    {auditKindAdmission, AuditJob{}, AuditJob{}},
 }
 
 // AuditActions returns all actions, in order.
@@ -115,6 +125,7 @@ type AuditState interface{ auditState() }
 type AuditPlan struct {
 	Version              int64           `json:"version"`
 	ObjectUID            *ObjectUID      `json:"object_uid"`
+	Home                 *ClusterUID     `json:"home_cluster"`
 	DisplayName          string          `json:"display_name"`
 	Rank                 int32           `json:"rank"`
 	Default              bool            `json:"default"`
@@ -146,7 +157,9 @@ type AuditPlan struct {
 // AuditSettings are what a UserQuota decides about an account.
 type AuditSettings struct {
 	// QuotaUID is the object that owns the settings; nil: none.
-	QuotaUID  *ObjectUID     `json:"quota_uid"`
+	QuotaUID *ObjectUID `json:"quota_uid"`
+	// Home is the cluster that declared them or has adopted them; nil: none, or the first one without being named.
+	Home      *ClusterUID    `json:"home_cluster"`
 	Plan      string         `json:"plan"`
 	Suspended bool           `json:"suspended"`
 	Anchor    time.Time      `json:"anchor"`
@@ -213,12 +226,18 @@ type AuditTicket struct {
 	Offline     bool      `json:"offline"`
 }
 
+// AuditJob is what adoption changes of a Job's admission.
+type AuditJob struct {
+	Cluster ClusterUID `json:"cluster"`
+}
+
 func (AuditPlan) auditState()     {}
 func (AuditSettings) auditState() {}
 func (AuditGrant) auditState()    {}
 func (AuditPeriod) auditState()   {}
 func (AuditBalance) auditState()  {}
 func (AuditTicket) auditState()   {}
+func (AuditJob) auditState()      {}
 
 // Audit returns the overrides as the log tells them.
 func (o Overrides) Audit() AuditOverrides {

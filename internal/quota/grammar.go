@@ -52,6 +52,8 @@ var (
 	// labels.
 	PlanNames = grammar(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`, 63,
 		"lower case letters, digits, '-' and '.', each part beginning and ending with a letter or digit")
+	// ClusterNames are label values, because whoever runs several clusters labels what belongs to which.
+	ClusterNames = grammar(labelValue, 63, labelValueRule)
 	// UsageTypes are written like names of metrics and columns, where reports put them.
 	UsageTypes = grammar(`^[a-z][a-z0-9_]{0,31}$`, 32, "small letters, digits and '_', beginning with a letter")
 	// MetadataKeys are label keys in a loose sense: a prefix with a '/' is nothing special.

@@ -83,6 +83,10 @@ func TestGrammarsInTheirPlaces(t *testing.T) {
 		{quota.GrantNames, "grant", quotaCRD, "self.all(name, name.size() <= 63 && name.matches('%s'))", 1, ""},
 		{quota.PlanNames, "plan", quotaCRD, "rule: self.matches('%s')", 1, spec + "planRef/properties/name/maxLength"},
 		{quota.PlanNames, "plan", planCRD, "rule: self.metadata.name.size() <= 63%.0s", 1, ""},
+		{
+			quota.ClusterNames, "cluster", "internal/postgres/migrations/00011_clusters.sql",
+			"CHECK (name ~ '%s')", 1, "",
+		},
 		{quota.UsageTypes, "usage type", planCRD, "rule: self.matches('%s')", 1,
 			spec + "usageTypes/items/properties/name/maxLength"},
 		{quota.UsageTypes, "usage type", contract, "%.0s", -1, schema + "UsageRecord/properties/usage_type/maxLength"},

@@ -17,16 +17,18 @@ type (
 	AdmissionID = UUID[Admission]
 	LotID       = UUID[Lot]
 	EventID     = UUID[event]
-	// TicketID is the id of an offline ticket, and ObjectUID the UID of a Kubernetes object.
-	TicketID  = UUID[ticket]
-	ObjectUID = UUID[object]
+	// TicketID is the id of an offline ticket, ObjectUID the UID of a Kubernetes object, and ClusterUID that of a cluster.
+	TicketID   = UUID[ticket]
+	ObjectUID  = UUID[object]
+	ClusterUID = UUID[cluster]
 )
 
 // These give types to the ids of what this package has no type for.
 type (
-	event  struct{}
-	ticket struct{}
-	object struct{}
+	event   struct{}
+	ticket  struct{}
+	object  struct{}
+	cluster struct{}
 )
 
 // uuidLength is that of the text form, and uuidDashes are where it has its dashes.

@@ -48,11 +48,15 @@ func plan(name string, rank int32, credits int64, slots int32) metering.Plan {
 // world is a cluster with manager, policies, webhook and ledger.
 type world struct {
 	*kubetest.Env
-	svc *metering.Service
+	svc    *metering.Service
+	engine *ledger.Engine
 	// dsn leads to the database itself, past the proxy.
 	dsn string
 	// proxy stands before the database.
 	proxy *cutproxy.Proxy
+	// store is the manager's, behind the proxy, and cluster what the controllers know of the one that they are in.
+	store   *ledgerdb.Store
+	cluster controller.Cluster
 	// stubborn is how the manager's client starts Jobs.
 	stubborn stubborn
 	// startTimeout is the controller's.
@@ -64,7 +68,23 @@ type world struct {
 func newWorld(t *testing.T, change ...func(*world)) *world {
 	t.Helper()
 	// Cleanup runs last in, first out: the ledger is checked when all has stopped.
-	dsn := ledgertest.New(t)
+	w := newWorldOn(t, ledgertest.New(t))
+	for _, p := range []metering.Plan{plan("free", 0, 30, 1), plan("pro", 10, 500, 5)} {
+		if _, err := w.svc.ApplyPlan(t.Context(), p, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range change {
+		f(w)
+	}
+	w.startManager(t)
+	t.Cleanup(func() { w.stopManager() })
+	return w
+}
+
+// newWorldOn is a cluster without a manager on a database, in which nothing is declared.
+func newWorldOn(t *testing.T, dsn string) *world {
+	t.Helper()
 	w := &world{dsn: dsn, Env: kubetest.Start(t, kubetest.WithManifests("config/policy"),
 		kubetest.WithWebhooks("config/webhook-job"), kubetest.WithControllerManager())}
 	u, err := url.Parse(dsn)
@@ -78,24 +98,13 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 	if dsn, err = w.proxy.DSN(dsn); err != nil {
 		t.Fatal(err)
 	}
-	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
-	if err != nil {
+	if w.store, err = ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(store.Close)
-	w.svc = metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store),
-		metering.Options{AutoRegister: true})
-	for _, p := range []metering.Plan{plan("free", 0, 30, 1), plan("pro", 10, 500, 5)} {
-		if _, err := w.svc.ApplyPlan(t.Context(), p, "test"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	t.Cleanup(w.store.Close)
+	w.engine = ledger.New(w.store, ledger.Options{})
+	w.svc = metering.New(w.engine, w.store, access.NewSigner(w.store), metering.Options{AutoRegister: true})
 	t.Cleanup(run(t, w.svc.Run))
-	for _, f := range change {
-		f(w)
-	}
-	w.startManager(t)
-	t.Cleanup(func() { w.stopManager() })
 	return w
 }
 
@@ -127,8 +136,8 @@ func (w *world) startManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range []error{controller.SetupJob(mgr, w.svc, controller.JobOptions{StartTimeout: w.startTimeout}),
-		webhook.SetupJob(mgr, w.svc)} {
+	jobs := controller.JobOptions{Cluster: w.cluster.UID, StartTimeout: w.startTimeout}
+	for _, err := range []error{controller.SetupJob(mgr, w.svc, jobs), webhook.SetupJob(mgr, w.svc)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +241,7 @@ func TestJobsWithManager(t *testing.T) {
 			}
 		}
 		eventually(t, "all forty are known", func(ctx context.Context) bool {
-			live, err := w.svc.LiveJobs(ctx)
+			live, err := w.svc.LiveJobs(ctx, quota.ID{})
 			return err == nil && len(live) == n
 		})
 		for range n {

@@ -80,7 +80,8 @@ const InsertAdmissions = `-- name: InsertAdmissions :exec
 INSERT INTO concurrent_processing (id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate,
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
     provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq,
-    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id, currency)
+    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id, currency,
+    cluster_uid)
 SELECT
     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]),
     unnest($5::text[]), unnest($6::text[]), unnest($7::bytea[]), unnest($8::text[]),
@@ -93,7 +94,8 @@ SELECT
     unnest($29::timestamptz[]), unnest($30::bigint[]), unnest($31::bigint[]),
     unnest($32::bigint[]), unnest($33::bigint[]), unnest($34::integer[]),
     unnest($35::bigint[]), unnest($36::bigint[]), unnest($37::integer[]),
-    unnest($38::uuid[]), unnest($39::text[])
+    unnest($38::uuid[]), unnest($39::text[]),
+    unnest($40::uuid[])
 `
 
 type InsertAdmissionsParams struct {
@@ -136,6 +138,7 @@ type InsertAdmissionsParams struct {
 	SeenActive     []int32
 	Payers         []quota.ID
 	Currencies     []string
+	Clusters       []quota.ID
 }
 
 func (q *Queries) InsertAdmissions(ctx context.Context, arg InsertAdmissionsParams) error {
@@ -179,6 +182,7 @@ func (q *Queries) InsertAdmissions(ctx context.Context, arg InsertAdmissionsPara
 		arg.SeenActive,
 		arg.Payers,
 		arg.Currencies,
+		arg.Clusters,
 	)
 	return err
 }
@@ -392,7 +396,9 @@ func (q *Queries) InsertUsers(ctx context.Context, arg InsertUsersParams) error 
 }
 
 const LoadAccounts = `-- name: LoadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+    coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
+        '00000000-0000-0000-0000-000000000000')::uuid AS home,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY ($2::uuid[])
@@ -407,10 +413,12 @@ type LoadAccountsRow struct {
 	UsageQuota  UsageQuota
 	ExternalID  string
 	PlanVersion int64
+	Home        quota.ID
 	Now         time.Time
 }
 
 // With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
+// What a UserQuota declared and no cluster is named for is the first one's; who that is is looked up for such rows only.
 func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]LoadAccountsRow, error) {
 	rows, err := q.db.Query(ctx, LoadAccounts, arg.Now, arg.Ids)
 	if err != nil {
@@ -453,8 +461,10 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 			&i.UsageQuota.LastDecidedAt,
 			&i.UsageQuota.Currency,
 			&i.UsageQuota.OtherAmounts,
+			&i.UsageQuota.HomeCluster,
 			&i.ExternalID,
 			&i.PlanVersion,
+			&i.Home,
 			&i.Now,
 		); err != nil {
 			return nil, err
@@ -468,10 +478,10 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 }
 
 const LoadAdmissions = `-- name: LoadAdmissions :many
-SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
+SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency, a.cluster_uid FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
 UNION ALL
-SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency FROM usage_quotas AS u CROSS JOIN LATERAL (
-    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency FROM concurrent_processing AS c
+SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency, q.cluster_uid FROM usage_quotas AS u CROSS JOIN LATERAL (
+    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid FROM concurrent_processing AS c
     WHERE c.id = ANY (ARRAY(SELECT queue_heads(u.user_id, $3::integer))) OFFSET 0) AS q
 WHERE u.user_id = ANY ($2::uuid[]) AND u.queued > 0
 `
@@ -534,6 +544,7 @@ func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) 
 			&i.Offline,
 			&i.PayerID,
 			&i.Currency,
+			&i.ClusterUid,
 		); err != nil {
 			return nil, err
 		}
@@ -618,7 +629,7 @@ func (q *Queries) LoadLots(ctx context.Context, arg LoadLotsParams) ([]CreditLot
 }
 
 const LoadParked = `-- name: LoadParked :many
-SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id, currency FROM concurrent_processing
+SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id, currency, cluster_uid FROM concurrent_processing
 WHERE user_id = $1 AND state = 'Queued' AND parked AND estimate <= $2
   AND (priority < $3 OR (priority = $3 AND arrived_seq > $4))
 ORDER BY priority DESC, arrived_seq LIMIT $5
@@ -689,6 +700,7 @@ func (q *Queries) LoadParked(ctx context.Context, arg LoadParkedParams) ([]Concu
 			&i.Offline,
 			&i.PayerID,
 			&i.Currency,
+			&i.ClusterUid,
 		); err != nil {
 			return nil, err
 		}
@@ -783,7 +795,7 @@ func (q *Queries) LoadPlanVersions(ctx context.Context, names []string) ([]PlanV
 }
 
 const LoadPlans = `-- name: LoadPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster FROM user_plan_limits
 WHERE name = ANY ($1::text[]) OR ($2::boolean AND is_default AND NOT retired)
 `
 
@@ -832,6 +844,7 @@ func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPla
 			&i.UpdatedAt,
 			&i.UsageTypes,
 			&i.FinalAfterSeconds,
+			&i.HomeCluster,
 		); err != nil {
 			return nil, err
 		}
@@ -1155,8 +1168,9 @@ UPDATE usage_quotas SET
     credits_override = $4, file_size_override = $5,
     audio_ms_override = $6, concurrent_override = $7,
     queued_override = $8, unlimited_overrides = $9::text[],
-    suspended = $10, anchor_at = $11, time_zone = $12
-WHERE user_id = $13
+    suspended = $10, anchor_at = $11, time_zone = $12,
+    home_cluster = $13
+WHERE user_id = $14
 `
 
 type UpdateSettingsParams struct {
@@ -1172,6 +1186,7 @@ type UpdateSettingsParams struct {
 	Suspended          bool
 	AnchorAt           time.Time
 	TimeZone           string
+	HomeCluster        *quota.ID
 	UserID             quota.ID
 }
 
@@ -1189,6 +1204,7 @@ func (q *Queries) UpdateSettings(ctx context.Context, arg UpdateSettingsParams) 
 		arg.Suspended,
 		arg.AnchorAt,
 		arg.TimeZone,
+		arg.HomeCluster,
 		arg.UserID,
 	)
 	return err

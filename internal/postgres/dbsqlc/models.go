@@ -29,6 +29,14 @@ type AuditLog struct {
 	Version    int16
 }
 
+type Cluster struct {
+	Uid       quota.ID
+	Name      string
+	First     *bool
+	FirstSeen time.Time
+	LastSeen  time.Time
+}
+
 type ConcurrentProcessing struct {
 	ID                  quota.ID
 	UserID              quota.ID
@@ -70,6 +78,7 @@ type ConcurrentProcessing struct {
 	Offline             bool
 	PayerID             *quota.ID
 	Currency            *string
+	ClusterUid          *quota.ID
 }
 
 type CreditLot struct {
@@ -190,6 +199,7 @@ type UsageQuota struct {
 	LastDecidedAt      time.Time
 	Currency           *string
 	OtherAmounts       []byte
+	HomeCluster        *quota.ID
 }
 
 type UsageReversal struct {
@@ -299,4 +309,5 @@ type UserPlanLimit struct {
 	UpdatedAt              time.Time
 	UsageTypes             json.RawMessage
 	FinalAfterSeconds      int32
+	HomeCluster            *quota.ID
 }

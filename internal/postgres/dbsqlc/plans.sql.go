@@ -25,7 +25,7 @@ func (q *Queries) Clock(ctx context.Context, now *time.Time) (time.Time, error) 
 }
 
 const InsertPlan = `-- name: InsertPlan :one
-INSERT INTO user_plan_limits (object_uid, display_name, is_default,
+INSERT INTO user_plan_limits (object_uid, home_cluster, display_name, is_default,
     rank, features, calendar_month,
     credits_limit, file_size_limit,
     audio_ms_limit, concurrent_limit,
@@ -36,23 +36,24 @@ INSERT INTO user_plan_limits (object_uid, display_name, is_default,
     admit_when_unavailable, reset_schedule,
     reset_batch_size, usage_types, final_after_seconds,
     updated_at, name)
-VALUES ($1, $2, $3,
-    $4, $5, $6,
-    $7, $8,
-    $9, $10,
-    $11, $12, $13,
-    $14, $15, $16,
-    $17, $18,
-    $19, $20, $21,
-    $22, $23,
-    $24, $25, $26,
-    coalesce($27::timestamptz, clock_timestamp()), $28)
+VALUES ($1, $2, $3, $4,
+    $5, $6, $7,
+    $8, $9,
+    $10, $11,
+    $12, $13, $14,
+    $15, $16, $17,
+    $18, $19,
+    $20, $21, $22,
+    $23, $24,
+    $25, $26, $27,
+    coalesce($28::timestamptz, clock_timestamp()), $29)
 ON CONFLICT (name) DO NOTHING
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster
 `
 
 type InsertPlanParams struct {
 	ObjectUid              *quota.ID
+	HomeCluster            *quota.ID
 	DisplayName            string
 	IsDefault              bool
 	Rank                   int32
@@ -87,6 +88,7 @@ type InsertPlanParams struct {
 func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPlanLimit, error) {
 	row := q.db.QueryRow(ctx, InsertPlan,
 		arg.ObjectUid,
+		arg.HomeCluster,
 		arg.DisplayName,
 		arg.IsDefault,
 		arg.Rank,
@@ -147,12 +149,13 @@ func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPla
 		&i.UpdatedAt,
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
+		&i.HomeCluster,
 	)
 	return i, err
 }
 
 const LockPlan = `-- name: LockPlan :one
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds FROM user_plan_limits WHERE name = $1 FOR UPDATE
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster FROM user_plan_limits WHERE name = $1 FOR UPDATE
 `
 
 func (q *Queries) LockPlan(ctx context.Context, name string) (UserPlanLimit, error) {
@@ -189,12 +192,13 @@ func (q *Queries) LockPlan(ctx context.Context, name string) (UserPlanLimit, err
 		&i.UpdatedAt,
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
+		&i.HomeCluster,
 	)
 	return i, err
 }
 
 const PlanOnOffer = `-- name: PlanOnOffer :one
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster FROM user_plan_limits
 WHERE NOT retired AND CASE WHEN $1::text = '' THEN is_default ELSE name = $1::text END
 `
 
@@ -233,6 +237,7 @@ func (q *Queries) PlanOnOffer(ctx context.Context, name string) (UserPlanLimit, 
 		&i.UpdatedAt,
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
+		&i.HomeCluster,
 	)
 	return i, err
 }
@@ -261,7 +266,7 @@ const RetirePlan = `-- name: RetirePlan :one
 UPDATE user_plan_limits SET retired = true, version = version + 1,
     updated_at = coalesce($1::timestamptz, clock_timestamp())
 WHERE name = $2 AND NOT retired
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster
 `
 
 type RetirePlanParams struct {
@@ -303,29 +308,31 @@ func (q *Queries) RetirePlan(ctx context.Context, arg RetirePlanParams) (UserPla
 		&i.UpdatedAt,
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
+		&i.HomeCluster,
 	)
 	return i, err
 }
 
 const UpdatePlan = `-- name: UpdatePlan :one
 UPDATE user_plan_limits SET
-    object_uid = $1, version = version + 1, display_name = $2, is_default = $3,
-    retired = false, rank = $4, features = $5, calendar_month = $6,
-    credits_limit = $7, file_size_limit = $8,
-    audio_ms_limit = $9, concurrent_limit = $10,
-    queued_limit = $11, overage_max = $12, overage_price_micros = $13,
-    carry_over_max = $14, provider_cost_micros = $15, currency = $16,
-    period_price_micros = $17, daily_cost_ceiling_micros = $18,
-    rate_requests = $19, rate_window_seconds = $20, alert_thresholds = $21,
-    admit_when_unavailable = $22, reset_schedule = $23,
-    reset_batch_size = $24, usage_types = $25, final_after_seconds = $26,
-    updated_at = coalesce($27::timestamptz, clock_timestamp())
-WHERE name = $28
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds
+    object_uid = $1, home_cluster = $2, version = version + 1, display_name = $3, is_default = $4,
+    retired = false, rank = $5, features = $6, calendar_month = $7,
+    credits_limit = $8, file_size_limit = $9,
+    audio_ms_limit = $10, concurrent_limit = $11,
+    queued_limit = $12, overage_max = $13, overage_price_micros = $14,
+    carry_over_max = $15, provider_cost_micros = $16, currency = $17,
+    period_price_micros = $18, daily_cost_ceiling_micros = $19,
+    rate_requests = $20, rate_window_seconds = $21, alert_thresholds = $22,
+    admit_when_unavailable = $23, reset_schedule = $24,
+    reset_batch_size = $25, usage_types = $26, final_after_seconds = $27,
+    updated_at = coalesce($28::timestamptz, clock_timestamp())
+WHERE name = $29
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster
 `
 
 type UpdatePlanParams struct {
 	ObjectUid              *quota.ID
+	HomeCluster            *quota.ID
 	DisplayName            string
 	IsDefault              bool
 	Rank                   int32
@@ -358,6 +365,7 @@ type UpdatePlanParams struct {
 func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPlanLimit, error) {
 	row := q.db.QueryRow(ctx, UpdatePlan,
 		arg.ObjectUid,
+		arg.HomeCluster,
 		arg.DisplayName,
 		arg.IsDefault,
 		arg.Rank,
@@ -418,6 +426,7 @@ func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPla
 		&i.UpdatedAt,
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
+		&i.HomeCluster,
 	)
 	return i, err
 }

@@ -26,7 +26,10 @@ func (q *Queries) AccountID(ctx context.Context, userID string) (quota.ID, error
 }
 
 const Admission = `-- name: Admission :one
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id,
+    coalesce(c.cluster_uid, CASE WHEN c.source = 'job' THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
+        '00000000-0000-0000-0000-000000000000')::uuid AS cluster,
+    coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
     CASE WHEN c.state = 'Queued' AND NOT c.parked THEN (
         SELECT count(*) FROM concurrent_processing AS o
         WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked
@@ -48,6 +51,7 @@ type AdmissionParams struct {
 type AdmissionRow struct {
 	ConcurrentProcessing ConcurrentProcessing
 	ExternalID           string
+	Cluster              quota.ID
 	Now                  time.Time
 	Position             int64
 	Waiting              int64
@@ -97,7 +101,9 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 		&i.ConcurrentProcessing.Offline,
 		&i.ConcurrentProcessing.PayerID,
 		&i.ConcurrentProcessing.Currency,
+		&i.ConcurrentProcessing.ClusterUid,
 		&i.ExternalID,
+		&i.Cluster,
 		&i.Now,
 		&i.Position,
 		&i.Waiting,
@@ -106,7 +112,7 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 }
 
 const AllPlans = `-- name: AllPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds FROM user_plan_limits ORDER BY rank, name
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster FROM user_plan_limits ORDER BY rank, name
 `
 
 func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
@@ -149,6 +155,7 @@ func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
 			&i.UpdatedAt,
 			&i.UsageTypes,
 			&i.FinalAfterSeconds,
+			&i.HomeCluster,
 		); err != nil {
 			return nil, err
 		}
@@ -391,11 +398,17 @@ func (q *Queries) LeaseKey(ctx context.Context) ([]byte, error) {
 }
 
 const LiveJobs = `-- name: LiveJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
+  AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM $2::uuid
 ORDER BY c.user_id, c.arrived_seq
 `
+
+type LiveJobsParams struct {
+	Now     *time.Time
+	Cluster *quota.ID
+}
 
 type LiveJobsRow struct {
 	ConcurrentProcessing ConcurrentProcessing
@@ -403,8 +416,8 @@ type LiveJobsRow struct {
 	Now                  time.Time
 }
 
-func (q *Queries) LiveJobs(ctx context.Context, now *time.Time) ([]LiveJobsRow, error) {
-	rows, err := q.db.Query(ctx, LiveJobs, now)
+func (q *Queries) LiveJobs(ctx context.Context, arg LiveJobsParams) ([]LiveJobsRow, error) {
+	rows, err := q.db.Query(ctx, LiveJobs, arg.Now, arg.Cluster)
 	if err != nil {
 		return nil, err
 	}
@@ -453,6 +466,7 @@ func (q *Queries) LiveJobs(ctx context.Context, now *time.Time) ([]LiveJobsRow, 
 			&i.ConcurrentProcessing.Offline,
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
+			&i.ConcurrentProcessing.ClusterUid,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -467,7 +481,7 @@ func (q *Queries) LiveJobs(ctx context.Context, now *time.Time) ([]LiveJobsRow, 
 }
 
 const MaybeStuck = `-- name: MaybeStuck :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id, n.now::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id, n.now::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 CROSS JOIN (SELECT coalesce($1::timestamptz, clock_timestamp()) AS now) AS n
 WHERE c.state = 'Admitted' AND (c.lease_until < n.now OR c.admitted_at < n.now - interval '10 minutes')
@@ -544,6 +558,7 @@ func (q *Queries) MaybeStuck(ctx context.Context, arg MaybeStuckParams) ([]Maybe
 			&i.ConcurrentProcessing.Offline,
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
+			&i.ConcurrentProcessing.ClusterUid,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -583,11 +598,13 @@ func (q *Queries) QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error
 }
 
 const QuotaOwners = `-- name: QuotaOwners :many
-SELECT quota_uid::uuid FROM usage_quotas WHERE quota_uid IS NOT NULL
+SELECT quota_uid::uuid FROM usage_quotas
+WHERE quota_uid IS NOT NULL
+  AND coalesce(home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM $1::uuid
 `
 
-func (q *Queries) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
-	rows, err := q.db.Query(ctx, QuotaOwners)
+func (q *Queries) QuotaOwners(ctx context.Context, cluster *quota.ID) ([]quota.ID, error) {
+	rows, err := q.db.Query(ctx, QuotaOwners, cluster)
 	if err != nil {
 		return nil, err
 	}
@@ -607,7 +624,9 @@ func (q *Queries) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
 }
 
 const ReadAccounts = `-- name: ReadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+    coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
+        '00000000-0000-0000-0000-000000000000')::uuid AS home,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY ($2::text[])
@@ -622,10 +641,11 @@ type ReadAccountsRow struct {
 	UsageQuota  UsageQuota
 	ExternalID  string
 	PlanVersion int64
+	Home        quota.ID
 	Now         time.Time
 }
 
-// With the version of the plan, as LoadAccounts.
+// With the version of the plan and the home, as LoadAccounts.
 func (q *Queries) ReadAccounts(ctx context.Context, arg ReadAccountsParams) ([]ReadAccountsRow, error) {
 	rows, err := q.db.Query(ctx, ReadAccounts, arg.Now, arg.UserIds)
 	if err != nil {
@@ -668,8 +688,10 @@ func (q *Queries) ReadAccounts(ctx context.Context, arg ReadAccountsParams) ([]R
 			&i.UsageQuota.LastDecidedAt,
 			&i.UsageQuota.Currency,
 			&i.UsageQuota.OtherAmounts,
+			&i.UsageQuota.HomeCluster,
 			&i.ExternalID,
 			&i.PlanVersion,
+			&i.Home,
 			&i.Now,
 		); err != nil {
 			return nil, err
@@ -725,11 +747,17 @@ func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot
 }
 
 const RunningJobs = `-- name: RunningJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state = 'Admitted' AND c.source = 'job'
+  AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM $2::uuid
 `
+
+type RunningJobsParams struct {
+	Now     *time.Time
+	Cluster *quota.ID
+}
 
 type RunningJobsRow struct {
 	ConcurrentProcessing ConcurrentProcessing
@@ -737,8 +765,8 @@ type RunningJobsRow struct {
 	Now                  time.Time
 }
 
-func (q *Queries) RunningJobs(ctx context.Context, now *time.Time) ([]RunningJobsRow, error) {
-	rows, err := q.db.Query(ctx, RunningJobs, now)
+func (q *Queries) RunningJobs(ctx context.Context, arg RunningJobsParams) ([]RunningJobsRow, error) {
+	rows, err := q.db.Query(ctx, RunningJobs, arg.Now, arg.Cluster)
 	if err != nil {
 		return nil, err
 	}
@@ -787,6 +815,7 @@ func (q *Queries) RunningJobs(ctx context.Context, now *time.Time) ([]RunningJob
 			&i.ConcurrentProcessing.Offline,
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
+			&i.ConcurrentProcessing.ClusterUid,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -801,7 +830,7 @@ func (q *Queries) RunningJobs(ctx context.Context, now *time.Time) ([]RunningJob
 }
 
 const Waiting = `-- name: Waiting :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM (
     (SELECT p.id FROM concurrent_processing AS p
@@ -900,6 +929,7 @@ func (q *Queries) Waiting(ctx context.Context, arg WaitingParams) ([]WaitingRow,
 			&i.ConcurrentProcessing.Offline,
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
+			&i.ConcurrentProcessing.ClusterUid,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {

@@ -206,7 +206,7 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 			b.busy[r.UsageQuota.UserID] = true
 			continue
 		}
-		a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID)
+		a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID, r.Home)
 		b.plansOf[a] = readdb.ServedBy{
 			PlanKey:   readdb.PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion},
 			DecidedAt: r.UsageQuota.LastDecidedAt,

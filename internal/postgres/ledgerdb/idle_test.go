@@ -153,7 +153,7 @@ func TestWaitingIsReadInPages(t *testing.T) {
 			t.Errorf("pages of %d (-want +got):\n%s", size, diff)
 		}
 	}
-	running, err := f.RunningJobs(t.Context())
+	running, err := f.RunningJobs(t.Context(), quota.ID{})
 	if err != nil || len(running) != 0 {
 		t.Errorf("running Jobs: %v, %v", running, err)
 	}

@@ -40,7 +40,16 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 		} else if err != nil {
 			return err
 		}
-		if reflect.DeepEqual(planParams(readdb.MeteringPlan(&before)), params) && !before.Retired {
+		home, err := homeOf(ctx, q, &before)
+		if err != nil {
+			return err
+		}
+		if home != (quota.ID{}) && home != p.Cluster {
+			return &ledger.OwnedError{Subject: fmt.Sprintf("plan %q", p.Name), Cluster: home}
+		}
+		stored := before
+		stored.HomeCluster = idColumn(home)
+		if reflect.DeepEqual(planParams(readdb.MeteringPlan(&stored)), params) && !before.Retired {
 			return nil
 		}
 		params.Now = s.Now()
@@ -50,6 +59,9 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 		}
 		return auditPlan(ctx, tx, quota.AuditPlanChanged, actor, &before, &after)
 	})
+	if _, owned := errors.AsType[*ledger.OwnedError](err); owned {
+		return err
+	}
 	if errors.Is(err, ledger.ErrConflict) {
 		current, lookErr := s.Queries().PlanOnOffer(ctx, "")
 		if lookErr == nil && current.Name != p.Name {
@@ -63,7 +75,7 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 }
 
 // RetirePlan implements metering.Store.
-func (s *Store) RetirePlan(ctx context.Context, name string, uid quota.ID, actor string) error {
+func (s *Store) RetirePlan(ctx context.Context, name string, cluster quota.ID, actor string) error {
 	err := s.Transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
 		before, err := q.LockPlan(ctx, name)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -72,7 +84,11 @@ func (s *Store) RetirePlan(ctx context.Context, name string, uid quota.ID, actor
 		if err != nil {
 			return err
 		}
-		if before.Retired || (uid != quota.ID{} && readdb.MeteringPlan(&before).ObjectUID != uid) {
+		home, err := homeOf(ctx, q, &before)
+		if err != nil {
+			return err
+		}
+		if before.Retired || home != cluster {
 			return nil
 		}
 		after, err := q.RetirePlan(ctx, dbsqlc.RetirePlanParams{Name: name, Now: s.Now()})

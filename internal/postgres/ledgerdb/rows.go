@@ -44,7 +44,7 @@ func idColumn(id quota.ID) *quota.ID {
 // declared.
 func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
 	return dbsqlc.InsertPlanParams{
-		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), DisplayName: p.DisplayName, IsDefault: p.Default, Rank: p.Rank,
+		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), HomeCluster: idColumn(p.Cluster), DisplayName: p.DisplayName, IsDefault: p.Default, Rank: p.Rank,
 		Features: orEmpty(p.Features), CalendarMonth: p.CalendarMonth,
 		FinalAfterSeconds: finalAfter(p.FinalAfter),
 		CreditsLimit:      limitColumn[int64](p.Limits.Credits),
@@ -87,7 +87,7 @@ func usageTypesColumn(types map[string]quota.Rate) json.RawMessage {
 // settingsParams are the columns of an account that a UserQuota declares.
 func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsParams {
 	p := dbsqlc.UpdateSettingsParams{
-		PlanName: a.Plan.Name, QuotaUid: idColumn(s.QuotaUID), Suspended: a.Suspended,
+		PlanName: a.Plan.Name, QuotaUid: idColumn(s.QuotaUID), HomeCluster: idColumn(s.Home), Suspended: a.Suspended,
 		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID,
 		UnlimitedOverrides: []string{},
 	}

@@ -106,7 +106,7 @@ func TestPlans(t *testing.T) {
 	if err := f.RetirePlan(ctx, "free", quota.ID{9}, "test"); err != nil || version() != 2 {
 		t.Errorf("retired by a stranger: version %d, %v", version(), err)
 	}
-	if err := f.RetirePlan(ctx, "free", changed.ObjectUID, "test"); err != nil || version() != 3 {
+	if err := f.RetirePlan(ctx, "free", changed.Cluster, "test"); err != nil || version() != 3 {
 		t.Errorf("retired: version %d, %v", version(), err)
 	}
 	if _, err := ledgertest.Register(ctx, f, "alice", ""); !errors.Is(err, ledger.ErrNotFound) {
@@ -133,7 +133,7 @@ func TestPlansAreStoredWhole(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	ctx := t.Context()
-	if err := f.RetirePlan(ctx, "free", quota.ID{}, "test"); err != nil {
+	if err := f.RetirePlan(ctx, "free", plan("free").Cluster, "test"); err != nil {
 		t.Fatal(err)
 	}
 	small := metering.Plan{
@@ -142,13 +142,13 @@ func TestPlansAreStoredWhole(t *testing.T) {
 			Limits: quota.Limits{FileSize: quota.AtMost[int64](1), Audio: quota.AtMost(time.Second),
 				Concurrent: quota.AtMost[int32](9)},
 		},
-		ResetSchedule: "1 1 * * *", ResetBatchSize: 1,
+		Cluster: plans.Full().Cluster, ResetSchedule: "1 1 * * *", ResetBatchSize: 1,
 	}
 	for i, p := range []metering.Plan{plans.Full(), small, plans.Full()} {
 		if err := f.ApplyPlan(ctx, p, "test"); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.RetirePlan(ctx, "full", quota.ID{}, "test"); err != nil {
+		if err := f.RetirePlan(ctx, "full", p.Cluster, "test"); err != nil {
 			t.Fatal(err)
 		}
 		stored, err := f.Plans(ctx)
@@ -265,7 +265,7 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 	if _, err := f.Admission(t.Context(), quota.ID{9}); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("an unknown admission: %v", err)
 	}
-	jobs, err := f.LiveJobs(t.Context())
+	jobs, err := f.LiveJobs(t.Context(), quota.ID{})
 	if err != nil || len(jobs) != 1 || jobs[0].ID != second || jobs[0].UserID != "alice" {
 		t.Errorf("live jobs: %+v, %v", jobs, err)
 	}

@@ -200,6 +200,7 @@ var (
 			col("CreatedAt", func(a *ledger.Admission) time.Time { return a.CreatedAt }),
 			col("LeaseMs", func(a *ledger.Admission) int64 { return a.Lease.Milliseconds() }),
 			col("Payers", func(a *ledger.Admission) quota.ID { return a.Account }),
+			col("Clusters", func(a *ledger.Admission) *quota.ID { return idColumn(a.Cluster) }),
 		}, admissionLife...)...)
 
 	insertEvents = newStatement[dbsqlc.InsertEventsParams](dbsqlc.InsertEvents,

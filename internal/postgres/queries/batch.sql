@@ -10,7 +10,10 @@ SELECT user_id FROM usage_quotas WHERE user_id = ANY (@ids::uuid[]) ORDER BY use
 
 -- name: LoadAccounts :many
 -- With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
+-- What a UserQuota declared and no cluster is named for is the first one's; who that is is looked up for such rows only.
 SELECT sqlc.embed(a), u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+    coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
+        '00000000-0000-0000-0000-000000000000')::uuid AS home,
     greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY (@ids::uuid[]);
@@ -95,7 +98,8 @@ UPDATE usage_quotas SET
     credits_override = sqlc.narg('credits_override'), file_size_override = sqlc.narg('file_size_override'),
     audio_ms_override = sqlc.narg('audio_ms_override'), concurrent_override = sqlc.narg('concurrent_override'),
     queued_override = sqlc.narg('queued_override'), unlimited_overrides = @unlimited_overrides::text[],
-    suspended = @suspended, anchor_at = @anchor_at, time_zone = @time_zone
+    suspended = @suspended, anchor_at = @anchor_at, time_zone = @time_zone,
+    home_cluster = sqlc.narg('home_cluster')
 WHERE user_id = @user_id;
 
 -- name: UpsertLots :exec
@@ -137,7 +141,8 @@ WHERE p.user_id = v.account AND p.period_no = v.no;
 INSERT INTO concurrent_processing (id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate,
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
     provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq,
-    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id, currency)
+    admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id, currency,
+    cluster_uid)
 SELECT
     unnest(@ids::uuid[]), unnest(@accounts::uuid[]), unnest(@sources::text[]), unnest(@namespaces::text[]),
     unnest(@names::text[]), unnest(@requested_by::text[]), unnest(@body_hashes::bytea[]), unnest(@states::text[]),
@@ -150,7 +155,8 @@ SELECT
     unnest(@lease_until::timestamptz[]), unnest(@arrived_seqs::bigint[]), unnest(@admitted_seqs::bigint[]),
     unnest(@ended_seqs::bigint[]), unnest(@seen_remaining::bigint[]), unnest(@seen_concurrent::integer[]),
     unnest(@seen_used::bigint[]), unnest(@seen_reserved::bigint[]), unnest(@seen_active::integer[]),
-    unnest(@payers::uuid[]), unnest(@currencies::text[]);
+    unnest(@payers::uuid[]), unnest(@currencies::text[]),
+    unnest(@clusters::uuid[]);
 
 -- name: EndAdmissions :exec
 -- What ends an admission that was admitted; the most frequent change by far.

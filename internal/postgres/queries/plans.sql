@@ -9,7 +9,7 @@ WHERE NOT retired AND CASE WHEN @name::text = '' THEN is_default ELSE name = @na
 -- name: InsertPlan :one
 -- Two who create the same plan at once: the second finds nothing returned, and the row. The columns stand in the order of
 -- UpdatePlan, so that Go converts the parameters of the one into those of the other.
-INSERT INTO user_plan_limits (object_uid, display_name, is_default,
+INSERT INTO user_plan_limits (object_uid, home_cluster, display_name, is_default,
     rank, features, calendar_month,
     credits_limit, file_size_limit,
     audio_ms_limit, concurrent_limit,
@@ -20,7 +20,7 @@ INSERT INTO user_plan_limits (object_uid, display_name, is_default,
     admit_when_unavailable, reset_schedule,
     reset_batch_size, usage_types, final_after_seconds,
     updated_at, name)
-VALUES (sqlc.narg('object_uid'), @display_name, @is_default,
+VALUES (sqlc.narg('object_uid'), sqlc.narg('home_cluster'), @display_name, @is_default,
     @rank, @features, @calendar_month,
     sqlc.narg('credits_limit'), sqlc.narg('file_size_limit'),
     sqlc.narg('audio_ms_limit'), sqlc.narg('concurrent_limit'),
@@ -36,7 +36,7 @@ RETURNING *;
 
 -- name: UpdatePlan :one
 UPDATE user_plan_limits SET
-    object_uid = sqlc.narg('object_uid'), version = version + 1, display_name = @display_name, is_default = @is_default,
+    object_uid = sqlc.narg('object_uid'), home_cluster = sqlc.narg('home_cluster'), version = version + 1, display_name = @display_name, is_default = @is_default,
     retired = false, rank = @rank, features = @features, calendar_month = @calendar_month,
     credits_limit = sqlc.narg('credits_limit'), file_size_limit = sqlc.narg('file_size_limit'),
     audio_ms_limit = sqlc.narg('audio_ms_limit'), concurrent_limit = sqlc.narg('concurrent_limit'),

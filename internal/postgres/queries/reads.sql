@@ -4,8 +4,10 @@
 SELECT a.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id WHERE u.user_id = @user_id;
 
 -- name: ReadAccounts :many
--- With the version of the plan, as LoadAccounts.
+-- With the version of the plan and the home, as LoadAccounts.
 SELECT sqlc.embed(a), u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+    coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
+        '00000000-0000-0000-0000-000000000000')::uuid AS home,
     greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY (@user_ids::text[]);
@@ -25,7 +27,10 @@ WHERE u.user_id = ANY (@user_ids::text[]);
 SELECT * FROM user_plan_limits ORDER BY rank, name;
 
 -- name: Admission :one
-SELECT sqlc.embed(c), u.user_id AS external_id, coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now,
+SELECT sqlc.embed(c), u.user_id AS external_id,
+    coalesce(c.cluster_uid, CASE WHEN c.source = 'job' THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
+        '00000000-0000-0000-0000-000000000000')::uuid AS cluster,
+    coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now,
     CASE WHEN c.state = 'Queued' AND NOT c.parked THEN (
         SELECT count(*) FROM concurrent_processing AS o
         WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked
@@ -42,13 +47,15 @@ WHERE c.id = @id;
 SELECT sqlc.embed(c), u.user_id AS external_id, coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
+  AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM sqlc.narg('cluster')::uuid
 ORDER BY c.user_id, c.arrived_seq;
 
 -- name: RunningJobs :many
 SELECT sqlc.embed(c), u.user_id AS external_id,
     coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
-WHERE c.state = 'Admitted' AND c.source = 'job';
+WHERE c.state = 'Admitted' AND c.source = 'job'
+  AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM sqlc.narg('cluster')::uuid;
 
 -- name: Waiting :many
 -- What waits behind a place, account by account and in each in the order in which it starts. Rows cannot be compared in
@@ -125,7 +132,9 @@ WHERE @whatever::boolean OR a.parked > @parked::integer
 ORDER BY a.user_id LIMIT @most;
 
 -- name: QuotaOwners :many
-SELECT quota_uid::uuid FROM usage_quotas WHERE quota_uid IS NOT NULL;
+SELECT quota_uid::uuid FROM usage_quotas
+WHERE quota_uid IS NOT NULL
+  AND coalesce(home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM sqlc.narg('cluster')::uuid;
 
 -- name: MissingPartitions :one
 -- Whether a partition of this or one of the next three months is missing: making one takes a lock, looking does not.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,6 +41,7 @@ func (s *Store) Admission(ctx context.Context, id quota.ID) (*ledger.Admission, 
 		s.reportError(err)
 		return nil, err
 	}
+	adm.Cluster = r.Cluster
 	adm.Position, adm.Waiting, adm.Stuck = int(r.Position), int(r.Waiting), adm.StuckAt(r.Now)
 	return adm, nil
 }
@@ -51,8 +53,8 @@ func (s *Store) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID
 }
 
 // LiveJobs implements metering.Store.
-func (s *Store) LiveJobs(ctx context.Context) ([]*ledger.Admission, error) {
-	rows, err := s.Queries().LiveJobs(ctx, s.Now())
+func (s *Store) LiveJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error) {
+	rows, err := s.Queries().LiveJobs(ctx, dbsqlc.LiveJobsParams{Now: s.Now(), Cluster: named(cluster)})
 	if err != nil {
 		return nil, postgres.MapError(err)
 	}
@@ -66,8 +68,8 @@ func (s *Store) LiveJobs(ctx context.Context) ([]*ledger.Admission, error) {
 }
 
 // RunningJobs implements metering.Store.
-func (s *Store) RunningJobs(ctx context.Context) ([]*ledger.Admission, error) {
-	rows, err := s.Queries().RunningJobs(ctx, s.Now())
+func (s *Store) RunningJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error) {
+	rows, err := s.Queries().RunningJobs(ctx, dbsqlc.RunningJobsParams{Now: s.Now(), Cluster: named(cluster)})
 	if err != nil {
 		return nil, postgres.MapError(err)
 	}
@@ -137,9 +139,20 @@ func (s *Store) Plans(ctx context.Context) ([]*metering.Plan, error) {
 	if err != nil {
 		return nil, postgres.MapError(err)
 	}
+	// One that names no cluster is the first one's, which writes its name on it sooner or later.
+	unnamed := func(r dbsqlc.UserPlanLimit) bool { return r.HomeCluster == nil }
+	var first quota.ID
+	if slices.ContainsFunc(rows, unnamed) {
+		if first, err = FirstCluster(ctx, s.Queries()); err != nil {
+			return nil, postgres.MapError(err)
+		}
+	}
 	out := make([]*metering.Plan, len(rows))
 	for i := range rows {
 		out[i] = MeteringPlan(&rows[i])
+		if unnamed(rows[i]) {
+			out[i].Cluster = first
+		}
 	}
 	return out, nil
 }
@@ -167,8 +180,8 @@ func (s *Store) Grants(ctx context.Context, userIDs []string) (map[string][]stri
 }
 
 // QuotaOwners implements metering.Store.
-func (s *Store) QuotaOwners(ctx context.Context) ([]quota.ID, error) {
-	owners, err := s.Queries().QuotaOwners(ctx)
+func (s *Store) QuotaOwners(ctx context.Context, cluster quota.ID) ([]quota.ID, error) {
+	owners, err := s.Queries().QuotaOwners(ctx, named(cluster))
 	return owners, postgres.MapError(err)
 }
 

@@ -89,7 +89,7 @@ func usageTypesOf(column json.RawMessage) map[string]quota.Rate {
 // MeteringPlan reads a plan with what the operator knows of it besides.
 func MeteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
 	return &metering.Plan{
-		Plan: *PlanOf(r), ObjectUID: idOf(r.ObjectUid), ResetSchedule: r.ResetSchedule,
+		Plan: *PlanOf(r), ObjectUID: idOf(r.ObjectUid), Cluster: idOf(r.HomeCluster), ResetSchedule: r.ResetSchedule,
 		ResetBatchSize: r.ResetBatchSize,
 	}
 }
@@ -97,7 +97,7 @@ func MeteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
 // Account reads an account's row, without its plan and lots. What this release does not know of its settings is left
 // out, and the error says so.
 func (s *Store) Account(
-	r *dbsqlc.UsageQuota, userID string,
+	r *dbsqlc.UsageQuota, userID string, home quota.ID,
 ) (*quota.Account, ledger.Settings, *ledger.UnreadableError) {
 	var unreadable *ledger.UnreadableError
 	zone, err := s.zone(r.TimeZone)
@@ -111,7 +111,7 @@ func (s *Store) Account(
 				Declared: true}
 		}
 	}
-	settings := ledger.Settings{QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone}
+	settings := ledger.Settings{QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone, Home: home}
 	if r.QuotaName != nil {
 		settings.QuotaName = *r.QuotaName
 	}
@@ -144,6 +144,9 @@ func AuditSettings(r *dbsqlc.UsageQuota) quota.AuditSettings {
 	}
 	if r.QuotaUid != nil {
 		s.QuotaUID = new(quota.ObjectUID(*r.QuotaUid))
+	}
+	if r.HomeCluster != nil {
+		s.Home = new(quota.ClusterUID(*r.HomeCluster))
 	}
 	return s
 }
@@ -295,6 +298,7 @@ func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 			ArrivedSeq: r.ArrivedSeq, AdmittedSeq: numberOf(r.AdmittedSeq), EndedSeq: numberOf(r.EndedSeq),
 		},
 		UserID: userID, Namespace: r.Namespace, Name: r.Name, RequestedBy: r.RequestedBy, BodyHash: r.BodyHash,
+		Cluster: idOf(r.ClusterUid),
 	}
 	adm.PeriodNo = numberOf(r.PeriodNo)
 	if r.AdmittedAt != nil {

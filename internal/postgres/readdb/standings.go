@@ -50,12 +50,14 @@ func (s *Store) AskStandings(
 			rows, err := q.ReadAccounts(ctx, dbsqlc.ReadAccountsParams{Now: s.Now(), UserIds: userIDs})
 			for i := range rows {
 				r := &rows[i]
-				a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID)
+				a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID, r.Home)
 				accounts[a.ID], plans[a] = a, ServedBy{
 					PlanKey:   PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion},
 					DecidedAt: r.UsageQuota.LastDecidedAt,
 				}
-				out[a.UserID] = ledger.Usage{Account: a, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID}
+				out[a.UserID] = ledger.Usage{
+					Account: a, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID, Home: settings.Home,
+				}
 				if unreadable != nil {
 					s.unreadable(out, a, unreadable, true)
 				}
