@@ -63,7 +63,7 @@ const leaseMAC = 24 // bytes of the HMAC in a lease token
 
 // Lease returns the secret that authorises whoever holds it to renew, complete and release one admission. It is
 // derived, not stored: the same admission has the same token on every replica.
-func (s *Signer) Lease(ctx context.Context, account, admission quota.ID) (string, error) {
+func (s *Signer) Lease(ctx context.Context, account quota.AccountID, admission quota.AdmissionID) (string, error) {
 	mac, err := s.leaseMAC(ctx, account, admission)
 	if err != nil {
 		return "", err
@@ -73,8 +73,8 @@ func (s *Signer) Lease(ctx context.Context, account, admission quota.ID) (string
 
 // VerifyLease returns the account of a lease token if it is one of this admission.
 func (s *Signer) VerifyLease(
-	ctx context.Context, token string, admission quota.ID,
-) (account quota.ID, ok bool, err error) {
+	ctx context.Context, token string, admission quota.AdmissionID,
+) (account quota.AccountID, ok bool, err error) {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) != len(account)+leaseMAC {
 		return quota.ID{}, false, nil //nolint:nilerr // what cannot be decoded is simply not a lease token
@@ -87,7 +87,7 @@ func (s *Signer) VerifyLease(
 	return account, subtle.ConstantTimeCompare(mac, raw[len(account):]) == 1, nil
 }
 
-func (s *Signer) leaseMAC(ctx context.Context, account, admission quota.ID) ([]byte, error) {
+func (s *Signer) leaseMAC(ctx context.Context, account quota.AccountID, admission quota.AdmissionID) ([]byte, error) {
 	key, err := s.signingKey(ctx)
 	if err != nil {
 		return nil, err

@@ -19,19 +19,21 @@ import (
 type Adopter interface {
 	Clusters(ctx context.Context) ([]Cluster, error)
 	// Owned counts what a cluster has.
-	Owned(ctx context.Context, cluster quota.ID) (Owned, error)
+	Owned(ctx context.Context, cluster quota.ClusterUID) (Owned, error)
 	// MovePlans moves all plans and returns their names. No object owns them then, until one of the new cluster takes them over.
 	MovePlans(ctx context.Context, m Move) ([]string, error)
 	// MoveQuotas moves what UserQuotas declared about at most limit accounts, in the order of their ids after the given one,
 	// likewise. It returns how many it moved, and the last account; as many as limit means that there may be more.
-	MoveQuotas(ctx context.Context, m Move, after quota.ID, limit int) (moved int, last quota.ID, err error)
+	MoveQuotas(ctx context.Context, m Move, after quota.AccountID, limit int) (moved int, last quota.AccountID, err error)
 	// MoveJobs moves the queued and admitted admissions of the Jobs of at most limit accounts, and counts both.
-	MoveJobs(ctx context.Context, m Move, after quota.ID, limit int) (moved, accounts int, last quota.ID, err error)
+	MoveJobs(
+		ctx context.Context, m Move, after quota.AccountID, limit int,
+	) (moved, accounts int, last quota.AccountID, err error)
 }
 
 // Move says from whom to whom, and who wants it.
 type Move struct {
-	From, To quota.ID
+	From, To quota.ClusterUID
 	Actor    string
 }
 
@@ -166,7 +168,9 @@ func moveJobs(ctx context.Context, store Adopter, m Move, done *Adopted) error {
 // find returns the cluster of that name or UID.
 func find(all []Cluster, field, named string) (Cluster, error) {
 	id, err := uuid.Parse(named)
-	i := slices.IndexFunc(all, func(c Cluster) bool { return c.Name == named || err == nil && c.UID == quota.ID(id) })
+	i := slices.IndexFunc(all, func(c Cluster) bool {
+		return c.Name == named || err == nil && c.UID == quota.ClusterUID(id)
+	})
 	if i >= 0 {
 		return all[i], nil
 	}

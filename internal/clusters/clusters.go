@@ -25,7 +25,7 @@ import (
 
 // Cluster is one that has registered.
 type Cluster struct {
-	UID  quota.ID
+	UID  quota.ClusterUID
 	Name string
 	// First says that it was the first one: rows that name no cluster are its own.
 	First bool
@@ -48,10 +48,10 @@ type Owned struct {
 type Registry interface {
 	// RegisterCluster writes down that the cluster is there, under that name. It fails with an ErrConflict if another
 	// one has the name.
-	RegisterCluster(ctx context.Context, uid quota.ID, name string) (Cluster, error)
+	RegisterCluster(ctx context.Context, uid quota.ClusterUID, name string) (Cluster, error)
 	// ClaimUnowned writes the first cluster's name on everything that names none, in one transaction. Of any other cluster it
 	// changes nothing.
-	ClaimUnowned(ctx context.Context, uid quota.ID, actor string) (Owned, error)
+	ClaimUnowned(ctx context.Context, uid quota.ClusterUID, actor string) (Owned, error)
 	// Clusters returns all that have registered, the first one first.
 	Clusters(ctx context.Context) ([]Cluster, error)
 }
@@ -68,19 +68,19 @@ const (
 // Home is the cluster that this process runs in. It is safe for concurrent use.
 type Home struct {
 	store Registry
-	uid   quota.ID
+	uid   quota.ClusterUID
 	name  string
 	log   func(err error, message string)
 	told  func(Owned)
 
 	mu      sync.Mutex
-	names   map[quota.ID]string
+	names   map[quota.ClusterUID]string
 	namesAt time.Time
 }
 
 // Options of a Home. All are optional but the UID.
 type Options struct {
-	UID quota.ID
+	UID quota.ClusterUID
 	// Name of the cluster, of quota.ClusterNames; its UID if empty.
 	Name string
 	// Log is told what could not be done, Claimed what the first cluster claimed.
@@ -126,18 +126,18 @@ func (h *Home) whoseName(ctx context.Context, err error) error {
 }
 
 // CheckName returns an ErrInvalid unless a cluster may have the name. A UID is no name but for the cluster that has it.
-func CheckName(uid quota.ID, name string) error {
+func CheckName(uid quota.ClusterUID, name string) error {
 	if err := quota.ClusterNames.Check(name); err != nil {
 		return quota.Invalid("cluster name", "%v", err)
 	}
-	if id, err := uuid.Parse(name); err == nil && quota.ID(id) != uid {
+	if id, err := uuid.Parse(name); err == nil && quota.ClusterUID(id) != uid {
 		return quota.Invalid("cluster name", "%q is a UID, and not that of this cluster, %s", name, uuid.UUID(uid))
 	}
 	return nil
 }
 
 // UID and Name are this cluster's.
-func (h *Home) UID() quota.ID { return h.uid }
+func (h *Home) UID() quota.ClusterUID { return h.uid }
 
 // Name is what this cluster is called.
 func (h *Home) Name() string { return h.name }
@@ -172,12 +172,12 @@ func (h *Home) beat(ctx context.Context, claimed *time.Time) error {
 }
 
 // NameOf returns what a cluster is called: its UID where that is not known. It is at most a minute old.
-func (h *Home) NameOf(ctx context.Context, uid quota.ID) string {
+func (h *Home) NameOf(ctx context.Context, uid quota.ClusterUID) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if time.Since(h.namesAt) > namesTTL || h.names[uid] == "" {
 		if all, err := h.store.Clusters(ctx); err == nil {
-			h.names, h.namesAt = make(map[quota.ID]string, len(all)), time.Now()
+			h.names, h.namesAt = make(map[quota.ClusterUID]string, len(all)), time.Now()
 			for i := range all {
 				h.names[all[i].UID] = all[i].Name
 			}

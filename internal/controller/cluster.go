@@ -19,40 +19,41 @@ import (
 // Cluster is the cluster whose objects the controllers look after, as the ledger knows it. The zero value is for a ledger that
 // serves one cluster only, of which nothing is known.
 type Cluster struct {
-	UID quota.ID
+	UID quota.ClusterUID
 	// Names tells what clusters are called; UIDs stand for names if nil.
 	Names ClusterNames
 }
 
 // ClusterNames tells what the clusters are called that share the ledger.
 type ClusterNames interface {
-	NameOf(ctx context.Context, cluster quota.ID) string
+	NameOf(ctx context.Context, cluster quota.ClusterUID) string
 }
 
 // +kubebuilder:rbac:groups="",resources=namespaces,resourceNames=kube-system,verbs=get
 
 // ClusterUID returns what makes a cluster the same one as long as it lives: the UID of its namespace kube-system, which cannot be
 // deleted.
-func ClusterUID(ctx context.Context, reader client.Reader) (quota.ID, error) {
+func ClusterUID(ctx context.Context, reader client.Reader) (quota.ClusterUID, error) {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	if err := reader.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, namespace); err != nil {
 		return quota.ID{}, fmt.Errorf("the UID of namespace %s, by which the ledger knows this cluster: %w", metav1.NamespaceSystem, err)
 	}
-	return convert.UID(namespace.UID)
+	uid, err := convert.UID(namespace.UID)
+	return quota.ClusterUID(uid), err
 }
 
 // foreign reports whether an owner is another cluster.
-func (c Cluster) foreign(owner quota.ID) bool { return owner != (quota.ID{}) && owner != c.UID }
+func (c Cluster) foreign(owner quota.ClusterUID) bool { return owner != (quota.ID{}) && owner != c.UID }
 
-func (c Cluster) nameOf(ctx context.Context, cluster quota.ID) string {
+func (c Cluster) nameOf(ctx context.Context, cluster quota.ClusterUID) string {
 	if c.Names == nil {
 		return uuid.UUID(cluster).String()
 	}
 	return c.Names.NameOf(ctx, cluster)
 }
 
-func (c Cluster) ownedUser(userID string, owner quota.ID) *ledger.OwnedError {
+func (c Cluster) ownedUser(userID string, owner quota.ClusterUID) *ledger.OwnedError {
 	return &ledger.OwnedError{Subject: fmt.Sprintf("user %q", userID), Cluster: owner}
 }
 

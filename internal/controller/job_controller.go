@@ -36,14 +36,14 @@ import (
 // JobMeter admits, meters and settles Jobs.
 type JobMeter interface {
 	Admit(ctx context.Context, req metering.AdmitRequest) (metering.AdmitResult, error)
-	Get(ctx context.Context, id quota.ID) (*ledger.Admission, error)
+	Get(ctx context.Context, id quota.AdmissionID) (*ledger.Admission, error)
 	Current(ctx context.Context, userID string) (ledger.Usage, error)
-	SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*ledger.Admission, error)
-	Requeue(ctx context.Context, id quota.ID, stay int64) (*ledger.Admission, error)
-	LiveJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error)
-	RunningJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error)
+	SettleJob(ctx context.Context, id quota.AdmissionID, fallback quota.Credits) (*ledger.Admission, error)
+	Requeue(ctx context.Context, id quota.AdmissionID, stay int64) (*ledger.Admission, error)
+	LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error)
+	RunningJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error)
 	WaitingJobs(ctx context.Context, after ledger.Turn) ([]metering.WaitingJob, ledger.Turn, error)
-	EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error)
+	EndedAdmissions(ctx context.Context, ids []quota.AdmissionID) ([]quota.AdmissionID, error)
 	RenewJobs(ctx context.Context, jobs []*ledger.Admission) error
 	Subscribe(ctx context.Context) <-chan ledger.Change
 }
@@ -89,7 +89,7 @@ func keyOf(job client.Object) jobKey {
 	return jobKey{Namespace: job.GetNamespace(), Name: job.GetName(), UID: job.GetUID()}
 }
 
-func keyOfAdmission(namespace, name string, id quota.ID) jobKey {
+func keyOfAdmission(namespace, name string, id quota.AdmissionID) jobKey {
 	return jobKey{
 		Namespace: namespace, Name: name,
 		UID: types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])),
@@ -107,7 +107,7 @@ const DefaultStartTimeout = 10 * time.Minute
 // JobOptions configure the controller of Jobs. The zero value is usable.
 type JobOptions struct {
 	// Cluster is this one's id in the ledger, zero if no other one has ever been on it.
-	Cluster quota.ID
+	Cluster quota.ClusterUID
 	// StartTimeout is how long an admitted Job may hold its slot without a pod that has started; DefaultStartTimeout if
 	// zero.
 	StartTimeout time.Duration
@@ -396,11 +396,11 @@ func (r *jobReconciler) findLost(ctx context.Context, live []*ledger.Admission, 
 	if err := r.jobs.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return err
 	}
-	known := make(map[quota.ID]bool, len(live))
+	known := make(map[quota.AdmissionID]bool, len(live))
 	for _, adm := range live {
 		known[adm.ID] = true
 	}
-	missing := map[quota.ID]*batchv1.Job{}
+	missing := map[quota.AdmissionID]*batchv1.Job{}
 	for i := range list.Items {
 		job := &list.Items[i]
 		state := job.Annotations[v1alpha1.StateAnnotation]
@@ -450,4 +450,7 @@ func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) bool 
 		withStuck(message, adm.Stuck) != message
 }
 
-func admissionID(uid types.UID) (quota.ID, error) { return convert.UID(uid) }
+func admissionID(uid types.UID) (quota.AdmissionID, error) {
+	id, err := convert.UID(uid)
+	return quota.AdmissionID(id), err
+}

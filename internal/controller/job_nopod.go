@@ -201,7 +201,7 @@ func (r *jobReconciler) stop(ctx context.Context, job *batchv1.Job, message stri
 // leave puts a Job that has been suspended for that back into the queue, behind the others. If nobody else waits it
 // starts again at once.
 func (r *jobReconciler) leave(
-	ctx context.Context, job *batchv1.Job, id quota.ID, mode string,
+	ctx context.Context, job *batchv1.Job, id quota.AdmissionID, mode string,
 ) (reconcile.Result, error) {
 	stay, _ := r.memory.stay(job.UID)
 	_, err := r.svc.Requeue(ctx, id, stay)

@@ -32,7 +32,7 @@ import (
 type jobReconciler struct {
 	svc JobMeter
 	// cluster is this one's id in the ledger.
-	cluster quota.ID
+	cluster quota.ClusterUID
 	client  client.Client
 	// jobs is the cache, live the API server itself: that a Job or its pods are gone must be true, not only not seen.
 	jobs   client.Reader
@@ -110,7 +110,7 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 
 // known reports whether the ledger has the admission of a Job that shows a state. One that shows none was never asked
 // for.
-func (r *jobReconciler) known(ctx context.Context, id quota.ID, state string) (bool, error) {
+func (r *jobReconciler) known(ctx context.Context, id quota.AdmissionID, state string) (bool, error) {
 	if state == "" {
 		return false, nil
 	}
@@ -123,7 +123,7 @@ func (r *jobReconciler) known(ctx context.Context, id quota.ID, state string) (b
 
 // bookAgain admits a Job that runs, or has run, where the ledger does not know it or has it in the queue. That is so
 // after the database was restored to an earlier moment. Whatever the limits say now, the work was admitted.
-func (r *jobReconciler) bookAgain(ctx context.Context, job *batchv1.Job, id quota.ID) error {
+func (r *jobReconciler) bookAgain(ctx context.Context, job *batchv1.Job, id quota.AdmissionID) error {
 	adm, err := r.svc.Get(ctx, id)
 	if _, unreadable := errors.AsType[*ledger.UnreadableError](err); unreadable {
 		return nil
@@ -164,7 +164,7 @@ func ended(job *batchv1.Job) batchv1.JobConditionType {
 }
 
 // hold keeps a Job from running as long as its owner wants that, also one that runs. It loses nothing but its pod.
-func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.ID) error {
+func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.AdmissionID) error {
 	message := "held back by annotation " + v1alpha1.HoldAnnotation
 	switch adm, err := r.svc.Get(ctx, id); {
 	case err == nil && adm.State == quota.Admitted:
@@ -184,7 +184,7 @@ func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.ID)
 
 // admit asks for the Job's admission, which is booked the first time only, and brings the Job to it.
 func (r *jobReconciler) admit(
-	ctx context.Context, job *batchv1.Job, id quota.ID, mode string,
+	ctx context.Context, job *batchv1.Job, id quota.AdmissionID, mode string,
 ) (reconcile.Result, error) {
 	// What runs already can only be metered.
 	warnOnly := mode == v1alpha1.EnforcementWarn || !suspended(job)
@@ -268,7 +268,7 @@ func serviceAccount(job *batchv1.Job) string {
 
 // start lets the Job run. If that fails it is tried again; if the Job is gone meanwhile, its slot returns.
 func (r *jobReconciler) start(
-	ctx context.Context, job *batchv1.Job, id quota.ID, adm *ledger.Admission, d quota.Decision,
+	ctx context.Context, job *batchv1.Job, id quota.AdmissionID, adm *ledger.Admission, d quota.Decision,
 ) error {
 	message := adm.Request.Estimate.String() + " credits are reserved"
 	if !adm.Enforced && d.Reason != "" {
@@ -361,7 +361,7 @@ func (r *jobReconciler) refuse(
 }
 
 // settle charges a Job that has ended.
-func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.ID) error {
+func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.AdmissionID) error {
 	adm, err := r.svc.Get(ctx, id)
 	if errors.Is(err, ledger.ErrNotFound) {
 		return r.settleUnknown(ctx, job)
@@ -471,7 +471,7 @@ func completed(job *batchv1.Job) bool {
 
 // settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives. last is the Job
 // as it was last seen.
-func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.ID, last buried) error {
+func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.AdmissionID, last buried) error {
 	adm, err := r.svc.Get(ctx, id)
 	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !adm.State.Live()) {
 		r.memory.forget(key.UID)

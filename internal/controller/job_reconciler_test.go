@@ -54,9 +54,11 @@ func (m *meter) Admit(context.Context, metering.AdmitRequest) (metering.AdmitRes
 	return metering.AdmitResult{Admission: m.adm, Account: m.account()}, m.err
 }
 
-func (m *meter) Get(context.Context, quota.ID) (*ledger.Admission, error) { return m.adm, m.err }
+func (m *meter) Get(context.Context, quota.AdmissionID) (*ledger.Admission, error) {
+	return m.adm, m.err
+}
 
-func (m *meter) SettleJob(_ context.Context, _ quota.ID, use quota.Credits) (*ledger.Admission, error) {
+func (m *meter) SettleJob(_ context.Context, _ quota.AdmissionID, use quota.Credits) (*ledger.Admission, error) {
 	m.settled = append(m.settled, use)
 	m.adm.State, m.adm.Actual = quota.Released, nil
 	if use > 0 {
@@ -65,12 +67,12 @@ func (m *meter) SettleJob(_ context.Context, _ quota.ID, use quota.Credits) (*le
 	return m.adm, m.err
 }
 
-func (m *meter) LiveJobs(context.Context, quota.ID) ([]*ledger.Admission, error) {
+func (m *meter) LiveJobs(context.Context, quota.ClusterUID) ([]*ledger.Admission, error) {
 	m.lives++
 	return []*ledger.Admission{m.adm}, m.err
 }
 
-func (m *meter) RunningJobs(context.Context, quota.ID) ([]*ledger.Admission, error) {
+func (m *meter) RunningJobs(context.Context, quota.ClusterUID) ([]*ledger.Admission, error) {
 	if m.adm.State != quota.Admitted {
 		return nil, m.err
 	}

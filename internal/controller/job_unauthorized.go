@@ -50,7 +50,7 @@ func unauthorizedMessage(job *batchv1.Job, userID string) string {
 // unauthorized keeps a Job from the quota of a user that it may not spend: it waits, or runs and is counted instead of
 // charged. What was admitted while the right was there goes on if it runs, and ends without a charge if it does not.
 func (r *jobReconciler) unauthorized(
-	ctx context.Context, job *batchv1.Job, id quota.ID, declared jobs.Declared, warnOnly bool,
+	ctx context.Context, job *batchv1.Job, id quota.AdmissionID, declared jobs.Declared, warnOnly bool,
 ) (reconcile.Result, error) {
 	adm, err := r.svc.Get(ctx, id)
 	if err != nil && !errors.Is(err, ledger.ErrNotFound) {

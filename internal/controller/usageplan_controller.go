@@ -42,7 +42,7 @@ const DefaultResyncInterval = time.Minute
 // Plans is what the UsagePlan controller needs of the metering service.
 type Plans interface {
 	ApplyPlan(ctx context.Context, plan metering.Plan, actor string) (metering.PlanStatus, error)
-	RetirePlan(ctx context.Context, name string, cluster quota.ID, actor string) error
+	RetirePlan(ctx context.Context, name string, cluster quota.ClusterUID, actor string) error
 	Plans(ctx context.Context) ([]*metering.Plan, error)
 }
 

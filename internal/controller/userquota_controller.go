@@ -38,14 +38,14 @@ const DefaultStatusInterval = 5 * time.Second
 // Quotas is what the UserQuota controller needs of the metering service.
 type Quotas interface {
 	ApplyQuota(ctx context.Context, q metering.Quota, actor string) error
-	RemoveQuota(ctx context.Context, uid quota.ID, actor string) error
+	RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor string) error
 	UsageOf(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 	GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error)
 	// QuotaChanges finds the users with a UserQuota whose standing may have changed since a mark.
 	QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error)
 	// QuotaOwners are the UserQuotas of a cluster that own an account. They are compared with the objects, so that what was deleted
 	// while nobody watched, or before the moment that the database was restored to, is removed.
-	QuotaOwners(ctx context.Context, cluster quota.ID) ([]quota.ID, error)
+	QuotaOwners(ctx context.Context, cluster quota.ClusterUID) ([]quota.ObjectUID, error)
 }
 
 // UserQuotaOptions configure the UserQuota controller.
@@ -352,7 +352,7 @@ func (r *userQuotaReconciler) usage(ctx context.Context, userID string) (ledger.
 }
 
 // apply writes the object to the database. An owner that is gone, deleted while nobody watched, makes room.
-func (r *userQuotaReconciler) apply(ctx context.Context, declared metering.Quota, current quota.ID) error {
+func (r *userQuotaReconciler) apply(ctx context.Context, declared metering.Quota, current quota.ObjectUID) error {
 	err := r.quotas.ApplyQuota(ctx, declared, actor)
 	if _, owned := errors.AsType[*ledger.OwnedError](err); owned {
 		return err
@@ -374,7 +374,7 @@ func (r *userQuotaReconciler) apply(ctx context.Context, declared metering.Quota
 }
 
 // gone asks the API server itself whether a user's UserQuota still exists: a cache that lags must not put anybody out.
-func (r *userQuotaReconciler) gone(ctx context.Context, userID string, uid quota.ID) (bool, error) {
+func (r *userQuotaReconciler) gone(ctx context.Context, userID string, uid quota.ObjectUID) (bool, error) {
 	var list v1alpha1.UserQuotaList
 	if err := r.reader.List(ctx, &list, client.MatchingFields{userIDField: userID}); err != nil {
 		return false, err

@@ -54,12 +54,12 @@ func (s *orphanSweeper) sweep(ctx context.Context) error {
 }
 
 // without returns those of the owners of which there is no object.
-func without(ctx context.Context, owners []quota.ID, from client.Reader) ([]quota.ID, error) {
+func without(ctx context.Context, owners []quota.ObjectUID, from client.Reader) ([]quota.ObjectUID, error) {
 	var list v1alpha1.UserQuotaList
 	if err := from.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, err
 	}
-	there := sets.New[quota.ID]()
+	there := sets.New[quota.ObjectUID]()
 	for i := range list.Items {
 		if id, err := convert.UID(list.Items[i].UID); err == nil {
 			there.Insert(id)

@@ -145,7 +145,7 @@ func (p *standingPoller) look(
 		if _, known := p.moves[user]; known && found && usage.Unreadable == nil {
 			p.moves[user] = usage.MovesAt()
 		}
-		alive := sets.New[quota.ID]()
+		alive := sets.New[quota.ObjectUID]()
 		for _, q := range objects[user] {
 			if id, err := convert.UID(q.UID); err == nil {
 				alive.Insert(id)
@@ -196,7 +196,7 @@ func (had grantsHad) lack(q *v1alpha1.UserQuota) bool {
 // stale reports whether a UserQuota needs to be looked at. Those whose spec has not been worked on are in the queue
 // anyway.
 func (p *standingPoller) stale(
-	ctx context.Context, q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set[quota.ID],
+	ctx context.Context, q *v1alpha1.UserQuota, usage ledger.Usage, found bool, alive sets.Set[quota.ObjectUID],
 ) bool {
 	if !q.DeletionTimestamp.IsZero() || q.Status.ObservedGeneration != q.Generation {
 		return false

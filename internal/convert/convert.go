@@ -56,10 +56,10 @@ func Zone(name string) (*time.Location, error) {
 }
 
 // UID turns an object's UID into the id that the database knows it by.
-func UID(uid types.UID) (quota.ID, error) {
+func UID(uid types.UID) (quota.ObjectUID, error) {
 	id, err := uuid.Parse(string(uid))
 	if err != nil {
 		return quota.ID{}, fmt.Errorf("metadata.uid is %q: %w", uid, err)
 	}
-	return quota.ID(id), nil
+	return quota.ObjectUID(id), nil
 }

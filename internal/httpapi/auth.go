@@ -74,17 +74,17 @@ func (s *server) may(ctx context.Context, userID string) error {
 
 // holder returns the account of an admission that the caller holds: by its lease, or by the operation's right on its
 // user.
-func (s *server) holder(ctx context.Context, id uuid.UUID) (account quota.ID, err error) {
+func (s *server) holder(ctx context.Context, id uuid.UUID) (account quota.AccountID, err error) {
 	if lease := callerFrom(ctx).lease; lease != "" {
-		account, ok, err := s.leases.VerifyLease(ctx, lease, quota.ID(id))
+		account, ok, err := s.leases.VerifyLease(ctx, lease, quota.AdmissionID(id))
 		if err == nil && !ok {
 			err = forbidden("the lease is not that of admission %s", id)
 		}
 		return account, err
 	}
-	adm, err := s.service.Get(ctx, quota.ID(id))
+	adm, err := s.service.Get(ctx, quota.AdmissionID(id))
 	if err != nil {
-		return quota.ID{}, err
+		return quota.AccountID{}, err
 	}
 	return adm.Account, s.may(ctx, adm.UserID)
 }

@@ -68,7 +68,7 @@ func (s *server) GetAdmission(ctx context.Context, r GetAdmissionRequestObject) 
 		if ticket != nil {
 			return s.service.GetTicket(ctx, ticket)
 		}
-		return s.waitFor(ctx, quota.ID(r.Id), wait)
+		return s.waitFor(ctx, quota.AdmissionID(r.Id), wait)
 	})
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (s *server) GetAdmission(ctx context.Context, r GetAdmissionRequestObject) 
 }
 
 // waitFor returns the admission once it is no longer queued, or after the time, or when the service is about to end.
-func (s *server) waitFor(ctx context.Context, id quota.ID, d time.Duration) (*ledger.Admission, error) {
+func (s *server) waitFor(ctx context.Context, id quota.AdmissionID, d time.Duration) (*ledger.Admission, error) {
 	if d == 0 {
 		return s.service.Get(ctx, id)
 	}
@@ -113,11 +113,16 @@ func (s *server) CompleteAdmission(
 	if err != nil {
 		return nil, err
 	}
-	body, err := s.act(ctx, r.Id, func(ctx context.Context, account, id quota.ID) (*ledger.Admission, error) {
-		return s.service.Complete(ctx, account, id, actual)
-	}, func(ctx context.Context, t *metering.Ticket) (*ledger.Admission, error) {
-		return s.service.CompleteTicket(ctx, t, actual)
-	})
+	body, err := s.act(
+		ctx,
+		r.Id,
+		func(ctx context.Context, account quota.AccountID, id quota.AdmissionID) (*ledger.Admission, error) {
+			return s.service.Complete(ctx, account, id, actual)
+		},
+		func(ctx context.Context, t *metering.Ticket) (*ledger.Admission, error) {
+			return s.service.CompleteTicket(ctx, t, actual)
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -137,14 +142,16 @@ func (s *server) ReleaseAdmission(
 
 // act does what only an admission's holder may, by its account and id or by its ticket.
 func (s *server) act(
-	ctx context.Context, id uuid.UUID, do func(ctx context.Context, account, id quota.ID) (*ledger.Admission, error),
+	ctx context.Context,
+	id uuid.UUID,
+	do func(ctx context.Context, account quota.AccountID, id quota.AdmissionID) (*ledger.Admission, error),
 	doTicket func(ctx context.Context, t *metering.Ticket) (*ledger.Admission, error),
 ) (AdmissionJSONResponse, error) {
 	if ticket, err := s.ticket(ctx, id); ticket != nil || err != nil {
 		return encoded(err, func() (*ledger.Admission, error) { return doTicket(ctx, ticket) })
 	}
 	account, err := s.holder(ctx, id)
-	return encoded(err, func() (*ledger.Admission, error) { return do(ctx, account, quota.ID(id)) })
+	return encoded(err, func() (*ledger.Admission, error) { return do(ctx, account, quota.AdmissionID(id)) })
 }
 
 func encoded(err error, do func() (*ledger.Admission, error)) (AdmissionJSONResponse, error) {

@@ -36,8 +36,8 @@ var (
 	noon      = time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
 	nextMonth = time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
 	accountID = quota.ID{1}
-	admID     = quota.ID(uuid.MustParse("0198c5f0-0000-8000-8000-000000000001"))
-	admPath   = "/api/v1/admissions/" + uuid.UUID(admID).String()
+	admID     = quota.AdmissionID(uuid.MustParse("0198c5f0-0000-8000-8000-000000000001"))
+	admPath   = "/api/v1/admissions/" + admID.String()
 )
 
 const (
@@ -67,7 +67,7 @@ type fake struct {
 	before int64
 	limit  int
 	actual quota.Credits
-	holder quota.ID
+	holder quota.AccountID
 }
 
 func (f *fake) Check(context.Context, string, quota.Request) (metering.CheckResult, error) {
@@ -91,9 +91,9 @@ func (f *fake) RecordAll(_ context.Context, reqs []metering.RecordRequest) ([]me
 	return results, errs
 }
 
-func (f *fake) Event(_ context.Context, id quota.ID) (*ledger.Event, error) {
+func (f *fake) Event(_ context.Context, id quota.EventID) (*ledger.Event, error) {
 	if f.event == nil || f.event.ID != id {
-		return nil, fmt.Errorf("event %s: %w", uuid.UUID(id), ledger.ErrNotFound)
+		return nil, fmt.Errorf("event %s: %w", id, ledger.ErrNotFound)
 	}
 	return f.event, nil
 }
@@ -113,29 +113,31 @@ func (f *fake) Admit(_ context.Context, req metering.AdmitRequest) (metering.Adm
 	return f.admit, f.err
 }
 
-func (f *fake) Heartbeat(_ context.Context, account, _ quota.ID) (*ledger.Admission, error) {
+func (f *fake) Heartbeat(_ context.Context, account quota.AccountID, _ quota.AdmissionID) (*ledger.Admission, error) {
 	f.holder = account
 	return f.adm, f.err
 }
 
-func (f *fake) Complete(_ context.Context, account, _ quota.ID, actual quota.Credits) (*ledger.Admission, error) {
+func (f *fake) Complete(
+	_ context.Context, account quota.AccountID, _ quota.AdmissionID, actual quota.Credits,
+) (*ledger.Admission, error) {
 	f.holder, f.actual = account, actual
 	return f.adm, f.err
 }
 
-func (f *fake) Release(_ context.Context, account, _ quota.ID) (*ledger.Admission, error) {
+func (f *fake) Release(_ context.Context, account quota.AccountID, _ quota.AdmissionID) (*ledger.Admission, error) {
 	f.holder = account
 	return f.adm, f.err
 }
 
-func (f *fake) Get(_ context.Context, id quota.ID) (*ledger.Admission, error) {
+func (f *fake) Get(_ context.Context, id quota.AdmissionID) (*ledger.Admission, error) {
 	if id != admID {
-		return nil, fmt.Errorf("admission %s: %w", uuid.UUID(id), ledger.ErrNotFound)
+		return nil, fmt.Errorf("admission %s: %w", id, ledger.ErrNotFound)
 	}
 	return f.adm, nil
 }
 
-func (f *fake) Wait(ctx context.Context, _ quota.ID, _ time.Time) (*ledger.Admission, error) {
+func (f *fake) Wait(ctx context.Context, _ quota.AdmissionID, _ time.Time) (*ledger.Admission, error) {
 	return f.wait(ctx)
 }
 
@@ -159,9 +161,11 @@ func (f *fake) ReleaseTicket(context.Context, *metering.Ticket) (*ledger.Admissi
 	return f.adm, f.err
 }
 
-func (f *fake) Lease(context.Context, quota.ID, quota.ID) (string, error) { return lease, nil }
+func (f *fake) Lease(context.Context, quota.AccountID, quota.AdmissionID) (string, error) {
+	return lease, nil
+}
 
-func (f *fake) VerifyLease(_ context.Context, token string, id quota.ID) (quota.ID, bool, error) {
+func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID) (quota.AccountID, bool, error) {
 	return accountID, token == lease && id == admID, nil
 }
 

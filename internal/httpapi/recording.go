@@ -106,7 +106,7 @@ func (s *server) GetUsageEvent(ctx context.Context, r GetUsageEventRequestObject
 
 // event reads an event whose user the caller has the operation's right on.
 func (s *server) event(ctx context.Context, id uuid.UUID) (*ledger.Event, error) {
-	e, err := s.service.Event(ctx, quota.ID(id))
+	e, err := s.service.Event(ctx, quota.EventID(id))
 	if err != nil {
 		return nil, err
 	}

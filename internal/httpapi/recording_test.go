@@ -24,7 +24,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-var eventID = quota.ID(uuid.MustParse("0198c5f0-0000-7000-8000-00000000000e"))
+var eventID = quota.EventID(uuid.MustParse("0198c5f0-0000-7000-8000-00000000000e"))
 
 const (
 	usagePath   = "/api/v1/usage"
@@ -146,7 +146,7 @@ func TestUseIsRead(t *testing.T) {
 	}
 	f := &fake{}
 	w := do(handler(t, f), request{path: usagePath, body: full})
-	if w.Code != 201 || w.Header().Get("Location") != usagePath+"/events/"+uuid.UUID(eventID).String() {
+	if w.Code != 201 || w.Header().Get("Location") != usagePath+"/events/"+eventID.String() {
 		t.Fatalf("got %d at %q: %s", w.Code, w.Header().Get("Location"), w.Body)
 	}
 	f.uses[0].BodyHash, f.uses[0].Same = nil, nil
@@ -341,11 +341,11 @@ func TestBatchReportsEachItem(t *testing.T) {
 }
 
 func TestCorrections(t *testing.T) {
-	reverse := request{path: usagePath + "/" + uuid.UUID(eventID).String() + "/reverse", body: `{"reason":"a mistake"}`,
+	reverse := request{path: usagePath + "/" + eventID.String() + "/reverse", body: `{"reason":"a mistake"}`,
 		token: "Bearer admin"}
 	adjust := request{path: usagePath + "/adjustments", body: `{"user_id":"alice","credits":2.5,"reason":"shared"}`,
 		token: "Bearer admin"}
-	read := request{method: "GET", path: usagePath + "/events/" + uuid.UUID(eventID).String()}
+	read := request{method: "GET", path: usagePath + "/events/" + eventID.String()}
 	edit := func(q request, f func(*request)) request { f(&q); return q }
 	for name, tc := range map[string]struct {
 		request

@@ -44,11 +44,13 @@ type Usage interface {
 // Admissions are what holds a slot or waits for one.
 type Admissions interface {
 	Admit(ctx context.Context, req metering.AdmitRequest) (metering.AdmitResult, error)
-	Heartbeat(ctx context.Context, account, id quota.ID) (*ledger.Admission, error)
-	Complete(ctx context.Context, account, id quota.ID, actual quota.Credits) (*ledger.Admission, error)
-	Release(ctx context.Context, account, id quota.ID) (*ledger.Admission, error)
-	Get(ctx context.Context, id quota.ID) (*ledger.Admission, error)
-	Wait(ctx context.Context, id quota.ID, until time.Time) (*ledger.Admission, error)
+	Heartbeat(ctx context.Context, account quota.AccountID, id quota.AdmissionID) (*ledger.Admission, error)
+	Complete(
+		ctx context.Context, account quota.AccountID, id quota.AdmissionID, actual quota.Credits,
+	) (*ledger.Admission, error)
+	Release(ctx context.Context, account quota.AccountID, id quota.AdmissionID) (*ledger.Admission, error)
+	Get(ctx context.Context, id quota.AdmissionID) (*ledger.Admission, error)
+	Wait(ctx context.Context, id quota.AdmissionID, until time.Time) (*ledger.Admission, error)
 }
 
 // Tickets stand in for admissions while the database is away.
@@ -63,7 +65,7 @@ type Tickets interface {
 // Events are what is recorded without an admission.
 type Events interface {
 	RecordAll(ctx context.Context, reqs []metering.RecordRequest) ([]metering.RecordResult, []error)
-	Event(ctx context.Context, id quota.ID) (*ledger.Event, error)
+	Event(ctx context.Context, id quota.EventID) (*ledger.Event, error)
 	Reverse(ctx context.Context, req metering.ReverseRequest) (metering.RecordResult, error)
 	Adjust(ctx context.Context, req metering.AdjustRequest) (metering.RecordResult, error)
 }
@@ -75,8 +77,10 @@ type History interface {
 
 // Leases makes and checks lease tokens; *access.Signer is one.
 type Leases interface {
-	Lease(ctx context.Context, account, admission quota.ID) (string, error)
-	VerifyLease(ctx context.Context, token string, admission quota.ID) (account quota.ID, ok bool, err error)
+	Lease(ctx context.Context, account quota.AccountID, admission quota.AdmissionID) (string, error)
+	VerifyLease(
+		ctx context.Context, token string, admission quota.AdmissionID,
+	) (account quota.AccountID, ok bool, err error)
 }
 
 var _ Service = (*metering.Service)(nil)

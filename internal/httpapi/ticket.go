@@ -24,7 +24,7 @@ func (s *server) ticket(ctx context.Context, id uuid.UUID) (*metering.Ticket, er
 		return nil, err
 	case !ok:
 		return nil, unauthorized("the ticket was not given by this service")
-	case ticket.AdmissionID() != quota.ID(id):
+	case ticket.AdmissionID() != quota.AdmissionID(id):
 		return nil, forbidden("the ticket is not that of admission %s", id)
 	}
 	return ticket, nil

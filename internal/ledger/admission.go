@@ -17,7 +17,7 @@ type Admission struct {
 	RequestedBy     string
 	BodyHash        []byte
 	// Cluster that the Job is in; zero for other admissions, and where only one cluster has ever been.
-	Cluster quota.ID
+	Cluster quota.ClusterUID
 	// Position is the 1-based place in the user's queue, and Waiting the queue's length; zero unless Queued. In the
 	// answer to an operation Position is zero too where it is neither near the front nor the last.
 	Position, Waiting int
@@ -37,9 +37,9 @@ type Usage struct {
 	// Last is the period that closed last, nil before the first.
 	Last *quota.ClosedPeriod
 	// QuotaUID is the UserQuota that owns the account's settings, zero without one.
-	QuotaUID quota.ID
+	QuotaUID quota.ObjectUID
 	// Home is the cluster that declared the settings, zero if none has.
-	Home quota.ID
+	Home quota.ClusterUID
 	// Unreadable says that the account is not known as a whole, and why; nil if it is. Account then tells its ids only.
 	Unreadable *UnreadableError
 }
@@ -58,7 +58,7 @@ func (u *Usage) MovesAt() time.Time {
 // Turn is a place among all that waits, in the order of the accounts and in each in that in which work starts. The zero
 // value stands before all.
 type Turn struct {
-	Account quota.ID
+	Account quota.AccountID
 	Parked  bool
 	Place
 	// Position is the 1-based place in the user's queue, 0 before its first.

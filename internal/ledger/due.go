@@ -22,5 +22,6 @@ const (
 
 // Candidate is an account, and for DueLease an admission of it.
 type Candidate struct {
-	Account, Admission quota.ID
+	Account   quota.AccountID
+	Admission quota.AdmissionID
 }

@@ -18,17 +18,17 @@ import (
 
 // Op is one operation on one account.
 type Op struct {
-	Account quota.ID
+	Account quota.AccountID
 	// Register is the id of a user who has no account yet; Account is then the id that it is to have. If somebody else
 	// makes the account first, the operation fails with ErrRegistered.
 	Register string
 	// Admission and Plans that the operation needs to see; zero and nil if none.
-	Admission quota.ID
+	Admission quota.AdmissionID
 	Plans     []string
 	// Key is the idempotency key under which the operation makes something once, and Event what it is about; empty if
 	// none.
 	Key   string
-	Event quota.ID
+	Event quota.EventID
 	// Search looks for parked work behind what every batch looks at; nil for most operations. Recheck starts such a
 	// search: the plan of the account has changed, or the day.
 	Search  *Search
@@ -91,7 +91,7 @@ type Engine struct {
 
 	mu sync.Mutex
 	// accounts are those of which calls wait or run, ready those of them that no batch has, in the order of arrival.
-	accounts map[quota.ID]*pending
+	accounts map[quota.AccountID]*pending
 	ready    []*pending
 	// waiting calls in all, and lanes that are busy.
 	waiting, busy int
@@ -103,7 +103,7 @@ type Engine struct {
 // pending are the calls of one account that wait, in order. While taken, a batch has others of the account, or waits
 // for its lock.
 type pending struct {
-	account quota.ID
+	account quota.AccountID
 	calls   []*Call
 	taken   bool
 }
@@ -155,7 +155,7 @@ func New(store Store, opts Options) *Engine {
 	return &Engine{
 		store: store, lanes: lanes, maxBatch: cmp.Or(opts.MaxBatch, 512), maxPending: cmp.Or(opts.MaxPending, 16_384),
 		hub:      newHub(),
-		accounts: map[quota.ID]*pending{}, lockSlots: make(chan struct{}, lanes),
+		accounts: map[quota.AccountID]*pending{}, lockSlots: make(chan struct{}, lanes),
 	}
 }
 
@@ -282,7 +282,7 @@ func (e *Engine) some(p *pending, n int) []*Call {
 func (e *Engine) done(accounts []*pending, held []*Call) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	again := make(map[quota.ID][]*Call, len(held))
+	again := make(map[quota.AccountID][]*Call, len(held))
 	for _, c := range held {
 		again[c.Account] = append(again[c.Account], c)
 	}
@@ -402,7 +402,7 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 		l.remember()
 		out.changes = l.promote(out.changes)
 	}
-	recheck := map[quota.ID]bool{}
+	recheck := map[quota.AccountID]bool{}
 	for i, c := range calls {
 		l, ok := ledgers[c.Account]
 		if !ok {
@@ -410,7 +410,7 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 				out.errs[i] = ErrBusy
 				continue
 			}
-			out.errs[i] = fmt.Errorf("%w %x: %w", ErrNoAccount, c.Account, ErrNotFound)
+			out.errs[i] = fmt.Errorf("%w %s: %w", ErrNoAccount, c.Account, ErrNotFound)
 			if c.Register != "" {
 				out.errs[i] = ErrRegistered
 			}
@@ -453,7 +453,7 @@ func applySafely(c *Call, l *Ledger, b Batch) (answer, panicked error) {
 }
 
 // leftIn returns what a batch leaves to do in its ledgers.
-func leftIn(ledgers map[quota.ID]*Ledger, recheck map[quota.ID]bool) []*Op {
+func leftIn(ledgers map[quota.AccountID]*Ledger, recheck map[quota.AccountID]bool) []*Op {
 	var left []*Op
 	for id, l := range ledgers {
 		if l.New || l.Unreadable != nil {
@@ -477,8 +477,12 @@ func (e *Engine) followUp(ops []*Op) {
 }
 
 func keysOf(calls []*Call, wait bool) Keys {
-	keys := Keys{Wait: wait, Accounts: make([]quota.ID, 0, len(calls)), Admissions: make([]quota.ID, 0, len(calls))}
-	seen := make(map[quota.ID]int, len(calls))
+	keys := Keys{
+		Wait:       wait,
+		Accounts:   make([]quota.AccountID, 0, len(calls)),
+		Admissions: make([]quota.AdmissionID, 0, len(calls)),
+	}
+	seen := make(map[quota.AccountID]int, len(calls))
 	for _, c := range calls {
 		if c.Register != "" {
 			keys.Register = append(keys.Register, Registration{Account: c.Account, UserID: c.Register})
@@ -490,13 +494,13 @@ func keysOf(calls []*Call, wait bool) Keys {
 		}
 		keys.Most = max(keys.Most, seen[c.Account])
 		keys.search(c.Search)
-		if c.Admission != (quota.ID{}) {
+		if c.Admission != (quota.AdmissionID{}) {
 			keys.Admissions = append(keys.Admissions, c.Admission)
 		}
 		if c.Key != "" {
 			keys.Idempotency = append(keys.Idempotency, AccountKey{Account: c.Account, Key: c.Key})
 		}
-		if c.Event != (quota.ID{}) {
+		if c.Event != (quota.EventID{}) {
 			keys.Events = append(keys.Events, c.Event)
 		}
 		keys.Plans = append(keys.Plans, c.Plans...)

@@ -61,7 +61,7 @@ type OwnedError struct {
 	// Subject is what belongs to it: a plan or a user by name.
 	Subject string
 	// Cluster is whose it is.
-	Cluster quota.ID
+	Cluster quota.ClusterUID
 }
 
 func (e *OwnedError) Error() string {

@@ -5,8 +5,6 @@ package ledger
 import (
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -25,16 +23,18 @@ const (
 
 // Event is one entry of the ledger. Events are never changed.
 type Event struct {
-	ID, Account quota.ID
-	UserID      string
-	Kind        EventKind
-	UsageType   string
+	ID        quota.EventID
+	Account   quota.AccountID
+	UserID    string
+	Kind      EventKind
+	UsageType string
 	// Admission that was settled by it; zero for what was recorded directly, which has a Key instead.
-	Admission quota.ID
+	Admission quota.AdmissionID
 	Key       string
 	// Reverses is the event that a reversal undoes. RefundLot is the lot that it gave for that where the period was
 	// final.
-	Reverses, RefundLot quota.ID
+	Reverses  quota.EventID
+	RefundLot quota.LotID
 	// OccurredAt is when the use happened, RecordedAt when the ledger took it.
 	OccurredAt, RecordedAt time.Time
 	// PeriodNo is the period that it is booked in, Seq its place in the account's order of decisions.
@@ -58,7 +58,7 @@ type Event struct {
 	// RecordedBy is who sent it; empty for admissions, which know their holder. Reason is an admin's.
 	RecordedBy, Reason string
 	// ReversedBy is the event that undid this one, zero if none has.
-	ReversedBy quota.ID
+	ReversedBy quota.EventID
 }
 
 // Charge returns the booking of a charge or adjustment.
@@ -71,7 +71,7 @@ func (e *Event) Charge() *quota.Charge {
 }
 
 // ChargeEvent is the event of a charge on an account of the plan.
-func ChargeEvent(id quota.ID, c *quota.Charge, plan *quota.Plan) *Event {
+func ChargeEvent(id quota.EventID, c *quota.Charge, plan *quota.Plan) *Event {
 	e := &Event{
 		ID: id, Kind: EventCharge, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc,
 		Overage: c.Overage,
@@ -95,6 +95,6 @@ func (l *Ledger) Charge(adm *Admission, c *quota.Charge, plan *quota.Plan) {
 }
 
 // ChargeID is the id of the one charge that an admission can have.
-func ChargeID(account, admission quota.ID) quota.ID {
-	return quota.NameID("charge", account, uuid.UUID(admission).String())
+func ChargeID(account quota.AccountID, admission quota.AdmissionID) quota.EventID {
+	return quota.NameID("charge", account, admission.String())
 }

@@ -13,7 +13,7 @@ import (
 // hub passes changes to whoever waits for them in this process, and collects those that other processes should hear of.
 type hub struct {
 	mu          sync.Mutex
-	watchers    map[quota.ID][]chan struct{}
+	watchers    map[quota.AdmissionID][]chan struct{}
 	subscribers map[chan Change]struct{}
 	pending     []Change
 	// outgoing has a token while pending is not empty.
@@ -22,7 +22,7 @@ type hub struct {
 
 func newHub() *hub {
 	return &hub{
-		watchers: map[quota.ID][]chan struct{}{}, subscribers: map[chan Change]struct{}{},
+		watchers: map[quota.AdmissionID][]chan struct{}{}, subscribers: map[chan Change]struct{}{},
 		outgoing: make(chan struct{}, 1),
 	}
 }
@@ -75,7 +75,7 @@ func (h *hub) deliver(c Change) {
 	}
 }
 
-func (h *hub) watch(id quota.ID) (changed <-chan struct{}, stop func()) {
+func (h *hub) watch(id quota.AdmissionID) (changed <-chan struct{}, stop func()) {
 	w := make(chan struct{}, 1)
 	h.mu.Lock()
 	h.watchers[id] = append(h.watchers[id], w)

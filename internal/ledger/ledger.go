@@ -18,20 +18,20 @@ type Ledger struct {
 	// New says that the account is still to be made, by Open: it has an id and a user id and nothing else.
 	New bool
 	// Admissions that were asked for, those of Queue, and new ones. One in both is the same pointer.
-	Admissions map[quota.ID]*Admission
+	Admissions map[quota.AdmissionID]*Admission
 	// Queue is what waits in front, in QueueOrder, see Line.
 	Queue []*Admission
 	line  line
 	// Made is what the idempotency keys made that were asked for, and Events are those that were asked for.
 	Made   map[string]Made
-	Events map[quota.ID]*Event
+	Events map[quota.EventID]*Event
 	// Closed are the closed periods that the admissions and events belong to and those of the last weeks where a key
 	// was asked for, by number, and those that this batch has closed, which Rolled counts.
 	Closed map[int64]*quota.ClosedPeriod
 	Rolled int
 	// HadLots names every lot that the account ever got, spent and expired ones included. It is loaded only where
 	// Keys.Plans asks for plans, that is for changes of settings.
-	HadLots map[quota.ID]bool
+	HadLots map[quota.LotID]bool
 	// Settings are the columns of the account that a UserQuota declares.
 	Settings Settings
 	// Unreadable says that not all of the account is known; nil if it is. Such a ledger must not be changed, and is not
@@ -111,7 +111,7 @@ func (l *Ledger) Open(plan *quota.Plan) {
 // Tell adds an audit row about the account.
 func (l *Ledger) Tell(actor quota.Actor, action quota.AuditAction, before, after quota.AuditState) {
 	l.Audit = append(l.Audit, quota.AuditRow{
-		Actor: actor, Action: action, Object: quota.AccountID(l.Account.ID).String(), Before: before, After: after,
+		Actor: actor, Action: action, Object: l.Account.ID.String(), Before: before, After: after,
 	})
 }
 
@@ -122,8 +122,8 @@ func (l *Ledger) AuditSettings() quota.AuditSettings {
 		Plan: a.Plan.Name, Suspended: a.Suspended, Anchor: quota.AuditTime(a.Anchor), TimeZone: l.Settings.ZoneName,
 		Overrides: a.Overrides.Audit(),
 	}
-	if owner := l.Settings.QuotaUID; owner != (quota.ID{}) {
-		s.QuotaUID = new(quota.ObjectUID(owner))
+	if owner := l.Settings.QuotaUID; owner != (quota.ObjectUID{}) {
+		s.QuotaUID = &owner
 	}
 	if home := l.Settings.Home; home != (quota.ID{}) {
 		s.Home = new(quota.ClusterUID(home))

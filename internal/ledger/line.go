@@ -33,7 +33,7 @@ func (p Place) compare(o Place) int {
 
 // Search is a look for parked work that more means may help.
 type Search struct {
-	Account quota.ID
+	Account quota.AccountID
 	// After is the place behind which it goes on, and Credits are the most that what it looks for may need.
 	After   Place
 	Credits quota.Credits

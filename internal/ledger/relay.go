@@ -33,7 +33,7 @@ func (e *Engine) Tell(ctx context.Context, through Notifier) error {
 
 // Watch returns a channel that has a token once the admission has changed, here or in another process, until stop is
 // called.
-func (e *Engine) Watch(admission quota.ID) (changed <-chan struct{}, stop func()) {
+func (e *Engine) Watch(admission quota.AdmissionID) (changed <-chan struct{}, stop func()) {
 	return e.hub.watch(admission)
 }
 

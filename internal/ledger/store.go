@@ -26,13 +26,13 @@ type Notifier interface {
 // Keys say what a batch needs to see.
 type Keys struct {
 	// Accounts to lock and load, each once.
-	Accounts []quota.ID
+	Accounts []quota.AccountID
 	// Register are users to make accounts for. Those who have one already are left out of the ledgers.
 	Register []Registration
 	// Most is how many operations any one account has. So many more than QueuePage are loaded of its queue.
 	Most int
 	// Admissions to load besides the first of the queues of the accounts; those of other accounts are ignored.
-	Admissions []quota.ID
+	Admissions []quota.AdmissionID
 	// Searches are for parked admissions, at most one in each account.
 	Searches []Search
 	// Plans to load besides those of the accounts, by name; an empty name stands for the default plan.
@@ -41,20 +41,20 @@ type Keys struct {
 	// too.
 	Idempotency []AccountKey
 	// Events to load, with the lots that paid for them and the closed periods that they are booked in.
-	Events []quota.ID
+	Events []quota.EventID
 	// Wait for locks instead of leaving busy accounts out.
 	Wait bool
 }
 
 // Registration is a user without an account, and the id that it is to have.
 type Registration struct {
-	Account quota.ID
+	Account quota.AccountID
 	UserID  string
 }
 
 // AccountKey is an idempotency key in its scope.
 type AccountKey struct {
-	Account quota.ID
+	Account quota.AccountID
 	Key     string
 }
 
@@ -62,8 +62,8 @@ type AccountKey struct {
 type Batch interface {
 	// Ledgers are the accounts that were locked, and those to be made, by id. Those in Busy are locked by others; an
 	// account in neither does not exist.
-	Ledgers() map[quota.ID]*Ledger
-	Busy() map[quota.ID]bool
+	Ledgers() map[quota.AccountID]*Ledger
+	Busy() map[quota.AccountID]bool
 	// Plan returns a plan asked for by Keys.Plans, or nil.
 	Plan(name string) *quota.Plan
 	// Commit writes what changed in the ledgers, and commits. If the outcome is not known it returns ErrUnknownOutcome:
@@ -83,20 +83,20 @@ type Made struct {
 
 // Settings are what a UserQuota declares about an account, beyond what quota.Account holds already.
 type Settings struct {
-	QuotaUID  quota.ID // zero: no object owns the account's settings
+	QuotaUID  quota.ObjectUID // zero: no object owns the account's settings
 	QuotaName string
 	ZoneName  string
 	// Home is the cluster that declared them, or has adopted them; zero if no object does.
-	Home quota.ID
+	Home quota.ClusterUID
 }
 
 // Change tells that an admission changed by the operation of somebody who does not hold it. The zero value tells that
 // changes may have been missed, whatever they were: the database was away, and may be another one now.
 type Change struct {
-	ID quota.ID
+	ID quota.AdmissionID
 	// Namespace and Name of the Job whose admission it is; empty for others.
 	Namespace, Name string
 	// Cluster that the Job is in; zero where that is not known.
-	Cluster quota.ID
+	Cluster quota.ClusterUID
 	State   quota.State
 }

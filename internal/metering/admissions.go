@@ -8,8 +8,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -124,7 +122,10 @@ func resume(l *ledger.Ledger, adm *ledger.Admission) {
 
 // on runs an operation on an existing admission and returns what became of it.
 func (s *Service) on(
-	ctx context.Context, account, id quota.ID, op func(l *ledger.Ledger, adm *ledger.Admission) error,
+	ctx context.Context,
+	account quota.AccountID,
+	id quota.AdmissionID,
+	op func(l *ledger.Ledger, adm *ledger.Admission) error,
 ) (*ledger.Admission, error) {
 	if (account == quota.ID{}) {
 		adm, err := s.store.Admission(ctx, id)
@@ -140,7 +141,7 @@ func (s *Service) on(
 			res = nil
 			adm := l.Admissions[id]
 			if adm == nil {
-				return quota.NotFound("admission %s", uuid.UUID(id))
+				return quota.NotFound("admission %s", id)
 			}
 			if err := op(l, adm); err != nil {
 				return err
@@ -155,7 +156,9 @@ func (s *Service) on(
 }
 
 // Heartbeat renews the lease of a queued or admitted admission. The account may be zero: it is looked up then.
-func (s *Service) Heartbeat(ctx context.Context, account, id quota.ID) (*ledger.Admission, error) {
+func (s *Service) Heartbeat(
+	ctx context.Context, account quota.AccountID, id quota.AdmissionID,
+) (*ledger.Admission, error) {
 	return s.on(ctx, account, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		return adm.Heartbeat(l.Now)
 	})
@@ -163,7 +166,9 @@ func (s *Service) Heartbeat(ctx context.Context, account, id quota.ID) (*ledger.
 
 // Complete ends an admission with what it used, and charges exactly that, once. For a Job's admission it records the
 // report and leaves the charge to the Job controller. The first actual wins: another one is a quota.Conflict.
-func (s *Service) Complete(ctx context.Context, account, id quota.ID, actual quota.Credits) (*ledger.Admission, error) {
+func (s *Service) Complete(
+	ctx context.Context, account quota.AccountID, id quota.AdmissionID, actual quota.Credits,
+) (*ledger.Admission, error) {
 	return s.on(ctx, account, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		if adm.Source == quota.SourceJob {
 			return adm.Report(actual)
@@ -173,7 +178,9 @@ func (s *Service) Complete(ctx context.Context, account, id quota.ID, actual quo
 }
 
 // Release returns the slot and the reservation of an admission, or its place in the queue, without a charge.
-func (s *Service) Release(ctx context.Context, account, id quota.ID) (*ledger.Admission, error) {
+func (s *Service) Release(
+	ctx context.Context, account quota.AccountID, id quota.AdmissionID,
+) (*ledger.Admission, error) {
 	return s.on(ctx, account, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		if adm.Source == quota.SourceJob {
 			return quota.Unfit(adm.State, "a Job's admission is released by deleting the Job")
@@ -184,7 +191,9 @@ func (s *Service) Release(ctx context.Context, account, id quota.ID) (*ledger.Ad
 
 // SettleJob ends a Job's admission once the Job is over: it charges what the pod reported, else fallback if that is
 // above zero, else it releases.
-func (s *Service) SettleJob(ctx context.Context, id quota.ID, fallback quota.Credits) (*ledger.Admission, error) {
+func (s *Service) SettleJob(
+	ctx context.Context, id quota.AdmissionID, fallback quota.Credits,
+) (*ledger.Admission, error) {
 	return s.on(ctx, quota.ID{}, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		switch {
 		case adm.Source != quota.SourceJob:
@@ -203,7 +212,7 @@ func (s *Service) SettleJob(ctx context.Context, id quota.ID, fallback quota.Cre
 // Requeue puts an admitted admission behind everything that waits, for a holder that could not begin: its slot and its
 // reservation return. stay is the AdmittedSeq of what is given up; if the admission has left that already, and may have
 // been admitted again since, nothing happens. It answers how it stands then: Admitted, if its turn has come at once.
-func (s *Service) Requeue(ctx context.Context, id quota.ID, stay int64) (*ledger.Admission, error) {
+func (s *Service) Requeue(ctx context.Context, id quota.AdmissionID, stay int64) (*ledger.Admission, error) {
 	return s.on(ctx, quota.ID{}, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
 		if adm.State == quota.Admitted && adm.AdmittedSeq != stay {
 			return nil

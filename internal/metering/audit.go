@@ -40,8 +40,8 @@ func (p *Plan) Audit() quota.AuditPlan {
 		ResetSchedule:        p.ResetSchedule,
 		ResetBatchSize:       p.ResetBatchSize,
 	}
-	if p.ObjectUID != (quota.ID{}) {
-		a.ObjectUID = new(quota.ObjectUID(p.ObjectUID))
+	if p.ObjectUID != (quota.ObjectUID{}) {
+		a.ObjectUID = new(p.ObjectUID)
 	}
 	if p.Cluster != (quota.ID{}) {
 		a.Home = new(quota.ClusterUID(p.Cluster))

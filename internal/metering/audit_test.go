@@ -35,7 +35,8 @@ func TestAuditTellsEveryField(t *testing.T) {
 		},
 		Settings: ledger.Settings{QuotaUID: quota.ID{1}, QuotaName: "alice", ZoneName: "UTC"},
 	}
-	period, lot := &quota.ClosedPeriod{}, &quota.Lot{ExpiresAt: time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)}
+	period := &quota.ClosedPeriod{Other: &quota.OtherAmounts{List: []quota.Amounts{{Currency: "EUR", Cost: 1}}}}
+	lot := &quota.Lot{ExpiresAt: time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)}
 	for name, tc := range map[string]struct {
 		// of is what is changed, a pointer, and tell what the log says of it.
 		of   any

@@ -101,7 +101,7 @@ func (s *Service) Reap(ctx context.Context) error {
 
 // forEachDue works through all candidates page by page. A candidate that fails does not stop the others.
 func (s *Service) forEachDue(ctx context.Context, what ledger.Due, do func(ledger.Candidate) error) error {
-	var after quota.ID
+	var after quota.AccountID
 	var errs []error
 	for {
 		found, err := s.store.Due(ctx, what, after, duePage)
@@ -137,7 +137,7 @@ func (s *Service) expire(ctx context.Context, c ledger.Candidate) error {
 }
 
 // touch rolls an account and promotes its queue, as every batch does, and has all that is parked looked at.
-func (s *Service) touch(ctx context.Context, account quota.ID) error {
+func (s *Service) touch(ctx context.Context, account quota.AccountID) error {
 	return s.engine.Do(ctx, ledger.Op{Account: account, Recheck: true,
 		Apply: func(*ledger.Ledger, ledger.Batch) error { return nil }})
 }

@@ -47,7 +47,7 @@ func (s *Service) storedPlan(ctx context.Context, name string) (*Plan, error) {
 
 // RetirePlan takes a plan off the offer because its object in this cluster is gone. Its users keep it. Another cluster's
 // plan stays as it is.
-func (s *Service) RetirePlan(ctx context.Context, name string, cluster quota.ID, actor string) error {
+func (s *Service) RetirePlan(ctx context.Context, name string, cluster quota.ClusterUID, actor string) error {
 	return s.store.RetirePlan(ctx, name, cluster, actor)
 }
 
@@ -105,7 +105,7 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 // RemoveQuota takes back what the UserQuota with this UID declared, because it is gone: the user is on the default plan
 // again, without overrides and not suspended. The calendar stays, and so do grants. Without such an account it does
 // nothing.
-func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) error {
+func (s *Service) RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor string) error {
 	account, err := s.store.QuotaOwner(ctx, uid)
 	if errors.Is(err, ledger.ErrNotFound) {
 		return nil
@@ -132,7 +132,7 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ID, actor string) e
 
 // QuotaOwners returns the UIDs of the UserQuotas of a cluster that own an account, so that those whose object is gone
 // can be removed.
-func (s *Service) QuotaOwners(ctx context.Context, cluster quota.ID) ([]quota.ID, error) {
+func (s *Service) QuotaOwners(ctx context.Context, cluster quota.ClusterUID) ([]quota.ObjectUID, error) {
 	return s.store.QuotaOwners(ctx, cluster)
 }
 

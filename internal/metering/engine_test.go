@@ -153,7 +153,7 @@ func TestEngineLetsBystandersPassABusyAccount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	busy := w.register("busy")
-	holder, err := w.store.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{busy}})
+	holder, err := w.store.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{busy}})
 	if err != nil {
 		t.Fatal(err)
 	}

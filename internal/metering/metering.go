@@ -23,7 +23,7 @@ const JobLease = 10 * time.Minute
 type AdmitRequest struct {
 	UserID string
 	// ID of the admission where its holder has one by nature (a Job's UID); zero where Key makes it.
-	ID quota.ID
+	ID quota.AdmissionID
 	// Key is the caller's idempotency key: the same user and key are the same admission.
 	Key string
 	// BodyHash tells two requests with the same Key apart. Nil for Jobs.
@@ -32,7 +32,7 @@ type AdmitRequest struct {
 	// Namespace and Name of the Job, or of the caller.
 	Namespace, Name string
 	// Cluster of the Job; zero for others.
-	Cluster quota.ID
+	Cluster quota.ClusterUID
 	// RequestedBy is the authenticated caller.
 	RequestedBy string
 	Estimate    quota.Credits
@@ -75,8 +75,8 @@ type CheckResult struct {
 type Plan struct {
 	quota.Plan
 	// ObjectUID of the UsagePlan that owns the row, and the cluster that this is in.
-	ObjectUID      quota.ID
-	Cluster        quota.ID
+	ObjectUID      quota.ObjectUID
+	Cluster        quota.ClusterUID
 	ResetSchedule  string
 	ResetBatchSize int32
 }
@@ -98,9 +98,9 @@ type Grant struct {
 // Quota is what a UserQuota declares about one user.
 type Quota struct {
 	// ObjectUID and ObjectName of the UserQuota, and the cluster that it is in.
-	ObjectUID  quota.ID
+	ObjectUID  quota.ObjectUID
 	ObjectName string
-	Cluster    quota.ID
+	Cluster    quota.ClusterUID
 	UserID     string
 	// PlanName is empty for the default plan.
 	PlanName string

@@ -38,7 +38,7 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 		s.opts.Metrics.Ticket(TicketRefusedUser)
 		return AdmitResult{}, cause
 	}
-	var id quota.ID
+	var id quota.TicketID
 	_, _ = rand.Read(id[:])
 	t := &Ticket{
 		ID: id, UserID: req.UserID, Account: account.ID, Key: req.Key, BodyHash: req.BodyHash, Estimate: req.Estimate,
@@ -188,7 +188,7 @@ func settleTicket(l *ledger.Ledger, t *Ticket, adm *ledger.Admission, actual quo
 			t.RequestedBy,
 		),
 		Action: quota.AuditTicketSettled,
-		Object: quota.AdmissionID(adm.ID).String(),
+		Object: adm.ID.String(),
 		After:  t.audit(adm.Offline, actual),
 	})
 	return true, nil
@@ -228,7 +228,7 @@ func (s *Service) GetTicket(ctx context.Context, t *Ticket) (*ledger.Admission, 
 	return adm, err
 }
 
-func (s *Service) dropTicket(id quota.ID) (there bool) {
+func (s *Service) dropTicket(id quota.AdmissionID) (there bool) {
 	if s.tickets == nil {
 		return false
 	}

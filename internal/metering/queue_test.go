@@ -50,7 +50,7 @@ func TestLongQueueIsServedInOrder(t *testing.T) {
 	w := newWorld(t)
 	w.roomy(1, 1000*quota.Credit)
 	w.admit("alice", "running", quota.Credit)
-	queue := make([]quota.ID, 0, longQueue+1)
+	queue := make([]quota.AdmissionID, 0, longQueue+1)
 	for i := range longQueue {
 		res := w.admit("alice", fmt.Sprint(i), quota.Credit)
 		if res.Admission.Position != i+1 || res.Admission.Waiting != i+1 {
@@ -116,16 +116,16 @@ func TestLongQueueLetsPassWhatFits(t *testing.T) {
 // What is parked starts or waits for a slot as soon as something helps it, however much is parked in front.
 func TestManyParked(t *testing.T) {
 	t.Parallel()
-	for name, help := range map[string]func(w *world, running quota.ID){
-		"a grant": func(w *world, _ quota.ID) {
+	for name, help := range map[string]func(w *world, running quota.AdmissionID){
+		"a grant": func(w *world, _ quota.AdmissionID) {
 			w.quota(metering.Quota{ObjectUID: quota.ID{1}, ObjectName: "alice", UserID: "alice", Zone: "UTC",
 				Grants: map[string]metering.Grant{
 					"sorry": {Credits: 10 * quota.Credit},
 				}})
 		},
-		"the plan":   func(w *world, _ quota.ID) { w.roomy(2, 60*quota.Credit) },
-		"the period": func(w *world, _ quota.ID) { w.advance(31 * 24 * time.Hour); w.reap() },
-		"the end of what ran": func(w *world, running quota.ID) {
+		"the plan":   func(w *world, _ quota.AdmissionID) { w.roomy(2, 60*quota.Credit) },
+		"the period": func(w *world, _ quota.AdmissionID) { w.advance(31 * 24 * time.Hour); w.reap() },
+		"the end of what ran": func(w *world, running quota.AdmissionID) {
 			if _, err := w.SettleJob(w.t.Context(), running, 0); err != nil {
 				w.t.Fatal(err)
 			}

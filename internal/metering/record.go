@@ -44,10 +44,11 @@ type RecordRequest struct {
 // ReverseRequest undoes an event.
 type ReverseRequest struct {
 	// Account and Event that is to be undone, as Service.Event returns them.
-	Account, Event quota.ID
-	Key            string
-	BodyHash       []byte
-	Reason, Actor  string
+	Account       quota.AccountID
+	Event         quota.EventID
+	Key           string
+	BodyHash      []byte
+	Reason, Actor string
 }
 
 // AdjustRequest debits credits that no use explains.
@@ -77,7 +78,7 @@ type recording struct {
 // newRecording prepares an operation: unless the key has made an event before, book is asked for one and its audit row.
 // Same is that of a RecordRequest.
 func newRecording(
-	account quota.ID, key string, bodyHash []byte, same func([]byte, time.Time) bool,
+	account quota.AccountID, key string, bodyHash []byte, same func([]byte, time.Time) bool,
 	book func(l *ledger.Ledger) (*ledger.Event, error),
 ) *recording {
 	r := &recording{op: ledger.Op{Account: account, Key: key}}
@@ -150,11 +151,11 @@ func (s *Service) newRecord(ctx context.Context, req *RecordRequest) (*recording
 		return nil, err
 	}
 	return newRecording(account, req.Key, req.BodyHash, req.Same, func(l *ledger.Ledger) (*ledger.Event, error) {
-		return record(l, quota.ID(id), req)
+		return record(l, quota.EventID(id), req)
 	}), nil
 }
 
-func record(l *ledger.Ledger, id quota.ID, req *RecordRequest) (*ledger.Event, error) {
+func record(l *ledger.Ledger, id quota.EventID, req *RecordRequest) (*ledger.Event, error) {
 	plan, use := l.Account.Plan, req.Use
 	if req.Currency != "" && req.Currency != plan.Currency {
 		return nil, quota.Invalid("currency", "%q must be that of the user's plan, %s", req.Currency, plan.Currency)
@@ -175,7 +176,7 @@ func record(l *ledger.Ledger, id quota.ID, req *RecordRequest) (*ledger.Event, e
 }
 
 // Event returns an event as it stands, or ErrNotFound.
-func (s *Service) Event(ctx context.Context, id quota.ID) (*ledger.Event, error) {
+func (s *Service) Event(ctx context.Context, id quota.EventID) (*ledger.Event, error) {
 	return s.store.Event(ctx, id)
 }
 
@@ -196,13 +197,13 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 	target := l.Events[req.Event]
 	switch {
 	case target == nil:
-		return nil, quota.NotFound("event %s", uuid.UUID(req.Event))
+		return nil, quota.NotFound("event %s", req.Event)
 	case target.Kind == ledger.EventReversal:
 		return nil, quota.Conflict("", "event %s is a reversal, only charges and adjustments can be reversed",
-			uuid.UUID(target.ID))
+			target.ID)
 	case target.ReversedBy != quota.ID{}:
-		return nil, quota.Conflict("", "event %s was reversed already, by event %s", uuid.UUID(target.ID),
-			uuid.UUID(target.ReversedBy))
+		return nil, quota.Conflict("", "event %s was reversed already, by event %s", target.ID,
+			target.ReversedBy)
 	}
 	var period *quota.ClosedPeriod
 	if target.PeriodNo != l.Account.PeriodNo {
@@ -215,7 +216,7 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 	rev := l.Account.Reverse(target.ID, target.Charge(), period, l.Now)
 	e := &ledger.Event{
 		// It follows from the event, so that two reversals of one could not be told apart, let alone both be stored.
-		ID:   quota.NameID("reversal", l.Account.ID, uuid.UUID(target.ID).String()),
+		ID:   quota.NameID("reversal", l.Account.ID, target.ID.String()),
 		Kind: ledger.EventReversal, UsageType: target.UsageType, Reverses: target.ID, OccurredAt: l.Now,
 		PeriodNo: rev.PeriodNo, Seq: rev.Seq,
 		Credits: rev.Credits, Alloc: rev.Alloc, Overage: rev.Overage, Price: rev.Price,
@@ -252,7 +253,7 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 		if err != nil {
 			return nil, err
 		}
-		e := ledger.ChargeEvent(quota.ID(id), c, l.Account.Plan)
+		e := ledger.ChargeEvent(quota.EventID(id), c, l.Account.Plan)
 		e.UsageType, e.OccurredAt, e.RecordedBy, e.Reason = quota.UsageAdjustment, l.Now, req.Actor, req.Reason
 		auditEvent(l, e, quota.AuditUsageAdjusted, before)
 		return e, nil
@@ -267,7 +268,7 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 // auditEvent tells of a correction. What it corrected, and why, stands in the event.
 func auditEvent(l *ledger.Ledger, e *ledger.Event, action quota.AuditAction, before quota.AuditBalance) {
 	l.Audit = append(l.Audit, quota.AuditRow{
-		Actor: quota.CallerActor(e.RecordedBy), Action: action, Object: quota.EventID(e.ID).String(),
+		Actor: quota.CallerActor(e.RecordedBy), Action: action, Object: e.ID.String(),
 		Before: before, After: l.Account.AuditBalance(l.Now),
 	})
 }

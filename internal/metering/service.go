@@ -64,7 +64,7 @@ type Service struct {
 	// standings reads for Check and Current.
 	standings standings
 	// accounts caches user id -> account id, which never changes while the database is the same; see again.
-	accounts *lru.Cache[string, quota.ID]
+	accounts *lru.Cache[string, quota.AccountID]
 	// tickets are the offline ones; nil where none are given.
 	tickets *tickets
 
@@ -93,7 +93,7 @@ type Sealer interface {
 // adds what happens by itself.
 func New(engine *ledger.Engine, store Store, sealer Sealer, opts Options) *Service {
 	opts = opts.withDefaults()
-	cache, err := lru.New[string, quota.ID](cachedAccounts)
+	cache, err := lru.New[string, quota.AccountID](cachedAccounts)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
@@ -106,7 +106,7 @@ func New(engine *ledger.Engine, store Store, sealer Sealer, opts Options) *Servi
 }
 
 // lookup returns the user's account, or quota.Unknown.
-func (s *Service) lookup(ctx context.Context, userID string) (quota.ID, error) {
+func (s *Service) lookup(ctx context.Context, userID string) (quota.AccountID, error) {
 	if err := ledger.ValidateUserID(userID); err != nil {
 		return quota.ID{}, err
 	}
@@ -124,7 +124,7 @@ func (s *Service) lookup(ctx context.Context, userID string) (quota.ID, error) {
 }
 
 // accountFor returns the account of a user who wants to spend, and makes it where the options say so.
-func (s *Service) accountFor(ctx context.Context, userID string) (quota.ID, error) {
+func (s *Service) accountFor(ctx context.Context, userID string) (quota.AccountID, error) {
 	if s.opts.AutoRegister {
 		return s.register(ctx, userID, "")
 	}
@@ -133,7 +133,7 @@ func (s *Service) accountFor(ctx context.Context, userID string) (quota.ID, erro
 
 // register returns the user's account and makes it where it is missing, on the named plan or, without a name, the
 // default.
-func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, error) {
+func (s *Service) register(ctx context.Context, userID, plan string) (quota.AccountID, error) {
 	id, err := s.lookup(ctx, userID)
 	if quota.ReasonOf(err) != quota.UnknownUser {
 		return id, err
@@ -142,7 +142,7 @@ func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, 
 	if err != nil {
 		return quota.ID{}, err
 	}
-	id = quota.ID(fresh)
+	id = quota.AccountID(fresh)
 	err = s.engine.Do(ctx, ledger.Op{Account: id, Register: userID, Plans: []string{plan},
 		Apply: func(l *ledger.Ledger, b ledger.Batch) error {
 			p := b.Plan(plan)
@@ -166,7 +166,7 @@ func (s *Service) register(ctx context.Context, userID, plan string) (quota.ID, 
 
 // again reports whether a call that did not find the account of a user is to be made once more, because the account was
 // known from before: the database may be an earlier copy now, or an empty one.
-func (s *Service) again(err error, userID string, account quota.ID) bool {
+func (s *Service) again(err error, userID string, account quota.AccountID) bool {
 	if !errors.Is(err, ledger.ErrNoAccount) {
 		return false
 	}
@@ -277,7 +277,7 @@ func (s *Service) UsageOf(ctx context.Context, userIDs []string) (map[string]led
 }
 
 // Get returns an admission with its place in the queue.
-func (s *Service) Get(ctx context.Context, id quota.ID) (*ledger.Admission, error) {
+func (s *Service) Get(ctx context.Context, id quota.AdmissionID) (*ledger.Admission, error) {
 	return s.store.Admission(ctx, id)
 }
 
@@ -285,7 +285,7 @@ func (s *Service) Get(ctx context.Context, id quota.ID) (*ledger.Admission, erro
 const pollInterval = 5 * time.Second
 
 // Wait returns the admission as soon as it is not Queued, or as it stands at until.
-func (s *Service) Wait(ctx context.Context, id quota.ID, until time.Time) (*ledger.Admission, error) {
+func (s *Service) Wait(ctx context.Context, id quota.AdmissionID, until time.Time) (*ledger.Admission, error) {
 	changed, stop := s.engine.Watch(id)
 	defer stop()
 	for {
@@ -310,12 +310,12 @@ func (s *Service) Wait(ctx context.Context, id quota.ID, until time.Time) (*ledg
 func (s *Service) Subscribe(ctx context.Context) <-chan ledger.Change { return s.engine.Subscribe(ctx) }
 
 // LiveJobs returns all queued and admitted admissions of a cluster's Jobs.
-func (s *Service) LiveJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error) {
+func (s *Service) LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error) {
 	return s.store.LiveJobs(ctx, cluster)
 }
 
 // RunningJobs returns the admitted admissions of a cluster's Jobs.
-func (s *Service) RunningJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error) {
+func (s *Service) RunningJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error) {
 	return s.store.RunningJobs(ctx, cluster)
 }
 
@@ -377,7 +377,7 @@ func (s *Service) QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.Q
 
 // EndedAdmissions returns those of the admissions that the ledger knows and that are neither queued nor admitted any
 // more.
-func (s *Service) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error) {
+func (s *Service) EndedAdmissions(ctx context.Context, ids []quota.AdmissionID) ([]quota.AdmissionID, error) {
 	return s.store.EndedAdmissions(ctx, ids)
 }
 

@@ -18,9 +18,9 @@ const ticketLife = 24 * time.Hour
 // Ticket allows one piece of work that was admitted while the database could not be reached, and pays for it when that
 // is over.
 type Ticket struct {
-	ID      quota.ID `json:"-"`
-	UserID  string   `json:"user"`
-	Account quota.ID `json:"-"`
+	ID      quota.TicketID  `json:"-"`
+	UserID  string          `json:"user"`
+	Account quota.AccountID `json:"-"`
 	// Key and BodyHash are the idempotency key and what tells two requests with it apart: online, the same key is the
 	// same admission.
 	Key      string        `json:"key"`
@@ -48,7 +48,7 @@ type ticketOnWire struct {
 }
 
 // AdmissionID is the admission that the ticket becomes. It is that of the same user and key online.
-func (t *Ticket) AdmissionID() quota.ID { return quota.NameID("admission", t.Account, t.Key) }
+func (t *Ticket) AdmissionID() quota.AdmissionID { return quota.NameID("admission", t.Account, t.Key) }
 
 // audit returns the ticket as the audit log tells it once its work was charged. Who it was for stands in the row
 // already.

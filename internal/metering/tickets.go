@@ -24,8 +24,8 @@ type tickets struct {
 	standings *lru.Cache[string, *quota.Account]
 
 	mu      sync.Mutex
-	byID    map[quota.ID]issued // by the admission's id
-	byOwner map[quota.ID]quota.Outstanding
+	byID    map[quota.AdmissionID]issued // by the admission's id
+	byOwner map[quota.AccountID]quota.Outstanding
 }
 
 type issued struct {
@@ -38,8 +38,8 @@ func newTickets(most int) *tickets {
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	return &tickets{most: most, standings: standings, byID: map[quota.ID]issued{},
-		byOwner: map[quota.ID]quota.Outstanding{}}
+	return &tickets{most: most, standings: standings, byID: map[quota.AdmissionID]issued{},
+		byOwner: map[quota.AccountID]quota.Outstanding{}}
 }
 
 // saw remembers where a user stands. Nobody may change the account afterwards.
@@ -81,7 +81,7 @@ func (t *tickets) give(wanted issued, a *quota.Account, now time.Time) (issued, 
 }
 
 // drop stops counting a ticket, and reports whether it was outstanding.
-func (t *tickets) drop(id quota.ID) bool {
+func (t *tickets) drop(id quota.AdmissionID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.remove(id)
@@ -96,7 +96,7 @@ func (t *tickets) expire(now time.Time) {
 	}
 }
 
-func (t *tickets) remove(id quota.ID) bool {
+func (t *tickets) remove(id quota.AdmissionID) bool {
 	was, ok := t.byID[id]
 	if !ok {
 		return false
@@ -114,11 +114,11 @@ func (t *tickets) remove(id quota.ID) bool {
 }
 
 // live returns the admissions whose tickets are outstanding.
-func (t *tickets) live(now time.Time) []quota.ID {
+func (t *tickets) live(now time.Time) []quota.AdmissionID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
-	ids := make([]quota.ID, 0, len(t.byID))
+	ids := make([]quota.AdmissionID, 0, len(t.byID))
 	for id := range t.byID {
 		ids = append(ids, id)
 	}

@@ -128,7 +128,7 @@ func TestSilenceShutsTheGate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	open, err := r.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{id}})
+	open, err := r.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{id}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,12 +175,12 @@ func TestTroubleThatIsNoOutage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	holder, err := r.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{id}})
+	holder, err := r.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{id}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	// It waits until the server gives up for it, which is 5 s.
-	_, err = r.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{id}, Wait: true})
+	_, err = r.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{id}, Wait: true})
 	if !errors.Is(err, ledger.ErrRetry) {
 		t.Errorf("Begin under a lock = %v, want ErrRetry", err)
 	}

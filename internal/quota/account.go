@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// ID identifies accounts, admissions, lots and events.
+// ID is any id, as the rows of the database have it. It is assigned to each of the types of ids, and they to it.
 type ID = [16]byte
 
 // Account is one user's standing, as of the instant it was read or rolled to.
 type Account struct {
-	ID     ID
+	ID     AccountID
 	UserID string
 	// Plan that serves the account, and the user's own exceptions to it.
 	Plan      *Plan
@@ -66,7 +66,7 @@ const (
 
 // Lot is a parcel of credits with its own expiry.
 type Lot struct {
-	ID   ID
+	ID   LotID
 	Kind LotKind
 	// Name is the grant's name, unique per account; a carry-over is named by the number of the period that it comes
 	// from.
@@ -77,13 +77,13 @@ type Lot struct {
 }
 
 // NewLotID returns the id of an account's lot. It follows from what the lot is, so that making it twice makes it once.
-func NewLotID(account ID, kind LotKind, name string) ID {
+func NewLotID(account AccountID, kind LotKind, name string) LotID {
 	return NameID("lot", account, string(kind)+"/"+name)
 }
 
 // NameID derives an id from a name within an account, as UUID version 8 (RFC 9562): the same name is the same id, and
 // without knowing the account nobody can make it.
-func NameID(kind string, account ID, name string) ID {
+func NameID(kind string, account AccountID, name string) ID {
 	h := sha256.New()
 	h.Write([]byte(kind))
 	h.Write([]byte{0})
@@ -106,7 +106,7 @@ func (l *Lot) available(now time.Time) Credits {
 }
 
 // Open returns the account of a user who has none yet, on the plan. Its calendar is anchored at now, in UTC.
-func Open(id ID, userID string, plan *Plan, now time.Time) *Account {
+func Open(id AccountID, userID string, plan *Plan, now time.Time) *Account {
 	a := &Account{ID: id, UserID: userID, Plan: plan, Anchor: now, Zone: time.UTC}
 	a.Period, a.Currency = a.Calendar().At(now), plan.Currency
 	return a
@@ -161,7 +161,7 @@ func (a *Account) Allowance(now time.Time) Limit[Credits] {
 
 // Share is the part of an amount that one lot pays.
 type Share struct {
-	Lot     ID
+	Lot     LotID
 	Credits Credits
 }
 
@@ -253,7 +253,7 @@ func expiryKey(t time.Time) int64 {
 	return t.UnixMicro()
 }
 
-func (a *Account) lot(id ID) *Lot {
+func (a *Account) lot(id LotID) *Lot {
 	for i := range a.Lots {
 		if a.Lots[i].ID == id {
 			return &a.Lots[i]

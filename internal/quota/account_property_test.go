@@ -470,7 +470,7 @@ func (l *ledger) check(t *rapid.T) {
 	for no := range l.closed {
 		want[no] = totals{}
 	}
-	lots := map[ID][2]Credits{}
+	lots := map[LotID][2]Credits{}
 	overages := map[int64]Credits{}
 	charged := map[*Admission]int{}
 	for _, c := range l.charges {

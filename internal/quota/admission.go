@@ -39,8 +39,8 @@ const (
 
 // Admission is one piece of paid work from its request to its charge.
 type Admission struct {
-	ID      ID
-	Account ID
+	ID      AdmissionID
+	Account AccountID
 	Source  Source
 	State   State
 	// Reason says why it is Queued, or why it ended without a charge.
@@ -443,7 +443,7 @@ func (a *Account) Requeue(adm *Admission, period *ClosedPeriod, now time.Time) (
 		return nil, Unfit(adm.State, "it has reported its use, so it has begun")
 	}
 	stay := *adm
-	stay.ID = NameID("stay", a.ID, fmt.Sprintf("%x/%d", adm.ID, adm.AdmittedSeq))
+	stay.ID = NameID("stay", a.ID, fmt.Sprintf("%x/%d", [16]byte(adm.ID), adm.AdmittedSeq))
 	if err := a.End(&stay, Released, "", period, now); err != nil {
 		return nil, err
 	}
@@ -535,7 +535,7 @@ func (a *Account) topUp(p *ClosedPeriod) {
 
 // pinned distributes amount, which must not exceed the reservation, over the lots that an admission holds, in the order
 // in which they expire, so that what remains returns to the latest-expiring of them.
-func pinned(adm *Admission, expiry func(ID) int64, amount Credits) Allocation {
+func pinned(adm *Admission, expiry func(LotID) int64, amount Credits) Allocation {
 	var al Allocation
 	left, plan := amount, adm.Alloc.Plan
 	takePlan := func() {
@@ -555,7 +555,7 @@ func pinned(adm *Admission, expiry func(ID) int64, amount Credits) Allocation {
 	return al
 }
 
-func (a *Account) lotExpiry(id ID) int64 { return expiryKey(a.lot(id).ExpiresAt) }
+func (a *Account) lotExpiry(id LotID) int64 { return expiryKey(a.lot(id).ExpiresAt) }
 
 func mergeShares(into, from []Share) []Share {
 next:

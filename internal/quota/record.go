@@ -165,7 +165,7 @@ type Reversal struct {
 // period is the period that the charge is booked in if it has closed, else nil. Until that is final the credits return
 // to it and to the lots that paid, which must be among the account's, expired or not; afterwards it stays as it is and
 // the user gets a lot of as many credits.
-func (a *Account) Reverse(event ID, c *Charge, period *ClosedPeriod, now time.Time) *Reversal {
+func (a *Account) Reverse(event EventID, c *Charge, period *ClosedPeriod, now time.Time) *Reversal {
 	a.Seq++
 	r := &Reversal{Seq: a.Seq, PeriodNo: c.PeriodNo, Credits: c.Credits, Currency: c.Currency}
 	if period != nil && period.Final(now) && c.Credits > 0 {
@@ -194,7 +194,7 @@ func (a *Account) Reverse(event ID, c *Charge, period *ClosedPeriod, now time.Ti
 
 // refundName names the lot of a refund after the event that it refunds. No grant of a UserQuota has a name with a
 // slash.
-func refundName(event ID) string { return "refund/" + hex.EncodeToString(event[:]) }
+func refundName(event EventID) string { return "refund/" + hex.EncodeToString(event[:]) }
 
 // Overdrawn returns by how much the plan's credits and its overage are exceeded by what is used and reserved.
 func (a *Account) Overdrawn() Credits {

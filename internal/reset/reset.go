@@ -34,9 +34,12 @@ const (
 	Lost State = "Lost"
 )
 
+// RunID is the id of a run.
+type RunID = quota.UUID[Run]
+
 // Run is one run of the reset over the accounts of a plan.
 type Run struct {
-	ID    quota.ID
+	ID    RunID
 	Plan  string
 	Actor string
 	State State
@@ -80,12 +83,12 @@ type Result struct {
 
 // Failure is an account that could not be closed.
 type Failure struct {
-	Account quota.ID
+	Account quota.AccountID
 	Err     error
 }
 
 func (f Failure) String() string {
-	return fmt.Sprintf("account %s: %v", uuid.UUID(f.Account), f.Err)
+	return fmt.Sprintf("account %s: %v", f.Account, f.Err)
 }
 
 // Store is what a reset reads, and where it writes down how far it has come. Its errors wrap those of package ledger.
@@ -97,7 +100,7 @@ type Store interface {
 	ResetBatchSize(ctx context.Context, plan string) (int32, error)
 	// DuePeriods looks for accounts of a plan whose open period has ended, without locks, in pages ordered by id after
 	// the given one.
-	DuePeriods(ctx context.Context, plan string, after quota.ID, limit int) ([]quota.ID, error)
+	DuePeriods(ctx context.Context, plan string, after quota.AccountID, limit int) ([]quota.AccountID, error)
 	// DueAccounts counts the accounts of a plan whose open period ended at or before an instant (zero: the present),
 	// and says when the first of these periods ended.
 	DueAccounts(ctx context.Context, plan string, until time.Time) (accounts int64, oldest time.Time, err error)
@@ -151,7 +154,7 @@ const (
 // finished and its cause is returned.
 func (s *Service) Run(ctx context.Context, o Options) (Result, error) {
 	r := &run{s: s, o: o.withDefaults(),
-		row: Run{ID: quota.ID(uuid.New()), Plan: o.Plan, Actor: o.Actor, State: Running}}
+		row: Run{ID: RunID(uuid.New()), Plan: o.Plan, Actor: o.Actor, State: Running}}
 	if err := r.begin(ctx); err != nil {
 		return Result{}, err
 	}
@@ -195,7 +198,7 @@ type run struct {
 
 	mu       sync.Mutex
 	res      Result
-	deferred []quota.ID
+	deferred []quota.AccountID
 }
 
 func (r *run) result() Result {
@@ -289,7 +292,7 @@ func (r *run) end(ctx context.Context, res Result, err error) error {
 func (r *run) closeAll(ctx context.Context) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	batches := make(chan []quota.ID)
+	batches := make(chan []quota.AccountID)
 	var workers sync.WaitGroup
 	for range r.o.Workers {
 		workers.Go(func() {
@@ -312,10 +315,10 @@ func (r *run) closeAll(ctx context.Context) error {
 	return err
 }
 
-func (r *run) feed(ctx context.Context, batches chan<- []quota.ID) error {
-	var after quota.ID
+func (r *run) feed(ctx context.Context, batches chan<- []quota.AccountID) error {
+	var after quota.AccountID
 	for {
-		var page []quota.ID
+		var page []quota.AccountID
 		err := r.patiently(ctx, func() (err error) {
 			page, err = r.s.store.DuePeriods(ctx, r.o.Plan, after, r.o.BatchSize)
 			return err
@@ -370,7 +373,7 @@ func (r *run) watchOthers(ctx context.Context) {
 }
 
 // closePolitely closes a batch at once if nobody else is at work, else in small parts with pauses: users come first.
-func (r *run) closePolitely(ctx context.Context, batch []quota.ID) error {
+func (r *run) closePolitely(ctx context.Context, batch []quota.AccountID) error {
 	for len(batch) > 0 && ctx.Err() == nil {
 		n := len(batch)
 		others := r.others.Load()
@@ -392,11 +395,16 @@ func (r *run) closePolitely(ctx context.Context, batch []quota.ID) error {
 // closeBatch closes the periods of accounts, waiting for those whom somebody else holds if wait says so. It tells left
 // of each that failed, or that it did not wait for; the lock is held then. It fails if the database does not answer for
 // too long.
-func (r *run) closeBatch(ctx context.Context, batch []quota.ID, wait bool, left func(quota.ID, error)) error {
+func (r *run) closeBatch(
+	ctx context.Context,
+	batch []quota.AccountID,
+	wait bool,
+	left func(quota.AccountID, error),
+) error {
 	return r.patiently(ctx, func() error {
 		results := r.attempt(batch, wait)
 		var away error
-		var unanswered []quota.ID
+		var unanswered []quota.AccountID
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for i, res := range results {
@@ -415,10 +423,10 @@ func (r *run) closeBatch(ctx context.Context, batch []quota.ID, wait bool, left 
 }
 
 // deferOne leaves an account for later. The caller holds the lock.
-func (r *run) deferOne(id quota.ID, _ error) { r.deferred = append(r.deferred, id) }
+func (r *run) deferOne(id quota.AccountID, _ error) { r.deferred = append(r.deferred, id) }
 
 // failedOne gives an account up. The caller holds the lock.
-func (r *run) failedOne(id quota.ID, err error) {
+func (r *run) failedOne(id quota.AccountID, err error) {
 	r.res.Seen++
 	r.res.Failed++
 	if len(r.res.Failures) < maxFailures {
@@ -442,10 +450,10 @@ func (r *run) again(ctx context.Context) error {
 	r.deferred = nil
 	r.mu.Unlock()
 	for try := 1; len(left) > 0; try++ {
-		var failed []quota.ID
+		var failed []quota.AccountID
 		onFailure := r.failedOne
 		if try < tries {
-			onFailure = func(id quota.ID, _ error) { failed = append(failed, id) }
+			onFailure = func(id quota.AccountID, _ error) { failed = append(failed, id) }
 		}
 		for len(left) > 0 && ctx.Err() == nil {
 			n := min(len(left), r.o.BatchSize)
@@ -472,7 +480,7 @@ type accountReset struct {
 }
 
 // attempt runs accounts through the engine, all in one transaction unless one of them makes it fail.
-func (r *run) attempt(accounts []quota.ID, wait bool) []accountReset {
+func (r *run) attempt(accounts []quota.AccountID, wait bool) []accountReset {
 	if r.o.DryRun {
 		return r.attemptDry(accounts)
 	}
@@ -492,7 +500,7 @@ func (r *run) attempt(accounts []quota.ID, wait bool) []accountReset {
 }
 
 // attemptDry rolls the accounts in a transaction that is not committed.
-func (r *run) attemptDry(accounts []quota.ID) []accountReset {
+func (r *run) attemptDry(accounts []quota.AccountID) []accountReset {
 	results := make([]accountReset, len(accounts))
 	ctx, cancel := context.WithTimeout(context.Background(), ledger.BatchTimeout)
 	defer cancel()

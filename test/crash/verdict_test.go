@@ -33,7 +33,7 @@ func settledRow(charges ...int64) *row {
 }
 
 func TestCompare(t *testing.T) {
-	var account quota.ID
+	var account quota.AccountID
 	account[15] = 7
 	derived := uuid.UUID(quota.NameID("admission", account, "k")).String()
 	end := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

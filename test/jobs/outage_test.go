@@ -25,6 +25,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // stubborn makes clients whose attempts to start a Job fail while it says so.
@@ -181,7 +182,7 @@ func TestJobsStartThoughNobodyTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := dying.SettleJob(t.Context(), id, 0); err != nil {
+	if _, err := dying.SettleJob(t.Context(), quota.AdmissionID(id), 0); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.waitState(t, ns, "second", v1alpha1.StateAdmitted); *got.Spec.Suspend {

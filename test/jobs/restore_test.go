@@ -126,7 +126,7 @@ func TestRestoredDatabase(t *testing.T) {
 			if err != nil {
 				return false
 			}
-			adm, err := w.svc.Get(ctx, id)
+			adm, err := w.svc.Get(ctx, quota.AdmissionID(id))
 			return err == nil && adm.State == state
 		})
 	}

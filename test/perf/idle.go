@@ -248,7 +248,7 @@ func idleJob(ctx context.Context, c client.Client, service *metering.Service, us
 		return err
 	}
 	res, err := service.Admit(ctx, metering.AdmitRequest{
-		UserID: name, ID: id, Source: quota.SourceJob, Namespace: job.Namespace, Name: job.Name,
+		UserID: name, ID: quota.AdmissionID(id), Source: quota.SourceJob, Namespace: job.Namespace, Name: job.Name,
 		RequestedBy: "system:serviceaccount:bench:default", Estimate: quota.Credit, Queue: true, Park: true,
 		Lease: metering.JobLease,
 	})

@@ -147,7 +147,7 @@ func TestAuditRowsOfTheReleaseBefore(t *testing.T) {
 				Name:    "gift for alice",
 				Credits: 19_999,
 			}
-			f.change(ledger.Keys{Accounts: []quota.ID{alice}}, func(_ ledger.Batch, l *ledger.Ledger) {
+			f.change(ledger.Keys{Accounts: []quota.AccountID{alice}}, func(_ ledger.Batch, l *ledger.Ledger) {
 				l.Account.Lots = append(l.Account.Lots, gift)
 			})
 			f.exec("DELETE FROM audit_log")
@@ -228,7 +228,7 @@ func TestPersonsAreActors(t *testing.T) {
 	for _, user := range []string{"alice", "bob"} {
 		account := f.register(user)
 		for range 2 {
-			f.change(ledger.Keys{Accounts: []quota.ID{account}}, func(_ ledger.Batch, l *ledger.Ledger) {
+			f.change(ledger.Keys{Accounts: []quota.AccountID{account}}, func(_ ledger.Batch, l *ledger.Ledger) {
 				for _, actor := range []quota.Actor{quota.CallerActor("jane@example.com"), quota.SystemActor} {
 					gift := quota.Lot{ExpiresAt: l.Now.Add(time.Hour)}
 					l.Tell(actor, quota.AuditGrantGiven, nil, gift.Audit())

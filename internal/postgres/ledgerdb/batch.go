@@ -29,10 +29,10 @@ type batch struct {
 	conn    *pgxpool.Conn
 	db      *postgres.DB
 	report  func(*ledger.UnreadableError)
-	ledgers map[quota.ID]*ledger.Ledger
-	loaded  map[quota.ID]*loaded
-	locked  map[quota.ID]bool
-	busy    map[quota.ID]bool
+	ledgers map[quota.AccountID]*ledger.Ledger
+	loaded  map[quota.AccountID]*loaded
+	locked  map[quota.AccountID]bool
+	busy    map[quota.AccountID]bool
 	plans   map[string]*quota.Plan
 	// plansOf are the plans that serve the accounts.
 	plansOf map[*quota.Account]readdb.ServedBy
@@ -50,8 +50,8 @@ type loaded struct {
 	overrides  quota.Overrides
 	suspended  bool
 	anchor     time.Time
-	lots       map[quota.ID]quota.Lot
-	admissions map[quota.ID]quota.Admission
+	lots       map[quota.LotID]quota.Lot
+	admissions map[quota.AdmissionID]quota.Admission
 	periods    map[int64]quota.ClosedPeriod
 }
 
@@ -63,9 +63,9 @@ func (s *Store) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, erro
 	}
 	n := len(keys.Accounts)
 	b := &batch{
-		conn: conn, db: s.DB, report: s.Report, ledgers: make(map[quota.ID]*ledger.Ledger, n),
-		loaded: make(map[quota.ID]*loaded, n),
-		locked: make(map[quota.ID]bool, n), busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{},
+		conn: conn, db: s.DB, report: s.Report, ledgers: make(map[quota.AccountID]*ledger.Ledger, n),
+		loaded: make(map[quota.AccountID]*loaded, n),
+		locked: make(map[quota.AccountID]bool, n), busy: map[quota.AccountID]bool{}, plans: map[string]*quota.Plan{},
 		plansOf: make(map[*quota.Account]readdb.ServedBy, n),
 	}
 	if err := s.load(ctx, b, &keys); err != nil {
@@ -97,7 +97,7 @@ func (s *Store) load(ctx context.Context, b *batch, keys *ledger.Keys) error {
 }
 
 // unreadable notes that something of an account cannot be read.
-func (b *batch) unreadable(account quota.ID, err error, declared bool) {
+func (b *batch) unreadable(account quota.AccountID, err error, declared bool) {
 	l := b.ledgers[account]
 	if l == nil || l.Unreadable != nil && !l.Unreadable.Declared {
 		return
@@ -111,7 +111,8 @@ func (b *batch) unreadable(account quota.ID, err error, declared bool) {
 
 // ask queues the statements of a batch's first round trip.
 func (s *Store) ask(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *ledger.Keys) error {
-	accounts := keys.Accounts
+	accounts := postgres.IDs[quota.ID](keys.Accounts)
+	admissions := postgres.IDs[quota.ID](orEmpty(keys.Admissions))
 	return errors.Join(
 		t.Ask(func(q *dbsqlc.Queries) error {
 			lock := q.LockFreeAccounts
@@ -136,7 +137,7 @@ func (s *Store) ask(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *
 		}),
 		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{
-				Ids: orEmpty(keys.Admissions), Accounts: accounts, Most: int32(ledger.QueuePage + keys.Most),
+				Ids: admissions, Accounts: accounts, Most: int32(ledger.QueuePage + keys.Most),
 			})
 			b.readAdmissions(rows, keys.Admissions)
 			return err
@@ -146,7 +147,7 @@ func (s *Store) ask(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *
 			if len(keys.Admissions) == 0 {
 				return nil
 			}
-			rows, err := q.LoadPeriods(ctx, dbsqlc.LoadPeriodsParams{Ids: keys.Admissions, Accounts: accounts})
+			rows, err := q.LoadPeriods(ctx, dbsqlc.LoadPeriodsParams{Ids: admissions, Accounts: accounts})
 			b.readPeriods(rows)
 			return err
 		}),
@@ -212,14 +213,20 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 			DecidedAt: r.UsageQuota.LastDecidedAt,
 		}
 		b.loaded[a.ID] = &loaded{
-			unreadable: unreadable != nil, balance: a.Balance, plan: r.UsageQuota.PlanName, settings: settings,
-			overrides: a.Overrides, suspended: a.Suspended,
-			anchor: a.Anchor, admissions: map[quota.ID]quota.Admission{}, periods: map[int64]quota.ClosedPeriod{},
+			unreadable: unreadable != nil,
+			balance:    a.Balance,
+			plan:       r.UsageQuota.PlanName,
+			settings:   settings,
+			overrides:  a.Overrides,
+			suspended:  a.Suspended,
+			anchor:     a.Anchor,
+			admissions: map[quota.AdmissionID]quota.Admission{},
+			periods:    map[int64]quota.ClosedPeriod{},
 		}
 		b.ledgers[a.ID] = &ledger.Ledger{
 			Account: a, Now: r.Now.UTC(), Settings: settings,
-			Admissions: map[quota.ID]*ledger.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},
-			Made: map[string]ledger.Made{}, Events: map[quota.ID]*ledger.Event{},
+			Admissions: map[quota.AdmissionID]*ledger.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},
+			Made: map[string]ledger.Made{}, Events: map[quota.EventID]*ledger.Event{},
 		}
 		if unreadable != nil {
 			b.unreadable(a.ID, unreadable, true)
@@ -255,14 +262,14 @@ func (b *batch) readLots(rows []dbsqlc.CreditLot) {
 		}
 		l.Account.Lots = append(l.Account.Lots, lot)
 		if was.lots == nil {
-			was.lots = map[quota.ID]quota.Lot{}
+			was.lots = map[quota.LotID]quota.Lot{}
 		}
 		was.lots[lot.ID] = lot
 	}
 }
 
 // readAdmissions keeps those that were asked for, and of a queue what is in front. What is both comes twice.
-func (b *batch) readAdmissions(rows []dbsqlc.ConcurrentProcessing, asked []quota.ID) {
+func (b *batch) readAdmissions(rows []dbsqlc.ConcurrentProcessing, asked []quota.AdmissionID) {
 	for i := range rows {
 		adm, known, err := b.readAdmission(&rows[i])
 		if err != nil {
@@ -332,7 +339,7 @@ func (b *batch) readParked(rows []dbsqlc.ConcurrentProcessing) {
 
 func (b *batch) readLotIDs(rows []dbsqlc.LoadLotIDsRow) {
 	for _, l := range b.ledgers {
-		l.HadLots = map[quota.ID]bool{}
+		l.HadLots = map[quota.LotID]bool{}
 	}
 	for _, r := range rows {
 		if l := b.ledgers[r.UserID]; l != nil {
@@ -342,10 +349,10 @@ func (b *batch) readLotIDs(rows []dbsqlc.LoadLotIDsRow) {
 }
 
 // Ledgers implements ledger.Batch.
-func (b *batch) Ledgers() map[quota.ID]*ledger.Ledger { return b.ledgers }
+func (b *batch) Ledgers() map[quota.AccountID]*ledger.Ledger { return b.ledgers }
 
 // Busy implements ledger.Batch.
-func (b *batch) Busy() map[quota.ID]bool { return b.busy }
+func (b *batch) Busy() map[quota.AccountID]bool { return b.busy }
 
 // Plan implements ledger.Batch.
 func (b *batch) Plan(name string) *quota.Plan { return b.plans[name] }

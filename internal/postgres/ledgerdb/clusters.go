@@ -21,7 +21,7 @@ var (
 )
 
 // RegisterCluster implements clusters.Registry.
-func (s *Store) RegisterCluster(ctx context.Context, uid quota.ID, name string) (clusters.Cluster, error) {
+func (s *Store) RegisterCluster(ctx context.Context, uid quota.ClusterUID, name string) (clusters.Cluster, error) {
 	var row dbsqlc.Cluster
 	err := s.Transaction(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) (err error) {
 		row, err = q.SeeCluster(ctx, dbsqlc.SeeClusterParams{Name: name, Now: s.Now(), Uid: uid})
@@ -38,7 +38,7 @@ func (s *Store) RegisterCluster(ctx context.Context, uid quota.ID, name string) 
 }
 
 // homeOf returns the cluster that a plan belongs to, zero if none has registered.
-func homeOf(ctx context.Context, q *dbsqlc.Queries, p *dbsqlc.UserPlanLimit) (quota.ID, error) {
+func homeOf(ctx context.Context, q *dbsqlc.Queries, p *dbsqlc.UserPlanLimit) (quota.ClusterUID, error) {
 	if p.HomeCluster != nil {
 		return *p.HomeCluster, nil
 	}
@@ -46,7 +46,7 @@ func homeOf(ctx context.Context, q *dbsqlc.Queries, p *dbsqlc.UserPlanLimit) (qu
 }
 
 // ClaimUnowned implements clusters.Registry.
-func (s *Store) ClaimUnowned(ctx context.Context, uid quota.ID, actor string) (clusters.Owned, error) {
+func (s *Store) ClaimUnowned(ctx context.Context, uid quota.ClusterUID, actor string) (clusters.Owned, error) {
 	var owned clusters.Owned
 	err := s.Transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
 		owned = clusters.Owned{}
@@ -145,7 +145,7 @@ func (s *Store) moveQuotas(
 
 // moved is what became another cluster's, for the audit log.
 type moved struct {
-	account quota.ID
+	account quota.AccountID
 	quota.AuditRow
 }
 
@@ -168,8 +168,8 @@ func (s *Store) tellMoved(ctx context.Context, tx pgx.Tx, all []moved) error {
 
 // MoveQuotas implements clusters.Adopter.
 func (s *Store) MoveQuotas(
-	ctx context.Context, m clusters.Move, after quota.ID, limit int,
-) (quotas int, last quota.ID, err error) {
+	ctx context.Context, m clusters.Move, after quota.AccountID, limit int,
+) (quotas int, last quota.AccountID, err error) {
 	err = s.Transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
 		first, err := readdb.FirstCluster(ctx, q)
 		if err != nil {
@@ -190,8 +190,8 @@ func (s *Store) MoveQuotas(
 
 // MoveJobs implements clusters.Adopter.
 func (s *Store) MoveJobs(
-	ctx context.Context, m clusters.Move, after quota.ID, limit int,
-) (jobs, accounts int, last quota.ID, err error) {
+	ctx context.Context, m clusters.Move, after quota.AccountID, limit int,
+) (jobs, accounts int, last quota.AccountID, err error) {
 	err = s.Transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
 		first, err := readdb.FirstCluster(ctx, q)
 		if err != nil {

@@ -25,7 +25,7 @@ var (
 	red   = quota.ID{0x8e}
 )
 
-func (f *fixture) cluster(uid quota.ID, name string) clusters.Cluster {
+func (f *fixture) cluster(uid quota.ClusterUID, name string) clusters.Cluster {
 	f.t.Helper()
 	c, err := f.RegisterCluster(f.t.Context(), uid, name)
 	if err != nil {
@@ -35,7 +35,7 @@ func (f *fixture) cluster(uid quota.ID, name string) clusters.Cluster {
 }
 
 // declareIn has a UserQuota of that cluster own an account's settings.
-func (f *fixture) declareIn(account, object, cluster quota.ID) {
+func (f *fixture) declareIn(account quota.AccountID, object quota.ObjectUID, cluster quota.ClusterUID) {
 	f.t.Helper()
 	f.declare(account, func(l *ledger.Ledger) {
 		l.Settings.QuotaUID, l.Settings.QuotaName, l.Settings.Home = object, "her-quota", cluster
@@ -43,31 +43,31 @@ func (f *fixture) declareIn(account, object, cluster quota.ID) {
 }
 
 // jobIn makes an admission of a Job in that cluster.
-func (f *fixture) jobIn(account, id, cluster quota.ID) {
+func (f *fixture) jobIn(account quota.AccountID, id quota.AdmissionID, cluster quota.ClusterUID) {
 	f.t.Helper()
 	f.enter(account, id, quota.Credit, func(a *ledger.Admission) { a.Source, a.Cluster = quota.SourceJob, cluster })
 }
 
-func (f *fixture) live(cluster quota.ID) []quota.ID {
+func (f *fixture) live(cluster quota.ClusterUID) []quota.AdmissionID {
 	f.t.Helper()
 	live, err := f.LiveJobs(f.t.Context(), cluster)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	ids := make([]quota.ID, len(live))
+	ids := make([]quota.AdmissionID, len(live))
 	for i, adm := range live {
 		ids[i] = adm.ID
 	}
 	return ids
 }
 
-func (f *fixture) owners(cluster quota.ID) []quota.ID {
+func (f *fixture) owners(cluster quota.ClusterUID) []quota.ObjectUID {
 	f.t.Helper()
 	owners, err := f.QuotaOwners(f.t.Context(), cluster)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	slices.SortFunc(owners, func(x, y quota.ID) int { return slices.Compare(x[:], y[:]) })
+	slices.SortFunc(owners, func(x, y quota.ObjectUID) int { return slices.Compare(x[:], y[:]) })
 	return owners
 }
 
@@ -84,7 +84,7 @@ func (f *fixture) planOf(name string) *metering.Plan {
 	return all[i]
 }
 
-func wantIDs(t *testing.T, what string, got []quota.ID, want ...quota.ID) {
+func wantIDs[ID ~[16]byte](t *testing.T, what string, got []ID, want ...ID) {
 	t.Helper()
 	if !slices.Equal(got, want) {
 		t.Errorf("%s: got %x, want %x", what, got, want)
@@ -177,12 +177,12 @@ func TestEachClusterHasItsOwn(t *testing.T) {
 	f.jobIn(bob, quota.ID{12}, green)
 	f.enter(alice, quota.ID{13}, quota.Credit)
 
-	wantIDs(t, "blue's Jobs", f.live(blue), quota.ID{11})
-	wantIDs(t, "green's Jobs", f.live(green), quota.ID{12})
+	wantIDs(t, "blue's Jobs", f.live(blue), quota.AdmissionID{11})
+	wantIDs(t, "green's Jobs", f.live(green), quota.AdmissionID{12})
 	wantIDs(t, "red's Jobs", f.live(red))
 	wantIDs(t, "nobody's Jobs", f.live(quota.ID{}))
-	wantIDs(t, "blue's UserQuotas", f.owners(blue), quota.ID{1})
-	wantIDs(t, "green's UserQuotas", f.owners(green), quota.ID{2})
+	wantIDs(t, "blue's UserQuotas", f.owners(blue), quota.ObjectUID{1})
+	wantIDs(t, "green's UserQuotas", f.owners(green), quota.ObjectUID{2})
 	wantIDs(t, "nobody's UserQuotas", f.owners(quota.ID{}))
 	if got := f.usage("bob").Home; got != green {
 		t.Errorf("bob's settings are %x's", got)
@@ -226,17 +226,17 @@ func TestWhatNamesNoClusterIsTheFirstOnes(t *testing.T) {
 	}
 
 	// Before any cluster has registered.
-	wantIDs(t, "Jobs", f.live(none), quota.ID{11})
+	wantIDs(t, "Jobs", f.live(none), quota.AdmissionID{11})
 	wantIDs(t, "Jobs of one that has not registered", f.live(blue))
-	wantIDs(t, "UserQuotas", f.owners(none), quota.ID{1})
+	wantIDs(t, "UserQuotas", f.owners(none), quota.ObjectUID{1})
 	f.cluster(blue, "blue")
 	f.cluster(green, "green")
 
 	check := func(when string) {
 		t.Helper()
-		wantIDs(t, when+": blue's Jobs", f.live(blue), quota.ID{11})
+		wantIDs(t, when+": blue's Jobs", f.live(blue), quota.AdmissionID{11})
 		wantIDs(t, when+": green's Jobs", f.live(green))
-		wantIDs(t, when+": blue's UserQuotas", f.owners(blue), quota.ID{1})
+		wantIDs(t, when+": blue's UserQuotas", f.owners(blue), quota.ObjectUID{1})
 		wantIDs(t, when+": green's UserQuotas", f.owners(green))
 		if got := f.usage("alice").Home; got != blue {
 			t.Errorf("%s: alice's settings are %x's", when, got)
@@ -259,7 +259,7 @@ func TestWhatNamesNoClusterIsTheFirstOnes(t *testing.T) {
 		if err := f.RetirePlan(ctx, "old", green, "test"); err != nil || f.planOf("old").Retired {
 			t.Errorf("%s: green retires blue's plan: %v", when, err)
 		}
-		f.change(ledger.Keys{Accounts: []quota.ID{alice, bob}}, func(b ledger.Batch, _ *ledger.Ledger) {
+		f.change(ledger.Keys{Accounts: []quota.AccountID{alice, bob}}, func(b ledger.Batch, _ *ledger.Ledger) {
 			if got := b.Ledgers()[alice].Settings.Home; got != blue {
 				t.Errorf("%s: a batch takes alice's settings for %x's", when, got)
 			}
@@ -345,7 +345,7 @@ func TestAdopt(t *testing.T) {
 	}
 	check("would be moved", done.Moved, all)
 	check("would be left", done.Left, jobs)
-	wantIDs(t, "blue's UserQuotas after a dry run", f.owners(blue), quota.ID{1}, quota.ID{2})
+	wantIDs(t, "blue's UserQuotas after a dry run", f.owners(blue), quota.ObjectUID{1}, quota.ObjectUID{2})
 	if _, err := adopt(clusters.Adoption{Jobs: clusters.JobsMove}); !errors.Is(err, ledger.ErrConflict) {
 		t.Errorf("the Jobs of a cluster that is there: %v", err)
 	}
@@ -367,7 +367,7 @@ func TestAdopt(t *testing.T) {
 	}
 	// What it left in force belongs to no object, so no sweep of green's misses one.
 	wantIDs(t, "blue's UserQuotas", f.owners(blue))
-	wantIDs(t, "green's UserQuotas", f.owners(green), quota.ID{3})
+	wantIDs(t, "green's UserQuotas", f.owners(green), quota.ObjectUID{3})
 	for _, name := range []string{"free", "pro"} {
 		if p := f.planOf(name); p.Cluster != green || p.ObjectUID != (quota.ID{}) || p.Retired != (name == "pro") {
 			t.Errorf("plan %s: %+v", name, p)

@@ -30,7 +30,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 	f.enter(account, adm, quota.Credit)
 	f.settle(account, adm, quota.Credit)
 	f.clock.advance(40 * 24 * time.Hour)
-	f.change(ledger.Keys{Accounts: []quota.ID{account}}, func(_ ledger.Batch, l *ledger.Ledger) {
+	f.change(ledger.Keys{Accounts: []quota.AccountID{account}}, func(_ ledger.Batch, l *ledger.Ledger) {
 		f.roll(l)
 		l.Account.Lots = append(l.Account.Lots, quota.Lot{
 			ID: quota.ID{9}, Kind: quota.LotGrant, Name: "gift", Credits: quota.Credit,
@@ -39,7 +39,11 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 	})
 	f.dropChecks()
 
-	keys := ledger.Keys{Accounts: []quota.ID{account}, Admissions: []quota.ID{adm}, Plans: []string{"pro"}}
+	keys := ledger.Keys{
+		Accounts:   []quota.AccountID{account},
+		Admissions: []quota.AdmissionID{adm},
+		Plans:      []string{"pro"},
+	}
 	// In this order, because the period is found by the admission's number of it.
 	for _, tc := range []struct {
 		name string

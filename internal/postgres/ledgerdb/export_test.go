@@ -19,11 +19,12 @@ import (
 func (s *Store) HotStatements(t *testing.T) map[string]string {
 	t.Helper()
 	var trip postgres.RoundTrip
-	b := &batch{locked: map[quota.ID]bool{}, busy: map[quota.ID]bool{}, plans: map[string]*quota.Plan{}}
+	b := &batch{locked: map[quota.AccountID]bool{}, busy: map[quota.AccountID]bool{}, plans: map[string]*quota.Plan{}}
 	one := []quota.ID{{1}}
 	for _, wait := range []bool{false, true} {
 		keys := ledger.Keys{
-			Accounts: one, Admissions: one, Plans: []string{"free"}, Events: one, Wait: wait,
+			Accounts: []quota.AccountID{{1}}, Admissions: []quota.AdmissionID{{1}}, Events: []quota.EventID{{1}},
+			Plans: []string{"free"}, Wait: wait,
 			Idempotency: []ledger.AccountKey{{Account: one[0], Key: "k"}}, Searches: []ledger.Search{{Account: one[0]}},
 		}
 		if err := s.ask(t.Context(), &trip, b, &keys); err != nil {

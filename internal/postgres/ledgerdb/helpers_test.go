@@ -114,19 +114,27 @@ func (f *fixture) tryChange(ctx context.Context, keys ledger.Keys, apply func(b 
 }
 
 // declare changes an account's settings as a UserQuota would, with the audit row that tells it.
-func (f *fixture) declare(account quota.ID, edit func(l *ledger.Ledger)) {
+func (f *fixture) declare(account quota.AccountID, edit func(l *ledger.Ledger)) {
 	f.t.Helper()
-	f.change(ledger.Keys{Accounts: []quota.ID{account}, Plans: []string{""}}, func(_ ledger.Batch, l *ledger.Ledger) {
-		before := l.AuditSettings()
-		edit(l)
-		l.Tell(quota.SystemActor, quota.AuditQuotaApplied, before, l.AuditSettings())
-	})
+	f.change(
+		ledger.Keys{Accounts: []quota.AccountID{account}, Plans: []string{""}},
+		func(_ ledger.Batch, l *ledger.Ledger) {
+			before := l.AuditSettings()
+			edit(l)
+			l.Tell(quota.SystemActor, quota.AuditQuotaApplied, before, l.AuditSettings())
+		},
+	)
 }
 
 // enter admits or queues a new admission as the engine would.
-func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...func(*ledger.Admission)) {
+func (f *fixture) enter(
+	account quota.AccountID,
+	id quota.AdmissionID,
+	credits quota.Credits,
+	edit ...func(*ledger.Admission),
+) {
 	f.t.Helper()
-	f.change(ledger.Keys{Accounts: []quota.ID{account}}, func(_ ledger.Batch, l *ledger.Ledger) {
+	f.change(ledger.Keys{Accounts: []quota.AccountID{account}}, func(_ ledger.Batch, l *ledger.Ledger) {
 		f.roll(l)
 		adm := &ledger.Admission{
 			Admission: quota.Admission{
@@ -148,9 +156,9 @@ func (f *fixture) enter(account, id quota.ID, credits quota.Credits, edit ...fun
 }
 
 // settle charges an admission and starts what waits for its slot.
-func (f *fixture) settle(account, id quota.ID, actual quota.Credits) {
+func (f *fixture) settle(account quota.AccountID, id quota.AdmissionID, actual quota.Credits) {
 	f.t.Helper()
-	f.change(ledger.Keys{Accounts: []quota.ID{account}, Admissions: []quota.ID{id}},
+	f.change(ledger.Keys{Accounts: []quota.AccountID{account}, Admissions: []quota.AdmissionID{id}},
 		func(_ ledger.Batch, l *ledger.Ledger) {
 			f.roll(l)
 			adm := l.Admissions[id]

@@ -75,7 +75,7 @@ func (s *Store) ApplyPlan(ctx context.Context, p metering.Plan, actor string) er
 }
 
 // RetirePlan implements metering.Store.
-func (s *Store) RetirePlan(ctx context.Context, name string, cluster quota.ID, actor string) error {
+func (s *Store) RetirePlan(ctx context.Context, name string, cluster quota.ClusterUID, actor string) error {
 	err := s.Transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
 		before, err := q.LockPlan(ctx, name)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -113,7 +113,7 @@ func auditPlan(
 	if before != nil {
 		told.Before = readdb.MeteringPlan(before).Audit()
 	}
-	row, err := newAuditRow(quota.ID{}, after.UpdatedAt, told)
+	row, err := newAuditRow(quota.AccountID{}, after.UpdatedAt, told)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func (s *Store) askRecords(ctx context.Context, t *postgres.RoundTrip, b *batch,
 	for _, k := range keys.Idempotency {
 		asked.Accounts, asked.Keys = append(asked.Accounts, k.Account), append(asked.Keys, k.Key)
 	}
-	events := orEmpty(keys.Events)
+	events := postgres.IDs[quota.ID](orEmpty(keys.Events))
 	err := errors.Join(
 		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadKeys(ctx, asked)

@@ -15,16 +15,19 @@ import (
 )
 
 // made books an adjustment of one credit under a key.
-func (f *fixture) made(account quota.ID, key string, event quota.ID) {
+func (f *fixture) made(account quota.AccountID, key string, event quota.ID) {
 	f.t.Helper()
 	if err := f.tryMake(account, key, event); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-func (f *fixture) tryMake(account quota.ID, key string, event quota.ID) error {
+func (f *fixture) tryMake(account quota.AccountID, key string, event quota.ID) error {
 	f.t.Helper()
-	keys := ledger.Keys{Accounts: []quota.ID{account}, Idempotency: []ledger.AccountKey{{Account: account, Key: key}}}
+	keys := ledger.Keys{
+		Accounts:    []quota.AccountID{account},
+		Idempotency: []ledger.AccountKey{{Account: account, Key: key}},
+	}
 	return f.tryChange(f.t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		f.roll(l)
 		c, err := l.Account.Adjust(quota.Credit, l.Now)
@@ -40,9 +43,12 @@ func (f *fixture) tryMake(account quota.ID, key string, event quota.ID) error {
 }
 
 // found returns the event that a key made, as far as it is remembered.
-func (f *fixture) found(account quota.ID, key string) (id quota.ID) {
+func (f *fixture) found(account quota.AccountID, key string) (id quota.ID) {
 	f.t.Helper()
-	keys := ledger.Keys{Accounts: []quota.ID{account}, Idempotency: []ledger.AccountKey{{Account: account, Key: key}}}
+	keys := ledger.Keys{
+		Accounts:    []quota.AccountID{account},
+		Idempotency: []ledger.AccountKey{{Account: account, Key: key}},
+	}
 	f.change(keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		if m, ok := l.Made[key]; ok {
 			id = m.ID
@@ -161,17 +167,17 @@ func TestKeyPartitionsByMany(t *testing.T) {
 }
 
 // undo reverses an event as if it had not been reversed before.
-func (f *fixture) undo(account quota.ID, key string, event, id quota.ID) {
+func (f *fixture) undo(account quota.AccountID, key string, event, id quota.ID) {
 	f.t.Helper()
 	if err := f.tryUndo(account, key, event, id); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-func (f *fixture) tryUndo(account quota.ID, key string, event, id quota.ID) error {
+func (f *fixture) tryUndo(account quota.AccountID, key string, event, id quota.ID) error {
 	keys := ledger.Keys{
-		Accounts: []quota.ID{account}, Idempotency: []ledger.AccountKey{{Account: account, Key: key}},
-		Events: []quota.ID{event},
+		Accounts: []quota.AccountID{account}, Idempotency: []ledger.AccountKey{{Account: account, Key: key}},
+		Events: []quota.EventID{event},
 	}
 	return f.tryChange(f.t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		e, before := l.Events[event], l.Account.AuditBalance(l.Now)

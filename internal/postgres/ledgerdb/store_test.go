@@ -103,7 +103,7 @@ func TestPlans(t *testing.T) {
 		t.Errorf("a second default: %v", err)
 	}
 
-	if err := f.RetirePlan(ctx, "free", quota.ID{9}, "test"); err != nil || version() != 2 {
+	if err := f.RetirePlan(ctx, "free", quota.ClusterUID{9}, "test"); err != nil || version() != 2 {
 		t.Errorf("retired by a stranger: version %d, %v", version(), err)
 	}
 	if err := f.RetirePlan(ctx, "free", changed.Cluster, "test"); err != nil || version() != 3 {
@@ -122,7 +122,7 @@ func TestPlans(t *testing.T) {
 	if _, err := f.PlanStatus(ctx, "none"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("an unknown plan: %v", err)
 	}
-	if err := f.RetirePlan(ctx, "none", quota.ID{}, "test"); err != nil {
+	if err := f.RetirePlan(ctx, "none", quota.ClusterUID{}, "test"); err != nil {
 		t.Errorf("an unknown plan retired: %v", err)
 	}
 }
@@ -270,7 +270,7 @@ func TestAdmissionsAreStoredWhole(t *testing.T) {
 		t.Errorf("live jobs: %+v, %v", jobs, err)
 	}
 
-	keys := ledger.Keys{Accounts: []quota.ID{alice}, Admissions: []quota.ID{first, third, {9}},
+	keys := ledger.Keys{Accounts: []quota.AccountID{alice}, Admissions: []quota.AdmissionID{first, third, {9}},
 		Plans: []string{"", "none"}}
 	f.change(keys, func(b ledger.Batch, l *ledger.Ledger) {
 		var order []byte
@@ -303,7 +303,7 @@ func TestPeriodsLotsAndSettings(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	alice := f.register("alice")
-	keys := ledger.Keys{Accounts: []quota.ID{alice}, Plans: []string{""}}
+	keys := ledger.Keys{Accounts: []quota.AccountID{alice}, Plans: []string{""}}
 	gift := quota.Lot{
 		ID: quota.NewLotID(alice, quota.LotGrant, "gift"), Kind: quota.LotGrant, Name: "gift",
 		Credits: 3 * quota.Credit, ExpiresAt: f.clock.read().Add(time.Hour),
@@ -362,12 +362,12 @@ func TestBusyAccountsAreSkippedOrWaitedFor(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	alice, bob := f.register("alice"), f.register("bob")
-	held, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{alice}})
+	held, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer held.Rollback()
-	b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{alice, bob, {1}}})
+	b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice, bob, {1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +379,7 @@ func TestBusyAccountsAreSkippedOrWaitedFor(t *testing.T) {
 	used := make(chan quota.Credits)
 	go func() {
 		defer close(used)
-		b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{alice}, Wait: true})
+		b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice}, Wait: true})
 		if err != nil {
 			t.Error(err)
 			return
@@ -407,7 +407,7 @@ func TestErrors(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	alice, bob := f.register("alice"), f.register("bob")
-	keys := ledger.Keys{Accounts: []quota.ID{alice}}
+	keys := ledger.Keys{Accounts: []quota.AccountID{alice}}
 
 	err := f.tryChange(t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) { l.Account.Used = -1 })
 	if !errors.Is(err, ledger.ErrData) {
@@ -439,7 +439,7 @@ func TestErrors(t *testing.T) {
 		ledger.ErrRetry) {
 		t.Errorf("a lock timeout: want a retry, got %v", err)
 	}
-	b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.ID{bob}})
+	b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{bob}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -464,7 +464,7 @@ func TestClockNeverGoesBack(t *testing.T) {
 	f.clock.advance(time.Hour)
 	f.enter(alice, quota.ID{1}, quota.Credit)
 	f.clock.advance(-time.Minute)
-	f.change(ledger.Keys{Accounts: []quota.ID{alice}}, func(_ ledger.Batch, l *ledger.Ledger) {
+	f.change(ledger.Keys{Accounts: []quota.AccountID{alice}}, func(_ ledger.Batch, l *ledger.Ledger) {
 		if want := f.clock.read().Add(time.Minute); !l.Now.Equal(want) {
 			t.Errorf("now %s, the last decision was at %s", l.Now, want)
 		}
@@ -512,7 +512,7 @@ func TestDue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rest := []quota.ID{}
+		rest := []quota.AccountID{}
 		if len(first) > 0 {
 			if rest, err = f.DuePeriods(t.Context(), plan, first[len(first)-1], 9); err != nil {
 				t.Fatal(err)

@@ -13,7 +13,6 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
-	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -22,17 +21,17 @@ import (
 
 type (
 	lotRow struct {
-		account quota.ID
+		account quota.AccountID
 		now     time.Time
 		*quota.Lot
 	}
 	periodRow struct {
-		account quota.ID
+		account quota.AccountID
 		now     time.Time
 		*quota.ClosedPeriod
 	}
 	auditRow struct {
-		account       quota.ID
+		account       quota.AccountID
 		now           time.Time
 		before, after []byte
 		*quota.AuditRow
@@ -291,7 +290,7 @@ func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 			continue
 		}
 		if before.Credits, before.Used, before.Reserved = lot.Credits, lot.Used, lot.Reserved; there && before != *lot {
-			return fmt.Errorf("lot %s: what it is has changed: %w", readdb.UUIDText(lot.ID), errFixed)
+			return fmt.Errorf("lot %s: what it is has changed: %w", lot.ID, errFixed)
 		}
 		w.lots = append(w.lots, lotRow{account: l.Account.ID, now: l.Now, Lot: lot})
 	}
@@ -358,7 +357,7 @@ func (w *writes) change(before *quota.Admission, adm *ledger.Admission) error {
 	case renewed.Equal(&adm.Admission):
 		w.renewed = append(w.renewed, adm)
 	case !before.SameRequest(&adm.Admission):
-		return fmt.Errorf("admission %s: what was asked for has changed: %w", readdb.UUIDText(adm.ID), errFixed)
+		return fmt.Errorf("admission %s: what was asked for has changed: %w", adm.ID, errFixed)
 	default:
 		w.others = append(w.others, adm)
 	}
@@ -389,7 +388,7 @@ func (w *writes) tell(l *ledger.Ledger) error {
 }
 
 // newAuditRow encodes what happened at that time to the account, or to none.
-func newAuditRow(account quota.ID, now time.Time, r *quota.AuditRow) (auditRow, error) {
+func newAuditRow(account quota.AccountID, now time.Time, r *quota.AuditRow) (auditRow, error) {
 	before, after, err := r.Encode()
 	return auditRow{account: account, now: now, before: before, after: after, AuditRow: r}, err
 }

@@ -20,7 +20,7 @@ func ClusterOf(r *dbsqlc.Cluster) clusters.Cluster {
 }
 
 // FirstCluster returns the cluster that rows without one belong to, zero before any has registered.
-func FirstCluster(ctx context.Context, q *dbsqlc.Queries) (quota.ID, error) {
+func FirstCluster(ctx context.Context, q *dbsqlc.Queries) (quota.ClusterUID, error) {
 	first, err := q.FirstCluster(ctx)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return quota.ID{}, nil
@@ -29,11 +29,11 @@ func FirstCluster(ctx context.Context, q *dbsqlc.Queries) (quota.ID, error) {
 }
 
 // named is a cluster as a parameter: none where only one has ever been, and none has registered.
-func named(cluster quota.ID) *quota.ID {
+func named(cluster quota.ClusterUID) *quota.ID {
 	if cluster == (quota.ID{}) {
 		return nil
 	}
-	return &cluster
+	return (*quota.ID)(&cluster)
 }
 
 // Clusters implements clusters.Registry and clusters.Adopter.
@@ -51,7 +51,7 @@ func (s *Store) Clusters(ctx context.Context) ([]clusters.Cluster, error) {
 }
 
 // Owned implements clusters.Adopter.
-func (s *Store) Owned(ctx context.Context, cluster quota.ID) (clusters.Owned, error) {
+func (s *Store) Owned(ctx context.Context, cluster quota.ClusterUID) (clusters.Owned, error) {
 	r, err := s.Queries().CountOwned(ctx, cluster)
 	return clusters.Owned{Plans: r.Plans, Quotas: r.Quotas, Jobs: r.Jobs}, postgres.MapError(err)
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -22,7 +21,7 @@ import (
 )
 
 // Lookup implements metering.Store.
-func (s *Store) Lookup(ctx context.Context, userID string) (quota.ID, error) {
+func (s *Store) Lookup(ctx context.Context, userID string) (quota.AccountID, error) {
 	id, err := s.Queries().AccountID(ctx, userID)
 	if err != nil {
 		return id, fmt.Errorf("user %q: %w", userID, postgres.MapError(err))
@@ -31,10 +30,10 @@ func (s *Store) Lookup(ctx context.Context, userID string) (quota.ID, error) {
 }
 
 // Admission implements metering.Store.
-func (s *Store) Admission(ctx context.Context, id quota.ID) (*ledger.Admission, error) {
+func (s *Store) Admission(ctx context.Context, id quota.AdmissionID) (*ledger.Admission, error) {
 	r, err := s.Queries().Admission(ctx, dbsqlc.AdmissionParams{ID: id, Now: s.Now()})
 	if err != nil {
-		return nil, fmt.Errorf("admission %s: %w", UUIDText(id), postgres.MapError(err))
+		return nil, fmt.Errorf("admission %s: %w", id, postgres.MapError(err))
 	}
 	adm, err := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)
 	if err != nil {
@@ -47,13 +46,13 @@ func (s *Store) Admission(ctx context.Context, id quota.ID) (*ledger.Admission, 
 }
 
 // EndedAdmissions implements metering.Store.
-func (s *Store) EndedAdmissions(ctx context.Context, ids []quota.ID) ([]quota.ID, error) {
-	ended, err := s.Queries().EndedAdmissions(ctx, ids)
-	return ended, postgres.MapError(err)
+func (s *Store) EndedAdmissions(ctx context.Context, ids []quota.AdmissionID) ([]quota.AdmissionID, error) {
+	ended, err := s.Queries().EndedAdmissions(ctx, postgres.IDs[quota.ID](ids))
+	return postgres.IDs[quota.AdmissionID](ended), postgres.MapError(err)
 }
 
 // LiveJobs implements metering.Store.
-func (s *Store) LiveJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error) {
+func (s *Store) LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error) {
 	rows, err := s.Queries().LiveJobs(ctx, dbsqlc.LiveJobsParams{Now: s.Now(), Cluster: named(cluster)})
 	if err != nil {
 		return nil, postgres.MapError(err)
@@ -68,7 +67,7 @@ func (s *Store) LiveJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admis
 }
 
 // RunningJobs implements metering.Store.
-func (s *Store) RunningJobs(ctx context.Context, cluster quota.ID) ([]*ledger.Admission, error) {
+func (s *Store) RunningJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error) {
 	rows, err := s.Queries().RunningJobs(ctx, dbsqlc.RunningJobsParams{Now: s.Now(), Cluster: named(cluster)})
 	if err != nil {
 		return nil, postgres.MapError(err)
@@ -158,10 +157,10 @@ func (s *Store) Plans(ctx context.Context) ([]*metering.Plan, error) {
 }
 
 // QuotaOwner implements metering.Store.
-func (s *Store) QuotaOwner(ctx context.Context, uid quota.ID) (quota.ID, error) {
+func (s *Store) QuotaOwner(ctx context.Context, uid quota.ObjectUID) (quota.AccountID, error) {
 	id, err := s.Queries().QuotaOwner(ctx, uid)
 	if err != nil {
-		return id, fmt.Errorf("UserQuota %s: %w", UUIDText(uid), postgres.MapError(err))
+		return id, fmt.Errorf("UserQuota %s: %w", uid, postgres.MapError(err))
 	}
 	return id, nil
 }
@@ -180,13 +179,15 @@ func (s *Store) Grants(ctx context.Context, userIDs []string) (map[string][]stri
 }
 
 // QuotaOwners implements metering.Store.
-func (s *Store) QuotaOwners(ctx context.Context, cluster quota.ID) ([]quota.ID, error) {
+func (s *Store) QuotaOwners(ctx context.Context, cluster quota.ClusterUID) ([]quota.ObjectUID, error) {
 	owners, err := s.Queries().QuotaOwners(ctx, named(cluster))
-	return owners, postgres.MapError(err)
+	return postgres.IDs[quota.ObjectUID](owners), postgres.MapError(err)
 }
 
 // Due implements metering.Store.
-func (s *Store) Due(ctx context.Context, what ledger.Due, after quota.ID, limit int) ([]ledger.Candidate, error) {
+func (s *Store) Due(
+	ctx context.Context, what ledger.Due, after quota.AccountID, limit int,
+) ([]ledger.Candidate, error) {
 	switch what {
 	case ledger.DueQueue, ledger.DueParked, ledger.DueQueued:
 		parked := int32(math.MaxInt32)
@@ -213,10 +214,12 @@ func (s *Store) Due(ctx context.Context, what ledger.Due, after quota.ID, limit 
 }
 
 // DuePeriods implements reset.Store.
-func (s *Store) DuePeriods(ctx context.Context, plan string, after quota.ID, limit int) ([]quota.ID, error) {
+func (s *Store) DuePeriods(
+	ctx context.Context, plan string, after quota.AccountID, limit int,
+) ([]quota.AccountID, error) {
 	ids, err := s.Queries().DuePeriods(ctx,
 		dbsqlc.DuePeriodsParams{Now: s.Now(), Plan: plan, After: after, Most: int32(limit)})
-	return ids, postgres.MapError(err)
+	return postgres.IDs[quota.AccountID](ids), postgres.MapError(err)
 }
 
 // PlanStatus implements metering.Store.
@@ -241,10 +244,10 @@ func (s *Store) ResetBatchSize(ctx context.Context, plan string) (int32, error) 
 }
 
 // Event implements metering.Store.
-func (s *Store) Event(ctx context.Context, id quota.ID) (*ledger.Event, error) {
+func (s *Store) Event(ctx context.Context, id quota.EventID) (*ledger.Event, error) {
 	r, err := s.Queries().Event(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("event %s: %w", UUIDText(id), postgres.MapError(err))
+		return nil, fmt.Errorf("event %s: %w", id, postgres.MapError(err))
 	}
 	return EventOf(&r.UsageTracking, r.ExternalID, r.ReversalID)
 }
@@ -253,7 +256,7 @@ func (s *Store) Event(ctx context.Context, id quota.ID) (*ledger.Event, error) {
 func EventOf(r *dbsqlc.UsageTracking, userID string, reversedBy *quota.ID) (*ledger.Event, error) {
 	lots, err := sharesOf(r.Lots)
 	if err != nil {
-		return nil, fmt.Errorf("event %s: %w", UUIDText(r.ID), err)
+		return nil, fmt.Errorf("event %s: %w", quota.EventID(r.ID), err)
 	}
 	e := &ledger.Event{
 		ID: r.ID, Account: r.UserID, UserID: userID, Kind: ledger.EventKind(r.Kind), UsageType: r.UsageType,
@@ -275,11 +278,8 @@ func EventOf(r *dbsqlc.UsageTracking, userID string, reversedBy *quota.ID) (*led
 	}
 	if r.Metadata != nil {
 		if err := json.Unmarshal(r.Metadata, &e.Metadata); err != nil {
-			return nil, fmt.Errorf("event %s: metadata: %w", UUIDText(r.ID), err)
+			return nil, fmt.Errorf("event %s: metadata: %w", quota.EventID(r.ID), err)
 		}
 	}
 	return e, nil
 }
-
-// UUIDText is the text form of an id.
-func UUIDText(id quota.ID) string { return pgtype.UUID{Bytes: id, Valid: true}.String() }

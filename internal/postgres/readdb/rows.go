@@ -97,7 +97,7 @@ func MeteringPlan(r *dbsqlc.UserPlanLimit) *metering.Plan {
 // Account reads an account's row, without its plan and lots. What this release does not know of its settings is left
 // out, and the error says so.
 func (s *Store) Account(
-	r *dbsqlc.UsageQuota, userID string, home quota.ID,
+	r *dbsqlc.UsageQuota, userID string, home quota.ClusterUID,
 ) (*quota.Account, ledger.Settings, *ledger.UnreadableError) {
 	var unreadable *ledger.UnreadableError
 	zone, err := s.zone(r.TimeZone)
@@ -183,7 +183,7 @@ func audioOverride(r *dbsqlc.UsageQuota) *quota.Limit[time.Duration] {
 func LotOf(r *dbsqlc.CreditLot) (quota.Lot, error) {
 	var err error
 	if kind := quota.LotKind(r.Kind); kind != quota.LotGrant && kind != quota.LotCarryOver {
-		err = fmt.Errorf("lot %s of kind %q", UUIDText(r.ID), r.Kind)
+		err = fmt.Errorf("lot %s of kind %q", quota.LotID(r.ID), r.Kind)
 	}
 	return quota.Lot{
 		ID: r.ID, Kind: quota.LotKind(r.Kind), Name: r.Name, Credits: quota.Credits(r.Credits),
@@ -280,7 +280,8 @@ func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 		err = fmt.Errorf("source %q", r.Source)
 	}
 	if err != nil {
-		return nil, &ledger.UnreadableError{UserID: userID, What: fmt.Sprintf("admission %s: %v", UUIDText(r.ID), err)}
+		what := fmt.Sprintf("admission %s: %v", quota.AdmissionID(r.ID), err)
+		return nil, &ledger.UnreadableError{UserID: userID, What: what}
 	}
 	adm := &ledger.Admission{
 		Admission: quota.Admission{

@@ -16,13 +16,13 @@ import (
 type Accounts interface {
 	ledger.Store
 
-	Lookup(ctx context.Context, userID string) (quota.ID, error)
+	Lookup(ctx context.Context, userID string) (quota.AccountID, error)
 }
 
 // Register returns the user's account, and makes it, as the engine does, where there is none: on the plan of that name
 // (empty: the default plan). It fails with ledger.ErrNotFound if there is no such plan.
-func Register(ctx context.Context, store Accounts, userID, plan string) (quota.ID, error) {
-	id := quota.ID(uuid.New())
+func Register(ctx context.Context, store Accounts, userID, plan string) (quota.AccountID, error) {
+	id := quota.AccountID(uuid.New())
 	err := open(ctx, store, id, userID, plan)
 	if errors.Is(err, ledger.ErrRegistered) {
 		return store.Lookup(ctx, userID)
@@ -30,7 +30,7 @@ func Register(ctx context.Context, store Accounts, userID, plan string) (quota.I
 	return id, err
 }
 
-func open(ctx context.Context, store ledger.Store, id quota.ID, userID, plan string) error {
+func open(ctx context.Context, store ledger.Store, id quota.AccountID, userID, plan string) error {
 	b, err := store.Begin(ctx, ledger.Keys{Register: []ledger.Registration{{Account: id, UserID: userID}},
 		Plans: []string{plan}})
 	if err != nil {

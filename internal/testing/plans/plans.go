@@ -24,7 +24,7 @@ func Free(changes ...func(*metering.Plan)) metering.Plan {
 			},
 			DailyCostCeiling: quota.AtMost[quota.Money](50_000_000), RateRequests: 100, RateWindow: time.Hour,
 		},
-		ObjectUID: quota.ID{1}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
+		ObjectUID: quota.ObjectUID{1}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
 	}, changes)
 }
 
@@ -47,7 +47,7 @@ func Full(changes ...func(*metering.Plan)) metering.Plan {
 			RateRequests: 100, RateWindow: time.Hour, UsageTypes: map[string]quota.Rate{"export": 250_000},
 			AlertThresholds: []int32{80, 100}, AdmitWhenUnavailable: true,
 		},
-		ObjectUID: quota.ID{0xf0}, Cluster: quota.ID{0xc0}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
+		ObjectUID: quota.ObjectUID{0xf0}, Cluster: quota.ClusterUID{0xc0}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
 	}, changes)
 }
 
