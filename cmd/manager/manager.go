@@ -197,7 +197,8 @@ func register(ctx context.Context, mgr ctrl.Manager, store clusters.Registry, o 
 	home, err := clusters.Register(ctx, store, clusters.Options{
 		UID: uid, Name: o.clusterName, Log: func(err error, message string) { log.Error(err, message) },
 		Claimed: func(owned clusters.Owned) {
-			log.Info("what names no cluster is this one's", "plans", owned.Plans, "quotas", owned.Quotas, "jobs", owned.Jobs)
+			log.Info("what names no cluster is this one's", "plans", owned.Plans, "quotas", owned.Quotas, "jobs",
+				owned.Jobs)
 		},
 	})
 	if err != nil {
@@ -211,7 +212,8 @@ func register(ctx context.Context, mgr ctrl.Manager, store clusters.Registry, o 
 
 // setup registers controllers, webhooks and probes.
 func setup(
-	mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, home *clusters.Home, loops loop.Observer, o *options,
+	mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, home *clusters.Home, loops loop.Observer,
+	o *options,
 ) error {
 	cluster := controller.Cluster{UID: home.UID(), Names: home}
 	for name, register := range map[string]func() error{

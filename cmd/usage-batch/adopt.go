@@ -24,11 +24,15 @@ func adoptCommand(o *options, getenv func(string) string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "adopt",
 		Short: "Move what one cluster declared to another one",
-		Long: "Move the plans, and what UserQuotas declared about users, from one cluster to another one on the same database. They stay " +
-			"in force as they are, until objects of the new cluster take them over; the old cluster's objects are not accepted any more. " +
+		Long: "Move the plans, and what UserQuotas declared about users, from one cluster to another one on the same " +
+			"database. They stay " +
+			"in force as they are, until objects of the new cluster take them over; the old cluster's objects are " +
+			"not accepted any more. " +
 			"Clusters are given by name or UID.\n\n" +
-			"Jobs do not move between clusters. With --jobs=auto the admissions of the old cluster's Jobs stay with it, and end with " +
-			"their Jobs, unless it has not been seen for 10 minutes: then they move, and the new cluster, which has no such Jobs, " +
+			"Jobs do not move between clusters. With --jobs=auto the admissions of the old cluster's Jobs stay with " +
+			"it, and end with " +
+			"their Jobs, unless it has not been seen for 10 minutes: then they move, and the new cluster, which has " +
+			"no such Jobs, " +
 			"charges what their pods have reported and returns their slots.\n\n" +
 			"It can be run again after it was interrupted: what has been moved is not moved twice.",
 		Args: cobra.NoArgs,
@@ -45,7 +49,8 @@ func adoptCommand(o *options, getenv func(string) string) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&adoption.From, "from", "", "name or UID of the cluster whose they are (required)")
 	flags.StringVar(&adoption.To, "to", "", "name or UID of the cluster whose they become (required)")
-	flags.StringVar(&jobs, "jobs", string(clusters.JobsAuto), "auto, keep or move: what becomes of the admissions of the old cluster's Jobs")
+	flags.StringVar(&jobs, "jobs", string(clusters.JobsAuto),
+		"auto, keep or move: what becomes of the admissions of the old cluster's Jobs")
 	flags.BoolVar(&adoption.DryRun, "dry-run", false, "count what would be moved, and write nothing")
 	for _, name := range []string{"from", "to"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
@@ -81,8 +86,9 @@ func tellAdopted(out io.Writer, a *clusters.Adopted, dryRun bool) {
 	_, _ = fmt.Fprintf(out, "%s from cluster %s to cluster %s: %d plans%s, %d UserQuotas, %d admissions of Jobs\n",
 		verb, &a.From, &a.To, len(a.Moved.Plans), plans, a.Moved.Quotas, a.Moved.Jobs)
 	if a.Left.Jobs > 0 {
-		_, _ = fmt.Fprintf(out, "%d admissions of Jobs stay with cluster %s, which was last seen %s ago: they end with their Jobs. "+
-			"If that cluster is gone for good, run this again with --jobs=move\n",
+		_, _ = fmt.Fprintf(out,
+			"%d admissions of Jobs stay with cluster %s, which was last seen %s ago: they end with their Jobs. "+
+				"If that cluster is gone for good, run this again with --jobs=move\n",
 			a.Left.Jobs, &a.From, a.From.Silent.Round(time.Second))
 	}
 }

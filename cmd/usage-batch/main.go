@@ -73,7 +73,8 @@ func command(getenv func(string) string) *cobra.Command {
 		"PostgreSQL connection string; the environment's DATABASE_URL without it")
 	root.PersistentFlags().BoolVar(&o.allowUnsafe, "allow-unsafe-database", false,
 		"accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
-	root.AddCommand(migrateCommand(&o, getenv), checkCommand(&o, getenv), resetCommand(&o, getenv), adoptCommand(&o, getenv))
+	root.AddCommand(migrateCommand(&o, getenv), checkCommand(&o, getenv), resetCommand(&o, getenv),
+		adoptCommand(&o, getenv))
 	return root
 }
 

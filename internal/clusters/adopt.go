@@ -14,17 +14,19 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Adopter is a ledger in which one cluster's becomes another's. Each of its moves is one transaction with the audit rows that
-// tell it, so whoever is interrupted goes on by beginning again.
+// Adopter is a ledger in which one cluster's becomes another's. Each of its moves is one transaction with the audit
+// rows that tell it, so whoever is interrupted goes on by beginning again.
 type Adopter interface {
 	Clusters(ctx context.Context) ([]Cluster, error)
 	// Owned counts what a cluster has.
 	Owned(ctx context.Context, cluster quota.ClusterUID) (Owned, error)
-	// MovePlans moves all plans and returns their names. No object owns them then, until one of the new cluster takes them over.
+	// MovePlans moves all plans and returns their names. No object owns them then, until one of the new cluster takes
+	// them over.
 	MovePlans(ctx context.Context, m Move) ([]string, error)
-	// MoveQuotas moves what UserQuotas declared about at most limit accounts, in the order of their ids after the given one,
-	// likewise. It returns how many it moved, and the last account; as many as limit means that there may be more.
-	MoveQuotas(ctx context.Context, m Move, after quota.AccountID, limit int) (moved int, last quota.AccountID, err error)
+	// MoveQuotas moves what UserQuotas declared about at most limit accounts, in the order of their ids after the given
+	// one, likewise. It returns how many it moved, and the last account; as many as limit means that there may be more.
+	MoveQuotas(ctx context.Context, m Move, after quota.AccountID, limit int) (moved int,
+		last quota.AccountID, err error)
 	// MoveJobs moves the queued and admitted admissions of the Jobs of at most limit accounts, and counts both.
 	MoveJobs(
 		ctx context.Context, m Move, after quota.AccountID, limit int,
@@ -40,9 +42,11 @@ type Move struct {
 // JobsPolicy says what becomes of the admissions of the Jobs of the cluster whose declarations are adopted.
 type JobsPolicy string
 
-// The policies for Jobs. A Job is in one cluster: another one that has its admission finds no Job, and gives its slot back.
+// The policies for Jobs. A Job is in one cluster: another one that has its admission finds no Job, and gives its slot
+// back.
 const (
-	// JobsAuto moves them if the cluster has not been seen for JobsGone, and otherwise leaves them to end with their Jobs.
+	// JobsAuto moves them if the cluster has not been seen for JobsGone, and otherwise leaves them to end with their
+	// Jobs.
 	JobsAuto JobsPolicy = "auto"
 	// JobsKeep leaves them.
 	JobsKeep JobsPolicy = "keep"
@@ -53,7 +57,8 @@ const (
 const (
 	// Alive is how long after its last sign a cluster is taken to be there: some missed beats of its leader.
 	Alive = time.Minute
-	// JobsGone is after how long without a sign the leases of a cluster's Jobs have lapsed, whatever it does: metering.JobLease.
+	// JobsGone is after how long without a sign the leases of a cluster's Jobs have lapsed, whatever it does:
+	// metering.JobLease.
 	JobsGone = 10 * time.Minute
 
 	// adoptPage is how many accounts one transaction moves: they are locked for so long, and their users wait.
@@ -129,8 +134,9 @@ func movesJobs(policy JobsPolicy, from *Cluster) (bool, error) {
 		return from.Silent >= JobsGone, nil
 	case JobsMove:
 		if from.Silent < Alive {
-			return false, quota.Conflict("jobs", "%s was seen %s ago: its Jobs would lose their slots while they run; stop its manager "+
-				"and wait %s, or leave them to end with their Jobs", from, from.Silent.Round(time.Second), Alive)
+			return false, quota.Conflict("jobs",
+				"%s was seen %s ago: its Jobs would lose their slots while they run; stop its manager "+
+					"and wait %s, or leave them to end with their Jobs", from, from.Silent.Round(time.Second), Alive)
 		}
 		return true, nil
 	}

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package clusters knows the clusters that share one ledger: what each is called, which came first, and how what one of them
-// declared becomes another's.
+// Package clusters knows the clusters that share one ledger: what each is called, which came first, and how what one of
+// them declared becomes another's.
 //
-// A cluster is the UID of its namespace kube-system. Plans, what UserQuotas declare about accounts, and Jobs' admissions name
-// the cluster that they belong to. Rows that name none are from before there were clusters, or were written by a release that
-// knows none: they belong to the cluster that registered first, which writes its name on them when it begins to lead.
+// A cluster is the UID of its namespace kube-system. Plans, what UserQuotas declare about accounts, and Jobs'
+// admissions name the cluster that they belong to. Rows that name none are from before there were clusters, or were
+// written by a release that knows none: they belong to the cluster that registered first, which writes its name on them
+// when it begins to lead.
 package clusters
 
 import (
@@ -29,7 +30,8 @@ type Cluster struct {
 	Name string
 	// First says that it was the first one: rows that name no cluster are its own.
 	First bool
-	// FirstSeen is when it registered. Silent is for how long its leader has not said that it is there, by the database's clock.
+	// FirstSeen is when it registered. Silent is for how long its leader has not said that it is there, by the
+	// database's clock.
 	FirstSeen time.Time
 	Silent    time.Duration
 }
@@ -49,8 +51,8 @@ type Registry interface {
 	// RegisterCluster writes down that the cluster is there, under that name. It fails with an ErrConflict if another
 	// one has the name.
 	RegisterCluster(ctx context.Context, uid quota.ClusterUID, name string) (Cluster, error)
-	// ClaimUnowned writes the first cluster's name on everything that names none, in one transaction. Of any other cluster it
-	// changes nothing.
+	// ClaimUnowned writes the first cluster's name on everything that names none, in one transaction. Of any other
+	// cluster it changes nothing.
 	ClaimUnowned(ctx context.Context, uid quota.ClusterUID, actor string) (Owned, error)
 	// Clusters returns all that have registered, the first one first.
 	Clusters(ctx context.Context) ([]Cluster, error)
@@ -88,8 +90,8 @@ type Options struct {
 	Claimed func(Owned)
 }
 
-// Register makes this cluster known. It fails if the name is another cluster's: two of one name could not be told apart in
-// conditions, and whoever adopts by name would move the wrong one's.
+// Register makes this cluster known. It fails if the name is another cluster's: two of one name could not be told apart
+// in conditions, and whoever adopts by name would move the wrong one's.
 func Register(ctx context.Context, store Registry, opts Options) (*Home, error) {
 	h := &Home{store: store, uid: opts.UID, name: opts.Name, log: opts.Log, told: opts.Claimed}
 	if h.name == "" {
@@ -120,8 +122,10 @@ func (h *Home) whoseName(ctx context.Context, err error) error {
 	if lookErr != nil || i < 0 {
 		return fmt.Errorf("cluster name %q: %w", h.name, err)
 	}
-	return fmt.Errorf("cluster name %q: %w: it is that of %s, which was last seen %s ago, and this is %s; choose another "+
-		"--cluster-name. If that cluster is gone and this one takes its place, move what is its by usage-batch adopt then",
+	return fmt.Errorf(
+		"cluster name %q: %w: it is that of %s, which was last seen %s ago, and this is %s; choose another "+
+			"--cluster-name. If that cluster is gone and this one takes its place, move what is its by "+
+			"usage-batch adopt then",
 		h.name, err, uuid.UUID(all[i].UID), all[i].Silent.Round(time.Second), uuid.UUID(h.uid))
 }
 
@@ -142,8 +146,9 @@ func (h *Home) UID() quota.ClusterUID { return h.uid }
 // Name is what this cluster is called.
 func (h *Home) Name() string { return h.name }
 
-// Lead claims what names no cluster, if this one is the first, and says that it is there, until ctx ends. It is for the leader
-// among the replicas: while a leader of a release that knows no clusters is at work, rows that name none may still be made.
+// Lead claims what names no cluster, if this one is the first, and says that it is there, until ctx ends. It is for the
+// leader among the replicas: while a leader of a release that knows no clusters is at work, rows that name none may
+// still be made.
 func (h *Home) Lead(ctx context.Context) error {
 	var claimed time.Time
 	for ctx.Err() == nil {
@@ -155,8 +160,8 @@ func (h *Home) Lead(ctx context.Context) error {
 	return nil
 }
 
-// beat registers again: the database may have been replaced, or restored to a moment before this cluster came. claimed is when
-// the cluster registered whose claims are done.
+// beat registers again: the database may have been replaced, or restored to a moment before this cluster came. claimed
+// is when the cluster registered whose claims are done.
 func (h *Home) beat(ctx context.Context, claimed *time.Time) error {
 	c, err := h.store.RegisterCluster(ctx, h.uid, h.name)
 	if err != nil || !c.First || c.FirstSeen.Equal(*claimed) {

@@ -16,8 +16,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Cluster is the cluster whose objects the controllers look after, as the ledger knows it. The zero value is for a ledger that
-// serves one cluster only, of which nothing is known.
+// Cluster is the cluster whose objects the controllers look after, as the ledger knows it. The zero value is for a
+// ledger that serves one cluster only, of which nothing is known.
 type Cluster struct {
 	UID quota.ClusterUID
 	// Names tells what clusters are called; UIDs stand for names if nil.
@@ -31,13 +31,14 @@ type ClusterNames interface {
 
 // +kubebuilder:rbac:groups="",resources=namespaces,resourceNames=kube-system,verbs=get
 
-// ClusterUID returns what makes a cluster the same one as long as it lives: the UID of its namespace kube-system, which cannot be
-// deleted.
+// ClusterUID returns what makes a cluster the same one as long as it lives: the UID of its namespace kube-system, which
+// cannot be deleted.
 func ClusterUID(ctx context.Context, reader client.Reader) (quota.ClusterUID, error) {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
 	if err := reader.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, namespace); err != nil {
-		return quota.ID{}, fmt.Errorf("the UID of namespace %s, by which the ledger knows this cluster: %w", metav1.NamespaceSystem, err)
+		return quota.ID{}, fmt.Errorf("the UID of namespace %s, by which the ledger knows this cluster: %w",
+			metav1.NamespaceSystem, err)
 	}
 	uid, err := convert.UID(namespace.UID)
 	return quota.ClusterUID(uid), err

@@ -156,7 +156,8 @@ func (r *usagePlanReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 
 // retire takes a plan whose object is gone out of the offer.
 func (r *usagePlanReconciler) retire(ctx context.Context, name string) error {
-	if err := r.plans.RetirePlan(ctx, name, r.opts.Cluster.UID, actor); err != nil && !errors.Is(err, ledger.ErrNotFound) {
+	if err := r.plans.RetirePlan(ctx, name, r.opts.Cluster.UID, actor); err != nil &&
+		!errors.Is(err, ledger.ErrNotFound) {
 		return fmt.Errorf("retire plan %s: %w", name, err)
 	}
 	return r.wakeConflicting(ctx, &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: name}})
@@ -188,7 +189,8 @@ func (r *usagePlanReconciler) sync(
 		notAccepted(v1alpha1.ReasonOwnedByAnotherCluster, r.opts.Cluster.describeOwned(ctx, owned))
 		plan.Status.Version, plan.Status.Users = 0, 0
 		plan.Status.LastReset, plan.Status.LastResetTime = nil, nil
-		conds.set(v1alpha1.ConditionInUse, false, v1alpha1.ReasonNotAccepted, "its users are the other cluster's plan's")
+		conds.set(v1alpha1.ConditionInUse, false, v1alpha1.ReasonNotAccepted,
+			"its users are the other cluster's plan's")
 		return false, nil
 	case errors.Is(err, ledger.ErrConflict):
 		notAccepted(v1alpha1.ReasonConflict, describe(err)+": set spec.default to false in one of them")
@@ -342,8 +344,8 @@ func (s *planSweeper) sweep(ctx context.Context) error {
 		there.Insert(list.Items[i].Name)
 	}
 	for _, row := range rows {
-		// Rows that no object ever owned were made by other means, and are kept; so are those of other clusters, and what
-		// was adopted and no object has taken over yet.
+		// Rows that no object ever owned were made by other means, and are kept; so are those of other clusters, and
+		// what was adopted and no object has taken over yet.
 		if row.Cluster != s.cluster.UID || row.Retired || row.ObjectUID == (quota.ID{}) || there.Has(row.Name) {
 			continue
 		}

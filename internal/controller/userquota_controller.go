@@ -43,8 +43,8 @@ type Quotas interface {
 	GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error)
 	// QuotaChanges finds the users with a UserQuota whose standing may have changed since a mark.
 	QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error)
-	// QuotaOwners are the UserQuotas of a cluster that own an account. They are compared with the objects, so that what was deleted
-	// while nobody watched, or before the moment that the database was restored to, is removed.
+	// QuotaOwners are the UserQuotas of a cluster that own an account. They are compared with the objects, so that what
+	// was deleted while nobody watched, or before the moment that the database was restored to, is removed.
 	QuotaOwners(ctx context.Context, cluster quota.ClusterUID) ([]quota.ObjectUID, error)
 }
 

@@ -126,7 +126,7 @@ func (l *Ledger) AuditSettings() quota.AuditSettings {
 		s.QuotaUID = &owner
 	}
 	if home := l.Settings.Home; home != (quota.ID{}) {
-		s.Home = new(quota.ClusterUID(home))
+		s.Home = new(home)
 	}
 	return s
 }

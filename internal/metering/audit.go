@@ -44,7 +44,7 @@ func (p *Plan) Audit() quota.AuditPlan {
 		a.ObjectUID = new(p.ObjectUID)
 	}
 	if p.Cluster != (quota.ID{}) {
-		a.Home = new(quota.ClusterUID(p.Cluster))
+		a.Home = new(p.Cluster)
 	}
 	return a
 }

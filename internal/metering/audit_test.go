@@ -263,7 +263,8 @@ func (o *outage) changeHands(user string) {
 	m := clusters.Move{From: blue, To: green, Actor: "usage-batch@pod"}
 	_, plans := store.MovePlans(o.t.Context(), m)
 	_, _, quotas := store.MoveQuotas(o.t.Context(), m, quota.ID{}, 100)
-	_, _, _, jobs := store.MoveJobs(o.t.Context(), m, quota.ID{}, 100)
+	_, _, _, jobs := store.MoveJobs( //nolint:dogsled // only whether it works
+		o.t.Context(), m, quota.ID{}, 100)
 	if err := errors.Join(plans, quotas, jobs); err != nil {
 		o.t.Fatal(err)
 	}

@@ -45,8 +45,8 @@ func (s *Service) storedPlan(ctx context.Context, name string) (*Plan, error) {
 	return plans[i], nil
 }
 
-// RetirePlan takes a plan off the offer because its object in this cluster is gone. Its users keep it. Another cluster's
-// plan stays as it is.
+// RetirePlan takes a plan off the offer because its object in this cluster is gone. Its users keep it. Another
+// cluster's plan stays as it is.
 func (s *Service) RetirePlan(ctx context.Context, name string, cluster quota.ClusterUID, actor string) error {
 	return s.store.RetirePlan(ctx, name, cluster, actor)
 }

@@ -343,7 +343,7 @@ func decodeAudit(document []byte, form AuditState) (AuditState, error) {
 	if err := d.Decode(state.Interface()); err != nil {
 		return nil, err
 	}
-	return state.Elem().Interface().(AuditState), nil
+	return state.Elem().Interface().(AuditState), nil //nolint:forcetypeassert // forms are nothing else
 }
 
 // AuditDifference is a field of which two documents tell different things.

@@ -3,6 +3,7 @@
 package quota_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -74,7 +75,7 @@ func anyState(t *rapid.T, like quota.AuditState) quota.AuditState {
 }
 
 func anything(t *rapid.T, v reflect.Value) {
-	if limit, ok := v.Addr().Interface().(interface{ UnmarshalJSON([]byte) error }); ok &&
+	if limit, ok := reflect.TypeAssert[json.Unmarshaler](v.Addr()); ok &&
 		v.Type() != reflect.TypeFor[time.Time]() {
 		text := `"unlimited"`
 		if rapid.Bool().Draw(t, "limited") {

@@ -11,13 +11,14 @@ import (
 // and of a type of its own for each of them, so that none stands where another is meant.
 type UUID[Of any] [16]byte
 
-// The ids of the ledger.
 type (
+	// AccountID is the id of an account, AdmissionID of an admission, LotID of a lot and EventID of an event.
 	AccountID   = UUID[Account]
 	AdmissionID = UUID[Admission]
 	LotID       = UUID[Lot]
 	EventID     = UUID[event]
-	// TicketID is the id of an offline ticket, ObjectUID the UID of a Kubernetes object, and ClusterUID that of a cluster.
+	// TicketID is the id of an offline ticket, ObjectUID the UID of a Kubernetes object, and ClusterUID that of a
+	// cluster.
 	TicketID   = UUID[ticket]
 	ObjectUID  = UUID[object]
 	ClusterUID = UUID[cluster]

@@ -105,7 +105,8 @@ func (c *cluster) create(objects ...client.Object) {
 
 func (c *cluster) submit(name, user string) quota.ID {
 	c.t.Helper()
-	job := newJob(c.ns, name, label(v1alpha1.UserLabel, user), func(j *batchv1.Job) { j.Spec.BackoffLimit = new(int32(0)) })
+	job := newJob(c.ns, name, label(v1alpha1.UserLabel, user),
+		func(j *batchv1.Job) { j.Spec.BackoffLimit = new(int32(0)) })
 	c.create(job)
 	id, err := convert.UID(job.UID)
 	if err != nil {
@@ -115,7 +116,9 @@ func (c *cluster) submit(name, user string) quota.ID {
 }
 
 // is waits until an object's condition has a status and a reason, and its message the parts.
-func (c *cluster) is(object client.Object, condition string, status metav1.ConditionStatus, reason string, parts ...string) {
+func (c *cluster) is(
+	object client.Object, condition string, status metav1.ConditionStatus, reason string, parts ...string,
+) {
 	c.t.Helper()
 	var got *metav1.Condition
 	defer func() {
@@ -123,26 +126,27 @@ func (c *cluster) is(object client.Object, condition string, status metav1.Condi
 			c.t.Logf("%s of %s in %s: %+v", condition, object.GetName(), c.name, got)
 		}
 	}()
-	eventually(c.t, fmt.Sprintf("%s of %s in %s is %s", condition, object.GetName(), c.name, status), func(ctx context.Context) bool {
-		if err := c.Client.Get(ctx, client.ObjectKeyFromObject(object), object); err != nil {
-			return false
-		}
-		switch o := object.(type) {
-		case *v1alpha1.UsagePlan:
-			got = meta.FindStatusCondition(o.Status.Conditions, condition)
-		case *v1alpha1.UserQuota:
-			got = meta.FindStatusCondition(o.Status.Conditions, condition)
-		}
-		if got == nil || got.Status != status || got.Reason != reason {
-			return false
-		}
-		for _, part := range parts {
-			if !strings.Contains(got.Message, part) {
+	eventually(c.t, fmt.Sprintf("%s of %s in %s is %s", condition, object.GetName(), c.name, status),
+		func(ctx context.Context) bool {
+			if err := c.Client.Get(ctx, client.ObjectKeyFromObject(object), object); err != nil {
 				return false
 			}
-		}
-		return true
-	})
+			switch o := object.(type) {
+			case *v1alpha1.UsagePlan:
+				got = meta.FindStatusCondition(o.Status.Conditions, condition)
+			case *v1alpha1.UserQuota:
+				got = meta.FindStatusCondition(o.Status.Conditions, condition)
+			}
+			if got == nil || got.Status != status || got.Reason != reason {
+				return false
+			}
+			for _, part := range parts {
+				if !strings.Contains(got.Message, part) {
+					return false
+				}
+			}
+			return true
+		})
 }
 
 func (c *cluster) ready(objects ...client.Object) {
@@ -166,14 +170,15 @@ func (c *cluster) owned(by *cluster, objects ...client.Object) {
 // admission waits until the ledger has an admission in a state.
 func (c *cluster) admission(id quota.ID, state quota.State) {
 	c.t.Helper()
-	eventually(c.t, fmt.Sprintf("%s sees admission %s %s", c.name, uuid.UUID(id), state), func(ctx context.Context) bool {
-		adm, err := c.svc.Get(ctx, id)
-		return err == nil && adm.State == state
-	})
+	eventually(c.t, fmt.Sprintf("%s sees admission %s %s", c.name, uuid.UUID(id), state),
+		func(ctx context.Context) bool {
+			adm, err := c.svc.Get(ctx, id)
+			return err == nil && adm.State == state
+		})
 }
 
-// sweeps waits until this cluster has looked for Jobs, plans and UserQuotas that are gone, by making one of each that is not
-// there.
+// sweeps waits until this cluster has looked for Jobs, plans and UserQuotas that are gone, by making one of each that
+// is not there.
 func (c *cluster) sweeps() {
 	c.t.Helper()
 	name := strings.ToLower(c.name) + "-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
@@ -185,7 +190,8 @@ func (c *cluster) sweeps() {
 		c.t.Fatal(err)
 	}
 	theirs := metering.Quota{
-		ObjectUID: quota.ID(uuid.New()), ObjectName: name, UserID: name, Zone: "UTC", Cluster: c.cluster.UID, Suspended: true,
+		ObjectUID: quota.ID(uuid.New()), ObjectName: name, UserID: name, Zone: "UTC", Cluster: c.cluster.UID,
+		Suspended: true,
 	}
 	if err := c.svc.ApplyQuota(ctx, theirs, "test"); err != nil {
 		c.t.Fatal(err)
@@ -222,7 +228,8 @@ func newUsagePlan(name string, slots int32) *v1alpha1.UsagePlan {
 	}}
 }
 
-// Two clusters, each with its manager, share a ledger: limits hold over both, and nothing that is one's is touched by the other.
+// Two clusters, each with its manager, share a ledger: limits hold over both, and nothing that is one's is touched by
+// the other.
 func TestTwoClustersOnOneLedger(t *testing.T) {
 	dsn := ledgertest.New(t)
 	users := []string{"alice", "bob", "carol"}
@@ -240,7 +247,8 @@ func TestTwoClustersOnOneLedger(t *testing.T) {
 	// The same YAML, and some more, in green.
 	green := newClusterOn(t, dsn, "green")
 	green.jobsOf(users...)
-	freeToo, proToo, aliceToo, carolToo := newUsagePlan("free", 5), newUsagePlan("pro", 5), newQuota("alice", ""), newQuota("carol", "")
+	freeToo, proToo, aliceToo, carolToo := newUsagePlan("free", 5), newUsagePlan("pro", 5), newQuota("alice", ""),
+		newQuota("carol", "")
 	bob, team := newQuota("bob", "pro"), newUsagePlan("team", 3)
 	green.create(freeToo, proToo, aliceToo, carolToo, bob, team)
 	green.owned(blue, freeToo, proToo, aliceToo, carolToo)
@@ -388,7 +396,8 @@ func TestClusterFromBefore(t *testing.T) {
 	green := newClusterOn(t, dsn, "green")
 	free := newUsagePlan("free", 2)
 	green.create(free)
-	green.is(free, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonOwnedByAnotherCluster, "cluster old")
+	green.is(free, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonOwnedByAnotherCluster,
+		"cluster old")
 	green.sweeps()
 	all, err := store.Plans(t.Context())
 	if err != nil || len(all) == 0 || all[0].Retired || all[0].Cluster != (quota.ID{1}) {

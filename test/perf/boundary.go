@@ -133,7 +133,7 @@ func benchUsers(n int) string {
 }
 
 const benchRegistered = `INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, version, after)
-	SELECT 'system', 'account.registered', 'Account', user_id, user_id, 2, jsonb_build_object('quota_uid', null,
+	SELECT 'system', 'account.registered', 'Account', user_id::text, user_id, 2, jsonb_build_object('quota_uid', null,
 	    'plan', plan_name,
 	    'suspended', false, 'anchor', to_char(anchor_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
 	    'time_zone', time_zone, 'overrides', jsonb_build_object())

@@ -85,7 +85,7 @@ func resetSeed(accounts int) []string {
 		 FROM usage_quotas, generate_series(0, %d) AS n`, closedPeriods-1),
 		benchRegistered,
 		`INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, version, after)
-		 SELECT closed_at, 'system', 'period.closed', 'Account', user_id, user_id, 2,
+		 SELECT closed_at, 'system', 'period.closed', 'Account', user_id::text, user_id, 2,
 		     jsonb_build_object('period_no', period_no, 'start', period_start, 'end', period_end)
 		 FROM usage_periods`,
 		"ALTER TABLE usage_periods ADD PRIMARY KEY (user_id, period_no)",
@@ -128,7 +128,7 @@ const bareReset = `WITH due AS (
     FROM due
 ), told AS (
     INSERT INTO audit_log (at, actor, action, object_kind, object_name, user_id, version, after)
-    SELECT $1, 'system', 'period.closed', 'Account', user_id, user_id, 2,
+    SELECT $1, 'system', 'period.closed', 'Account', user_id::text, user_id, 2,
         jsonb_build_object('period_no', period_no, 'start', period_start, 'end', period_end)
     FROM due
 )

@@ -79,8 +79,8 @@ const (
 	auditedPlans = `SELECT id, version, action, object_name, before, after FROM audit_log
 		WHERE object_kind = 'UsagePlan' ORDER BY object_name, id`
 	auditedSettings = `SELECT l.id, l.version, l.action, l.object_name, l.before, l.after, u.user_id AS who,
-		a.plan_name, a.quota_uid, a.home_cluster, a.suspended, a.anchor_at, a.time_zone, a.unlimited_overrides, a.credits_override,
-		a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override
+		a.plan_name, a.quota_uid, a.home_cluster, a.suspended, a.anchor_at, a.time_zone, a.unlimited_overrides,
+		a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override
 		FROM audit_log AS l JOIN users AS u ON u.id = l.user_id JOIN usage_quotas AS a ON a.user_id = l.user_id
 		WHERE l.action = 'account.registered' OR l.action LIKE 'quota.%' ORDER BY l.user_id, l.id`
 	auditedElse = `SELECT l.id, l.version, l.action, l.object_name, l.before, l.after, coalesce(u.user_id, '') AS who

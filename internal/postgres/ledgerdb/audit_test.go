@@ -173,7 +173,7 @@ func TestAuditRowsOfTheReleaseBefore(t *testing.T) {
 				"$ACCOUNT",
 				quota.AccountID(alice).String(),
 				"$LOT",
-				quota.LotID(gift.ID).String(),
+				gift.ID.String(),
 				"$PERSON",
 				"person:"+jane,
 			)

@@ -61,7 +61,8 @@ func (s *Store) ClaimUnowned(ctx context.Context, uid quota.ClusterUID, actor st
 			if plans[i].HomeCluster != nil {
 				continue
 			}
-			if err := s.movePlan(ctx, tx, q, &plans[i], dbsqlc.MovePlanParams{Cluster: uid}, quota.AuditPlanClaimed, actor); err != nil {
+			if err := s.movePlan(ctx, tx, q, &plans[i], dbsqlc.MovePlanParams{Cluster: uid}, quota.AuditPlanClaimed,
+				actor); err != nil {
 				return err
 			}
 			owned.Plans = append(owned.Plans, plans[i].Name)
@@ -71,11 +72,13 @@ func (s *Store) ClaimUnowned(ctx context.Context, uid quota.ClusterUID, actor st
 		if err != nil {
 			return err
 		}
-		err = s.moveQuotas(ctx, tx, q, dbsqlc.MoveQuotasParams{Cluster: uid, Ids: accounts}, quota.AuditQuotaClaimed, actor)
+		err = s.moveQuotas(ctx, tx, q, dbsqlc.MoveQuotasParams{Cluster: uid, Ids: accounts},
+			quota.AuditQuotaClaimed, actor)
 		if err != nil {
 			return err
 		}
-		withJobs, err := q.LockAccountsWithJobsOf(ctx, dbsqlc.LockAccountsWithJobsOfParams{WithUnnamed: true, Most: math.MaxInt32})
+		withJobs, err := q.LockAccountsWithJobsOf(ctx,
+			dbsqlc.LockAccountsWithJobsOfParams{WithUnnamed: true, Most: math.MaxInt32})
 		if err != nil {
 			return err
 		}
@@ -108,8 +111,8 @@ func (s *Store) MovePlans(ctx context.Context, m clusters.Move) ([]string, error
 	return names, err
 }
 
-// movePlan makes a plan another cluster's. It has another version then: whoever remembers the plan reads it again, and the
-// audit log tells each version of it.
+// movePlan makes a plan another cluster's. It has another version then: whoever remembers the plan reads it again, and
+// the audit log tells each version of it.
 func (s *Store) movePlan(
 	ctx context.Context, tx pgx.Tx, q *dbsqlc.Queries, before *dbsqlc.UserPlanLimit, to dbsqlc.MovePlanParams,
 	action quota.AuditAction, actor string,
@@ -124,7 +127,8 @@ func (s *Store) movePlan(
 
 // moveQuotas makes what UserQuotas declared about the accounts another cluster's, or names the cluster whose it is.
 func (s *Store) moveQuotas(
-	ctx context.Context, tx pgx.Tx, q *dbsqlc.Queries, to dbsqlc.MoveQuotasParams, action quota.AuditAction, actor string,
+	ctx context.Context, tx pgx.Tx, q *dbsqlc.Queries, to dbsqlc.MoveQuotasParams, action quota.AuditAction,
+	actor string,
 ) error {
 	rows, err := q.MoveQuotas(ctx, to)
 	if err != nil {
@@ -204,15 +208,18 @@ func (s *Store) MoveJobs(
 			return err
 		}
 		last = ids[accounts-1]
-		rows, err := q.MoveJobs(ctx, dbsqlc.MoveJobsParams{Cluster: m.To, Ids: ids, FromCluster: m.From, WithUnnamed: first == m.From})
+		rows, err := q.MoveJobs(ctx, dbsqlc.MoveJobsParams{Cluster: m.To, Ids: ids, FromCluster: m.From,
+			WithUnnamed: first == m.From})
 		if err != nil {
 			return err
 		}
 		told := make([]moved, len(rows))
 		for i := range rows {
 			told[i] = moved{account: rows[i].UserID, AuditRow: quota.AuditRow{
-				Actor: quota.Actor{Name: m.Actor}, Action: quota.AuditJobAdopted, Object: quota.AdmissionID(rows[i].ID).String(),
-				Before: quota.AuditJob{Cluster: quota.ClusterUID(m.From)}, After: quota.AuditJob{Cluster: quota.ClusterUID(m.To)},
+				Actor: quota.Actor{Name: m.Actor}, Action: quota.AuditJobAdopted,
+				Object: quota.AdmissionID(rows[i].ID).String(),
+				Before: quota.AuditJob{Cluster: m.From},
+				After:  quota.AuditJob{Cluster: m.To},
 			}}
 		}
 		jobs = len(rows)

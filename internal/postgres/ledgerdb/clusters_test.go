@@ -123,7 +123,8 @@ func TestClustersRegister(t *testing.T) {
 	}
 	all, err := f.Clusters(t.Context())
 	want := []clusters.Cluster{
-		{UID: blue, Name: "blue", First: true, FirstSeen: f.clock.read().Add(-61 * time.Minute), Silent: 61 * time.Minute},
+		{UID: blue, Name: "blue", First: true, FirstSeen: f.clock.read().Add(-61 * time.Minute),
+			Silent: 61 * time.Minute},
 		{UID: green, Name: "viridian", FirstSeen: f.clock.read().Add(-time.Minute)},
 	}
 	if diff := cmp.Diff(want, all); err != nil || diff != "" {
@@ -139,7 +140,8 @@ func TestANameThatIsTaken(t *testing.T) {
 	f.clock.advance(90 * time.Second)
 	_, err := clusters.Register(t.Context(), f, clusters.Options{UID: green, Name: "prod"})
 	for _, want := range []string{
-		`"prod"`, "c0000000-0000-0000-0000-000000000000", "1m30s ago", "90000000-0000-0000-0000-000000000000", "--cluster-name",
+		`"prod"`, "c0000000-0000-0000-0000-000000000000", "1m30s ago", "90000000-0000-0000-0000-000000000000",
+		"--cluster-name",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s in it", err, want)
@@ -266,7 +268,8 @@ func TestWhatNamesNoClusterIsTheFirstOnes(t *testing.T) {
 		})
 	}
 	check("before the claim")
-	if owned, err := f.ClaimUnowned(ctx, green, "test"); err != nil || len(owned.Plans)+int(owned.Quotas+owned.Jobs) > 0 {
+	if owned, err := f.ClaimUnowned(ctx, green, "test"); err != nil ||
+		len(owned.Plans)+int(owned.Quotas+owned.Jobs) > 0 {
 		t.Errorf("green has claimed %+v, %v", owned, err)
 	}
 	check("after green's claim")
@@ -287,7 +290,8 @@ func TestWhatNamesNoClusterIsTheFirstOnes(t *testing.T) {
 	if n := named(); n != 3 {
 		t.Errorf("%d rows are blue's by name, want 3", n)
 	}
-	if owned, err := f.ClaimUnowned(ctx, blue, "test"); err != nil || len(owned.Plans)+int(owned.Quotas+owned.Jobs) > 0 {
+	if owned, err := f.ClaimUnowned(ctx, blue, "test"); err != nil ||
+		len(owned.Plans)+int(owned.Quotas+owned.Jobs) > 0 {
 		t.Errorf("blue has claimed again %+v, %v", owned, err)
 	}
 	for action, want := range map[string]int{"plan.claimed": 1, "quota.claimed": 1} {
@@ -390,7 +394,8 @@ func TestAdopt(t *testing.T) {
 	if done, err = adopt(clusters.Adoption{Jobs: clusters.JobsKeep}); err != nil || done.Moved.Jobs != 0 {
 		t.Errorf("kept: %+v, %v", done, err)
 	}
-	if done, err = adopt(clusters.Adoption{Jobs: clusters.JobsAuto}); err != nil || done.Moved.Jobs != 2 || done.Left.Jobs != 0 {
+	if done, err = adopt(clusters.Adoption{Jobs: clusters.JobsAuto}); err != nil || done.Moved.Jobs != 2 ||
+		done.Left.Jobs != 0 {
 		t.Errorf("the Jobs of a cluster that is gone: %+v, %v", done, err)
 	}
 	wantIDs(t, "blue's Jobs", f.live(blue))
@@ -422,7 +427,8 @@ func TestAdoptRefuses(t *testing.T) {
 		`to: there is no cluster "gren"`: {From: "blue", To: "gren"},
 		"to: ":                           {From: "blue", To: "c0000000-0000-0000-0000-000000000000"},
 	} {
-		if _, err := clusters.Adopt(t.Context(), f, a); !errors.Is(err, ledger.ErrInvalid) || !strings.Contains(err.Error(), want) {
+		if _, err := clusters.Adopt(t.Context(), f, a); !errors.Is(err, ledger.ErrInvalid) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

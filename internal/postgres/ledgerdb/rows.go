@@ -44,7 +44,8 @@ func idColumn(id quota.ID) *quota.ID {
 // declared.
 func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
 	return dbsqlc.InsertPlanParams{
-		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), HomeCluster: idColumn(p.Cluster), DisplayName: p.DisplayName, IsDefault: p.Default, Rank: p.Rank,
+		Name: p.Name, ObjectUid: idColumn(p.ObjectUID), HomeCluster: idColumn(p.Cluster), DisplayName: p.DisplayName,
+		IsDefault: p.Default, Rank: p.Rank,
 		Features: orEmpty(p.Features), CalendarMonth: p.CalendarMonth,
 		FinalAfterSeconds: finalAfter(p.FinalAfter),
 		CreditsLimit:      limitColumn[int64](p.Limits.Credits),

@@ -47,7 +47,8 @@ func Full(changes ...func(*metering.Plan)) metering.Plan {
 			RateRequests: 100, RateWindow: time.Hour, UsageTypes: map[string]quota.Rate{"export": 250_000},
 			AlertThresholds: []int32{80, 100}, AdmitWhenUnavailable: true,
 		},
-		ObjectUID: quota.ObjectUID{0xf0}, Cluster: quota.ClusterUID{0xc0}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500,
+		ObjectUID: quota.ObjectUID{0xf0}, Cluster: quota.ClusterUID{0xc0}, ResetSchedule: "0 2 * * *",
+		ResetBatchSize: 500,
 	}, changes)
 }
 
