@@ -445,9 +445,12 @@ func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) bool 
 	if suspended(job) && !jobs.Held(job.Annotations) {
 		return true
 	}
-	message := job.Annotations[v1alpha1.MessageAnnotation]
-	return job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateAdmitted ||
-		withStuck(message, adm.Stuck) != message
+	if job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateAdmitted {
+		return true
+	}
+	// What is not remembered is about to be looked at: all Jobs are, when the controller starts.
+	message, runs := r.memory.runs(job.UID)
+	return runs && job.Annotations[v1alpha1.MessageAnnotation] != r.memory.marked(job.UID, message)
 }
 
 func admissionID(uid types.UID) (quota.AdmissionID, error) {

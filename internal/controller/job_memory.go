@@ -191,7 +191,7 @@ func (m *jobMemory) marked(uid types.UID, message string) string {
 	if why := m.noPod[uid]; why != "" {
 		message += noPodMark + why
 	}
-	return withStuck(message, m.stuck[uid])
+	return message + stuckText(m.stuck[uid])
 }
 
 // owe notes that a Job has ended and its admission has not.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -296,16 +295,16 @@ func (r *jobReconciler) start(
 // stuckMark begins what a message says of work that seems stuck.
 const stuckMark = "; stuck: "
 
-// withStuck returns the message of a Job that runs, with what the sweep found in the place of what it had found before.
-func withStuck(message string, stuck quota.Stuck) string {
-	message, _, _ = strings.Cut(message, stuckMark)
+// stuckText is what the message of a Job that runs says at its end of what the sweep found; nothing where it found
+// nothing.
+func stuckText(stuck quota.Stuck) string {
 	switch stuck {
 	case quota.StuckNoHeartbeat:
-		return message + stuckMark + "nobody has seen it for more than three leases"
+		return stuckMark + "nobody has seen it for more than three leases"
 	case quota.StuckOverEstimate:
-		return message + stuckMark + "it has run for more than three times the declared audio"
+		return stuckMark + "it has run for more than three times the declared audio"
 	}
-	return message
+	return ""
 }
 
 // wait tells a queued Job why it waits and where.

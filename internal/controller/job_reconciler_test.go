@@ -246,7 +246,7 @@ func TestStuckJobsSaySo(t *testing.T) {
 		if err := c.sweep(t.Context(), false, false, func(jobKey) { queued++ }); err != nil {
 			t.Fatal(err)
 		}
-		if right := shown == withStuck(fine, step.stuck); right != (queued == 0) {
+		if right := shown == fine+stuckText(step.stuck); right != (queued == 0) {
 			t.Errorf("%q with %q: %d looks", shown, step.stuck, queued)
 		}
 		c.reconcile()

@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -101,7 +103,48 @@ func (b *CheckRequest) UnmarshalJSON(data []byte) error {
 func strict(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	return d.Decode(v)
+	err := d.Decode(v)
+	if err == nil {
+		return nil
+	}
+	// The decoder has no error of its own for an unknown field, only a text.
+	if field, unknown := unknownField(data, reflect.TypeOf(v).Elem()); unknown {
+		return &unknownFieldError{field: field}
+	}
+	return err
+}
+
+// unknownFieldError says that a body has a field that its type does not have.
+type unknownFieldError struct{ field string }
+
+func (e *unknownFieldError) Error() string { return fmt.Sprintf("there is no field %q", e.field) }
+
+// unknownField finds the first field, by name, of an object that the struct has no field for, in it or further inside.
+func unknownField(data []byte, object reflect.Type) (name string, unknown bool) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(data, &fields) != nil {
+		return "", false
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		known, ok := object.FieldByNameFunc(func(goName string) bool {
+			f, _ := object.FieldByName(goName)
+			tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			return strings.EqualFold(cmp.Or(tag, goName), name) // as the decoder compares them
+		})
+		if !ok {
+			return name, true
+		}
+		inner := known.Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
+			if within, unknown := unknownField(fields[name], inner); unknown {
+				return within, true
+			}
+		}
+	}
+	return "", false
 }
 
 // undecodable says what a request's body or parameters have wrong, given the generated code's error.
@@ -115,8 +158,8 @@ func undecodable(err error) error {
 	if missing, ok := errors.AsType[*RequiredHeaderError](err); ok {
 		return problem(http.StatusBadRequest, "missing-header", "the header %s is required", missing.ParamName)
 	}
-	if _, field, ok := strings.Cut(err.Error(), "json: unknown field "); ok {
-		return malformed("there is no field %s", field)
+	if unknown, ok := errors.AsType[*unknownFieldError](err); ok {
+		return malformed("%v", unknown)
 	}
 	return problem(http.StatusBadRequest, "malformed-request", "%v", err)
 }

@@ -47,6 +47,7 @@ var (
 
 // SchemaError says that the database's schema is older than this release, or not there at all: version 0. It is an
 // ErrUnavailable: the same call succeeds once the schema has been migrated. A newer schema is no error.
+// It is no quota.Error: no caller can do anything about it, an operator can, who needs both numbers apart.
 type SchemaError struct{ Has, Needs int64 }
 
 func (e *SchemaError) Error() string {
@@ -73,6 +74,7 @@ func (e *OwnedError) Unwrap() error { return ErrConflict }
 
 // UnreadableError says that something about a user is not known to this release: a newer one wrote it, or somebody
 // else. Only that user is affected. No call for the user is answered, because nobody knows what it would do.
+// It is no quota.Error: the caller has done nothing wrong. What can be done about it, and by whom, is in Declared.
 type UnreadableError struct {
 	UserID string
 	// What cannot be read, for people.

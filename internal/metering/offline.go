@@ -76,7 +76,9 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 }
 
 // NoTicketError is the error of a caller whose plan allows work while the database is away, but not this work: more of
-// it than this replica may vouch for.
+// it than this replica may vouch for. It is no quota.Error: the caller can do nothing about it but come back when the
+// database does, so every face answers as to any other ErrUnavailable, and the reason is for people. Online the same
+// work may well be let in, so the status of a refusal would tell them too much.
 type NoTicketError struct {
 	Reason  quota.Reason
 	Message string
