@@ -12,15 +12,19 @@ import (
 type UUID[Of any] [16]byte
 
 type (
-	// AccountID is the id of an account, AdmissionID of an admission, LotID of a lot and EventID of an event.
-	AccountID   = UUID[Account]
+	// AccountID is the id of an account.
+	AccountID = UUID[Account]
+	// AdmissionID is the id of an admission; of a Job's, its UID.
 	AdmissionID = UUID[Admission]
-	LotID       = UUID[Lot]
-	EventID     = UUID[event]
-	// TicketID is the id of an offline ticket, ObjectUID the UID of a Kubernetes object, and ClusterUID that of a
-	// cluster.
-	TicketID   = UUID[ticket]
-	ObjectUID  = UUID[object]
+	// LotID is the id of a lot.
+	LotID = UUID[Lot]
+	// EventID is the id of an event.
+	EventID = UUID[event]
+	// TicketID is the id of an offline ticket.
+	TicketID = UUID[ticket]
+	// ObjectUID is the UID of a Kubernetes object.
+	ObjectUID = UUID[object]
+	// ClusterUID is the UID of a cluster.
 	ClusterUID = UUID[cluster]
 )
 
