@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/google/uuid"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -86,7 +85,7 @@ func serve(ctx context.Context, o *options) error {
 	if err := mgr.Add(everywhere(svc.Run)); err != nil {
 		return err
 	}
-	home, err := register(ctx, mgr, store, o)
+	home, err := register(ctx, mgr, store, loops, o)
 	if err != nil {
 		return err
 	}
@@ -188,14 +187,16 @@ func resetImage(ctx context.Context, reader client.Reader, o *options) (string, 
 }
 
 // register finds out which cluster this is and makes it known in the ledger. Whoever leads says that it is there.
-func register(ctx context.Context, mgr ctrl.Manager, store clusters.Registry, o *options) (*clusters.Home, error) {
+func register(
+	ctx context.Context, mgr ctrl.Manager, store clusters.Registry, loops loop.Observer, o *options,
+) (*clusters.Home, error) {
 	uid, err := controller.ClusterUID(ctx, mgr.GetAPIReader())
 	if err != nil {
 		return nil, err
 	}
 	log := ctrl.Log.WithName("cluster")
 	home, err := clusters.Register(ctx, store, clusters.Options{
-		UID: uid, Name: o.clusterName, Log: func(err error, message string) { log.Error(err, message) },
+		UID: uid, Name: o.clusterName, Loops: loops, Log: func(err error, message string) { log.Error(err, message) },
 		Claimed: func(owned clusters.Owned) {
 			log.Info("what names no cluster is this one's", "plans", owned.Plans, "quotas", owned.Quotas, "jobs",
 				owned.Jobs)
@@ -204,7 +205,7 @@ func register(ctx context.Context, mgr ctrl.Manager, store clusters.Registry, o 
 	if err != nil {
 		return nil, err
 	}
-	text := uuid.UUID(uid).String()
+	text := home.UID().String()
 	log.Info("this cluster is known in the ledger", "uid", text, "name", home.Name())
 	telemetry.Cluster(ctrlmetrics.Registry, text, home.Name())
 	return home, mgr.Add(manager.RunnableFunc(home.Lead))

@@ -36,7 +36,7 @@ type Cluster struct {
 	Silent    time.Duration
 }
 
-func (c *Cluster) String() string { return fmt.Sprintf("%q (%s)", c.Name, uuid.UUID(c.UID)) }
+func (c *Cluster) String() string { return fmt.Sprintf("%q (%s)", c.Name, c.UID) }
 
 // Owned counts what a cluster has in the ledger.
 type Owned struct {
@@ -59,8 +59,9 @@ type Registry interface {
 }
 
 const (
-	// beat is how often a leader says that its cluster is there.
-	beat = 15 * time.Second
+	// beat is how often a leader says that its cluster is there. The first claim may have much to write.
+	beat        = 15 * time.Second
+	beatTimeout = 10 * time.Minute
 	// namesTTL bounds how old the names of other clusters may be.
 	namesTTL = time.Minute
 	// actor is the name under which the audit log knows who claims.
@@ -74,6 +75,7 @@ type Home struct {
 	name  string
 	log   func(err error, message string)
 	told  func(Owned)
+	loops loop.Observer
 
 	mu      sync.Mutex
 	names   map[quota.ClusterUID]string
@@ -85,17 +87,18 @@ type Options struct {
 	UID quota.ClusterUID
 	// Name of the cluster, of quota.ClusterNames; its UID if empty.
 	Name string
-	// Log is told what could not be done, Claimed what the first cluster claimed.
+	// Log is told what could not be done, Claimed what the first cluster claimed, Loops how each beat went.
 	Log     func(err error, message string)
 	Claimed func(Owned)
+	Loops   loop.Observer
 }
 
 // Register makes this cluster known. It fails if the name is another cluster's: two of one name could not be told apart
 // in conditions, and whoever adopts by name would move the wrong one's.
 func Register(ctx context.Context, store Registry, opts Options) (*Home, error) {
-	h := &Home{store: store, uid: opts.UID, name: opts.Name, log: opts.Log, told: opts.Claimed}
+	h := &Home{store: store, uid: opts.UID, name: opts.Name, log: opts.Log, told: opts.Claimed, loops: opts.Loops}
 	if h.name == "" {
-		h.name = uuid.UUID(h.uid).String()
+		h.name = h.uid.String()
 	}
 	if h.log == nil {
 		h.log = func(error, string) {}
@@ -126,7 +129,7 @@ func (h *Home) whoseName(ctx context.Context, err error) error {
 		"cluster name %q: %w: it is that of %s, which was last seen %s ago, and this is %s; choose another "+
 			"--cluster-name. If that cluster is gone and this one takes its place, move what is its by "+
 			"usage-batch adopt then",
-		h.name, err, uuid.UUID(all[i].UID), all[i].Silent.Round(time.Second), uuid.UUID(h.uid))
+		h.name, err, all[i].UID, all[i].Silent.Round(time.Second), h.uid)
 }
 
 // CheckName returns an ErrInvalid unless a cluster may have the name. A UID is no name but for the cluster that has it.
@@ -135,7 +138,7 @@ func CheckName(uid quota.ClusterUID, name string) error {
 		return quota.Invalid("cluster name", "%v", err)
 	}
 	if id, err := uuid.Parse(name); err == nil && quota.ClusterUID(id) != uid {
-		return quota.Invalid("cluster name", "%q is a UID, and not that of this cluster, %s", name, uuid.UUID(uid))
+		return quota.Invalid("cluster name", "%q is a UID, and not that of this cluster, %s", name, uid)
 	}
 	return nil
 }
@@ -151,12 +154,13 @@ func (h *Home) Name() string { return h.name }
 // still be made.
 func (h *Home) Lead(ctx context.Context) error {
 	var claimed time.Time
-	for ctx.Err() == nil {
-		if err := h.beat(ctx, &claimed); err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrUnavailable) {
+	loop.Task{Name: "cluster", Period: beat, Timeout: beatTimeout, Do: func(ctx context.Context) error {
+		err := h.beat(ctx, &claimed)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrUnavailable) {
 			h.log(err, "registering this cluster in the ledger failed, trying again")
 		}
-		loop.Pause(ctx, beat)
-	}
+		return err
+	}}.Run(ctx, h.loops)
 	return nil
 }
 
@@ -191,5 +195,5 @@ func (h *Home) NameOf(ctx context.Context, uid quota.ClusterUID) string {
 	if name := h.names[uid]; name != "" {
 		return name
 	}
-	return uuid.UUID(uid).String()
+	return uid.String()
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -49,7 +48,7 @@ func (c Cluster) foreign(owner quota.ClusterUID) bool { return owner != (quota.I
 
 func (c Cluster) nameOf(ctx context.Context, cluster quota.ClusterUID) string {
 	if c.Names == nil {
-		return uuid.UUID(cluster).String()
+		return cluster.String()
 	}
 	return c.Names.NameOf(ctx, cluster)
 }

@@ -254,7 +254,7 @@ func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitin
 				r.unheard.Store(true)
 			}
 			// Admissions over HTTP have neither. Another cluster's Job is not here, whatever became of its admission.
-			if c.Namespace != "" && c.Name != "" && (c.Cluster == (quota.ID{}) || c.Cluster == r.cluster) {
+			if c.Namespace != "" && c.Name != "" && !(Cluster{UID: r.cluster}).foreign(c.Cluster) {
 				q.Add(keyOfAdmission(c.Namespace, c.Name, c.ID))
 			}
 		case <-ctx.Done():
@@ -355,7 +355,7 @@ func (r *jobReconciler) sweepWaiting(ctx context.Context, after ledger.Turn, add
 		return after, err
 	}
 	for _, w := range waiting {
-		if of := w.Admission.Cluster; of != (quota.ID{}) && of != r.cluster {
+		if (Cluster{UID: r.cluster}).foreign(w.Admission.Cluster) {
 			continue // another cluster's, which is not here to be seen
 		}
 		job, err := r.look(ctx, w.Admission, add)

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
-
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -66,7 +64,7 @@ type OwnedError struct {
 }
 
 func (e *OwnedError) Error() string {
-	return fmt.Sprintf("%s belongs to cluster %s", e.Subject, uuid.UUID(e.Cluster))
+	return fmt.Sprintf("%s belongs to cluster %s", e.Subject, e.Cluster)
 }
 
 // Unwrap returns the kind.

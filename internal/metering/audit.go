@@ -22,7 +22,7 @@ func (p *Plan) Audit() quota.AuditPlan {
 		FinalAfter:           int64(p.FinalAfter / time.Second),
 		Credits:              p.Limits.Credits,
 		FileSize:             p.Limits.FileSize,
-		Audio:                quota.AuditAudio(p.Limits.Audio),
+		Audio:                quota.AudioMilliseconds(p.Limits.Audio),
 		Concurrent:           p.Limits.Concurrent,
 		Queued:               p.Limits.Queued,
 		OverageMax:           p.OverageMax,

@@ -386,10 +386,5 @@ func (s *Service) GrantsOf(ctx context.Context, userIDs []string) (map[string][]
 	return s.store.Grants(ctx, userIDs)
 }
 
-// PlanStatus counts a plan's users.
-func (s *Service) PlanStatus(ctx context.Context, name string) (PlanStatus, error) {
-	return s.store.PlanStatus(ctx, name)
-}
-
 // Reachable returns nil if the database answers.
 func (s *Service) Reachable(ctx context.Context) error { return s.store.Ping(ctx) }

@@ -9,8 +9,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Store is the database. Its methods return errors that wrap the errors of this package: ErrUnavailable, ErrNotFound,
-// ErrConflict, and the three below.
+// Store is the database. Its methods return errors that wrap those of package ledger.
 type Store interface {
 	ledger.Notifier
 
@@ -64,8 +63,6 @@ type Store interface {
 
 	// Due looks for accounts, without locks, in pages ordered by id after the given one.
 	Due(ctx context.Context, what ledger.Due, after quota.AccountID, limit int) ([]ledger.Candidate, error)
-	// DuePeriods looks for accounts of a plan whose open period has ended, likewise.
-	DuePeriods(ctx context.Context, plan string, after quota.AccountID, limit int) ([]quota.AccountID, error)
 
 	// Ping reports whether the database answers.
 	Ping(ctx context.Context) error

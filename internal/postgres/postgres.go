@@ -10,7 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,13 +58,18 @@ const (
 
 // DB is a database of the product's, for whoever reads and writes in it. It is safe for concurrent use.
 type DB struct {
-	pool      *pgxpool.Pool
-	gate      *gate
-	listen    *pgx.ConnConfig
-	queries   *dbsqlc.Queries
-	clock     func() time.Time
-	report    func(*ledger.UnreadableError)
-	connected atomic.Pointer[func()]
+	pool    *pgxpool.Pool
+	gate    *gate
+	listen  *pgx.ConnConfig
+	queries *dbsqlc.Queries
+	clock   func() time.Time
+	report  func(*ledger.UnreadableError)
+	// connected are the callers of OnConnect.
+	connected struct {
+		sync.Mutex
+
+		told []func()
+	}
 }
 
 // Open connects to the database that dsn names. It refuses a server that may lose acknowledged writes, unless allowed.
@@ -118,8 +123,10 @@ func Open(ctx context.Context, dsn string, opts Options) (*DB, error) {
 	d.gate.attach(config)
 	registerTypes := config.AfterConnect
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		if told := d.connected.Load(); told != nil {
-			(*told)()
+		d.connected.Lock()
+		defer d.connected.Unlock()
+		for _, tell := range d.connected.told {
+			tell()
 		}
 		return registerTypes(ctx, conn)
 	}
@@ -171,7 +178,11 @@ func (d *DB) Pool() *pgxpool.Pool { return d.pool }
 // OnConnect has f called for each new connection, before it is used. Whoever replaces the database, by a copy or
 // another server, ends all connections to it first: what is remembered of it has to be forgotten then. f must not
 // block.
-func (d *DB) OnConnect(f func()) { d.connected.Store(&f) }
+func (d *DB) OnConnect(f func()) {
+	d.connected.Lock()
+	defer d.connected.Unlock()
+	d.connected.told = append(d.connected.told, f)
+}
 
 // Report tells of something that this release cannot read.
 func (d *DB) Report(err *ledger.UnreadableError) { d.report(err) }

@@ -243,13 +243,13 @@ func (AuditJob) auditState()      {}
 func (o Overrides) Audit() AuditOverrides {
 	a := AuditOverrides{Credits: o.Credits, FileSize: o.FileSize, Concurrent: o.Concurrent, Queued: o.Queued}
 	if o.Audio != nil {
-		a.Audio = new(AuditAudio(*o.Audio))
+		a.Audio = new(AudioMilliseconds(*o.Audio))
 	}
 	return a
 }
 
-// AuditAudio returns the limit of a job's audio in milliseconds.
-func AuditAudio(l Limit[time.Duration]) Limit[int64] {
+// AudioMilliseconds returns the limit of a job's audio as columns and the log hold it.
+func AudioMilliseconds(l Limit[time.Duration]) Limit[int64] {
 	return Limit[int64]{Max: l.Max.Milliseconds(), Unlimited: l.Unlimited}
 }
 

@@ -50,7 +50,7 @@ func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
 		FinalAfterSeconds: finalAfter(p.FinalAfter),
 		CreditsLimit:      limitColumn[int64](p.Limits.Credits),
 		FileSizeLimit:     limitColumn[int64](p.Limits.FileSize),
-		AudioMsLimit:      limitColumn[int64](milliseconds(p.Limits.Audio)),
+		AudioMsLimit:      limitColumn[int64](quota.AudioMilliseconds(p.Limits.Audio)),
 		ConcurrentLimit:   limitColumn[int32](p.Limits.Concurrent),
 		QueuedLimit:       limitColumn[int32](p.Limits.Queued),
 		OverageMax:        int64(p.OverageMax), OveragePriceMicros: int64(p.OveragePrice),
@@ -99,7 +99,7 @@ func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsPa
 	p.CreditsOverride = overrideColumn[int64](&p, o.Credits, readdb.UnlimitedCredits)
 	p.FileSizeOverride = overrideColumn[int64](&p, o.FileSize, readdb.UnlimitedFileSize)
 	if o.Audio != nil {
-		p.AudioMsOverride = overrideColumn[int64](&p, new(milliseconds(*o.Audio)), readdb.UnlimitedAudio)
+		p.AudioMsOverride = overrideColumn[int64](&p, new(quota.AudioMilliseconds(*o.Audio)), readdb.UnlimitedAudio)
 	}
 	p.ConcurrentOverride = overrideColumn[int32](&p, o.Concurrent, readdb.UnlimitedConcurrent)
 	p.QueuedOverride = overrideColumn[int32](&p, o.Queued, readdb.UnlimitedQueued)
@@ -175,11 +175,6 @@ func creditsColumn(c *quota.Credits) *int64 {
 		return nil
 	}
 	return new(int64(*c))
-}
-
-// milliseconds converts the limit of one job's audio, which columns hold in milliseconds.
-func milliseconds(l quota.Limit[time.Duration]) quota.Limit[int64] {
-	return quota.Limit[int64]{Max: l.Max.Milliseconds(), Unlimited: l.Unlimited}
 }
 
 func rateColumn(rate *quota.Rate) *int64 {

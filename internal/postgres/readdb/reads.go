@@ -57,13 +57,7 @@ func (s *Store) LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledg
 	if err != nil {
 		return nil, postgres.MapError(err)
 	}
-	out := make([]*ledger.Admission, 0, len(rows))
-	for i := range rows {
-		if adm, err := s.liveAdmission(&rows[i]); err == nil {
-			out = append(out, adm)
-		}
-	}
-	return out, nil
+	return s.readable(len(rows), func(i int) *dbsqlc.LiveJobsRow { return &rows[i] }), nil
 }
 
 // RunningJobs implements metering.Store.
@@ -72,13 +66,18 @@ func (s *Store) RunningJobs(ctx context.Context, cluster quota.ClusterUID) ([]*l
 	if err != nil {
 		return nil, postgres.MapError(err)
 	}
-	out := make([]*ledger.Admission, 0, len(rows))
-	for i := range rows {
-		if adm, err := s.liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i])); err == nil {
+	return s.readable(len(rows), func(i int) *dbsqlc.LiveJobsRow { return (*dbsqlc.LiveJobsRow)(&rows[i]) }), nil
+}
+
+// readable reads n rows, and leaves out what cannot be read.
+func (s *Store) readable(n int, row func(i int) *dbsqlc.LiveJobsRow) []*ledger.Admission {
+	out := make([]*ledger.Admission, 0, n)
+	for i := range n {
+		if adm, err := s.liveAdmission(row(i)); err == nil {
 			out = append(out, adm)
 		}
 	}
-	return out, nil
+	return out
 }
 
 // Waiting implements metering.Store.
