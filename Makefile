@@ -58,8 +58,8 @@ test-pooler: ## Test the ledger through a real pgbouncer in transaction mode (in
 	pgbouncer=$$(hack/pgbouncer.sh); PGBOUNCER=$$pgbouncer go test -race -tags pooler -count 1 -v -timeout 5m ./test/pooler
 
 .PHONY: bench
-bench: ## Measure against pgbench in the same run, one BENCH line per figure
-	go run ./test/perf
+bench: ## Measure against pgbench in the same run, one BENCH line per figure (BENCHFLAGS='-run uniform')
+	@assets=$$(hack/controlplane/build.sh); KUBEBUILDER_ASSETS=$$assets go run ./test/perf $(BENCHFLAGS)
 
 .PHONY: crash
 crash: ## Kill servers and services under load, and compare what was acknowledged (CRASHFLAGS='-operations 1000000')

@@ -116,11 +116,20 @@ type idleCluster struct {
 	stop       func() error
 }
 
-func (b *bench) idleCluster(context.Context) (_ *idleCluster, err error) {
+// controlPlane returns the folder with the binaries of etcd and the API server.
+func controlPlane() (string, error) {
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
-		return nil, errors.New("KUBEBUILDER_ASSETS names no folder with the control plane: " +
-			"run this through make, or set it to what hack/controlplane/build.sh prints")
+		return "", errors.New("KUBEBUILDER_ASSETS names no folder with the control plane: " +
+			"run this by `make bench BENCHFLAGS='-run ...'`, or set it to what hack/controlplane/build.sh prints")
+	}
+	return assets, nil
+}
+
+func (b *bench) idleCluster(context.Context) (_ *idleCluster, err error) {
+	assets, err := controlPlane()
+	if err != nil {
+		return nil, err
 	}
 	b.report.progressf("an API server with %d UserQuotas and %d Jobs", idleQuotas, idleUsers*(1+idleQueue))
 	env := &envtest.Environment{

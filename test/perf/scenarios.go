@@ -15,6 +15,8 @@ type scenario struct {
 	measure func(*bench, context.Context) error
 	// onDemand scenarios take long and run only where they are asked for.
 	onDemand bool
+	// cluster scenarios need an API server, for which controlPlane says where its binaries are.
+	cluster bool
 }
 
 // scenarios in the order in which they run: those of one database side by side.
@@ -38,7 +40,8 @@ var scenarios = []scenario{
 	{figures: []string{"admit_engine_full_256"}, measure: (*bench).full},
 	{figures: []string{"reset_1m", "reset_admission_p99_ms"}, measure: (*bench).measureResets},
 	{figures: []string{"month_boundary_rate", "month_boundary_p99"}, measure: (*bench).measureBoundary},
-	{figures: []string{"poll_idle_cpu", "poll_idle_cpu_database"}, measure: (*bench).idle},
+	{figures: []string{"poll_idle_cpu", "poll_idle_cpu_database"}, measure: (*bench).idle,
+		cluster: true},
 	{figures: []string{"memory_http_soak"}, measure: (*bench).soak, onDemand: true},
 }
 
