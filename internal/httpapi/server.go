@@ -126,14 +126,15 @@ func New(opts Options) http.Handler {
 	HandlerWithOptions(
 		NewStrictHandlerWithOptions(s, nil,
 			StrictHTTPServerOptions{RequestErrorHandlerFunc: undecodable, ResponseErrorHandlerFunc: s.fail}),
-		StdHTTPServerOptions{BaseRouter: mux, Middlewares: []MiddlewareFunc{s.admitCaller},
+		StdHTTPServerOptions{BaseRouter: mux, Middlewares: []MiddlewareFunc{s.authenticated},
 			ErrorHandlerFunc: undecodable},
 	)
 	return measured(mux, opts.Registry)
 }
 
-// admitCaller stands before every operation of the contract: who calls, and is the body bearable?
-func (s *server) admitCaller(next http.Handler) http.Handler {
+// authenticated stands before every operation of the contract: it identifies the caller, refuses a lease or a ticket
+// where the operation takes none, and reads the body within its bounds.
+func (s *server) authenticated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		op := byPattern[r.Pattern]
 		c, err := s.identify(r)
