@@ -203,25 +203,26 @@ func stripPod(object any) (any, error) {
 // jobOfPod wakes the Job that a pod's end may free. While the Job is there, its own status tells, unless it lies.
 func (r *jobReconciler) jobOfPod(_ context.Context, pod *corev1.Pod) []jobKey {
 	uid := types.UID(pod.Labels[batchv1.ControllerUidLabel])
-	if !r.memory.gone(uid) && !r.memory.owes(uid) {
+	if !r.memory.isGone(uid) && !r.memory.isUnsettled(uid) {
 		return nil
 	}
 	return []jobKey{{Namespace: pod.Namespace, Name: pod.Labels[batchv1.JobNameLabel], UID: uid}}
 }
 
-// bury remembers how a Job stood when it was last seen: with a short time to live it may be gone before it was settled.
-func (r *jobReconciler) bury(job *batchv1.Job, q workqueue.TypedRateLimitingInterface[jobKey]) {
-	if _, settled := terminalState[job.Annotations[v1alpha1.StateAnnotation]]; settled && ended(job) != "" &&
-		!r.memory.owes(job.UID) {
+// rememberGone notes how a Job stood when it was last seen: with a short time to live it may be gone before it was
+// settled.
+func (r *jobReconciler) rememberGone(job *batchv1.Job, q workqueue.TypedRateLimitingInterface[jobKey]) {
+	if _, over := terminalState[job.Annotations[v1alpha1.StateAnnotation]]; over && ended(job) != "" &&
+		!r.memory.isUnsettled(job.UID) {
 		r.memory.forget(job.UID)
 		return
 	}
-	r.memory.bury(job)
+	r.memory.noteGone(job)
 	q.Add(keyOf(job))
 }
 
-// refused selects the Jobs that a changed plan may help. Those that the ledger knows are promoted there.
-func refused(job *batchv1.Job) bool {
+// parked selects the Jobs that a changed plan may help. Those that the ledger knows are promoted there.
+func parked(job *batchv1.Job) bool {
 	return job.Annotations[v1alpha1.StateAnnotation] == v1alpha1.StateParked
 }
 
@@ -339,7 +340,7 @@ func (r *jobReconciler) look(ctx context.Context, adm *ledger.Admission, add fun
 	}
 	behind := lags(job, adm)
 	if behind {
-		r.memory.lose(job.UID)
+		r.memory.noteUnbooked(job.UID)
 	}
 	if r.needsLook(job, adm) || behind {
 		add(key)
@@ -370,8 +371,8 @@ func (r *jobReconciler) sweepWaiting(ctx context.Context, after ledger.Turn, add
 			state, message = v1alpha1.StateParked, parkedMessage(w.Admission, w.Usage)
 		}
 		shown := job.Annotations[v1alpha1.StateAnnotation] == state &&
-			job.Annotations[v1alpha1.MessageAnnotation] == r.memory.gaveUp(job.UID)+message
-		if !shown && !r.memory.fresh(job.UID, state, string(w.Admission.Reason)) {
+			job.Annotations[v1alpha1.MessageAnnotation] == r.memory.givenBack(job.UID)+message
+		if !shown && !r.memory.toldRecently(job.UID, state, string(w.Admission.Reason)) {
 			add(keyOf(job))
 		}
 	}
@@ -423,7 +424,7 @@ func (r *jobReconciler) findLost(ctx context.Context, live []*ledger.Admission, 
 		}
 	}
 	for _, job := range missing {
-		r.memory.lose(job.UID)
+		r.memory.noteUnbooked(job.UID)
 		add(keyOf(job))
 	}
 	return nil
@@ -432,7 +433,7 @@ func (r *jobReconciler) findLost(ctx context.Context, live []*ledger.Admission, 
 // needsLook says whether the Job does not show what the ledger says.
 func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) bool {
 	if ended(job) != "" {
-		r.memory.owe(job.UID)
+		r.memory.noteUnsettled(job.UID)
 		return true
 	}
 	if job.DeletionTimestamp != nil {
@@ -441,7 +442,7 @@ func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) bool 
 	if adm.State == quota.Queued {
 		return false
 	}
-	r.memory.look(job.UID, adm.Stuck)
+	r.memory.noteStuck(job.UID, adm.Stuck)
 	if suspended(job) && !jobs.Held(job.Annotations) {
 		return true
 	}
@@ -449,8 +450,8 @@ func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) bool 
 		return true
 	}
 	// What is not remembered is about to be looked at: all Jobs are, when the controller starts.
-	message, runs := r.memory.runs(job.UID)
-	return runs && job.Annotations[v1alpha1.MessageAnnotation] != r.memory.marked(job.UID, message)
+	message, admitted := r.memory.admitted(job.UID)
+	return admitted && job.Annotations[v1alpha1.MessageAnnotation] != r.memory.withWarnings(job.UID, message)
 }
 
 func admissionID(uid types.UID) (quota.AdmissionID, error) {

@@ -14,66 +14,80 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// jobMemory is what the controller remembers of Jobs between reconciliations. Losing it costs a write and an event too
-// many, and for Jobs that go while the manager is down, the outcome that only their last state told.
+// jobMemory is what the controller remembers of Jobs between reconciliations. Methods that begin with note write
+// something down, take returns it once, forget lets go of it, and all others only look. Losing the memory costs a write
+// and an event too many, and for Jobs that go while the manager is down, the outcome that only their last state told.
 type jobMemory struct {
-	mu      sync.Mutex
-	written map[types.UID]written
-	buried  map[types.UID]buried
+	mu   sync.Mutex
+	told map[types.UID]told
+	// gone are the Jobs that are there no more and whose end is not settled, as they were last seen.
+	gone map[types.UID]sighting
 	// stuck are the Jobs that run and seemed stuck when the sweep last came by.
 	stuck map[types.UID]quota.Stuck
-	// unpaid are the Jobs that have ended and whose admission was live when the sweep last came by.
-	unpaid map[types.UID]struct{}
-	// lost are the Jobs of which the ledger seemed to know less than they show.
-	lost map[types.UID]struct{}
+	// unsettled are the Jobs that have ended and whose admission was live when the sweep last came by.
+	unsettled map[types.UID]struct{}
+	// unbooked are the Jobs of which the ledger seemed to know less than they show.
+	unbooked map[types.UID]struct{}
 	// noPod says why no pod has started of Jobs that run. What is said of those that give their slot back for that is
 	// in leaving until the ledger has it, and in given then.
 	noPod, leaving, given map[types.UID]string
 }
 
-// written is what a Job was last told.
-type written struct {
+// told is what a Job was last told.
+type told struct {
 	state, reason string
-	// message of a Job that the ledger has admitted, by decision seq, and begun once one of its pods has started since.
-	message string
-	begun   bool
-	seq     int64
+	// message of a Job that the ledger has admitted, by decision seq, and podStarted once one of its pods has since.
+	message    string
+	podStarted bool
+	seq        int64
 	// at is when it was told, or admitted.
 	at time.Time
 }
 
-// buried is a Job as it was last seen.
-type buried struct {
+// sighting is a Job as it was last seen.
+type sighting struct {
 	completed bool
 	container string
 	selector  *metav1.LabelSelector
 }
 
+func sightOf(job *batchv1.Job) sighting {
+	return sighting{completed: completed(job), container: job.Annotations[v1alpha1.ContainerAnnotation],
+		selector: job.Spec.Selector}
+}
+
 func newJobMemory() *jobMemory {
 	return &jobMemory{
-		written: map[types.UID]written{}, buried: map[types.UID]buried{}, stuck: map[types.UID]quota.Stuck{},
-		unpaid: map[types.UID]struct{}{}, lost: map[types.UID]struct{}{}, noPod: map[types.UID]string{},
+		told: map[types.UID]told{}, gone: map[types.UID]sighting{}, stuck: map[types.UID]quota.Stuck{},
+		unsettled: map[types.UID]struct{}{}, unbooked: map[types.UID]struct{}{}, noPod: map[types.UID]string{},
 		leaving: map[types.UID]string{}, given: map[types.UID]string{},
 	}
 }
 
-// fresh reports whether a Job was told the same state and reason so recently that a changed position can wait.
-func (m *jobMemory) fresh(uid types.UID, state, reason string) bool {
+// noteTold notes what state and reason a Job was told.
+func (m *jobMemory) noteTold(uid types.UID, state, reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	w, ok := m.written[uid]
-	return ok && w.state == state && w.reason == reason && time.Since(w.at) < refreshInterval
+	m.told[uid] = told{state: state, reason: reason, at: time.Now()}
 }
 
-// told reports whether the state was the last that was written to the Job. The cache may not have it yet.
-func (m *jobMemory) told(uid types.UID, state string) bool {
+// wasTold reports whether the state was the last that was written to the Job. The cache may not have it yet.
+func (m *jobMemory) wasTold(uid types.UID, state string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.written[uid].state == state
+	return m.told[uid].state == state
 }
 
-// look notes how a Job that runs looks to the sweep.
-func (m *jobMemory) look(uid types.UID, stuck quota.Stuck) {
+// toldRecently reports whether a Job was told the same state and reason so lately that a changed position can wait.
+func (m *jobMemory) toldRecently(uid types.UID, state, reason string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t, ok := m.told[uid]
+	return ok && t.state == state && t.reason == reason && time.Since(t.at) < refreshInterval
+}
+
+// noteStuck notes how a Job that runs looks to the sweep.
+func (m *jobMemory) noteStuck(uid types.UID, stuck quota.Stuck) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if stuck == "" {
@@ -83,109 +97,115 @@ func (m *jobMemory) look(uid types.UID, stuck quota.Stuck) {
 	m.stuck[uid] = stuck
 }
 
-// lose notes that the ledger seems to know less of a Job than it shows; takeLost says so once.
-func (m *jobMemory) lose(uid types.UID) {
+// noteUnbooked notes that the ledger seems to know less of a Job than it shows.
+func (m *jobMemory) noteUnbooked(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.lost[uid] = struct{}{}
+	m.unbooked[uid] = struct{}{}
 }
 
-func (m *jobMemory) takeLost(uid types.UID) bool {
+// takeUnbooked reports once what noteUnbooked has noted.
+func (m *jobMemory) takeUnbooked(uid types.UID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, ok := m.lost[uid]
-	delete(m.lost, uid)
+	_, ok := m.unbooked[uid]
+	delete(m.unbooked, uid)
 	return ok
 }
 
-func (m *jobMemory) wrote(uid types.UID, state, reason string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.written[uid] = written{state: state, reason: reason, at: time.Now()}
-}
-
-// started notes that the ledger has admitted a Job that runs, when, by which decision, and what it was told.
-func (m *jobMemory) started(uid types.UID, message string, at time.Time, seq int64) {
+// noteAdmitted notes that the ledger has admitted a Job that runs, when, by which decision, and what it was told.
+func (m *jobMemory) noteAdmitted(uid types.UID, message string, at time.Time, seq int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.given, uid)
-	was := m.written[uid]
-	begun := was.state == v1alpha1.StateAdmitted && was.begun
-	m.written[uid] = written{state: v1alpha1.StateAdmitted, message: message, begun: begun, seq: seq, at: at}
-}
-
-// runs reports whether the ledger has admitted the Job, whatever the Job says itself, and what it was told.
-func (m *jobMemory) runs(uid types.UID) (message string, runs bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	w := m.written[uid]
-	return w.message, w.state == v1alpha1.StateAdmitted
-}
-
-// admittedAt returns when a Job that runs was admitted, and whether a pod of it has started since.
-func (m *jobMemory) admittedAt(uid types.UID) (at time.Time, begun bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.written[uid].at, m.written[uid].begun
-}
-
-// begin notes that a pod of a Job that runs has started.
-func (m *jobMemory) begin(uid types.UID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.noPod, uid)
-	if w, ok := m.written[uid]; ok {
-		w.begun = true
-		m.written[uid] = w
+	was := m.told[uid]
+	m.told[uid] = told{
+		state: v1alpha1.StateAdmitted, message: message, seq: seq, at: at,
+		podStarted: was.state == v1alpha1.StateAdmitted && was.podStarted,
 	}
 }
 
-// lacks notes why no pod of a Job has started.
-func (m *jobMemory) lacks(uid types.UID, why string) {
+// admitted reports whether the ledger has admitted the Job, whatever the Job says itself, and what it was told.
+func (m *jobMemory) admitted(uid types.UID) (message string, admitted bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.told[uid]
+	return t.message, t.state == v1alpha1.StateAdmitted
+}
+
+// admittedAt returns when a Job that runs was admitted, and whether a pod of it has started since.
+func (m *jobMemory) admittedAt(uid types.UID) (at time.Time, podStarted bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.told[uid].at, m.told[uid].podStarted
+}
+
+// admittedSeq returns the decision that admitted a Job that runs.
+func (m *jobMemory) admittedSeq(uid types.UID) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.told[uid].seq
+}
+
+// notePodStarted notes that a pod of a Job that runs has started.
+func (m *jobMemory) notePodStarted(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.noPod, uid)
+	if t, ok := m.told[uid]; ok {
+		t.podStarted = true
+		m.told[uid] = t
+	}
+}
+
+// noteNoPod notes why no pod of a Job has started.
+func (m *jobMemory) noteNoPod(uid types.UID, why string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.noPod[uid] = why
 }
 
-// stay returns the decision that admitted a Job that runs, and why no pod of it has started.
-func (m *jobMemory) stay(uid types.UID) (seq int64, why string) {
+// noPodReason returns why no pod of a Job has started.
+func (m *jobMemory) noPodReason(uid types.UID) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.written[uid].seq, m.noPod[uid]
+	return m.noPod[uid]
 }
 
-// leave notes that a Job is about to give its slot back, and what it is told of that.
-func (m *jobMemory) leave(uid types.UID, message string) {
+// noteGivingBack notes that a Job is about to give its slot back, and what it is told of that.
+func (m *jobMemory) noteGivingBack(uid types.UID, message string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.leaving[uid] = message
 }
 
-func (m *jobMemory) leaves(uid types.UID) (message string, leaves bool) {
+// givingBack reports whether a Job is about to give its slot back, and what it is told of that.
+func (m *jobMemory) givingBack(uid types.UID) (message string, givingBack bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	message, leaves = m.leaving[uid]
-	return message, leaves
+	message, givingBack = m.leaving[uid]
+	return message, givingBack
 }
 
-// left notes that a Job has given its slot back, or has not because it was over.
-func (m *jobMemory) left(uid types.UID) {
+// noteGivenBack notes that a Job has given its slot back, or has not because it was over.
+func (m *jobMemory) noteGivenBack(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.given[uid] = m.leaving[uid]
 	delete(m.leaving, uid)
 	delete(m.noPod, uid)
-	delete(m.written, uid)
+	delete(m.told, uid)
 }
 
-func (m *jobMemory) gaveUp(uid types.UID) string {
+// givenBack returns what a Job is told that has given its slot back and has not been admitted since, else nothing.
+func (m *jobMemory) givenBack(uid types.UID) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.given[uid]
 }
 
-// marked returns the message of a Job that runs with what is wrong with it.
-func (m *jobMemory) marked(uid types.UID, message string) string {
+// withWarnings returns the message of a Job that runs with what is wrong with it.
+func (m *jobMemory) withWarnings(uid types.UID, message string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if why := m.noPod[uid]; why != "" {
@@ -194,65 +214,65 @@ func (m *jobMemory) marked(uid types.UID, message string) string {
 	return message + stuckText(m.stuck[uid])
 }
 
-// owe notes that a Job has ended and its admission has not.
-func (m *jobMemory) owe(uid types.UID) {
+// noteUnsettled notes that a Job has ended and its admission has not.
+func (m *jobMemory) noteUnsettled(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.unpaid[uid] = struct{}{}
+	m.unsettled[uid] = struct{}{}
 }
 
-func (m *jobMemory) owes(uid types.UID) bool {
+// isUnsettled reports whether a Job has ended and its admission, as far as is known, has not.
+func (m *jobMemory) isUnsettled(uid types.UID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, ok := m.unpaid[uid]
+	_, ok := m.unsettled[uid]
 	return ok
 }
 
-func (m *jobMemory) paid(uid types.UID) {
+// noteSettled notes that the admission of a Job has ended as well.
+func (m *jobMemory) noteSettled(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.unpaid, uid)
+	delete(m.unsettled, uid)
 }
 
-func (m *jobMemory) bury(job *batchv1.Job) {
+// noteGone notes that a Job is there no more, and how it was last seen.
+func (m *jobMemory) noteGone(job *batchv1.Job) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.drop(job.UID)
-	m.buried[job.UID] = seen(job)
+	m.forgetPresent(job.UID)
+	m.gone[job.UID] = sightOf(job)
 }
 
-func seen(job *batchv1.Job) buried {
-	return buried{completed: completed(job), container: job.Annotations[v1alpha1.ContainerAnnotation],
-		selector: job.Spec.Selector}
-}
-
-func (m *jobMemory) last(uid types.UID) buried {
+// isGone reports whether a Job is there no more and its end not settled.
+func (m *jobMemory) isGone(uid types.UID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.buried[uid]
-}
-
-// gone reports whether a Job is gone and its end not settled.
-func (m *jobMemory) gone(uid types.UID) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, ok := m.buried[uid]
+	_, ok := m.gone[uid]
 	return ok
 }
 
+// lastSeen returns how a Job that is gone was last seen.
+func (m *jobMemory) lastSeen(uid types.UID) sighting {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.gone[uid]
+}
+
+// forget lets go of all that is known of a Job.
 func (m *jobMemory) forget(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.drop(uid)
-	delete(m.buried, uid)
-	delete(m.unpaid, uid)
+	m.forgetPresent(uid)
+	delete(m.gone, uid)
+	delete(m.unsettled, uid)
 }
 
-// drop lets go of what is only known of a Job that is there. The caller holds the lock.
-func (m *jobMemory) drop(uid types.UID) {
-	delete(m.written, uid)
+// forgetPresent lets go of what is only known of a Job that is there. The caller holds the lock.
+func (m *jobMemory) forgetPresent(uid types.UID) {
+	delete(m.told, uid)
 	delete(m.stuck, uid)
-	delete(m.lost, uid)
+	delete(m.unbooked, uid)
 	delete(m.noPod, uid)
 	delete(m.leaving, uid)
 	delete(m.given, uid)

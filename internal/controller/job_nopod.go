@@ -40,7 +40,7 @@ func (r *jobReconciler) running(ctx context.Context, job *batchv1.Job, message, 
 	if waited >= r.startTimeout && mode == v1alpha1.EnforcementEnforce {
 		return reconcile.Result{}, r.giveUp(ctx, job)
 	}
-	err = r.patch(ctx, job, v1alpha1.StateAdmitted, r.memory.marked(job.UID, message), nil)
+	err = r.patch(ctx, job, v1alpha1.StateAdmitted, r.memory.withWarnings(job.UID, message), nil)
 	if err != nil || waited == 0 {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -49,12 +49,12 @@ func (r *jobReconciler) running(ctx context.Context, job *batchv1.Job, message, 
 
 // waitedForPod returns for how long a Job that runs has had no pod that has started, 0 if it has one, and notes why.
 func (r *jobReconciler) waitedForPod(ctx context.Context, job *batchv1.Job) (time.Duration, error) {
-	since, begun := r.memory.admittedAt(job.UID)
-	if begun {
+	since, started := r.memory.admittedAt(job.UID)
+	if started {
 		return 0, nil
 	}
 	if s := job.Status; s.Succeeded > 0 || s.Failed > 0 || s.Ready != nil && *s.Ready > 0 {
-		r.memory.begin(job.UID)
+		r.memory.notePodStarted(job.UID)
 		return 0, nil
 	}
 	// Kubernetes sets it anew whenever the Job is resumed, after a hold for example.
@@ -70,8 +70,8 @@ func (r *jobReconciler) waitedForPod(ctx context.Context, job *batchv1.Job) (tim
 		return 0, err
 	}
 	for i := range pods {
-		if podBegun(&pods[i]) {
-			r.memory.begin(job.UID)
+		if podStarted(&pods[i]) {
+			r.memory.notePodStarted(job.UID)
 			return 0, nil
 		}
 	}
@@ -79,12 +79,12 @@ func (r *jobReconciler) waitedForPod(ctx context.Context, job *batchv1.Job) (tim
 	if err != nil {
 		return 0, err
 	}
-	r.memory.lacks(job.UID, why)
+	r.memory.noteNoPod(job.UID, why)
 	return waited, nil
 }
 
-// podBegun reports whether any container of a pod runs or has run.
-func podBegun(pod *corev1.Pod) bool {
+// podStarted reports whether any container of a pod runs or has run.
+func podStarted(pod *corev1.Pod) bool {
 	if pod.Status.Phase != corev1.PodPending && pod.Status.Phase != "" {
 		return true
 	}
@@ -186,9 +186,9 @@ func shorten(text string) string {
 // giveUp suspends a Job of which no pod starts. It leaves its slot when the cache shows that it is suspended: until
 // then it runs for all that anybody here knows, and what runs is not to be found in the queue.
 func (r *jobReconciler) giveUp(ctx context.Context, job *batchv1.Job) error {
-	_, why := r.memory.stay(job.UID)
+	why := r.memory.noPodReason(job.UID)
 	message := fmt.Sprintf("no pod had started after %s, so it gave its slot back: %s; ", r.startTimeout, why)
-	r.memory.leave(job.UID, message)
+	r.memory.noteGivingBack(job.UID, message)
 	r.event(job, corev1.EventTypeWarning, "NoPodStarted", "Queue", message+"it starts again in its turn")
 	return r.stop(ctx, job, message)
 }
@@ -198,17 +198,17 @@ func (r *jobReconciler) stop(ctx context.Context, job *batchv1.Job, message stri
 		new(true)))
 }
 
-// leave puts a Job that has been suspended for that back into the queue, behind the others. If nobody else waits it
+// requeue puts a Job that has been suspended for that back into the queue, behind the others. If nobody else waits it
 // starts again at once.
-func (r *jobReconciler) leave(
+func (r *jobReconciler) requeue(
 	ctx context.Context, job *batchv1.Job, id quota.AdmissionID, mode string,
 ) (reconcile.Result, error) {
-	stay, _ := r.memory.stay(job.UID)
+	stay := r.memory.admittedSeq(job.UID)
 	_, err := r.svc.Requeue(ctx, id, stay)
 	// If it conflicts it is over, or its pod has reported after all: it is admitted as it stands.
 	if err != nil && !errors.Is(err, quota.ErrConflict) && !errors.Is(err, ledger.ErrNotFound) {
 		return reconcile.Result{}, fmt.Errorf("give the slot back of a Job without a pod: %w", err)
 	}
-	r.memory.left(job.UID)
+	r.memory.noteGivenBack(job.UID)
 	return r.admit(ctx, job, id, mode)
 }

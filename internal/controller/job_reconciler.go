@@ -64,23 +64,23 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	}
 	state := job.Annotations[v1alpha1.StateAnnotation]
 	_, over := terminalState[state]
-	if job.UID == key.UID && r.memory.takeLost(key.UID) {
+	if job.UID == key.UID && r.memory.takeUnbooked(key.UID) {
 		if err := r.bookAgain(ctx, job, id); err != nil {
-			r.memory.lose(key.UID)
+			r.memory.noteUnbooked(key.UID)
 			return reconcile.Result{}, err
 		}
 		over = false
 	}
 	switch {
 	case job.UID != key.UID:
-		return reconcile.Result{}, r.settleGone(ctx, key, id, r.memory.last(key.UID))
-	case over && ended(job) != "" && !r.memory.owes(key.UID):
+		return reconcile.Result{}, r.settleGone(ctx, key, id, r.memory.lastSeen(key.UID))
+	case over && ended(job) != "" && !r.memory.isUnsettled(key.UID):
 		r.memory.forget(key.UID)
 		return reconcile.Result{}, nil
 	case ended(job) != "":
 		return reconcile.Result{}, r.settle(ctx, job, id)
 	case job.DeletionTimestamp != nil:
-		return reconcile.Result{}, r.settleGone(ctx, key, id, seen(job))
+		return reconcile.Result{}, r.settleGone(ctx, key, id, sightOf(job))
 	}
 	namespace, err := r.namespace(ctx, key.Namespace)
 	if err != nil {
@@ -92,16 +92,16 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 			return reconcile.Result{}, err
 		}
 	}
-	message, runs := r.memory.runs(job.UID)
-	parting, leaves := r.memory.leaves(job.UID)
+	message, admitted := r.memory.admitted(job.UID)
+	parting, leaving := r.memory.givingBack(job.UID)
 	switch {
 	case jobs.Held(job.Annotations):
 		return reconcile.Result{}, r.hold(ctx, job, id)
-	case leaves && suspended(job):
-		return r.leave(ctx, job, id, mode(namespace))
-	case leaves:
+	case leaving && suspended(job):
+		return r.requeue(ctx, job, id, mode(namespace))
+	case leaving:
 		return again(r.notice(), r.stop(ctx, job, parting))
-	case runs && !suspended(job):
+	case admitted && !suspended(job):
 		return r.running(ctx, job, message, mode(namespace))
 	}
 	return r.admit(ctx, job, id, mode(namespace))
@@ -273,9 +273,9 @@ func (r *jobReconciler) start(
 	if !adm.Enforced && d.Reason != "" {
 		message += fmt.Sprintf("; where it is enforced it would not start: %s: %s", d.Reason, d.Message())
 	}
-	err := r.patch(ctx, job, v1alpha1.StateAdmitted, r.memory.marked(job.UID, message), startIf(job, true))
+	err := r.patch(ctx, job, v1alpha1.StateAdmitted, r.memory.withWarnings(job.UID, message), startIf(job, true))
 	if apierrors.IsNotFound(err) {
-		return r.settleGone(ctx, keyOf(job), id, seen(job))
+		return r.settleGone(ctx, keyOf(job), id, sightOf(job))
 	}
 	if err != nil {
 		return fmt.Errorf("start the admitted Job: %w", err)
@@ -285,7 +285,7 @@ func (r *jobReconciler) start(
 	if suspended(job) {
 		at = time.Now() // its turn may have come long ago, when nobody here could hear of it
 	}
-	r.memory.started(job.UID, message, at, adm.AdmittedSeq)
+	r.memory.noteAdmitted(job.UID, message, at, adm.AdmittedSeq)
 	if first {
 		r.event(job, corev1.EventTypeNormal, "Admitted", "Admit", message)
 	}
@@ -320,7 +320,7 @@ func (r *jobReconciler) wait(
 		}
 		message = parkedMessage(adm, usage)
 	}
-	message = r.memory.gaveUp(job.UID) + message
+	message = r.memory.givenBack(job.UID) + message
 	first := r.first(job, state)
 	told, err := r.tell(ctx, job, state, string(adm.Reason), message, nil)
 	if err == nil && told && first {
@@ -374,7 +374,7 @@ func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.A
 		return err
 	}
 	if runs {
-		r.memory.owe(job.UID)
+		r.memory.noteUnsettled(job.UID)
 		return nil // Its pod's end, or the next sweep, comes back to it.
 	}
 	use := quota.Credits(0)
@@ -386,7 +386,7 @@ func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.A
 	if adm, err = r.svc.SettleJob(ctx, id, use); err != nil {
 		return fmt.Errorf("settle the Job: %w", err)
 	}
-	r.memory.paid(job.UID)
+	r.memory.noteSettled(job.UID)
 	state, message := v1alpha1.StateReleased, "nothing was charged"
 	if adm.State == quota.Settled && adm.Actual != nil {
 		state, message = v1alpha1.StateSettled, adm.Actual.String()+" credits were charged"
@@ -399,8 +399,8 @@ func (r *jobReconciler) close(ctx context.Context, job *batchv1.Job, state, mess
 	if err := r.patch(ctx, job, state, message, nil); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if !r.memory.told(job.UID, state) {
-		r.memory.wrote(job.UID, state, "") // forgotten when the cache shows it
+	if !r.memory.wasTold(job.UID, state) {
+		r.memory.noteTold(job.UID, state, "") // forgotten when the cache shows it
 		r.event(job, corev1.EventTypeNormal, state, "Settle", message)
 	}
 	return nil
@@ -470,7 +470,7 @@ func completed(job *batchv1.Job) bool {
 
 // settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives. last is the Job
 // as it was last seen.
-func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.AdmissionID, last buried) error {
+func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.AdmissionID, last sighting) error {
 	adm, err := r.svc.Get(ctx, id)
 	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !adm.State.Live()) {
 		r.memory.forget(key.UID)
@@ -570,7 +570,7 @@ func (r *jobReconciler) reported(
 // first reports whether the Job is about to be told the state for the first time. The cache alone does not know: it may
 // not have seen yet what was written a moment ago.
 func (r *jobReconciler) first(job *batchv1.Job, state string) bool {
-	return job.Annotations[v1alpha1.StateAnnotation] != state && !r.memory.told(job.UID, state)
+	return job.Annotations[v1alpha1.StateAnnotation] != state && !r.memory.wasTold(job.UID, state)
 }
 
 // tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then. It starts
@@ -579,13 +579,13 @@ func (r *jobReconciler) tell(
 	ctx context.Context, job *batchv1.Job, state, reason, message string, suspend *bool,
 ) (told bool, err error) {
 	if suspend == nil && job.Annotations[v1alpha1.StateAnnotation] == state &&
-		(job.Annotations[v1alpha1.MessageAnnotation] == message || r.memory.fresh(job.UID, state, reason)) {
+		(job.Annotations[v1alpha1.MessageAnnotation] == message || r.memory.toldRecently(job.UID, state, reason)) {
 		return false, nil
 	}
 	if err := r.patch(ctx, job, state, message, suspend); err != nil {
 		return false, client.IgnoreNotFound(err)
 	}
-	r.memory.wrote(job.UID, state, reason)
+	r.memory.noteTold(job.UID, state, reason)
 	return true, nil
 }
 

@@ -26,7 +26,7 @@ type (
 	jobSource = source.TypedSource[jobKey]
 )
 
-// jobChanges has a Job reconciled when it is made, changes or is gone. One of the same name in its place buries it.
+// jobChanges has a Job reconciled when it is made, changes or is gone, as it is when another one has its name.
 func (r *jobReconciler) jobChanges(seen cache.Cache) jobSource {
 	return source.TypedKind(seen, &batchv1.Job{}, handler.TypedFuncs[*batchv1.Job, jobKey]{
 		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*batchv1.Job], q jobQueue) {
@@ -34,12 +34,12 @@ func (r *jobReconciler) jobChanges(seen cache.Cache) jobSource {
 		},
 		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*batchv1.Job], q jobQueue) {
 			if e.ObjectOld.UID != e.ObjectNew.UID {
-				r.bury(e.ObjectOld, q)
+				r.rememberGone(e.ObjectOld, q)
 			}
 			q.Add(keyOf(e.ObjectNew))
 		},
 		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*batchv1.Job], q jobQueue) {
-			r.bury(e.Object, q)
+			r.rememberGone(e.Object, q)
 		},
 	})
 }
@@ -62,24 +62,24 @@ func (r *jobReconciler) modeChanges(seen cache.Cache) jobSource {
 	})
 }
 
-// planChanges has the refused Jobs reconciled once the database has another plan, which its status says.
+// planChanges has the parked Jobs reconciled once the database has another plan, which its status says.
 func (r *jobReconciler) planChanges(from cache.Cache) jobSource {
 	return source.TypedKind(from, &v1alpha1.UsagePlan{}, handler.TypedFuncs[*v1alpha1.UsagePlan, jobKey]{
 		UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UsagePlan], q jobQueue) {
 			if before, after := e.ObjectOld.Status, e.ObjectNew.Status; before.Version != after.Version ||
 				before.ObservedGeneration != after.ObservedGeneration {
-				r.enqueue(ctx, q, refused)
+				r.enqueue(ctx, q, parked)
 			}
 		},
 	})
 }
 
-// quotaChanges has a user's refused Jobs reconciled once the database has what a UserQuota declares.
+// quotaChanges has a user's parked Jobs reconciled once the database has what a UserQuota declares.
 func (r *jobReconciler) quotaChanges(from cache.Cache) jobSource {
 	return source.TypedKind(from, &v1alpha1.UserQuota{}, handler.TypedFuncs[*v1alpha1.UserQuota, jobKey]{
 		UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UserQuota], q jobQueue) {
 			if e.ObjectOld.Status.ObservedGeneration != e.ObjectNew.Status.ObservedGeneration {
-				r.enqueue(ctx, q, refused, client.MatchingLabels{v1alpha1.UserLabel: e.ObjectNew.Spec.UserID})
+				r.enqueue(ctx, q, parked, client.MatchingLabels{v1alpha1.UserLabel: e.ObjectNew.Spec.UserID})
 			}
 		},
 	})

@@ -293,27 +293,27 @@ func (r *userQuotaReconciler) sync(ctx context.Context, q *v1alpha1.UserQuota) e
 	declared.Cluster = r.cluster.UID
 	usage, found, err := r.usage(ctx, q.Spec.UserID)
 	if err != nil {
-		return r.failed(q, err)
+		return r.writeFailure(q, err)
 	}
 	if found && r.cluster.foreign(usage.Home) {
-		return r.refused(ctx, q, r.cluster.ownedUser(q.Spec.UserID, usage.Home))
+		return r.writeRefusal(ctx, q, r.cluster.ownedUser(q.Spec.UserID, usage.Home))
 	}
 	lacks, err := r.lacksGrant(ctx, declared)
 	if err != nil {
-		return r.failed(q, err)
+		return r.writeFailure(q, err)
 	}
-	if !found || usage.Unreadable != nil || !settled(q) || lacks || drifted(declared, usage) {
+	if !found || usage.Unreadable != nil || !quotaSynced(q) || lacks || drifted(declared, usage) {
 		if err := r.apply(ctx, declared, usage.QuotaUID); err != nil {
-			return r.refused(ctx, q, err)
+			return r.writeRefusal(ctx, q, err)
 		}
 		if usage, found, err = r.usage(ctx, q.Spec.UserID); err != nil {
-			return r.failed(q, err)
+			return r.writeFailure(q, err)
 		}
 		if !found {
-			return r.failed(q, fmt.Errorf("user %s has no account after it was written", q.Spec.UserID))
+			return r.writeFailure(q, fmt.Errorf("user %s has no account after it was written", q.Spec.UserID))
 		}
 		if usage.Unreadable != nil {
-			return r.refused(ctx, q, usage.Unreadable)
+			return r.writeRefusal(ctx, q, usage.Unreadable)
 		}
 	}
 	inForce(q, usage)
@@ -339,8 +339,8 @@ func lacksGrant(declared metering.Quota, had []string) bool {
 	return false
 }
 
-// settled reports whether the spec as it is has been written to the database before.
-func settled(q *v1alpha1.UserQuota) bool {
+// quotaSynced reports whether the spec as it is has been written to the database before.
+func quotaSynced(q *v1alpha1.UserQuota) bool {
 	synced := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionSynced)
 	return synced != nil && synced.Status == "True" && synced.ObservedGeneration == q.Generation
 }
@@ -387,8 +387,8 @@ func (r *userQuotaReconciler) gone(ctx context.Context, userID string, uid quota
 	return true, nil
 }
 
-// refused writes why the database did not take the object.
-func (r *userQuotaReconciler) refused(ctx context.Context, q *v1alpha1.UserQuota, err error) error {
+// writeRefusal writes why the database did not take the object.
+func (r *userQuotaReconciler) writeRefusal(ctx context.Context, q *v1alpha1.UserQuota, err error) error {
 	conds := conditions{&q.Status.Conditions, q.Generation}
 	unresolved := func(reason, message string) {
 		conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted,
@@ -418,13 +418,13 @@ func (r *userQuotaReconciler) refused(ctx context.Context, q *v1alpha1.UserQuota
 	case errors.Is(err, ledger.ErrInvalid):
 		notInForce(q, v1alpha1.ReasonInvalid, describe(err))
 	default:
-		return r.failed(q, err)
+		return r.writeFailure(q, err)
 	}
 	return nil
 }
 
-// failed writes that the database did not answer, which is tried again with back-off.
-func (r *userQuotaReconciler) failed(q *v1alpha1.UserQuota, err error) error {
+// writeFailure writes that the database did not answer, which is tried again with back-off.
+func (r *userQuotaReconciler) writeFailure(q *v1alpha1.UserQuota, err error) error {
 	conds := conditions{&q.Status.Conditions, q.Generation}
 	reason, message := syncFailure(err)
 	conds.set(v1alpha1.ConditionSynced, false, reason, message)

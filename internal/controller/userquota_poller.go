@@ -186,7 +186,7 @@ func (p *standingPoller) grants(
 
 // lack reports whether a UserQuota that is in force declares a grant that its user has not had.
 func (had grantsHad) lack(q *v1alpha1.UserQuota) bool {
-	if had == nil || len(q.Spec.Grants) == 0 || !settled(q) {
+	if had == nil || len(q.Spec.Grants) == 0 || !quotaSynced(q) {
 		return false
 	}
 	declared, err := convert.Quota(q)
@@ -221,7 +221,7 @@ func (p *standingPoller) stale(
 	if saysUnreadable(q, "") {
 		return true // no longer
 	}
-	if !settled(q) {
+	if !quotaSynced(q) {
 		return false
 	}
 	declared, err := convert.Quota(q)
