@@ -125,7 +125,8 @@ func (w *world) start() {
 		return err == nil
 	})
 	handler := httpapi.New(httpapi.Options{
-		Service: service, Leases: signer, Auth: w.auth(), Log: slog.New(slog.DiscardHandler),
+		Usage: service, Admissions: service, Tickets: service, Events: service,
+		Leases: signer, Auth: w.auth(), Database: store.Ping, Log: slog.New(slog.DiscardHandler),
 		Registry: prometheus.NewRegistry(),
 		Draining: ctx,
 	})

@@ -92,7 +92,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	}
 	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
 	return run(ctx, o, log, listener, httpapi.Options{
-		Service: service, History: reports.New(store, service), Leases: signer, Auth: auth, Log: log,
+		Usage: service, Admissions: service, Tickets: service, Events: service,
+		History: reports.New(store, service), Leases: signer, Auth: auth, Database: store.Ping, Log: log,
 		Registry: registry,
 	}, service.Run)
 }

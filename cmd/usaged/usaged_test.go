@@ -119,14 +119,12 @@ func TestRefusesWithoutAPIServer(t *testing.T) {
 	}
 }
 
-// slow is a service whose readiness takes until it is told.
+// slow is a database whose answer takes until it is told.
 type slow struct {
-	httpapi.Service
-
 	entered, leave chan struct{}
 }
 
-func (s *slow) Reachable(context.Context) error {
+func (s *slow) ping(context.Context) error {
 	close(s.entered)
 	<-s.leave
 	return nil
@@ -137,10 +135,10 @@ func TestDrain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := &slow{entered: make(chan struct{}), leave: make(chan struct{})}
+	database := &slow{entered: make(chan struct{}), leave: make(chan struct{})}
 	ctx, stop := context.WithCancel(t.Context())
 	backgroundEnded, ended := make(chan struct{}), make(chan error, 1)
-	opts := httpapi.Options{Service: service, Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
+	opts := httpapi.Options{Database: database.ping, Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
 		Registry: telemetry.NewRegistry()}
 	go func() {
 		ended <- run(ctx, options{drainTimeout: time.Minute}, opts.Log, listener, opts,
@@ -160,7 +158,7 @@ func TestDrain(t *testing.T) {
 		_ = resp.Body.Close()
 		answered <- resp.StatusCode
 	}()
-	<-service.entered
+	<-database.entered
 	stop()
 	// The listener is closed while the request is still under way, and so is the background work that it needs.
 	for {
@@ -175,7 +173,7 @@ func TestDrain(t *testing.T) {
 		t.Error("the background work ended before the requests did")
 	default:
 	}
-	close(service.leave)
+	close(database.leave)
 	if status := <-answered; status != http.StatusOK {
 		t.Errorf("the request that was under way: got status %d", status)
 	}
@@ -191,7 +189,7 @@ func TestBackgroundFailureEndsTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
-	opts := httpapi.Options{Service: &slow{}, Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
+	opts := httpapi.Options{Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
 		Registry: telemetry.NewRegistry()}
 	err = run(t.Context(), options{drainTimeout: time.Minute}, opts.Log, listener, opts,
 		func(context.Context) error { return broken })
@@ -209,7 +207,7 @@ func TestWrongCertificate(t *testing.T) {
 	if err := os.WriteFile(path, []byte("not a certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	opts := httpapi.Options{Service: &slow{}, Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
+	opts := httpapi.Options{Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
 		Registry: telemetry.NewRegistry()}
 	err = run(t.Context(), options{tlsCert: path, tlsKey: path}, opts.Log, listener, opts,
 		func(context.Context) error { return nil })
@@ -241,7 +239,7 @@ func TestServesHTTPS(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	opts := httpapi.Options{Service: &slow{}, Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
+	opts := httpapi.Options{Auth: &access.Auth{}, Log: slog.New(slog.DiscardHandler),
 		Registry: telemetry.NewRegistry()}
 	go func() {
 		ended <- run(ctx, o, opts.Log, listener, opts, func(ctx context.Context) error { <-ctx.Done(); return nil })

@@ -82,7 +82,7 @@ func (s *server) holder(ctx context.Context, id uuid.UUID) (account quota.Accoun
 		}
 		return account, err
 	}
-	adm, err := s.service.Get(ctx, quota.AdmissionID(id))
+	adm, err := s.admissions.Get(ctx, quota.AdmissionID(id))
 	if err != nil {
 		return quota.AccountID{}, err
 	}

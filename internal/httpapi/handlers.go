@@ -29,7 +29,7 @@ func (s *server) CreateAdmission(
 	if req.Namespace, req.Name, err = serviceaccount.SplitUsername(req.RequestedBy); err != nil {
 		req.Namespace, req.Name = "", req.RequestedBy
 	}
-	res, err := s.service.Admit(ctx, req)
+	res, err := s.admissions.Admit(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func (s *server) GetAdmission(ctx context.Context, r GetAdmissionRequestObject) 
 	}
 	body, err := encoded(err, func() (*ledger.Admission, error) {
 		if ticket != nil {
-			return s.service.GetTicket(ctx, ticket)
+			return s.tickets.GetTicket(ctx, ticket)
 		}
 		return s.waitFor(ctx, quota.AdmissionID(r.Id), wait)
 	})
@@ -79,14 +79,14 @@ func (s *server) GetAdmission(ctx context.Context, r GetAdmissionRequestObject) 
 // waitFor returns the admission once it is no longer queued, or after the time, or when the service is about to end.
 func (s *server) waitFor(ctx context.Context, id quota.AdmissionID, d time.Duration) (*ledger.Admission, error) {
 	if d == 0 {
-		return s.service.Get(ctx, id)
+		return s.admissions.Get(ctx, id)
 	}
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.draining, cancel)()
-	adm, err := s.service.Wait(waiting, id, time.Now().Add(d))
+	adm, err := s.admissions.Wait(waiting, id, time.Now().Add(d))
 	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
-		return s.service.Get(ctx, id)
+		return s.admissions.Get(ctx, id)
 	}
 	return adm, err
 }
@@ -95,9 +95,9 @@ func (s *server) waitFor(ctx context.Context, id quota.AdmissionID, d time.Durat
 func (s *server) HeartbeatAdmission(
 	ctx context.Context, r HeartbeatAdmissionRequestObject,
 ) (HeartbeatAdmissionResponseObject, error) {
-	body, err := s.act(ctx, r.Id, s.service.Heartbeat,
+	body, err := s.act(ctx, r.Id, s.admissions.Heartbeat,
 		func(_ context.Context, t *metering.Ticket) (*ledger.Admission, error) {
-			return s.service.TicketAdmission(t), nil // it lives until it expires, whoever asks
+			return s.tickets.TicketAdmission(t), nil // it lives until it expires, whoever asks
 		})
 	if err != nil {
 		return nil, err
@@ -117,10 +117,10 @@ func (s *server) CompleteAdmission(
 		ctx,
 		r.Id,
 		func(ctx context.Context, account quota.AccountID, id quota.AdmissionID) (*ledger.Admission, error) {
-			return s.service.Complete(ctx, account, id, actual)
+			return s.admissions.Complete(ctx, account, id, actual)
 		},
 		func(ctx context.Context, t *metering.Ticket) (*ledger.Admission, error) {
-			return s.service.CompleteTicket(ctx, t, actual)
+			return s.tickets.CompleteTicket(ctx, t, actual)
 		},
 	)
 	if err != nil {
@@ -133,7 +133,7 @@ func (s *server) CompleteAdmission(
 func (s *server) ReleaseAdmission(
 	ctx context.Context, r ReleaseAdmissionRequestObject,
 ) (ReleaseAdmissionResponseObject, error) {
-	body, err := s.act(ctx, r.Id, s.service.Release, s.service.ReleaseTicket)
+	body, err := s.act(ctx, r.Id, s.admissions.Release, s.tickets.ReleaseTicket)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (s *server) check(ctx context.Context, b *CheckRequest) (CheckResult, error
 	if err := s.may(ctx, b.UserId); err != nil {
 		return CheckResult{}, err
 	}
-	res, err := s.service.Check(ctx, b.UserId, req)
+	res, err := s.usage.Check(ctx, b.UserId, req)
 	if err != nil {
 		return CheckResult{}, err
 	}
@@ -218,7 +218,7 @@ func (s *server) current(ctx context.Context, userID string) (ledger.Usage, erro
 	if err := s.may(ctx, userID); err != nil {
 		return ledger.Usage{}, err
 	}
-	return s.service.Current(ctx, userID)
+	return s.usage.Current(ctx, userID)
 }
 
 // GetUsageLimits implements GET /api/v1/usage/limits. The plans are for everybody who is somebody.
@@ -234,7 +234,7 @@ func (s *server) GetUsageLimits(
 		out.User = UserLimits{UserId: id, Plan: planName(usage.Account.Plan),
 			Limits: encodeLimits(usage.Account.Limits())}
 	}
-	plans, err := s.service.Plans(ctx)
+	plans, err := s.usage.Plans(ctx)
 	if err != nil {
 		return nil, err
 	}

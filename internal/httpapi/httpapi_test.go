@@ -143,7 +143,7 @@ func (f *fake) Wait(ctx context.Context, _ quota.AdmissionID, _ time.Time) (*led
 
 func (f *fake) Current(context.Context, string) (ledger.Usage, error) { return f.usage, f.err }
 func (f *fake) Plans(context.Context) ([]*metering.Plan, error)       { return f.plans, f.err }
-func (f *fake) Reachable(context.Context) error                       { return f.err }
+func (f *fake) ping(context.Context) error                            { return f.err }
 
 func (f *fake) VerifyTicket(context.Context, string) (*metering.Ticket, bool, error) {
 	return nil, false, nil
@@ -213,10 +213,15 @@ func testAuth() *access.Auth {
 
 func handler(t *testing.T, f *fake) http.Handler {
 	t.Helper()
-	return New(Options{
-		Service: f, History: f, Leases: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler),
-		Registry: prometheus.NewRegistry(), Draining: t.Context(),
-	})
+	return New(f.options(t.Context(), testAuth()))
+}
+
+// options are those of a handler that asks the fake whatever it asks.
+func (f *fake) options(draining context.Context, auth *access.Auth) Options {
+	return Options{
+		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Leases: f, Auth: auth, Database: f.ping,
+		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
+	}
 }
 
 type request struct {
@@ -751,8 +756,7 @@ func TestWaitEndsWhenDraining(t *testing.T) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}}
-		h := New(Options{Service: f, History: f, Leases: f, Auth: testAuth(), Log: slog.New(slog.DiscardHandler),
-			Registry: prometheus.NewRegistry(), Draining: draining})
+		h := New(f.options(draining, testAuth()))
 		done := make(chan *httptest.ResponseRecorder)
 		go func() { done <- do(h, request{method: "GET", path: admPath + "?wait=30s"}) }()
 		synctest.Wait()

@@ -3,12 +3,10 @@
 package httpapi
 
 import (
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -66,8 +64,7 @@ func TestKubernetesAuth(t *testing.T) {
 	}
 	f := &fake{admit: metering.AdmitResult{Admission: admitted(), Created: true},
 		usage: ledger.Usage{Account: alice(), Now: noon}}
-	h := New(Options{Service: f, History: f, Leases: f, Auth: auth, Log: slog.New(slog.DiscardHandler),
-		Registry: prometheus.NewRegistry(), Draining: t.Context()})
+	h := New(f.options(t.Context(), auth))
 	token := func(namespace, account string, audiences ...string) string {
 		return "Bearer " + env.Token(t, namespace, account, audiences...)
 	}
@@ -111,8 +108,7 @@ func TestAPIServerAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := New(Options{Service: &fake{}, Leases: &fake{}, Auth: auth, Log: slog.New(slog.DiscardHandler),
-		Registry: prometheus.NewRegistry(), Draining: t.Context()})
+	h := New((&fake{}).options(t.Context(), auth))
 	if w := do(h, request{body: goodBody, token: "Bearer some.signed.token"}); w.Code != 503 ||
 		w.Header().Get("Retry-After") == "" {
 		t.Errorf("got %d: %s", w.Code, w.Body)

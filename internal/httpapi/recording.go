@@ -88,7 +88,7 @@ func (s *server) record(ctx context.Context, items []item) ([]metering.RecordRes
 			reqs, places = append(reqs, it.req), append(places, i)
 		}
 	}
-	done, failed := s.service.RecordAll(ctx, reqs)
+	done, failed := s.events.RecordAll(ctx, reqs)
 	for n, i := range places {
 		results[i], errs[i] = done[n], failed[n]
 	}
@@ -106,7 +106,7 @@ func (s *server) GetUsageEvent(ctx context.Context, r GetUsageEventRequestObject
 
 // event reads an event whose user the caller has the operation's right on.
 func (s *server) event(ctx context.Context, id uuid.UUID) (*ledger.Event, error) {
-	e, err := s.service.Event(ctx, quota.EventID(id))
+	e, err := s.events.Event(ctx, quota.EventID(id))
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (s *server) ReverseUsage(ctx context.Context, r ReverseUsageRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.service.Reverse(ctx, metering.ReverseRequest{
+	res, err := s.events.Reverse(ctx, metering.ReverseRequest{
 		Account: e.Account, Event: e.ID, Key: r.Params.IdempotencyKey, BodyHash: hashOf("reverse", r.Id, r.Body),
 		Reason: r.Body.Reason, Actor: callerFrom(ctx).user.GetName(),
 	})
@@ -149,7 +149,7 @@ func (s *server) CreateAdjustment(
 		return nil, err
 	}
 	req.Actor = callerFrom(ctx).user.GetName()
-	res, err := s.service.Adjust(ctx, req)
+	res, err := s.events.Adjust(ctx, req)
 	if err != nil {
 		return nil, err
 	}

@@ -24,15 +24,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 )
 
-// Service is what most handlers ask, an interface for each tag of the contract; *metering.Service is one.
-type Service interface {
-	Usage
-	Admissions
-	Tickets
-	Events
-
-	Reachable(ctx context.Context) error
-}
+// What handlers ask, an interface for each tag of the contract and one for tickets. *metering.Service is all of Usage,
+// Admissions, Tickets and Events.
 
 // Usage says where users stand and what they may do.
 type Usage interface {
@@ -83,15 +76,18 @@ type Leases interface {
 	) (account quota.AccountID, ok bool, err error)
 }
 
-var _ Service = (*metering.Service)(nil)
-
 // Options of a handler. All are required.
 type Options struct {
-	Service Service
-	History History
-	Leases  Leases
-	Auth    *access.Auth
-	Log     *slog.Logger
+	Usage      Usage
+	Admissions Admissions
+	Tickets    Tickets
+	Events     Events
+	History    History
+	Leases     Leases
+	Auth       *access.Auth
+	Log        *slog.Logger
+	// Database fails while the database does not answer.
+	Database func(ctx context.Context) error
 	// Registry is shown under /metrics, and gets the handler's own metrics.
 	Registry *prometheus.Registry
 	// Draining is done when the process is about to end: the service is no longer ready, and nobody is kept waiting.
@@ -99,25 +95,28 @@ type Options struct {
 }
 
 type server struct {
-	service  Service
-	history  History
-	leases   Leases
-	auth     *access.Auth
-	log      *slog.Logger
-	draining context.Context //nolint:containedctx // see Options
+	usage      Usage
+	admissions Admissions
+	tickets    Tickets
+	events     Events
+	history    History
+	leases     Leases
+	auth       *access.Auth
+	log        *slog.Logger
+	draining   context.Context //nolint:containedctx // see Options
 }
 
 var _ StrictServerInterface = (*server)(nil)
 
 // New returns the handler of everything that the service answers.
 func New(opts Options) http.Handler {
-	s := &server{service: opts.Service, history: opts.History, leases: opts.Leases, auth: opts.Auth, log: opts.Log,
-		draining: opts.Draining}
+	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
+		history: opts.History, leases: opts.Leases, auth: opts.Auth, log: opts.Log, draining: opts.Draining}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.Handle("GET /readyz", telemetry.Readiness(
 		telemetry.Check{Name: "serving", Ask: s.serving},
-		telemetry.Check{Name: "database", Ask: s.service.Reachable, Once: true},
+		telemetry.Check{Name: "database", Ask: opts.Database, Once: true},
 	))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(opts.Registry, promhttp.HandlerOpts{Registry: opts.Registry}))
 	mux.HandleFunc("/", s.unknown(mux))

@@ -59,7 +59,8 @@ func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavai
 		}
 	}
 	return New(Options{
-		Service: service, History: reports.New(store, service), Leases: signer, Auth: testAuth(),
+		Usage: service, Admissions: service, Tickets: service, Events: service,
+		History: reports.New(store, service), Leases: signer, Auth: testAuth(), Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	})
 }

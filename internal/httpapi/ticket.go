@@ -18,7 +18,7 @@ func (s *server) ticket(ctx context.Context, id uuid.UUID) (*metering.Ticket, er
 	if token == "" {
 		return nil, nil
 	}
-	ticket, ok, err := s.service.VerifyTicket(ctx, token)
+	ticket, ok, err := s.tickets.VerifyTicket(ctx, token)
 	switch {
 	case err != nil:
 		return nil, err
