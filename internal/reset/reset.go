@@ -95,11 +95,15 @@ func (f Failure) String() string {
 type Store interface {
 	ledger.Store
 	ledger.Notifier
+	DueStore
+	RunStore
+}
 
+// DueStore finds what a reset has to do, without locks.
+type DueStore interface {
 	// ResetBatchSize returns how many accounts of a plan one transaction closes, or ErrNotFound.
 	ResetBatchSize(ctx context.Context, plan string) (int32, error)
-	// DuePeriods looks for accounts of a plan whose open period has ended, without locks, in pages ordered by id after
-	// the given one.
+	// DuePeriods looks for accounts of a plan whose open period has ended, in pages ordered by id after the given one.
 	DuePeriods(ctx context.Context, plan string, after quota.AccountID, limit int) ([]quota.AccountID, error)
 	// DueAccounts counts the accounts of a plan whose open period ended at or before an instant (zero: the present),
 	// and says when the first of these periods ended.
@@ -107,6 +111,10 @@ type Store interface {
 	// Others counts the sessions that are at work in the database at this moment, except those of programs with this
 	// one's name.
 	Others(ctx context.Context) (int, error)
+}
+
+// RunStore keeps the runs of the resets.
+type RunStore interface {
 	// BeginReset writes the row of a run that begins; runs of the plan whose process died are marked Lost. SaveReset
 	// writes how far it has come.
 	BeginReset(ctx context.Context, run Run) error
