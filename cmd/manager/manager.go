@@ -90,7 +90,7 @@ func serve(ctx context.Context, o *options) error {
 		return err
 	}
 	resets := reset.New(engine, store, func(err error, message string) { log.Error(err, message) })
-	if err := setup(mgr, svc, resets, home, loops, o); err != nil {
+	if err := setup(mgr, svc, store, resets, home, loops, o); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -213,8 +213,8 @@ func register(
 
 // setup registers controllers, webhooks and probes.
 func setup(
-	mgr ctrl.Manager, svc *metering.Service, resets *reset.Service, home *clusters.Home, loops loop.Observer,
-	o *options,
+	mgr ctrl.Manager, svc *metering.Service, store *ledgerdb.Store, resets *reset.Service, home *clusters.Home,
+	loops loop.Observer, o *options,
 ) error {
 	cluster := controller.Cluster{UID: home.UID(), Names: home}
 	for name, register := range map[string]func() error{
@@ -227,19 +227,20 @@ func setup(
 			return controller.SetupResetMetrics(mgr, svc, resets, o.resync, loops)
 		},
 		"UserQuota controller": func() error {
-			return controller.SetupUserQuota(mgr, svc, controller.UserQuotaOptions{
+			return controller.SetupUserQuota(mgr, svc, store, controller.UserQuotaOptions{
 				Cluster: cluster, StatusInterval: o.statusInterval, ResyncInterval: o.resync, Loops: loops,
 			})
 		},
 		"Job controller": func() error {
-			return controller.SetupJob(mgr, svc, controller.JobOptions{
+			from := controller.JobLedger{Meter: svc, Queue: svc, Records: store}
+			return controller.SetupJob(mgr, from, controller.JobOptions{
 				Cluster: home.UID(), StartTimeout: o.startTimeout, Loops: loops,
 			})
 		},
 		"UsagePlan webhook": func() error { return webhook.SetupUsagePlan(mgr) },
 		"UserQuota webhook": func() error { return webhook.SetupUserQuota(mgr) },
 		"Job webhook":       func() error { return webhook.SetupJob(mgr, svc) },
-		"probes":            func() error { return probes(mgr, svc, o.health) },
+		"probes":            func() error { return probes(mgr, store.Ping, o.health) },
 	} {
 		if err := register(); err != nil {
 			return fmt.Errorf("set up the %s: %w", name, err)
@@ -250,7 +251,7 @@ func setup(
 
 // probes serves /healthz and /readyz. The manager's own server cannot tell what is degraded and no reason to be
 // unready.
-func probes(mgr ctrl.Manager, svc *metering.Service, address string) error {
+func probes(mgr ctrl.Manager, ping func(context.Context) error, address string) error {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return fmt.Errorf("--health-probe-bind-address %s: %w", address, err)
@@ -260,7 +261,7 @@ func probes(mgr ctrl.Manager, svc *metering.Service, address string) error {
 	mux.Handle("/healthz", telemetry.Readiness())
 	mux.Handle("/readyz", telemetry.Readiness(
 		telemetry.Check{Name: "webhooks", Ask: func(context.Context) error { return webhooks(nil) }},
-		telemetry.Check{Name: "database", Ask: svc.Reachable, Once: true},
+		telemetry.Check{Name: "database", Ask: ping, Once: true},
 	))
 	return mgr.Add(&manager.Server{
 		Name: "health probe", Listener: listener, Server: &http.Server{Handler: mux, ReadHeaderTimeout: probeTimeout},

@@ -50,6 +50,7 @@ type cluster struct {
 	*testing.T
 	client    client.Client
 	service   *service
+	records   *records
 	store     *ledgerdb.Store
 	dsn       string
 	resets    *reset.Service
@@ -66,15 +67,20 @@ type service struct {
 	store *ledgerdb.Store
 	down  atomic.Bool
 
-	polls atomic.Int64
-	mu    sync.Mutex
+	mu sync.Mutex
 	// read is how often the standing of each user was.
 	read map[string]int
 }
 
-func (s *service) QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error) {
-	s.polls.Add(1)
-	return s.Service.QuotaChanges(ctx, since)
+// records are the real ones. They count how often they were asked what has changed.
+type records struct {
+	*ledgerdb.Store
+	polls atomic.Int64
+}
+
+func (r *records) QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error) {
+	r.polls.Add(1)
+	return r.Store.QuotaChanges(ctx, since)
 }
 
 func (s *service) UsageOf(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error) {
@@ -117,6 +123,7 @@ func newCluster(t *testing.T) *cluster {
 	c := &cluster{
 		T: t, client: env.Client, store: store, dsn: dsn, namespace: env.Namespace(t), env: env, ahead: ahead,
 	}
+	c.records = &records{Store: store}
 	engine := ledger.New(store, ledger.Options{})
 	c.resets = reset.New(engine, store, nil)
 	c.service = &service{
@@ -170,7 +177,7 @@ func (c *cluster) start() {
 	if err != nil {
 		c.Fatal(err)
 	}
-	if err := controller.SetupUserQuota(mgr, c.service,
+	if err := controller.SetupUserQuota(mgr, c.service, c.records,
 		controller.UserQuotaOptions{StatusInterval: interval}); err != nil {
 		c.Fatal(err)
 	}
@@ -765,9 +772,9 @@ func TestStandingIsReadWhereItMoves(t *testing.T) {
 	shows(alice, "0", "30")
 	shows(idle, "0", "110")
 	// What was done to make them is old once polls have asked for nobody.
-	quiet := c.service.polls.Load()
+	quiet := c.records.polls.Load()
 	c.eventually(func() string {
-		polls := c.service.polls.Load()
+		polls := c.records.polls.Load()
 		if n := c.service.reads("idle-1"); n > 0 {
 			quiet = polls
 			return fmt.Sprintf("idle-1 was read %d times", n)

@@ -33,19 +33,39 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// JobMeter admits, meters and settles Jobs.
+// JobMeter admits, meters and settles Jobs; *metering.Service is one.
 type JobMeter interface {
 	Admit(ctx context.Context, req metering.AdmitRequest) (metering.AdmitResult, error)
 	Get(ctx context.Context, id quota.AdmissionID) (*ledger.Admission, error)
 	Current(ctx context.Context, userID string) (ledger.Usage, error)
 	SettleJob(ctx context.Context, id quota.AdmissionID, fallback quota.Credits) (*ledger.Admission, error)
 	Requeue(ctx context.Context, id quota.AdmissionID, stay int64) (*ledger.Admission, error)
-	LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error)
-	RunningJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error)
-	WaitingJobs(ctx context.Context, after ledger.Turn) ([]metering.WaitingJob, ledger.Turn, error)
-	EndedAdmissions(ctx context.Context, ids []quota.AdmissionID) ([]quota.AdmissionID, error)
 	RenewJobs(ctx context.Context, jobs []*ledger.Admission) error
+}
+
+// JobQueue tells which Jobs wait and where, and whose turn has come; *metering.Service is one.
+type JobQueue interface {
+	WaitingJobs(ctx context.Context, after ledger.Turn) ([]metering.WaitingJob, ledger.Turn, error)
 	Subscribe(ctx context.Context) <-chan ledger.Change
+}
+
+// JobRecords are the admissions of Jobs as the database has them. Its errors wrap those of package ledger.
+type JobRecords interface {
+	// LiveJobs reads all queued and admitted admissions of a cluster's Jobs, without queue positions. Those that cannot
+	// be read are missing.
+	LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error)
+	// RunningJobs reads the admitted admissions of a cluster's Jobs, likewise.
+	RunningJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error)
+	// EndedAdmissions returns those of the admissions that the ledger knows and that are neither queued nor admitted
+	// any more.
+	EndedAdmissions(ctx context.Context, ids []quota.AdmissionID) ([]quota.AdmissionID, error)
+}
+
+// JobLedger is what the controller of Jobs asks of the ledger. All are required.
+type JobLedger struct {
+	Meter   JobMeter
+	Queue   JobQueue
+	Records JobRecords
 }
 
 // Rights says who may spend whose quota. An error is no permission.
@@ -117,7 +137,7 @@ type JobOptions struct {
 
 // SetupJob registers the controller of the Jobs that carry the user label. It has a cache of its own, which holds no
 // other Jobs, and of pods only what it needs.
-func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
+func SetupJob(mgr ctrl.Manager, from JobLedger, opts JobOptions) error {
 	seen, err := newJobCache(mgr)
 	if err != nil {
 		return err
@@ -140,7 +160,8 @@ func SetupJob(mgr ctrl.Manager, svc JobMeter, opts JobOptions) error {
 		return err
 	}
 	r := &jobReconciler{
-		svc: svc, cluster: opts.Cluster, jobs: seen, client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		svc: from.Meter, queue: from.Queue, records: from.Records, cluster: opts.Cluster,
+		jobs: seen, client: mgr.GetClient(), live: mgr.GetAPIReader(),
 		events: mgr.GetEventRecorder(recorderName), memory: newJobMemory(),
 		rights:       access.Spending{Authorizer: authorizer},
 		startTimeout: cmp.Or(opts.StartTimeout, DefaultStartTimeout),
@@ -244,7 +265,7 @@ func (r *jobReconciler) enqueue(
 
 // follow wakes Jobs whose admission was changed by somebody else: a freed slot starts who waits for it.
 func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) {
-	changes := r.svc.Subscribe(ctx)
+	changes := r.queue.Subscribe(ctx)
 	for {
 		select {
 		case c, ok := <-changes:
@@ -298,9 +319,9 @@ func (s *sweeping) turn(ctx context.Context) error {
 
 // sweep wakes the Jobs that run, or all, where they are not as the ledger says.
 func (r *jobReconciler) sweep(ctx context.Context, whole, renew bool, add func(jobKey)) error {
-	read := r.svc.RunningJobs
+	read := r.records.RunningJobs
 	if whole {
-		read = r.svc.LiveJobs
+		read = r.records.LiveJobs
 	}
 	live, err := read(ctx, r.cluster)
 	if err != nil {
@@ -351,7 +372,7 @@ func (r *jobReconciler) look(ctx context.Context, adm *ledger.Admission, add fun
 // sweepWaiting wakes the Jobs in the page of what waits behind a place that do not show why they wait and where, and
 // returns the next page's place.
 func (r *jobReconciler) sweepWaiting(ctx context.Context, after ledger.Turn, add func(jobKey)) (ledger.Turn, error) {
-	waiting, next, err := r.svc.WaitingJobs(ctx, after)
+	waiting, next, err := r.queue.WaitingJobs(ctx, after)
 	if err != nil {
 		return after, err
 	}
@@ -415,7 +436,7 @@ func (r *jobReconciler) findLost(ctx context.Context, live []*ledger.Admission, 
 		}
 	}
 	for page := range slices.Chunk(slices.Collect(maps.Keys(missing)), lostPage) {
-		ended, err := r.svc.EndedAdmissions(ctx, page)
+		ended, err := r.records.EndedAdmissions(ctx, page)
 		if err != nil {
 			return err
 		}

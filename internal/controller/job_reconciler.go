@@ -29,7 +29,9 @@ import (
 
 // jobReconciler brings a Job to where the ledger says that it is.
 type jobReconciler struct {
-	svc JobMeter
+	svc     JobMeter
+	queue   JobQueue
+	records JobRecords
 	// cluster is this one's id in the ledger.
 	cluster quota.ClusterUID
 	client  client.Client

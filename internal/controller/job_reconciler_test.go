@@ -26,6 +26,7 @@ import (
 // meter answers as the test says; what it has not been given is not asked.
 type meter struct {
 	JobMeter
+	JobQueue
 
 	adm *ledger.Admission
 	err error
@@ -65,6 +66,10 @@ func (m *meter) SettleJob(_ context.Context, _ quota.AdmissionID, use quota.Cred
 		m.adm.State, m.adm.Actual = quota.Settled, &use
 	}
 	return m.adm, m.err
+}
+
+func (*meter) EndedAdmissions(context.Context, []quota.AdmissionID) ([]quota.AdmissionID, error) {
+	return nil, nil
 }
 
 func (m *meter) LiveJobs(context.Context, quota.ClusterUID) ([]*ledger.Admission, error) {
@@ -152,7 +157,8 @@ func newJobCase(t *testing.T) *jobCase {
 	recorder := events.NewFakeRecorder(100)
 	c.told, c.may = recorder.Events, &rights{may: true}
 	c.jobReconciler = &jobReconciler{
-		svc: c.meter, client: env.Client, jobs: c.cache, live: env.Client, events: recorder, memory: newJobMemory(),
+		svc: c.meter, queue: c.meter, records: c.meter, client: env.Client, jobs: c.cache, live: env.Client,
+		events: recorder, memory: newJobMemory(),
 		rights:       c.may,
 		startTimeout: DefaultStartTimeout,
 	}

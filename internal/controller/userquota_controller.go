@@ -35,12 +35,18 @@ import (
 // DefaultStatusInterval is how often the standing of users is read where nobody says otherwise.
 const DefaultStatusInterval = 5 * time.Second
 
-// Quotas is what the UserQuota controller needs of the metering service.
+// Quotas declares what UserQuotas say, and tells where their users stand; *metering.Service is one.
 type Quotas interface {
 	ApplyQuota(ctx context.Context, q metering.Quota, actor string) error
 	RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor string) error
 	UsageOf(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
-	GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error)
+}
+
+// QuotaRecords are the UserQuotas as the database has them. Its errors wrap those of package ledger.
+type QuotaRecords interface {
+	// Grants returns the names of the grants that each of the users has ever had, spent and expired ones included.
+	// Users without any are missing from the result.
+	Grants(ctx context.Context, userIDs []string) (map[string][]string, error)
 	// QuotaChanges finds the users with a UserQuota whose standing may have changed since a mark.
 	QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error)
 	// QuotaOwners are the UserQuotas of a cluster that own an account. They are compared with the objects, so that what
@@ -72,7 +78,7 @@ const (
 // +kubebuilder:rbac:groups=usage.cantonesescribe.io,resources=userquotas/status,verbs=patch
 
 // SetupUserQuota registers the controller that brings UserQuotas into the database, and their users' standing back.
-func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) error {
+func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, records QuotaRecords, opts UserQuotaOptions) error {
 	if opts.StatusInterval <= 0 {
 		opts.StatusInterval = DefaultStatusInterval
 	}
@@ -92,14 +98,15 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, opts UserQuotaOptions) erro
 		}
 	}
 	r := &userQuotaReconciler{
-		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas, cluster: opts.Cluster,
+		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas, records: records, cluster: opts.Cluster,
 		wake: make(chan event.GenericEvent), deleted: map[types.NamespacedName][]owner{},
 	}
 	orphans := &orphanSweeper{
-		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas, cluster: opts.Cluster,
+		client: mgr.GetClient(), reader: mgr.GetAPIReader(), quotas: quotas, records: records, cluster: opts.Cluster,
 	}
 	poller := &standingPoller{
-		client: mgr.GetClient(), quotas: quotas, cluster: opts.Cluster, resync: opts.ResyncInterval, wake: r.wake,
+		client: mgr.GetClient(), quotas: quotas, records: records, cluster: opts.Cluster,
+		resync: opts.ResyncInterval, wake: r.wake,
 	}
 	for _, task := range []loop.Task{
 		{Name: "quotas-gone", Period: opts.ResyncInterval, Timeout: turnTimeout, Do: orphans.sweepOnce},
@@ -163,6 +170,7 @@ type userQuotaReconciler struct {
 	// reader asks the API server itself.
 	reader  client.Reader
 	quotas  Quotas
+	records QuotaRecords
 	cluster Cluster
 	// wake puts other objects into the queue.
 	wake chan event.GenericEvent
@@ -326,7 +334,7 @@ func (r *userQuotaReconciler) lacksGrant(ctx context.Context, declared metering.
 	if len(declared.Grants) == 0 {
 		return false, nil
 	}
-	had, err := r.quotas.GrantsOf(ctx, []string{declared.UserID})
+	had, err := r.records.Grants(ctx, []string{declared.UserID})
 	return lacksGrant(declared, had[declared.UserID]), err
 }
 

@@ -22,6 +22,7 @@ type orphanSweeper struct {
 	client  client.Reader
 	reader  client.Reader
 	quotas  Quotas
+	records QuotaRecords
 	cluster Cluster
 }
 
@@ -31,7 +32,7 @@ func (s *orphanSweeper) sweepOnce(ctx context.Context) error {
 
 func (s *orphanSweeper) sweep(ctx context.Context) error {
 	// The rows first: an object whose row is written in between is in the list then.
-	owners, err := s.quotas.QuotaOwners(ctx, s.cluster.UID)
+	owners, err := s.records.QuotaOwners(ctx, s.cluster.UID)
 	if err != nil {
 		return err
 	}

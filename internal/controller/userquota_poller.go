@@ -29,6 +29,7 @@ const pollPage = 1000
 type standingPoller struct {
 	client  client.Client
 	quotas  Quotas
+	records QuotaRecords
 	cluster Cluster
 	// resync is how often everything is looked at, grants as well and whether a plan is there now that another
 	// cluster may have made, and resynced when it was last.
@@ -56,9 +57,9 @@ func (p *standingPoller) poll(ctx context.Context, whole bool) error {
 	if whole {
 		p.mark = ledger.Mark{}
 	}
-	changes, err := p.quotas.QuotaChanges(ctx, p.mark)
+	changes, err := p.records.QuotaChanges(ctx, p.mark)
 	if err == nil && !changes.Everything && p.lost(&changes) {
-		changes, err = p.quotas.QuotaChanges(ctx, ledger.Mark{})
+		changes, err = p.records.QuotaChanges(ctx, ledger.Mark{})
 	}
 	if err != nil {
 		return err
@@ -180,7 +181,7 @@ func (p *standingPoller) grants(
 	if len(declared) == 0 {
 		return nil, nil
 	}
-	had, err := p.quotas.GrantsOf(ctx, declared)
+	had, err := p.records.Grants(ctx, declared)
 	return had, err
 }
 

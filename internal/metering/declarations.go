@@ -130,12 +130,6 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor st
 		}})
 }
 
-// QuotaOwners returns the UIDs of the UserQuotas of a cluster that own an account, so that those whose object is gone
-// can be removed.
-func (s *Service) QuotaOwners(ctx context.Context, cluster quota.ClusterUID) ([]quota.ObjectUID, error) {
-	return s.store.QuotaOwners(ctx, cluster)
-}
-
 // declared is everything about an account that a UserQuota decides.
 type declared struct {
 	settings  ledger.Settings

@@ -53,6 +53,7 @@ func newOutage(t *testing.T) *outage {
 // replica is a service that gives at most so many tickets.
 type replica struct {
 	*metering.Service
+	store  *ledgerdb.Store
 	signer *access.Signer
 
 	o      *outage
@@ -90,7 +91,7 @@ func (o *outage) replica(most int) *replica {
 		o.t.Fatal(err)
 	}
 	o.t.Cleanup(store.Close)
-	r := &replica{o: o, events: map[metering.TicketEvent]int{}, signer: access.NewSigner(store)}
+	r := &replica{o: o, store: store, events: map[metering.TicketEvent]int{}, signer: access.NewSigner(store)}
 	r.Service = metering.New(ledger.New(store, ledger.Options{}), store, r.signer, metering.Options{
 		AutoRegister: true, OfflineTickets: most, Replica: "replica", Now: o.now, Metrics: r,
 		ReapInterval: 10 * time.Millisecond,
@@ -122,7 +123,7 @@ func (o *outage) back(replicas ...*replica) {
 	o.t.Helper()
 	o.proxy.Refuse(false)
 	for _, r := range replicas {
-		eventually(o.t, func() bool { return r.Reachable(o.t.Context()) == nil })
+		eventually(o.t, func() bool { return r.store.Ping(o.t.Context()) == nil })
 	}
 }
 

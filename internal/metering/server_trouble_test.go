@@ -64,7 +64,7 @@ func TestServerThatCannotWork(t *testing.T) {
 				eventually(t, func() bool {
 					_, err := r.Admit(t.Context(), request("bob", "b", quota.Credit))
 					return errors.Is(err, ledger.ErrUnavailable) &&
-						errors.Is(r.Reachable(t.Context()), ledger.ErrUnavailable)
+						errors.Is(r.store.Ping(t.Context()), ledger.ErrUnavailable)
 				})
 			}
 			if n := count(t, o.dsn, `SELECT count(*) FROM concurrent_processing WHERE state <> 'Released'`); n != 0 {
@@ -113,13 +113,13 @@ func TestReadOnlyServer(t *testing.T) {
 	root.exec("ALTER DATABASE " + database + " SET default_transaction_read_only = on")
 	o.proxy.CutAll()
 	ticket := r.ticket("alice", "a", quota.Credit)
-	eventually(t, func() bool { return errors.Is(r.Reachable(t.Context()), ledger.ErrUnavailable) })
+	eventually(t, func() bool { return errors.Is(r.store.Ping(t.Context()), ledger.ErrUnavailable) })
 	if _, err := ledgerdb.Open(t.Context(), o.dsn, postgres.Options{AllowUnsafe: true}); !errors.Is(err,
 		ledger.ErrUnavailable) {
 		t.Errorf("Open = %v, want ErrUnavailable", err)
 	}
 	root.exec("ALTER DATABASE " + database + " RESET default_transaction_read_only")
-	eventually(t, func() bool { return r.Reachable(t.Context()) == nil })
+	eventually(t, func() bool { return r.store.Ping(t.Context()) == nil })
 	r.complete(ticket, quota.Credit)
 	o.wantUsage("alice", quota.Credit, 0, 0)
 }
@@ -154,16 +154,16 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 	dsn := pgtest.New(t, postgres.Migrate)
 	var mu sync.Mutex
 	var causes []string
-	open := func(opts postgres.Options) *metering.Service {
+	open := func(opts postgres.Options) (*metering.Service, *ledgerdb.Store) {
 		opts.AllowUnsafe = true
 		store, err := ledgerdb.Open(t.Context(), dsn, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(store.Close)
-		return newService(store, metering.Options{AutoRegister: true})
+		return newService(store, metering.Options{AutoRegister: true}), store
 	}
-	waits := open(postgres.Options{Reachable: func(_ bool, cause error) {
+	waits, store := open(postgres.Options{Reachable: func(_ bool, cause error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if cause != nil {
@@ -191,11 +191,11 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 		t.Errorf("Open = %v, want ErrUnavailable", err)
 	}
 
-	migrates := open(postgres.Options{Migrate: true})
+	migrates, _ := open(postgres.Options{Migrate: true})
 	if _, err := migrates.ApplyPlan(t.Context(), plans.Free(), "test"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return waits.Reachable(t.Context()) == nil })
+	eventually(t, func() bool { return store.Ping(t.Context()) == nil })
 	// Both know nothing any more of the accounts that were.
 	for _, s := range []*metering.Service{waits, migrates} {
 		if err := use(s); err != nil {

@@ -309,16 +309,6 @@ func (s *Service) Wait(ctx context.Context, id quota.AdmissionID, until time.Tim
 // Subscribe returns the changes that others' operations bring to admissions; see ledger.Engine.Subscribe.
 func (s *Service) Subscribe(ctx context.Context) <-chan ledger.Change { return s.engine.Subscribe(ctx) }
 
-// LiveJobs returns all queued and admitted admissions of a cluster's Jobs.
-func (s *Service) LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error) {
-	return s.store.LiveJobs(ctx, cluster)
-}
-
-// RunningJobs returns the admitted admissions of a cluster's Jobs.
-func (s *Service) RunningJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error) {
-	return s.store.RunningJobs(ctx, cluster)
-}
-
 // waitingPage is how many admissions one page of what waits has, at most.
 const waitingPage = 500
 
@@ -369,22 +359,3 @@ func (s *Service) WaitingJobs(ctx context.Context, after ledger.Turn) ([]Waiting
 	}
 	return waiting, after, nil
 }
-
-// QuotaChanges finds the users with a UserQuota whose standing may have changed since the mark.
-func (s *Service) QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error) {
-	return s.store.QuotaChanges(ctx, since)
-}
-
-// EndedAdmissions returns those of the admissions that the ledger knows and that are neither queued nor admitted any
-// more.
-func (s *Service) EndedAdmissions(ctx context.Context, ids []quota.AdmissionID) ([]quota.AdmissionID, error) {
-	return s.store.EndedAdmissions(ctx, ids)
-}
-
-// GrantsOf returns the names of the grants that each of the users has ever had, spent and expired ones included.
-func (s *Service) GrantsOf(ctx context.Context, userIDs []string) (map[string][]string, error) {
-	return s.store.Grants(ctx, userIDs)
-}
-
-// Reachable returns nil if the database answers.
-func (s *Service) Reachable(ctx context.Context) error { return s.store.Ping(ctx) }

@@ -55,7 +55,7 @@ func TestJobsOutliveAManagerThatIsAway(t *testing.T) {
 	w.wantUsage("alice", 0, 20*quota.Credit, 1)
 
 	// It is back, and sees the Job.
-	jobs, err := w.LiveJobs(t.Context(), quota.ID{})
+	jobs, err := w.store.LiveJobs(t.Context(), quota.ID{})
 	if err != nil || len(jobs) != 1 || jobs[0].Stuck != quota.StuckNoHeartbeat {
 		t.Fatalf("LiveJobs = %+v, %v", jobs, err)
 	}

@@ -139,7 +139,7 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 			if err := s.Reap(t.Context()); err != nil {
 				t.Errorf("reap: %v", err)
 			}
-			live, err := s.LiveJobs(t.Context(), quota.ID{})
+			live, err := store.LiveJobs(t.Context(), quota.ID{})
 			if err != nil || !containsJob(live, "quentin") {
 				t.Errorf("live Jobs: %d, %v", len(live), err)
 			}

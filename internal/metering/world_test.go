@@ -39,6 +39,8 @@ type storage interface {
 	reset.Store
 	reports.Store
 	access.Keys
+
+	LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error)
 }
 
 func newService(store storage, opts metering.Options) *metering.Service {

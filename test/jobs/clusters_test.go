@@ -80,7 +80,7 @@ func (c *cluster) startDeclarations() {
 	}
 	const often = 300 * time.Millisecond
 	for _, err := range []error{
-		controller.SetupUserQuota(mgr, c.svc, controller.UserQuotaOptions{
+		controller.SetupUserQuota(mgr, c.svc, c.store, controller.UserQuotaOptions{
 			Cluster: c.cluster, StatusInterval: often, ResyncInterval: often,
 		}),
 		controller.SetupUsagePlan(mgr, c.svc, reset.New(c.engine, c.store, nil), controller.UsagePlanOptions{
@@ -294,7 +294,7 @@ func TestTwoClustersOnOneLedger(t *testing.T) {
 	blue.waitState(t, blue.ns, "fourth", v1alpha1.StateQueued)
 	blue.proxy.Refuse(true)
 	blue.proxy.CutAll()
-	eventually(t, "blue has no database", func(ctx context.Context) bool { return blue.svc.Reachable(ctx) != nil })
+	eventually(t, "blue has no database", func(ctx context.Context) bool { return blue.store.Ping(ctx) != nil })
 	green.finish(t, green.ns, "third", corev1.PodSucceeded, "")
 	green.waitState(t, green.ns, "third", v1alpha1.StateSettled)
 	green.admission(fourth, quota.Admitted)
@@ -354,7 +354,7 @@ func TestTwoClustersOnOneLedger(t *testing.T) {
 	blue.waitState(t, blue.ns, "lost", v1alpha1.StateAdmitted)
 	blue.proxy.Refuse(true)
 	blue.proxy.CutAll()
-	eventually(t, "blue has no database", func(ctx context.Context) bool { return blue.svc.Reachable(ctx) != nil })
+	eventually(t, "blue has no database", func(ctx context.Context) bool { return blue.store.Ping(ctx) != nil })
 	_, err := green.store.Pool().Exec(t.Context(),
 		"UPDATE clusters SET last_seen = last_seen - interval '1 hour' WHERE name = 'blue'")
 	if err != nil {

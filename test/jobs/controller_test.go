@@ -137,7 +137,8 @@ func (w *world) startManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobs := controller.JobOptions{Cluster: w.cluster.UID, StartTimeout: w.startTimeout}
-	for _, err := range []error{controller.SetupJob(mgr, w.svc, jobs), webhook.SetupJob(mgr, w.svc)} {
+	from := controller.JobLedger{Meter: w.svc, Queue: w.svc, Records: w.store}
+	for _, err := range []error{controller.SetupJob(mgr, from, jobs), webhook.SetupJob(mgr, w.svc)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +242,7 @@ func TestJobsWithManager(t *testing.T) {
 			}
 		}
 		eventually(t, "all forty are known", func(ctx context.Context) bool {
-			live, err := w.svc.LiveJobs(ctx, quota.ID{})
+			live, err := w.store.LiveJobs(ctx, quota.ID{})
 			return err == nil && len(live) == n
 		})
 		for range n {

@@ -73,7 +73,7 @@ func TestJobsThroughAnOutage(t *testing.T) {
 
 	w.proxy.Refuse(true)
 	w.proxy.CutAll()
-	eventually(t, "the database is found away", func(ctx context.Context) bool { return w.svc.Reachable(ctx) != nil })
+	eventually(t, "the database is found away", func(ctx context.Context) bool { return w.store.Ping(ctx) != nil })
 	began := time.Now()
 	create("during", "bob")
 	if took := time.Since(began); took > 8*time.Second {

@@ -166,7 +166,7 @@ func (w *world) startQuotas(t *testing.T) {
 		t.Fatal(err)
 	}
 	opts := controller.UserQuotaOptions{StatusInterval: 200 * time.Millisecond, ResyncInterval: 300 * time.Millisecond}
-	if err := controller.SetupUserQuota(mgr, w.svc, opts); err != nil {
+	if err := controller.SetupUserQuota(mgr, w.svc, w.store, opts); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(run(t, mgr.Start))
@@ -211,5 +211,5 @@ func (w *world) active(ctx context.Context, user string) int {
 
 func (w *world) reachable(t *testing.T) {
 	t.Helper()
-	eventually(t, "the database answers again", func(ctx context.Context) bool { return w.svc.Reachable(ctx) == nil })
+	eventually(t, "the database answers again", func(ctx context.Context) bool { return w.store.Ping(ctx) == nil })
 }

@@ -51,7 +51,8 @@ func (s *Store) EndedAdmissions(ctx context.Context, ids []quota.AdmissionID) ([
 	return postgres.IDs[quota.AdmissionID](ended), postgres.MapError(err)
 }
 
-// LiveJobs implements metering.Store.
+// LiveJobs reads all queued and admitted admissions of a cluster's Jobs, without queue positions. Those that cannot be
+// read are missing.
 func (s *Store) LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error) {
 	rows, err := s.Queries().LiveJobs(ctx, dbsqlc.LiveJobsParams{Now: s.Now(), Cluster: named(cluster)})
 	if err != nil {
@@ -60,7 +61,7 @@ func (s *Store) LiveJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledg
 	return s.readable(len(rows), func(i int) *dbsqlc.LiveJobsRow { return &rows[i] }), nil
 }
 
-// RunningJobs implements metering.Store.
+// RunningJobs reads the admitted admissions of a cluster's Jobs, likewise.
 func (s *Store) RunningJobs(ctx context.Context, cluster quota.ClusterUID) ([]*ledger.Admission, error) {
 	rows, err := s.Queries().RunningJobs(ctx, dbsqlc.RunningJobsParams{Now: s.Now(), Cluster: named(cluster)})
 	if err != nil {
@@ -164,7 +165,8 @@ func (s *Store) QuotaOwner(ctx context.Context, uid quota.ObjectUID) (quota.Acco
 	return id, nil
 }
 
-// Grants implements metering.Store.
+// Grants returns the names of the grants that each of the users has ever had, spent and expired ones included. Users
+// without any are missing from the result.
 func (s *Store) Grants(ctx context.Context, userIDs []string) (map[string][]string, error) {
 	rows, err := s.Queries().GrantsOfUsers(ctx, userIDs)
 	if err != nil {
@@ -177,7 +179,7 @@ func (s *Store) Grants(ctx context.Context, userIDs []string) (map[string][]stri
 	return out, nil
 }
 
-// QuotaOwners implements metering.Store.
+// QuotaOwners returns the UIDs of the UserQuotas of a cluster that own an account.
 func (s *Store) QuotaOwners(ctx context.Context, cluster quota.ClusterUID) ([]quota.ObjectUID, error) {
 	owners, err := s.Queries().QuotaOwners(ctx, named(cluster))
 	return postgres.IDs[quota.ObjectUID](owners), postgres.MapError(err)

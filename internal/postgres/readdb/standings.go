@@ -113,7 +113,7 @@ SELECT here.mark, here.server, here.everything, owned.accounts, coalesce($3::tim
     ARRAY(SELECT u.user_id FROM users AS u WHERE u.id = ANY (owned.changed))
 FROM here, owned`
 
-// QuotaChanges implements metering.Store.
+// QuotaChanges finds the users with a UserQuota whose standing may have changed since the mark.
 func (s *Store) QuotaChanges(ctx context.Context, since ledger.Mark) (ledger.QuotaChanges, error) {
 	var c ledger.QuotaChanges
 	err := s.Pool().QueryRow(ctx, quotaChanges, since.Transaction, since.Server, s.Now()).
