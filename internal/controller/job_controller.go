@@ -338,7 +338,7 @@ func (r *jobReconciler) sweep(ctx context.Context, whole, renew bool, add func(j
 		}
 	}
 	if whole {
-		if err := r.findLost(ctx, live, add); err != nil {
+		if err := r.findUnbooked(ctx, live, add); err != nil {
 			return err
 		}
 	}
@@ -359,11 +359,11 @@ func (r *jobReconciler) look(ctx context.Context, adm *ledger.Admission, add fun
 		add(key)
 		return nil, nil
 	}
-	behind := lags(job, adm)
-	if behind {
+	unbooked := showsMore(job, adm)
+	if unbooked {
 		r.memory.noteUnbooked(job.UID)
 	}
-	if r.needsLook(job, adm) || behind {
+	if r.needsLook(job, adm) || unbooked {
 		add(key)
 	}
 	return job, nil
@@ -400,19 +400,20 @@ func (r *jobReconciler) sweepWaiting(ctx context.Context, after ledger.Turn, add
 	return next, nil
 }
 
-// lags says whether a Job waits in the ledger that runs, or has run. It may only seem so, for they are not read at one
-// moment.
-func lags(job *batchv1.Job, adm *ledger.Admission) bool {
+// showsMore reports whether a Job waits in the ledger that runs, or has run. It may only seem so, for they are not read
+// at one moment.
+func showsMore(job *batchv1.Job, adm *ledger.Admission) bool {
 	state := job.Annotations[v1alpha1.StateAnnotation]
 	return adm.State == quota.Queued &&
 		(state == v1alpha1.StateSettled || state == v1alpha1.StateAdmitted && !suspended(job))
 }
 
-// lostPage is how many Jobs that have ended one query asks about.
-const lostPage = 1000
+// unbookedPage is how many Jobs that have ended one query asks about.
+const unbookedPage = 1000
 
-// findLost wakes the Jobs that run, wait or were charged, and that the ledger does not know: live is all that it has.
-func (r *jobReconciler) findLost(ctx context.Context, live []*ledger.Admission, add func(jobKey)) error {
+// findUnbooked wakes the Jobs that run, wait or were charged, and that the ledger does not know: live is all that it
+// has.
+func (r *jobReconciler) findUnbooked(ctx context.Context, live []*ledger.Admission, add func(jobKey)) error {
 	var list batchv1.JobList
 	// Only read.
 	if err := r.jobs.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
@@ -435,7 +436,7 @@ func (r *jobReconciler) findLost(ctx context.Context, live []*ledger.Admission, 
 			add(keyOf(job)) // it asks for its admission, as any that waits
 		}
 	}
-	for page := range slices.Chunk(slices.Collect(maps.Keys(missing)), lostPage) {
+	for page := range slices.Chunk(slices.Collect(maps.Keys(missing)), unbookedPage) {
 		ended, err := r.records.EndedAdmissions(ctx, page)
 		if err != nil {
 			return err

@@ -470,8 +470,8 @@ func completed(job *batchv1.Job) bool {
 	return ended(job) == batchv1.JobComplete && job.Status.Succeeded > 0
 }
 
-// settleGone charges, or releases, what a Job held that is gone or going, once none of its pods lives. last is the Job
-// as it was last seen.
+// settleGone settles what a Job held that is gone or going, once none of its pods lives. last is the Job as it was last
+// seen.
 func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.AdmissionID, last sighting) error {
 	adm, err := r.svc.Get(ctx, id)
 	if errors.Is(err, ledger.ErrNotFound) || (err == nil && !adm.State.Live()) {

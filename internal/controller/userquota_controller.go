@@ -213,7 +213,7 @@ func (r *userQuotaReconciler) takeDeleted(name types.NamespacedName) []owner {
 	return owners
 }
 
-// waitingFor are the UserQuotas that a plan would do good which they could not find before.
+// waitingFor returns the UserQuotas that a plan would do good which they could not find before.
 func (r *userQuotaReconciler) waitingFor(ctx context.Context, obj client.Object) []reconcile.Request {
 	var which []client.ListOption
 	// Whoever has no account yet needs the default plan to get one, whatever plan it moves to then.

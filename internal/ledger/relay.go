@@ -41,7 +41,8 @@ func (e *Engine) Watch(admission quota.AdmissionID) (changed <-chan struct{}, st
 // here or in another process, until ctx ends. A slow receiver misses some: it must look for itself now and then.
 func (e *Engine) Subscribe(ctx context.Context) <-chan Change { return e.hub.subscribe(ctx) }
 
-// Pauses between attempts to listen, give or take a half, so that replicas do not come back all at once.
+// listenPause is the first pause between attempts to listen and maxListenPause the longest, give or take a half, so
+// that replicas do not come back all at once.
 const listenPause, maxListenPause = 500 * time.Millisecond, 5 * time.Second
 
 // listen hears of other replicas' changes. While the connection is down, polls stand in for it.
