@@ -86,7 +86,8 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 func newWorldOn(t *testing.T, dsn string) *world {
 	t.Helper()
 	w := &world{dsn: dsn, Env: kubetest.Start(t, kubetest.WithManifests("config/policy"),
-		kubetest.WithWebhooks("config/webhook-job"), kubetest.WithControllerManager())}
+		kubetest.WithWebhooks("config/webhook-job"), kubetest.WithControllerManager(),
+		kubetest.WithServiceAccountAdmission())}
 	u, err := url.Parse(dsn)
 	if err != nil {
 		t.Fatal(err)

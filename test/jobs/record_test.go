@@ -12,6 +12,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -347,6 +348,13 @@ func TestJobsWithoutAPodGiveTheirSlotBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	waits := func(ns, name string) {
+		t.Helper()
+		if got := w.job(t.Context(), ns, name); got.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateQueued ||
+			!*got.Spec.Suspend {
+			t.Errorf("%s: state %v, suspended %t, want it to wait", name, got.Annotations, *got.Spec.Suspend)
+		}
+	}
 	says := func(ns, name string, want ...string) {
 		t.Helper()
 		message := ""
@@ -436,9 +444,53 @@ func TestJobsWithoutAPodGiveTheirSlotBack(t *testing.T) {
 		says(ns, "image", "no pod has started: container main: ImagePullBackOff: Back-off pulling image")
 		create(ns, "next", "bob")
 		w.waitState(t, ns, "next", v1alpha1.StateAdmitted)
-		if got := w.job(t.Context(), ns, "image"); got.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateQueued ||
-			!*got.Spec.Suspend {
-			t.Errorf("state %v, suspended %t", got.Annotations, *got.Spec.Suspend)
+		waits(ns, "image")
+	})
+
+	t.Run("a service account that is not there", func(t *testing.T) {
+		ns := namespace(t, w.Env, nil, "alice", "emil")
+		// It has the right to spend before it exists.
+		binding := &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "late"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "spend"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: ns, Name: "late"}},
+		}
+		if err := w.Client.Create(t.Context(), binding); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "its Job is accepted", func(ctx context.Context) bool {
+			return w.Client.Create(ctx, newJob(ns, "late", label(v1alpha1.UserLabel, "emil"), func(j *batchv1.Job) {
+				j.Spec.Template.Spec.ServiceAccountName = "late"
+			})) == nil
+		})
+		w.waitState(t, ns, "late", v1alpha1.StateAdmitted)
+		const why = `FailedCreate: Error creating: pods "late-`
+		const missing = `serviceaccount "late" not found`
+		create(ns, "second", "emil")
+		w.waitState(t, ns, "second", v1alpha1.StateQueued)
+		create(ns, "third", "emil")
+		w.waitState(t, ns, "third", v1alpha1.StateQueued)
+		says(ns, "late", "no pod has started: "+why, missing)
+
+		// The one that can run does, and the other one waits behind all.
+		w.waitState(t, ns, "second", v1alpha1.StateAdmitted)
+		runs(ns, "second")
+		says(ns, "late", "gave its slot back: "+why, missing, "position 2 of 2")
+		waits(ns, "late")
+		waits(ns, "third")
+		w.finish(t, ns, "second", corev1.PodSucceeded, "")
+		w.waitState(t, ns, "third", v1alpha1.StateAdmitted)
+		runs(ns, "third")
+		waits(ns, "late")
+
+		// When its turn comes the account is there.
+		w.ServiceAccount(t, ns, "late")
+		w.finish(t, ns, "third", corev1.PodSucceeded, "")
+		w.waitState(t, ns, "late", v1alpha1.StateAdmitted)
+		w.finish(t, ns, "late", corev1.PodSucceeded, "")
+		w.waitState(t, ns, "late", v1alpha1.StateSettled)
+		if got := w.used(t, "emil"); got != "6" {
+			t.Errorf("used %s credits, want 6", got)
 		}
 	})
 
