@@ -18,6 +18,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
 )
@@ -269,5 +273,55 @@ func TestPodsAreHardened(t *testing.T) {
 	}
 	if found != 3 {
 		t.Errorf("%d workloads, want manager, usaged and the database", found)
+	}
+}
+
+// The Job of docs/clusters.md is accepted as it is, and finds the database as the operator's own pods do.
+func TestAdoptJobOfTheDocs(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "docs", "clusters.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(page), "```yaml\n")
+	text, _, found := strings.Cut(block, "```")
+	job := &batchv1.Job{}
+	if err := sigsyaml.UnmarshalStrict([]byte(text), job); err != nil || !found {
+		t.Fatalf("found %t, %v", found, err)
+	}
+	env := kubetest.Shared(t)
+	_, objects := render(t, "default")
+	deployment := &appsv1.Deployment{}
+	for _, object := range objects {
+		switch {
+		case object.GetKind() == "Namespace":
+			apply(t, env.Client, object)
+		case object.GetKind() == "Deployment" && object.GetName() == "usage-operator-manager":
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, deployment); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ours, theirs := job.Spec.Template.Spec, deployment.Spec.Template.Spec
+	if diff := cmp.Diff(theirs.Volumes, ours.Volumes); diff != "" {
+		t.Errorf("its volumes are not the manager's (-want +got):\n%s", diff)
+	}
+	if len(ours.Containers) != 1 || len(theirs.InitContainers) != 1 {
+		t.Fatalf("%d and %d containers", len(ours.Containers), len(theirs.InitContainers))
+	}
+	got, want := ours.Containers[0], theirs.InitContainers[0]
+	if diff := cmp.Diff(want.Env[:1], got.Env); diff != "" {
+		t.Errorf("its environment is not that of the migration (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want.VolumeMounts, got.VolumeMounts); diff != "" {
+		t.Errorf("its mounts are not those of the migration (-want +got):\n%s", diff)
+	}
+	warnings := &warnings{}
+	config := rest.CopyConfig(env.Config)
+	config.WarningHandlerWithContext = warnings
+	if err := env.NewClient(t, config).Create(t.Context(), job, client.DryRunAll); err != nil {
+		t.Error(err)
+	}
+	for _, warning := range warnings.take() {
+		t.Errorf("the API server warns: %s", warning)
 	}
 }
