@@ -46,6 +46,28 @@ const (
 // parse reads the command line, and the environment where a flag is absent.
 func parse(args []string, getenv func(string) string) (*options, error) {
 	o := &options{}
+	flags := o.flags()
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if flags.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if o.showVersion {
+		return o, nil
+	}
+	o.databaseURL = cmp.Or(o.databaseURL, getenv("DATABASE_URL"))
+	o.directURL = cmp.Or(o.directURL, getenv("DIRECT_DATABASE_URL"), o.databaseURL)
+	o.namespace = cmp.Or(o.namespace, getenv("POD_NAMESPACE"))
+	o.podName = getenv("POD_NAME")
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// flags are those of the command line, with what they are without it.
+func (o *options) flags() *flag.FlagSet {
 	flags := flag.NewFlagSet("manager", flag.ContinueOnError)
 	flags.StringVar(&o.databaseURL, "database-url", "",
 		"PostgreSQL connection string; the environment's DATABASE_URL without it")
@@ -94,42 +116,31 @@ func parse(args []string, getenv func(string) string) (*options, error) {
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.BoolVar(&o.showVersion, "version", false, "print the version and end")
 	config.RegisterFlags(flags)
-	if err := flags.Parse(args); err != nil {
-		return nil, err
-	}
-	if flags.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	if o.showVersion {
-		return o, nil
-	}
-	o.databaseURL = cmp.Or(o.databaseURL, getenv("DATABASE_URL"))
-	o.directURL = cmp.Or(o.directURL, getenv("DIRECT_DATABASE_URL"), o.databaseURL)
-	o.namespace = cmp.Or(o.namespace, getenv("POD_NAMESPACE"))
-	o.podName = getenv("POD_NAME")
+	return flags
+}
+
+// check says which option cannot be used, and why.
+func (o *options) check() error {
 	switch {
 	case o.databaseURL == "":
-		return nil, errors.New("no database: set --database-url or DATABASE_URL")
+		return errors.New("no database: set --database-url or DATABASE_URL")
 	case o.namespace == "":
-		return nil, errors.New("no namespace for the reset CronJobs: set --namespace or POD_NAMESPACE")
+		return errors.New("no namespace for the reset CronJobs: set --namespace or POD_NAMESPACE")
 	case o.statusInterval < time.Second:
-		return nil, fmt.Errorf("--status-interval is %s: must be at least 1s", o.statusInterval)
+		return fmt.Errorf("--status-interval is %s: must be at least 1s", o.statusInterval)
 	case o.startTimeout < time.Second:
-		return nil, fmt.Errorf("--job-start-timeout is %s: must be at least 1s", o.startTimeout)
+		return fmt.Errorf("--job-start-timeout is %s: must be at least 1s", o.startTimeout)
 	case o.retry <= 0 || o.renew <= o.retry || o.lease <= o.renew:
-		return nil,
-			fmt.Errorf(
-				"--leader-elect-retry-period is %s, --leader-elect-renew-deadline %s, --leader-elect-lease-duration "+
-					"%s: "+
-					"each must be longer than the one before, and the first above 0",
-				o.retry, o.renew, o.lease)
+		return fmt.Errorf(
+			"--leader-elect-retry-period is %s, --leader-elect-renew-deadline %s, --leader-elect-lease-duration %s: "+
+				"each must be longer than the one before, and the first above 0", o.retry, o.renew, o.lease)
 	case o.resync < time.Second:
-		return nil, fmt.Errorf("--resync-interval is %s: must be at least 1s", o.resync)
+		return fmt.Errorf("--resync-interval is %s: must be at least 1s", o.resync)
 	}
 	if o.clusterName != "" {
 		if err := quota.ClusterNames.Check(o.clusterName); err != nil {
-			return nil, fmt.Errorf("--cluster-name %w", err)
+			return fmt.Errorf("--cluster-name %w", err)
 		}
 	}
-	return o, nil
+	return nil
 }
