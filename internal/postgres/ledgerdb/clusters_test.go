@@ -4,6 +4,7 @@ package ledgerdb_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -48,16 +49,31 @@ func (f *fixture) jobIn(account quota.AccountID, id quota.AdmissionID, cluster q
 	f.enter(account, id, quota.Credit, func(a *ledger.Admission) { a.Source, a.Cluster = quota.SourceJob, cluster })
 }
 
+// live returns the admissions of a cluster's Jobs. Those that run are also all that are read as running.
 func (f *fixture) live(cluster quota.ClusterUID) []quota.AdmissionID {
 	f.t.Helper()
 	live, err := f.LiveJobs(f.t.Context(), cluster)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	ids := make([]quota.AdmissionID, len(live))
-	for i, adm := range live {
-		ids[i] = adm.ID
+	running, err := f.RunningJobs(f.t.Context(), cluster)
+	if err != nil {
+		f.t.Fatal(err)
 	}
+	var ids, admitted, runs []quota.AdmissionID
+	for _, adm := range live {
+		ids = append(ids, adm.ID)
+		if adm.State == quota.Admitted {
+			admitted = append(admitted, adm.ID)
+		}
+	}
+	for _, adm := range running {
+		runs = append(runs, adm.ID)
+	}
+	for _, all := range [][]quota.AdmissionID{admitted, runs} {
+		slices.SortFunc(all, func(x, y quota.AdmissionID) int { return slices.Compare(x[:], y[:]) })
+	}
+	wantIDs(f.t, fmt.Sprintf("the running Jobs of %x", cluster[:1]), runs, admitted...)
 	return ids
 }
 
