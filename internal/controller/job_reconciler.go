@@ -339,7 +339,7 @@ func queuedMessage(adm *ledger.Admission, account *quota.Account) string {
 }
 
 func parkedMessage(adm *ledger.Admission, usage ledger.Usage) string {
-	d := quota.Decide(usage.Account, adm.Request, usage.Now)
+	d := usage.Chain().Decide(adm.Request, usage.Now)
 	if d.Reason != adm.Reason {
 		return string(adm.Reason) + ": it starts by itself when that has changed"
 	}

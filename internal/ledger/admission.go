@@ -33,7 +33,10 @@ func QueueOrder(x, y *Admission) int {
 // Usage is a user's standing for reports, rolled to Now.
 type Usage struct {
 	Account *quota.Account
-	Now     time.Time
+	// Parent is the account that it hangs below, zero if it is alone, and Above are those above it, rolled likewise.
+	Parent quota.AccountID
+	Above  quota.Ancestors
+	Now    time.Time
 	// Last is the period that closed last, nil before the first.
 	Last *quota.ClosedPeriod
 	// QuotaUID is the UserQuota that owns the account's settings, zero without one.
@@ -43,6 +46,9 @@ type Usage struct {
 	// Unreadable says that the account is not known as a whole, and why; nil if it is. Account then tells its ids only.
 	Unreadable *UnreadableError
 }
+
+// Chain returns the user's account with those above it.
+func (u *Usage) Chain() quota.Chain { return quota.Under(u.Account, u.Above) }
 
 // MovesAt is when the standing next changes though nothing happens to the account: its period ends, or a lot expires.
 func (u *Usage) MovesAt() time.Time {

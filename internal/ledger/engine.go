@@ -16,7 +16,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Op is one operation on one account.
+// Op is one operation on one account: a user's, with those above it, or a team's.
 type Op struct {
 	Account quota.AccountID
 	// Register is the id of a user who has no account yet; Account is then the id that it is to have. If somebody else
@@ -47,6 +47,10 @@ type Call struct {
 	// unlessBusy has the call answered with ErrBusy where somebody else holds the account, instead of waiting for the
 	// lock.
 	unlessBusy bool
+	// group is the one whose calls it waits with, and top the account at the top of the tree that the account was found
+	// in; zero if it was not.
+	group *pending
+	top   quota.AccountID
 	// err is the answer, valid once done is closed.
 	err  error
 	done chan struct{}
@@ -80,7 +84,8 @@ type Options struct {
 const GCPercent = 400
 
 // Engine coalesces calls into batches. A batch is whatever arrived while all the lanes were busy: no delay is ever
-// added. The calls of one account run one batch after another, in the order in which they came.
+// added. The calls of one account run one batch after another, in the order in which they came, and so do those of all
+// accounts below one top: they lock it all the same, so they had better meet in one batch.
 type Engine struct {
 	store Store
 	// lanes is how many batches may be in the database at once.
@@ -90,9 +95,13 @@ type Engine struct {
 	running inflight
 
 	mu sync.Mutex
-	// accounts are those of which calls wait or run, ready those of them that no batch has, in the order of arrival.
-	accounts map[quota.AccountID]*pending
-	ready    []*pending
+	// groups are those of which calls wait or run, by the account at their top, ready those of them that no batch has, in
+	// the order of arrival.
+	groups map[quota.AccountID]*pending
+	ready  []*pending
+	// tops are the tops of accounts that are not alone, as the last batch found them. An error costs a meeting in one
+	// batch and no more: who is above whom is read under the locks.
+	tops map[quota.AccountID]quota.AccountID
 	// waiting calls in all, and lanes that are busy.
 	waiting, busy int
 
@@ -100,13 +109,16 @@ type Engine struct {
 	lockSlots chan struct{}
 }
 
-// pending are the calls of one account that wait, in order. While taken, a batch has others of the account, or waits
-// for its lock.
+// pending are the calls of one group that wait, in order: those of an account alone, or of all below one top. While
+// taken, a batch has others of the group, or waits for a lock of it.
 type pending struct {
-	account quota.AccountID
-	calls   []*Call
-	taken   bool
+	top   quota.AccountID
+	calls []*Call
+	taken bool
 }
+
+// mostTops bounds of how many accounts the top is known. The calls of others are grouped by themselves.
+const mostTops = 1 << 18
 
 // inflight counts what runs. Unlike a sync.WaitGroup it may be waited for while more is being started.
 type inflight struct {
@@ -154,8 +166,9 @@ func New(store Store, opts Options) *Engine {
 	lanes := cmp.Or(opts.Lanes, min(max(runtime.GOMAXPROCS(0), 2), 8))
 	return &Engine{
 		store: store, lanes: lanes, maxBatch: cmp.Or(opts.MaxBatch, 512), maxPending: cmp.Or(opts.MaxPending, 16_384),
-		hub:      newHub(),
-		accounts: map[quota.AccountID]*pending{}, lockSlots: make(chan struct{}, lanes),
+		hub:    newHub(),
+		groups: map[quota.AccountID]*pending{}, tops: map[quota.AccountID]quota.AccountID{},
+		lockSlots: make(chan struct{}, lanes),
 	}
 }
 
@@ -208,8 +221,8 @@ func (e *Engine) Together(ops []Op, wait bool) []error {
 // Drain returns once no batch is under way.
 func (e *Engine) Drain() { e.running.wait() }
 
-// enqueue takes note of a call, behind those of its account that are there. If no batch has the account it is ready,
-// and opens a lane if one is free.
+// enqueue takes note of a call, behind those of its group that are there. If no batch has the group it is ready, and
+// opens a lane if one is free.
 func (e *Engine) enqueue(c *Call) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -222,11 +235,13 @@ func (e *Engine) enqueue(c *Call) error {
 
 func (e *Engine) add(c *Call) {
 	e.waiting++
-	p := e.accounts[c.Account]
+	top := e.top(c.Account)
+	p := e.groups[top]
 	if p == nil {
-		p = &pending{account: c.Account}
-		e.accounts[c.Account] = p
+		p = &pending{top: top}
+		e.groups[top] = p
 	}
+	c.group = p
 	p.calls = append(p.calls, c)
 	if p.taken || len(p.calls) > 1 {
 		return
@@ -243,32 +258,32 @@ func (e *Engine) lane() {
 	for {
 		// Whoever has just been answered and asks again at once is in the next batch, not in the one after it.
 		runtime.Gosched()
-		batch, accounts := e.take()
+		batch, groups := e.take()
 		if len(batch) == 0 {
 			return
 		}
-		e.done(accounts, e.run(batch, false))
+		e.done(groups, batch, e.run(batch, false))
 	}
 }
 
 // take makes a batch of what is ready. Without any it closes the lane.
-func (e *Engine) take() (batch []*Call, accounts []*pending) {
+func (e *Engine) take() (batch []*Call, groups []*pending) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for len(e.ready) > 0 && len(batch) < e.maxBatch {
 		p := e.ready[0]
 		e.ready[0], e.ready = nil, e.ready[1:]
 		p.taken = true
-		accounts = append(accounts, p)
+		groups = append(groups, p)
 		batch = append(batch, e.some(p, e.maxBatch-len(batch))...)
 	}
 	if len(batch) == 0 {
 		e.busy--
 	}
-	return batch, accounts
+	return batch, groups
 }
 
-// some takes the first calls of an account, at most n.
+// some takes the first calls of a group, at most n.
 func (e *Engine) some(p *pending, n int) []*Call {
 	n = min(n, len(p.calls))
 	calls := p.calls[:n:n]
@@ -277,19 +292,24 @@ func (e *Engine) some(p *pending, n int) []*Call {
 	return calls
 }
 
-// done gives the accounts of a batch free for the next one, except those of the calls that found their account held by
+// done gives the groups of a batch free for the next one, except those of the calls that found their account held by
 // another process: these wait for its lock in a transaction of their own, so that bystanders do not.
-func (e *Engine) done(accounts []*pending, held []*Call) {
+func (e *Engine) done(groups []*pending, batch, held []*Call) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	again := make(map[quota.AccountID][]*Call, len(held))
+	again := make(map[*pending][]*Call, len(held))
 	for _, c := range held {
-		again[c.Account] = append(again[c.Account], c)
+		again[c.group] = append(again[c.group], c)
 	}
-	for _, p := range accounts {
-		if calls := again[p.account]; calls != nil {
+	for _, p := range groups {
+		if calls := again[p]; calls != nil {
 			e.waiting += len(calls)
 			p.calls = append(calls, p.calls...)
+		}
+	}
+	e.learn(batch)
+	for _, p := range groups {
+		if again[p] != nil {
 			e.running.start(func() { e.waitFor(p) })
 			continue
 		}
@@ -297,11 +317,47 @@ func (e *Engine) done(accounts []*pending, held []*Call) {
 	}
 }
 
-// free lets go of an account, whose calls may be taken from now on.
+// learn takes note of where the calls of a batch found their accounts. What waits behind them goes over to the other
+// group with them, in its order.
+func (e *Engine) learn(batch []*Call) {
+	for _, c := range batch {
+		if c.top == c.group.top || c.top == (quota.AccountID{}) || c.top == e.top(c.Account) {
+			continue
+		}
+		if c.top == c.Account {
+			delete(e.tops, c.Account)
+		} else if len(e.tops) < mostTops {
+			e.tops[c.Account] = c.top
+		}
+		var over []*Call
+		c.group.calls = slices.DeleteFunc(c.group.calls, func(o *Call) bool {
+			if o.Account == c.Account {
+				over = append(over, o)
+			}
+			return o.Account == c.Account
+		})
+		e.waiting -= len(over)
+		for _, o := range over {
+			e.add(o)
+		}
+	}
+}
+
+// top returns the top of the tree that an account was last found in.
+func (e *Engine) top(account quota.AccountID) quota.AccountID {
+	if len(e.tops) > 0 {
+		if top, known := e.tops[account]; known {
+			return top
+		}
+	}
+	return account
+}
+
+// free lets go of a group, whose calls may be taken from now on.
 func (e *Engine) free(p *pending) {
 	p.taken = false
 	if len(p.calls) == 0 {
-		delete(e.accounts, p.account)
+		delete(e.groups, p.top)
 		return
 	}
 	e.ready = append(e.ready, p)
@@ -311,13 +367,15 @@ func (e *Engine) free(p *pending) {
 	}
 }
 
-// waitFor runs the calls of an account whose lock another process has, until none is left.
+// waitFor runs the calls of a group of which another process has a lock, until none is left.
 func (e *Engine) waitFor(p *pending) {
 	e.lockSlots <- struct{}{}
 	defer func() { <-e.lockSlots }()
+	var batch []*Call
 	for {
 		e.mu.Lock()
-		batch := e.some(p, e.maxBatch)
+		e.learn(batch)
+		batch = e.some(p, e.maxBatch)
 		if len(batch) == 0 {
 			e.free(p)
 			e.mu.Unlock()
@@ -395,7 +453,7 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 	out := &outcome{errs: make([]error, len(calls))}
 	ledgers := b.Ledgers()
 	for _, l := range ledgers {
-		if l.New || l.Unreadable != nil {
+		if l.New || l.unreadable() != nil {
 			continue
 		}
 		l.roll()
@@ -416,9 +474,10 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 			}
 			continue
 		}
+		c.top = l.Top()
 		unreadable := l.Unreadable
-		if unreadable != nil && (!c.Repairs || !unreadable.Declared) {
-			out.errs[i] = unreadable
+		if all := l.unreadable(); all != nil && (all != unreadable || !c.Repairs || !all.Declared) {
+			out.errs[i] = all
 			continue
 		}
 		if out.errs[i], err = applySafely(c, l, b); err != nil {
@@ -456,7 +515,7 @@ func applySafely(c *Call, l *Ledger, b Batch) (answer, panicked error) {
 func leftIn(ledgers map[quota.AccountID]*Ledger, recheck map[quota.AccountID]bool) []*Op {
 	var left []*Op
 	for id, l := range ledgers {
-		if l.New || l.Unreadable != nil {
+		if l.New || l.unreadable() != nil {
 			continue
 		}
 		if op := l.followUp(recheck[id]); op != nil {

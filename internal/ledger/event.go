@@ -37,9 +37,14 @@ type Event struct {
 	RefundLot quota.LotID
 	// OccurredAt is when the use happened, RecordedAt when the ledger took it.
 	OccurredAt, RecordedAt time.Time
-	// PeriodNo is the period that it is booked in, Seq its place in the account's order of decisions.
+	// PeriodNo is the user's period that it is booked in, Seq its place in the user's order of decisions. Void says that
+	// nothing was booked there; Levels are where it is booked above the user, the nearest first.
 	PeriodNo, Seq int64
-	// Credits and the lots that paid them; Overage is the part beyond the plan's, Price what the user owes for it.
+	Void          bool
+	Levels        []quota.Booking
+	// Payer is the account above the user that pays; zero if the user's own does.
+	Payer quota.AccountID
+	// Credits and the payer's lots that paid them; Overage is the part beyond the plan's, Price what the user owes for it.
 	Credits     quota.Credits
 	Alloc       quota.Allocation
 	Overage     quota.Credits
@@ -66,18 +71,18 @@ func (e *Event) Charge() *quota.Charge {
 	return &quota.Charge{
 		Adjustment: e.Kind == EventAdjustment, Seq: e.Seq, PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc,
 		Overage: e.Overage, Price: e.Price, Cost: e.Cost, Rate: e.Rate,
-		Currency: e.Currency, CostCurrency: e.CostCurrency,
+		Currency: e.Currency, CostCurrency: e.CostCurrency, Payer: e.Payer, Levels: e.Levels,
 	}
 }
 
-// ChargeEvent is the event of a charge on an account of the plan.
+// ChargeEvent is the event of a charge that an account of the plan pays.
 func ChargeEvent(id quota.EventID, c *quota.Charge, plan *quota.Plan) *Event {
 	e := &Event{
 		ID: id, Kind: EventCharge, PeriodNo: c.PeriodNo, Seq: c.Seq, Credits: c.Credits, Alloc: c.Alloc,
 		Overage: c.Overage,
 		Price:   c.Price, Cost: c.Cost, Rate: c.Rate, Currency: c.Currency, CostCurrency: c.CostCurrency,
 		PlanName:    plan.Name,
-		PlanVersion: plan.Version, Quantity: 1,
+		PlanVersion: plan.Version, Quantity: 1, Payer: c.Payer, Levels: c.Levels,
 	}
 	if c.Adjustment {
 		e.Kind = EventAdjustment

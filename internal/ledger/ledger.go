@@ -13,6 +13,10 @@ import (
 // writes what differs.
 type Ledger struct {
 	Account *quota.Account
+	// Above are the ledgers of the accounts above it now, the nearest first; nil where there are no more. Around are all
+	// of the batch, among them those of the accounts that its admissions and events are booked on.
+	Above  [quota.MaxDepth - 1]*Ledger
+	Around map[quota.AccountID]*Ledger
 	// Now is the one clock that decides: the database's, never before the account's last decision.
 	Now time.Time
 	// New says that the account is still to be made, by Open: it has an id and a user id and nothing else.
@@ -43,8 +47,14 @@ type Ledger struct {
 	Audit  []quota.AuditRow
 }
 
-// roll closes the periods that have ended.
+// roll closes the periods that have ended, of the accounts above too.
 func (l *Ledger) roll() {
+	for _, up := range l.Above {
+		if up == nil {
+			break
+		}
+		up.roll()
+	}
 	closed := l.Account.Roll(l.Now)
 	for i := range closed {
 		p := &closed[i]
@@ -54,10 +64,97 @@ func (l *Ledger) roll() {
 	}
 }
 
+// Chain is a chain of accounts with their closed periods, as the operations on it ask for them.
+type Chain struct {
+	quota.Chain
+
+	Closed quota.Closed
+}
+
+// Chain returns the account with those above it now: what is new, or waits, is decided on it.
+func (l *Ledger) Chain() Chain {
+	c := Chain{Closed: quota.Closed{l.Closed}}
+	var above quota.Ancestors
+	for i, up := range l.Above {
+		if up == nil {
+			break
+		}
+		above[i], c.Closed[i+1] = up.Account, up.Closed
+	}
+	c.Chain = quota.Under(l.Account, above)
+	return c
+}
+
+// ChainOf returns the accounts that an admission is booked on; those of one that is new or waits are those above it now.
+func (l *Ledger) ChainOf(a *Admission) (Chain, error) {
+	present := l.Chain()
+	if len(a.Levels) == 0 && present.Alone() {
+		return present, nil
+	}
+	c, err := a.Chain(present.Chain, l.find)
+	return l.closedOf(c), err
+}
+
+// ChainOfCharge returns the accounts that the charge of an event is booked on.
+func (l *Ledger) ChainOfCharge(ch *quota.Charge) (Chain, error) {
+	c, err := ch.Chain(l.Account, l.find)
+	return l.closedOf(c), err
+}
+
+func (l *Ledger) find(id quota.AccountID) *quota.Account {
+	if up := l.Around[id]; up != nil {
+		return up.Account
+	}
+	return nil
+}
+
+func (l *Ledger) closedOf(c quota.Chain) Chain {
+	with := Chain{Chain: c, Closed: quota.Closed{l.Closed}}
+	for i, a := range c.Accounts() {
+		if i > 0 {
+			with.Closed[i] = l.Around[a.ID].Closed
+		}
+	}
+	return with
+}
+
+// rolled reports whether a period of the account or of one above it has ended.
+func (l *Ledger) rolled() bool {
+	for _, up := range l.Above {
+		if up != nil && up.Rolled > 0 {
+			return true
+		}
+	}
+	return l.Rolled > 0
+}
+
+// unreadable returns why not all of the account, or of one above it, is known; nil if it is.
+func (l *Ledger) unreadable() *UnreadableError {
+	for _, up := range l.Above {
+		if up != nil && up.Unreadable != nil {
+			return up.Unreadable
+		}
+	}
+	return l.Unreadable
+}
+
+// Top returns the account at the top of the tree that the account hangs from: itself, if it is alone.
+func (l *Ledger) Top() quota.AccountID {
+	top := l.Account.ID
+	for _, up := range l.Above {
+		if up == nil {
+			break
+		}
+		top = up.Account.ID
+	}
+	return top
+}
+
 // promote lets waiting work start where it may now, and adds what changed to changes.
 func (l *Ledger) promote(changes []Change) []Change {
-	changed := l.Account.Promote(inner(l.Queue), l.Now)
-	changed = append(changed, l.Account.Unpark(inner(l.line.behind), l.Now)...)
+	chain := l.Chain()
+	changed := chain.Promote(inner(l.Queue), l.Now)
+	changed = append(changed, chain.Unpark(inner(l.line.behind), l.Now)...)
 	for _, adm := range changed {
 		whole := l.Admissions[adm.ID]
 		c := Change{ID: adm.ID, State: adm.State}
@@ -77,23 +174,6 @@ func inner(queue []*Admission) []*quota.Admission {
 		out[i] = &a.Admission
 	}
 	return out
-}
-
-// ClosedOf returns the closed period that the admission belongs to; nil if its period is open or none yet.
-func (l *Ledger) ClosedOf(a *Admission) (*quota.ClosedPeriod, error) {
-	if a.State == quota.Queued || a.State == quota.Cancelled || a.PeriodNo == l.Account.PeriodNo {
-		return nil, nil
-	}
-	return l.ClosedPeriod(a.PeriodNo)
-}
-
-// ClosedPeriod returns a closed period, or ErrNotFound.
-func (l *Ledger) ClosedPeriod(no int64) (*quota.ClosedPeriod, error) {
-	p := l.Closed[no]
-	if p == nil {
-		return nil, quota.NotFound("period %d of user %q", no, l.Account.UserID)
-	}
-	return p, nil
 }
 
 // DropEnded takes out of the queue what no longer waits.
@@ -164,12 +244,8 @@ func (l *Ledger) Snapshot(adm *Admission) *Admission {
 	return &c
 }
 
-// Standing copies the account for a caller.
-func (l *Ledger) Standing() *quota.Account {
-	a := *l.Account
-	a.Lots = slices.Clone(a.Lots)
-	return &a
-}
+// Standing copies the account and those above it now for a caller.
+func (l *Ledger) Standing() quota.Chain { return l.Chain().Copy() }
 
 // Book books a new event in the ledger.
 func (l *Ledger) Book(key string, bodyHash []byte, e *Event) Made {

@@ -104,8 +104,11 @@ func (l *Ledger) usedUp() bool {
 
 // remember takes note of what parked work could spend when the batch began, if not all of the queue was loaded.
 func (l *Ledger) remember() {
+	if l.Account.Team != nil {
+		return // what waits below a team is in the queues of its users
+	}
 	if l.line.cut || l.Account.Parked > l.line.parked {
-		l.line.means = new(l.Account.Means(l.Now))
+		l.line.means = new(l.Chain().Means(l.Now))
 	}
 }
 
@@ -114,11 +117,12 @@ func (l *Ledger) remember() {
 func (l *Ledger) followUp(recheck bool) *Op {
 	var search *Search
 	more := Search{Account: l.Account.ID, Credits: quota.MaxCredits}
-	if remaining := l.Account.Remaining(l.Now); !remaining.Unlimited {
+	chain := l.Chain()
+	if remaining := chain.Remaining(l.Now); !remaining.Unlimited {
 		more.Credits = remaining.Max
 	}
 	switch m := l.line.means; {
-	case m != nil && l.Account.Parked > 0 && (recheck || l.Rolled > 0 || l.Account.Means(l.Now).Help(*m)):
+	case m != nil && l.Account.Parked > 0 && (recheck || l.rolled() || chain.Means(l.Now).Help(*m)):
 		more.After, search = front, &more
 	case l.line.next != nil:
 		more.After, search = *l.line.next, &more

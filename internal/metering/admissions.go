@@ -56,12 +56,14 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 		req.ID = quota.NameID("admission", account, req.Key)
 	}
 	var res AdmitResult
-	var seen *quota.Account
+	var on quota.Chain
+	var seen *quota.Chain
 	var now time.Time
 	err = s.engine.Do(ctx, ledger.Op{Account: account, Admission: req.ID,
 		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
 			res, now = AdmitResult{}, l.Now
-			err := enter(l, req, &res)
+			var err error
+			on, err = enter(l, req, &res)
 			seen = s.standingOf(l)
 			return err
 		}})
@@ -78,22 +80,24 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 			return AdmitResult{}, err
 		}
 	}
-	res.Upgrade = s.upgrade(ctx, res.Account,
+	res.Upgrade = s.upgrade(ctx, on,
 		quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, now)
 	return res, nil
 }
 
-func enter(l *ledger.Ledger, req AdmitRequest, res *AdmitResult) error {
+// enter decides on a request, and returns the accounts as they stood when it did.
+func enter(l *ledger.Ledger, req AdmitRequest, res *AdmitResult) (quota.Chain, error) {
 	if was := l.Admissions[req.ID]; was != nil {
 		if !bytes.Equal(was.BodyHash, req.BodyHash) {
-			return ledger.ErrKeyReused
+			return quota.Chain{}, ledger.ErrKeyReused
 		}
 		if was.State == quota.Queued && req.Running {
 			resume(l, was)
 		}
-		res.Decision = l.Account.Enter(&was.Admission, l.Now)
-		res.Admission, res.Account = l.Snapshot(was), l.Standing()
-		return nil
+		on := l.Standing()
+		res.Decision = l.Chain().Enter(&was.Admission, l.Now)
+		res.Admission, res.Account = l.Snapshot(was), on.User()
+		return on, nil
 	}
 	adm := &ledger.Admission{
 		Admission: quota.Admission{
@@ -104,19 +108,20 @@ func enter(l *ledger.Ledger, req AdmitRequest, res *AdmitResult) error {
 		UserID: l.Account.UserID, Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy,
 		BodyHash: req.BodyHash, Cluster: req.Cluster,
 	}
-	res.Account = l.Standing()
-	res.Decision = l.Account.Enter(&adm.Admission, l.Now)
-	if adm.State == "" && (!req.Park || !l.Account.Park(&adm.Admission, res.Decision, l.Now)) {
-		return nil
+	on, chain := l.Standing(), l.Chain()
+	res.Account = on.User()
+	res.Decision = chain.Enter(&adm.Admission, l.Now)
+	if adm.State == "" && (!req.Park || !chain.Park(&adm.Admission, res.Decision, l.Now)) {
+		return on, nil
 	}
 	l.Add(adm)
 	res.Admission, res.Created = l.Snapshot(adm), true
-	return nil
+	return on, nil
 }
 
 // resume admits work that waits in the ledger and runs in truth.
 func resume(l *ledger.Ledger, adm *ledger.Admission) {
-	l.Account.Resume(&adm.Admission, l.Now)
+	l.Chain().Resume(&adm.Admission, l.Now)
 	l.DropEnded()
 }
 
@@ -135,7 +140,7 @@ func (s *Service) on(
 		account = adm.Account
 	}
 	var res *ledger.Admission
-	var seen *quota.Account
+	var seen *quota.Chain
 	err := s.engine.Do(ctx, ledger.Op{Account: account, Admission: id,
 		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
 			res = nil
@@ -217,11 +222,11 @@ func (s *Service) Requeue(ctx context.Context, id quota.AdmissionID, stay int64)
 		if adm.State == quota.Admitted && adm.AdmittedSeq != stay {
 			return nil
 		}
-		period, err := l.ClosedOf(adm)
+		on, err := l.ChainOf(adm)
 		if err != nil {
 			return err
 		}
-		ended, err := l.Account.Requeue(&adm.Admission, period, l.Now)
+		ended, err := l.Chain().Requeue(&adm.Admission, on.Chain, on.Closed, l.Now)
 		if err != nil || ended == nil {
 			return err
 		}
@@ -235,16 +240,15 @@ func (s *Service) Requeue(ctx context.Context, id quota.AdmissionID, stay int64)
 }
 
 func settle(l *ledger.Ledger, adm *ledger.Admission, actual quota.Credits) error {
-	period, err := l.ClosedOf(adm)
+	on, err := l.ChainOf(adm)
 	if err != nil {
 		return err
 	}
-	plan := l.Account.Plan
-	charge, err := l.Account.Settle(&adm.Admission, actual, period, l.Now)
+	charge, err := on.Settle(&adm.Admission, actual, on.Closed, l.Now)
 	if err != nil || charge == nil {
 		return err
 	}
-	l.Charge(adm, charge, plan)
+	l.Charge(adm, charge, on.Payer().Plan)
 	return nil
 }
 
@@ -252,11 +256,11 @@ func end(l *ledger.Ledger, adm *ledger.Admission, to quota.State) error {
 	if !adm.State.Live() && adm.State != quota.Settled {
 		return nil
 	}
-	period, err := l.ClosedOf(adm)
+	on, err := l.ChainOf(adm)
 	if err != nil {
 		return err
 	}
-	if err := l.Account.End(&adm.Admission, to, "", period, l.Now); err != nil {
+	if err := on.End(&adm.Admission, to, "", on.Closed, l.Now); err != nil {
 		return err
 	}
 	l.DropEnded()

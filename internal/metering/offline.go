@@ -33,18 +33,19 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 		cause = err // it answers, and cannot do its work
 	}
 	now := s.opts.Now().UTC()
-	account := s.tickets.standing(req.UserID)
-	if account == nil {
+	chain, known := s.tickets.standing(req.UserID)
+	if !known {
 		s.opts.Metrics.Ticket(TicketRefusedUser)
 		return AdmitResult{}, cause
 	}
+	account, plan := chain.User(), chain.Payer().Plan
 	var id quota.TicketID
 	_, _ = rand.Read(id[:])
 	t := &Ticket{
 		ID: id, UserID: req.UserID, Account: account.ID, Key: req.Key, BodyHash: req.BodyHash, Estimate: req.Estimate,
 		FileSize:  req.FileSize,
-		Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy, Plan: account.Plan.Name,
-		PlanVersion: account.Plan.Version,
+		Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy, Plan: plan.Name,
+		PlanVersion: plan.Version,
 		Replica:     s.opts.Replica, IssuedAt: now.Truncate(time.Millisecond),
 	}
 	t.ExpiresAt = t.IssuedAt.Add(req.Estimate.Audio()).Add(ticketLife)
@@ -52,7 +53,7 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 	if err != nil {
 		return AdmitResult{}, err
 	}
-	given, d, err := s.tickets.give(issued{ticket: t, token: token}, account, now)
+	given, d, err := s.tickets.give(issued{ticket: t, token: token}, chain, now)
 	switch {
 	case err != nil:
 		return AdmitResult{}, err
@@ -97,7 +98,7 @@ func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Cr
 	id := t.AdmissionID()
 	var res *ledger.Admission
 	var charged bool
-	var seen *quota.Account
+	var seen *quota.Chain
 	err := s.engine.Do(ctx, ledger.Op{Account: t.Account, Admission: id,
 		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
 			res, charged = nil, false
@@ -165,14 +166,12 @@ func redeem(l *ledger.Ledger, t *Ticket) (*ledger.Admission, error) {
 }
 
 func settleTicket(l *ledger.Ledger, t *Ticket, adm *ledger.Admission, actual quota.Credits) (charged bool, err error) {
-	var period *quota.ClosedPeriod
-	fresh, plan := adm.State == "", l.Account.Plan
-	if !fresh {
-		if period, err = l.ClosedOf(adm); err != nil {
-			return false, err
-		}
+	fresh := adm.State == ""
+	on, err := l.ChainOf(adm)
+	if err != nil {
+		return false, err
 	}
-	charge, err := l.Account.SettleOffline(&adm.Admission, actual, period, l.Now)
+	charge, err := on.SettleOffline(&adm.Admission, actual, on.Closed, l.Now)
 	if err != nil || charge == nil {
 		return false, err
 	}
@@ -184,7 +183,7 @@ func settleTicket(l *ledger.Ledger, t *Ticket, adm *ledger.Admission, actual quo
 	} else {
 		l.DropEnded()
 	}
-	l.Charge(adm, charge, plan)
+	l.Charge(adm, charge, on.Payer().Plan)
 	l.Audit = append(l.Audit, quota.AuditRow{
 		Actor: quota.CallerActor(
 			t.RequestedBy,
@@ -256,19 +255,19 @@ func (s *Service) forgetTickets(ctx context.Context) error {
 }
 
 // standingOf copies what a replica needs to know to give tickets. It is nil for users who will get none.
-func (s *Service) standingOf(l *ledger.Ledger) *quota.Account {
+func (s *Service) standingOf(l *ledger.Ledger) *quota.Chain {
 	if s.tickets == nil {
 		return nil
 	}
-	if !l.Account.Plan.AdmitWhenUnavailable {
+	if !l.Chain().Payer().Plan.AdmitWhenUnavailable {
 		s.tickets.forget(l.Account.UserID)
 		return nil
 	}
-	return l.Standing()
+	return new(l.Standing())
 }
 
-func (s *Service) remember(seen *quota.Account) {
+func (s *Service) remember(seen *quota.Chain) {
 	if s.tickets != nil && seen != nil {
-		s.tickets.saw(seen)
+		s.tickets.saw(*seen)
 	}
 }

@@ -96,7 +96,7 @@ func newRecording(
 			return ledger.ErrKeyReused
 		}
 		event := *made.Event
-		r.res = RecordResult{Event: &event, Account: l.Standing(), Now: l.Now, Created: !repeated}
+		r.res = RecordResult{Event: &event, Account: l.Standing().User(), Now: l.Now, Created: !repeated}
 		return nil
 	}
 	return r
@@ -156,7 +156,8 @@ func (s *Service) newRecord(ctx context.Context, req *RecordRequest) (*recording
 }
 
 func record(l *ledger.Ledger, id quota.EventID, req *RecordRequest) (*ledger.Event, error) {
-	plan, use := l.Account.Plan, req.Use
+	chain, use := l.Chain(), req.Use
+	plan := chain.Payer().Plan
 	if req.Currency != "" && req.Currency != plan.Currency {
 		return nil, quota.Invalid("currency", "%q must be that of the user's plan, %s", req.Currency, plan.Currency)
 	}
@@ -165,7 +166,7 @@ func record(l *ledger.Ledger, id quota.EventID, req *RecordRequest) (*ledger.Eve
 		use.OccurredAt = l.Now
 	}
 	use.OccurredAt = use.OccurredAt.UTC().Truncate(time.Microsecond)
-	c, _, err := l.Account.Record(use, l.Closed, l.Now)
+	c, err := chain.Record(use, chain.Closed, l.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -180,8 +181,8 @@ func (s *Service) Event(ctx context.Context, id quota.EventID) (*ledger.Event, e
 	return s.store.Event(ctx, id)
 }
 
-// Reverse undoes a whole charge or adjustment, once: another key is ErrConflict. See quota.Account.Reverse for what the
-// user gets back.
+// Reverse undoes a whole charge or adjustment, once: another key is ErrConflict. See quota.Chain.Reverse for what is
+// given back.
 func (s *Service) Reverse(ctx context.Context, req ReverseRequest) (RecordResult, error) {
 	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
 		return RecordResult{}, err
@@ -205,36 +206,38 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 		return nil, quota.Conflict("", "event %s was reversed already, by event %s", target.ID,
 			target.ReversedBy)
 	}
-	var period *quota.ClosedPeriod
-	if target.PeriodNo != l.Account.PeriodNo {
-		var err error
-		if period, err = l.ClosedPeriod(target.PeriodNo); err != nil {
-			return nil, err
-		}
+	charge := target.Charge()
+	on, err := l.ChainOfCharge(charge)
+	if err != nil {
+		return nil, err
 	}
 	before := l.Account.AuditBalance(l.Now)
-	rev := l.Account.Reverse(target.ID, target.Charge(), period, l.Now)
+	rev, err := on.Reverse(target.ID, charge, on.Closed, l.Now)
+	if err != nil {
+		return nil, err
+	}
+	plan := on.Payer().Plan
 	e := &ledger.Event{
 		// It follows from the event, so that two reversals of one could not be told apart, let alone both be stored.
 		ID:   quota.NameID("reversal", l.Account.ID, target.ID.String()),
 		Kind: ledger.EventReversal, UsageType: target.UsageType, Reverses: target.ID, OccurredAt: l.Now,
-		PeriodNo: rev.PeriodNo, Seq: rev.Seq,
+		PeriodNo: rev.PeriodNo, Seq: rev.Seq, Void: rev.Void, Levels: rev.Levels, Payer: rev.Payer,
 		Credits: rev.Credits, Alloc: rev.Alloc, Overage: rev.Overage, Price: rev.Price,
 		Currency: rev.Currency, CostCurrency: target.CostCurrency,
-		Quantity: target.Quantity, PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version,
+		Quantity: target.Quantity, PlanName: plan.Name, PlanVersion: plan.Version,
 		RecordedBy: req.Actor, Reason: req.Reason,
 	}
 	if lot := rev.Refund; lot != nil {
 		e.RefundLot = lot.ID
-		l.Tell(quota.CallerActor(req.Actor), quota.AuditGrantGiven, nil, lot.Audit())
+		l.Around[on.Payer().ID].Tell(quota.CallerActor(req.Actor), quota.AuditGrantGiven, nil, lot.Audit())
 	}
 	target.ReversedBy = e.ID
 	auditEvent(l, e, quota.AuditUsageReversed, before)
 	return e, nil
 }
 
-// Adjust debits credits for a reason, in full whatever the limits say, from the user's open period. The user must be
-// known.
+// Adjust debits credits for a reason, in full whatever the limits say, from the open period of whoever pays for the user.
+// The user must be known.
 func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, error) {
 	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
 		return RecordResult{}, err
@@ -249,11 +252,12 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 	}
 	r := newRecording(account, req.Key, req.BodyHash, nil, func(l *ledger.Ledger) (*ledger.Event, error) {
 		before := l.Account.AuditBalance(l.Now)
-		c, err := l.Account.Adjust(req.Credits, l.Now)
+		chain := l.Chain()
+		c, err := chain.Adjust(req.Credits, l.Now)
 		if err != nil {
 			return nil, err
 		}
-		e := ledger.ChargeEvent(quota.EventID(id), c, l.Account.Plan)
+		e := ledger.ChargeEvent(quota.EventID(id), c, chain.Payer().Plan)
 		e.UsageType, e.OccurredAt, e.RecordedBy, e.Reason = quota.UsageAdjustment, l.Now, req.Actor, req.Reason
 		auditEvent(l, e, quota.AuditUsageAdjusted, before)
 		return e, nil

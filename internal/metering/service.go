@@ -193,9 +193,9 @@ func (s *Service) Plans(ctx context.Context) ([]*Plan, error) {
 // upgrade names the plan that would have allowed what d refuses. Without it the refusal stands all the same, so a
 // failure to read the plans is not the caller's.
 func (s *Service) upgrade(
-	ctx context.Context, a *quota.Account, req quota.Request, d quota.Decision, now time.Time,
+	ctx context.Context, on quota.Chain, req quota.Request, d quota.Decision, now time.Time,
 ) *quota.Plan {
-	if d.Outcome != quota.Refuse || a == nil {
+	if d.Outcome != quota.Refuse || on == (quota.Chain{}) {
 		return nil
 	}
 	plans, err := s.Plans(ctx)
@@ -206,7 +206,7 @@ func (s *Service) upgrade(
 	for i, p := range plans {
 		offered[i] = &p.Plan
 	}
-	return quota.Upgrade(a, req, d, offered, now)
+	return on.Upgrade(req, d, offered, now)
 }
 
 // Check says what Admit would decide now, and reserves nothing. The user needs no account where AutoRegister would make
@@ -216,9 +216,10 @@ func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (
 	if err != nil {
 		return CheckResult{}, err
 	}
-	d := quota.Decide(u.Account, req, u.Now)
+	on := u.Chain()
+	d := on.Decide(req, u.Now)
 	return CheckResult{
-		Decision: d, Account: u.Account, Upgrade: s.upgrade(ctx, u.Account, req, d, u.Now), Now: u.Now,
+		Decision: d, Account: u.Account, Upgrade: s.upgrade(ctx, on, req, d, u.Now), Now: u.Now,
 	}, nil
 }
 
@@ -237,8 +238,8 @@ func (s *Service) Current(ctx context.Context, userID string) (ledger.Usage, err
 	}
 	if u != nil {
 		s.accounts.Add(userID, u.Account.ID)
-		if u.Account.Plan.AdmitWhenUnavailable {
-			s.remember(u.Account)
+		if on := u.Chain(); on.Payer().Plan.AdmitWhenUnavailable {
+			s.remember(&on)
 		}
 		return *u, nil
 	}
@@ -267,6 +268,11 @@ func (s *Service) UsageOf(ctx context.Context, userIDs []string) (map[string]led
 	for id, u := range all {
 		if u.Unreadable != nil {
 			continue
+		}
+		for _, a := range u.Above {
+			if a != nil {
+				a.Roll(u.Now)
+			}
 		}
 		if closed := u.Account.Roll(u.Now); len(closed) > 0 {
 			u.Last = &closed[len(closed)-1]

@@ -21,20 +21,23 @@ const cachedStandings = 20_000
 // give more.
 type tickets struct {
 	most      int
-	standings *lru.Cache[string, *quota.Account]
+	standings *lru.Cache[string, quota.Chain]
 
-	mu      sync.Mutex
-	byID    map[quota.AdmissionID]issued // by the admission's id
+	mu   sync.Mutex
+	byID map[quota.AdmissionID]issued // by the admission's id
+	// byOwner are what the tickets hold in each account: a user's own, and those of all below a team.
 	byOwner map[quota.AccountID]quota.Outstanding
 }
 
 type issued struct {
 	ticket *Ticket
 	token  string
+	// on are the accounts that it is counted in.
+	on []quota.AccountID
 }
 
 func newTickets(most int) *tickets {
-	standings, err := lru.New[string, *quota.Account](cachedStandings)
+	standings, err := lru.New[string, quota.Chain](cachedStandings)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
@@ -42,19 +45,16 @@ func newTickets(most int) *tickets {
 		byOwner: map[quota.AccountID]quota.Outstanding{}}
 }
 
-// saw remembers where a user stands. Nobody may change the account afterwards.
-func (t *tickets) saw(a *quota.Account) { t.standings.Add(a.UserID, a) }
+// saw remembers where a user stands. Nobody may change the accounts afterwards.
+func (t *tickets) saw(c quota.Chain) { t.standings.Add(c.User().UserID, c) }
 
 func (t *tickets) forget(userID string) { t.standings.Remove(userID) }
 
-// standing is where a user stood when last seen, nil for one who is not known or whose plan gives no tickets.
-func (t *tickets) standing(userID string) *quota.Account {
-	a, _ := t.standings.Get(userID)
-	return a
-}
+// standing is where a user stood when last seen; false for one who is not known or whose payer's plan gives no tickets.
+func (t *tickets) standing(userID string) (quota.Chain, bool) { return t.standings.Get(userID) }
 
 // give decides on a ticket and counts it. Where one is outstanding for the same admission, that is returned.
-func (t *tickets) give(wanted issued, a *quota.Account, now time.Time) (issued, quota.Decision, error) {
+func (t *tickets) give(wanted issued, c quota.Chain, now time.Time) (issued, quota.Decision, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expire(now)
@@ -70,12 +70,20 @@ func (t *tickets) give(wanted issued, a *quota.Account, now time.Time) (issued, 
 			&NoTicketError{Message: fmt.Sprintf("%d are outstanding, the limit of this replica is %d",
 				len(t.byID), t.most)}
 	}
-	held := t.byOwner[a.ID]
+	var held [quota.MaxDepth]quota.Outstanding
+	for i, a := range c.Accounts() {
+		held[i] = t.byOwner[a.ID]
+		wanted.on = append(wanted.on, a.ID)
+	}
 	req := quota.Request{Estimate: wanted.ticket.Estimate, FileSize: wanted.ticket.FileSize}
-	d := quota.DecideOffline(a, req, held, now)
+	d := c.DecideOffline(req, held, now)
 	if d.Outcome == quota.Admit {
 		t.byID[id] = wanted
-		t.byOwner[a.ID] = quota.Outstanding{Tickets: held.Tickets + 1, Credits: held.Credits.Add(req.Estimate)}
+		for i, owner := range wanted.on {
+			t.byOwner[owner] = quota.Outstanding{
+				Tickets: held[i].Tickets + 1, Credits: held[i].Credits.Add(req.Estimate),
+			}
+		}
 	}
 	return wanted, d, nil
 }
@@ -102,14 +110,15 @@ func (t *tickets) remove(id quota.AdmissionID) bool {
 		return false
 	}
 	delete(t.byID, id)
-	owner := was.ticket.Account
-	held := t.byOwner[owner]
-	if held.Tickets--; held.Tickets == 0 {
-		delete(t.byOwner, owner)
-		return true
+	for _, owner := range was.on {
+		held := t.byOwner[owner]
+		if held.Tickets--; held.Tickets == 0 {
+			delete(t.byOwner, owner)
+			continue
+		}
+		held.Credits = held.Credits.Sub(was.ticket.Estimate)
+		t.byOwner[owner] = held
 	}
-	held.Credits = held.Credits.Sub(was.ticket.Estimate)
-	t.byOwner[owner] = held
 	return true
 }
 

@@ -13,11 +13,13 @@ import (
 // ID is any id, as the rows of the database have it. It is assigned to each of the types of ids, and they to it.
 type ID = [16]byte
 
-// Account is one user's standing, as of the instant it was read or rolled to.
+// Account is the standing of a user or a team, as of the instant it was read or rolled to.
 type Account struct {
-	ID     AccountID
+	ID AccountID
+	// UserID of a user, empty of a team; Team is nil of a user.
 	UserID string
-	// Plan that serves the account, and the user's own exceptions to it.
+	Team   *Team
+	// Plan that serves the account, CapOnly of a team that has none, and a user's own exceptions to it.
 	Plan      *Plan
 	Overrides Overrides
 	Suspended bool
@@ -262,16 +264,13 @@ func (a *Account) lot(id LotID) *Lot {
 	return nil
 }
 
-// dayCost returns the provider cost that was settled in the UTC day of now, in the plan's currency.
-func (a *Account) dayCost(now time.Time) Money {
+// dayCost returns the provider cost in a currency that was settled in the UTC day of now.
+func (a *Account) dayCost(currency string, now time.Time) Money {
 	if !a.Day.Equal(utcDay(now)) {
 		return 0
 	}
-	return a.in(a.Plan.Currency).DayCost
+	return a.in(currency).DayCost
 }
-
-// reservedCost returns the estimated cost of what runs, in the plan's currency.
-func (a *Account) reservedCost() Money { return a.in(a.Plan.Currency).ReservedCost }
 
 // spend adds the provider's cost of a charge to that of the day.
 func (a *Account) spend(currency string, cost Money, now time.Time) {

@@ -52,10 +52,16 @@ type Admission struct {
 	// Offline marks work that began while the ledger could not be reached, on an offline ticket, or without its
 	// knowing, since it was restored to an earlier moment. It is exempt from limits too.
 	Offline bool
-	// PeriodNo and PeriodEnd are the period that the reservation is pinned to, Alloc the lots that it holds.
+	// PeriodNo and PeriodEnd are the user's own period that the reservation is pinned to.
 	PeriodNo  int64
 	PeriodEnd time.Time
-	Alloc     Allocation
+	// Payer is the account above the user that pays; zero if the user's own does, and until it is admitted. Alloc are the
+	// lots of the payer that it holds.
+	Payer AccountID
+	Alloc Allocation
+	// Levels are what it holds in the accounts above its user's, the nearest first; nil of a user who had none above.
+	// They are never changed, only replaced.
+	Levels []Held
 	// EstimatedCost is the provider's cost that it reserves, ProviderCost the rate per credit at that time, both in
 	// Currency. That is empty where it was not recorded: then it is the plan's at AdmittedAt.
 	EstimatedCost, ProviderCost Money
@@ -73,10 +79,10 @@ type Admission struct {
 	// Lease is how long the admission lives without a heartbeat, LeaseUntil when it ends.
 	Lease      time.Duration
 	LeaseUntil time.Time
-	// ArrivedSeq, AdmittedSeq and EndedSeq place its transitions in the account's order of decisions. EndedAt and
-	// EndedSeq tell when it gave its slot back; a late charge does not move them.
+	// ArrivedSeq, AdmittedSeq and EndedSeq place its transitions in the user's order of decisions. EndedAt and EndedSeq
+	// tell when it gave its slot back; a late charge does not move them.
 	ArrivedSeq, AdmittedSeq, EndedSeq int64
-	// Seen are the facts that the admission was decided on.
+	// Seen are the facts about the user's account that the admission was decided on.
 	Seen Seen
 }
 
@@ -86,7 +92,8 @@ func (adm *Admission) Equal(other *Admission) bool {
 		adm.State == other.State &&
 		adm.Reason == other.Reason && adm.Request == other.Request && adm.Priority == other.Priority &&
 		adm.Enforced == other.Enforced && adm.Offline == other.Offline && adm.PeriodNo == other.PeriodNo &&
-		adm.PeriodEnd.Equal(other.PeriodEnd) && adm.Alloc.Plan == other.Alloc.Plan &&
+		adm.PeriodEnd.Equal(other.PeriodEnd) && adm.Payer == other.Payer && adm.Alloc.Plan == other.Alloc.Plan &&
+		slices.Equal(adm.Levels, other.Levels) &&
 		slices.Equal(adm.Alloc.Lots, other.Alloc.Lots) && adm.EstimatedCost == other.EstimatedCost &&
 		adm.Currency == other.Currency &&
 		adm.ProviderCost == other.ProviderCost && same(adm.Reported, other.Reported) &&
@@ -119,14 +126,17 @@ type Seen struct {
 
 // Charge is an event to be recorded: of a settled admission, of a recorded use or of an adjustment.
 type Charge struct {
-	// Adjustment is true where the charge's own period was final and the open one was charged instead, and for
-	// Account.Adjust.
+	// Adjustment is true where the payer's period was final and its open one was charged instead, and for Chain.Adjust.
 	Adjustment bool
-	// Seq places the charge in the account's order of decisions.
+	// Seq places the charge in the user's order of decisions, and PeriodNo is the user's period that it is booked in.
 	Seq      int64
 	PeriodNo int64
-	Credits  Credits
-	Alloc    Allocation
+	// Levels are where it is booked above the user, the nearest first; nil of a user who has none above.
+	Levels  []Booking
+	Credits Credits
+	// Payer is the account above the user that pays, zero if the user's own does, and Alloc are its lots that do.
+	Payer AccountID
+	Alloc Allocation
 	// Overage is the part of Credits beyond the plan's; Price is what the user owes for it, Cost what the provider
 	// takes.
 	Overage     Credits
@@ -137,10 +147,10 @@ type Charge struct {
 	Rate *Rate
 }
 
-// Enter decides on a new admission and books it: it becomes Admitted or Queued and the account changes with it, or it
-// is refused and nothing changes. Where the admission is not enforced, refusals and waits are reported but it is
+// Enter decides on a new admission and books it: it becomes Admitted or Queued and the accounts change with it, or it
+// is refused and nothing changes. Where it is not enforced, refusals and waits are reported but it is
 // admitted. One that has entered before is not booked again, the answer says where it stands.
-func (a *Account) Enter(adm *Admission, now time.Time) Decision {
+func (c Chain) Enter(adm *Admission, now time.Time) Decision {
 	switch adm.State {
 	case "":
 	case Queued:
@@ -150,19 +160,19 @@ func (a *Account) Enter(adm *Admission, now time.Time) Decision {
 	case Admitted, Settled, Released, Expired:
 		return Decision{Outcome: Admit}
 	}
-	d := Decide(a, adm.Request, now)
-	adm.Account, adm.CreatedAt = a.ID, now
+	d := c.Decide(adm.Request, now)
+	adm.Account, adm.CreatedAt = c.User().ID, now
 	switch {
 	case d.Outcome == Admit || !adm.Enforced:
-		a.Seq++
-		adm.ArrivedSeq = a.Seq
-		a.admit(adm, now)
+		c.decided()
+		adm.ArrivedSeq = c.User().Seq
+		c.admit(adm, now)
 	case d.Outcome == Wait:
-		a.Seq++
-		adm.ArrivedSeq = a.Seq
+		c.decided()
+		adm.ArrivedSeq = c.User().Seq
 		adm.State, adm.Reason = Queued, d.Reason
 		adm.LeaseUntil = now.Add(adm.Lease)
-		a.Queued++
+		c.enqueue(1, 0)
 	}
 	return d
 }
@@ -170,16 +180,15 @@ func (a *Account) Enter(adm *Admission, now time.Time) Decision {
 // Park books a new admission that credits, cost or a suspension keep from running as Queued, for a holder that stays (a
 // Job) and wants to start when they change. Limits that no waiting cures (file size, length, a full queue) still
 // refuse.
-func (a *Account) Park(adm *Admission, d Decision, now time.Time) bool {
-	if adm.State != "" || !curable(d.Reason) || !a.Limits().Queued.Allows(a.Queued+1) {
+func (c Chain) Park(adm *Admission, d Decision, now time.Time) bool {
+	if adm.State != "" || !curable(d.Reason) || c.crowded() >= 0 {
 		return false
 	}
-	a.Seq++
-	adm.Account, adm.CreatedAt, adm.ArrivedSeq = a.ID, now, a.Seq
+	c.decided()
+	adm.Account, adm.CreatedAt, adm.ArrivedSeq = c.User().ID, now, c.User().Seq
 	adm.State, adm.Reason, adm.Parked, adm.EverParked = Queued, d.Reason, true, true
 	adm.LeaseUntil = now.Add(adm.Lease)
-	a.Queued++
-	a.Parked++
+	c.enqueue(1, 1)
 	return true
 }
 
@@ -188,31 +197,31 @@ func curable(r Reason) bool {
 	return retry == RetryTime || retry == RetryChange
 }
 
-// Promote goes through the first of the account's queued admissions, which must be in the order (priority descending,
+// Promote goes through the first of the user's queued admissions, which must be in the order (priority descending,
 // arrival), and admits those that may start. What only credits, cost or a suspension keep back is parked: it stays
 // queued and lets those behind it pass, because it does not wait for their slots. It returns the admissions that
 // changed.
-func (a *Account) Promote(queue []*Admission, now time.Time) []*Admission {
-	return a.look(queue, now, true)
+func (c Chain) Promote(queue []*Admission, now time.Time) []*Admission {
+	return c.look(queue, now, true)
 }
 
 // Unpark goes through queued admissions that have others in front of them: what could start now waits for a slot like
 // those, and what could not is parked. It returns the admissions that changed.
-func (a *Account) Unpark(queue []*Admission, now time.Time) []*Admission {
-	return a.look(queue, now, false)
+func (c Chain) Unpark(queue []*Admission, now time.Time) []*Admission {
+	return c.look(queue, now, false)
 }
 
-func (a *Account) look(queue []*Admission, now time.Time, first bool) []*Admission {
+func (c Chain) look(queue []*Admission, now time.Time, first bool) []*Admission {
 	var changed []*Admission
 	for _, adm := range queue {
 		if adm.State != Queued {
 			continue
 		}
-		d := decideSpending(a, adm.Request, now)
+		d := c.decideSpending(adm.Request, now)
 		blocked := d.Outcome != Admit
-		if !blocked && (!first || !a.Limits().Concurrent.Allows(a.Active+1)) {
+		if !blocked && (!first || c.full() >= 0) {
 			if adm.Parked {
-				a.Parked--
+				c.enqueue(0, -1)
 			}
 			if adm.Parked || adm.Reason != ConcurrencyLimit {
 				adm.Parked, adm.Reason = false, ConcurrencyLimit
@@ -221,15 +230,15 @@ func (a *Account) look(queue []*Admission, now time.Time, first bool) []*Admissi
 			continue
 		}
 		if !blocked {
-			a.leaveQueue(adm)
-			a.Seq++
-			a.admit(adm, now)
+			c.leaveQueue(adm)
+			c.decided()
+			c.admit(adm, now)
 			changed = append(changed, adm)
 			continue
 		}
 		if !adm.Parked || adm.Reason != d.Reason {
 			if !adm.Parked {
-				a.Parked++
+				c.enqueue(0, 1)
 			}
 			adm.Parked, adm.EverParked, adm.Reason = true, true, d.Reason
 			changed = append(changed, adm)
@@ -239,55 +248,103 @@ func (a *Account) look(queue []*Admission, now time.Time, first bool) []*Admissi
 }
 
 // Means are what can keep work parked. Two of them can be compared.
-type Means struct {
+type Means [MaxDepth]means
+
+// means are those of one account of a chain. The id is zero where there is none.
+type means struct {
+	account   AccountID
 	plan      *Plan
 	limits    Limits
 	suspended bool
 	remaining Limit[Credits]
 	spare     Limit[Money]
+	capped    Limit[Money]
 }
 
-// Means returns those of the account, which must have been rolled to now.
-func (a *Account) Means(now time.Time) Means {
-	spare := a.Plan.DailyCostCeiling
-	spare.Max = spare.Max.Sub(a.dayCost(now)).Sub(a.reservedCost())
-	return Means{plan: a.Plan, limits: a.Limits(), suspended: a.Suspended, remaining: a.Remaining(now), spare: spare}
+// Means returns those of the accounts, which must have been rolled to now.
+func (c Chain) Means(now time.Time) Means {
+	var all Means
+	for i := range c.n {
+		a := c.nodes[i]
+		m := means{
+			account: a.ID, suspended: a.Suspended, remaining: c.remaining(i, now), spare: noLimit[Money](),
+			capped: noLimit[Money](),
+		}
+		if i == 0 {
+			m.limits = a.Limits()
+		}
+		if i == c.payer {
+			m.plan, m.limits = a.Plan, a.Limits()
+			m.spare = a.spare(Ceiling{Limit: a.Plan.DailyCostCeiling, Currency: a.Plan.Currency}, now)
+		}
+		if most := c.caps(i).DailyCost; most != nil {
+			m.capped = a.spare(*most, now)
+		}
+		all[i] = m
+	}
+	return all
+}
+
+// spare returns what is left of a ceiling.
+func (a *Account) spare(ceiling Ceiling, now time.Time) Limit[Money] {
+	ceiling.Max = ceiling.Max.Sub(a.dayCost(ceiling.Currency, now)).Sub(a.in(ceiling.Currency).ReservedCost)
+	return ceiling.Limit
 }
 
 // Help reports whether work that was parked with the means before may start with these.
 func (m Means) Help(before Means) bool {
-	return !m.suspended && (before.suspended || m.plan != before.plan || m.limits != before.limits ||
-		!before.remaining.Allows(m.remaining.Max) || !before.spare.Allows(m.spare.Max))
+	helps := false
+	for i := range m {
+		now, was := &m[i], &before[i]
+		if now.suspended {
+			return false
+		}
+		helps = helps || was.suspended || now.account != was.account || now.plan != was.plan ||
+			now.limits != was.limits ||
+			!was.remaining.Allows(now.remaining.Max) || now.remaining.Unlimited && !was.remaining.Unlimited ||
+			!was.spare.Allows(now.spare.Max) || !was.capped.Allows(now.capped.Max) ||
+			now.capped.Unlimited && !was.capped.Unlimited
+	}
+	return helps
 }
 
-func (a *Account) admit(adm *Admission, now time.Time) {
-	limits := a.Limits()
-	adm.Seen = Seen{
-		Remaining: a.Remaining(now), Concurrent: limits.Concurrent, Used: a.Used, Reserved: a.Reserved,
-		Active: a.Active,
-	}
+// admit books that an admission runs from now on: its slot and its credits in each account, its lots with the payer.
+func (c Chain) admit(adm *Admission, now time.Time) {
+	user, payer := c.User(), c.Payer()
+	adm.Seen = c.seen(0, now)
 	adm.State, adm.Reason = Admitted, ""
-	adm.AdmittedAt, adm.AdmittedSeq = now, a.Seq
-	adm.PeriodNo, adm.PeriodEnd = a.PeriodNo, a.Period.End
-	adm.Alloc = a.allocate(adm.Request.Estimate, now)
-	adm.ProviderCost, adm.Currency = a.Plan.ProviderCost, a.Plan.Currency
-	adm.EstimatedCost = Price(adm.Request.Estimate, a.Plan.ProviderCost)
+	adm.AdmittedAt, adm.AdmittedSeq = now, user.Seq
+	adm.PeriodNo, adm.PeriodEnd = user.PeriodNo, user.Period.End
+	if c.n > 1 {
+		adm.Levels = make([]Held, c.n-1)
+	}
+	for i := range adm.Levels {
+		a := c.nodes[i+1]
+		adm.Levels[i] = Held{Account: a.ID, PeriodNo: a.PeriodNo, AdmittedSeq: a.Seq, Seen: c.seen(i+1, now)}
+	}
+	adm.Payer = c.above()
+	adm.Alloc = payer.allocate(adm.Request.Estimate, now)
+	adm.ProviderCost, adm.Currency = payer.Plan.ProviderCost, payer.Plan.Currency
+	adm.EstimatedCost = Price(adm.Request.Estimate, payer.Plan.ProviderCost)
 	adm.LeaseUntil = now.Add(adm.Lease)
 
-	a.Active++
-	a.Reserved = a.Reserved.Add(adm.Request.Estimate)
-	a.PlanReserved = a.PlanReserved.Add(adm.Alloc.Plan)
-	a.add(Amounts{Currency: adm.Currency, ReservedCost: adm.EstimatedCost})
+	for i := range c.n {
+		a := c.nodes[i]
+		a.Active++
+		a.Reserved = a.Reserved.Add(adm.Request.Estimate)
+		a.add(Amounts{Currency: adm.Currency, ReservedCost: adm.EstimatedCost})
+	}
+	payer.PlanReserved = payer.PlanReserved.Add(adm.Alloc.Plan)
 	for _, s := range adm.Alloc.Lots {
-		lot := a.lot(s.Lot)
+		lot := payer.lot(s.Lot)
 		lot.Reserved = lot.Reserved.Add(s.Credits)
 	}
 }
 
-func (a *Account) leaveQueue(adm *Admission) {
-	a.Queued--
+func (c Chain) leaveQueue(adm *Admission) {
+	c.enqueue(-1, 0)
 	if adm.Parked {
-		a.Parked--
+		c.enqueue(0, -1)
 		adm.Parked = false
 	}
 }
@@ -332,8 +389,9 @@ func (adm *Admission) Report(actual Credits) error {
 }
 
 // Settle ends an admission with a charge of actual (zero included) and returns the charge, or nil where the same actual
-// was charged before. period is the admission's own period if it has closed, else nil. Nothing changes if it fails.
-func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, now time.Time) (*Charge, error) {
+// was charged before. The chain must be the admission's, and closed have the periods that it is booked in and that have
+// closed. Nothing changes if it fails.
+func (c Chain) Settle(adm *Admission, actual Credits, closed Closed, now time.Time) (*Charge, error) {
 	if err := checkActual(actual); err != nil {
 		return nil, err
 	}
@@ -345,34 +403,97 @@ func (a *Account) Settle(adm *Admission, actual Credits, period *ClosedPeriod, n
 		return nil, Unfit(adm.State, "%s", alreadyCharged(*adm.Actual, actual))
 	case Queued, Cancelled, Released:
 		return nil, Unfit(adm.State, "only an admitted one can be completed")
-	case Expired:
+	case Admitted, Expired:
+	}
+	in, err := c.belongs(closed, adm.periodNo)
+	if err != nil {
+		return nil, err
+	}
+	if adm.State == Expired {
 		// Its lots were given back when it expired and others may hold them by now: it is charged like new work.
 		adm.Late, adm.Alloc = true, Allocation{}
-		a.Seq++
-	case Admitted:
-		a.unreserve(adm, period)
-		a.Seq++
-		adm.EndedAt, adm.EndedSeq = now, a.Seq
+		c.decided()
+	} else {
+		c.unreserve(adm, in)
+		c.decided()
+		c.ended(adm, now)
 	}
 	adm.State, adm.Reason, adm.Actual = Settled, "", &actual
 
-	c := &Charge{
-		PeriodNo: adm.PeriodNo, Seq: a.Seq, Credits: actual,
-		Cost: Price(actual, adm.ProviderCost), CostCurrency: a.currencyOf(adm),
+	payer := c.Payer()
+	ch := &Charge{Credits: actual, Cost: Price(actual, adm.ProviderCost), CostCurrency: payer.currencyOf(adm)}
+	end := payer.Period.End
+	if p := in[c.payer]; p != nil {
+		end = p.Period.End
 	}
-	a.charge(c, pinned(adm, a.lotExpiry, min(actual, adm.Alloc.Total())), period, now)
-	return c, nil
+	c.charge(ch, pinned(adm, end, payer.lotExpiry, min(actual, adm.Alloc.Total())), in, now)
+	return ch, nil
 }
 
-// charge books c, whose period, credits and cost are known: what is held for it pays first, the rest is paid as new
-// work would be. period is the closed period that it belongs to, nil where that is open; once it is final the open one
-// pays.
-func (a *Account) charge(c *Charge, held Allocation, period *ClosedPeriod, now time.Time) {
+// periodNo returns the number of the period that an admission belongs to, in the account at an index of its chain.
+func (adm *Admission) periodNo(i int) int64 {
+	if i == 0 {
+		return adm.PeriodNo
+	}
+	return adm.Levels[i-1].PeriodNo
+}
+
+// ended writes down when an admission gave its slots back.
+func (c Chain) ended(adm *Admission, now time.Time) {
+	adm.EndedAt, adm.EndedSeq = now, c.User().Seq
+	adm.Levels = slices.Clone(adm.Levels)
+	for i := range adm.Levels {
+		adm.Levels[i].EndedSeq = c.nodes[i+1].Seq
+	}
+}
+
+// charge books ch, whose credits and cost are known, in all accounts: the payer's lots pay, the others count it. in are
+// the periods that it belongs to.
+func (c Chain) charge(ch *Charge, held Allocation, in periods, now time.Time) {
+	ch.Seq, ch.Payer = c.User().Seq, c.above()
+	if c.n > 1 {
+		ch.Levels = make([]Booking, c.n-1)
+	}
+	for i := range c.n {
+		a := c.nodes[i]
+		no := a.PeriodNo
+		if i == c.payer {
+			no = a.charge(ch, held, in[i], now)
+		} else {
+			no = a.count(ch, in[i], now)
+		}
+		if i == 0 {
+			ch.PeriodNo = no
+			continue
+		}
+		ch.Levels[i-1] = Booking{Account: a.ID, PeriodNo: no, Seq: a.Seq}
+	}
+}
+
+// count books a charge that another account pays, and returns the number of the period that it is booked in: the closed
+// one that it belongs to, nil where that is open, or the open one once that is final.
+func (a *Account) count(ch *Charge, period *ClosedPeriod, now time.Time) int64 {
+	a.spend(ch.CostCurrency, ch.Cost, now)
+	cost := Amounts{Currency: ch.CostCurrency, Cost: ch.Cost}
+	if period == nil || period.Final(now) {
+		a.Used = a.Used.Add(ch.Credits)
+		a.add(cost)
+		return a.PeriodNo
+	}
+	period.Used = period.Used.Add(ch.Credits)
+	period.add(cost)
+	return period.No
+}
+
+// charge books c, which the account pays: what is held for it pays first, the rest is paid as new work would be. period
+// is the closed period that it belongs to, nil where that is open; once it is final the open one pays. It returns the
+// number of the period that does.
+func (a *Account) charge(c *Charge, held Allocation, period *ClosedPeriod, now time.Time) int64 {
 	a.spend(c.CostCurrency, c.Cost, now)
 	if period != nil && period.Final(now) {
 		// The plan's lot that it held went with its period, which keeps what it did not use; the open one pays.
 		a.topUp(period)
-		c.Adjustment, c.PeriodNo = true, a.PeriodNo
+		c.Adjustment = true
 		held.Plan, period = 0, nil
 	}
 	a.book(c, held, period)
@@ -395,11 +516,12 @@ func (a *Account) charge(c *Charge, held Allocation, period *ClosedPeriod, now t
 	if period == nil {
 		a.add(cost)
 		a.add(owed)
-		return
+		return a.PeriodNo
 	}
 	period.add(cost)
 	period.add(owed)
 	a.topUp(period)
+	return period.No
 }
 
 func alreadyCharged(charged, actual Credits) string {
@@ -408,32 +530,39 @@ func alreadyCharged(charged, actual Credits) string {
 }
 
 // End ends a live admission without a charge: Released by its holder or Expired by the reaper where it ran, Cancelled
-// where it only waited. Ending one that has ended without a charge changes nothing.
-func (a *Account) End(adm *Admission, to State, reason Reason, period *ClosedPeriod, now time.Time) error {
+// where it only waited. Ending one that has ended without a charge changes nothing. The chain must be the admission's,
+// and closed have the periods that it is booked in and that have closed. Nothing changes if it fails.
+func (c Chain) End(adm *Admission, to State, reason Reason, closed Closed, now time.Time) error {
 	switch adm.State {
 	case Settled:
 		return Unfit(adm.State, "it has been charged already")
 	case Released, Expired, Cancelled:
 		return nil
 	case Queued:
-		a.leaveQueue(adm)
+		c.leaveQueue(adm)
 		adm.State = Cancelled
 	case Admitted:
-		a.unreserve(adm, period)
-		if period != nil {
-			a.topUp(period)
+		in, err := c.belongs(closed, adm.periodNo)
+		if err != nil {
+			return err
+		}
+		c.unreserve(adm, in)
+		if p := in[c.payer]; p != nil {
+			c.Payer().topUp(p)
 		}
 		adm.State = to
 	}
-	a.Seq++
-	adm.Reason, adm.EndedAt, adm.EndedSeq = reason, now, a.Seq
+	c.decided()
+	adm.Reason = reason
+	c.ended(adm, now)
 	return nil
 }
 
 // Requeue puts an admitted admission behind everything that waits, for a holder that could not begin (a Job of which no
-// pod starts), and returns what it held. The stay that ends so is returned as an admission of its own, Released, under
-// an id that follows from it; what has seen it can be replayed. One that waits is left as it is, and nil is returned.
-func (a *Account) Requeue(adm *Admission, period *ClosedPeriod, now time.Time) (*Admission, error) {
+// pod starts), and returns what it held on the chain that it is booked on. The stay that ends so is returned as an
+// admission of its own, Released, under an id that follows from it; what has seen it can be replayed. One that waits is
+// left as it is, and nil is returned.
+func (c Chain) Requeue(adm *Admission, on Chain, closed Closed, now time.Time) (*Admission, error) {
 	switch {
 	case adm.State == Queued:
 		return nil, nil
@@ -443,19 +572,19 @@ func (a *Account) Requeue(adm *Admission, period *ClosedPeriod, now time.Time) (
 		return nil, Unfit(adm.State, "it has reported its use, so it has begun")
 	}
 	stay := *adm
-	stay.ID = NameID("stay", a.ID, fmt.Sprintf("%x/%d", [16]byte(adm.ID), adm.AdmittedSeq))
-	if err := a.End(&stay, Released, "", period, now); err != nil {
+	stay.ID = NameID("stay", c.User().ID, fmt.Sprintf("%x/%d", [16]byte(adm.ID), adm.AdmittedSeq))
+	if err := on.End(&stay, Released, "", closed, now); err != nil {
 		return nil, err
 	}
-	a.Seq++
+	c.decided()
 	*adm = Admission{
 		ID: adm.ID, Account: adm.Account, Source: adm.Source, State: Queued, Reason: ConcurrencyLimit,
 		Request:  adm.Request,
 		Priority: adm.Priority, Enforced: adm.Enforced, CreatedAt: adm.CreatedAt, Lease: adm.Lease,
 		LeaseUntil: now.Add(adm.Lease),
-		ArrivedSeq: a.Seq,
+		ArrivedSeq: c.User().Seq,
 	}
-	a.Queued++
+	c.enqueue(1, 0)
 	return &stay, nil
 }
 
@@ -467,26 +596,39 @@ func (a *Account) currencyOf(adm *Admission) string {
 	return adm.Currency
 }
 
-// unreserve returns everything that an admitted admission holds.
-func (a *Account) unreserve(adm *Admission, period *ClosedPeriod) {
+// unreserve returns everything that an admitted admission holds, to the periods that it belongs to.
+func (c Chain) unreserve(adm *Admission, in periods) {
+	payer := c.Payer()
+	currency := payer.currencyOf(adm)
+	for i := range c.n {
+		c.nodes[i].release(adm, currency, in[i])
+	}
+	for _, s := range adm.Alloc.Lots {
+		lot := payer.lot(s.Lot)
+		lot.Reserved = lot.Reserved.Sub(s.Credits)
+	}
+	planReserved := &payer.PlanReserved
+	if p := in[c.payer]; p != nil {
+		planReserved = &p.PlanReserved
+	}
+	*planReserved = planReserved.Sub(adm.Alloc.Plan)
+}
+
+// release returns an admission's slot and credits to one account, and to the closed period that it belongs to there, nil
+// where that is open.
+func (a *Account) release(adm *Admission, currency string, period *ClosedPeriod) {
 	a.Active--
-	a.add(Amounts{Currency: a.currencyOf(adm), ReservedCost: -adm.EstimatedCost})
+	a.add(Amounts{Currency: currency, ReservedCost: -adm.EstimatedCost})
 	if a.Active == 0 {
 		// Something may be left of a sum that saturated, or of reservations whose currency was not recorded.
 		a.ReservedCost = 0
 		a.Other = a.Other.each(func(m *Amounts) { m.ReservedCost = 0 })
 	}
-	for _, s := range adm.Alloc.Lots {
-		lot := a.lot(s.Lot)
-		lot.Reserved = lot.Reserved.Sub(s.Credits)
+	reserved := &a.Reserved
+	if period != nil {
+		reserved = &period.Reserved
 	}
-	if period == nil {
-		a.Reserved = a.Reserved.Sub(adm.Request.Estimate)
-		a.PlanReserved = a.PlanReserved.Sub(adm.Alloc.Plan)
-		return
-	}
-	period.Reserved = period.Reserved.Sub(adm.Request.Estimate)
-	period.PlanReserved = period.PlanReserved.Sub(adm.Alloc.Plan)
+	*reserved = reserved.Sub(adm.Request.Estimate)
 }
 
 // book adds part of a charge to the lots that pay for it and to its period: the closed one, or the open one where that
@@ -534,8 +676,9 @@ func (a *Account) topUp(p *ClosedPeriod) {
 }
 
 // pinned distributes amount, which must not exceed the reservation, over the lots that an admission holds, in the order
-// in which they expire, so that what remains returns to the latest-expiring of them.
-func pinned(adm *Admission, expiry func(LotID) int64, amount Credits) Allocation {
+// in which they expire, so that what remains returns to the latest-expiring of them. The plan's expires at end, with the
+// payer's period.
+func pinned(adm *Admission, end time.Time, expiry func(LotID) int64, amount Credits) Allocation {
 	var al Allocation
 	left, plan := amount, adm.Alloc.Plan
 	takePlan := func() {
@@ -543,7 +686,7 @@ func pinned(adm *Admission, expiry func(LotID) int64, amount Credits) Allocation
 		al.Plan, left, plan = al.Plan.Add(part), left.Sub(part), 0
 	}
 	for _, s := range adm.Alloc.Lots {
-		if expiry(s.Lot) > expiryKey(adm.PeriodEnd) {
+		if expiry(s.Lot) > expiryKey(end) {
 			takePlan()
 		}
 		if part := min(left, s.Credits); part > 0 {

@@ -38,11 +38,12 @@ type Bound struct {
 	Limit, Used, Reserved, Requested, Remaining int64
 }
 
-// Decision is the answer to one request on one account.
+// Decision is the answer to one request.
 type Decision struct {
 	Outcome Outcome
-	// Reason and Bound are set unless the outcome is Admit.
+	// Reason, Level and Bound are set unless the outcome is Admit. Level is whose limit it is.
 	Reason Reason
+	Level  Level
 	Bound  Bound
 	// RetryAt is the earliest instant at which the same request could succeed by itself; zero where none is known.
 	RetryAt time.Time
@@ -56,85 +57,195 @@ type Request struct {
 	Queue bool
 }
 
-// Decide says whether req may run on the account now. The account must have been rolled to now. It is the only place
-// where limits are compared: admission, the pre-flight check, the Job webhook and the promotion of waiting work all ask
-// it.
-func Decide(a *Account, req Request, now time.Time) Decision {
-	if d := decideSpending(a, req, now); d.Outcome != Admit {
+// Decide says whether req may run now. The accounts must have been rolled to now. It is the only place where limits are
+// compared: admission, the pre-flight check, the Job webhook and the promotion of waiting work all ask it.
+//
+// Where several limits say no, it tells what is hardest to cure: what no waiting cures, then credits and money, then
+// slots. Of one kind it tells the account that says no for longest, and of several the one nearest to the user.
+func (c Chain) Decide(req Request, now time.Time) Decision {
+	if d := c.decideSpending(req, now); d.Outcome != Admit {
 		return d
 	}
-	limits := a.Limits()
-	waiting := a.Queued - a.Parked
-	free := limits.Concurrent.Allows(a.Active + 1)
-	if free && waiting <= 0 {
+	full := c.full()
+	if waiting := c.nodes[0].Queued - c.nodes[0].Parked; full < 0 && waiting <= 0 {
 		return Decision{Outcome: Admit}
 	}
-	slots := Bound{
-		Unit: UnitJobs, Limit: int64(limits.Concurrent.Max), Used: int64(a.Active), Requested: 1,
-		Remaining: max(0, int64(limits.Concurrent.Max)-int64(a.Active)),
+	d := Decision{Reason: ConcurrencyLimit}
+	if full < 0 {
+		d.Reason = NotFirst
 	}
-	reason := ConcurrencyLimit
-	if free {
-		reason = NotFirst
-	}
+	d.at(c.nodes[max(full, 0)], jobs(c.concurrent(max(full, 0)), c.nodes[max(full, 0)].Active))
 	if !req.Queue {
-		return Decision{Reason: reason, Bound: slots}
+		return d
 	}
-	if !limits.Queued.Allows(a.Queued + 1) {
-		return Decision{Reason: QueueFull, Bound: Bound{
-			Unit: UnitJobs, Limit: int64(limits.Queued.Max), Used: int64(a.Queued), Requested: 1,
-			Remaining: max(0, int64(limits.Queued.Max)-int64(a.Queued)),
-		}}
+	if i := c.crowded(); i >= 0 {
+		d.Reason = QueueFull
+		d.at(c.nodes[i], jobs(c.queued(i), c.nodes[i].Queued))
+		return d
 	}
-	return Decision{Outcome: Wait, Reason: reason, Bound: slots}
+	d.Outcome = Wait
+	return d
+}
+
+// at says whose limit decided.
+func (d *Decision) at(a *Account, b Bound) { d.Level, d.Bound = a.Level(), b }
+
+func jobs(limit Limit[int32], taken int32) Bound {
+	return Bound{
+		Unit: UnitJobs, Limit: int64(limit.Max), Used: int64(taken), Requested: 1,
+		Remaining: max(0, int64(limit.Max)-int64(taken)),
+	}
+}
+
+// spending are the rules about everything but slots, the hardest to cure first. Each goes over the whole chain.
+var spending = [...]func(c Chain, req Request, now time.Time) Decision{
+	Chain.decideSuspension, Chain.decideFileSize, Chain.decideAudio, Chain.decideCredits, Chain.decideCost,
 }
 
 // decideSpending checks everything but slots: what no waiting for other jobs can cure.
-func decideSpending(a *Account, req Request, now time.Time) Decision {
-	limits := a.Limits()
-	if a.Suspended {
-		return Decision{Reason: UserSuspended}
-	}
-	if !limits.FileSize.Allows(req.FileSize) {
-		return Decision{Reason: FileTooLarge, Bound: Bound{
-			Unit: UnitBytes, Limit: limits.FileSize.Max, Requested: req.FileSize, Remaining: limits.FileSize.Max,
-		}}
-	}
-	if !limits.Audio.Allows(req.Estimate.Audio()) {
-		return Decision{Reason: AudioTooLong, Bound: Bound{
-			Unit: UnitAudio, Limit: limits.Audio.Max.Milliseconds(), Requested: int64(req.Estimate),
-			Remaining: limits.Audio.Max.Milliseconds(),
-		}}
-	}
-	if remaining := a.Remaining(now); !remaining.Allows(req.Estimate) {
-		d := Decision{
-			Reason: CreditsExhausted,
-			Bound: Bound{
-				Unit: UnitCredits, Limit: int64(a.Allowance(now).Max), Used: int64(a.Used), Reserved: int64(a.Reserved),
-				Requested: int64(req.Estimate), Remaining: int64(remaining.Max),
-			},
+func (c Chain) decideSpending(req Request, now time.Time) Decision {
+	for _, rule := range spending {
+		if d := rule(c, req, now); d.Outcome != Admit {
+			return d
 		}
-		if a.mostNextPeriod() >= req.Estimate {
-			d.RetryAt = a.Period.End
-		}
-		return d
-	}
-	ceiling, cost := a.Plan.DailyCostCeiling, Price(req.Estimate, a.Plan.ProviderCost)
-	settled, reserved := a.dayCost(now), a.reservedCost()
-	if taken := settled.Add(reserved); !ceiling.Allows(taken.Add(cost)) {
-		d := Decision{
-			Reason: DailyCostCeiling,
-			Bound: Bound{
-				Unit: UnitMoney, Currency: a.Plan.Currency, Limit: int64(ceiling.Max), Used: int64(settled),
-				Reserved: int64(reserved), Requested: int64(cost), Remaining: int64(max(0, ceiling.Max.Sub(taken))),
-			},
-		}
-		if ceiling.Allows(cost) {
-			d.RetryAt = utcDay(now).Add(24 * time.Hour)
-		}
-		return d
 	}
 	return Decision{Outcome: Admit}
+}
+
+func (c Chain) decideSuspension(Request, time.Time) Decision {
+	for i := range c.n {
+		if a := c.nodes[i]; a.Suspended {
+			return Decision{Reason: UserSuspended, Level: a.Level()}
+		}
+	}
+	return Decision{Outcome: Admit}
+}
+
+func (c Chain) decideFileSize(req Request, _ time.Time) Decision {
+	limit, level := perJob(c, c.Payer().Limits().FileSize, c.User().Overrides.FileSize)
+	if limit.Allows(req.FileSize) {
+		return Decision{Outcome: Admit}
+	}
+	return Decision{Reason: FileTooLarge, Level: level, Bound: Bound{
+		Unit: UnitBytes, Limit: limit.Max, Requested: req.FileSize, Remaining: limit.Max,
+	}}
+}
+
+func (c Chain) decideAudio(req Request, _ time.Time) Decision {
+	limit, level := perJob(c, c.Payer().Limits().Audio, c.User().Overrides.Audio)
+	if limit.Allows(req.Estimate.Audio()) {
+		return Decision{Outcome: Admit}
+	}
+	return Decision{Reason: AudioTooLong, Level: level, Bound: Bound{
+		Unit: UnitAudio, Limit: limit.Max.Milliseconds(), Requested: int64(req.Estimate),
+		Remaining: limit.Max.Milliseconds(),
+	}}
+}
+
+// perJob returns what bounds each single job of the user, and whose limit it is: the user's override where there is
+// one, else the payer's.
+func perJob[T ~int32 | ~int64](c Chain, payers Limit[T], own *Limit[T]) (Limit[T], Level) {
+	if own != nil {
+		return *own, c.User().Level()
+	}
+	return payers, c.Payer().Level()
+}
+
+func (c Chain) decideCredits(req Request, now time.Time) Decision {
+	d := Decision{Outcome: Admit}
+	for i := range c.n {
+		a := c.nodes[i]
+		if i == c.payer {
+			d = d.or(a.affords(req.Estimate, now))
+		}
+		if most := c.caps(i).Credits; most != nil {
+			d = d.or(a.within(*most, req.Estimate))
+		}
+	}
+	return d
+}
+
+// affords decides whether the account's lots can pay the credits.
+func (a *Account) affords(credits Credits, now time.Time) Decision {
+	remaining := a.Remaining(now)
+	if remaining.Allows(credits) {
+		return Decision{Outcome: Admit}
+	}
+	d := Decision{
+		Reason: CreditsExhausted, Level: a.Level(),
+		Bound: Bound{
+			Unit: UnitCredits, Limit: int64(a.Allowance(now).Max), Used: int64(a.Used), Reserved: int64(a.Reserved),
+			Requested: int64(credits), Remaining: int64(remaining.Max),
+		},
+	}
+	if a.mostNextPeriod() >= credits {
+		d.RetryAt = a.Period.End
+	}
+	return d
+}
+
+// within decides whether a cap of the account leaves room for the credits.
+func (a *Account) within(most Limit[Credits], credits Credits) Decision {
+	taken := a.Used.Add(a.Reserved)
+	if most.Allows(taken.Add(credits)) {
+		return Decision{Outcome: Admit}
+	}
+	d := Decision{
+		Reason: CreditsExhausted, Level: a.Level(),
+		Bound: Bound{
+			Unit: UnitCredits, Limit: int64(most.Max), Used: int64(a.Used), Reserved: int64(a.Reserved),
+			Requested: int64(credits), Remaining: int64(max(0, most.Max.Sub(taken))),
+		},
+	}
+	if most.Allows(credits) {
+		d.RetryAt = a.Period.End
+	}
+	return d
+}
+
+func (c Chain) decideCost(req Request, now time.Time) Decision {
+	d, plan := Decision{Outcome: Admit}, c.Payer().Plan
+	cost := Price(req.Estimate, plan.ProviderCost)
+	for i := range c.n {
+		a := c.nodes[i]
+		if i == c.payer {
+			d = d.or(a.costs(Ceiling{Limit: plan.DailyCostCeiling, Currency: plan.Currency}, cost, now))
+		}
+		if most := c.caps(i).DailyCost; most != nil && most.Currency == plan.Currency {
+			d = d.or(a.costs(*most, cost, now))
+		}
+	}
+	return d
+}
+
+// costs decides whether a ceiling of the account leaves room for a cost in its currency.
+func (a *Account) costs(ceiling Ceiling, cost Money, now time.Time) Decision {
+	settled, reserved := a.dayCost(ceiling.Currency, now), a.in(ceiling.Currency).ReservedCost
+	taken := settled.Add(reserved)
+	if ceiling.Allows(taken.Add(cost)) {
+		return Decision{Outcome: Admit}
+	}
+	d := Decision{
+		Reason: DailyCostCeiling, Level: a.Level(),
+		Bound: Bound{
+			Unit: UnitMoney, Currency: ceiling.Currency, Limit: int64(ceiling.Max), Used: int64(settled),
+			Reserved: int64(reserved), Requested: int64(cost), Remaining: int64(max(0, ceiling.Max.Sub(taken))),
+		},
+	}
+	if ceiling.Allows(cost) {
+		d.RetryAt = utcDay(now).Add(24 * time.Hour)
+	}
+	return d
+}
+
+// or returns the decision that says no for longer, d if neither does so.
+func (d Decision) or(e Decision) Decision {
+	switch {
+	case e.Outcome == Admit:
+	case d.Outcome == Admit, !d.RetryAt.IsZero() && (e.RetryAt.IsZero() || e.RetryAt.After(d.RetryAt)):
+		return e
+	}
+	return d
 }
 
 // mostNextPeriod returns the most credits that the next period can start with, whatever happens in this one.
@@ -147,18 +258,19 @@ func (a *Account) mostNextPeriod() Credits {
 	return sum
 }
 
-// Upgrade returns the lowest-ranked plan above the account's (of several the cheapest) that would have allowed req,
-// which d did not, or nil. What others of the user's jobs take at the moment counts only where slots are what was
-// missing.
-func Upgrade(a *Account, req Request, d Decision, plans []*Plan, now time.Time) *Plan {
+// Upgrade returns the lowest-ranked plan above the payer's (of several the cheapest) that would have allowed req, which
+// d did not, or nil: also where a cap is what refused, as no plan lifts it. What others of the user's jobs take at the
+// moment counts only where slots are what was missing.
+func (c Chain) Upgrade(req Request, d Decision, plans []*Plan, now time.Time) *Plan {
 	var best *Plan
 	for _, p := range plans {
-		if p.Retired || p.Rank <= a.Plan.Rank || (best != nil && compareOffers(p, best) >= 0) {
+		if p.Retired || p.Rank <= c.Payer().Plan.Rank || (best != nil && compareOffers(p, best) >= 0) {
 			continue
 		}
-		// What the plan sells is what counts: the user's own exceptions may not outlive the change.
-		with := *a
-		with.Plan, with.Overrides = p, Overrides{}
+		// What the plan sells is what counts: the payer's own exceptions may not outlive the change.
+		with, payer := c, *c.Payer()
+		payer.Plan, payer.Overrides = p, Overrides{}
+		with.nodes[c.payer] = &payer
 		if with.wouldAllow(req, d.Reason, now) {
 			best = p
 		}
@@ -170,24 +282,38 @@ func compareOffers(p, q *Plan) int {
 	return cmp.Or(cmp.Compare(p.Rank, q.Rank), cmp.Compare(p.PeriodPrice, q.PeriodPrice), cmp.Compare(p.Name, q.Name))
 }
 
-func (a *Account) wouldAllow(req Request, refused Reason, now time.Time) bool {
-	if decideSpending(a, req, now).Outcome != Admit {
+func (c Chain) wouldAllow(req Request, refused Reason, now time.Time) bool {
+	if c.decideSpending(req, now).Outcome != Admit {
 		return false
 	}
 	switch refused {
 	case ConcurrencyLimit, NotFirst:
 		// Those that wait would start before it.
-		return a.Limits().Concurrent.Allows(a.Active + a.Queued - a.Parked + 1)
+		for i := range c.n {
+			if a := c.nodes[i]; !c.concurrent(i).Allows(a.Active + a.Queued - a.Parked + 1) {
+				return false
+			}
+		}
 	case QueueFull:
-		return Decide(a, req, now).Outcome != Refuse
+		return c.Decide(req, now).Outcome != Refuse
 	case UserSuspended, FileTooLarge, AudioTooLong, CreditsExhausted, DailyCostCeiling, UnknownUser, UnknownPlan:
 	}
 	return true
 }
 
-// Message says the decision in a sentence for people. It names the limit, what was asked and what remains, and contains
-// no instant, so that it is stable while nothing changes.
+// Message says the decision in a sentence for people. It names the limit, what was asked and what remains, the team if
+// the limit is a team's, and contains no instant, so that it is stable while nothing changes.
 func (d Decision) Message() string {
+	switch {
+	case d.Level.Kind != LevelTeam:
+		return d.message()
+	case d.Reason == UserSuspended:
+		return d.Level.String() + " is suspended"
+	}
+	return d.Level.String() + ": " + d.message()
+}
+
+func (d Decision) message() string {
 	b := d.Bound
 	switch d.Reason {
 	case "":

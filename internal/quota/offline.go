@@ -13,62 +13,74 @@ type Outstanding struct {
 	Credits Credits
 }
 
-// DecideOffline says whether work may start on an offline ticket, by what the account showed when it was last read. Its
-// size, length and the user's suspension are decided as always. Tickets take the place of everything that runs or
+// DecideOffline says whether work may start on an offline ticket, by what the accounts showed when they were last read.
+// Its size, length and suspensions are decided as always. Tickets take the place of everything that runs or
 // waits: how that stands nobody knows while the ledger is away. So there may be as many as jobs may run at once, and
-// all of them together may reserve what remained. Nobody waits.
-func DecideOffline(a *Account, req Request, held Outstanding, now time.Time) Decision {
-	with := *a
-	with.Lots = slices.Clone(a.Lots)
-	with.Roll(now)
-	with.Active, with.Queued, with.Parked = held.Tickets, 0, 0
-	with.add(Amounts{Currency: a.Plan.Currency, ReservedCost: Price(held.Credits, a.Plan.ProviderCost)})
-	req.Queue = false
-	d := Decide(&with, req, now)
-	remaining := with.Remaining(now)
-	if d.Outcome != Admit || remaining.Allows(req.Estimate.Add(held.Credits)) {
-		return d
+// all of them together may reserve what remained. Nobody waits. held is what the tickets of all below each account of the
+// chain hold, in its order.
+func (c Chain) DecideOffline(req Request, held [MaxDepth]Outstanding, now time.Time) Decision {
+	with, plan := c, c.Payer().Plan
+	for i := range c.n {
+		a := *c.nodes[i]
+		a.Lots = slices.Clone(a.Lots)
+		a.Roll(now)
+		a.Active, a.Queued, a.Parked = held[i].Tickets, 0, 0
+		a.add(Amounts{Currency: plan.Currency, ReservedCost: Price(held[i].Credits, plan.ProviderCost)})
+		with.nodes[i] = &a
 	}
-	return Decision{Reason: CreditsExhausted, Bound: Bound{
-		Unit: UnitCredits, Limit: int64(with.Allowance(now).Max), Used: int64(with.Used),
-		Reserved:  int64(with.Reserved.Add(held.Credits)),
-		Requested: int64(req.Estimate), Remaining: int64(max(0, remaining.Max.Sub(held.Credits))),
-	}}
+	req.Queue = false
+	d := with.Decide(req, now)
+	for i := 0; i < with.n && d.Outcome == Admit; i++ {
+		a, remaining := with.nodes[i], with.remaining(i, now)
+		if remaining.Allows(req.Estimate.Add(held[i].Credits)) {
+			continue
+		}
+		limit := AtMost(a.Used.Add(a.Reserved).Add(remaining.Max))
+		if i == with.payer {
+			limit = a.Allowance(now)
+		}
+		d = Decision{Reason: CreditsExhausted, Level: a.Level(), Bound: Bound{
+			Unit: UnitCredits, Limit: int64(limit.Max), Used: int64(a.Used),
+			Reserved:  int64(a.Reserved.Add(held[i].Credits)),
+			Requested: int64(req.Estimate), Remaining: int64(max(0, remaining.Max.Sub(held[i].Credits))),
+		}}
+	}
+	return d
 }
 
 // SettleOffline ends work that was done on an offline ticket with a charge of actual. An admission that is new, or
 // waits, is admitted first, whatever the limits say: the work was done while nobody could ask. Everything else is as in
 // Settle.
-func (a *Account) SettleOffline(adm *Admission, actual Credits, period *ClosedPeriod, now time.Time) (*Charge, error) {
+func (c Chain) SettleOffline(adm *Admission, actual Credits, closed Closed, now time.Time) (*Charge, error) {
 	if err := checkActual(actual); err != nil {
 		return nil, err
 	}
 	switch adm.State {
 	case "":
-		a.Seq++
-		adm.Account, adm.CreatedAt, adm.ArrivedSeq = a.ID, now, a.Seq
-		a.admitOffline(adm, now)
+		c.decided()
+		adm.Account, adm.CreatedAt, adm.ArrivedSeq = c.User().ID, now, c.User().Seq
+		c.admitOffline(adm, now)
 	case Queued:
-		a.leaveQueue(adm)
-		a.Seq++
-		a.admitOffline(adm, now)
+		c.leaveQueue(adm)
+		c.decided()
+		c.admitOffline(adm, now)
 	case Admitted, Settled, Released, Expired, Cancelled:
 	}
-	return a.Settle(adm, actual, period, now)
+	return c.Settle(adm, actual, closed, now)
 }
 
 // Resume admits what waits although it runs already, whatever the limits say: the ledger was told less than happened,
 // because it is an earlier copy of itself.
-func (a *Account) Resume(adm *Admission, now time.Time) {
+func (c Chain) Resume(adm *Admission, now time.Time) {
 	if adm.State != Queued {
 		return
 	}
-	a.leaveQueue(adm)
-	a.Seq++
-	a.admitOffline(adm, now)
+	c.leaveQueue(adm)
+	c.decided()
+	c.admitOffline(adm, now)
 }
 
-func (a *Account) admitOffline(adm *Admission, now time.Time) {
+func (c Chain) admitOffline(adm *Admission, now time.Time) {
 	adm.Enforced, adm.Offline = false, true
-	a.admit(adm, now)
+	c.admit(adm, now)
 }

@@ -39,28 +39,24 @@ type Use struct {
 }
 
 // Record charges a use that has happened, in full, whatever the limits say: a balance may be overdrawn by it, which
-// blocks new work. The period that contains OccurredAt pays, as for late work: once that is final it is an adjustment
-// in the open one. closed are the account's closed periods by number, as far back as MaxRecordAge; the one that is
-// charged, if any, is returned with the charge. Nothing changes if it fails.
-func (a *Account) Record(u Use, closed map[int64]*ClosedPeriod, now time.Time) (*Charge, *ClosedPeriod, error) {
+// blocks new work. In each account the period that contains OccurredAt is charged, as for late work: once that is final
+// the open one is, and where that is the payer's it is an adjustment. closed are the accounts' closed periods, as far
+// back as MaxRecordAge. Nothing changes if it fails.
+func (c Chain) Record(u Use, closed Closed, now time.Time) (*Charge, error) {
 	if err := checkOccurred(u.OccurredAt, now); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	c, err := a.Plan.priced(u)
+	ch, err := c.Payer().Plan.priced(u)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	a.Seq++
-	c.Seq, c.PeriodNo = a.Seq, a.PeriodNo
-	period := a.closedAt(u.OccurredAt, closed)
-	if period != nil {
-		c.PeriodNo = period.No
+	var in periods
+	for i := range c.n {
+		in[i] = c.nodes[i].closedAt(u.OccurredAt, closed[i])
 	}
-	a.charge(c, Allocation{}, period, now)
-	if c.PeriodNo == a.PeriodNo {
-		period = nil
-	}
-	return c, period, nil
+	c.decided()
+	c.charge(ch, Allocation{}, in, now)
+	return ch, nil
 }
 
 func checkOccurred(at, now time.Time) error {
@@ -129,67 +125,115 @@ func (a *Account) closedAt(t time.Time, closed map[int64]*ClosedPeriod) *ClosedP
 	return found
 }
 
-// Adjust debits the open period with credits that no use explains, above zero and at most MaxRecordCredits, in full
+// Adjust debits the open periods with credits that no use explains, above zero and at most MaxRecordCredits, in full
 // whatever the limits say.
-func (a *Account) Adjust(credits Credits, now time.Time) (*Charge, error) {
+func (c Chain) Adjust(credits Credits, now time.Time) (*Charge, error) {
 	if credits <= 0 || credits > MaxRecordCredits {
 		return nil, Invalid("credits", "%s must be above 0 and at most %s", credits, MaxRecordCredits)
 	}
-	a.Seq++
-	c := &Charge{
-		Adjustment: true, Seq: a.Seq, PeriodNo: a.PeriodNo, Credits: credits, CostCurrency: a.Plan.Currency,
-	}
-	a.charge(c, Allocation{}, nil, now)
-	return c, nil
+	c.decided()
+	ch := &Charge{Adjustment: true, Credits: credits, CostCurrency: c.Payer().Plan.Currency}
+	c.charge(ch, Allocation{}, periods{}, now)
+	return ch, nil
 }
 
 // Reversal undoes a whole charge.
 type Reversal struct {
-	// Seq places the reversal in the account's order of decisions.
+	// Seq places the reversal in the user's order of decisions.
 	Seq int64
-	// PeriodNo is the charge's own period, or the open one where Refund is set.
+	// PeriodNo is the charge's own period with the user, or the open one where Void is set: nothing is booked there then.
 	PeriodNo int64
+	Void     bool
+	// Levels are where it is booked above the user, the nearest first, in the periods of the charge.
+	Levels []Booking
 	// Credits, their lots, the part beyond the plan's and its price, all as the charge had them. They are taken off
 	// what was used, unless Refund is set. The provider's cost stays: it was spent.
 	Credits Credits
+	Payer   AccountID // zero if it is the user's own account
 	Alloc   Allocation
 	Overage Credits
 	Price   Money
 	// Currency of Price.
 	Currency string
-	// Refund is the lot that the user got because the charge's period was final. It never expires.
+	// Refund is the lot that the payer got because the charge's period was final there. It never expires.
 	Refund *Lot
 }
 
-// Reverse undoes a charge, the event with this id, that has not been reversed before: whoever calls has made sure.
-// period is the period that the charge is booked in if it has closed, else nil. Until that is final the credits return
-// to it and to the lots that paid, which must be among the account's, expired or not; afterwards it stays as it is and
-// the user gets a lot of as many credits.
-func (a *Account) Reverse(event EventID, c *Charge, period *ClosedPeriod, now time.Time) *Reversal {
-	a.Seq++
-	r := &Reversal{Seq: a.Seq, PeriodNo: c.PeriodNo, Credits: c.Credits, Currency: c.Currency}
-	if period != nil && period.Final(now) && c.Credits > 0 {
-		name := refundName(event)
-		lot := Lot{ID: NewLotID(a.ID, LotGrant, name), Kind: LotGrant, Name: name, Credits: c.Credits}
-		a.Lots = append(a.Lots, lot)
-		r.PeriodNo, r.Refund = a.PeriodNo, &lot
-		return r
+// Reverse undoes a charge, the event with this id, that has not been reversed before: whoever calls has made sure. The
+// chain must be the charge's, and closed have the periods that it is booked in and that have closed. Until the payer's
+// is final the credits return to it and to the lots that paid, which must be among the payer's, expired or not;
+// afterwards it stays as it is and the payer gets a lot of as many credits. Every other account takes the credits off its
+// period; one that is final stays as it is, and nothing is due for it. Nothing changes if it fails.
+func (c Chain) Reverse(event EventID, ch *Charge, closed Closed, now time.Time) (*Reversal, error) {
+	in, err := c.belongs(closed, func(i int) int64 {
+		if i == 0 {
+			return ch.PeriodNo
+		}
+		return ch.Levels[i-1].PeriodNo
+	})
+	if err != nil {
+		return nil, err
 	}
-	r.Alloc, r.Overage, r.Price = c.Alloc, c.Overage, c.Price
+	c.decided()
+	r := &Reversal{Seq: c.User().Seq, Payer: c.above(), Credits: ch.Credits, Currency: ch.Currency}
+	if c.n > 1 {
+		r.Levels = make([]Booking, c.n-1)
+	}
+	for i := range c.n {
+		a := c.nodes[i]
+		b := Booking{Account: a.ID, PeriodNo: a.PeriodNo, Seq: a.Seq}
+		if in[i] != nil {
+			b.PeriodNo = in[i].No
+		}
+		if in[i] != nil && in[i].Final(now) && ch.Credits > 0 {
+			b.PeriodNo, b.Void = a.PeriodNo, true
+		}
+		switch {
+		case i == c.payer && b.Void:
+			r.Refund = a.refund(event, ch)
+		case i == c.payer:
+			a.takeBack(r, ch, in[i])
+		case !b.Void:
+			used := &a.Used
+			if in[i] != nil {
+				used = &in[i].Used
+			}
+			*used = used.Sub(ch.Credits)
+		}
+		if i == 0 {
+			r.PeriodNo, r.Void = b.PeriodNo, b.Void
+		} else {
+			r.Levels[i-1] = b
+		}
+	}
+	return r, nil
+}
+
+// refund gives the payer of a charge a lot of as many credits.
+func (a *Account) refund(event EventID, ch *Charge) *Lot {
+	name := refundName(event)
+	lot := Lot{ID: NewLotID(a.ID, LotGrant, name), Kind: LotGrant, Name: name, Credits: ch.Credits}
+	a.Lots = append(a.Lots, lot)
+	return &lot
+}
+
+// takeBack returns what a charge took to the lots that paid and to its period: the closed one, or the open one where
+// that is nil.
+func (a *Account) takeBack(r *Reversal, ch *Charge, period *ClosedPeriod) {
+	r.Alloc, r.Overage, r.Price = ch.Alloc, ch.Overage, ch.Price
 	used, planUsed, add := &a.Used, &a.PlanUsed, a.add
 	if period != nil {
 		used, planUsed, add = &period.Used, &period.PlanUsed, period.add
 	}
-	*used, *planUsed = used.Sub(c.Credits), planUsed.Sub(c.Alloc.Plan)
-	add(Amounts{Currency: c.Currency, Charged: -c.Price})
-	for _, s := range c.Alloc.Lots {
+	*used, *planUsed = used.Sub(ch.Credits), planUsed.Sub(ch.Alloc.Plan)
+	add(Amounts{Currency: ch.Currency, Charged: -ch.Price})
+	for _, s := range ch.Alloc.Lots {
 		lot := a.lot(s.Lot)
 		lot.Used = lot.Used.Sub(s.Credits)
 	}
 	if period != nil {
 		a.topUp(period)
 	}
-	return r
 }
 
 // refundName names the lot of a refund after the event that it refunds. No grant of a UserQuota has a name with a

@@ -81,7 +81,7 @@ INSERT INTO concurrent_processing (id, user_id, source, namespace, name, request
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
     provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq,
     admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id, currency,
-    cluster_uid)
+    cluster_uid, levels)
 SELECT
     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]),
     unnest($5::text[]), unnest($6::text[]), unnest($7::bytea[]), unnest($8::text[]),
@@ -95,7 +95,7 @@ SELECT
     unnest($32::bigint[]), unnest($33::bigint[]), unnest($34::integer[]),
     unnest($35::bigint[]), unnest($36::bigint[]), unnest($37::integer[]),
     unnest($38::uuid[]), unnest($39::text[]),
-    unnest($40::uuid[])
+    unnest($40::uuid[]), unnest($41::jsonb[])
 `
 
 type InsertAdmissionsParams struct {
@@ -139,6 +139,7 @@ type InsertAdmissionsParams struct {
 	Payers         []quota.ID
 	Currencies     []string
 	Clusters       []quota.ID
+	Levels         [][]byte
 }
 
 func (q *Queries) InsertAdmissions(ctx context.Context, arg InsertAdmissionsParams) error {
@@ -183,6 +184,7 @@ func (q *Queries) InsertAdmissions(ctx context.Context, arg InsertAdmissionsPara
 		arg.Payers,
 		arg.Currencies,
 		arg.Clusters,
+		arg.Levels,
 	)
 	return err
 }
@@ -232,7 +234,7 @@ const InsertEvents = `-- name: InsertEvents :exec
 INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, idempotency_key, reverses,
     refund_lot, occurred_at, credits, plan_part, overage, lots, duration_ms, file_size, tokens, quantity, unit_micros,
     price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason,
-    payer_id, cost_currency)
+    payer_id, cost_currency, levels, void)
 SELECT
     unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::uuid[]), unnest($4::bigint[]),
     unnest($5::text[]), unnest($6::text[]), unnest($7::uuid[]), unnest($8::text[]),
@@ -242,7 +244,7 @@ SELECT
     unnest($20::bigint[]), unnest($21::bigint[]), unnest($22::bigint[]), unnest($23::text[]),
     unnest($24::text[]), unnest($25::bigint[]), unnest($26::boolean[]), unnest($27::bigint[]),
     unnest($28::jsonb[]), unnest($29::text[]), unnest($30::text[]),
-    unnest($31::uuid[]), unnest($32::text[])
+    unnest($31::uuid[]), unnest($32::text[]), unnest($33::jsonb[]), unnest($34::boolean[])
 `
 
 type InsertEventsParams struct {
@@ -278,6 +280,8 @@ type InsertEventsParams struct {
 	Reasons         []string
 	Payers          []quota.ID
 	CostCurrencies  []string
+	Levels          [][]byte
+	Void            []bool
 }
 
 func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) error {
@@ -314,6 +318,8 @@ func (q *Queries) InsertEvents(ctx context.Context, arg InsertEventsParams) erro
 		arg.Reasons,
 		arg.Payers,
 		arg.CostCurrencies,
+		arg.Levels,
+		arg.Void,
 	)
 	return err
 }
@@ -396,11 +402,11 @@ func (q *Queries) InsertUsers(ctx context.Context, arg InsertUsersParams) error 
 }
 
 const LoadAccounts = `-- name: LoadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.parent_id, coalesce(u.user_id, '')::text AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
-FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+FROM usage_quotas AS a LEFT JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY ($2::uuid[])
 `
 
@@ -417,7 +423,7 @@ type LoadAccountsRow struct {
 	Now         time.Time
 }
 
-// With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
+// Of users and of teams, which have no user id. With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
 // What a UserQuota declared and no cluster is named for is the first one's; who that is is looked up for such rows only.
 func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]LoadAccountsRow, error) {
 	rows, err := q.db.Query(ctx, LoadAccounts, arg.Now, arg.Ids)
@@ -462,6 +468,7 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 			&i.UsageQuota.Currency,
 			&i.UsageQuota.OtherAmounts,
 			&i.UsageQuota.HomeCluster,
+			&i.UsageQuota.ParentID,
 			&i.ExternalID,
 			&i.PlanVersion,
 			&i.Home,
@@ -478,10 +485,10 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 }
 
 const LoadAdmissions = `-- name: LoadAdmissions :many
-SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency, a.cluster_uid FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
+SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency, a.cluster_uid, a.levels FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
 UNION ALL
-SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency, q.cluster_uid FROM usage_quotas AS u CROSS JOIN LATERAL (
-    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid FROM concurrent_processing AS c
+SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency, q.cluster_uid, q.levels FROM usage_quotas AS u CROSS JOIN LATERAL (
+    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels FROM concurrent_processing AS c
     WHERE c.id = ANY (ARRAY(SELECT queue_heads(u.user_id, $3::integer))) OFFSET 0) AS q
 WHERE u.user_id = ANY ($2::uuid[]) AND u.queued > 0
 `
@@ -545,6 +552,66 @@ func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) 
 			&i.PayerID,
 			&i.Currency,
 			&i.ClusterUid,
+			&i.Levels,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const LoadLevelPeriods = `-- name: LoadLevelPeriods :many
+SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros, p.other_amounts FROM usage_periods AS p
+WHERE p.user_id = ANY ($1::uuid[]) AND (p.user_id, p.period_no) IN (
+    SELECT (l ->> 'account')::uuid, (l ->> 'period_no')::bigint
+    FROM concurrent_processing AS c CROSS JOIN LATERAL jsonb_array_elements(c.levels) AS l WHERE c.id = ANY ($2::uuid[])
+    UNION ALL
+    SELECT (l ->> 'account')::uuid, (l ->> 'period_no')::bigint
+    FROM usage_tracking AS e CROSS JOIN LATERAL jsonb_array_elements(e.levels) AS l WHERE e.id = ANY ($3::uuid[]))
+`
+
+type LoadLevelPeriodsParams struct {
+	Accounts []quota.ID
+	Ids      []quota.ID
+	Events   []quota.ID
+}
+
+// The periods above the users that the admissions and the events are booked in.
+func (q *Queries) LoadLevelPeriods(ctx context.Context, arg LoadLevelPeriodsParams) ([]UsagePeriod, error) {
+	rows, err := q.db.Query(ctx, LoadLevelPeriods, arg.Accounts, arg.Ids, arg.Events)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UsagePeriod
+	for rows.Next() {
+		var i UsagePeriod
+		if err := rows.Scan(
+			&i.UserID,
+			&i.PeriodNo,
+			&i.PeriodStart,
+			&i.PeriodEnd,
+			&i.Used,
+			&i.Reserved,
+			&i.PlanUsed,
+			&i.PlanReserved,
+			&i.CostMicros,
+			&i.ChargedMicros,
+			&i.PlanName,
+			&i.PlanVersion,
+			&i.PlanCredits,
+			&i.CarryOver,
+			&i.CarryOverMax,
+			&i.Revision,
+			&i.ClosedAt,
+			&i.FinalAfterSeconds,
+			&i.Currency,
+			&i.OveragePriceMicros,
+			&i.OtherAmounts,
 		); err != nil {
 			return nil, err
 		}
@@ -629,7 +696,7 @@ func (q *Queries) LoadLots(ctx context.Context, arg LoadLotsParams) ([]CreditLot
 }
 
 const LoadParked = `-- name: LoadParked :many
-SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id, currency, cluster_uid FROM concurrent_processing
+SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id, currency, cluster_uid, levels FROM concurrent_processing
 WHERE user_id = $1 AND state = 'Queued' AND parked AND estimate <= $2
   AND (priority < $3 OR (priority = $3 AND arrived_seq > $4))
 ORDER BY priority DESC, arrived_seq LIMIT $5
@@ -701,6 +768,7 @@ func (q *Queries) LoadParked(ctx context.Context, arg LoadParkedParams) ([]Concu
 			&i.PayerID,
 			&i.Currency,
 			&i.ClusterUid,
+			&i.Levels,
 		); err != nil {
 			return nil, err
 		}
@@ -845,6 +913,43 @@ func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPla
 			&i.UsageTypes,
 			&i.FinalAfterSeconds,
 			&i.HomeCluster,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const LoadTeams = `-- name: LoadTeams :many
+SELECT id, name, cap_currency, credits_cap, concurrent_cap, queued_cap, daily_cost_cap_micros, member_credits, member_concurrent, member_queued, member_daily_cost_micros, created_at FROM teams WHERE id = ANY ($1::uuid[])
+`
+
+func (q *Queries) LoadTeams(ctx context.Context, ids []quota.ID) ([]Team, error) {
+	rows, err := q.db.Query(ctx, LoadTeams, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Team
+	for rows.Next() {
+		var i Team
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.CapCurrency,
+			&i.CreditsCap,
+			&i.ConcurrentCap,
+			&i.QueuedCap,
+			&i.DailyCostCapMicros,
+			&i.MemberCredits,
+			&i.MemberConcurrent,
+			&i.MemberQueued,
+			&i.MemberDailyCostMicros,
+			&i.CreatedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -1017,7 +1122,8 @@ UPDATE concurrent_processing AS c SET
     provider_cost_micros = v.provider_cost_micros, currency = v.currency, reported = v.reported, actual = v.actual, late = v.late,
     admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, arrived_seq = v.arrived_seq,
     admitted_seq = v.admitted_seq, ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
-    seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active
+    seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active,
+    payer_id = v.payer_id, levels = v.levels
 FROM (SELECT
     unnest($1::uuid[]) AS id, unnest($2::text[]) AS state, unnest($3::text[]) AS reason,
     unnest($4::boolean[]) AS parked, unnest($5::boolean[]) AS ever_parked,
@@ -1030,7 +1136,8 @@ FROM (SELECT
     unnest($18::timestamptz[]) AS lease_until, unnest($19::bigint[]) AS arrived_seq,
     unnest($20::bigint[]) AS admitted_seq, unnest($21::bigint[]) AS ended_seq, unnest($22::bigint[]) AS seen_remaining,
     unnest($23::integer[]) AS seen_concurrent, unnest($24::bigint[]) AS seen_used,
-    unnest($25::bigint[]) AS seen_reserved, unnest($26::integer[]) AS seen_active
+    unnest($25::bigint[]) AS seen_reserved, unnest($26::integer[]) AS seen_active,
+    unnest($27::uuid[]) AS payer_id, unnest($28::jsonb[]) AS levels
 ) AS v
 WHERE c.id = v.id
 `
@@ -1062,6 +1169,8 @@ type UpdateAdmissionsParams struct {
 	SeenUsed       []int64
 	SeenReserved   []int64
 	SeenActive     []int32
+	Payers         []quota.ID
+	Levels         [][]byte
 }
 
 // Everything that an admission's life can change.
@@ -1093,6 +1202,8 @@ func (q *Queries) UpdateAdmissions(ctx context.Context, arg UpdateAdmissionsPara
 		arg.SeenUsed,
 		arg.SeenReserved,
 		arg.SeenActive,
+		arg.Payers,
+		arg.Levels,
 	)
 	return err
 }
@@ -1174,7 +1285,7 @@ WHERE user_id = $14
 `
 
 type UpdateSettingsParams struct {
-	PlanName           string
+	PlanName           *string
 	QuotaUid           *quota.ID
 	QuotaName          *string
 	CreditsOverride    *int64

@@ -79,6 +79,7 @@ type ConcurrentProcessing struct {
 	PayerID             *quota.ID
 	Currency            *string
 	ClusterUid          *quota.ID
+	Levels              []byte
 }
 
 type CreditLot struct {
@@ -142,6 +143,21 @@ type ServiceKey struct {
 	CreatedAt time.Time
 }
 
+type Team struct {
+	ID                    quota.ID
+	Name                  string
+	CapCurrency           string
+	CreditsCap            *int64
+	ConcurrentCap         *int32
+	QueuedCap             *int32
+	DailyCostCapMicros    *int64
+	MemberCredits         *int64
+	MemberConcurrent      *int32
+	MemberQueued          *int32
+	MemberDailyCostMicros *int64
+	CreatedAt             time.Time
+}
+
 type UsagePeriod struct {
 	UserID             quota.ID
 	PeriodNo           int64
@@ -168,7 +184,7 @@ type UsagePeriod struct {
 
 type UsageQuota struct {
 	UserID             quota.ID
-	PlanName           string
+	PlanName           *string
 	QuotaUid           *quota.ID
 	QuotaName          *string
 	CreditsOverride    *int64
@@ -200,6 +216,7 @@ type UsageQuota struct {
 	Currency           *string
 	OtherAmounts       []byte
 	HomeCluster        *quota.ID
+	ParentID           *quota.ID
 }
 
 type UsageReversal struct {
@@ -244,6 +261,8 @@ type UsageTracking struct {
 	Reason       string
 	PayerID      *quota.ID
 	CostCurrency *string
+	Levels       []byte
+	Void         *bool
 }
 
 type UsageTrackingDefault struct {

@@ -19,7 +19,7 @@ FROM usage_quotas WHERE plan_name = $2 AND period_end <= $1
 
 type DueAccountsParams struct {
 	Until time.Time
-	Plan  string
+	Plan  *string
 }
 
 type DueAccountsRow struct {

@@ -26,7 +26,7 @@ func (q *Queries) AccountID(ctx context.Context, userID string) (quota.ID, error
 }
 
 const Admission = `-- name: Admission :one
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id,
     coalesce(c.cluster_uid, CASE WHEN c.source = 'job' THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS cluster,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
@@ -102,6 +102,7 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 		&i.ConcurrentProcessing.PayerID,
 		&i.ConcurrentProcessing.Currency,
 		&i.ConcurrentProcessing.ClusterUid,
+		&i.ConcurrentProcessing.Levels,
 		&i.ExternalID,
 		&i.Cluster,
 		&i.Now,
@@ -216,7 +217,7 @@ ORDER BY user_id LIMIT $4
 
 type DuePeriodsParams struct {
 	Now   *time.Time
-	Plan  string
+	Plan  *string
 	After quota.ID
 	Most  int32
 }
@@ -398,7 +399,7 @@ func (q *Queries) LeaseKey(ctx context.Context) ([]byte, error) {
 }
 
 const LiveJobs = `-- name: LiveJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
   AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM $2::uuid
@@ -467,6 +468,7 @@ func (q *Queries) LiveJobs(ctx context.Context, arg LiveJobsParams) ([]LiveJobsR
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.Levels,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -481,7 +483,7 @@ func (q *Queries) LiveJobs(ctx context.Context, arg LiveJobsParams) ([]LiveJobsR
 }
 
 const MaybeStuck = `-- name: MaybeStuck :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id, n.now::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id, n.now::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 CROSS JOIN (SELECT coalesce($1::timestamptz, clock_timestamp()) AS now) AS n
 WHERE c.state = 'Admitted' AND (c.lease_until < n.now OR c.admitted_at < n.now - interval '10 minutes')
@@ -559,6 +561,7 @@ func (q *Queries) MaybeStuck(ctx context.Context, arg MaybeStuckParams) ([]Maybe
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.Levels,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -623,8 +626,92 @@ func (q *Queries) QuotaOwners(ctx context.Context, cluster *quota.ID) ([]quota.I
 	return items, nil
 }
 
+const ReadAbove = `-- name: ReadAbove :many
+WITH RECURSIVE above (id) AS (
+    SELECT unnest($1::uuid[])
+    UNION
+    SELECT b.parent_id FROM usage_quotas AS b JOIN above ON above.id = b.user_id WHERE b.parent_id IS NOT NULL)
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.parent_id, t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.created_at, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version
+FROM above JOIN usage_quotas AS a ON a.user_id = above.id JOIN teams AS t ON t.id = a.user_id
+`
+
+type ReadAboveRow struct {
+	UsageQuota  UsageQuota
+	Team        Team
+	PlanVersion int64
+}
+
+// The teams above the accounts with these parents, up to the root.
+func (q *Queries) ReadAbove(ctx context.Context, parents []quota.ID) ([]ReadAboveRow, error) {
+	rows, err := q.db.Query(ctx, ReadAbove, parents)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ReadAboveRow
+	for rows.Next() {
+		var i ReadAboveRow
+		if err := rows.Scan(
+			&i.UsageQuota.UserID,
+			&i.UsageQuota.PlanName,
+			&i.UsageQuota.QuotaUid,
+			&i.UsageQuota.QuotaName,
+			&i.UsageQuota.CreditsOverride,
+			&i.UsageQuota.FileSizeOverride,
+			&i.UsageQuota.AudioMsOverride,
+			&i.UsageQuota.ConcurrentOverride,
+			&i.UsageQuota.QueuedOverride,
+			&i.UsageQuota.UnlimitedOverrides,
+			&i.UsageQuota.Suspended,
+			&i.UsageQuota.AnchorAt,
+			&i.UsageQuota.TimeZone,
+			&i.UsageQuota.PeriodNo,
+			&i.UsageQuota.PeriodStart,
+			&i.UsageQuota.PeriodEnd,
+			&i.UsageQuota.Used,
+			&i.UsageQuota.Reserved,
+			&i.UsageQuota.PlanUsed,
+			&i.UsageQuota.PlanReserved,
+			&i.UsageQuota.CostMicros,
+			&i.UsageQuota.ChargedMicros,
+			&i.UsageQuota.Day,
+			&i.UsageQuota.DayCostMicros,
+			&i.UsageQuota.ReservedCostMicros,
+			&i.UsageQuota.Active,
+			&i.UsageQuota.Queued,
+			&i.UsageQuota.Parked,
+			&i.UsageQuota.Seq,
+			&i.UsageQuota.LastDecidedAt,
+			&i.UsageQuota.Currency,
+			&i.UsageQuota.OtherAmounts,
+			&i.UsageQuota.HomeCluster,
+			&i.UsageQuota.ParentID,
+			&i.Team.ID,
+			&i.Team.Name,
+			&i.Team.CapCurrency,
+			&i.Team.CreditsCap,
+			&i.Team.ConcurrentCap,
+			&i.Team.QueuedCap,
+			&i.Team.DailyCostCapMicros,
+			&i.Team.MemberCredits,
+			&i.Team.MemberConcurrent,
+			&i.Team.MemberQueued,
+			&i.Team.MemberDailyCostMicros,
+			&i.Team.CreatedAt,
+			&i.PlanVersion,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ReadAccounts = `-- name: ReadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.parent_id, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
@@ -689,6 +776,7 @@ func (q *Queries) ReadAccounts(ctx context.Context, arg ReadAccountsParams) ([]R
 			&i.UsageQuota.Currency,
 			&i.UsageQuota.OtherAmounts,
 			&i.UsageQuota.HomeCluster,
+			&i.UsageQuota.ParentID,
 			&i.ExternalID,
 			&i.PlanVersion,
 			&i.Home,
@@ -747,7 +835,7 @@ func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot
 }
 
 const RunningJobs = `-- name: RunningJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state = 'Admitted' AND c.source = 'job'
@@ -816,6 +904,7 @@ func (q *Queries) RunningJobs(ctx context.Context, arg RunningJobsParams) ([]Run
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.Levels,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -830,7 +919,7 @@ func (q *Queries) RunningJobs(ctx context.Context, arg RunningJobsParams) ([]Run
 }
 
 const Waiting = `-- name: Waiting :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM (
     (SELECT p.id FROM concurrent_processing AS p
@@ -930,6 +1019,7 @@ func (q *Queries) Waiting(ctx context.Context, arg WaitingParams) ([]WaitingRow,
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.Levels,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {

@@ -31,7 +31,7 @@ func (q *Queries) EnsureKeyPartitions(ctx context.Context, now time.Time) error 
 }
 
 const Event = `-- name: Event :one
-SELECT e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, u.user_id AS external_id, r.reversal_id
+SELECT e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, e.levels, e.void, u.user_id AS external_id, r.reversal_id
 FROM usage_tracking AS e JOIN users AS u ON u.id = e.user_id
 LEFT JOIN usage_reversals AS r ON r.event_id = e.id
 WHERE e.id = $1
@@ -79,6 +79,8 @@ func (q *Queries) Event(ctx context.Context, id quota.ID) (EventRow, error) {
 		&i.UsageTracking.Reason,
 		&i.UsageTracking.PayerID,
 		&i.UsageTracking.CostCurrency,
+		&i.UsageTracking.Levels,
+		&i.UsageTracking.Void,
 		&i.ExternalID,
 		&i.ReversalID,
 	)
@@ -207,7 +209,7 @@ func (q *Queries) LoadEventLots(ctx context.Context, arg LoadEventLotsParams) ([
 }
 
 const LoadEvents = `-- name: LoadEvents :many
-SELECT e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, r.reversal_id
+SELECT e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, e.levels, e.void, r.reversal_id
 FROM usage_tracking AS e LEFT JOIN usage_reversals AS r ON r.event_id = e.id
 WHERE e.id = ANY ($1::uuid[]) AND e.user_id = ANY ($2::uuid[])
 `
@@ -264,6 +266,8 @@ func (q *Queries) LoadEvents(ctx context.Context, arg LoadEventsParams) ([]LoadE
 			&i.UsageTracking.Reason,
 			&i.UsageTracking.PayerID,
 			&i.UsageTracking.CostCurrency,
+			&i.UsageTracking.Levels,
+			&i.UsageTracking.Void,
 			&i.ReversalID,
 		); err != nil {
 			return nil, err
@@ -278,7 +282,7 @@ func (q *Queries) LoadEvents(ctx context.Context, arg LoadEventsParams) ([]LoadE
 
 const LoadKeys = `-- name: LoadKeys :many
 
-SELECT k.key, k.body_hash, e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, r.reversal_id
+SELECT k.key, k.body_hash, e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, e.levels, e.void, r.reversal_id
 FROM (SELECT unnest($1::uuid[]) AS account, unnest($2::text[]) AS key) AS v
 JOIN idempotency_keys AS k ON k.user_id = v.account AND k.key = v.key
 JOIN usage_tracking AS e ON e.id = k.event_id AND e.recorded_at = k.made_at
@@ -343,6 +347,8 @@ func (q *Queries) LoadKeys(ctx context.Context, arg LoadKeysParams) ([]LoadKeysR
 			&i.UsageTracking.Reason,
 			&i.UsageTracking.PayerID,
 			&i.UsageTracking.CostCurrency,
+			&i.UsageTracking.Levels,
+			&i.UsageTracking.Void,
 			&i.ReversalID,
 		); err != nil {
 			return nil, err

@@ -38,6 +38,9 @@ type batch struct {
 	plansOf map[*quota.Account]readdb.ServedBy
 	// searched are the last of the searches that may find more.
 	searched []*ledger.Admission
+	// above are the accounts that were locked because others hang below them, and parents the parent of each account.
+	above   []quota.AccountID
+	parents map[quota.AccountID]quota.AccountID
 }
 
 // loaded is an account as it was loaded, for the commit to compare.
@@ -55,8 +58,19 @@ type loaded struct {
 	periods    map[int64]quota.ClosedPeriod
 }
 
-// Begin implements ledger.Store: one round trip that locks, and behind the locks reads.
+// Begin implements ledger.Store: one round trip that locks, and behind the locks reads. Who is above the accounts is
+// known from the batches before; where it turns out to be somebody else, the transaction is given up for another one.
 func (s *Store) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, error) {
+	for range mostTries {
+		b, err := s.begin(ctx, keys)
+		if !errors.Is(err, errOtherChain) {
+			return b, err
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", ledger.ErrRetry, errOtherChain)
+}
+
+func (s *Store) begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, error) {
 	conn, err := s.Pool().Acquire(ctx)
 	if err != nil {
 		return nil, postgres.MapError(err)
@@ -66,7 +80,7 @@ func (s *Store) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, erro
 		conn: conn, db: s.DB, report: s.Report, ledgers: make(map[quota.AccountID]*ledger.Ledger, n),
 		loaded: make(map[quota.AccountID]*loaded, n),
 		locked: make(map[quota.AccountID]bool, n), busy: map[quota.AccountID]bool{}, plans: map[string]*quota.Plan{},
-		plansOf: make(map[*quota.Account]readdb.ServedBy, n),
+		plansOf: make(map[*quota.Account]readdb.ServedBy, n), above: s.trees.above(keys.Accounts),
 	}
 	if err := s.load(ctx, b, &keys); err != nil {
 		b.Rollback()
@@ -84,6 +98,9 @@ func (s *Store) load(ctx context.Context, b *batch, keys *ledger.Keys) error {
 		return err
 	}
 	if err := t.Send(ctx, b.conn); err != nil {
+		return err
+	}
+	if err := s.hang(b, keys); err != nil {
 		return err
 	}
 	for _, l := range b.ledgers {
@@ -111,7 +128,7 @@ func (b *batch) unreadable(account quota.AccountID, err error, declared bool) {
 
 // ask queues the statements of a batch's first round trip.
 func (s *Store) ask(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *ledger.Keys) error {
-	accounts := postgres.IDs[quota.ID](keys.Accounts)
+	accounts := postgres.IDs[quota.ID](withAbove(keys.Accounts, b.above))
 	admissions := postgres.IDs[quota.ID](orEmpty(keys.Admissions))
 	return errors.Join(
 		t.Ask(func(q *dbsqlc.Queries) error {
@@ -130,6 +147,7 @@ func (s *Store) ask(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *
 			s.readAccounts(b, rows)
 			return err
 		}),
+		s.askTeams(ctx, t, b, keys),
 		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: accounts, Now: s.Now()})
 			b.readLots(rows)
@@ -208,14 +226,19 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 			continue
 		}
 		a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID, r.Home)
-		b.plansOf[a] = readdb.ServedBy{
-			PlanKey:   readdb.PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion},
-			DecidedAt: r.UsageQuota.LastDecidedAt,
+		if name := r.UsageQuota.PlanName; name != nil {
+			b.plansOf[a] = readdb.ServedBy{
+				PlanKey:   readdb.PlanKey{Name: *name, Version: r.PlanVersion},
+				DecidedAt: r.UsageQuota.LastDecidedAt,
+			}
+		}
+		if parent := r.UsageQuota.ParentID; parent != nil {
+			b.hangs(a.ID, *parent)
 		}
 		b.loaded[a.ID] = &loaded{
 			unreadable: unreadable != nil,
 			balance:    a.Balance,
-			plan:       r.UsageQuota.PlanName,
+			plan:       readdb.Text(r.UsageQuota.PlanName),
 			settings:   settings,
 			overrides:  a.Overrides,
 			suspended:  a.Suspended,
@@ -224,7 +247,7 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 			periods:    map[int64]quota.ClosedPeriod{},
 		}
 		b.ledgers[a.ID] = &ledger.Ledger{
-			Account: a, Now: r.Now.UTC(), Settings: settings,
+			Account: a, Around: b.ledgers, Now: r.Now.UTC(), Settings: settings,
 			Admissions: map[quota.AdmissionID]*ledger.Admission{}, Closed: map[int64]*quota.ClosedPeriod{},
 			Made: map[string]ledger.Made{}, Events: map[quota.EventID]*ledger.Event{},
 		}

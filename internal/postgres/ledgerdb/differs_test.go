@@ -55,7 +55,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 		{
 			name:    "account",
 			of:      func(l *ledger.Ledger) any { return l.Account },
-			derived: "ID UserID Plan Zone Lots",
+			derived: "ID UserID Team Plan Zone Lots",
 		},
 		{
 			name: "settings",
@@ -75,8 +75,8 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 			name:  "admission",
 			of:    func(l *ledger.Ledger) any { return &l.Admissions[adm].Admission },
 			fixed: "Account Source Request.Estimate Request.FileSize Request.Queue Priority Enforced CreatedAt Lease",
-			// A state that means nothing cannot be read.
-			derived: "ID State",
+			// A state that means nothing cannot be read, nor can levels of accounts that are not there.
+			derived: "ID State Levels",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -147,8 +147,8 @@ func (f *fixture) enter(
 		for _, e := range edit {
 			e(adm)
 		}
-		if d := l.Account.Enter(&adm.Admission, l.Now); d.Outcome == quota.Refuse &&
-			!l.Account.Park(&adm.Admission, d, l.Now) {
+		if d := l.Chain().Enter(&adm.Admission, l.Now); d.Outcome == quota.Refuse &&
+			!l.Chain().Park(&adm.Admission, d, l.Now) {
 			f.t.Fatalf("refused: %s", d.Message())
 		}
 		l.Admissions[id] = adm
@@ -162,8 +162,7 @@ func (f *fixture) settle(account quota.AccountID, id quota.AdmissionID, actual q
 		func(_ ledger.Batch, l *ledger.Ledger) {
 			f.roll(l)
 			adm := l.Admissions[id]
-			p := l.Closed[adm.PeriodNo]
-			charge, err := l.Account.Settle(&adm.Admission, actual, p, l.Now)
+			charge, err := l.Chain().Settle(&adm.Admission, actual, quota.Closed{l.Closed}, l.Now)
 			if err != nil {
 				f.t.Fatal(err)
 			}
@@ -182,7 +181,7 @@ func (f *fixture) settle(account quota.AccountID, id quota.AdmissionID, actual q
 
 func (f *fixture) promote(l *ledger.Ledger) {
 	for _, adm := range l.Queue {
-		l.Account.Promote([]*quota.Admission{&adm.Admission}, l.Now)
+		l.Chain().Promote([]*quota.Admission{&adm.Admission}, l.Now)
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 // Store is all that the engine and the use cases ask of a database. It is safe for concurrent use.
 type Store struct {
 	*readdb.Store
+
+	trees trees
 }
 
 var (

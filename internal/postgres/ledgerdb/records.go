@@ -23,6 +23,7 @@ func (s *Store) askRecords(ctx context.Context, t *postgres.RoundTrip, b *batch,
 		asked.Accounts, asked.Keys = append(asked.Accounts, k.Account), append(asked.Keys, k.Key)
 	}
 	events := postgres.IDs[quota.ID](orEmpty(keys.Events))
+	accounts := postgres.IDs[quota.ID](withAbove(postgres.IDs[quota.AccountID](asked.Accounts), b.above))
 	err := errors.Join(
 		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadKeys(ctx, asked)
@@ -31,7 +32,7 @@ func (s *Store) askRecords(ctx context.Context, t *postgres.RoundTrip, b *batch,
 		}),
 		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadRecentPeriods(ctx,
-				dbsqlc.LoadRecentPeriodsParams{Accounts: asked.Accounts, Now: s.Now(), Events: events})
+				dbsqlc.LoadRecentPeriodsParams{Accounts: accounts, Now: s.Now(), Events: events})
 			b.readPeriods(rows)
 			return err
 		}))
@@ -45,7 +46,7 @@ func (s *Store) askRecords(ctx context.Context, t *postgres.RoundTrip, b *batch,
 			return err
 		}),
 		t.Ask(func(q *dbsqlc.Queries) error {
-			rows, err := q.LoadEventLots(ctx, dbsqlc.LoadEventLotsParams{Accounts: asked.Accounts, Events: events})
+			rows, err := q.LoadEventLots(ctx, dbsqlc.LoadEventLotsParams{Accounts: accounts, Events: events})
 			b.readLots(rows)
 			return err
 		}))

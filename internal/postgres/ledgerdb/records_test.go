@@ -30,7 +30,7 @@ func (f *fixture) tryMake(account quota.AccountID, key string, event quota.ID) e
 	}
 	return f.tryChange(f.t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		f.roll(l)
-		c, err := l.Account.Adjust(quota.Credit, l.Now)
+		c, err := l.Chain().Adjust(quota.Credit, l.Now)
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -181,8 +181,11 @@ func (f *fixture) tryUndo(account quota.AccountID, key string, event, id quota.I
 	}
 	return f.tryChange(f.t.Context(), keys, func(_ ledger.Batch, l *ledger.Ledger) {
 		e, before := l.Events[event], l.Account.AuditBalance(l.Now)
-		rev := l.Account.Reverse(e.ID, &quota.Charge{PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc},
-			nil, l.Now)
+		rev, err := l.Chain().Reverse(e.ID,
+			&quota.Charge{PeriodNo: e.PeriodNo, Credits: e.Credits, Alloc: e.Alloc}, quota.Closed{l.Closed}, l.Now)
+		if err != nil {
+			f.t.Fatal(err)
+		}
 		l.Booked = append(l.Booked, ledger.Made{BodyHash: []byte{1}, Event: &ledger.Event{
 			ID: id, Account: account, Kind: ledger.EventReversal, UsageType: e.UsageType, Key: key, Reverses: e.ID,
 			OccurredAt: l.Now, RecordedAt: l.Now, PeriodNo: rev.PeriodNo, Seq: rev.Seq, Credits: rev.Credits,

@@ -88,7 +88,7 @@ func usageTypesColumn(types map[string]quota.Rate) json.RawMessage {
 // settingsParams are the columns of an account that a UserQuota declares.
 func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsParams {
 	p := dbsqlc.UpdateSettingsParams{
-		PlanName: a.Plan.Name, QuotaUid: idColumn(s.QuotaUID), HomeCluster: idColumn(s.Home), Suspended: a.Suspended,
+		PlanName: presentIf(a.Plan.Sells(), a.Plan.Name), QuotaUid: idColumn(s.QuotaUID), HomeCluster: idColumn(s.Home), Suspended: a.Suspended,
 		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID,
 		UnlimitedOverrides: []string{},
 	}
@@ -162,6 +162,44 @@ func sharesColumn(shares []quota.Share) []byte {
 	out := make([]readdb.Share, len(shares))
 	for i, s := range shares {
 		out[i] = readdb.Share{Lot: pgtype.UUID{Bytes: s.Lot, Valid: true}, Credits: int64(s.Credits)}
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		panic(err) // ids and integers can always be encoded
+	}
+	return b
+}
+
+func heldColumn(levels []quota.Held) []byte {
+	if len(levels) == 0 {
+		return nil
+	}
+	out := make([]readdb.Held, len(levels))
+	for i := range levels {
+		h := &levels[i]
+		out[i] = readdb.Held{
+			Account: pgtype.UUID{Bytes: h.Account, Valid: true}, PeriodNo: h.PeriodNo, AdmittedSeq: h.AdmittedSeq,
+			EndedSeq:  presentIf(h.EndedSeq != 0, h.EndedSeq),
+			Remaining: limitColumn[int64](h.Seen.Remaining), Concurrent: limitColumn[int32](h.Seen.Concurrent),
+			Used: int64(h.Seen.Used), Reserved: int64(h.Seen.Reserved), Active: h.Seen.Active,
+		}
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		panic(err) // ids and integers can always be encoded
+	}
+	return b
+}
+
+func bookingsColumn(levels []quota.Booking) []byte {
+	if len(levels) == 0 {
+		return nil
+	}
+	out := make([]readdb.Booking, len(levels))
+	for i, b := range levels {
+		out[i] = readdb.Booking{
+			Account: pgtype.UUID{Bytes: b.Account, Valid: true}, PeriodNo: b.PeriodNo, Seq: b.Seq, Void: b.Void,
+		}
 	}
 	b, err := json.Marshal(out)
 	if err != nil {

@@ -3,6 +3,7 @@
 package ledgerdb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -178,6 +179,8 @@ var (
 		}),
 		col("SeenUsed", func(a *ledger.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Used)) }),
 		col("SeenReserved", func(a *ledger.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Reserved)) }),
+		col("Payers", func(a *ledger.Admission) quota.ID { return cmp.Or(a.Payer, a.Account) }),
+		col("Levels", func(a *ledger.Admission) []byte { return heldColumn(a.Levels) }),
 		col("SeenActive", func(a *ledger.Admission) *int32 { return presentIf(admitted(a), a.Seen.Active) }),
 	}, admissionEnd...)
 	endAdmissions = newStatement[dbsqlc.EndAdmissionsParams](dbsqlc.EndAdmissions,
@@ -198,7 +201,6 @@ var (
 			col("Enforced", func(a *ledger.Admission) bool { return a.Enforced }),
 			col("CreatedAt", func(a *ledger.Admission) time.Time { return a.CreatedAt }),
 			col("LeaseMs", func(a *ledger.Admission) int64 { return a.Lease.Milliseconds() }),
-			col("Payers", func(a *ledger.Admission) quota.ID { return a.Account }),
 			col("Clusters", func(a *ledger.Admission) *quota.ID { return idColumn(a.Cluster) }),
 		}, admissionLife...)...)
 
@@ -234,7 +236,9 @@ var (
 		col("Metadata", func(e *ledger.Event) []byte { return metadataColumn(e.Metadata) }),
 		col("RecordedBy", func(e *ledger.Event) string { return e.RecordedBy }),
 		col("Reasons", func(e *ledger.Event) string { return e.Reason }),
-		col("Payers", func(e *ledger.Event) quota.ID { return e.Account }),
+		col("Levels", func(e *ledger.Event) []byte { return bookingsColumn(e.Levels) }),
+		col("Void", func(e *ledger.Event) *bool { return presentIf(e.Void != (e.RefundLot != quota.LotID{}), e.Void) }),
+		col("Payers", func(e *ledger.Event) quota.ID { return cmp.Or(e.Payer, e.Account) }),
 	)
 	insertKeys = newStatement[dbsqlc.InsertKeysParams](dbsqlc.InsertKeys,
 		col("Accounts", func(m ledger.Made) quota.ID { return m.Account }),

@@ -9,14 +9,17 @@ SELECT user_id FROM usage_quotas WHERE user_id = ANY (@ids::uuid[]) ORDER BY use
 SELECT user_id FROM usage_quotas WHERE user_id = ANY (@ids::uuid[]) ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: LoadAccounts :many
--- With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
+-- Of users and of teams, which have no user id. With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
 -- What a UserQuota declared and no cluster is named for is the first one's; who that is is looked up for such rows only.
-SELECT sqlc.embed(a), u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT sqlc.embed(a), coalesce(u.user_id, '')::text AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
     greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
-FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+FROM usage_quotas AS a LEFT JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY (@ids::uuid[]);
+
+-- name: LoadTeams :many
+SELECT * FROM teams WHERE id = ANY (@ids::uuid[]);
 
 -- name: LoadPlans :many
 SELECT * FROM user_plan_limits
@@ -53,6 +56,16 @@ ORDER BY priority DESC, arrived_seq LIMIT @most;
 SELECT DISTINCT p.* FROM usage_periods AS p
 JOIN concurrent_processing AS c ON c.user_id = p.user_id AND c.period_no = p.period_no
 WHERE c.id = ANY (@ids::uuid[]) AND c.user_id = ANY (@accounts::uuid[]);
+
+-- name: LoadLevelPeriods :many
+-- The periods above the users that the admissions and the events are booked in.
+SELECT p.* FROM usage_periods AS p
+WHERE p.user_id = ANY (@accounts::uuid[]) AND (p.user_id, p.period_no) IN (
+    SELECT (l ->> 'account')::uuid, (l ->> 'period_no')::bigint
+    FROM concurrent_processing AS c CROSS JOIN LATERAL jsonb_array_elements(c.levels) AS l WHERE c.id = ANY (@ids::uuid[])
+    UNION ALL
+    SELECT (l ->> 'account')::uuid, (l ->> 'period_no')::bigint
+    FROM usage_tracking AS e CROSS JOIN LATERAL jsonb_array_elements(e.levels) AS l WHERE e.id = ANY (@events::uuid[]));
 
 -- name: UpdateAccounts :exec
 -- What decisions change. No column of an index but period_end changes, and that only once a period: the rest are HOT updates.
@@ -142,7 +155,7 @@ INSERT INTO concurrent_processing (id, user_id, source, namespace, name, request
     file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros,
     provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq,
     admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, payer_id, currency,
-    cluster_uid)
+    cluster_uid, levels)
 SELECT
     unnest(@ids::uuid[]), unnest(@accounts::uuid[]), unnest(@sources::text[]), unnest(@namespaces::text[]),
     unnest(@names::text[]), unnest(@requested_by::text[]), unnest(@body_hashes::bytea[]), unnest(@states::text[]),
@@ -156,7 +169,7 @@ SELECT
     unnest(@ended_seqs::bigint[]), unnest(@seen_remaining::bigint[]), unnest(@seen_concurrent::integer[]),
     unnest(@seen_used::bigint[]), unnest(@seen_reserved::bigint[]), unnest(@seen_active::integer[]),
     unnest(@payers::uuid[]), unnest(@currencies::text[]),
-    unnest(@clusters::uuid[]);
+    unnest(@clusters::uuid[]), unnest(@levels::jsonb[]);
 
 -- name: EndAdmissions :exec
 -- What ends an admission that was admitted; the most frequent change by far.
@@ -182,7 +195,8 @@ UPDATE concurrent_processing AS c SET
     provider_cost_micros = v.provider_cost_micros, currency = v.currency, reported = v.reported, actual = v.actual, late = v.late,
     admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, arrived_seq = v.arrived_seq,
     admitted_seq = v.admitted_seq, ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
-    seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active
+    seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active,
+    payer_id = v.payer_id, levels = v.levels
 FROM (SELECT
     unnest(@ids::uuid[]) AS id, unnest(@states::text[]) AS state, unnest(@reasons::text[]) AS reason,
     unnest(@parked::boolean[]) AS parked, unnest(@ever_parked::boolean[]) AS ever_parked,
@@ -195,7 +209,8 @@ FROM (SELECT
     unnest(@lease_until::timestamptz[]) AS lease_until, unnest(@arrived_seqs::bigint[]) AS arrived_seq,
     unnest(@admitted_seqs::bigint[]) AS admitted_seq, unnest(@ended_seqs::bigint[]) AS ended_seq, unnest(@seen_remaining::bigint[]) AS seen_remaining,
     unnest(@seen_concurrent::integer[]) AS seen_concurrent, unnest(@seen_used::bigint[]) AS seen_used,
-    unnest(@seen_reserved::bigint[]) AS seen_reserved, unnest(@seen_active::integer[]) AS seen_active
+    unnest(@seen_reserved::bigint[]) AS seen_reserved, unnest(@seen_active::integer[]) AS seen_active,
+    unnest(@payers::uuid[]) AS payer_id, unnest(@levels::jsonb[]) AS levels
 ) AS v
 WHERE c.id = v.id;
 
@@ -203,7 +218,7 @@ WHERE c.id = v.id;
 INSERT INTO usage_tracking (id, recorded_at, user_id, period_id, kind, usage_type, admission_id, idempotency_key, reverses,
     refund_lot, occurred_at, credits, plan_part, overage, lots, duration_ms, file_size, tokens, quantity, unit_micros,
     price_micros, cost_micros, currency, plan_name, plan_version, late, seq, metadata, recorded_by, reason,
-    payer_id, cost_currency)
+    payer_id, cost_currency, levels, void)
 SELECT
     unnest(@ids::uuid[]), unnest(@recorded_at::timestamptz[]), unnest(@accounts::uuid[]), unnest(@periods::bigint[]),
     unnest(@kinds::text[]), unnest(@usage_types::text[]), unnest(@admissions::uuid[]), unnest(@idempotency_keys::text[]),
@@ -213,7 +228,7 @@ SELECT
     unnest(@units::bigint[]), unnest(@prices::bigint[]), unnest(@costs::bigint[]), unnest(@currencies::text[]),
     unnest(@plan_names::text[]), unnest(@plan_versions::bigint[]), unnest(@late::boolean[]), unnest(@seqs::bigint[]),
     unnest(@metadata::jsonb[]), unnest(@recorded_by::text[]), unnest(@reasons::text[]),
-    unnest(@payers::uuid[]), unnest(@cost_currencies::text[]);
+    unnest(@payers::uuid[]), unnest(@cost_currencies::text[]), unnest(@levels::jsonb[]), unnest(@void::boolean[]);
 
 -- name: InsertAudit :exec
 -- Who may be a person is known to actors only, see NameActors. The subquery keeps the order of the rows, as a join would not.

@@ -12,6 +12,15 @@ SELECT sqlc.embed(a), u.user_id AS external_id, coalesce((SELECT p.version FROM 
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY (@user_ids::text[]);
 
+-- name: ReadAbove :many
+-- The teams above the accounts with these parents, up to the root.
+WITH RECURSIVE above (id) AS (
+    SELECT unnest(@parents::uuid[])
+    UNION
+    SELECT b.parent_id FROM usage_quotas AS b JOIN above ON above.id = b.user_id WHERE b.parent_id IS NOT NULL)
+SELECT sqlc.embed(a), sqlc.embed(t), coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version
+FROM above JOIN usage_quotas AS a ON a.user_id = above.id JOIN teams AS t ON t.id = a.user_id;
+
 -- name: ReadLots :many
 SELECT l.* FROM users AS u JOIN credit_lots AS l ON l.user_id = u.id
 WHERE u.user_id = ANY (@user_ids::text[])

@@ -55,7 +55,7 @@ func (s *Store) DueAccounts(
 			return 0, time.Time{}, postgres.MapError(err)
 		}
 	}
-	row, err := s.Queries().DueAccounts(ctx, dbsqlc.DueAccountsParams{Plan: plan, Until: until})
+	row, err := s.Queries().DueAccounts(ctx, dbsqlc.DueAccountsParams{Plan: &plan, Until: until})
 	return row.Accounts, row.Oldest.UTC(), postgres.MapError(err)
 }
 

@@ -219,7 +219,7 @@ func (s *Store) DuePeriods(
 	ctx context.Context, plan string, after quota.AccountID, limit int,
 ) ([]quota.AccountID, error) {
 	ids, err := s.Queries().DuePeriods(ctx,
-		dbsqlc.DuePeriodsParams{Now: s.Now(), Plan: plan, After: after, Most: int32(limit)})
+		dbsqlc.DuePeriodsParams{Now: s.Now(), Plan: &plan, After: after, Most: int32(limit)})
 	return postgres.IDs[quota.AccountID](ids), postgres.MapError(err)
 }
 
@@ -259,17 +259,25 @@ func EventOf(r *dbsqlc.UsageTracking, userID string, reversedBy *quota.ID) (*led
 	if err != nil {
 		return nil, fmt.Errorf("event %s: %w", quota.EventID(r.ID), err)
 	}
+	levels, err := bookingsOf(r.Levels)
+	if err != nil {
+		return nil, fmt.Errorf("event %s: %w", quota.EventID(r.ID), err)
+	}
 	e := &ledger.Event{
 		ID: r.ID, Account: r.UserID, UserID: userID, Kind: ledger.EventKind(r.Kind), UsageType: r.UsageType,
 		Admission: idOf(r.AdmissionID), Reverses: idOf(r.Reverses), RefundLot: idOf(r.RefundLot),
 		OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(), PeriodNo: r.PeriodID, Seq: r.Seq,
 		Credits: quota.Credits(r.Credits), Alloc: quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},
 		Overage: quota.Credits(r.Overage), Price: quota.Money(r.PriceMicros), Cost: quota.Money(r.CostMicros),
-		Currency: r.Currency, CostCurrency: cmp.Or(textOf(r.CostCurrency), r.Currency),
+		Currency: r.Currency, CostCurrency: cmp.Or(Text(r.CostCurrency), r.Currency),
 		Duration: time.Duration(r.DurationMs) * time.Millisecond, FileSize: r.FileSize, Tokens: r.Tokens,
 		Quantity: r.Quantity,
 		PlanName: r.PlanName, PlanVersion: r.PlanVersion, Late: r.Late, RecordedBy: r.RecordedBy, Reason: r.Reason,
-		ReversedBy: idOf(reversedBy),
+		ReversedBy: idOf(reversedBy), Payer: payerOf(r.PayerID, r.UserID), Levels: levels,
+		Void: r.RefundLot != nil,
+	}
+	if r.Void != nil {
+		e.Void = *r.Void
 	}
 	if r.IdempotencyKey != nil {
 		e.Key = *r.IdempotencyKey

@@ -127,7 +127,7 @@ func (s *Store) Account(
 			Used: quota.Credits(r.Used), Reserved: quota.Credits(r.Reserved),
 			PlanUsed: quota.Credits(r.PlanUsed), PlanReserved: quota.Credits(r.PlanReserved),
 			Amounts: quota.Amounts{
-				Currency: textOf(r.Currency), Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
+				Currency: Text(r.Currency), Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
 				DayCost: quota.Money(r.DayCostMicros), ReservedCost: quota.Money(r.ReservedCostMicros),
 			},
 			Other: other, Day: r.Day.UTC(),
@@ -139,7 +139,7 @@ func (s *Store) Account(
 // AuditSettings reads what a UserQuota has decided about an account, as the audit log tells it.
 func AuditSettings(r *dbsqlc.UsageQuota) quota.AuditSettings {
 	s := quota.AuditSettings{
-		Plan: r.PlanName, Suspended: r.Suspended, Anchor: quota.AuditTime(r.AnchorAt), TimeZone: r.TimeZone,
+		Plan: Text(r.PlanName), Suspended: r.Suspended, Anchor: quota.AuditTime(r.AnchorAt), TimeZone: r.TimeZone,
 		Overrides: overridesOf(r).Audit(),
 	}
 	if r.QuotaUid != nil {
@@ -205,7 +205,7 @@ func PeriodOf(r *dbsqlc.UsagePeriod) (*quota.ClosedPeriod, error) {
 		Cost: quota.Money(r.CostMicros), Charged: quota.Money(r.ChargedMicros),
 		PlanLimit: limit[quota.Credits](r.PlanCredits), PlanName: r.PlanName, PlanVersion: r.PlanVersion,
 		CarryOver: quota.Credits(r.CarryOver), CarryOverMax: quota.Credits(r.CarryOverMax),
-		Grace: time.Duration(r.FinalAfterSeconds) * time.Second, Currency: textOf(r.Currency),
+		Grace: time.Duration(r.FinalAfterSeconds) * time.Second, Currency: Text(r.Currency),
 		Other:        other,
 		OveragePrice: (*quota.Money)(r.OveragePriceMicros),
 	}, err
@@ -238,7 +238,8 @@ func otherAmountsOf(column []byte) (*quota.OtherAmounts, error) {
 	return other, nil
 }
 
-func textOf(column *string) string {
+// Text reads a column in which NULL means the empty text.
+func Text(column *string) string {
 	if column == nil {
 		return ""
 	}
@@ -266,14 +267,104 @@ func sharesOf(column []byte) ([]quota.Share, error) {
 	return out, nil
 }
 
+// TeamOf reads what only a team has. One without a plan gets the one that sells nothing.
+func TeamOf(a *quota.Account, r *dbsqlc.Team) {
+	a.Team = &quota.Team{
+		Name:           r.Name,
+		Caps:           capsOf(r.CapCurrency, r.CreditsCap, r.ConcurrentCap, r.QueuedCap, r.DailyCostCapMicros),
+		MemberDefaults: capsOf(r.CapCurrency, r.MemberCredits, r.MemberConcurrent, r.MemberQueued, r.MemberDailyCostMicros),
+	}
+	if a.Plan == nil {
+		a.Plan = quota.CapOnly(r.CapCurrency)
+	}
+}
+
+func capsOf(currency string, credits *int64, concurrent, queued *int32, dailyCost *int64) quota.Caps {
+	caps := quota.Caps{
+		Credits: capOf[quota.Credits](credits), Concurrent: capOf[int32](concurrent), Queued: capOf[int32](queued),
+	}
+	if most := capOf[quota.Money](dailyCost); most != nil {
+		caps.DailyCost = &quota.Ceiling{Limit: *most, Currency: currency}
+	}
+	return caps
+}
+
+func capOf[T ~int32 | ~int64, C int32 | int64](column *C) *quota.Limit[T] {
+	if column == nil {
+		return nil
+	}
+	return new(quota.AtMost(T(*column)))
+}
+
+// Held is how a column keeps what an admission holds above its user. What it saw remaining, and the slots, are missing
+// where they were unlimited.
+type Held struct {
+	Account     pgtype.UUID `json:"account"`
+	PeriodNo    int64       `json:"period_no"`
+	AdmittedSeq int64       `json:"admitted_seq"`
+	EndedSeq    *int64      `json:"ended_seq,omitempty"`
+	Remaining   *int64      `json:"seen_remaining,omitempty"`
+	Concurrent  *int32      `json:"seen_concurrent,omitempty"`
+	Used        int64       `json:"seen_used"`
+	Reserved    int64       `json:"seen_reserved"`
+	Active      int32       `json:"seen_active"`
+}
+
+func heldOf(column []byte) ([]quota.Held, error) {
+	if column == nil {
+		return nil, nil
+	}
+	var in []Held
+	if err := json.Unmarshal(column, &in); err != nil {
+		return nil, fmt.Errorf("levels: %w", err)
+	}
+	out := make([]quota.Held, len(in))
+	for i, h := range in {
+		out[i] = quota.Held{
+			Account: h.Account.Bytes, PeriodNo: h.PeriodNo, AdmittedSeq: h.AdmittedSeq, EndedSeq: numberOf(h.EndedSeq),
+			Seen: quota.Seen{
+				Remaining: limit[quota.Credits](h.Remaining), Concurrent: limit[int32](h.Concurrent),
+				Used: quota.Credits(h.Used), Reserved: quota.Credits(h.Reserved), Active: h.Active,
+			},
+		}
+	}
+	return out, nil
+}
+
+// Booking is how a column keeps where an event is booked above its user.
+type Booking struct {
+	Account  pgtype.UUID `json:"account"`
+	PeriodNo int64       `json:"period_no"`
+	Seq      int64       `json:"seq"`
+	Void     bool        `json:"void,omitempty"`
+}
+
+func bookingsOf(column []byte) ([]quota.Booking, error) {
+	if column == nil {
+		return nil, nil
+	}
+	var in []Booking
+	if err := json.Unmarshal(column, &in); err != nil {
+		return nil, fmt.Errorf("levels: %w", err)
+	}
+	out := make([]quota.Booking, len(in))
+	for i, b := range in {
+		out[i] = quota.Booking{Account: b.Account.Bytes, PeriodNo: b.PeriodNo, Seq: b.Seq, Void: b.Void}
+	}
+	return out, nil
+}
+
 var states = []quota.State{quota.Queued, quota.Admitted, quota.Settled, quota.Released, quota.Expired, quota.Cancelled}
 
 // AdmissionOf reads an admission of the user, without its place in the queue. What this release does not know of it
 // is a ledger.UnreadableError.
 func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admission, error) {
 	lots, err := sharesOf(r.Lots)
+	levels, badLevels := heldOf(r.Levels)
 	switch {
 	case err != nil:
+	case badLevels != nil:
+		err = badLevels
 	case !slices.Contains(states, quota.State(r.State)):
 		err = fmt.Errorf("state %q", r.State)
 	case r.Source != string(quota.SourceAPI) && r.Source != string(quota.SourceJob):
@@ -291,7 +382,7 @@ func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 			Priority: r.Priority, Enforced: r.Enforced, Offline: r.Offline, PeriodEnd: timeOf(r.PeriodEnd),
 			Alloc:         quota.Allocation{Plan: quota.Credits(r.PlanPart), Lots: lots},
 			EstimatedCost: quota.Money(r.EstimatedCostMicros), ProviderCost: quota.Money(r.ProviderCostMicros),
-			Currency: textOf(r.Currency),
+			Currency: Text(r.Currency),
 			Reported: creditsOf(r.Reported), Actual: creditsOf(r.Actual), Late: r.Late, Parked: r.Parked,
 			EverParked: r.EverParked,
 			CreatedAt:  r.CreatedAt.UTC(), AdmittedAt: timeOf(r.AdmittedAt), EndedAt: timeOf(r.EndedAt),
@@ -303,6 +394,7 @@ func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 	}
 	adm.PeriodNo = numberOf(r.PeriodNo)
 	if r.AdmittedAt != nil {
+		adm.Payer, adm.Levels = payerOf(r.PayerID, r.UserID), levels
 		adm.Seen = quota.Seen{
 			Remaining: limit[quota.Credits](r.SeenRemaining), Concurrent: limit[int32](r.SeenConcurrent),
 			Used: quota.Credits(numberOf(r.SeenUsed)), Reserved: quota.Credits(numberOf(r.SeenReserved)),
@@ -310,6 +402,14 @@ func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 		}
 	}
 	return adm, nil
+}
+
+// payerOf returns who pays, zero if it is the user itself; so it is where a row is from before there were payers.
+func payerOf(payer *quota.ID, user quota.ID) quota.AccountID {
+	if payer == nil || *payer == user {
+		return quota.AccountID{}
+	}
+	return *payer
 }
 
 func numberOf[T int32 | int64](column *T) T {

@@ -5,6 +5,7 @@ package readdb
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
@@ -35,8 +36,69 @@ func (s *Store) standings(
 	if err := errors.Join(err, t.Send(ctx, s.Pool())); err != nil {
 		return nil, err
 	}
-	return out, s.PlansFor(ctx, s.Queries(), plans,
-		func(a *quota.Account, err error) { s.unreadable(out, a, err, true) })
+	if err := s.readAbove(ctx, out, plans); err != nil {
+		return nil, err
+	}
+	return out, s.PlansFor(ctx, s.Queries(), plans, func(a *quota.Account, err error) {
+		for _, u := range out {
+			if u.Account == a || slices.Contains(u.Above[:], a) {
+				s.unreadable(out, u.Account, err, true)
+			}
+		}
+	})
+}
+
+// readAbove reads the teams above the users, if there are any. They are of a snapshot of their own: whoever decides does
+// so under locks.
+func (s *Store) readAbove(ctx context.Context, out map[string]ledger.Usage, plans map[*quota.Account]ServedBy) error {
+	var parents []quota.ID
+	for a := range plans {
+		if parent := out[a.UserID].Parent; parent != (quota.AccountID{}) {
+			parents = append(parents, parent)
+		}
+	}
+	if len(parents) == 0 {
+		return nil
+	}
+	rows, err := s.Queries().ReadAbove(ctx, parents)
+	if err != nil {
+		return err
+	}
+	teams, above := map[quota.AccountID]*quota.Account{}, map[quota.AccountID]quota.AccountID{}
+	var ids []quota.ID
+	for i := range rows {
+		r := &rows[i]
+		a, _, unreadable := s.Account(&r.UsageQuota, "", quota.ClusterUID{})
+		if unreadable != nil {
+			return unreadable
+		}
+		TeamOf(a, &r.Team)
+		if name := r.UsageQuota.PlanName; name != nil {
+			plans[a] = ServedBy{PlanKey: PlanKey{Name: *name, Version: r.PlanVersion}, DecidedAt: r.UsageQuota.LastDecidedAt}
+		}
+		teams[a.ID], above[a.ID] = a, idOf(r.UsageQuota.ParentID)
+		ids = append(ids, a.ID)
+	}
+	lots, err := s.Queries().LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: ids, Now: s.Now()})
+	if err != nil {
+		return err
+	}
+	for i := range lots {
+		lot, err := LotOf(&lots[i])
+		if err != nil {
+			return err
+		}
+		a := teams[lots[i].UserID]
+		a.Lots = append(a.Lots, lot)
+	}
+	for name, u := range out {
+		at := u.Parent
+		for i := 0; i < len(u.Above) && teams[at] != nil; i++ {
+			u.Above[i], at = teams[at], above[at]
+		}
+		out[name] = u
+	}
+	return nil
 }
 
 // AskStandings queues the statements that read users' accounts, and notes what they answer.
@@ -52,11 +114,12 @@ func (s *Store) AskStandings(
 				r := &rows[i]
 				a, settings, unreadable := s.Account(&r.UsageQuota, r.ExternalID, r.Home)
 				accounts[a.ID], plans[a] = a, ServedBy{
-					PlanKey:   PlanKey{Name: r.UsageQuota.PlanName, Version: r.PlanVersion},
+					PlanKey:   PlanKey{Name: Text(r.UsageQuota.PlanName), Version: r.PlanVersion},
 					DecidedAt: r.UsageQuota.LastDecidedAt,
 				}
 				out[a.UserID] = ledger.Usage{
 					Account: a, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID, Home: settings.Home,
+					Parent: idOf(r.UsageQuota.ParentID),
 				}
 				if unreadable != nil {
 					s.unreadable(out, a, unreadable, true)

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledgerdb_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// team makes a team on the plan, none if that is nil. Caps are the columns of teams and their values.
+func (f *fixture) team(n byte, name string, plan *string, caps string) quota.AccountID {
+	f.t.Helper()
+	id, now := quota.AccountID{n}, f.clock.read()
+	f.exec("INSERT INTO teams (id, name, cap_currency) VALUES ($1, $2, 'USD')", [16]byte(id), name)
+	if caps != "" {
+		f.exec("UPDATE teams SET "+caps+" WHERE id = $1", [16]byte(id))
+	}
+	f.exec(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
+		VALUES ($1, $2, $3, $3, $4, $3, 'USD')`, [16]byte(id), plan, now, now.AddDate(0, 1, 0))
+	return id
+}
+
+func (f *fixture) hang(account, parent quota.AccountID) {
+	f.t.Helper()
+	f.exec("UPDATE usage_quotas SET parent_id = $2 WHERE user_id = $1", [16]byte(account), [16]byte(parent))
+}
+
+func TestLevelsAreStoredWhole(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice := f.register("alice")
+	root := f.team(8, "root", nil, "concurrent_cap = 7")
+	desk := f.team(9, "desk", nil, `credits_cap = 1200000, daily_cost_cap_micros = 500000, member_credits = 900000,
+		member_queued = 3`)
+	f.hang(alice, desk)
+	f.hang(desk, root)
+	id := quota.ID{1}
+	f.enter(alice, id, 10*quota.Credit)
+
+	unlimited := quota.Limit[quota.Credits]{Unlimited: true}
+	want := []quota.Held{
+		{Account: desk, AdmittedSeq: 1, Seen: quota.Seen{
+			Remaining: quota.AtMost(20 * quota.Credit), Concurrent: quota.Limit[int32]{Unlimited: true},
+		}},
+		{Account: root, AdmittedSeq: 1, Seen: quota.Seen{Remaining: unlimited, Concurrent: quota.AtMost(int32(7))}},
+	}
+	keys := ledger.Keys{Accounts: []quota.AccountID{alice}, Admissions: []quota.AdmissionID{id}}
+	l := f.load(keys)
+	if diff := cmp.Diff(want, l.Admissions[id].Levels); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if l.Above[0].Account.ID != desk || l.Above[1].Account.ID != root || l.Above[2] != nil || l.Top() != root {
+		t.Errorf("above alice: %v", l.Above)
+	}
+	money := quota.AtMost[quota.Money](500_000)
+	team := &quota.Team{
+		Name: "desk",
+		Caps: quota.Caps{
+			Credits: new(quota.AtMost(20 * quota.Credit)), DailyCost: &quota.Ceiling{Limit: money, Currency: "USD"},
+		},
+		MemberDefaults: quota.Caps{Credits: new(quota.AtMost(15 * quota.Credit)), Queued: new(quota.AtMost(int32(3)))},
+	}
+	if diff := cmp.Diff(team, l.Above[0].Account.Team); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if u := f.usage("alice"); u.Above[0] == nil || u.Above[1] == nil || u.Above[1].ID != root ||
+		cmp.Diff(team, u.Above[0].Team) != "" {
+		t.Errorf("the standing has %v above it", u.Above)
+	}
+}
+
+// Whoever is moved between two batches is locked with whoever is above it then, and what it holds with those that it is
+// booked on.
+func TestMovedBetweenBatches(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice := f.register("alice")
+	one, other := f.team(8, "one", nil, ""), f.team(9, "other", nil, "")
+	id := quota.ID{1}
+	keys := ledger.Keys{Accounts: []quota.AccountID{alice}, Admissions: []quota.AdmissionID{id}}
+	for _, team := range []quota.AccountID{one, other, one} {
+		f.hang(alice, team)
+		if l := f.load(keys); l.Above[0].Account.ID != team {
+			t.Fatalf("above alice: %s, want %s", l.Above[0].Account.ID, team)
+		}
+	}
+	f.enter(alice, id, quota.Credit)
+	f.hang(alice, other)
+	l := f.load(keys)
+	on, err := l.ChainOf(l.Admissions[id])
+	if err != nil || on.Accounts()[1].ID != one || l.Chain().Accounts()[1].ID != other {
+		t.Errorf("booked on %v, below %v: %v", on.Accounts(), l.Chain().Accounts(), err)
+	}
+	f.exec("UPDATE usage_quotas SET parent_id = NULL WHERE user_id = $1", [16]byte(alice))
+	if l := f.load(ledger.Keys{Accounts: []quota.AccountID{alice}}); l.Above[0] != nil {
+		t.Errorf("above alice: %v", l.Above)
+	}
+}
+
+// Who is below a team that somebody else holds is busy, as who is held is.
+func TestTeamThatIsHeld(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice, bob := f.register("alice"), f.register("bob")
+	team := f.team(9, "team", nil, "")
+	f.hang(alice, team)
+	keys := ledger.Keys{Accounts: []quota.AccountID{alice, bob}}
+	f.load(keys) // who is above alice is known from now on
+	held, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{team}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Rollback()
+	b, err := f.Begin(t.Context(), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Rollback()
+	if !b.Busy()[alice] || b.Ledgers()[alice] != nil || b.Busy()[bob] || b.Ledgers()[bob] == nil {
+		t.Errorf("busy: %v, ledgers: %v", b.Busy(), b.Ledgers())
+	}
+	keys.Wait = true
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := f.Begin(ctx, keys); err == nil || errors.Is(err, ledger.ErrRetry) {
+		t.Errorf("a batch that waits did not wait for the team: %v", err)
+	}
+}
