@@ -59,7 +59,7 @@ var records = []string{
 	UNION ALL
 	SELECT 'I4', u.user_id, 'period of the reversal of event ' || e.id, e.period_id::text, r.period_id::text
 	FROM usage_tracking AS r JOIN usage_tracking AS e ON e.id = r.reverses LEFT JOIN users AS u ON u.id = r.user_id
-	WHERE r.kind = 'reversal' AND r.refund_lot IS NULL AND r.period_id <> e.period_id
+	WHERE r.kind = 'reversal' AND NOT coalesce(r.void, r.refund_lot IS NOT NULL) AND r.period_id <> e.period_id
 	UNION ALL
 	SELECT 'I4', u.user_id, 'mark of the reversal of event ' || r.reverses, r.id::text, coalesce(k.reversal_id::text,
 	    'none')
@@ -69,7 +69,7 @@ var records = []string{
 	UNION ALL
 	SELECT 'I4', u.user_id, 'lot of refund ' || e.id, e.credits::text, coalesce(l.credits::text, 'none')
 	FROM usage_tracking AS e LEFT JOIN users AS u ON u.id = e.user_id
-	LEFT JOIN credit_lots AS l ON l.id = e.refund_lot AND l.user_id = e.user_id
+	LEFT JOIN credit_lots AS l ON l.id = e.refund_lot AND l.user_id = coalesce(e.payer_id, e.user_id)
 	WHERE e.refund_lot IS NOT NULL AND l.credits IS DISTINCT FROM e.credits
 	UNION ALL
 	SELECT 'I4', u.user_id, 'reversal ' || k.reversal_id || ' of event ' || k.event_id, '1', '0'

@@ -5,30 +5,32 @@ package invariants
 // replays go through each account's decisions in their order, and hold what each saw against what was the case.
 var replays = []string{
 	// I3: each enforced admission was within the limits that it saw.
-	`SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id || ': ' || col AS what, '<= ' || most AS
+	`SELECT 'I3' AS invariant, c.who, 'admission ' || c.id || ': ' || col AS what, '<= ' || most AS
 	    expected, got::text AS found
-	FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+	FROM (SELECT h.*, u.user_id AS who FROM (` + held + `) AS h LEFT JOIN users AS u ON u.id = h.account) AS c
 	CROSS JOIN LATERAL (VALUES
 	    ('estimate within the credits seen', c.seen_remaining, c.estimate),
 	    ('slots seen', c.seen_concurrent::bigint, c.seen_active + 1::bigint)) AS v (col, most, got)
-	WHERE c.admitted_at IS NOT NULL AND c.enforced AND got > most`,
+	WHERE c.enforced AND got > most`,
 
 	replay,
 
 	// I3: the account's number of decisions is not behind any of them.
 	`SELECT 'I3' AS invariant, u.user_id AS who, 'decisions of the account' AS what, '>= ' || d.last AS expected,
 	    a.seq::text AS found
-	FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+	FROM usage_quotas AS a LEFT JOIN users AS u ON u.id = a.user_id
 	JOIN (SELECT user_id, max(seq) AS last FROM (
-	        SELECT user_id, greatest(arrived_seq, admitted_seq, ended_seq) AS seq FROM concurrent_processing
-	        UNION ALL SELECT user_id, seq FROM usage_tracking) AS s GROUP BY user_id) AS d ON d.user_id = a.user_id
+	        SELECT user_id, arrived_seq AS seq FROM concurrent_processing
+	        UNION ALL SELECT account, greatest(admitted_seq, ended_seq) FROM (` + held + `) AS h
+	        UNION ALL SELECT account, seq FROM (` + booked + `) AS e) AS s GROUP BY user_id) AS d ON d.user_id = a.user_id
 	WHERE a.seq < d.last`,
 
 	overtakenByEqual,
 	overtakenByLower,
 }
 
-// replay (I3) rebuilds, for each admission, what the account's row must have shown just before it: the slots taken over
+// replay (I3) rebuilds, for each admission and each account that it is booked on, what the account's row must have shown
+// just before it: the slots taken over
 // all periods, and the reserved and used credits of its own. An admission counts from its admitted_seq to its
 // ended_seq, a charge from its seq; what was booked on a period before it closed and after is told apart by the
 // period's number. Every change becomes a row with its number, so that running sums do it in n log n; of equal numbers
@@ -42,22 +44,22 @@ var replays = []string{
 // above.
 const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id || ': ' || col AS what, want::text AS
     expected, got::text AS found
-	FROM (SELECT id,
-	        sum(d_active) OVER (PARTITION BY user_id ORDER BY seq, id NULLS LAST
+	FROM (SELECT id, account,
+	        sum(d_active) OVER (PARTITION BY account ORDER BY seq, id NULLS LAST
 	            ROWS UNBOUNDED PRECEDING) - d_active AS active,
 	        sum(d_reserved) OVER own - d_reserved AS reserved, sum(d_used) OVER own AS used
 	    FROM (
-	        SELECT id, user_id, period_no, admitted_seq AS seq, 1 AS d_active, estimate AS d_reserved, 0 AS d_used
-	        FROM concurrent_processing WHERE admitted_seq IS NOT NULL
+	        SELECT id, account, period_no, admitted_seq AS seq, 1 AS d_active, estimate AS d_reserved, 0 AS d_used
+	        FROM (` + held + `) AS h
 	        UNION ALL
-	        SELECT NULL, user_id, period_no, ended_seq, -1, -estimate, 0
-	        FROM concurrent_processing WHERE admitted_seq IS NOT NULL AND ended_seq IS NOT NULL
+	        SELECT NULL, account, period_no, ended_seq, -1, -estimate, 0
+	        FROM (` + held + `) AS h WHERE ended_seq IS NOT NULL
 	        UNION ALL
-	        SELECT NULL, user_id, period_id, seq, 0, 0, sign * credits FROM (` + signed + `) AS e) AS changes
-	    WINDOW own AS (PARTITION BY user_id, period_no ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING)) AS r
-	JOIN concurrent_processing AS c ON c.id = r.id
-	JOIN users AS u ON u.id = c.user_id
-	LEFT JOIN (` + constantLimits + `) AS k ON k.user_id = c.user_id
+	        SELECT NULL, account, no, seq, 0, 0, sign * credits FROM (` + booked + `) AS e) AS changes
+	    WINDOW own AS (PARTITION BY account, period_no ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING)) AS r
+	JOIN (` + held + `) AS c ON c.id = r.id AND c.account = r.account
+	LEFT JOIN users AS u ON u.id = c.account
+	LEFT JOIN (` + constantLimits + `) AS k ON k.user_id = c.account
 	CROSS JOIN LATERAL (SELECT r.reserved + r.used AS taken) AS t
 	CROSS JOIN LATERAL (VALUES
 	    ('active seen', r.active::numeric, c.seen_active::numeric), ('reserved seen', r.reserved, c.seen_reserved),
@@ -70,11 +72,14 @@ const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id
 	        c.seen_remaining)) AS v (col, want, got)
 	WHERE want IS DISTINCT FROM got`
 
-// constantLimits are the accounts whose limits have been the same from the beginning.
+// constantLimits are the accounts whose limits have been the same from the beginning: users that never had a team.
 const constantLimits = `SELECT a.user_id, p.concurrent_limit, p.credits_limit, p.overage_max,
 	    EXISTS (SELECT FROM credit_lots AS l WHERE l.user_id = a.user_id) AS lots
 	FROM usage_quotas AS a JOIN user_plan_limits AS p ON p.name = a.plan_name AND p.version = 1
-	WHERE NOT EXISTS (SELECT FROM audit_log AS t WHERE t.user_id = a.user_id AND t.action LIKE 'quota.%')`
+	WHERE a.parent_id IS NULL AND a.user_id IN (SELECT id FROM users)
+	    AND a.user_id NOT IN (SELECT user_id FROM concurrent_processing WHERE levels IS NOT NULL)
+	    AND a.user_id NOT IN (SELECT user_id FROM usage_tracking WHERE levels IS NOT NULL)
+	    AND NOT EXISTS (SELECT FROM audit_log AS t WHERE t.user_id = a.user_id AND t.action LIKE 'quota.%')`
 
 // I7: nobody was admitted before one that stood in front of it, unless that one was ever parked. Who stands in front,
 // waits before and leaves the queue after. Among equals of priority it arrived earlier, so the latest leave of all that

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// teams are made and moved by rows: what declares them is not part of these tests.
+type teams struct {
+	*world
+
+	db *pgx.Conn
+}
+
+func newTeams(t *testing.T) *teams {
+	t.Helper()
+	w := newWorld(t)
+	db, err := pgx.Connect(t.Context(), w.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close(t.Context()) })
+	return &teams{world: w, db: db}
+}
+
+func (w *teams) exec(sql string, args ...any) {
+	w.t.Helper()
+	if _, err := w.db.Exec(w.t.Context(), sql, args...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// team makes a team whose periods begin at an instant of each month. Caps are "column = value, ...".
+func (w *teams) team(n byte, name string, plan *string, anchor time.Time, caps string) quota.AccountID {
+	w.t.Helper()
+	id := quota.AccountID{n}
+	w.exec("INSERT INTO teams (id, name, cap_currency) VALUES ($1, $2, 'USD')", [16]byte(id), name)
+	if caps != "" {
+		w.exec("UPDATE teams SET "+caps+" WHERE id = $1", [16]byte(id))
+	}
+	period := quota.Calendar{Anchor: anchor}.At(w.now())
+	w.exec(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
+		VALUES ($1, $2, $3, $4, $5, $6, 'USD')`, [16]byte(id), plan, anchor, period.Start, period.End, w.now())
+	return id
+}
+
+// move hangs an account below another, none if that is zero, with what waits.
+func (w *teams) move(account, parent quota.AccountID) {
+	w.t.Helper()
+	const above = `WITH RECURSIVE above (id, queued, parked) AS (
+		SELECT parent_id, queued, parked FROM usage_quotas WHERE user_id = $1
+		UNION ALL SELECT a.parent_id, above.queued, above.parked FROM usage_quotas AS a JOIN above ON a.user_id = above.id)
+		UPDATE usage_quotas AS a SET queued = a.queued + $2 * above.queued, parked = a.parked + $2 * above.parked
+		FROM above WHERE a.user_id = above.id`
+	err := pgx.BeginFunc(w.t.Context(), w.db, func(tx pgx.Tx) error {
+		_, err := tx.Exec(w.t.Context(), above, [16]byte(account), -1)
+		_, err2 := tx.Exec(w.t.Context(),
+			"UPDATE usage_quotas SET parent_id = nullif($2::uuid, '00000000-0000-0000-0000-000000000000') WHERE user_id = $1",
+			[16]byte(account), [16]byte(parent))
+		_, err3 := tx.Exec(w.t.Context(), above, [16]byte(account), 1)
+		return errors.Join(err, err2, err3)
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *teams) wantTeam(id quota.AccountID, used, reserved quota.Credits, active int32) {
+	w.t.Helper()
+	var got [3]int64
+	if err := w.db.QueryRow(w.t.Context(), "SELECT used, reserved, active FROM usage_quotas WHERE user_id = $1",
+		[16]byte(id)).Scan(&got[0], &got[1], &got[2]); err != nil {
+		w.t.Fatal(err)
+	}
+	if want := [3]int64{int64(used), int64(reserved), int64(active)}; got != want {
+		w.t.Errorf("the team has used, reserved, active %v, want %v", got, want)
+	}
+}
+
+func (w *teams) complete(res metering.AdmitResult, actual quota.Credits) {
+	w.t.Helper()
+	if _, err := w.Complete(w.t.Context(), res.Admission.Account, res.Admission.ID, actual); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// Two members share what their team pays for.
+func TestTeamPays(t *testing.T) {
+	t.Parallel()
+	w := newTeams(t)
+	alice, bob := w.register("alice"), w.register("bob")
+	team := w.team(9, "newsroom", new("pro"), w.now().AddDate(0, 0, -7), "credits_cap = 100 * 60000")
+	w.move(alice, team)
+	w.move(bob, team)
+	a, b := w.admit("alice", "a", 60*quota.Credit), w.admit("bob", "b", 40*quota.Credit)
+	w.wantTeam(team, 0, 100*quota.Credit, 2)
+	d := w.admit("bob", "c", quota.Credit).Decision
+	if d.Reason != quota.CreditsExhausted || d.Level != (quota.Level{Kind: quota.LevelTeam, Name: "newsroom"}) {
+		t.Errorf("%+v: %s", d, d.Message())
+	}
+	w.complete(a, 50*quota.Credit)
+	w.wantTeam(team, 50*quota.Credit, 40*quota.Credit, 1)
+	w.wantUsage("alice", 50*quota.Credit, 0, 0)
+
+	// Bob leaves: what he began is the team's, what he begins is his own.
+	w.move(bob, quota.AccountID{})
+	own := w.admit("bob", "d", quota.Credit)
+	w.complete(b, 30*quota.Credit)
+	w.complete(own, quota.Credit)
+	w.wantTeam(team, 80*quota.Credit, 0, 0)
+	w.wantUsage("bob", 31*quota.Credit, 0, 0)
+	if adm, err := w.Get(t.Context(), b.Admission.ID); err != nil || adm.Payer != team || len(adm.Levels) != 1 {
+		t.Errorf("%+v, %v", adm, err)
+	}
+}
+
+// Whatever happens below a tree, in whatever order: the balances of all levels are the sums of what was booked there.
+// The check at the end of the test tells.
+func TestAnyOperationsBelowTeams(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			anyOperationsBelowTeams(t, rand.New(rand.NewPCG(seed, 7)))
+		})
+	}
+}
+
+func anyOperationsBelowTeams(t *testing.T, random *rand.Rand) {
+	t.Helper()
+	w := newTeams(t)
+	names := []string{"alice", "bob", "carol", "dave"}
+	root := w.team(1, "platform", nil, w.now().AddDate(0, 0, -20), "concurrent_cap = 4, member_queued = 3")
+	parents := []quota.AccountID{
+		{}, root,
+		w.team(2, "newsroom", new("pro"), w.now().AddDate(0, 0, -7), "queued_cap = 4"),
+		w.team(3, "desk", nil, w.now().AddDate(0, 0, -3), "credits_cap = 9000000, daily_cost_cap_micros = 2000000"),
+	}
+	w.move(parents[2], root)
+	accounts := map[string]quota.AccountID{}
+	for i, name := range names {
+		accounts[name] = w.register(name)
+		w.move(accounts[name], parents[i%len(parents)])
+	}
+	replicas := []*metering.Service{w.Service, newService(w.open(t), metering.Options{})}
+	var admissions []*ledger.Admission
+	var events []*ledger.Event
+	ctx := t.Context()
+	for n := range 250 {
+		s, name, key := replicas[random.IntN(2)], names[random.IntN(len(names))], fmt.Sprint(n)
+		var some *ledger.Admission
+		if len(admissions) > 0 {
+			some = admissions[random.IntN(len(admissions))]
+		}
+		var err error
+		switch op := random.IntN(14); {
+		case op < 5:
+			var res metering.AdmitResult
+			req := request(name, key, quota.Credit*quota.Credits(1+random.IntN(20)))
+			req.Park = random.IntN(2) == 0
+			if res, err = s.Admit(ctx, req); res.Admission != nil {
+				admissions = append(admissions, res.Admission)
+			}
+		case op < 8 && some != nil:
+			_, err = s.Complete(ctx, some.Account, some.ID, quota.Credit*quota.Credits(random.IntN(25)))
+		case op == 8 && some != nil:
+			_, err = s.Release(ctx, some.Account, some.ID)
+		case op == 9:
+			var res metering.RecordResult
+			if res, err = s.Record(ctx, metering.RecordRequest{UserID: name, Key: key, BodyHash: []byte(key), Use: quota.Use{
+				Type: quota.UsageExport, Credits: new(quota.Credit), OccurredAt: w.now().AddDate(0, 0, -random.IntN(20)),
+			}}); err == nil {
+				events = append(events, res.Event)
+			}
+		case op == 10 && len(events) > 0:
+			e := events[random.IntN(len(events))]
+			_, err = s.Reverse(ctx, metering.ReverseRequest{Account: e.Account, Event: e.ID, Key: key, BodyHash: []byte(key), Reason: "test",
+				Actor: "test"})
+		case op == 11:
+			_, err = s.Adjust(ctx, metering.AdjustRequest{UserID: name, Key: key, BodyHash: []byte(key), Credits: quota.Credit, Reason: "test",
+				Actor: "test"})
+		case op == 12:
+			w.move(accounts[name], parents[random.IntN(len(parents))])
+		case op == 13:
+			w.advance(time.Duration(random.IntN(200)) * time.Hour)
+			err = s.Reap(ctx)
+		}
+		if err != nil && !errors.Is(err, quota.ErrConflict) && !errors.Is(err, quota.ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+}
