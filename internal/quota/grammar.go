@@ -91,6 +91,9 @@ const (
 	MaxPlanCredits = 10_000_000
 	// MaxSlots bounds how many jobs of a user may run at once, and how many may wait.
 	MaxSlots = 10_000
+	// MaxWeight is the largest share of a user or a team in what its siblings and it wait for; 1 is the smallest. The
+	// fractions of virtual time are exact up to there.
+	MaxWeight = 1_000_000
 	// MinFinalAfter and MaxFinalAfter bound how long after its end a period takes late charges.
 	MinFinalAfter = time.Hour
 	MaxFinalAfter = 720 * time.Hour
