@@ -95,8 +95,8 @@ type Engine struct {
 	running inflight
 
 	mu sync.Mutex
-	// groups are those of which calls wait or run, by the account at their top, ready those of them that no batch has, in
-	// the order of arrival.
+	// groups are those of which calls wait or run, by the account at their top, ready those of them that no batch has,
+	// in the order of arrival.
 	groups map[quota.AccountID]*pending
 	ready  []*pending
 	// tops are the tops of accounts that are not alone, as the last batch found them. An error costs a meeting in one

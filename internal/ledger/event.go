@@ -37,14 +37,15 @@ type Event struct {
 	RefundLot quota.LotID
 	// OccurredAt is when the use happened, RecordedAt when the ledger took it.
 	OccurredAt, RecordedAt time.Time
-	// PeriodNo is the user's period that it is booked in, Seq its place in the user's order of decisions. Void says that
-	// nothing was booked there; Levels are where it is booked above the user, the nearest first.
+	// PeriodNo is the user's period that it is booked in, Seq its place in the user's order of decisions. Void says
+	// that nothing was booked there; Levels are where it is booked above the user, the nearest first.
 	PeriodNo, Seq int64
 	Void          bool
 	Levels        []quota.Booking
 	// Payer is the account above the user that pays; zero if the user's own does.
 	Payer quota.AccountID
-	// Credits and the payer's lots that paid them; Overage is the part beyond the plan's, Price what the user owes for it.
+	// Credits and the payer's lots that paid them; Overage is the part beyond the plan's, Price what the user owes for
+	// it.
 	Credits     quota.Credits
 	Alloc       quota.Allocation
 	Overage     quota.Credits

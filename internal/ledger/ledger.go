@@ -13,8 +13,8 @@ import (
 // writes what differs.
 type Ledger struct {
 	Account *quota.Account
-	// Above are the ledgers of the accounts above it now, the nearest first; nil where there are no more. Around are all
-	// of the batch, among them those of the accounts that its admissions and events are booked on.
+	// Above are the ledgers of the accounts above it now, the nearest first; nil where there are no more. Around are
+	// all of the batch, among them those of the accounts that its admissions and events are booked on.
 	Above  [quota.MaxDepth - 1]*Ledger
 	Around map[quota.AccountID]*Ledger
 	// Now is the one clock that decides: the database's, never before the account's last decision.
@@ -85,7 +85,8 @@ func (l *Ledger) Chain() Chain {
 	return c
 }
 
-// ChainOf returns the accounts that an admission is booked on; those of one that is new or waits are those above it now.
+// ChainOf returns the accounts that an admission is booked on; those of one that is new or waits are those above it
+// now.
 func (l *Ledger) ChainOf(a *Admission) (Chain, error) {
 	present := l.Chain()
 	if len(a.Levels) == 0 && present.Alone() {

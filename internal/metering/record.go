@@ -236,8 +236,8 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 	return e, nil
 }
 
-// Adjust debits credits for a reason, in full whatever the limits say, from the open period of whoever pays for the user.
-// The user must be known.
+// Adjust debits credits for a reason, in full whatever the limits say, from the open period of whoever pays for the
+// user. The user must be known.
 func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, error) {
 	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
 		return RecordResult{}, err

@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // teams are made and moved by rows: what declares them is not part of these tests.
@@ -50,7 +53,8 @@ func (w *teams) team(n byte, name string, plan *string, anchor time.Time, caps s
 		w.exec("UPDATE teams SET "+caps+" WHERE id = $1", [16]byte(id))
 	}
 	period := quota.Calendar{Anchor: anchor}.At(w.now())
-	w.exec(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
+	w.exec(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at,
+			currency)
 		VALUES ($1, $2, $3, $4, $5, $6, 'USD')`, [16]byte(id), plan, anchor, period.Start, period.End, w.now())
 	return id
 }
@@ -60,14 +64,15 @@ func (w *teams) move(account, parent quota.AccountID) {
 	w.t.Helper()
 	const above = `WITH RECURSIVE above (id, queued, parked) AS (
 		SELECT parent_id, queued, parked FROM usage_quotas WHERE user_id = $1
-		UNION ALL SELECT a.parent_id, above.queued, above.parked FROM usage_quotas AS a JOIN above ON a.user_id = above.id)
+		UNION ALL SELECT a.parent_id, above.queued, above.parked FROM usage_quotas AS a
+			JOIN above ON a.user_id = above.id)
 		UPDATE usage_quotas AS a SET queued = a.queued + $2 * above.queued, parked = a.parked + $2 * above.parked
 		FROM above WHERE a.user_id = above.id`
 	err := pgx.BeginFunc(w.t.Context(), w.db, func(tx pgx.Tx) error {
 		_, err := tx.Exec(w.t.Context(), above, [16]byte(account), -1)
 		_, err2 := tx.Exec(w.t.Context(),
-			"UPDATE usage_quotas SET parent_id = nullif($2::uuid, '00000000-0000-0000-0000-000000000000') WHERE user_id = $1",
-			[16]byte(account), [16]byte(parent))
+			"UPDATE usage_quotas SET parent_id = nullif($2, $3::uuid) WHERE user_id = $1",
+			[16]byte(account), [16]byte(parent), [16]byte{})
 		_, err3 := tx.Exec(w.t.Context(), above, [16]byte(account), 1)
 		return errors.Join(err, err2, err3)
 	})
@@ -125,6 +130,73 @@ func TestTeamPays(t *testing.T) {
 	}
 }
 
+// The members of a team call at once, over two replicas: no slot is given twice, and nobody waits for ever.
+func TestTeamIsContended(t *testing.T) {
+	t.Parallel()
+	w := newTeams(t)
+	team := w.team(9, "newsroom", new("pro"), w.now().AddDate(0, 0, -7), "concurrent_cap = 3")
+	root := w.team(1, "platform", nil, w.now(), "")
+	w.move(team, root)
+	names := []string{"alice", "bob", "carol", "dave"}
+	for _, name := range names[:3] {
+		w.move(w.register(name), team)
+	}
+	w.register(names[3]) // is alone
+	replicas := []*metering.Service{w.Service, newService(w.open(t), metering.Options{})}
+	var used atomic.Int64
+	var g errgroup.Group
+	for n := range 24 {
+		s, name := replicas[n%2], names[n%len(names)]
+		g.Go(func() error {
+			for i := range 8 {
+				req := request(name, fmt.Sprint(n, "/", i), quota.Credit)
+				req.Queue = false
+				res, err := s.Admit(t.Context(), req)
+				if err != nil || res.Admission == nil {
+					if d := res.Decision; err == nil && d.Reason != quota.ConcurrencyLimit {
+						err = fmt.Errorf("%s: %s", name, d.Message())
+					}
+					if err != nil {
+						return err
+					}
+					continue
+				}
+				if _, err := s.Complete(t.Context(), res.Admission.Account, res.Admission.ID, quota.Credit); err != nil {
+					return err
+				}
+				if name != names[3] {
+					used.Add(int64(quota.Credit))
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	w.wantTeam(team, quota.Credits(used.Load()), 0, 0)
+	w.wantTeam(root, quota.Credits(used.Load()), 0, 0)
+	if used.Load() == 0 {
+		t.Error("nobody was admitted")
+	}
+}
+
+// A team's period is closed as a user's is.
+func TestTeamIsReset(t *testing.T) {
+	t.Parallel()
+	w := newTeams(t)
+	team := w.team(9, "newsroom", new("pro"), w.now().AddDate(0, 0, -7), "")
+	w.move(w.register("alice"), team)
+	w.complete(w.admit("alice", "a", 5*quota.Credit), 4*quota.Credit)
+	w.advance(25 * 24 * time.Hour) // the user's period goes on
+	res, err := w.reset(t.Context(), reset.Options{Plan: "pro"})
+	if err != nil || res.Accounts != 1 || res.Periods != 1 || res.Failed != 0 {
+		t.Errorf("%+v, %v", res, err)
+	}
+	w.wantTeam(team, 0, 0, 0)
+	w.wantUsage("alice", 4*quota.Credit, 0, 0)
+}
+
 // Whatever happens below a tree, in whatever order: the balances of all levels are the sums of what was booked there.
 // The check at the end of the test tells.
 func TestAnyOperationsBelowTeams(t *testing.T) {
@@ -159,6 +231,7 @@ func anyOperationsBelowTeams(t *testing.T, random *rand.Rand) {
 	ctx := t.Context()
 	for n := range 250 {
 		s, name, key := replicas[random.IntN(2)], names[random.IntN(len(names))], fmt.Sprint(n)
+		body := []byte(key)
 		var some *ledger.Admission
 		if len(admissions) > 0 {
 			some = admissions[random.IntN(len(admissions))]
@@ -178,18 +251,21 @@ func anyOperationsBelowTeams(t *testing.T, random *rand.Rand) {
 			_, err = s.Release(ctx, some.Account, some.ID)
 		case op == 9:
 			var res metering.RecordResult
-			if res, err = s.Record(ctx, metering.RecordRequest{UserID: name, Key: key, BodyHash: []byte(key), Use: quota.Use{
-				Type: quota.UsageExport, Credits: new(quota.Credit), OccurredAt: w.now().AddDate(0, 0, -random.IntN(20)),
+			if res, err = s.Record(ctx, metering.RecordRequest{UserID: name, Key: key, BodyHash: body, Use: quota.Use{
+				Type: quota.UsageExport, Credits: new(quota.Credit),
+				OccurredAt: w.now().AddDate(0, 0, -random.IntN(20)),
 			}}); err == nil {
 				events = append(events, res.Event)
 			}
 		case op == 10 && len(events) > 0:
 			e := events[random.IntN(len(events))]
-			_, err = s.Reverse(ctx, metering.ReverseRequest{Account: e.Account, Event: e.ID, Key: key, BodyHash: []byte(key), Reason: "test",
-				Actor: "test"})
+			_, err = s.Reverse(ctx, metering.ReverseRequest{
+				Account: e.Account, Event: e.ID, Key: key, BodyHash: body, Reason: "test", Actor: "test",
+			})
 		case op == 11:
-			_, err = s.Adjust(ctx, metering.AdjustRequest{UserID: name, Key: key, BodyHash: []byte(key), Credits: quota.Credit, Reason: "test",
-				Actor: "test"})
+			_, err = s.Adjust(ctx, metering.AdjustRequest{
+				UserID: name, Key: key, BodyHash: body, Credits: quota.Credit, Reason: "test", Actor: "test",
+			})
 		case op == 12:
 			w.move(accounts[name], parents[random.IntN(len(parents))])
 		case op == 13:

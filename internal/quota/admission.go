@@ -55,8 +55,8 @@ type Admission struct {
 	// PeriodNo and PeriodEnd are the user's own period that the reservation is pinned to.
 	PeriodNo  int64
 	PeriodEnd time.Time
-	// Payer is the account above the user that pays; zero if the user's own does, and until it is admitted. Alloc are the
-	// lots of the payer that it holds.
+	// Payer is the account above the user that pays; zero if the user's own does, and until it is admitted. Alloc are
+	// the lots of the payer that it holds.
 	Payer AccountID
 	Alloc Allocation
 	// Levels are what it holds in the accounts above its user's, the nearest first; nil of a user who had none above.
@@ -456,7 +456,7 @@ func (c Chain) charge(ch *Charge, held Allocation, in periods, now time.Time) {
 	}
 	for i := range c.n {
 		a := c.nodes[i]
-		no := a.PeriodNo
+		var no int64
 		if i == c.payer {
 			no = a.charge(ch, held, in[i], now)
 		} else {
@@ -614,8 +614,8 @@ func (c Chain) unreserve(adm *Admission, in periods) {
 	*planReserved = planReserved.Sub(adm.Alloc.Plan)
 }
 
-// release returns an admission's slot and credits to one account, and to the closed period that it belongs to there, nil
-// where that is open.
+// release returns an admission's slot and credits to one account, and to the closed period that it belongs to there,
+// nil where that is open.
 func (a *Account) release(adm *Admission, currency string, period *ClosedPeriod) {
 	a.Active--
 	a.add(Amounts{Currency: currency, ReservedCost: -adm.EstimatedCost})
@@ -676,8 +676,8 @@ func (a *Account) topUp(p *ClosedPeriod) {
 }
 
 // pinned distributes amount, which must not exceed the reservation, over the lots that an admission holds, in the order
-// in which they expire, so that what remains returns to the latest-expiring of them. The plan's expires at end, with the
-// payer's period.
+// in which they expire, so that what remains returns to the latest-expiring of them. The plan's expires at end, with
+// the payer's period.
 func pinned(adm *Admission, end time.Time, expiry func(LotID) int64, amount Credits) Allocation {
 	var al Allocation
 	left, plan := amount, adm.Alloc.Plan

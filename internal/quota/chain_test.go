@@ -38,12 +38,16 @@ func TestWhoPays(t *testing.T) {
 		above Ancestors
 		want  int
 	}{
-		"alone":                        {},
-		"teams without plans":          {above: Ancestors{team(2, "a"), team(3, "b"), team(4, "c")}},
-		"the team":                     {above: Ancestors{team(2, "a", sells)}, want: 1},
-		"the root":                     {above: Ancestors{team(2, "a"), team(3, "b"), team(4, "c", sells)}, want: 3},
-		"the nearest of several":       {above: Ancestors{team(2, "a"), team(3, "b", sells), team(4, "c", sells)}, want: 2},
-		"a suspended one pays as well": {above: Ancestors{team(2, "a", sells, func(a *Account) { a.Suspended = true })}, want: 1},
+		"alone":               {},
+		"teams without plans": {above: Ancestors{team(2, "a"), team(3, "b"), team(4, "c")}},
+		"the team":            {above: Ancestors{team(2, "a", sells)}, want: 1},
+		"the root":            {above: Ancestors{team(2, "a"), team(3, "b"), team(4, "c", sells)}, want: 3},
+		"the nearest of several": {
+			above: Ancestors{team(2, "a"), team(3, "b", sells), team(4, "c", sells)}, want: 2,
+		},
+		"a suspended one pays as well": {
+			above: Ancestors{team(2, "a", sells, func(a *Account) { a.Suspended = true })}, want: 1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			user := account(plan())
@@ -177,8 +181,8 @@ func TestDecideOverLevels(t *testing.T) {
 		},
 		"a team's daily cost": {
 			user: own(), above: Ancestors{team(2, "a", capped(costCap(40_000, "USD")))}, req: request(7),
-			want: Decision{Reason: DailyCostCeiling, Level: teamLevel("a"), Bound: Bound{Unit: UnitMoney, Currency: "USD",
-				Limit: 40_000, Requested: 42_000, Remaining: 40_000}},
+			want: Decision{Reason: DailyCostCeiling, Level: teamLevel("a"), Bound: Bound{
+				Unit: UnitMoney, Currency: "USD", Limit: 40_000, Requested: 42_000, Remaining: 40_000}},
 		},
 		"a daily cost in another currency": {
 			user: own(), above: Ancestors{team(2, "a", capped(costCap(1, "EUR")))}, req: request(7),
@@ -198,13 +202,14 @@ func TestDecideOverLevels(t *testing.T) {
 }
 
 func TestMessagesNameTeams(t *testing.T) {
+	three, alice := Bound{Used: 3, Limit: 3}, userLevel("alice")
 	for want, d := range map[string]Decision{
 		`team "newsroom" is suspended`:              {Reason: UserSuspended, Level: teamLevel("newsroom")},
-		`team "newsroom": 3 of 3 jobs are running`:  {Reason: ConcurrencyLimit, Level: teamLevel("newsroom"), Bound: Bound{Used: 3, Limit: 3}},
+		`team "a": 3 of 3 jobs are running`:         {Reason: ConcurrencyLimit, Level: teamLevel("a"), Bound: three},
 		"the user is suspended":                     {Reason: UserSuspended, Level: userLevel("alice")},
-		"3 of 3 jobs are running":                   {Reason: ConcurrencyLimit, Level: userLevel("alice"), Bound: Bound{Used: 3, Limit: 3}},
+		"3 of 3 jobs are running":                   {Reason: ConcurrencyLimit, Level: alice, Bound: three},
 		"other jobs of the user wait in front":      {Reason: NotFirst, Level: userLevel("alice")},
-		`team "a": 4 of 4 jobs are waiting already`: {Reason: QueueFull, Level: teamLevel("a"), Bound: Bound{Used: 4, Limit: 4}},
+		`team "a": 3 of 3 jobs are waiting already`: {Reason: QueueFull, Level: teamLevel("a"), Bound: three},
 	} {
 		if got := d.Message(); got != want {
 			t.Errorf("%+v: got %q, want %q", d, got, want)
@@ -216,7 +221,8 @@ func TestSuspendedTeamParks(t *testing.T) {
 	user, above := account(plan()), team(2, "a", func(a *Account) { a.Suspended = true })
 	c, adm := below(user, above), admission(1, 7)
 	d := c.Enter(adm, start)
-	if d.Reason != UserSuspended || !c.Park(adm, d, start) || above.Queued != 1 || above.Parked != 1 || user.Parked != 1 {
+	if d.Reason != UserSuspended || !c.Park(adm, d, start) || above.Queued != 1 || above.Parked != 1 ||
+		user.Parked != 1 {
 		t.Fatalf("%+v: %+v, the team has %d of %d parked", d, adm, above.Parked, above.Queued)
 	}
 	before := c.Means(start)
@@ -227,7 +233,8 @@ func TestSuspendedTeamParks(t *testing.T) {
 	if !c.Means(start).Help(before) || before.Help(c.Means(start)) {
 		t.Error("work below a team is not woken when the team's suspension is lifted")
 	}
-	if c.Promote([]*Admission{adm}, start); adm.State != Admitted || above.Queued+above.Parked != 0 || above.Active != 1 {
+	if c.Promote([]*Admission{adm}, start); adm.State != Admitted || above.Queued+above.Parked != 0 ||
+		above.Active != 1 {
 		t.Errorf("it is %s, the team has %+v", adm.State, above)
 	}
 }
@@ -307,7 +314,7 @@ func TestLateWorkAtEachLevel(t *testing.T) {
 				t.Fatal(err)
 			}
 			if ch.PeriodNo != tc.user || ch.Levels[0].PeriodNo != tc.team || ch.Adjustment != tc.adjustment {
-				t.Errorf("charged in period %d of the user and %+v, adjustment %t", ch.PeriodNo, ch.Levels, ch.Adjustment)
+				t.Errorf("charged in period %d and %+v, adjustment %t", ch.PeriodNo, ch.Levels, ch.Adjustment)
 			}
 			to(tc.reversed)
 			r, err := c.Reverse(id(9), ch, closed, tc.reversed)
@@ -345,7 +352,8 @@ func TestMovedInMidFlight(t *testing.T) {
 	if _, err := on.Settle(runs, WholeCredits(6), Closed{}, start); err != nil {
 		t.Fatal(err)
 	}
-	if from.Used != WholeCredits(6) || from.Active != 0 || to.Used != 0 || user.PlanUsed != 0 || user.Used != from.Used {
+	if from.Used != WholeCredits(6) || from.Active != 0 || to.Used != 0 || user.PlanUsed != 0 ||
+		user.Used != from.Used {
 		t.Errorf("after its end: %+v and %+v", from.Balance, to.Balance)
 	}
 	c.Promote([]*Admission{waits}, start)
@@ -405,9 +413,11 @@ func TestTicketsOfATeam(t *testing.T) {
 		held Outstanding
 		want Decision
 	}{
-		"room":    {held: Outstanding{Tickets: 2, Credits: WholeCredits(13)}, want: Decision{Outcome: Admit}},
-		"slots":   {held: Outstanding{Tickets: 3}, want: Decision{Reason: ConcurrencyLimit, Level: teamLevel("a")}},
-		"credits": {held: Outstanding{Tickets: 1, Credits: WholeCredits(14)}, want: Decision{Reason: CreditsExhausted, Level: teamLevel("a")}},
+		"room":  {held: Outstanding{Tickets: 2, Credits: WholeCredits(13)}, want: Decision{Outcome: Admit}},
+		"slots": {held: Outstanding{Tickets: 3}, want: Decision{Reason: ConcurrencyLimit, Level: teamLevel("a")}},
+		"credits": {held: Outstanding{Tickets: 1, Credits: WholeCredits(14)}, want: Decision{
+			Reason: CreditsExhausted, Level: teamLevel("a"),
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := c.DecideOffline(request(7), [MaxDepth]Outstanding{{}, tc.held}, start)

@@ -74,21 +74,19 @@ func (c Chain) Decide(req Request, now time.Time) Decision {
 	if full < 0 {
 		d.Reason = NotFirst
 	}
-	d.at(c.nodes[max(full, 0)], jobs(c.concurrent(max(full, 0)), c.nodes[max(full, 0)].Active))
+	at := max(full, 0)
+	d.Level, d.Bound = c.nodes[at].Level(), jobs(c.concurrent(at), c.nodes[at].Active)
 	if !req.Queue {
 		return d
 	}
 	if i := c.crowded(); i >= 0 {
 		d.Reason = QueueFull
-		d.at(c.nodes[i], jobs(c.queued(i), c.nodes[i].Queued))
+		d.Level, d.Bound = c.nodes[i].Level(), jobs(c.queued(i), c.nodes[i].Queued)
 		return d
 	}
 	d.Outcome = Wait
 	return d
 }
-
-// at says whose limit decided.
-func (d *Decision) at(a *Account, b Bound) { d.Level, d.Bound = a.Level(), b }
 
 func jobs(limit Limit[int32], taken int32) Bound {
 	return Bound{

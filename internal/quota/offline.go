@@ -16,8 +16,8 @@ type Outstanding struct {
 // DecideOffline says whether work may start on an offline ticket, by what the accounts showed when they were last read.
 // Its size, length and suspensions are decided as always. Tickets take the place of everything that runs or
 // waits: how that stands nobody knows while the ledger is away. So there may be as many as jobs may run at once, and
-// all of them together may reserve what remained. Nobody waits. held is what the tickets of all below each account of the
-// chain hold, in its order.
+// all of them together may reserve what remained. Nobody waits. held is what the tickets of all below each account of
+// the chain hold, in its order.
 func (c Chain) DecideOffline(req Request, held [MaxDepth]Outstanding, now time.Time) Decision {
 	with, plan := c, c.Payer().Plan
 	for i := range c.n {

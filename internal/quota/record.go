@@ -141,7 +141,7 @@ func (c Chain) Adjust(credits Credits, now time.Time) (*Charge, error) {
 type Reversal struct {
 	// Seq places the reversal in the user's order of decisions.
 	Seq int64
-	// PeriodNo is the charge's own period with the user, or the open one where Void is set: nothing is booked there then.
+	// PeriodNo is the charge's own period with the user, or the open one where Void is set: nothing is booked then.
 	PeriodNo int64
 	Void     bool
 	// Levels are where it is booked above the user, the nearest first, in the periods of the charge.
@@ -162,8 +162,8 @@ type Reversal struct {
 // Reverse undoes a charge, the event with this id, that has not been reversed before: whoever calls has made sure. The
 // chain must be the charge's, and closed have the periods that it is booked in and that have closed. Until the payer's
 // is final the credits return to it and to the lots that paid, which must be among the payer's, expired or not;
-// afterwards it stays as it is and the payer gets a lot of as many credits. Every other account takes the credits off its
-// period; one that is final stays as it is, and nothing is due for it. Nothing changes if it fails.
+// afterwards it stays as it is and the payer gets a lot of as many credits. Every other account takes the credits off
+// its period; one that is final stays as it is, and nothing is due for it. Nothing changes if it fails.
 func (c Chain) Reverse(event EventID, ch *Charge, closed Closed, now time.Time) (*Reversal, error) {
 	in, err := c.belongs(closed, func(i int) int64 {
 		if i == 0 {

@@ -256,7 +256,8 @@ func (w *tree) note(t *rapid.T, s *stay) {
 
 // holds compares what an admission says of its places with the notes: whoever has been moved since, it stays there.
 func (w *tree) holds(t *rapid.T, s *stay) {
-	if len(s.Levels) != len(s.on)-1 || s.Payer != w.payerID(s.user, s.payer) || s.Account != w.accounts[s.on[0].account].ID ||
+	if len(s.Levels) != len(s.on)-1 || s.Payer != w.payerID(s.user, s.payer) ||
+		s.Account != w.accounts[s.on[0].account].ID ||
 		s.PeriodNo != s.on[0].period || s.AdmittedSeq != s.on[0].seq {
 		t.Fatalf("an admission is booked at %+v by %s; want %+v by account %d", s.Levels, s.Payer, s.on, s.payer)
 	}
@@ -264,7 +265,8 @@ func (w *tree) holds(t *rapid.T, s *stay) {
 	for i := range s.Levels {
 		h, p := &s.Levels[i], &s.on[i+1]
 		p.left = h.EndedSeq
-		if h.Account != w.accounts[p.account].ID || h.PeriodNo != p.period || h.AdmittedSeq != p.seq || h.Seen != p.seen ||
+		if h.Account != w.accounts[p.account].ID || h.PeriodNo != p.period || h.AdmittedSeq != p.seq ||
+			h.Seen != p.seen ||
 			(h.EndedSeq != 0) != (s.EndedSeq != 0) {
 			t.Fatalf("an admission says that it is booked at %+v; want %+v", *h, *p)
 		}
@@ -348,8 +350,8 @@ func (w *tree) justified(t *rapid.T, c Chain, req Request, d Decision) {
 	}
 }
 
-// withinLimits fails if an account where something was just admitted has more than it may have. It derives the limits on
-// its own.
+// withinLimits fails if an account where something was just admitted has more than it may have. It derives the limits
+// on its own.
 func (w *tree) withinLimits(t *rapid.T, s *stay) {
 	payer := w.accounts[s.payer].Plan
 	for i, p := range s.on {
@@ -506,9 +508,12 @@ func (w *tree) end(t *rapid.T) {
 	s := w.pick(t)
 	c := w.chainOf(t, s)
 	to := rapid.SampledFrom([]State{Released, Expired}).Draw(t, "to")
+	// What differs from a copy of before is written.
+	before, levels := *s.Admission, slices.Clone(s.Levels)
 	if err := c.End(s.Admission, to, "", w.closedOf(c), w.now); err != nil && !errors.Is(err, ErrConflict) {
 		t.Fatal(err)
 	}
+	mustEqual(t, "the levels of a copy", levels, before.Levels)
 }
 
 func (w *tree) requeue(t *rapid.T) {
@@ -534,7 +539,8 @@ func (w *tree) resume(t *rapid.T) {
 	w.note(t, s)
 }
 
-// ownPeriods returns the periods of a user's accounts that contain an instant: the newest that had begun, else the first.
+// ownPeriods returns the periods of a user's accounts that contain an instant: the newest that had begun, else the
+// first.
 func (w *tree) ownPeriods(path []int, at time.Time) []place {
 	var on []place
 	for _, n := range path {
@@ -599,7 +605,9 @@ func (w *tree) reverse(t *rapid.T) {
 	if e.undone, err = c.Reverse(e.event, e.Charge, w.closedOf(c), w.now); err != nil {
 		t.Fatal(err)
 	}
-	got := []Booking{{Account: w.accounts[e.user].ID, PeriodNo: e.undone.PeriodNo, Seq: e.undone.Seq, Void: e.undone.Void}}
+	got := []Booking{{
+		Account: w.accounts[e.user].ID, PeriodNo: e.undone.PeriodNo, Seq: e.undone.Seq, Void: e.undone.Void,
+	}}
 	got = append(got, e.undone.Levels...)
 	for i, p := range e.on {
 		a, own := w.accounts[p.account], w.closed[p.account][p.period]
@@ -852,9 +860,10 @@ func (w *tree) replay(t *rapid.T) {
 			}
 			want.Remaining, want.Concurrent = b.seen.Remaining, b.seen.Concurrent
 			mustEqual(t, "I3: what an admission saw of "+w.accounts[n].Level().String(), want, b.seen)
-			if b.s.Enforced && (!b.seen.Remaining.Allows(b.s.Request.Estimate) || !b.seen.Concurrent.Allows(b.seen.Active+1)) {
-				t.Fatalf("I3: admitted beyond the limits of %s: %s with %+v", w.accounts[n].Level(), b.s.Request.Estimate,
-					b.seen)
+			if b.s.Enforced && (!b.seen.Remaining.Allows(b.s.Request.Estimate) ||
+				!b.seen.Concurrent.Allows(b.seen.Active+1)) {
+				t.Fatalf("I3: admitted beyond the limits of %s: %s with %+v", w.accounts[n].Level(),
+					b.s.Request.Estimate, b.seen)
 			}
 		}
 	}

@@ -7,7 +7,8 @@ var balances = []string{
 	// I1: what a period has used is the sum of its events.
 	`SELECT 'I1' AS invariant, who, col || ' of period ' || p.no AS what, want::text AS expected, got::text AS found
 	FROM (` + periods + `) AS p
-	LEFT JOIN (SELECT account, no, sum(sign * credits) AS credits, sum(sign * plan_part) FILTER (WHERE pays) AS plan_part
+	LEFT JOIN (SELECT account, no, sum(sign * credits) AS credits, sum(sign * plan_part) FILTER (WHERE pays) AS
+	    plan_part
 	    FROM (` + booked + `) AS s GROUP BY account, no) AS e ON e.account = p.user_id AND e.no = p.no
 	CROSS JOIN LATERAL (VALUES
 	    ('used', coalesce(e.credits, 0), p.used),
@@ -25,7 +26,8 @@ var balances = []string{
 
 	// I1, I2: and one of the accounts that it is booked on pays for it.
 	`SELECT 'I1' AS invariant, NULL AS who, what, '1' AS expected, n::text AS found
-	FROM (SELECT 'payers of event ' || id AS what, count(*) FILTER (WHERE pays) AS n FROM (` + booked + `) AS e GROUP BY id
+	FROM (SELECT 'payers of event ' || id AS what, count(*) FILTER (WHERE pays) AS n FROM (` + booked + `) AS e GROUP
+	    BY id
 	    UNION ALL
 	    SELECT 'payers of admission ' || id, count(*) FILTER (WHERE pays) FROM (` + held + `) AS c GROUP BY id) AS p
 	WHERE n <> 1`,
@@ -141,13 +143,13 @@ const reservedMoney = `SELECT 'I2' AS invariant, u.user_id AS who, 'reserved_cos
 	LEFT JOIN users AS u ON u.id = r.user_id
 	GROUP BY r.user_id, u.user_id, currency HAVING sum(want) <> sum(got)`
 
-// signed are the events with the sign of their effect on what lots have used: a reversal takes away, unless it gave a lot
-// instead.
+// signed are the events with the sign of their effect on what lots have used: a reversal takes away, unless it gave a
+// lot instead.
 const signed = `SELECT *, CASE WHEN kind <> 'reversal' THEN 1 WHEN refund_lot IS NULL THEN -1 ELSE 0 END AS sign FROM
     usage_tracking`
 
-// booked are the events once for each account that they are booked on, with the sign of their effect on what its period has
-// used: a reversal takes away, unless that is final. One of the accounts pays.
+// booked are the events once for each account that they are booked on, with the sign of their effect on what its period
+// has used: a reversal takes away, unless that is final. One of the accounts pays.
 const booked = `SELECT id, account, no, seq, credits, plan_part, cost_micros, price_micros, cost_currency, currency,
 	    account = payer AS pays, CASE WHEN kind <> 'reversal' THEN 1 WHEN void THEN 0 ELSE -1 END AS sign
 	FROM (
@@ -158,7 +160,8 @@ const booked = `SELECT id, account, no, seq, credits, plan_part, cost_micros, pr
 	    SELECT e.id, e.user_id, e.period_id, e.payer_id, (l ->> 'seq')::bigint, e.kind, e.credits, e.plan_part,
 	        e.cost_micros, e.price_micros, e.cost_currency, e.currency, coalesce((l ->> 'void')::boolean, false),
 	        (l ->> 'account')::uuid, (l ->> 'period_no')::bigint, coalesce(e.payer_id, e.user_id)
-	    FROM usage_tracking AS e CROSS JOIN LATERAL jsonb_array_elements(e.levels) AS l WHERE e.levels IS NOT NULL) AS b`
+	    FROM usage_tracking AS e CROSS JOIN LATERAL jsonb_array_elements(e.levels) AS l WHERE e.levels IS NOT NULL) AS
+	        b`
 
 // held are the admissions that were admitted, once for each account that they are booked on.
 const held = `SELECT id, account, period_no, state, enforced, estimate, plan_part, estimated_cost_micros, currency,
@@ -166,7 +169,8 @@ const held = `SELECT id, account, period_no, state, enforced, estimate, plan_par
 	    account = payer AS pays
 	FROM (
 	    SELECT id, user_id AS account, period_no, state, enforced, estimate, plan_part, estimated_cost_micros, currency,
-	        admitted_at, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active,
+	        admitted_at, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved,
+	            seen_active,
 	        coalesce(payer_id, user_id) AS payer
 	    FROM concurrent_processing WHERE admitted_at IS NOT NULL
 	    UNION ALL

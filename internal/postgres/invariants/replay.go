@@ -22,19 +22,19 @@ var replays = []string{
 	JOIN (SELECT user_id, max(seq) AS last FROM (
 	        SELECT user_id, arrived_seq AS seq FROM concurrent_processing
 	        UNION ALL SELECT account, greatest(admitted_seq, ended_seq) FROM (` + held + `) AS h
-	        UNION ALL SELECT account, seq FROM (` + booked + `) AS e) AS s GROUP BY user_id) AS d ON d.user_id = a.user_id
+	        UNION ALL SELECT account, seq FROM (` + booked + `) AS e) AS s GROUP BY user_id) AS d ON d.user_id =
+	            a.user_id
 	WHERE a.seq < d.last`,
 
 	overtakenByEqual,
 	overtakenByLower,
 }
 
-// replay (I3) rebuilds, for each admission and each account that it is booked on, what the account's row must have shown
-// just before it: the slots taken over
-// all periods, and the reserved and used credits of its own. An admission counts from its admitted_seq to its
-// ended_seq, a charge from its seq; what was booked on a period before it closed and after is told apart by the
-// period's number. Every change becomes a row with its number, so that running sums do it in n log n; of equal numbers
-// admissions come first.
+// replay (I3) rebuilds, for each admission and each account that it is booked on, what the account's row must have
+// shown just before it: the slots taken over all periods, and the reserved and used credits of its own. An admission
+// counts from its admitted_seq to its ended_seq, a charge from its seq; what was booked on a period before it closed
+// and after is told apart by the period's number. Every change becomes a row with its number, so that running sums do
+// it in n log n; of equal numbers admissions come first.
 //
 // The remaining credits and the slots allowed follow from these and from the limits in force. They are derived where it
 // is certain which those were: for accounts whose settings never changed, on a plan that never changed. A plan changes

@@ -88,7 +88,8 @@ func usageTypesColumn(types map[string]quota.Rate) json.RawMessage {
 // settingsParams are the columns of an account that a UserQuota declares.
 func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsParams {
 	p := dbsqlc.UpdateSettingsParams{
-		PlanName: presentIf(a.Plan.Sells(), a.Plan.Name), QuotaUid: idColumn(s.QuotaUID), HomeCluster: idColumn(s.Home), Suspended: a.Suspended,
+		PlanName: presentIf(a.Plan.Sells(), a.Plan.Name), QuotaUid: idColumn(s.QuotaUID),
+		HomeCluster: idColumn(s.Home), Suspended: a.Suspended,
 		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID,
 		UnlimitedOverrides: []string{},
 	}

@@ -161,8 +161,8 @@ func (s *Store) hang(b *batch, keys *ledger.Keys) error {
 	return b.link()
 }
 
-// path returns the accounts above one, as far as they were loaded, and whether the last of them is not, so that it is not
-// known what is above that.
+// path returns the accounts above one, as far as they were loaded, and whether the last of them is not, so that it is
+// not known what is above that.
 func (b *batch) path(l *ledger.Ledger) (path []quota.AccountID, missing bool) {
 	at := l.Account.ID
 	for range quota.MaxDepth {

@@ -22,7 +22,8 @@ func (f *fixture) team(n byte, name string, plan *string, caps string) quota.Acc
 	if caps != "" {
 		f.exec("UPDATE teams SET "+caps+" WHERE id = $1", [16]byte(id))
 	}
-	f.exec(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
+	f.exec(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at,
+			currency)
 		VALUES ($1, $2, $3, $3, $4, $3, 'USD')`, [16]byte(id), plan, now, now.AddDate(0, 1, 0))
 	return id
 }
@@ -98,7 +99,7 @@ func TestMovedBetweenBatches(t *testing.T) {
 	if err != nil || on.Accounts()[1].ID != one || l.Chain().Accounts()[1].ID != other {
 		t.Errorf("booked on %v, below %v: %v", on.Accounts(), l.Chain().Accounts(), err)
 	}
-	f.exec("UPDATE usage_quotas SET parent_id = NULL WHERE user_id = $1", [16]byte(alice))
+	f.exec("UPDATE usage_quotas SET parent_id = NULL WHERE user_id = $1", alice)
 	if l := f.load(ledger.Keys{Accounts: []quota.AccountID{alice}}); l.Above[0] != nil {
 		t.Errorf("above alice: %v", l.Above)
 	}

@@ -48,8 +48,8 @@ func (s *Store) standings(
 	})
 }
 
-// readAbove reads the teams above the users, if there are any. They are of a snapshot of their own: whoever decides does
-// so under locks.
+// readAbove reads the teams above the users, if there are any. They are of a snapshot of their own: whoever decides
+// does so under locks.
 func (s *Store) readAbove(ctx context.Context, out map[string]ledger.Usage, plans map[*quota.Account]ServedBy) error {
 	var parents []quota.ID
 	for a := range plans {
@@ -74,7 +74,10 @@ func (s *Store) readAbove(ctx context.Context, out map[string]ledger.Usage, plan
 		}
 		TeamOf(a, &r.Team)
 		if name := r.UsageQuota.PlanName; name != nil {
-			plans[a] = ServedBy{PlanKey: PlanKey{Name: *name, Version: r.PlanVersion}, DecidedAt: r.UsageQuota.LastDecidedAt}
+			plans[a] = ServedBy{
+				PlanKey:   PlanKey{Name: *name, Version: r.PlanVersion},
+				DecidedAt: r.UsageQuota.LastDecidedAt,
+			}
 		}
 		teams[a.ID], above[a.ID] = a, idOf(r.UsageQuota.ParentID)
 		ids = append(ids, a.ID)
