@@ -20,7 +20,7 @@ var balances = []string{
 	// I1: and every event has such a period.
 	`SELECT 'I1' AS invariant, u.user_id AS who, 'event ' || e.id || ' in period ' || e.no AS what,
 	    'a period of the account' AS expected, 'none' AS found
-	FROM (` + booked + `) AS e LEFT JOIN users AS u ON u.id = e.account
+	FROM (` + booked + `) AS e LEFT JOIN (` + names + `) AS u ON u.id = e.account
 	LEFT JOIN (` + periods + `) AS p ON p.user_id = e.account AND p.no = e.no
 	WHERE p.user_id IS NULL`,
 
@@ -64,7 +64,7 @@ var balances = []string{
 	// I2: lots hold what admitted admissions pin on them, and have paid what events say.
 	`SELECT 'I2' AS invariant, u.user_id AS who, col || ' of lot ' || l.kind || '/' || l.name AS what, want::text AS
 	    expected, got::text AS found
-	FROM credit_lots AS l LEFT JOIN users AS u ON u.id = l.user_id
+	FROM credit_lots AS l LEFT JOIN (` + names + `) AS u ON u.id = l.user_id
 	LEFT JOIN (SELECT (s ->> 'lot')::uuid AS lot, sum((s ->> 'credits')::bigint) AS credits
 	    FROM concurrent_processing AS c CROSS JOIN LATERAL jsonb_array_elements(c.lots) AS s
 	    WHERE c.state = 'Admitted' GROUP BY 1) AS held ON held.lot = l.id
@@ -123,7 +123,7 @@ const money = `SELECT 'I1' AS invariant, u.user_id AS who,
 	        LEFT JOIN (SELECT DISTINCT user_id, period_id FROM usage_tracking WHERE cost_currency IS NULL) AS o
 	            ON o.user_id = m.user_id AND o.period_id = m.no) AS a
 	    GROUP BY user_id, no, currency) AS s
-	LEFT JOIN users AS u ON u.id = s.user_id
+	LEFT JOIN (` + names + `) AS u ON u.id = s.user_id
 	CROSS JOIN LATERAL (VALUES ('cost', want_cost, cost), ('charged', want_price, charged)) AS v (col, want, got)
 	WHERE want <> got`
 
@@ -140,7 +140,7 @@ const reservedMoney = `SELECT 'I2' AS invariant, u.user_id AS who, 'reserved_cos
 	    SELECT c.account, coalesce(c.currency, ` + planCurrency + `c.admitted_at` + chosen + `),
 	        estimated_cost_micros, 0
 	    FROM (` + held + `) AS c JOIN usage_quotas AS a ON a.user_id = c.account WHERE c.state = 'Admitted') AS r
-	LEFT JOIN users AS u ON u.id = r.user_id
+	LEFT JOIN (` + names + `) AS u ON u.id = r.user_id
 	GROUP BY r.user_id, u.user_id, currency HAVING sum(want) <> sum(got)`
 
 // signed are the events with the sign of their effect on what lots have used: a reversal takes away, unless it gave a
@@ -189,8 +189,11 @@ const tree = `WITH RECURSIVE up (user_id, account) AS (
 	    WHERE a.parent_id IS NOT NULL) SELECT * FROM up`
 
 // accounts are all of them with what they are called.
-const accounts = `SELECT a.*, coalesce(u.user_id, 'team ' || t.name) AS who FROM usage_quotas AS a
-	LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS t ON t.id = a.user_id`
+const accounts = `SELECT a.*, u.user_id AS who FROM usage_quotas AS a LEFT JOIN (` + names + `) AS u ON u.id =
+    a.user_id`
+
+// names are what users and teams are called.
+const names = `SELECT id, user_id FROM users UNION ALL SELECT id, 'team ' || name FROM teams`
 
 // inLots is the sum of the shares in a column. Most rows have none, and are not asked for them one by one.
 func inLots(column string) string {
@@ -206,7 +209,7 @@ const periods = `SELECT a.user_id, a.who, a.period_no AS no, a.used, a.reserved,
 	UNION ALL
 	SELECT p.user_id, u.user_id, p.period_no, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros,
 	    p.charged_micros, p.currency, p.other_amounts
-	FROM usage_periods AS p LEFT JOIN users AS u ON u.id = p.user_id`
+	FROM usage_periods AS p LEFT JOIN (` + names + `) AS u ON u.id = p.user_id`
 
 // planCurrency, an instant and chosen are the currency of the version of the account a's plan that held then;
 // accountCurrency is that of the account, which the release before this one does not write down.

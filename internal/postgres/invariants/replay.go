@@ -7,7 +7,7 @@ var replays = []string{
 	// I3: each enforced admission was within the limits that it saw.
 	`SELECT 'I3' AS invariant, c.who, 'admission ' || c.id || ': ' || col AS what, '<= ' || most AS
 	    expected, got::text AS found
-	FROM (SELECT h.*, u.user_id AS who FROM (` + held + `) AS h LEFT JOIN users AS u ON u.id = h.account) AS c
+	FROM (SELECT h.*, u.user_id AS who FROM (` + held + `) AS h LEFT JOIN (` + names + `) AS u ON u.id = h.account) AS c
 	CROSS JOIN LATERAL (VALUES
 	    ('estimate within the credits seen', c.seen_remaining, c.estimate),
 	    ('slots seen', c.seen_concurrent::bigint, c.seen_active + 1::bigint)) AS v (col, most, got)
@@ -18,7 +18,7 @@ var replays = []string{
 	// I3: the account's number of decisions is not behind any of them.
 	`SELECT 'I3' AS invariant, u.user_id AS who, 'decisions of the account' AS what, '>= ' || d.last AS expected,
 	    a.seq::text AS found
-	FROM usage_quotas AS a LEFT JOIN users AS u ON u.id = a.user_id
+	FROM usage_quotas AS a LEFT JOIN (` + names + `) AS u ON u.id = a.user_id
 	JOIN (SELECT user_id, max(seq) AS last FROM (
 	        SELECT user_id, arrived_seq AS seq FROM concurrent_processing
 	        UNION ALL SELECT account, greatest(admitted_seq, ended_seq) FROM (` + held + `) AS h
@@ -58,7 +58,7 @@ const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id
 	        SELECT NULL, account, no, seq, 0, 0, sign * credits FROM (` + booked + `) AS e) AS changes
 	    WINDOW own AS (PARTITION BY account, period_no ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING)) AS r
 	JOIN (` + held + `) AS c ON c.id = r.id AND c.account = r.account
-	LEFT JOIN users AS u ON u.id = c.account
+	LEFT JOIN (` + names + `) AS u ON u.id = c.account
 	LEFT JOIN (` + constantLimits + `) AS k ON k.user_id = c.account
 	CROSS JOIN LATERAL (SELECT r.reserved + r.used AS taken) AS t
 	CROSS JOIN LATERAL (VALUES

@@ -174,6 +174,7 @@ func (f *fixture) settle(account quota.AccountID, id quota.AdmissionID, actual q
 				Cost:     charge.Cost,
 				Currency: charge.Currency, CostCurrency: charge.CostCurrency, Duration: actual.Audio(), Quantity: 1,
 				PlanName: l.Account.Plan.Name, PlanVersion: l.Account.Plan.Version, Late: adm.Late,
+				Payer: charge.Payer, Levels: charge.Levels,
 			}})
 			f.promote(l)
 		})
