@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Group is the API group of both kinds, of the virtual resource "users", and the prefix of all labels and annotations.
+// Group is the API group of all kinds, of the virtual resource "users", and the prefix of all labels and annotations.
 const Group = "usage.cantonesescribe.io"
 
 var (
@@ -29,6 +29,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
 		&UsagePlan{}, &UsagePlanList{},
 		&UserQuota{}, &UserQuotaList{},
+		&UsageTeam{}, &UsageTeamList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

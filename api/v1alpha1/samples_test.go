@@ -105,9 +105,26 @@ func TestSamplesAndColumns(t *testing.T) {
 			[]string{"userquotas", "--field-selector", "spec.userID=alice", "--no-headers"},
 			[]string{"alice|alice|starter|12.5|210|195|1/3|0|2030-01-31T08:00:00Z|True|AGE"},
 		},
-		"both kinds by category": {
+		"teams": {
+			[]string{"usageteams"},
+			[]string{
+				"NAME|PARENT|PLAN|MEMBERS|USED|LIMIT|REMAINING|RUNNING|QUEUED|RESETS AT|READY|AGE",
+				"newsroom|platform|pro|12|80.5|100|9.5|5/5|3|2030-01-31T08:00:00Z|True|AGE",
+			},
+		},
+		"teams wide": {
+			[]string{"ut", "-o", "wide"},
+			[]string{
+				"NAME|DISPLAY NAME|PARENT|PLAN|MEMBERS|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|" +
+					"EFFECTIVE LIMITS|WEIGHT|ROOT|SUSPENDED|ZONE|READY|AGE",
+				"newsroom|Newsroom|platform|pro|12|80.5|100|9.5|10|5/5|3|2030-01-31T08:00:00Z|" +
+					"100 credits, 50 USD a day|2|false|false|UTC|True|AGE",
+			},
+		},
+		"all kinds by category": {
 			[]string{"usage", "-o", "name"},
-			[]string{"usageplan.usage.cantonesescribe.io/free", "userquota.usage.cantonesescribe.io/alice"},
+			[]string{"usageplan.usage.cantonesescribe.io/free", "userquota.usage.cantonesescribe.io/alice",
+				"usageteam.usage.cantonesescribe.io/newsroom"},
 		},
 	} {
 		t.Run("kubectl get "+name, func(t *testing.T) {
@@ -142,7 +159,7 @@ func kubectlGet(ctx context.Context, env *kubetest.Env, args ...string) (string,
 	return age.ReplaceAllString(gaps.ReplaceAllString(out, "|"), "|AGE"), err
 }
 
-// giveStatus writes the status of plan free and quota alice as the operator does.
+// giveStatus writes the status of plan free, quota alice and a team as the operator does.
 func giveStatus(t *testing.T, env *kubetest.Env) {
 	t.Helper()
 	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonReady}
@@ -164,6 +181,29 @@ func giveStatus(t *testing.T, env *kubetest.Env) {
 		quota.Status.Usage = &v1alpha1.UserQuotaUsage{
 			Used: "12.5", Limit: "210", Remaining: "195", Reserved: "2.5",
 			Running: 1, ConcurrentLimit: ptr.To[int32](3), Slots: fmt.Sprintf("%d/%d", 1, 3),
+		}
+	})
+	team := v1alpha1.UsageTeam{
+		ObjectMeta: metav1.ObjectMeta{Name: "newsroom"},
+		Spec: v1alpha1.UsageTeamSpec{
+			DisplayName: "Newsroom", Weight: 2, PlanRef: &v1alpha1.PlanReference{Name: "pro"},
+		},
+	}
+	if err := env.Client.Create(t.Context(), &team); err != nil {
+		t.Fatal(err)
+	}
+	update(t, env, "newsroom", &team, func() {
+		meta.SetStatusCondition(&team.Status.Conditions, ready)
+		team.Status.Parent, team.Status.Plan, team.Status.Members = "platform", "pro", 12
+		team.Status.Effective = "100 credits, 50 USD a day"
+		team.Status.ResetsAt = at(time.January, 31, 8)
+		team.Status.EffectiveLimits = []v1alpha1.UsageTeamEffectiveLimit{
+			{Limit: v1alpha1.TeamLimitCredits, Value: "100", Team: "newsroom"},
+			{Limit: v1alpha1.TeamLimitDailyCost, Value: "50 USD", Team: "platform"},
+		}
+		team.Status.Usage = &v1alpha1.UsageTeamUsage{
+			Used: "80.5", Limit: "100", Remaining: "9.5", Reserved: "10",
+			Running: 5, ConcurrentLimit: new(int32(5)), Slots: "5/5", Queued: 3,
 		}
 	})
 }

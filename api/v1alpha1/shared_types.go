@@ -21,7 +21,8 @@ const (
 // +kubebuilder:validation:XValidation:rule=`self.matches('^[0-9]{1,9}([.][0-9]{1,6})?$')`,message="must be a decimal number in quotes, not negative, with at most 9 digits before and 6 after the point, for example \"0.006\""
 type Decimal string
 
-// Condition types. All of them are True when all is well, except InUse, which is neither good nor bad.
+// Condition types. All of them are True when all is well, except InUse and WithinParent, which are neither good nor
+// bad.
 const (
 	// ConditionAccepted says whether the object as written is the one in force. It is False where another object,
 	// accepted before, already has its place (the default plan, the user id) and where a value is no good that the CRD
@@ -34,12 +35,21 @@ const (
 	// ConditionResetScheduled says whether the plan's reset CronJob is as the spec says. UsagePlan only.
 	ConditionResetScheduled = "ResetScheduled"
 
-	// ConditionInUse says whether any user is on the plan; its message counts them and names at most ten. UsagePlan
-	// only.
+	// ConditionInUse says whether any user is on the plan, or anybody below the team; its message counts them and names
+	// at most ten. UsagePlan and UsageTeam.
 	ConditionInUse = "InUse"
 
-	// ConditionPlanResolved says whether the plan that the user is on could be found. UserQuota only.
+	// ConditionPlanResolved says whether the plan that the user is on, or that the team pays with, could be found.
+	// UserQuota and UsageTeam.
 	ConditionPlanResolved = "PlanResolved"
+
+	// ConditionParentResolved says whether the team above this one could be found, and the way up leads to a top that
+	// is not too far. UsageTeam only.
+	ConditionParentResolved = "ParentResolved"
+
+	// ConditionWithinParent says whether the team's own limits can be reached at all below those of the teams above it.
+	// It is False where one of those is stricter, which is allowed and binds. UsageTeam only.
+	ConditionWithinParent = "WithinParent"
 
 	// ConditionReady sums the others up: True when the object is in force. Wait for this one.
 	ConditionReady = "Ready"
@@ -105,6 +115,34 @@ const (
 	ReasonPlanNotFound = "PlanNotFound"
 	// ReasonNoDefaultPlan: planRef is absent and no plan is the default.
 	ReasonNoDefaultPlan = "NoDefaultPlan"
+)
+
+// Reasons of ConditionPlanResolved of a UsageTeam.
+const (
+	// ReasonNoPlan: planRef is absent, so the team pays for nobody.
+	ReasonNoPlan = "NoPlan"
+)
+
+// Reasons of ConditionParentResolved.
+const (
+	// ReasonParentResolved: the team that parentRef names is there, or the root where it names none.
+	ReasonParentResolved = "ParentResolved"
+	// ReasonNoParent: nothing is above the team.
+	ReasonNoParent = "NoParent"
+	// ReasonParentNotFound: there is no team of the name in parentRef.
+	ReasonParentNotFound = "ParentNotFound"
+	// ReasonCycle: the team would be above itself; the message has the way.
+	ReasonCycle = "Cycle"
+	// ReasonTooDeep: a user would have more than three teams above it; the message has the way.
+	ReasonTooDeep = "TooDeep"
+)
+
+// Reasons of ConditionWithinParent.
+const (
+	// ReasonWithinParent: no limit of the team is above one of the teams above it.
+	ReasonWithinParent = "WithinParent"
+	// ReasonAboveParent: one is, so that other one binds; the message names both.
+	ReasonAboveParent = "AboveParent"
 )
 
 // Reasons of ConditionReady. When it is False its reason is that of the first condition that is not True.

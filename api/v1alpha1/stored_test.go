@@ -31,6 +31,12 @@ apiVersion: usage.cantonesescribe.io/v1alpha1
 kind: UserQuota
 metadata: {name: old, finalizers: [example.com/waits]}
 spec: {userID: "-alice", timeZone: Local, planRef: {name: "-"}, overrides: {credits: 1, unlimited: [Credits]}}`},
+		"team": {"usageteams.usage.cantonesescribe.io", `
+apiVersion: usage.cantonesescribe.io/v1alpha1
+kind: UsageTeam
+metadata: {name: old, finalizers: [example.com/waits]}
+spec: {displayName: Old, root: true, parentRef: {name: "-"}, weight: 0, grants: {a: {credits: 1}},
+  limits: {credits: 1, dailyCost: {amount: much}}, memberDefaults: {credits: 2, dailyCost: {amount: more}}}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad := object(t, tc.bad, "")
@@ -87,7 +93,12 @@ func setRules(t *testing.T, env *kubetest.Env, name string, spec map[string]any)
 	if spec == nil {
 		spec = map[string]any{
 			"type": "object", "x-kubernetes-preserve-unknown-fields": true,
-			"properties": map[string]any{"userID": map[string]any{"type": "string"}}, // which selectors name
+			"properties": map[string]any{
+				"userID": map[string]any{"type": "string"}, // which selectors name
+				"parentRef": map[string]any{ // which a rule of the whole object reads
+					"type": "object", "properties": map[string]any{"name": map[string]any{"type": "string"}},
+				},
+			},
 		}
 	}
 	if err := unstructured.SetNestedMap(version, spec, path...); err != nil {

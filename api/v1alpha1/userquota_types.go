@@ -91,6 +91,11 @@ type UserQuotaSpec struct {
 	// +optional
 	PlanRef *PlanReference `json:"planRef,omitempty"`
 
+	// teamRef names the team that the user is a member of. Absent, membership is given over HTTP, and a user without
+	// any is under the root team if there is one.
+	// +optional
+	TeamRef *TeamReference `json:"teamRef,omitempty"`
+
 	// accountCreatedAt is when the user's account was created, the anchor of the user's periods: an account created on
 	// the 31st renews on the last day of shorter months. The user's first use when absent. Editing it moves the periods
 	// that follow the open one.

@@ -42,6 +42,12 @@ const (
 	labelValueRule = "letters, digits, '.', '_' and '-', beginning and ending with a letter or digit"
 )
 
+// objectName is the grammar of a name of a Kubernetes object.
+const (
+	objectName     = `^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	objectNameRule = "lower case letters, digits, '-' and '.', each part beginning and ending with a letter or digit"
+)
+
 // The grammars of the names that people and programs give.
 var (
 	// UserIDs are label values, because a Job names its user by a label.
@@ -50,8 +56,9 @@ var (
 	GrantNames = grammar(labelValue, 63, labelValueRule)
 	// PlanNames are names of Kubernetes objects, short enough for a label value: accounts and CronJobs carry them in
 	// labels.
-	PlanNames = grammar(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`, 63,
-		"lower case letters, digits, '-' and '.', each part beginning and ending with a letter or digit")
+	PlanNames = grammar(objectName, 63, objectNameRule)
+	// TeamNames are written like names of plans.
+	TeamNames = grammar(objectName, 63, objectNameRule)
 	// ClusterNames are label values, because whoever runs several clusters labels what belongs to which.
 	ClusterNames = grammar(labelValue, 63, labelValueRule)
 	// UsageTypes are written like names of metrics and columns, where reports put them.

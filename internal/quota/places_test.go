@@ -23,6 +23,7 @@ const (
 	contract  = "api/openapi/openapi.yaml"
 	planCRD   = "config/crd/bases/usage.cantonesescribe.io_usageplans.yaml"
 	quotaCRD  = "config/crd/bases/usage.cantonesescribe.io_userquotas.yaml"
+	teamCRD   = "config/crd/bases/usage.cantonesescribe.io_usageteams.yaml"
 	jobPolicy = "config/policy/jobs.yaml"
 	recording = "docs/recording.md"
 
@@ -81,7 +82,16 @@ func TestGrammarsInTheirPlaces(t *testing.T) {
 		{quota.UserIDs, "user id", "config/policy/cronjobs.yaml", "variables.user.matches('%s')", 1, ""},
 		{quota.UserIDs, "user id", "internal/postgres/migrations/00001_ledger.sql", "CHECK (user_id ~ '%s')", 1, ""},
 		{quota.GrantNames, "grant", quotaCRD, "self.all(name, name.size() <= 63 && name.matches('%s'))", 1, ""},
-		{quota.PlanNames, "plan", quotaCRD, "rule: self.matches('%s')", 1, spec + "planRef/properties/name/maxLength"},
+		// Once for planRef and once for teamRef, in a team for parentRef and planRef.
+		{quota.PlanNames, "plan", quotaCRD, "rule: self.matches('%s')", 2, spec + "planRef/properties/name/maxLength"},
+		{quota.TeamNames, "team", quotaCRD, "rule: self.matches('%s')", 2, spec + "teamRef/properties/name/maxLength"},
+		{quota.TeamNames, "team", teamCRD, "rule: self.matches('%s')", 2,
+			spec + "parentRef/properties/name/maxLength"},
+		{quota.PlanNames, "plan", teamCRD, "rule: self.matches('%s')", 2, spec + "planRef/properties/name/maxLength"},
+		{quota.TeamNames, "team", teamCRD, "rule: self.metadata.name.size() <= 63%.0s", 1, ""},
+		{quota.GrantNames, "grant", teamCRD, "self.all(name, name.size() <= 63 && name.matches('%s'))", 1, ""},
+		{quota.Currencies, "currency", teamCRD, "rule: self.matches('%s')", 2,
+			spec + "limits/properties/dailyCost/properties/currency/maxLength"},
 		{quota.PlanNames, "plan", planCRD, "rule: self.metadata.name.size() <= 63%.0s", 1, ""},
 		{
 			quota.ClusterNames, "cluster", "internal/postgres/migrations/00011_clusters.sql",
@@ -149,6 +159,15 @@ func TestBoundsInTheirPlaces(t *testing.T) {
 		{quotaCRD, spec + "overrides/properties/concurrent/maximum", quota.MaxSlots},
 		{quotaCRD, spec + "overrides/properties/queued/maximum", quota.MaxSlots},
 		{quotaCRD, spec + "grants/maxProperties", quota.MaxGrants},
+		{teamCRD, spec + "weight/maximum", quota.MaxWeight},
+		{teamCRD, spec + "limits/properties/credits/maximum", quota.MaxPlanCredits},
+		{teamCRD, spec + "limits/properties/concurrent/maximum", quota.MaxSlots},
+		{teamCRD, spec + "limits/properties/queued/maximum", quota.MaxSlots},
+		{teamCRD, spec + "memberDefaults/properties/credits/maximum", quota.MaxPlanCredits},
+		{teamCRD, spec + "memberDefaults/properties/concurrent/maximum", quota.MaxSlots},
+		{teamCRD, spec + "memberDefaults/properties/queued/maximum", quota.MaxSlots},
+		{teamCRD, spec + "grants/maxProperties", quota.MaxGrants},
+		{teamCRD, spec + "grants/additionalProperties/properties/credits/maximum", quota.MaxPlanCredits},
 		{quotaCRD, spec + "grants/additionalProperties/properties/credits/maximum", quota.MaxPlanCredits},
 	} {
 		if got := member(t, tc.file, tc.path); got == nil || number(got) != number(tc.want) {
@@ -245,6 +264,7 @@ func TestNoGrammarElsewhere(t *testing.T) {
 	allowed := map[string]bool{
 		"internal/quota/grammar.go":       true,
 		"api/v1alpha1/userquota_types.go": true, // the CRDs' markers, compared above
+		"api/v1alpha1/usageteam_types.go": true,
 	}
 	for _, root := range []string{"api", "cmd", "internal"} {
 		err := filepath.WalkDir(filepath.Join("../..", root), func(path string, entry fs.DirEntry, err error) error {

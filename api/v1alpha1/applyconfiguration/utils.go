@@ -24,6 +24,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PlanReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("QuotaOverrides"):
 		return &apiv1alpha1.QuotaOverridesApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TeamDailyCost"):
+		return &apiv1alpha1.TeamDailyCostApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TeamLimits"):
+		return &apiv1alpha1.TeamLimitsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TeamReference"):
+		return &apiv1alpha1.TeamReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UsagePlan"):
 		return &apiv1alpha1.UsagePlanApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UsagePlanCarryOver"):
@@ -48,6 +54,16 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.UsagePlanStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UsagePlanUsageType"):
 		return &apiv1alpha1.UsagePlanUsageTypeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("UsageTeam"):
+		return &apiv1alpha1.UsageTeamApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("UsageTeamEffectiveLimit"):
+		return &apiv1alpha1.UsageTeamEffectiveLimitApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("UsageTeamSpec"):
+		return &apiv1alpha1.UsageTeamSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("UsageTeamStatus"):
+		return &apiv1alpha1.UsageTeamStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("UsageTeamUsage"):
+		return &apiv1alpha1.UsageTeamUsageApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UserQuota"):
 		return &apiv1alpha1.UserQuotaApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UserQuotaPeriod"):

@@ -78,6 +78,45 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.ResetState
   scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamDailyCost
+  map:
+    fields:
+    - name: amount
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.Decimal
+    - name: currency
+      type:
+        scalar: string
+      default: USD
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamLimitName
+  scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamLimits
+  map:
+    fields:
+    - name: concurrent
+      type:
+        scalar: numeric
+    - name: credits
+      type:
+        scalar: numeric
+    - name: dailyCost
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamDailyCost
+    - name: queued
+      type:
+        scalar: numeric
+    - name: unlimited
+      type:
+        list:
+          elementType:
+            namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamLimitName
+          elementRelationship: associative
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamReference
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlan
   map:
     fields:
@@ -333,6 +372,148 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsageTeam
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsageTeamSpec
+    - name: status
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsageTeamStatus
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsageTeamEffectiveLimit
+  map:
+    fields:
+    - name: limit
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamLimitName
+    - name: team
+      type:
+        scalar: string
+    - name: value
+      type:
+        scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsageTeamSpec
+  map:
+    fields:
+    - name: accountCreatedAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: displayName
+      type:
+        scalar: string
+    - name: grants
+      type:
+        map:
+          elementType:
+            namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.Grant
+    - name: limits
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamLimits
+    - name: memberDefaults
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamLimits
+    - name: parentRef
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamReference
+    - name: planRef
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.PlanReference
+    - name: root
+      type:
+        scalar: boolean
+      default: false
+    - name: suspended
+      type:
+        scalar: boolean
+      default: false
+    - name: timeZone
+      type:
+        scalar: string
+      default: UTC
+    - name: weight
+      type:
+        scalar: numeric
+      default: 1
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsageTeamStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: effective
+      type:
+        scalar: string
+    - name: effectiveLimits
+      type:
+        list:
+          elementType:
+            namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsageTeamEffectiveLimit
+          elementRelationship: associative
+          keys:
+          - limit
+    - name: members
+      type:
+        scalar: numeric
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: parent
+      type:
+        scalar: string
+    - name: periodStart
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: plan
+      type:
+        scalar: string
+    - name: resetsAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: usage
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsageTeamUsage
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsageTeamUsage
+  map:
+    fields:
+    - name: concurrentLimit
+      type:
+        scalar: numeric
+    - name: limit
+      type:
+        scalar: string
+    - name: queued
+      type:
+        scalar: numeric
+    - name: remaining
+      type:
+        scalar: string
+    - name: reserved
+      type:
+        scalar: string
+    - name: running
+      type:
+        scalar: numeric
+    - name: slots
+      type:
+        scalar: string
+    - name: used
+      type:
+        scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UserQuota
   map:
     fields:
@@ -387,6 +568,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: boolean
       default: false
+    - name: teamRef
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamReference
     - name: timeZone
       type:
         scalar: string

@@ -18,6 +18,9 @@ type UserQuotaSpecApplyConfiguration struct {
 	UserID *string `json:"userID,omitempty"`
 	// planRef names the user's plan. The default plan when absent.
 	PlanRef *PlanReferenceApplyConfiguration `json:"planRef,omitempty"`
+	// teamRef names the team that the user is a member of. Absent, membership is given over HTTP, and a user without
+	// any is under the root team if there is one.
+	TeamRef *TeamReferenceApplyConfiguration `json:"teamRef,omitempty"`
 	// accountCreatedAt is when the user's account was created, the anchor of the user's periods: an account created on
 	// the 31st renews on the last day of shorter months. The user's first use when absent. Editing it moves the periods
 	// that follow the open one.
@@ -52,6 +55,14 @@ func (b *UserQuotaSpecApplyConfiguration) WithUserID(value string) *UserQuotaSpe
 // If called multiple times, the PlanRef field is set to the value of the last call.
 func (b *UserQuotaSpecApplyConfiguration) WithPlanRef(value *PlanReferenceApplyConfiguration) *UserQuotaSpecApplyConfiguration {
 	b.PlanRef = value
+	return b
+}
+
+// WithTeamRef sets the TeamRef field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TeamRef field is set to the value of the last call.
+func (b *UserQuotaSpecApplyConfiguration) WithTeamRef(value *TeamReferenceApplyConfiguration) *UserQuotaSpecApplyConfiguration {
+	b.TeamRef = value
 	return b
 }
 
