@@ -195,7 +195,7 @@ func TestQuota(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "alice", UID: uid},
 		Spec: v1alpha1.UserQuotaSpec{
 			UserID: "alice-1", PlanRef: &v1alpha1.PlanReference{Name: "starter"}, AccountCreatedAt: &at,
-			TimeZone: "Asia/Hong_Kong", Suspended: true,
+			TeamRef: &v1alpha1.TeamReference{Name: "newsroom"}, TimeZone: "Asia/Hong_Kong", Suspended: true,
 			Overrides: &v1alpha1.QuotaOverrides{Concurrent: new(int32(3)),
 				Unlimited: []v1alpha1.LimitName{v1alpha1.LimitCredits}},
 			Grants: map[string]v1alpha1.Grant{"welcome": {Credits: 60, ExpiresAt: &at}, "sorry": {Credits: 1}},
@@ -206,8 +206,9 @@ func TestQuota(t *testing.T) {
 	}
 	want := metering.Quota{
 		ObjectUID: id, ObjectName: "alice", UserID: "alice-1", PlanName: "starter",
-		Anchor: time.Date(2025, 1, 31, 0, 0, 0, 0, time.UTC),
-		Zone:   "Asia/Hong_Kong", Suspended: true,
+		TeamName: "newsroom",
+		Anchor:   time.Date(2025, 1, 31, 0, 0, 0, 0, time.UTC),
+		Zone:     "Asia/Hong_Kong", Suspended: true,
 		Overrides: quota.Overrides{Credits: &quota.Limit[quota.Credits]{Unlimited: true},
 			Concurrent: new(quota.AtMost(int32(3)))},
 		Grants: map[string]metering.Grant{

@@ -27,9 +27,13 @@ func Quota(q *v1alpha1.UserQuota) (metering.Quota, error) {
 		UserID:     q.Spec.UserID,
 		Zone:       q.Spec.TimeZone,
 		Suspended:  q.Spec.Suspended,
+		Grants:     grants(q.Spec.Grants),
 	}
 	if ref := q.Spec.PlanRef; ref != nil {
 		declared.PlanName = ref.Name
+	}
+	if ref := q.Spec.TeamRef; ref != nil {
+		declared.TeamName = ref.Name
 	}
 	if at := q.Spec.AccountCreatedAt; at != nil {
 		declared.Anchor = at.UTC()
@@ -37,17 +41,23 @@ func Quota(q *v1alpha1.UserQuota) (metering.Quota, error) {
 	if o := q.Spec.Overrides; o != nil {
 		declared.Overrides = overrides(o.Credits, o.FileSize, o.AudioDuration, o.Concurrent, o.Queued, o.Unlimited)
 	}
-	if len(q.Spec.Grants) > 0 {
-		declared.Grants = make(map[string]metering.Grant, len(q.Spec.Grants))
+	return declared, nil
+}
+
+// grants returns the grants of a user or a team by name, nil if there are none.
+func grants(given map[string]v1alpha1.Grant) map[string]metering.Grant {
+	if len(given) == 0 {
+		return nil
 	}
-	for name, g := range q.Spec.Grants {
+	all := make(map[string]metering.Grant, len(given))
+	for name, g := range given {
 		grant := metering.Grant{Credits: quota.WholeCredits(g.Credits)}
 		if g.ExpiresAt != nil {
 			grant.ExpiresAt = g.ExpiresAt.UTC()
 		}
-		declared.Grants[name] = grant
+		all[name] = grant
 	}
-	return declared, nil
+	return all
 }
 
 // overrides collects limits that are given, each or in a list of what has no limit. The list wins: a default may stand

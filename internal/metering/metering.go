@@ -102,8 +102,8 @@ type Quota struct {
 	ObjectName string
 	Cluster    quota.ClusterUID
 	UserID     string
-	// PlanName is empty for the default plan.
-	PlanName string
+	// PlanName is empty for the default plan, TeamName where the object says nothing of a team.
+	PlanName, TeamName string
 	// Anchor is zero where the object names none: an account keeps what it has, a new one is anchored at its creation.
 	Anchor    time.Time
 	Zone      string
