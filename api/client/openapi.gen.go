@@ -147,6 +147,7 @@ const (
 	ReasonUnknownPlan      Reason = "UnknownPlan"
 	ReasonUnknownUser      Reason = "UnknownUser"
 	ReasonUserSuspended    Reason = "UserSuspended"
+	ReasonWaitedTooLong    Reason = "WaitedTooLong"
 )
 
 // Valid indicates whether the value is a known member of the Reason enum.
@@ -171,6 +172,8 @@ func (e Reason) Valid() bool {
 	case ReasonUnknownUser:
 		return true
 	case ReasonUserSuspended:
+		return true
+	case ReasonWaitedTooLong:
 		return true
 	default:
 		return false
@@ -264,6 +267,9 @@ type Admission struct {
 	// LeaseToken Authorises heartbeat, complete and release: `Authorization: Lease <token>`. Only in answers to POST /api/v1/admissions.
 	LeaseToken string    `json:"lease_token,omitempty,omitzero"`
 	LeaseUntil time.Time `json:"lease_until"`
+
+	// Message What it waited for and how long, where `reason` is `WaitedTooLong`.
+	Message string `json:"message,omitempty,omitzero"`
 
 	// Offline Done on an offline ticket, while the database was away.
 	Offline bool `json:"offline,omitempty,omitzero"`

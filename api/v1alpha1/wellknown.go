@@ -53,6 +53,9 @@ const (
 	// StateUnauthorized: the Job's service account may not spend the user's quota. It waits where that is enforced, and
 	// runs without being charged to the user where it is only warned of.
 	StateUnauthorized = "Unauthorized"
+	// StateRefused: the Job has waited for longer than its user's plan lets work wait, and does not start any more; the
+	// message says for what and how long. Created anew it asks again.
+	StateRefused = "Refused"
 	// StateInvalid: the Job cannot be admitted as it is written; the message says which field is wrong.
 	StateInvalid = "Invalid"
 )

@@ -238,6 +238,10 @@ func (r *jobReconciler) admit(
 		return reconcile.Result{}, r.wait(ctx, job, adm, res.Account)
 	case quota.Settled, quota.Released, quota.Expired, quota.Cancelled:
 	}
+	if adm.Reason == quota.WaitedTooLong {
+		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateRefused, string(adm.Reason),
+			fmt.Sprintf("%s: %s: create a new Job", adm.Reason, adm.Overdue().Message()), false)
+	}
 	return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "AdmissionEnded",
 		fmt.Sprintf("its admission is %s and cannot begin again: create a new Job", adm.State), false)
 }

@@ -463,3 +463,29 @@ func TestATurnThatWasHeardOfLate(t *testing.T) {
 		t.Errorf("it has been stopped: %s", c.cache.job.Annotations[v1alpha1.MessageAnnotation])
 	}
 }
+
+// What has waited for too long stays suspended, is told for what and how long, and once.
+func TestJobThatWaitedTooLong(t *testing.T) {
+	c := newJobCase(t)
+	c.reconcile()
+	c.wantEvents("Queued")
+	adm := c.meter.adm
+	adm.State, adm.Reason, adm.WaitedFor, adm.MaxWait = quota.Cancelled, quota.WaitedTooLong, quota.CreditsExhausted,
+		time.Hour
+	adm.CreatedAt = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
+	adm.EndedAt = adm.CreatedAt.Add(time.Hour + 3*time.Second)
+	for range 3 {
+		if res := c.reconcile(); res != (reconcile.Result{}) {
+			t.Errorf("it is to be looked at again: %+v", res)
+		}
+		c.refresh()
+	}
+	c.wantEvents("Refused")
+	const want = "WaitedTooLong: it waited 1h0m3s (CreditsExhausted), the plan lets work wait 1h0m0s at most: " +
+		"create a new Job"
+	job := c.cache.job
+	if job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateRefused ||
+		job.Annotations[v1alpha1.MessageAnnotation] != want || !suspended(job) {
+		t.Errorf("got %v, suspended %t", job.Annotations, suspended(job))
+	}
+}

@@ -75,6 +75,9 @@ func admission(a *ledger.Admission) Admission {
 		CreatedAt: a.CreatedAt, AdmittedAt: a.AdmittedAt, EndedAt: a.EndedAt,
 		LeaseSeconds: seconds(a.Lease), LeaseUntil: a.LeaseUntil,
 	}
+	if a.Reason == quota.WaitedTooLong {
+		out.Message = a.Overdue().Message()
+	}
 	if a.Reported != nil {
 		out.ReportedCredits, out.ReportedMs = credits(*a.Reported), int64(*a.Reported)
 	}

@@ -905,3 +905,16 @@ func TestProbesAndMetrics(t *testing.T) {
 		}
 	}
 }
+
+// What its plan refused for its wait says so to whoever reads it.
+func TestRefusedForItsWait(t *testing.T) {
+	adm := queued()
+	adm.State, adm.Reason, adm.WaitedFor, adm.MaxWait = quota.Cancelled, quota.WaitedTooLong, quota.ConcurrencyLimit,
+		time.Hour
+	adm.EndedAt = noon.Add(time.Hour + 2*time.Second)
+	got := decode(t, do(handler(t, &fake{adm: adm}), request{method: "GET", path: admPath, token: "Bearer reader"}))
+	if got["reason"] != "WaitedTooLong" || got["state"] != "Cancelled" ||
+		got["message"] != "it waited 1h0m2s (ConcurrencyLimit), the plan lets work wait 1h0m0s at most" {
+		t.Errorf("got %v", got)
+	}
+}

@@ -79,6 +79,9 @@ type Admission struct {
 	LeaseToken string    `json:"lease_token,omitempty,omitzero"`
 	LeaseUntil time.Time `json:"lease_until"`
 
+	// Message What it waited for and how long, where `reason` is `WaitedTooLong`.
+	Message string `json:"message,omitempty,omitzero"`
+
 	// Offline Done on an offline ticket, while the database was away.
 	Offline bool `json:"offline,omitempty,omitzero"`
 

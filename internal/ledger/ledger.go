@@ -38,6 +38,9 @@ type Ledger struct {
 	// written, until what cannot be read has been replaced and this is nil again.
 	Unreadable *UnreadableError
 
+	// told are changes that an operation brought to admissions of others, until promote takes them.
+	told []Change
+
 	// Booked are the events of this batch, and Audit tells what else it changed. Neither is ever changed once written.
 	Booked []Made
 	Audit  []quota.AuditRow
@@ -54,21 +57,35 @@ func (l *Ledger) roll() {
 	}
 }
 
-// promote lets waiting work start where it may now, and adds what changed to changes.
+// promote lets waiting work start where it may now, and adds to changes what has changed by that, or was refused.
 func (l *Ledger) promote(changes []Change) []Change {
+	changes = append(changes, l.told...)
+	l.told = nil
 	changed := l.Account.Promote(inner(l.Queue), l.Now)
 	changed = append(changed, l.Account.Unpark(inner(l.line.behind), l.Now)...)
 	for _, adm := range changed {
 		whole := l.Admissions[adm.ID]
-		c := Change{ID: adm.ID, State: adm.State}
-		if adm.Source == quota.SourceJob {
-			c.Namespace, c.Name, c.Cluster = whole.Namespace, whole.Name, whole.Cluster
-		}
-		changes = append(changes, c)
+		changes = append(changes, changeOf(whole))
 		l.line.joined(whole)
 	}
 	l.DropEnded()
 	return changes
+}
+
+func changeOf(adm *Admission) Change {
+	c := Change{ID: adm.ID, State: adm.State}
+	if adm.Source == quota.SourceJob {
+		c.Namespace, c.Name, c.Cluster = adm.Namespace, adm.Name, adm.Cluster
+	}
+	return c
+}
+
+// RefuseOverdue refuses an admission that has waited for too long, wherever in the queue it is, and has whoever waits
+// for it told. What is in front in the queue every batch has refused already, see quota.Account.Promote.
+func (l *Ledger) RefuseOverdue(adm *Admission) {
+	if l.Account.RefuseOverdue(&adm.Admission, l.Now) {
+		l.told = append(l.told, changeOf(adm))
+	}
 }
 
 func inner(queue []*Admission) []*quota.Admission {

@@ -63,6 +63,7 @@ func randomLimits(t *rapid.T, p *Plan) {
 	p.ProviderCost = Money(rapid.Int64Range(0, 12_345).Draw(t, "provider cost"))
 	p.Currency = rapid.SampledFrom([]string{"USD", "USD", "EUR", "JPY"}).Draw(t, "currency")
 	p.DailyCostCeiling = AtMost(Money(rapid.Int64Range(0, 1_000_000).Draw(t, "ceiling")))
+	p.MaxWait = rapid.SampledFrom([]time.Duration{0, 0, time.Hour, 100 * time.Hour}).Draw(t, "longest wait")
 }
 
 func (l *ledger) roll() {

@@ -28,6 +28,7 @@ const (
 	UnitAudio   Unit = "audio" // in milliseconds
 	UnitJobs    Unit = "jobs"
 	UnitMoney   Unit = "money" // in micro-units
+	UnitWait    Unit = "wait"  // in milliseconds
 )
 
 // Bound is the limit that decided, with what it is made of. Remaining is never negative.
@@ -44,6 +45,8 @@ type Decision struct {
 	// Reason and Bound are set unless the outcome is Admit.
 	Reason Reason
 	Bound  Bound
+	// WaitedFor is the reason that work waited for until it was refused as WaitedTooLong; empty otherwise.
+	WaitedFor Reason
 	// RetryAt is the earliest instant at which the same request could succeed by itself; zero where none is known.
 	RetryAt time.Time
 }
@@ -180,7 +183,8 @@ func (a *Account) wouldAllow(req Request, refused Reason, now time.Time) bool {
 		return a.Limits().Concurrent.Allows(a.Active + a.Queued - a.Parked + 1)
 	case QueueFull:
 		return Decide(a, req, now).Outcome != Refuse
-	case UserSuspended, FileTooLarge, AudioTooLong, CreditsExhausted, DailyCostCeiling, UnknownUser, UnknownPlan:
+	case UserSuspended, FileTooLarge, AudioTooLong, CreditsExhausted, DailyCostCeiling, WaitedTooLong, UnknownUser,
+		UnknownPlan:
 	}
 	return true
 }
@@ -216,6 +220,13 @@ func (d Decision) Message() string {
 		return "other jobs of the user wait in front"
 	case QueueFull:
 		return fmt.Sprintf("%d of %d jobs are waiting already", b.Used, b.Limit)
+	case WaitedTooLong:
+		// Down to the second, but never so that the one seems to be within the other.
+		waited, most := milliseconds(b.Used), milliseconds(b.Limit)
+		if whole := waited.Truncate(time.Second); whole > most {
+			waited = whole
+		}
+		return fmt.Sprintf("it waited %s (%s), the plan lets work wait %s at most", waited, d.WaitedFor, most)
 	case UnknownUser:
 		return "the user is not known"
 	case UnknownPlan:
@@ -223,6 +234,8 @@ func (d Decision) Message() string {
 	}
 	return string(d.Reason)
 }
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // Bytes formats n with the largest binary unit below it, rounded half-even to two decimals: "26Mi", "1.5Gi".
 func Bytes(n int64) string {

@@ -17,9 +17,11 @@ const (
 	ConcurrencyLimit Reason = "ConcurrencyLimit"
 	QueueFull        Reason = "QueueFull"
 	// NotFirst means that a slot is free but that others have waited longer for it.
-	NotFirst    Reason = "NotFirst"
-	UnknownUser Reason = "UnknownUser"
-	UnknownPlan Reason = "UnknownPlan"
+	NotFirst Reason = "NotFirst"
+	// WaitedTooLong means that it waited for longer than the plan lets work wait.
+	WaitedTooLong Reason = "WaitedTooLong"
+	UnknownUser   Reason = "UnknownUser"
+	UnknownPlan   Reason = "UnknownPlan"
 )
 
 // Retry says what has to happen before the same request can succeed.
@@ -68,6 +70,7 @@ var Reasons = []ReasonInfo{
 	{ConcurrencyLimit, "Concurrency limit", http.StatusTooManyRequests, RetryJobs, SeverityNormal},
 	{QueueFull, "Queue full", http.StatusTooManyRequests, RetryJobs, SeverityWarning},
 	{NotFirst, "Not first", http.StatusTooManyRequests, RetryJobs, SeverityNormal},
+	{WaitedTooLong, "Waited too long", http.StatusTooManyRequests, RetryNever, SeverityWarning},
 	{UnknownUser, "Unknown user", http.StatusNotFound, RetryChange, SeverityWarning},
 	{UnknownPlan, "Unknown plan", http.StatusNotFound, RetryChange, SeverityWarning},
 }

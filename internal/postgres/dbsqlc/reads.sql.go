@@ -26,7 +26,7 @@ func (q *Queries) AccountID(ctx context.Context, userID string) (quota.ID, error
 }
 
 const Admission = `-- name: Admission :one
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, u.user_id AS external_id,
     coalesce(c.cluster_uid, CASE WHEN c.source = 'job' THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS cluster,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
@@ -102,6 +102,9 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 		&i.ConcurrentProcessing.PayerID,
 		&i.ConcurrentProcessing.Currency,
 		&i.ConcurrentProcessing.ClusterUid,
+		&i.ConcurrentProcessing.RequeuedAt,
+		&i.ConcurrentProcessing.WaitedFor,
+		&i.ConcurrentProcessing.MaxWaitMs,
 		&i.ExternalID,
 		&i.Cluster,
 		&i.Now,
@@ -112,7 +115,7 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 }
 
 const AllPlans = `-- name: AllPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster FROM user_plan_limits ORDER BY rank, name
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits ORDER BY rank, name
 `
 
 func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
@@ -156,6 +159,7 @@ func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
 			&i.UsageTypes,
 			&i.FinalAfterSeconds,
 			&i.HomeCluster,
+			&i.MaxWaitSeconds,
 		); err != nil {
 			return nil, err
 		}
@@ -299,6 +303,59 @@ func (q *Queries) DueQueues(ctx context.Context, arg DueQueuesParams) ([]quota.I
 	return items, nil
 }
 
+const DueWaits = `-- name: DueWaits :many
+WITH RECURSIVE waiting AS (
+    (SELECT c.user_id FROM concurrent_processing AS c
+    WHERE c.state = 'Queued' AND c.user_id > $3 AND EXISTS (SELECT FROM user_plan_limits WHERE max_wait_seconds IS NOT NULL)
+    ORDER BY c.user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > w.user_id
+        ORDER BY c.user_id LIMIT 1)
+    FROM waiting AS w WHERE w.user_id IS NOT NULL)
+SELECT a.user_id, o.id FROM waiting AS w JOIN usage_quotas AS a ON a.user_id = w.user_id
+JOIN user_plan_limits AS p ON p.name = a.plan_name
+CROSS JOIN LATERAL (SELECT c.id FROM concurrent_processing AS c
+    WHERE c.user_id = w.user_id AND c.state = 'Queued' AND c.enforced
+      AND coalesce(c.requeued_at, c.created_at)
+          < (SELECT coalesce($1::timestamptz, clock_timestamp())) - p.max_wait_seconds * interval '1 second'
+    OFFSET 0) AS o
+ORDER BY a.user_id FETCH FIRST ($2::bigint) ROWS WITH TIES
+`
+
+type DueWaitsParams struct {
+	Now   *time.Time
+	Most  int64
+	After quota.ID
+}
+
+type DueWaitsRow struct {
+	UserID quota.ID
+	ID     quota.ID
+}
+
+// From one account with a queue to the next, as DueQueues, and there to what has waited for too long, not through what has
+// not; to none if no plan has a bound. With ties, as DueLeases. The clock is read once, for what an index is searched by must
+// hold still, and OFFSET keeps the planner from going through all that waits.
+func (q *Queries) DueWaits(ctx context.Context, arg DueWaitsParams) ([]DueWaitsRow, error) {
+	rows, err := q.db.Query(ctx, DueWaits, arg.Now, arg.Most, arg.After)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []DueWaitsRow
+	for rows.Next() {
+		var i DueWaitsRow
+		if err := rows.Scan(&i.UserID, &i.ID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const EnsurePartitions = `-- name: EnsurePartitions :exec
 SELECT ensure_usage_partition(((date_trunc('month', now() AT TIME ZONE 'UTC')) + n * interval '1 month')::date) FROM generate_series(0, 3) AS n
 `
@@ -398,7 +455,7 @@ func (q *Queries) LeaseKey(ctx context.Context) ([]byte, error) {
 }
 
 const LiveJobs = `-- name: LiveJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
   AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM $2::uuid
@@ -467,6 +524,9 @@ func (q *Queries) LiveJobs(ctx context.Context, arg LiveJobsParams) ([]LiveJobsR
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.RequeuedAt,
+			&i.ConcurrentProcessing.WaitedFor,
+			&i.ConcurrentProcessing.MaxWaitMs,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -481,7 +541,7 @@ func (q *Queries) LiveJobs(ctx context.Context, arg LiveJobsParams) ([]LiveJobsR
 }
 
 const MaybeStuck = `-- name: MaybeStuck :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id, n.now::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, u.user_id AS external_id, n.now::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 CROSS JOIN (SELECT coalesce($1::timestamptz, clock_timestamp()) AS now) AS n
 WHERE c.state = 'Admitted' AND (c.lease_until < n.now OR c.admitted_at < n.now - interval '10 minutes')
@@ -559,6 +619,9 @@ func (q *Queries) MaybeStuck(ctx context.Context, arg MaybeStuckParams) ([]Maybe
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.RequeuedAt,
+			&i.ConcurrentProcessing.WaitedFor,
+			&i.ConcurrentProcessing.MaxWaitMs,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -747,7 +810,7 @@ func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot
 }
 
 const RunningJobs = `-- name: RunningJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, u.user_id AS external_id,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state = 'Admitted' AND c.source = 'job'
@@ -816,6 +879,9 @@ func (q *Queries) RunningJobs(ctx context.Context, arg RunningJobsParams) ([]Run
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.RequeuedAt,
+			&i.ConcurrentProcessing.WaitedFor,
+			&i.ConcurrentProcessing.MaxWaitMs,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {
@@ -830,7 +896,7 @@ func (q *Queries) RunningJobs(ctx context.Context, arg RunningJobsParams) ([]Run
 }
 
 const Waiting = `-- name: Waiting :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, u.user_id AS external_id,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM (
     (SELECT p.id FROM concurrent_processing AS p
@@ -930,6 +996,9 @@ func (q *Queries) Waiting(ctx context.Context, arg WaitingParams) ([]WaitingRow,
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.RequeuedAt,
+			&i.ConcurrentProcessing.WaitedFor,
+			&i.ConcurrentProcessing.MaxWaitMs,
 			&i.ExternalID,
 			&i.Now,
 		); err != nil {

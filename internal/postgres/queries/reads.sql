@@ -113,6 +113,27 @@ WHERE state IN ('Queued', 'Admitted') AND source = 'api'
   AND user_id > @after
 ORDER BY user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
 
+-- name: DueWaits :many
+-- From one account with a queue to the next, as DueQueues, and there to what has waited for too long, not through what has
+-- not; to none if no plan has a bound. With ties, as DueLeases. The clock is read once, for what an index is searched by must
+-- hold still, and OFFSET keeps the planner from going through all that waits.
+WITH RECURSIVE waiting AS (
+    (SELECT c.user_id FROM concurrent_processing AS c
+    WHERE c.state = 'Queued' AND c.user_id > @after AND EXISTS (SELECT FROM user_plan_limits WHERE max_wait_seconds IS NOT NULL)
+    ORDER BY c.user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > w.user_id
+        ORDER BY c.user_id LIMIT 1)
+    FROM waiting AS w WHERE w.user_id IS NOT NULL)
+SELECT a.user_id, o.id FROM waiting AS w JOIN usage_quotas AS a ON a.user_id = w.user_id
+JOIN user_plan_limits AS p ON p.name = a.plan_name
+CROSS JOIN LATERAL (SELECT c.id FROM concurrent_processing AS c
+    WHERE c.user_id = w.user_id AND c.state = 'Queued' AND c.enforced
+      AND coalesce(c.requeued_at, c.created_at)
+          < (SELECT coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())) - p.max_wait_seconds * interval '1 second'
+    OFFSET 0) AS o
+ORDER BY a.user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
+
 -- name: DueQueues :many
 -- Goes from one account with a queue to the next, not through the queues.
 WITH RECURSIVE waiting AS (

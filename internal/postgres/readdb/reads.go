@@ -210,6 +210,13 @@ func (s *Store) Due(
 			out[i] = ledger.Candidate{Account: r.UserID, Admission: r.ID}
 		}
 		return out, postgres.MapError(err)
+	case ledger.DueWait:
+		rows, err := s.Queries().DueWaits(ctx, dbsqlc.DueWaitsParams{Now: s.Now(), After: after, Most: int64(limit)})
+		out := make([]ledger.Candidate, len(rows))
+		for i, r := range rows {
+			out[i] = ledger.Candidate{Account: r.UserID, Admission: r.ID}
+		}
+		return out, postgres.MapError(err)
 	}
 	return nil, quota.Invalid("due", "%q is nothing to look for", what)
 }
