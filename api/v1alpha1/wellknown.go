@@ -32,7 +32,8 @@ const (
 	// StateAnnotation is the Job's admission state, one of the State constants.
 	StateAnnotation = Group + "/state"
 
-	// MessageAnnotation says why the Job waits and at which position, or what it was charged.
+	// MessageAnnotation says why the Job waits, or what it was charged. At which place it waits it does not say: that
+	// moves, and GET /api/v1/admissions/{id} tells it.
 	MessageAnnotation = Group + "/message"
 )
 

@@ -408,7 +408,7 @@ func TestJobsWithoutAPodGiveTheirSlotBack(t *testing.T) {
 		if !*first.Spec.Suspend {
 			t.Error("it has given its slot back and is not suspended")
 		}
-		says(ns, "first", "gave its slot back", "exceeded quota: no-pods", "position 1 of 1")
+		says(ns, "first", "gave its slot back", "exceeded quota: no-pods", "starts by itself in its turn")
 		w.waitState(t, ns, "second", v1alpha1.StateAdmitted)
 
 		// When its turn comes it starts again, and with what it lacked it runs.

@@ -57,33 +57,6 @@ FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state = 'Admitted' AND c.source = 'job'
   AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM sqlc.narg('cluster')::uuid;
 
--- name: Waiting :many
--- What waits behind a place, account by account and in each in the order in which it starts. Rows cannot be compared in
--- such an order, so these are the rest of the same priority, of the same part of the queue, of the same queue, and the
--- other queues.
-SELECT sqlc.embed(c), u.user_id AS external_id,
-    coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
-FROM (
-    (SELECT p.id FROM concurrent_processing AS p
-    WHERE p.state = 'Queued' AND p.user_id = @account::uuid AND p.parked = @parked::boolean AND p.priority = @priority::integer
-        AND p.arrived_seq > @arrived::bigint
-    ORDER BY p.arrived_seq LIMIT @most)
-    UNION ALL
-    (SELECT q.id FROM concurrent_processing AS q
-    WHERE q.state = 'Queued' AND q.user_id = @account AND q.parked = @parked AND q.priority < @priority
-    ORDER BY q.priority DESC, q.arrived_seq LIMIT @most)
-    UNION ALL
-    (SELECT r.id FROM concurrent_processing AS r
-    WHERE r.state = 'Queued' AND r.user_id = @account AND r.parked AND NOT @parked
-    ORDER BY r.priority DESC, r.arrived_seq LIMIT @most)
-    UNION ALL
-    (SELECT s.id FROM concurrent_processing AS s
-    WHERE s.state = 'Queued' AND s.user_id > @account
-    ORDER BY s.user_id, s.parked, s.priority DESC, s.arrived_seq LIMIT @most)
-    LIMIT @most
-) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
-ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq;
-
 -- name: MaybeStuck :many
 -- What cannot be stuck is left out here; what is, is not decided here.
 SELECT sqlc.embed(c), u.user_id AS external_id, n.now::timestamptz AS now

@@ -81,28 +81,6 @@ func (s *Store) readable(n int, row func(i int) *dbsqlc.LiveJobsRow) []*ledger.A
 	return out
 }
 
-// Waiting implements metering.Store.
-func (s *Store) Waiting(ctx context.Context, after ledger.Turn, limit int) ([]*ledger.Admission, error) {
-	rows, err := s.Queries().Waiting(ctx, dbsqlc.WaitingParams{
-		Now: s.Now(), Account: after.Account, Parked: after.Parked, Priority: after.Priority, Arrived: after.Arrived,
-		Most: int32(limit),
-	})
-	if err != nil {
-		return nil, postgres.MapError(err)
-	}
-	out := make([]*ledger.Admission, len(rows))
-	for i := range rows {
-		// One that cannot be read has its place all the same, so that the next page begins after this one.
-		c := &rows[i].ConcurrentProcessing
-		adm, err := s.liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i]))
-		if err != nil {
-			adm.Parked, adm.Priority, adm.ArrivedSeq = c.Parked, c.Priority, c.ArrivedSeq
-		}
-		out[i] = adm
-	}
-	return out, nil
-}
-
 // liveAdmission reads one of many admissions. One that cannot be read is reported, and tells its ids only.
 func (s *Store) liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
 	adm, err := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)
