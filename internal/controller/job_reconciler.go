@@ -640,8 +640,8 @@ func says(job *batchv1.Job, state, message string) bool {
 		job.Annotations[v1alpha1.MessageAnnotation] == message
 }
 
-// shows reports the same. That the Job was told it need not be remembered then: should it say something else later, that
-// is somebody else's word.
+// shows reports the same. That the Job was told it need not be remembered then: should it say something else later,
+// that is somebody else's word.
 func (r *jobReconciler) shows(job *batchv1.Job, state, message string) bool {
 	if !says(job, state, message) {
 		return false

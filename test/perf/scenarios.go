@@ -40,8 +40,10 @@ var scenarios = []scenario{
 	{figures: []string{"admit_engine_full_256"}, measure: (*bench).full},
 	{figures: []string{"reset_1m", "reset_admission_p99_ms"}, measure: (*bench).measureResets},
 	{figures: []string{"month_boundary_rate", "month_boundary_p99"}, measure: (*bench).measureBoundary},
-	{figures: []string{"poll_idle_cpu", "poll_idle_cpu_database"}, measure: (*bench).idle,
-		cluster: true},
+	{figures: []string{"jobs_rate", "jobs_latency_p50"}, measure: (*bench).jobsBurst, cluster: true},
+	{figures: []string{"jobs_wakeup_p99_ms", "jobs_handover_p50_ms", "jobs_writes", "jobs_memory_per_1000"},
+		measure: (*bench).jobsBacklog, cluster: true},
+	{figures: []string{"poll_idle_cpu", "poll_idle_cpu_database"}, measure: (*bench).idle, cluster: true},
 	{figures: []string{"memory_http_soak"}, measure: (*bench).soak, onDemand: true},
 }
 
