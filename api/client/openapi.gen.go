@@ -87,6 +87,51 @@ func (e EventKind) Valid() bool {
 	}
 }
 
+// Defines values for LevelKind.
+const (
+	LevelKindUser LevelKind = "User"
+)
+
+// Valid indicates whether the value is a known member of the LevelKind enum.
+func (e LevelKind) Valid() bool {
+	switch e {
+	case LevelKindUser:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LimitName.
+const (
+	LimitNameAudioDuration LimitName = "audio_duration"
+	LimitNameConcurrent    LimitName = "concurrent"
+	LimitNameCredits       LimitName = "credits"
+	LimitNameDailyCost     LimitName = "daily_cost"
+	LimitNameFileSize      LimitName = "file_size"
+	LimitNameSuspension    LimitName = "suspension"
+)
+
+// Valid indicates whether the value is a known member of the LimitName enum.
+func (e LimitName) Valid() bool {
+	switch e {
+	case LimitNameAudioDuration:
+		return true
+	case LimitNameConcurrent:
+		return true
+	case LimitNameCredits:
+		return true
+	case LimitNameDailyCost:
+		return true
+	case LimitNameFileSize:
+		return true
+	case LimitNameSuspension:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LimitsUnlimited.
 const (
 	LimitsUnlimitedAudioDurationSeconds LimitsUnlimited = "audio_duration_seconds"
@@ -249,16 +294,25 @@ type AdjustmentRequest struct {
 
 // Admission defines model for Admission.
 type Admission struct {
-	AdmittedAt               time.Time          `json:"admitted_at,omitempty,omitzero"`
-	ChargedCredits           Decimal            `json:"charged_credits,omitempty,omitzero"`
-	ChargedMs                int64              `json:"charged_ms,omitempty,omitzero"`
-	CreatedAt                time.Time          `json:"created_at"`
-	EndedAt                  time.Time          `json:"ended_at,omitempty,omitzero"`
-	EstimatedCredits         Decimal            `json:"estimated_credits"`
-	EstimatedDurationSeconds Decimal            `json:"estimated_duration_seconds"`
-	EstimatedMs              int64              `json:"estimated_ms"`
-	FileSizeBytes            int64              `json:"file_size_bytes"`
-	Id                       openapi_types.UUID `json:"id"`
+	AdmittedAt time.Time `json:"admitted_at,omitempty,omitzero"`
+
+	// Binding What keeps a queued admission waiting: the level and its limit that bind, with the numbers, and the place among those
+	// that wait there for the same. Only in answers to GET while it is Queued.
+	Binding                  Binding   `json:"binding,omitempty,omitzero"`
+	ChargedCredits           Decimal   `json:"charged_credits,omitempty,omitzero"`
+	ChargedMs                int64     `json:"charged_ms,omitempty,omitzero"`
+	CreatedAt                time.Time `json:"created_at"`
+	EndedAt                  time.Time `json:"ended_at,omitempty,omitzero"`
+	EstimatedCredits         Decimal   `json:"estimated_credits"`
+	EstimatedDurationSeconds Decimal   `json:"estimated_duration_seconds"`
+	EstimatedMs              int64     `json:"estimated_ms"`
+
+	// EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
+	// places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
+	// Absent where history is too thin to tell, and for what waits for something other than a slot.
+	EstimatedStart EstimatedStart     `json:"estimated_start,omitempty,omitzero"`
+	FileSizeBytes  int64              `json:"file_size_bytes"`
+	Id             openapi_types.UUID `json:"id"`
 
 	// Late Charged after the lease had ended.
 	Late         bool    `json:"late,omitempty,omitzero"`
@@ -333,6 +387,41 @@ type Amount struct {
 // currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
 // never added.
 type Amounts = []Amount
+
+// Binding What keeps a queued admission waiting: the level and its limit that bind, with the numbers, and the place among those
+// that wait there for the same. Only in answers to GET while it is Queued.
+type Binding struct {
+	AsOf time.Time `json:"as_of"`
+
+	// Currency Of the amounts, where `unit` is `money`.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Level What a limit belongs to.
+	Level Level   `json:"level"`
+	Limit Decimal `json:"limit,omitempty,omitzero"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+	Message   string    `json:"message"`
+
+	// Position The place, from 1, among those that wait at this level for this limit. Absent where the limit has come to bind
+	// since the admission was last looked at, which happens within seconds.
+	Position int `json:"position,omitempty,omitzero"`
+
+	// Reason Why work was refused or waits.
+	Reason    Reason  `json:"reason"`
+	Remaining Decimal `json:"remaining,omitempty,omitzero"`
+	Requested Decimal `json:"requested,omitempty,omitzero"`
+	Reserved  Decimal `json:"reserved,omitempty,omitzero"`
+
+	// ResetsAt When the limit changes by itself.
+	ResetsAt time.Time `json:"resets_at,omitempty,omitzero"`
+	Unit     Unit      `json:"unit,omitempty,omitzero"`
+	Used     Decimal   `json:"used,omitempty,omitzero"`
+
+	// Waiting How many these are.
+	Waiting int `json:"waiting,omitempty,omitzero"`
+}
 
 // CheckRequest defines model for CheckRequest.
 type CheckRequest struct {
@@ -446,8 +535,34 @@ type CurrentUsage struct {
 // Decimal defines model for Decimal.
 type Decimal = Number
 
+// EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
+// places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
+// Absent where history is too thin to tell, and for what waits for something other than a slot.
+type EstimatedStart struct {
+	Earliest time.Time `json:"earliest"`
+
+	// Gaps From how many gaps between starts, during which somebody waited, it is drawn; 10 to 199.
+	Gaps   int       `json:"gaps"`
+	Latest time.Time `json:"latest"`
+
+	// Since When the first of these began.
+	Since time.Time `json:"since"`
+}
+
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind string
+
+// Level What a limit belongs to.
+type Level struct {
+	Kind LevelKind `json:"kind"`
+	Name string    `json:"name"`
+}
+
+// LevelKind defines model for Level.Kind.
+type LevelKind string
+
+// LimitName Which limit keeps work waiting.
+type LimitName string
 
 // Limits defines model for Limits.
 type Limits struct {

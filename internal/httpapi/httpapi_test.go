@@ -27,6 +27,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
@@ -53,6 +54,7 @@ type fake struct {
 	adm   *ledger.Admission
 	usage ledger.Usage
 	past  reports.History
+	place *queue.Place
 	plans []*metering.Plan
 	wait  func(ctx context.Context) (*ledger.Admission, error)
 
@@ -78,6 +80,8 @@ func (f *fake) History(_ context.Context, _ string, before int64, limit int) (re
 	f.before, f.limit = before, limit
 	return f.past, f.err
 }
+
+func (f *fake) PlaceOf(context.Context, *ledger.Admission) (*queue.Place, error) { return f.place, nil }
 
 // RecordAll answers with what the test gave, else that each use is new.
 func (f *fake) RecordAll(_ context.Context, reqs []metering.RecordRequest) ([]metering.RecordResult, []error) {
@@ -170,8 +174,8 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 }
 
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
-// on alice), "exporter", who may spend for alice and bob, "nobody", who has no right, "abroad", which is for another
-// audience, and "broken", which cannot be checked.
+// on alice), "exporter", who may spend for alice and bob, "nobody", who has no right, "abroad", which is for
+// another audience, and "broken", which cannot be checked.
 func testAuth() *access.Auth {
 	return &access.Auth{
 		Audiences: authenticator.Audiences{"usaged"},
@@ -219,8 +223,9 @@ func handler(t *testing.T, f *fake) http.Handler {
 // options are those of a handler that asks the fake whatever it asks.
 func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	return Options{
-		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Leases: f, Auth: auth, Database: f.ping,
-		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
+		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Queue: f, Leases: f, Auth: auth,
+		Database: f.ping,
+		Log:      slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/oapi-codegen/runtime"
@@ -60,16 +61,25 @@ type AdjustmentRequest struct {
 
 // Admission defines model for Admission.
 type Admission struct {
-	AdmittedAt               time.Time          `json:"admitted_at,omitempty,omitzero"`
-	ChargedCredits           Decimal            `json:"charged_credits,omitempty,omitzero"`
-	ChargedMs                int64              `json:"charged_ms,omitempty,omitzero"`
-	CreatedAt                time.Time          `json:"created_at"`
-	EndedAt                  time.Time          `json:"ended_at,omitempty,omitzero"`
-	EstimatedCredits         Decimal            `json:"estimated_credits"`
-	EstimatedDurationSeconds Decimal            `json:"estimated_duration_seconds"`
-	EstimatedMs              int64              `json:"estimated_ms"`
-	FileSizeBytes            int64              `json:"file_size_bytes"`
-	Id                       openapi_types.UUID `json:"id"`
+	AdmittedAt time.Time `json:"admitted_at,omitempty,omitzero"`
+
+	// Binding What keeps a queued admission waiting: the level and its limit that bind, with the numbers, and the place among those
+	// that wait there for the same. Only in answers to GET while it is Queued.
+	Binding                  Binding   `json:"binding,omitempty,omitzero"`
+	ChargedCredits           Decimal   `json:"charged_credits,omitempty,omitzero"`
+	ChargedMs                int64     `json:"charged_ms,omitempty,omitzero"`
+	CreatedAt                time.Time `json:"created_at"`
+	EndedAt                  time.Time `json:"ended_at,omitempty,omitzero"`
+	EstimatedCredits         Decimal   `json:"estimated_credits"`
+	EstimatedDurationSeconds Decimal   `json:"estimated_duration_seconds"`
+	EstimatedMs              int64     `json:"estimated_ms"`
+
+	// EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
+	// places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
+	// Absent where history is too thin to tell, and for what waits for something other than a slot.
+	EstimatedStart EstimatedStart     `json:"estimated_start,omitempty,omitzero"`
+	FileSizeBytes  int64              `json:"file_size_bytes"`
+	Id             openapi_types.UUID `json:"id"`
 
 	// Late Charged after the lease had ended.
 	Late         bool    `json:"late,omitempty,omitzero"`
@@ -137,6 +147,41 @@ type Amount struct {
 // currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
 // never added.
 type Amounts = []Amount
+
+// Binding What keeps a queued admission waiting: the level and its limit that bind, with the numbers, and the place among those
+// that wait there for the same. Only in answers to GET while it is Queued.
+type Binding struct {
+	AsOf time.Time `json:"as_of"`
+
+	// Currency Of the amounts, where `unit` is `money`.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Level What a limit belongs to.
+	Level Level   `json:"level"`
+	Limit Decimal `json:"limit,omitempty,omitzero"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+	Message   string    `json:"message"`
+
+	// Position The place, from 1, among those that wait at this level for this limit. Absent where the limit has come to bind
+	// since the admission was last looked at, which happens within seconds.
+	Position int `json:"position,omitempty,omitzero"`
+
+	// Reason Why work was refused or waits.
+	Reason    Reason  `json:"reason"`
+	Remaining Decimal `json:"remaining,omitempty,omitzero"`
+	Requested Decimal `json:"requested,omitempty,omitzero"`
+	Reserved  Decimal `json:"reserved,omitempty,omitzero"`
+
+	// ResetsAt When the limit changes by itself.
+	ResetsAt time.Time `json:"resets_at,omitempty,omitzero"`
+	Unit     Unit      `json:"unit,omitempty,omitzero"`
+	Used     Decimal   `json:"used,omitempty,omitzero"`
+
+	// Waiting How many these are.
+	Waiting int `json:"waiting,omitempty,omitzero"`
+}
 
 // CheckRequest defines model for CheckRequest.
 type CheckRequest struct {
@@ -223,8 +268,31 @@ type CurrentUsage struct {
 // Decimal defines model for Decimal.
 type Decimal = Number
 
+// EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
+// places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
+// Absent where history is too thin to tell, and for what waits for something other than a slot.
+type EstimatedStart struct {
+	Earliest time.Time `json:"earliest"`
+
+	// Gaps From how many gaps between starts, during which somebody waited, it is drawn; 10 to 199.
+	Gaps   int       `json:"gaps"`
+	Latest time.Time `json:"latest"`
+
+	// Since When the first of these began.
+	Since time.Time `json:"since"`
+}
+
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind = ledger.EventKind
+
+// Level What a limit belongs to.
+type Level struct {
+	Kind queue.Kind `json:"kind"`
+	Name string     `json:"name"`
+}
+
+// LimitName Which limit keeps work waiting.
+type LimitName = quota.LimitName
 
 // Limits defines model for Limits.
 type Limits struct {

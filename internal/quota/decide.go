@@ -72,10 +72,7 @@ func Decide(a *Account, req Request, now time.Time) Decision {
 	if free && waiting <= 0 {
 		return Decision{Outcome: Admit}
 	}
-	slots := Bound{
-		Unit: UnitJobs, Limit: int64(limits.Concurrent.Max), Used: int64(a.Active), Requested: 1,
-		Remaining: max(0, int64(limits.Concurrent.Max)-int64(a.Active)),
-	}
+	slots := a.slots()
 	reason := ConcurrencyLimit
 	if free {
 		reason = NotFirst
@@ -90,6 +87,28 @@ func Decide(a *Account, req Request, now time.Time) Decision {
 		}}
 	}
 	return Decision{Outcome: Wait, Reason: reason, Bound: slots}
+}
+
+// Binding says what keeps a queued admission from starting now, with the numbers. It may be something else than when it
+// was last looked at, of which its Reason tells. The account must have been rolled to now.
+func Binding(a *Account, adm *Admission, now time.Time) Decision {
+	d := decideSpending(a, adm.Request, now)
+	if d.Outcome == Admit {
+		d = Decision{Reason: ConcurrencyLimit, Bound: a.slots()}
+		if a.Limits().Concurrent.Allows(a.Active + 1) {
+			d.Reason = NotFirst
+		}
+	}
+	d.Outcome = Wait
+	return d
+}
+
+func (a *Account) slots() Bound {
+	limit := a.Limits().Concurrent.Max
+	return Bound{
+		Unit: UnitJobs, Limit: int64(limit), Used: int64(a.Active), Requested: 1,
+		Remaining: max(0, int64(limit)-int64(a.Active)),
+	}
 }
 
 // decideSpending checks everything but slots: what no waiting for other jobs can cure.

@@ -37,6 +37,7 @@ var scenarios = []scenario{
 	{figures: []string{"admit_engine_snapshot_uniform_256", "admit_engine_snapshot_hot_256"},
 		measure: (*bench).snapshot},
 	{figures: []string{"queue_depth_turnover", "queue_depth_bystanders"}, measure: (*bench).queueDepth},
+	{figures: []string{"estimate_coverage"}, measure: (*bench).estimateCoverage},
 	{figures: []string{"admit_engine_full_256"}, measure: (*bench).full},
 	{figures: []string{"reset_1m", "reset_admission_p99_ms"}, measure: (*bench).measureResets},
 	{figures: []string{"month_boundary_rate", "month_boundary_p99"}, measure: (*bench).measureBoundary},

@@ -443,6 +443,25 @@ func (q *Queries) LastPeriods(ctx context.Context, userIds []string) ([]UsagePer
 	return items, nil
 }
 
+const LastStart = `-- name: LastStart :one
+SELECT coalesce(max(r.admitted_at), 'epoch')::timestamptz AS at FROM (
+    SELECT admitted_at FROM concurrent_processing
+    WHERE state = 'Admitted' AND source IN ('api', 'job') AND user_id = $1 LIMIT $2) AS r
+`
+
+type LastStartParams struct {
+	Account quota.ID
+	Most    int32
+}
+
+// Of what runs; long ago if nothing does. Where so much runs that this does not read all of it, the exact moment matters no more.
+func (q *Queries) LastStart(ctx context.Context, arg LastStartParams) (time.Time, error) {
+	row := q.db.QueryRow(ctx, LastStart, arg.Account, arg.Most)
+	var at time.Time
+	err := row.Scan(&at)
+	return at, err
+}
+
 const LeaseKey = `-- name: LeaseKey :one
 SELECT secret FROM service_keys WHERE purpose = 'lease'
 `
@@ -649,6 +668,40 @@ func (q *Queries) MissingPartitions(ctx context.Context) (bool, error) {
 	return exists, err
 }
 
+const PlaceOf = `-- name: PlaceOf :one
+SELECT count(*) FILTER (WHERE o.priority > $1 OR (o.priority = $1 AND o.arrived_seq <= $2))::bigint AS position,
+    count(*)::bigint AS waiting
+FROM concurrent_processing AS o
+WHERE o.user_id = $3 AND o.state = 'Queued' AND o.parked = $4::boolean AND (NOT o.parked OR o.reason = $5::text)
+`
+
+type PlaceOfParams struct {
+	Priority int32
+	Arrived  int64
+	Account  quota.ID
+	Parked   bool
+	Reason   string
+}
+
+type PlaceOfRow struct {
+	Position int64
+	Waiting  int64
+}
+
+// The place among those of the user that wait for the same: for a slot, or parked for one reason.
+func (q *Queries) PlaceOf(ctx context.Context, arg PlaceOfParams) (PlaceOfRow, error) {
+	row := q.db.QueryRow(ctx, PlaceOf,
+		arg.Priority,
+		arg.Arrived,
+		arg.Account,
+		arg.Parked,
+		arg.Reason,
+	)
+	var i PlaceOfRow
+	err := row.Scan(&i.Position, &i.Waiting)
+	return i, err
+}
+
 const QuotaOwner = `-- name: QuotaOwner :one
 SELECT user_id FROM usage_quotas WHERE quota_uid = $1::uuid
 `
@@ -799,6 +852,43 @@ func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot
 			&i.ExpiresAt,
 			&i.CreatedAt,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const RecentStarts = `-- name: RecentStarts :many
+SELECT coalesce(requeued_at, created_at)::timestamptz AS since, admitted_at::timestamptz AS at FROM concurrent_processing
+WHERE user_id = $1 AND arrived_seq < admitted_seq AND NOT ever_parked AND NOT offline
+ORDER BY admitted_seq DESC LIMIT $2
+`
+
+type RecentStartsParams struct {
+	Account quota.ID
+	Most    int32
+}
+
+type RecentStartsRow struct {
+	Since time.Time
+	At    time.Time
+}
+
+// The latest that had waited for a slot and nothing else.
+func (q *Queries) RecentStarts(ctx context.Context, arg RecentStartsParams) ([]RecentStartsRow, error) {
+	rows, err := q.db.Query(ctx, RecentStarts, arg.Account, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RecentStartsRow
+	for rows.Next() {
+		var i RecentStartsRow
+		if err := rows.Scan(&i.Since, &i.At); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -43,6 +43,25 @@ SELECT sqlc.embed(c), u.user_id AS external_id,
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.id = @id;
 
+-- name: PlaceOf :one
+-- The place among those of the user that wait for the same: for a slot, or parked for one reason.
+SELECT count(*) FILTER (WHERE o.priority > @priority OR (o.priority = @priority AND o.arrived_seq <= @arrived))::bigint AS position,
+    count(*)::bigint AS waiting
+FROM concurrent_processing AS o
+WHERE o.user_id = @account AND o.state = 'Queued' AND o.parked = @parked::boolean AND (NOT o.parked OR o.reason = @reason::text);
+
+-- name: RecentStarts :many
+-- The latest that had waited for a slot and nothing else.
+SELECT coalesce(requeued_at, created_at)::timestamptz AS since, admitted_at::timestamptz AS at FROM concurrent_processing
+WHERE user_id = @account AND arrived_seq < admitted_seq AND NOT ever_parked AND NOT offline
+ORDER BY admitted_seq DESC LIMIT @most;
+
+-- name: LastStart :one
+-- Of what runs; long ago if nothing does. Where so much runs that this does not read all of it, the exact moment matters no more.
+SELECT coalesce(max(r.admitted_at), 'epoch')::timestamptz AS at FROM (
+    SELECT admitted_at FROM concurrent_processing
+    WHERE state = 'Admitted' AND source IN ('api', 'job') AND user_id = @account LIMIT @most) AS r;
+
 -- name: LiveJobs :many
 SELECT sqlc.embed(c), u.user_id AS external_id, coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id

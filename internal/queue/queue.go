@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package queue shows who waits for what, at which place and until when. All of it is worked out when somebody asks;
+// nothing is kept or written for it.
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/forecast"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Kind is the kind of a level.
+type Kind string
+
+// LevelUser is a user.
+const LevelUser Kind = "User"
+
+// Level is what a limit belongs to.
+type Level struct {
+	Kind Kind
+	Name string
+}
+
+// Place is where a queued admission stands.
+type Place struct {
+	// Level whose limit binds, and Decision what binds, with its numbers.
+	Level    Level
+	Decision quota.Decision
+	// Account is the standing that the numbers are from.
+	Account *quota.Account
+	// Position is the place, from 1, among the Waiting ones that wait at the level for the same; both are zero where
+	// what binds has changed since the admission was last looked at, which the next batch does.
+	Position, Waiting int
+	// Start is when it is to be expected to start; nil where history is too thin to tell, or where it waits for
+	// something other than a slot.
+	Start *forecast.Range
+	// Now is the ledger's clock, as of which all this is.
+	Now time.Time
+}
+
+// Look is what a place is told from, as of one moment.
+type Look struct {
+	// Usage is the user's standing, not rolled.
+	Usage ledger.Usage
+	// Position and Waiting are as in Place, by what the admission waited for when it was last looked at.
+	Position, Waiting int
+	// History is how the queue has moved, with as many starts as a forecast needs at most.
+	History forecast.History
+}
+
+// Store reads queues. Its errors wrap those of package ledger.
+type Store interface {
+	// Look reads where a queued admission stands; ErrNotFound if its user is not known.
+	Look(ctx context.Context, adm *ledger.Admission) (Look, error)
+}
+
+// Service shows queues. It is safe for concurrent use.
+type Service struct{ store Store }
+
+// New returns a service that reads from the store.
+func New(store Store) *Service { return &Service{store: store} }
+
+// PlaceOf returns where an admission stands, and nil unless it is queued. It is nil too where the user's account cannot
+// be read, which the store has reported, and where the user is gone.
+func (s *Service) PlaceOf(ctx context.Context, adm *ledger.Admission) (*Place, error) {
+	if adm.State != quota.Queued {
+		return nil, nil
+	}
+	look, err := s.store.Look(ctx, adm)
+	if errors.Is(err, ledger.ErrNotFound) || err == nil && look.Usage.Unreadable != nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	u := look.Usage
+	u.Account.Roll(u.Now)
+	p := &Place{
+		Level: Level{LevelUser, adm.UserID}, Decision: quota.Binding(u.Account, &adm.Admission, u.Now),
+		Account: u.Account, Now: u.Now,
+	}
+	if p.Decision.Reason.Info().Limit != adm.Reason.Info().Limit {
+		return p, nil
+	}
+	p.Position, p.Waiting = look.Position, look.Waiting
+	if adm.Parked {
+		return p, nil
+	}
+	if r, ok := forecast.Turn(look.History, p.Position, u.Now); ok {
+		p.Start = &r
+	}
+	return p, nil
+}
