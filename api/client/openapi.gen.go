@@ -180,6 +180,24 @@ func (e PeriodState) Valid() bool {
 	}
 }
 
+// Defines values for QueueEntrySource.
+const (
+	QueueEntrySourceApi QueueEntrySource = "api"
+	QueueEntrySourceJob QueueEntrySource = "job"
+)
+
+// Valid indicates whether the value is a known member of the QueueEntrySource enum.
+func (e QueueEntrySource) Valid() bool {
+	switch e {
+	case QueueEntrySourceApi:
+		return true
+	case QueueEntrySourceJob:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Reason.
 const (
 	ReasonAudioTooLong     Reason = "AudioTooLong"
@@ -676,6 +694,65 @@ type Problem struct {
 	Used        Decimal `json:"used,omitempty,omitzero"`
 }
 
+// QueueCount defines model for QueueCount.
+type QueueCount struct {
+	Count int `json:"count"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+}
+
+// QueueEntry defines model for QueueEntry.
+type QueueEntry struct {
+	EstimatedCredits Decimal `json:"estimated_credits"`
+
+	// Id Of the admission.
+	Id openapi_types.UUID `json:"id"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+
+	// Name Of its Job, or of whoever asked for it.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Namespace Of its Job, or of the service account that asked for it.
+	Namespace string `json:"namespace,omitempty,omitzero"`
+
+	// Position The place, from 1, among those that wait at the level for the same limit; absent if it has left the queue meanwhile.
+	Position int   `json:"position,omitempty,omitzero"`
+	Priority int32 `json:"priority"`
+
+	// Reason Why work was refused or waits.
+	Reason Reason `json:"reason"`
+
+	// Since When it began to wait.
+	Since  time.Time        `json:"since"`
+	Source QueueEntrySource `json:"source"`
+}
+
+// QueueEntrySource defines model for QueueEntry.Source.
+type QueueEntrySource string
+
+// QueueLevel What waits at a level.
+type QueueLevel struct {
+	Entries []QueueEntry `json:"entries"`
+
+	// Level What a limit belongs to.
+	Level Level `json:"level"`
+
+	// Waiting How many wait at the level, by the limit that binds, also where the page has only some of them.
+	Waiting []QueueCount `json:"waiting"`
+}
+
+// QueuePage defines model for QueuePage.
+type QueuePage struct {
+	AsOf   time.Time    `json:"as_of"`
+	Levels []QueueLevel `json:"levels"`
+
+	// NextCursor Where the next page begins; absent on the last one. A page may be empty and not the last.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+}
+
 // Reason Why work was refused or waits.
 type Reason string
 
@@ -888,6 +965,21 @@ type CreateAdmissionParams struct {
 type GetAdmissionParams struct {
 	// Wait How long to wait while it is Queued, such as `30s`; at most `60s`.
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// GetQueueParams defines parameters for GetQueue.
+type GetQueueParams struct {
+	// UserId Only this user's.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// Reason Only what waits for the limit that this reason is about.
+	Reason Reason `form:"reason,omitempty" json:"reason,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
 // CreateUsageParams defines parameters for CreateUsage.
@@ -1154,6 +1246,15 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetQueue Who waits for what, level by level.
+	//
+	// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
+	// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
+	// the while is in one.
+	//
+	// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
+	GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CheckTranscriptionLimitsWithBody The same as /api/v1/usage/check, where an upload form looks for it.
 	//
@@ -1434,6 +1535,25 @@ func (c *Client) HeartbeatAdmission(ctx context.Context, id AdmissionID, reqEdit
 // Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 func (c *Client) ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewReleaseAdmissionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetQueue Who waits for what, level by level.
+//
+// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
+// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
+// the while is in one.
+//
+// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
+func (c *Client) GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetQueueRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1985,6 +2105,84 @@ func NewReleaseAdmissionRequest(server string, id AdmissionID) (*http.Request, e
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetQueueRequest constructs an http.Request for the GetQueue method
+func NewGetQueueRequest(server string, params *GetQueueParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/queue")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reason", params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -2623,6 +2821,17 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmissionWithResponse(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*ReleaseAdmissionResponse, error)
 
+	// GetQueueWithResponse Who waits for what, level by level.
+	//
+	// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
+	// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
+	// the while is in one.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
+	GetQueueWithResponse(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*GetQueueResponse, error)
+
 	// CheckTranscriptionLimitsWithBodyWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -3057,6 +3266,54 @@ func (r ReleaseAdmissionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ReleaseAdmissionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueuePage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetQueueResponse) GetJSON200() *QueuePage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetQueueResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetQueueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetQueueResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3647,6 +3904,23 @@ func (c *ClientWithResponses) ReleaseAdmissionWithResponse(ctx context.Context, 
 	return ParseReleaseAdmissionResponse(rsp)
 }
 
+// GetQueueWithResponse Who waits for what, level by level.
+//
+// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
+// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
+// the while is in one.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
+func (c *ClientWithResponses) GetQueueWithResponse(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*GetQueueResponse, error) {
+	rsp, err := c.GetQueue(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetQueueResponse(rsp)
+}
+
 // CheckTranscriptionLimitsWithBodyWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4099,6 +4373,39 @@ func ParseReleaseAdmissionResponse(rsp *http.Response) (*ReleaseAdmissionRespons
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Admission
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetQueueResponse parses an HTTP response from a GetQueueWithResponse call
+func ParseGetQueueResponse(rsp *http.Response) (*GetQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueuePage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

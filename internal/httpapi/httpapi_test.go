@@ -55,6 +55,7 @@ type fake struct {
 	usage ledger.Usage
 	past  reports.History
 	place *queue.Place
+	queue queue.Page
 	plans []*metering.Plan
 	wait  func(ctx context.Context) (*ledger.Admission, error)
 
@@ -68,6 +69,8 @@ type fake struct {
 	got    metering.AdmitRequest
 	before int64
 	limit  int
+	filter queue.Filter
+	after  queue.Spot
 	actual quota.Credits
 	holder quota.AccountID
 }
@@ -82,6 +85,11 @@ func (f *fake) History(_ context.Context, _ string, before int64, limit int) (re
 }
 
 func (f *fake) PlaceOf(context.Context, *ledger.Admission) (*queue.Place, error) { return f.place, nil }
+
+func (f *fake) List(_ context.Context, filter queue.Filter, after queue.Spot, limit int) (queue.Page, error) {
+	f.filter, f.after, f.limit = filter, after, limit
+	return f.queue, f.err
+}
 
 // RecordAll answers with what the test gave, else that each use is new.
 func (f *fake) RecordAll(_ context.Context, reqs []metering.RecordRequest) ([]metering.RecordResult, []error) {
@@ -174,8 +182,8 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 }
 
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
-// on alice), "exporter", who may spend for alice and bob, "nobody", who has no right, "abroad", which is for
-// another audience, and "broken", which cannot be checked.
+// on alice), "exporter", who may spend for alice and bob, "watcher", who may see the queue, "nobody", who has no right,
+// "abroad", which is for another audience, and "broken", which cannot be checked.
 func testAuth() *access.Auth {
 	return &access.Auth{
 		Audiences: authenticator.Audiences{"usaged"},
@@ -186,7 +194,7 @@ func testAuth() *access.Auth {
 				User:      &user.DefaultInfo{Name: "system:serviceaccount:transcripts:" + token},
 			}
 			switch token {
-			case "spender", "exporter", "reader", "admin", "nobody", "unchecked":
+			case "spender", "exporter", "reader", "admin", "watcher", "nobody", "unchecked":
 				return resp, true, nil
 			case "abroad":
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
@@ -202,6 +210,10 @@ func testAuth() *access.Auth {
 				_, who, _ := strings.Cut(a.GetUser().GetName(), ":transcripts:")
 				if who == "unchecked" {
 					return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
+				}
+				if who == "watcher" && a.GetVerb() == "list" && a.GetResource() == "queue" && a.GetName() == "" &&
+					a.GetNamespace() == "" && a.GetAPIGroup() == "usage.cantonesescribe.io" && a.IsResourceRequest() {
+					return authorizer.DecisionAllow, "", nil
 				}
 				verbs := map[string]string{"spender": "spend", "exporter": "spend", "reader": "get", "admin": "adjust"}
 				mine := a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")

@@ -72,6 +72,7 @@ type History interface {
 // Queue shows who waits for what; *queue.Service is one.
 type Queue interface {
 	PlaceOf(ctx context.Context, adm *ledger.Admission) (*queue.Place, error)
+	List(ctx context.Context, f queue.Filter, after queue.Spot, limit int) (queue.Page, error)
 }
 
 // Leases makes and checks lease tokens; *access.Signer is one.

@@ -57,6 +57,11 @@ type Look struct {
 type Store interface {
 	// Look reads where a queued admission stands; ErrNotFound if its user is not known.
 	Look(ctx context.Context, adm *ledger.Admission) (Look, error)
+	// Queued reads, in the order of places, at most limit queued admissions behind the place, of one user or, where the
+	// name is empty, of all; ErrNotFound if that user is not known. Places of another user than that are before all.
+	Queued(ctx context.Context, userID string, after Spot, limit int) (Queued, error)
+	// Counts reads, as of one moment, what waits at the accounts, and the positions of the admissions there.
+	Counts(ctx context.Context, accounts []quota.AccountID, admissions []quota.AdmissionID) (Counts, error)
 }
 
 // Service shows queues. It is safe for concurrent use.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -155,4 +157,140 @@ func TestPlaceAndEstimate(t *testing.T) {
 	w.advance(31 * 24 * time.Hour)
 	w.wantPlace(larger, "User alice: ConcurrencyLimit 1 of 1 jobs are running, 0 of 0")
 	w.wantPlace(jobs[11], "User alice: ConcurrencyLimit 1 of 1 jobs are running, 1 of 4")
+}
+
+// A page has what waits, by level, with the counts of all of it.
+func TestList(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, user := range []string{"alice", "bob", "carol"} {
+		w.send(user, "runs", 20, 0)
+		for i, credits := range []int64{1, 30, 1, 2, 39, 1} {
+			w.send(user, fmt.Sprint(i), credits, int32(i%2))
+		}
+		w.advance(time.Minute)
+	}
+	w.send("dora", "alone", 1, 0)
+	perUser := func(user string) []string {
+		var out []string
+		for i, name := range []string{"3", "5", "0", "2", "1", "4"} {
+			limit, position := "concurrent", i+1
+			if name == "1" || name == "4" {
+				limit, position = "credits", i-3
+			}
+			out = append(out, fmt.Sprintf("%s %s %s %d concurrent 4 credits 2", user, name, limit, position))
+		}
+		return out
+	}
+	list := func(f queue.Filter, size int, between func()) []string {
+		t.Helper()
+		var out []string
+		var after queue.Spot
+		for {
+			page, err := w.shown.List(t.Context(), f, after, size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !page.Now.Equal(w.now()) {
+				t.Errorf("as of %s", page.Now)
+			}
+			n := 0
+			for _, l := range page.Levels {
+				counts := ""
+				for _, c := range l.Counts {
+					counts += fmt.Sprintf(" %s %d", c.Limit, c.Count)
+				}
+				for _, e := range l.Entries {
+					n++
+					out = append(out, fmt.Sprintf("%s %s %s %d%s", l.Level.Name, e.Name, e.Reason.Info().Limit,
+						e.Position, counts))
+					if e.UserID != l.Level.Name || e.Namespace != "jobs" || e.Since.IsZero() {
+						t.Errorf("got %+v", e)
+					}
+				}
+			}
+			if n > size {
+				t.Errorf("a page of %d has %d", size, n)
+			}
+			if between != nil {
+				between()
+			}
+			if page.Next == (queue.Spot{}) {
+				return out
+			}
+			after = page.Next
+		}
+	}
+	all := list(queue.Filter{}, queue.MaxPage, nil)
+	var users []string
+	for _, line := range all {
+		var user string
+		if _, err := fmt.Sscan(line, &user); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(users, user) {
+			users = append(users, user)
+		}
+	}
+	var want []string
+	for _, user := range users {
+		want = append(want, perUser(user)...)
+	}
+	if diff := cmp.Diff(want, all); diff != "" || len(users) != 3 {
+		t.Errorf("%v (-want +got):\n%s", users, diff)
+	}
+	for _, size := range []int{1, 2, 5, 7} {
+		if diff := cmp.Diff(all, list(queue.Filter{}, size, nil)); diff != "" {
+			t.Errorf("pages of %d (-want +got):\n%s", size, diff)
+		}
+	}
+	for _, size := range []int{1, 2, 500} {
+		if diff := cmp.Diff(perUser("bob"), list(queue.Filter{UserID: "bob"}, size, nil)); diff != "" {
+			t.Errorf("bob's, pages of %d (-want +got):\n%s", size, diff)
+		}
+		got := list(queue.Filter{UserID: "bob", Limit: quota.LimitCredits}, size, nil)
+		if diff := cmp.Diff(perUser("bob")[4:], got); diff != "" {
+			t.Errorf("what of bob's waits for credits, pages of %d (-want +got):\n%s", size, diff)
+		}
+	}
+	if got := list(queue.Filter{Limit: quota.LimitCredits}, 4, nil); len(got) != 6 {
+		t.Errorf("what waits for credits: %v", got)
+	}
+	if got := list(queue.Filter{Limit: quota.LimitDailyCost}, 4, nil); len(got) != 0 {
+		t.Errorf("what waits for another day: %v", got)
+	}
+	if got := list(queue.Filter{UserID: "dora"}, 4, nil); len(got) != 0 {
+		t.Errorf("of who has nothing waiting: %v", got)
+	}
+
+	// What comes and goes between the pages changes nothing for who waits all the while.
+	n := 0
+	got := list(queue.Filter{UserID: "carol"}, 2, func() {
+		w.send("carol", fmt.Sprintf("new-%d", n), 1, int32(n))
+		n++
+	})
+	for _, name := range []string{"0", "1", "2", "3", "4", "5"} {
+		seen := 0
+		for _, line := range got {
+			var user, of string
+			if _, err := fmt.Sscan(line, &user, &of); err == nil && of == name {
+				seen++
+			}
+		}
+		if seen != 1 {
+			t.Errorf("%s is %d times in %v", name, seen, got)
+		}
+	}
+
+	for _, bad := range []struct {
+		filter queue.Filter
+		limit  int
+	}{
+		{limit: 0}, {limit: queue.MaxPage + 1},
+		{queue.Filter{UserID: "no body"}, 1}, {queue.Filter{UserID: "nobody"}, 1},
+	} {
+		if page, err := w.shown.List(t.Context(), bad.filter, queue.Spot{}, bad.limit); err == nil {
+			t.Errorf("%+v: got %+v", bad, page)
+		}
+	}
 }

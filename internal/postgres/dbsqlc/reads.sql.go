@@ -702,6 +702,149 @@ func (q *Queries) PlaceOf(ctx context.Context, arg PlaceOfParams) (PlaceOfRow, e
 	return i, err
 }
 
+const QueueCounts = `-- name: QueueCounts :many
+SELECT w.id, w.user_id, w.reason::text AS reason, w.position::bigint AS position, (w.position = w.waiting)::boolean AS last
+FROM (
+    SELECT c.id, c.user_id, s.reason, row_number() OVER (PARTITION BY c.user_id, s.reason ORDER BY c.priority DESC, c.arrived_seq)
+        AS position, count(*) OVER (PARTITION BY c.user_id, s.reason) AS waiting
+    FROM concurrent_processing AS c
+    CROSS JOIN LATERAL (SELECT CASE WHEN c.parked THEN c.reason ELSE 'ConcurrencyLimit' END AS reason) AS s
+    WHERE c.state = 'Queued' AND c.user_id = ANY ($1::uuid[])) AS w
+WHERE w.id = ANY ($2::uuid[]) OR w.position = w.waiting
+ORDER BY w.user_id, w.reason, w.position
+`
+
+type QueueCountsParams struct {
+	Accounts []quota.ID
+	Ids      []quota.ID
+}
+
+type QueueCountsRow struct {
+	ID       quota.ID
+	UserID   quota.ID
+	Reason   string
+	Position int64
+	Last     bool
+}
+
+// The positions of these among those of their account that wait for the same, and the last of each such group, whose position
+// is its length.
+func (q *Queries) QueueCounts(ctx context.Context, arg QueueCountsParams) ([]QueueCountsRow, error) {
+	rows, err := q.db.Query(ctx, QueueCounts, arg.Accounts, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []QueueCountsRow
+	for rows.Next() {
+		var i QueueCountsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.Reason,
+			&i.Position,
+			&i.Last,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const Queued = `-- name: Queued :many
+SELECT c.id, c.user_id, u.user_id AS external_id, c.source, c.namespace, c.name, c.reason, c.parked, c.estimate, c.priority,
+    c.arrived_seq, coalesce(c.requeued_at, c.created_at)::timestamptz AS since
+FROM (
+    (SELECT p.id FROM concurrent_processing AS p
+    WHERE p.state = 'Queued' AND p.user_id = $2::uuid AND p.parked = $3::boolean AND p.priority = $4::integer
+        AND p.arrived_seq > $5::bigint
+    ORDER BY p.arrived_seq LIMIT $1)
+    UNION ALL
+    (SELECT q.id FROM concurrent_processing AS q
+    WHERE q.state = 'Queued' AND q.user_id = $2 AND q.parked = $3 AND q.priority < $4
+    ORDER BY q.priority DESC, q.arrived_seq LIMIT $1)
+    UNION ALL
+    (SELECT r.id FROM concurrent_processing AS r
+    WHERE r.state = 'Queued' AND r.user_id = $2 AND r.parked AND NOT $3
+    ORDER BY r.priority DESC, r.arrived_seq LIMIT $1)
+    UNION ALL
+    (SELECT s.id FROM concurrent_processing AS s
+    WHERE s.state = 'Queued' AND s.user_id > $2 AND NOT $6::boolean
+    ORDER BY s.user_id, s.parked, s.priority DESC, s.arrived_seq LIMIT $1)
+    LIMIT $1
+) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
+ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq
+`
+
+type QueuedParams struct {
+	Most     int32
+	Account  quota.ID
+	Parked   bool
+	Priority int32
+	Arrived  int64
+	Alone    bool
+}
+
+type QueuedRow struct {
+	ID         quota.ID
+	UserID     quota.ID
+	ExternalID string
+	Source     string
+	Namespace  string
+	Name       string
+	Reason     string
+	Parked     bool
+	Estimate   int64
+	Priority   int32
+	ArrivedSeq int64
+	Since      time.Time
+}
+
+// What waits behind a place, in the order of Waiting, of one account or of all.
+func (q *Queries) Queued(ctx context.Context, arg QueuedParams) ([]QueuedRow, error) {
+	rows, err := q.db.Query(ctx, Queued,
+		arg.Most,
+		arg.Account,
+		arg.Parked,
+		arg.Priority,
+		arg.Arrived,
+		arg.Alone,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []QueuedRow
+	for rows.Next() {
+		var i QueuedRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.ExternalID,
+			&i.Source,
+			&i.Namespace,
+			&i.Name,
+			&i.Reason,
+			&i.Parked,
+			&i.Estimate,
+			&i.Priority,
+			&i.ArrivedSeq,
+			&i.Since,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const QuotaOwner = `-- name: QuotaOwner :one
 SELECT user_id FROM usage_quotas WHERE quota_uid = $1::uuid
 `

@@ -50,6 +50,9 @@ func TestQueueReadsCostWhatTheyFind(t *testing.T) {
 	reads := map[string]func() int{
 		"overdue": func() int { return pages(t, conn, dbsqlc.DueWaits, nil, 500, none) },
 		"starts":  func() int { return pages(t, conn, dbsqlc.RecentStarts, account, 200) },
+		"page": func() int {
+			return pages(t, conn, dbsqlc.Queued, 100, account, false, 1000, 0, true)
+		},
 	}
 	before := map[string]int{}
 	for name, read := range reads {

@@ -50,6 +50,44 @@ SELECT count(*) FILTER (WHERE o.priority > @priority OR (o.priority = @priority 
 FROM concurrent_processing AS o
 WHERE o.user_id = @account AND o.state = 'Queued' AND o.parked = @parked::boolean AND (NOT o.parked OR o.reason = @reason::text);
 
+-- name: Queued :many
+-- What waits behind a place, in the order of Waiting, of one account or of all.
+SELECT c.id, c.user_id, u.user_id AS external_id, c.source, c.namespace, c.name, c.reason, c.parked, c.estimate, c.priority,
+    c.arrived_seq, coalesce(c.requeued_at, c.created_at)::timestamptz AS since
+FROM (
+    (SELECT p.id FROM concurrent_processing AS p
+    WHERE p.state = 'Queued' AND p.user_id = @account::uuid AND p.parked = @parked::boolean AND p.priority = @priority::integer
+        AND p.arrived_seq > @arrived::bigint
+    ORDER BY p.arrived_seq LIMIT @most)
+    UNION ALL
+    (SELECT q.id FROM concurrent_processing AS q
+    WHERE q.state = 'Queued' AND q.user_id = @account AND q.parked = @parked AND q.priority < @priority
+    ORDER BY q.priority DESC, q.arrived_seq LIMIT @most)
+    UNION ALL
+    (SELECT r.id FROM concurrent_processing AS r
+    WHERE r.state = 'Queued' AND r.user_id = @account AND r.parked AND NOT @parked
+    ORDER BY r.priority DESC, r.arrived_seq LIMIT @most)
+    UNION ALL
+    (SELECT s.id FROM concurrent_processing AS s
+    WHERE s.state = 'Queued' AND s.user_id > @account AND NOT @alone::boolean
+    ORDER BY s.user_id, s.parked, s.priority DESC, s.arrived_seq LIMIT @most)
+    LIMIT @most
+) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
+ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq;
+
+-- name: QueueCounts :many
+-- The positions of these among those of their account that wait for the same, and the last of each such group, whose position
+-- is its length.
+SELECT w.id, w.user_id, w.reason::text AS reason, w.position::bigint AS position, (w.position = w.waiting)::boolean AS last
+FROM (
+    SELECT c.id, c.user_id, s.reason, row_number() OVER (PARTITION BY c.user_id, s.reason ORDER BY c.priority DESC, c.arrived_seq)
+        AS position, count(*) OVER (PARTITION BY c.user_id, s.reason) AS waiting
+    FROM concurrent_processing AS c
+    CROSS JOIN LATERAL (SELECT CASE WHEN c.parked THEN c.reason ELSE 'ConcurrencyLimit' END AS reason) AS s
+    WHERE c.state = 'Queued' AND c.user_id = ANY (@accounts::uuid[])) AS w
+WHERE w.id = ANY (@ids::uuid[]) OR w.position = w.waiting
+ORDER BY w.user_id, w.reason, w.position;
+
 -- name: RecentStarts :many
 -- The latest that had waited for a slot and nothing else.
 SELECT coalesce(requeued_at, created_at)::timestamptz AS since, admitted_at::timestamptz AS at FROM concurrent_processing
