@@ -337,13 +337,15 @@ func (b *bench) jobsBacklog(ctx context.Context) (err error) {
 	}
 	const most = wakeups + backlogUsers*backlogJobs
 	q := &backlog{jobField: f, started: make(chan string, most), running: make(chan string, most)}
+	// Who watches an API server keeps it from stopping.
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
 	if q.seen, err = observe(ctx, f.clients, 1, func(job *batchv1.Job) { q.started <- job.Name }); err != nil {
 		return err
 	}
-	ctx, stopNode := context.WithCancel(ctx)
 	node := make(chan error, 1)
-	go func() { node <- q.node(ctx); stopNode() }()
-	defer func() { stopNode(); err = errors.Join(err, <-node) }()
+	go func() { node <- q.node(ctx); leave() }()
+	defer func() { leave(); err = errors.Join(err, <-node) }()
 	if err := b.wakeups(ctx, q); err != nil {
 		return err
 	}
