@@ -51,7 +51,7 @@ func TestQueueReadsCostWhatTheyFind(t *testing.T) {
 		"overdue": func() int { return pages(t, conn, dbsqlc.DueWaits, nil, 500, none) },
 		"starts":  func() int { return pages(t, conn, dbsqlc.RecentStarts, account, 200) },
 		"page": func() int {
-			return pages(t, conn, dbsqlc.Queued, 100, account, false, 1000, 0, true)
+			return pages(t, conn, dbsqlc.Queued, 10, account, false, 1000, 0, true)
 		},
 	}
 	before := map[string]int{}
