@@ -31,8 +31,8 @@ type jobLife struct {
 	created, started, ended time.Time
 	// starts are how often it began to run, writes how often anybody but the bench wrote it, or an event about it.
 	starts, writes int
-	// queued says that it has been told that it waits, placed that, or that it has started, closed that it has been told
-	// what it was charged.
+	// queued says that it has been told that it waits, placed that, or that it has started, closed that it has been
+	// told what it was charged.
 	queued, placed, closed bool
 	last                   *batchv1.Job
 }
