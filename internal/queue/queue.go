@@ -77,11 +77,13 @@ func (s *Service) PlaceOf(ctx context.Context, adm *ledger.Admission) (*Place, e
 		return nil, nil
 	}
 	look, err := s.store.Look(ctx, adm)
-	if errors.Is(err, ledger.ErrNotFound) || err == nil && look.Usage.Unreadable != nil {
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
+	case look.Usage.Unreadable != nil:
+		return nil, nil
 	}
 	u := look.Usage
 	u.Account.Roll(u.Now)

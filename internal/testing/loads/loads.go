@@ -136,7 +136,7 @@ func All() []Recording {
 	}
 	out := make([]Recording, len(kinds))
 	for i, k := range kinds {
-		out[i] = k.record(rand.New(rand.NewPCG(20260310, uint64(i)))) //nolint:gosec // a seed is the point
+		out[i] = k.record(rand.New(rand.NewPCG(20260310, uint64(i))))
 	}
 	return out
 }
@@ -158,12 +158,13 @@ type event struct {
 
 type events []event
 
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	return cmp.Or(e[i].at.Compare(e[j].at), cmp.Compare(e[i].seq, e[j].seq)) < 0
+func (e *events) Len() int { return len(*e) }
+func (e *events) Less(i, j int) bool {
+	x, y := (*e)[i], (*e)[j]
+	return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.seq, y.seq)) < 0
 }
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) } //nolint:forcetypeassert // heap's own
+func (e *events) Swap(i, j int) { (*e)[i], (*e)[j] = (*e)[j], (*e)[i] }
+func (e *events) Push(x any)    { *e = append(*e, x.(event)) }
 func (e *events) Pop() any {
 	last := (*e)[len(*e)-1]
 	*e = (*e)[:len(*e)-1]
@@ -199,7 +200,7 @@ func (l load) record(r *rand.Rand) Recording {
 	s.later(begin, s.arrival)
 	s.later(begin, s.question)
 	for len(s.events) > 0 {
-		next := heap.Pop(&s.events).(event) //nolint:forcetypeassert // nothing else is in it
+		next := heap.Pop(&s.events).(event)
 		if next.at.After(end) {
 			break
 		}
