@@ -83,7 +83,7 @@ func (s *Service) PlaceOf(ctx context.Context, adm *ledger.Admission) (*Place, e
 	case err != nil:
 		return nil, err
 	case look.Usage.Unreadable != nil:
-		return nil, nil
+		return nil, nil //nolint:nilerr // the store has reported it
 	}
 	u := look.Usage
 	u.Account.Roll(u.Now)
