@@ -57,9 +57,6 @@ func (h *hub) listen(ctx context.Context, through Notifier, log func(error, stri
 		if time.Since(began) > maxListenPause {
 			lost = 0
 		}
-		if time.Since(began) > listenPause {
-			h.deliver(Change{}) // it was listening, and missed something
-		}
 		// The first time says it all: it may be another server than the one that the store reports on.
 		if lost++; lost == 1 {
 			log(err, "listening for changes failed, polls stand in for it until it succeeds")
