@@ -166,8 +166,16 @@ func (b *bench) controlPlane() (_ *controlPlane, err error) {
 	return c, err
 }
 
-// prepare declares the plan, in the ledger too, and lets the bench's Jobs spend anybody's quota.
-func prepare(ctx context.Context, c client.Client, service *metering.Service, plan *v1alpha1.UsagePlan) error {
+// prepare declares a plan with so many slots and places in the queue, in the ledger too, and lets the bench's Jobs
+// spend anybody's quota.
+func prepare(ctx context.Context, c client.Client, service *metering.Service, slots, queued int32) error {
+	plan := &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: idlePlan}, Spec: v1alpha1.UsagePlanSpec{
+		DisplayName: "Bench", Default: true, AlertThresholds: []int32{80},
+		Limits: v1alpha1.UsagePlanLimits{
+			Credits: new(int64(1_000_000)), FileSize: new(resource.MustParse("25Mi")), Concurrent: &slots,
+			Queued: &queued,
+		},
+	}}
 	for _, object := range []client.Object{
 		plan,
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: idleSpace}},
@@ -197,13 +205,6 @@ func prepare(ctx context.Context, c client.Client, service *metering.Service, pl
 
 // idleFill makes the objects, and has the ledger know the Jobs.
 func (b *bench) idleFill(ctx context.Context, c client.Client, dsn string) error {
-	plan := &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: idlePlan}, Spec: v1alpha1.UsagePlanSpec{
-		DisplayName: "Bench", Default: true, AlertThresholds: []int32{80},
-		Limits: v1alpha1.UsagePlanLimits{
-			Credits: new(int64(1_000_000)), FileSize: new(resource.MustParse("25Mi")), Concurrent: new(int32(1)),
-			Queued: new(int32(2 * idleQueue)),
-		},
-	}}
 	store, err := ledgerdb.Open(ctx, dsn, postgres.Options{})
 	if err != nil {
 		return err
@@ -211,7 +212,7 @@ func (b *bench) idleFill(ctx context.Context, c client.Client, dsn string) error
 	defer store.Close()
 	engine := ledger.New(store, ledger.Options{})
 	service := metering.New(engine, store, access.NewSigner(store), metering.Options{AutoRegister: true})
-	if err := prepare(ctx, c, service, plan); err != nil {
+	if err := prepare(ctx, c, service, 1, 2*idleQueue); err != nil {
 		return err
 	}
 	// One after the other for each user, so that all know their places.

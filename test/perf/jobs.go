@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -107,15 +106,7 @@ func (f *jobField) declare(ctx context.Context, slots int32) error {
 	}
 	defer store.Close()
 	service := metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{})
-	return prepare(ctx, f.client, service, &v1alpha1.UsagePlan{
-		ObjectMeta: metav1.ObjectMeta{Name: idlePlan}, Spec: v1alpha1.UsagePlanSpec{
-			DisplayName: "Bench", Default: true, AlertThresholds: []int32{80},
-			Limits: v1alpha1.UsagePlanLimits{
-				Credits: new(int64(1_000_000)), FileSize: new(resource.MustParse("25Mi")), Concurrent: &slots,
-				Queued: new(int32(2 * wakeups)),
-			},
-		},
-	})
+	return prepare(ctx, f.client, service, slots, 2*wakeups)
 }
 
 // create makes a user's n-th Job, suspended as the webhook makes it; without a user one that is nobody's.

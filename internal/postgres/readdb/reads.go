@@ -176,27 +176,28 @@ func (s *Store) Due(
 		ids, err := s.Queries().DueQueues(ctx, dbsqlc.DueQueuesParams{
 			Now: s.Now(), Whatever: what == ledger.DueQueued, Parked: parked, After: after, Most: int32(limit),
 		})
-		out := make([]ledger.Candidate, len(ids))
-		for i, id := range ids {
-			out[i] = ledger.Candidate{Account: id}
-		}
-		return out, postgres.MapError(err)
+		return candidates(ids, func(id quota.ID) ledger.Candidate { return ledger.Candidate{Account: id} }),
+			postgres.MapError(err)
 	case ledger.DueLease:
 		rows, err := s.Queries().DueLeases(ctx, dbsqlc.DueLeasesParams{Now: s.Now(), After: after, Most: int64(limit)})
-		out := make([]ledger.Candidate, len(rows))
-		for i, r := range rows {
-			out[i] = ledger.Candidate{Account: r.UserID, Admission: r.ID}
-		}
-		return out, postgres.MapError(err)
+		return candidates(rows, func(r dbsqlc.DueLeasesRow) ledger.Candidate {
+			return ledger.Candidate{Account: r.UserID, Admission: r.ID}
+		}), postgres.MapError(err)
 	case ledger.DueWait:
 		rows, err := s.Queries().DueWaits(ctx, dbsqlc.DueWaitsParams{Now: s.Now(), After: after, Most: int64(limit)})
-		out := make([]ledger.Candidate, len(rows))
-		for i, r := range rows {
-			out[i] = ledger.Candidate{Account: r.UserID, Admission: r.ID}
-		}
-		return out, postgres.MapError(err)
+		return candidates(rows, func(r dbsqlc.DueWaitsRow) ledger.Candidate {
+			return ledger.Candidate{Account: r.UserID, Admission: r.ID}
+		}), postgres.MapError(err)
 	}
 	return nil, quota.Invalid("due", "%q is nothing to look for", what)
+}
+
+func candidates[R any](rows []R, of func(R) ledger.Candidate) []ledger.Candidate {
+	out := make([]ledger.Candidate, len(rows))
+	for i, r := range rows {
+		out[i] = of(r)
+	}
+	return out
 }
 
 // DuePeriods implements reset.Store.
