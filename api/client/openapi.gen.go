@@ -87,6 +87,51 @@ func (e EventKind) Valid() bool {
 	}
 }
 
+// Defines values for LevelKind.
+const (
+	LevelKindUser LevelKind = "User"
+)
+
+// Valid indicates whether the value is a known member of the LevelKind enum.
+func (e LevelKind) Valid() bool {
+	switch e {
+	case LevelKindUser:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LimitName.
+const (
+	LimitNameAudioDuration LimitName = "audio_duration"
+	LimitNameConcurrent    LimitName = "concurrent"
+	LimitNameCredits       LimitName = "credits"
+	LimitNameDailyCost     LimitName = "daily_cost"
+	LimitNameFileSize      LimitName = "file_size"
+	LimitNameSuspension    LimitName = "suspension"
+)
+
+// Valid indicates whether the value is a known member of the LimitName enum.
+func (e LimitName) Valid() bool {
+	switch e {
+	case LimitNameAudioDuration:
+		return true
+	case LimitNameConcurrent:
+		return true
+	case LimitNameCredits:
+		return true
+	case LimitNameDailyCost:
+		return true
+	case LimitNameFileSize:
+		return true
+	case LimitNameSuspension:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LimitsUnlimited.
 const (
 	LimitsUnlimitedAudioDurationSeconds LimitsUnlimited = "audio_duration_seconds"
@@ -135,6 +180,24 @@ func (e PeriodState) Valid() bool {
 	}
 }
 
+// Defines values for QueueEntrySource.
+const (
+	QueueEntrySourceApi QueueEntrySource = "api"
+	QueueEntrySourceJob QueueEntrySource = "job"
+)
+
+// Valid indicates whether the value is a known member of the QueueEntrySource enum.
+func (e QueueEntrySource) Valid() bool {
+	switch e {
+	case QueueEntrySourceApi:
+		return true
+	case QueueEntrySourceJob:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Reason.
 const (
 	ReasonAudioTooLong     Reason = "AudioTooLong"
@@ -147,6 +210,7 @@ const (
 	ReasonUnknownPlan      Reason = "UnknownPlan"
 	ReasonUnknownUser      Reason = "UnknownUser"
 	ReasonUserSuspended    Reason = "UserSuspended"
+	ReasonWaitedTooLong    Reason = "WaitedTooLong"
 )
 
 // Valid indicates whether the value is a known member of the Reason enum.
@@ -171,6 +235,8 @@ func (e Reason) Valid() bool {
 	case ReasonUnknownUser:
 		return true
 	case ReasonUserSuspended:
+		return true
+	case ReasonWaitedTooLong:
 		return true
 	default:
 		return false
@@ -246,16 +312,25 @@ type AdjustmentRequest struct {
 
 // Admission defines model for Admission.
 type Admission struct {
-	AdmittedAt               time.Time          `json:"admitted_at,omitempty,omitzero"`
-	ChargedCredits           Decimal            `json:"charged_credits,omitempty,omitzero"`
-	ChargedMs                int64              `json:"charged_ms,omitempty,omitzero"`
-	CreatedAt                time.Time          `json:"created_at"`
-	EndedAt                  time.Time          `json:"ended_at,omitempty,omitzero"`
-	EstimatedCredits         Decimal            `json:"estimated_credits"`
-	EstimatedDurationSeconds Decimal            `json:"estimated_duration_seconds"`
-	EstimatedMs              int64              `json:"estimated_ms"`
-	FileSizeBytes            int64              `json:"file_size_bytes"`
-	Id                       openapi_types.UUID `json:"id"`
+	AdmittedAt time.Time `json:"admitted_at,omitempty,omitzero"`
+
+	// Binding What keeps a queued admission waiting: the level and its limit that bind, with the numbers, and the place among those
+	// that wait there for the same. Only in answers to GET while it is Queued.
+	Binding                  Binding   `json:"binding,omitempty,omitzero"`
+	ChargedCredits           Decimal   `json:"charged_credits,omitempty,omitzero"`
+	ChargedMs                int64     `json:"charged_ms,omitempty,omitzero"`
+	CreatedAt                time.Time `json:"created_at"`
+	EndedAt                  time.Time `json:"ended_at,omitempty,omitzero"`
+	EstimatedCredits         Decimal   `json:"estimated_credits"`
+	EstimatedDurationSeconds Decimal   `json:"estimated_duration_seconds"`
+	EstimatedMs              int64     `json:"estimated_ms"`
+
+	// EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
+	// places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
+	// Absent where history is too thin to tell, and for what waits for something other than a slot.
+	EstimatedStart EstimatedStart     `json:"estimated_start,omitempty,omitzero"`
+	FileSizeBytes  int64              `json:"file_size_bytes"`
+	Id             openapi_types.UUID `json:"id"`
 
 	// Late Charged after the lease had ended.
 	Late         bool    `json:"late,omitempty,omitzero"`
@@ -264,6 +339,9 @@ type Admission struct {
 	// LeaseToken Authorises heartbeat, complete and release: `Authorization: Lease <token>`. Only in answers to POST /api/v1/admissions.
 	LeaseToken string    `json:"lease_token,omitempty,omitzero"`
 	LeaseUntil time.Time `json:"lease_until"`
+
+	// Message What it waited for and how long, where `reason` is `WaitedTooLong`.
+	Message string `json:"message,omitempty,omitzero"`
 
 	// Offline Done on an offline ticket, while the database was away.
 	Offline bool `json:"offline,omitempty,omitzero"`
@@ -327,6 +405,41 @@ type Amount struct {
 // currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
 // never added.
 type Amounts = []Amount
+
+// Binding What keeps a queued admission waiting: the level and its limit that bind, with the numbers, and the place among those
+// that wait there for the same. Only in answers to GET while it is Queued.
+type Binding struct {
+	AsOf time.Time `json:"as_of"`
+
+	// Currency Of the amounts, where `unit` is `money`.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Level What a limit belongs to.
+	Level Level   `json:"level"`
+	Limit Decimal `json:"limit,omitempty,omitzero"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+	Message   string    `json:"message"`
+
+	// Position The place, from 1, among those that wait at this level for this limit. Absent where the limit has come to bind
+	// since the admission was last looked at, which happens within seconds.
+	Position int `json:"position,omitempty,omitzero"`
+
+	// Reason Why work was refused or waits.
+	Reason    Reason  `json:"reason"`
+	Remaining Decimal `json:"remaining,omitempty,omitzero"`
+	Requested Decimal `json:"requested,omitempty,omitzero"`
+	Reserved  Decimal `json:"reserved,omitempty,omitzero"`
+
+	// ResetsAt When the limit changes by itself.
+	ResetsAt time.Time `json:"resets_at,omitempty,omitzero"`
+	Unit     Unit      `json:"unit,omitempty,omitzero"`
+	Used     Decimal   `json:"used,omitempty,omitzero"`
+
+	// Waiting How many these are.
+	Waiting int `json:"waiting,omitempty,omitzero"`
+}
 
 // CheckRequest defines model for CheckRequest.
 type CheckRequest struct {
@@ -440,8 +553,34 @@ type CurrentUsage struct {
 // Decimal defines model for Decimal.
 type Decimal = Number
 
+// EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
+// places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
+// Absent where history is too thin to tell, and for what waits for something other than a slot.
+type EstimatedStart struct {
+	Earliest time.Time `json:"earliest"`
+
+	// Gaps From how many gaps between starts, during which somebody waited, it is drawn; 10 to 199.
+	Gaps   int       `json:"gaps"`
+	Latest time.Time `json:"latest"`
+
+	// Since When the first of these began.
+	Since time.Time `json:"since"`
+}
+
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind string
+
+// Level What a limit belongs to.
+type Level struct {
+	Kind LevelKind `json:"kind"`
+	Name string    `json:"name"`
+}
+
+// LevelKind defines model for Level.Kind.
+type LevelKind string
+
+// LimitName Which limit keeps work waiting.
+type LimitName string
 
 // Limits defines model for Limits.
 type Limits struct {
@@ -553,6 +692,65 @@ type Problem struct {
 	Unit        Unit    `json:"unit,omitempty,omitzero"`
 	UpgradePlan Plan    `json:"upgrade_plan,omitempty,omitzero"`
 	Used        Decimal `json:"used,omitempty,omitzero"`
+}
+
+// QueueCount defines model for QueueCount.
+type QueueCount struct {
+	Count int `json:"count"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+}
+
+// QueueEntry defines model for QueueEntry.
+type QueueEntry struct {
+	EstimatedCredits Decimal `json:"estimated_credits"`
+
+	// Id Of the admission.
+	Id openapi_types.UUID `json:"id"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+
+	// Name Of its Job, or of whoever asked for it.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Namespace Of its Job, or of the service account that asked for it.
+	Namespace string `json:"namespace,omitempty,omitzero"`
+
+	// Position The place, from 1, among those that wait at the level for the same limit; absent if it has left the queue meanwhile.
+	Position int   `json:"position,omitempty,omitzero"`
+	Priority int32 `json:"priority"`
+
+	// Reason Why work was refused or waits.
+	Reason Reason `json:"reason"`
+
+	// Since When it began to wait.
+	Since  time.Time        `json:"since"`
+	Source QueueEntrySource `json:"source"`
+}
+
+// QueueEntrySource defines model for QueueEntry.Source.
+type QueueEntrySource string
+
+// QueueLevel What waits at a level.
+type QueueLevel struct {
+	Entries []QueueEntry `json:"entries"`
+
+	// Level What a limit belongs to.
+	Level Level `json:"level"`
+
+	// Waiting How many wait at the level, by the limit that binds, also where the page has only some of them.
+	Waiting []QueueCount `json:"waiting"`
+}
+
+// QueuePage defines model for QueuePage.
+type QueuePage struct {
+	AsOf   time.Time    `json:"as_of"`
+	Levels []QueueLevel `json:"levels"`
+
+	// NextCursor Where the next page begins; absent on the last one. A page may be empty and not the last.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 }
 
 // Reason Why work was refused or waits.
@@ -767,6 +965,21 @@ type CreateAdmissionParams struct {
 type GetAdmissionParams struct {
 	// Wait How long to wait while it is Queued, such as `30s`; at most `60s`.
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// GetQueueParams defines parameters for GetQueue.
+type GetQueueParams struct {
+	// UserId Only this user's.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// Reason Only what waits for the limit that this reason is about.
+	Reason Reason `form:"reason,omitempty" json:"reason,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
 // CreateUsageParams defines parameters for CreateUsage.
@@ -1033,6 +1246,15 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetQueue Who waits for what, level by level.
+	//
+	// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
+	// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
+	// the while is in one.
+	//
+	// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
+	GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CheckTranscriptionLimitsWithBody The same as /api/v1/usage/check, where an upload form looks for it.
 	//
@@ -1313,6 +1535,25 @@ func (c *Client) HeartbeatAdmission(ctx context.Context, id AdmissionID, reqEdit
 // Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 func (c *Client) ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewReleaseAdmissionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetQueue Who waits for what, level by level.
+//
+// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
+// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
+// the while is in one.
+//
+// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
+func (c *Client) GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetQueueRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1864,6 +2105,84 @@ func NewReleaseAdmissionRequest(server string, id AdmissionID) (*http.Request, e
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetQueueRequest constructs an http.Request for the GetQueue method
+func NewGetQueueRequest(server string, params *GetQueueParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/queue")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "reason", params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -2502,6 +2821,17 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmissionWithResponse(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*ReleaseAdmissionResponse, error)
 
+	// GetQueueWithResponse Who waits for what, level by level.
+	//
+	// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
+	// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
+	// the while is in one.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
+	GetQueueWithResponse(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*GetQueueResponse, error)
+
 	// CheckTranscriptionLimitsWithBodyWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -2936,6 +3266,54 @@ func (r ReleaseAdmissionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ReleaseAdmissionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueuePage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetQueueResponse) GetJSON200() *QueuePage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetQueueResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetQueueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetQueueResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3526,6 +3904,23 @@ func (c *ClientWithResponses) ReleaseAdmissionWithResponse(ctx context.Context, 
 	return ParseReleaseAdmissionResponse(rsp)
 }
 
+// GetQueueWithResponse Who waits for what, level by level.
+//
+// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
+// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
+// the while is in one.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
+func (c *ClientWithResponses) GetQueueWithResponse(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*GetQueueResponse, error) {
+	rsp, err := c.GetQueue(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetQueueResponse(rsp)
+}
+
 // CheckTranscriptionLimitsWithBodyWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -3978,6 +4373,39 @@ func ParseReleaseAdmissionResponse(rsp *http.Response) (*ReleaseAdmissionRespons
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Admission
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetQueueResponse parses an HTTP response from a GetQueueWithResponse call
+func ParseGetQueueResponse(rsp *http.Response) (*GetQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueuePage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

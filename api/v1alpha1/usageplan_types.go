@@ -316,6 +316,15 @@ type UsagePlanSpec struct {
 	// +kubebuilder:default="50"
 	DailyCostCeiling Decimal `json:"dailyCostCeiling,omitempty"`
 
+	// maxWait is how long work may wait, for a slot or for credits: 1m to 720h, whole seconds. What has waited for
+	// longer is refused, with what it waited for. A change applies to what waits already. Without it work waits as long
+	// as it has to.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]{1,3}h)?([0-9]{1,5}m)?([0-9]{1,7}s)?$') && self.size() > 0 && duration(self) >= duration('1m') && duration(self) <= duration('720h')`,messageExpression=`"maxWait is '" + self + "': must be a duration in hours, minutes and seconds, from 1m to 720h, for example 6h"`,message="maxWait must be a duration in hours, minutes and seconds, from 1m to 720h, for example 6h"
+	MaxWait *metav1.Duration `json:"maxWait,omitempty"`
+
 	// databaseUnavailable says what to answer while the database cannot be reached.
 	// +optional
 	// +kubebuilder:default=Deny

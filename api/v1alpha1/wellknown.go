@@ -32,7 +32,8 @@ const (
 	// StateAnnotation is the Job's admission state, one of the State constants.
 	StateAnnotation = Group + "/state"
 
-	// MessageAnnotation says why the Job waits and at which position, or what it was charged.
+	// MessageAnnotation says why the Job waits, or what it was charged. At which place it waits it does not say: that
+	// moves, and GET /api/v1/admissions/{id} tells it.
 	MessageAnnotation = Group + "/message"
 )
 
@@ -53,6 +54,9 @@ const (
 	// StateUnauthorized: the Job's service account may not spend the user's quota. It waits where that is enforced, and
 	// runs without being charged to the user where it is only warned of.
 	StateUnauthorized = "Unauthorized"
+	// StateRefused: the Job has waited for longer than its user's plan lets work wait, and does not start any more; the
+	// message says for what and how long. Created anew it asks again.
+	StateRefused = "Refused"
 	// StateInvalid: the Job cannot be admitted as it is written; the message says which field is wrong.
 	StateInvalid = "Invalid"
 )

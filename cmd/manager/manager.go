@@ -107,8 +107,9 @@ func newManager(o *options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A thousand Jobs at once are a normal morning; the API server has its own fairness.
-	restConfig.QPS, restConfig.Burst = 200, 400
+	// A thousand Jobs at once are a normal morning. The API server's own priority and fairness divides it among all who
+	// ask; a limit here would make starts wait behind what only tells.
+	restConfig.QPS = -1
 
 	tlsOptions := []func(*tls.Config){func(c *tls.Config) {
 		c.MinVersion = tls.VersionTLS12

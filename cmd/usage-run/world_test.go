@@ -32,6 +32,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
+	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
@@ -126,6 +127,7 @@ func (w *world) start() {
 	})
 	handler := httpapi.New(httpapi.Options{
 		Usage: service, Admissions: service, Tickets: service, Events: service,
+		Queue:  queue.New(store),
 		Leases: signer, Auth: w.auth(), Database: store.Ping, Log: slog.New(slog.DiscardHandler),
 		Registry: prometheus.NewRegistry(),
 		Draining: ctx,

@@ -25,6 +25,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
+	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testclock"
@@ -93,7 +94,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
 	return run(ctx, o, log, listener, httpapi.Options{
 		Usage: service, Admissions: service, Tickets: service, Events: service,
-		History: reports.New(store, service), Leases: signer, Auth: auth, Database: store.Ping, Log: log,
+		History: reports.New(store, service), Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
+		Log:      log,
 		Registry: registry,
 	}, service.Run)
 }

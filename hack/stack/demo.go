@@ -100,7 +100,8 @@ func runOneByOne(ctx context.Context, s *story) error {
 	if err != nil {
 		return err
 	}
-	if err := s.contains("the description", description, "Queued", "position 1"); err != nil {
+	if err := s.contains("the description", description, "Queued",
+		"the limit of 1 running at once is reached"); err != nil {
 		return err
 	}
 	if err := s.refused(ctx, `kubectl -n transcripts patch job `+waiting[0]+` -p '{"spec":{"suspend":false}}'`,

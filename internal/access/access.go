@@ -16,17 +16,20 @@ import (
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 )
 
-// The virtual resource that RBAC grants rights on: its names are user ids.
+// The virtual resources that RBAC grants rights on. The names of Resource are user ids, ResourceQueue is all that
+// waits, whosever it is, and has no names.
 const (
-	Group    = "usage.cantonesescribe.io"
-	Resource = "users"
+	Group         = "usage.cantonesescribe.io"
+	Resource      = "users"
+	ResourceQueue = "queue"
 )
 
-// The verbs on a user's quota.
+// The verbs on a user's quota, and VerbList on what is everybody's.
 const (
 	VerbSpend  = "spend"
 	VerbGet    = "get"
 	VerbAdjust = "adjust"
+	VerbList   = "list"
 )
 
 // Caches of the API server's answers. A right that is given works at once or within DenyTTL, one that is withdrawn
@@ -63,7 +66,7 @@ type Spending struct {
 // means that nobody knows: it is no permission.
 func (s Spending) MaySpend(ctx context.Context, namespace, account, userID string) (bool, error) {
 	who := serviceaccount.UserInfo(namespace, account, "")
-	allowed, err := allows(ctx, s.Authorizer, who, namespace, VerbSpend, userID)
+	allowed, err := allows(ctx, s.Authorizer, who, namespace, VerbSpend, Resource, userID)
 	if err != nil {
 		return false, fmt.Errorf("ask whether service account %s/%s may spend the quota of user %q: %w", namespace,
 			account, userID, err)
@@ -73,10 +76,10 @@ func (s Spending) MaySpend(ctx context.Context, namespace, account, userID strin
 
 // allows asks one question. An error that comes with a yes is another authorizer's of a union.
 func allows(
-	ctx context.Context, authz authorizer.Authorizer, who user.Info, namespace, verb, userID string,
+	ctx context.Context, authz authorizer.Authorizer, who user.Info, namespace, verb, resource, name string,
 ) (bool, error) {
 	decision, _, err := authz.Authorize(ctx, authorizer.AttributesRecord{
-		User: who, Verb: verb, Namespace: namespace, APIGroup: Group, APIVersion: "*", Resource: Resource, Name: userID,
+		User: who, Verb: verb, Namespace: namespace, APIGroup: Group, APIVersion: "*", Resource: resource, Name: name,
 		ResourceRequest: true,
 	})
 	if decision == authorizer.DecisionAllow {

@@ -94,11 +94,17 @@ func (a *Auth) May(ctx context.Context, who user.Info, verbs []string, userID st
 	// user.
 	for _, name := range []string{"", userID} {
 		for _, verb := range verbs {
-			allowed, err := allows(ctx, a.Authorizer, who, namespace, verb, name)
+			allowed, err := allows(ctx, a.Authorizer, who, namespace, verb, Resource, name)
 			if allowed || err != nil {
 				return allowed, err
 			}
 		}
 	}
 	return false, nil
+}
+
+// MayAll reports whether who has the verb on all of a resource, or ErrUndecided. That is no namespace's to give: a
+// service account too needs a ClusterRoleBinding.
+func (a *Auth) MayAll(ctx context.Context, who user.Info, verb, resource string) (bool, error) {
+	return allows(ctx, a.Authorizer, who, "", verb, resource, "")
 }

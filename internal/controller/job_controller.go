@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unique"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -43,9 +44,8 @@ type JobMeter interface {
 	RenewJobs(ctx context.Context, jobs []*ledger.Admission) error
 }
 
-// JobQueue tells which Jobs wait and where, and whose turn has come; *metering.Service is one.
+// JobQueue tells whose turn has come; *metering.Service is one.
 type JobQueue interface {
-	WaitingJobs(ctx context.Context, after ledger.Turn) ([]metering.WaitingJob, ledger.Turn, error)
 	Subscribe(ctx context.Context) <-chan ledger.Change
 }
 
@@ -84,8 +84,8 @@ const (
 	// compareInterval is how often all Jobs are held against the ledger, besides at the start and whenever it could not
 	// be reached for a moment.
 	compareInterval = 10 * time.Minute
-	// refreshInterval is how often a waiting Job's position is written at most.
-	refreshInterval = 30 * time.Second
+	// lostAfter is how long a change may be on its way here before it is taken for lost.
+	lostAfter = 500 * time.Millisecond
 	// unauthorizedInterval is how long a Job whose service account may not spend waits to be asked for again.
 	unauthorizedInterval = 30 * time.Second
 	// refusedInterval is how long a Job that no waiting cures waits to be asked for again, unless a plan changes.
@@ -165,11 +165,13 @@ func SetupJob(mgr ctrl.Manager, from JobLedger, opts JobOptions) error {
 		events: mgr.GetEventRecorder(recorderName), memory: newJobMemory(),
 		rights:       access.Spending{Authorizer: authorizer},
 		startTimeout: cmp.Or(opts.StartTimeout, DefaultStartTimeout),
+		missed:       make(chan struct{}, 1),
 	}
 	return builder.TypedControllerManagedBy[jobKey](mgr).
 		Named("job").
 		WithOptions(controller.TypedOptions[jobKey]{
 			MaxConcurrentReconciles: jobConcurrency,
+			NewQueue:                newJobQueue,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[jobKey](50*time.Millisecond,
 				maxJobBackoff),
 		}).
@@ -178,15 +180,15 @@ func SetupJob(mgr ctrl.Manager, from JobLedger, opts JobOptions) error {
 		WatchesRawSource(r.modeChanges(seen)).
 		WatchesRawSource(r.planChanges(mgr.GetCache())).
 		WatchesRawSource(r.quotaChanges(mgr.GetCache())).
-		WatchesRawSource(r.ledgerChanges(opts.Loops)).
+		WatchesRawSource(r.ledgerChanges(seen, opts.Loops)).
 		Complete(r)
 }
 
 // podOwner is the index of the pods in the cache by the UID of their Job.
 const podOwner = "job-uid"
 
-// newJobCache holds labelled Jobs, the namespaces' labels, and of the pods of all Jobs how far they are: pods do not
-// carry the user label.
+// newJobCache holds of the labelled Jobs what decisions need, the namespaces' labels, and of the pods of all Jobs how
+// far they are: pods do not carry the user label. What it holds is not whole, so Jobs are only ever patched.
 func newJobCache(mgr ctrl.Manager) (cache.Cache, error) {
 	labelled, err := labels.NewRequirement(v1alpha1.UserLabel, selection.Exists, nil)
 	if err != nil {
@@ -200,10 +202,64 @@ func newJobCache(mgr ctrl.Manager) (cache.Cache, error) {
 		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&batchv1.Job{}: {Label: labels.NewSelector().Add(*labelled)},
+			&batchv1.Job{}: {Label: labels.NewSelector().Add(*labelled), Transform: stripJob},
 			&corev1.Pod{}:  {Label: labels.NewSelector().Add(*ofJobs), Transform: stripPod},
 		},
 	})
+}
+
+// jobLabels and jobAnnotations are what the cache keeps of a Job's.
+var (
+	jobLabels      = []string{v1alpha1.UserLabel, jobs.QueueLabel}
+	jobAnnotations = []string{
+		v1alpha1.AudioDurationAnnotation, v1alpha1.FileSizeAnnotation, v1alpha1.ContainerAnnotation,
+		v1alpha1.HoldAnnotation, v1alpha1.PriorityAnnotation, v1alpha1.StateAnnotation, v1alpha1.MessageAnnotation,
+	}
+)
+
+// only keeps some of the keys. Thousands of Jobs have the same values, of which one is enough.
+func only(keys []string, all map[string]string) map[string]string {
+	kept := make(map[string]string, len(keys))
+	for _, key := range keys {
+		if value, ok := all[key]; ok {
+			kept[key] = unique.Make(value).Value()
+		}
+	}
+	return kept
+}
+
+// stripJob leaves of a Job what decides about it: many thousands may wait, and most of a Job is its pods' template.
+func stripJob(object any) (any, error) {
+	job, ok := object.(*batchv1.Job)
+	if !ok {
+		return object, nil
+	}
+	stripped := &batchv1.Job{
+		Spec: batchv1.JobSpec{
+			Suspend: job.Spec.Suspend, Parallelism: job.Spec.Parallelism, Completions: job.Spec.Completions,
+			ManagedBy: job.Spec.ManagedBy, ManualSelector: job.Spec.ManualSelector,
+		},
+		Status: batchv1.JobStatus{
+			Succeeded: job.Status.Succeeded, Failed: job.Status.Failed, Ready: job.Status.Ready,
+			StartTime: job.Status.StartTime,
+		},
+	}
+	stripped.Namespace, stripped.Name, stripped.UID, stripped.ResourceVersion = job.Namespace, job.Name, job.UID,
+		job.ResourceVersion
+	stripped.CreationTimestamp, stripped.DeletionTimestamp = job.CreationTimestamp, job.DeletionTimestamp
+	stripped.Labels, stripped.Annotations = only(jobLabels, job.Labels), only(jobAnnotations, job.Annotations)
+	if manualSelector(job) {
+		// Any other is the one by the Job's UID, see podsOf.
+		stripped.Spec.Selector = job.Spec.Selector
+	}
+	stripped.Spec.Template.Spec.ServiceAccountName = job.Spec.Template.Spec.ServiceAccountName
+	for _, c := range job.Status.Conditions {
+		if c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed {
+			stripped.Status.Conditions = append(stripped.Status.Conditions,
+				batchv1.JobCondition{Type: c.Type, Status: c.Status})
+		}
+	}
+	return stripped, nil
 }
 
 func stripPod(object any) (any, error) {
@@ -222,34 +278,27 @@ func stripPod(object any) (any, error) {
 }
 
 // jobOfPod wakes the Job that a pod's end may free. While the Job is there, its own status tells, unless it lies.
-func (r *jobReconciler) jobOfPod(_ context.Context, pod *corev1.Pod) []jobKey {
+func (r *jobReconciler) jobOfPod(pod *corev1.Pod) (key jobKey, owed bool) {
 	uid := types.UID(pod.Labels[batchv1.ControllerUidLabel])
-	if !r.memory.isGone(uid) && !r.memory.isUnsettled(uid) {
-		return nil
-	}
-	return []jobKey{{Namespace: pod.Namespace, Name: pod.Labels[batchv1.JobNameLabel], UID: uid}}
+	return jobKey{Namespace: pod.Namespace, Name: pod.Labels[batchv1.JobNameLabel], UID: uid},
+		r.memory.isGone(uid) || r.memory.isUnsettled(uid)
 }
 
 // rememberGone notes how a Job stood when it was last seen: with a short time to live it may be gone before it was
 // settled.
-func (r *jobReconciler) rememberGone(job *batchv1.Job, q workqueue.TypedRateLimitingInterface[jobKey]) {
-	if _, over := terminalState[job.Annotations[v1alpha1.StateAnnotation]]; over && ended(job) != "" &&
+func (r *jobReconciler) rememberGone(job *batchv1.Job, q jobQueue) {
+	if _, settled := terminalState[job.Annotations[v1alpha1.StateAnnotation]]; settled && ended(job) != "" &&
 		!r.memory.isUnsettled(job.UID) {
 		r.memory.forget(job.UID)
 		return
 	}
 	r.memory.noteGone(job)
-	q.Add(keyOf(job))
+	r.enqueue(q, keyOf(job), toEnd)
 }
 
-// parked selects the Jobs that a changed plan may help. Those that the ledger knows are promoted there.
-func parked(job *batchv1.Job) bool {
-	return job.Annotations[v1alpha1.StateAnnotation] == v1alpha1.StateParked
-}
-
-func (r *jobReconciler) enqueue(
-	ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey], which func(*batchv1.Job) bool,
-	opts ...client.ListOption,
+// enqueueAll has those of the Jobs reconciled that a change concerns.
+func (r *jobReconciler) enqueueAll(
+	ctx context.Context, q jobQueue, which func(*batchv1.Job) bool, opts ...client.ListOption,
 ) {
 	var list batchv1.JobList
 	if err := r.jobs.List(ctx, &list, opts...); err != nil {
@@ -257,44 +306,53 @@ func (r *jobReconciler) enqueue(
 		return
 	}
 	for i := range list.Items {
-		if which(&list.Items[i]) {
-			q.Add(keyOf(&list.Items[i]))
+		if job := &list.Items[i]; which(job) {
+			r.enqueue(q, keyOf(job), urgencyOf(job))
 		}
 	}
 }
 
 // follow wakes Jobs whose admission was changed by somebody else: a freed slot starts who waits for it.
-func (r *jobReconciler) follow(ctx context.Context, q workqueue.TypedRateLimitingInterface[jobKey]) {
-	changes := r.queue.Subscribe(ctx)
-	for {
-		select {
-		case c, ok := <-changes:
-			if !ok {
-				return
-			}
-			if c == (ledger.Change{}) {
-				r.unheard.Store(true)
-			}
-			// Admissions over HTTP have neither. Another cluster's Job is not here, whatever became of its admission.
-			if c.Namespace != "" && c.Name != "" && !(Cluster{UID: r.cluster}).foreign(c.Cluster) {
-				q.Add(keyOfAdmission(c.Namespace, c.Name, c.ID))
-			}
-		case <-ctx.Done():
-			return
+func (r *jobReconciler) follow(ctx context.Context, q jobQueue) {
+	for c := range r.queue.Subscribe(ctx) {
+		if c == (ledger.Change{}) {
+			r.compareAtOnce()
+			continue
+		}
+		// Admissions over HTTP have neither. Another cluster's Job is not here, whatever became of its admission.
+		if c.Namespace == "" || c.Name == "" || (Cluster{UID: r.cluster}).foreign(c.Cluster) {
+			continue
+		}
+		key := keyOfAdmission(c.Namespace, c.Name, c.ID)
+		if c.State != quota.Admitted {
+			r.enqueue(q, key, toTell) // it waits for something else now
+			continue
+		}
+		// What this process has changed it hears of twice, the second time from the database.
+		if _, admitted := r.memory.admitted(key.UID); !admitted {
+			r.memory.noteExpected(key.UID)
+			r.enqueue(q, key, toStart)
 		}
 	}
 }
 
+// compareAtOnce has all Jobs held against the ledger: changes may have been missed.
+func (r *jobReconciler) compareAtOnce() {
+	r.unheard.Store(true)
+	select {
+	case r.missed <- struct{}{}:
+	default:
+	}
+}
+
 // sweeping compares the ledger with the cluster, turn by turn, for what no event has told. What runs is compared each
-// time: so a Job whose turn came while nobody told starts within sweepInterval. What waits is many, and need not hear
-// at once that its place has moved: it is gone through page by page. All is compared at the start, whenever something
-// may have been missed, and now and then.
+// time: so a Job whose turn came while nobody told starts within sweepInterval. All is compared at the start, whenever
+// something may have been missed, and now and then.
 type sweeping struct {
 	*jobReconciler
 
-	add               func(jobKey)
+	add               func(jobKey, urgency)
 	renewed, compared time.Time
-	page              ledger.Turn
 }
 
 func (s *sweeping) turn(ctx context.Context) error {
@@ -302,14 +360,11 @@ func (s *sweeping) turn(ctx context.Context) error {
 	// The database may have been restored while it was away, or nobody heard of changes.
 	whole := s.unheard.Swap(false) || time.Since(s.compared) >= compareInterval
 	err := s.sweep(ctx, whole, renew, s.add)
-	if err == nil {
-		s.page, err = s.sweepWaiting(ctx, s.page, s.add)
-	}
 	switch {
 	case err != nil:
 		s.compared = time.Time{}
 	case whole:
-		s.compared = time.Now()
+		s.compared, s.began = time.Now(), true
 	}
 	if err == nil && renew {
 		s.renewed = time.Now()
@@ -318,7 +373,7 @@ func (s *sweeping) turn(ctx context.Context) error {
 }
 
 // sweep wakes the Jobs that run, or all, where they are not as the ledger says.
-func (r *jobReconciler) sweep(ctx context.Context, whole, renew bool, add func(jobKey)) error {
+func (r *jobReconciler) sweep(ctx context.Context, whole, renew bool, add func(jobKey, urgency)) error {
 	read := r.records.RunningJobs
 	if whole {
 		read = r.records.LiveJobs
@@ -349,55 +404,26 @@ func (r *jobReconciler) sweep(ctx context.Context, whole, renew bool, add func(j
 }
 
 // look returns the Job of an admission, nil if it is gone, and wakes it if it is not as the ledger says.
-func (r *jobReconciler) look(ctx context.Context, adm *ledger.Admission, add func(jobKey)) (*batchv1.Job, error) {
+func (r *jobReconciler) look(
+	ctx context.Context, adm *ledger.Admission, add func(jobKey, urgency),
+) (*batchv1.Job, error) {
 	key := keyOfAdmission(adm.Namespace, adm.Name, adm.ID)
 	job := &batchv1.Job{}
 	if err := r.jobs.Get(ctx, key.object(), job); client.IgnoreNotFound(err) != nil {
 		return nil, err
 	}
 	if job.UID != key.UID {
-		add(key)
+		add(key, toEnd)
 		return nil, nil
 	}
-	unbooked := showsMore(job, adm)
-	if unbooked {
+	if showsMore(job, adm) {
 		r.memory.noteUnbooked(job.UID)
+		add(key, toLook)
 	}
-	if r.needsLook(job, adm) || unbooked {
-		add(key)
+	if how, needs := r.needsLook(job, adm); needs {
+		add(key, how)
 	}
 	return job, nil
-}
-
-// sweepWaiting wakes the Jobs in the page of what waits behind a place that do not show why they wait and where, and
-// returns the next page's place.
-func (r *jobReconciler) sweepWaiting(ctx context.Context, after ledger.Turn, add func(jobKey)) (ledger.Turn, error) {
-	waiting, next, err := r.queue.WaitingJobs(ctx, after)
-	if err != nil {
-		return after, err
-	}
-	for _, w := range waiting {
-		if (Cluster{UID: r.cluster}).foreign(w.Admission.Cluster) {
-			continue // another cluster's, which is not here to be seen
-		}
-		job, err := r.look(ctx, w.Admission, add)
-		if err != nil {
-			return after, err
-		}
-		if job == nil || jobs.Held(job.Annotations) {
-			continue
-		}
-		state, message := v1alpha1.StateQueued, queuedMessage(w.Admission, w.Usage.Account)
-		if w.Admission.Parked {
-			state, message = v1alpha1.StateParked, parkedMessage(w.Admission, w.Usage)
-		}
-		shown := job.Annotations[v1alpha1.StateAnnotation] == state &&
-			job.Annotations[v1alpha1.MessageAnnotation] == r.memory.givenBack(job.UID)+message
-		if !shown && !r.memory.toldRecently(job.UID, state, string(w.Admission.Reason)) {
-			add(keyOf(job))
-		}
-	}
-	return next, nil
 }
 
 // showsMore reports whether a Job waits in the ledger that runs, or has run. It may only seem so, for they are not read
@@ -413,7 +439,8 @@ const unbookedPage = 1000
 
 // findUnbooked wakes the Jobs that run, wait or were charged, and that the ledger does not know: live is all that it
 // has.
-func (r *jobReconciler) findUnbooked(ctx context.Context, live []*ledger.Admission, add func(jobKey)) error {
+func (r *jobReconciler) findUnbooked(ctx context.Context, live []*ledger.Admission, add func(jobKey, urgency)) error {
+	remembered := r.memory.all()
 	var list batchv1.JobList
 	// Only read.
 	if err := r.jobs.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
@@ -426,6 +453,7 @@ func (r *jobReconciler) findUnbooked(ctx context.Context, live []*ledger.Admissi
 	missing := map[quota.AdmissionID]*batchv1.Job{}
 	for i := range list.Items {
 		job := &list.Items[i]
+		delete(remembered, job.UID)
 		state := job.Annotations[v1alpha1.StateAnnotation]
 		id, err := admissionID(job.UID)
 		switch {
@@ -433,9 +461,10 @@ func (r *jobReconciler) findUnbooked(ctx context.Context, live []*ledger.Admissi
 		case state == v1alpha1.StateSettled, state == v1alpha1.StateAdmitted && !suspended(job):
 			missing[id] = job
 		case state == v1alpha1.StateQueued, state == v1alpha1.StateParked, state == v1alpha1.StateAdmitted:
-			add(keyOf(job)) // it asks for its admission, as any that waits
+			add(keyOf(job), toAsk) // as any that waits
 		}
 	}
+	r.memory.forgetAll(remembered)
 	for page := range slices.Chunk(slices.Collect(maps.Keys(missing)), unbookedPage) {
 		ended, err := r.records.EndedAdmissions(ctx, page)
 		if err != nil {
@@ -447,33 +476,49 @@ func (r *jobReconciler) findUnbooked(ctx context.Context, live []*ledger.Admissi
 	}
 	for _, job := range missing {
 		r.memory.noteUnbooked(job.UID)
-		add(keyOf(job))
+		add(keyOf(job), toLook)
 	}
 	return nil
 }
 
-// needsLook says whether the Job does not show what the ledger says.
-func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) bool {
+// needsLook says whether the Job does not show what the ledger says, and how urgent that is.
+func (r *jobReconciler) needsLook(job *batchv1.Job, adm *ledger.Admission) (how urgency, needs bool) {
 	if ended(job) != "" {
 		r.memory.noteUnsettled(job.UID)
-		return true
+		return toEnd, true
 	}
 	if job.DeletionTimestamp != nil {
-		return true
+		return toEnd, true
 	}
 	if adm.State == quota.Queued {
-		return false
+		return toTell, r.saysOther(job, adm)
 	}
 	r.memory.noteStuck(job.UID, adm.Stuck)
 	if suspended(job) && !jobs.Held(job.Annotations) {
-		return true
+		r.countLost(job, adm)
+		return toStart, true
 	}
 	if job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateAdmitted {
-		return true
+		return toLook, true
 	}
 	// What is not remembered is about to be looked at: all Jobs are, when the controller starts.
 	message, admitted := r.memory.admitted(job.UID)
-	return admitted && job.Annotations[v1alpha1.MessageAnnotation] != r.memory.withWarnings(job.UID, message)
+	return toLook, admitted && job.Annotations[v1alpha1.MessageAnnotation] != r.memory.withWarnings(job.UID, message)
+}
+
+// saysOther reports whether a Job says that it waits for a slot and waits for something else, or the other way round.
+func (r *jobReconciler) saysOther(job *batchv1.Job, adm *ledger.Admission) bool {
+	state := queuedState(adm)
+	return waits(job) && job.Annotations[v1alpha1.StateAnnotation] != state && !r.memory.wasTold(job.UID, state)
+}
+
+// countLost counts a Job that should have been started and that nobody has woken for that. Before all Jobs have been
+// compared once nobody can have.
+func (r *jobReconciler) countLost(job *batchv1.Job, adm *ledger.Admission) {
+	if r.began && !r.memory.isExpected(job.UID) && time.Since(adm.AdmittedAt) >= lostAfter {
+		lostWakeups.Inc()
+	}
+	r.memory.noteExpected(job.UID)
 }
 
 func admissionID(uid types.UID) (quota.AdmissionID, error) {

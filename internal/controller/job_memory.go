@@ -3,6 +3,8 @@
 package controller
 
 import (
+	"iter"
+	"maps"
 	"sync"
 	"time"
 
@@ -17,11 +19,17 @@ import (
 // jobMemory is what the controller remembers of Jobs between reconciliations. Methods that begin with note write
 // something down, take returns it once, forget lets go of it, and all others only look. Losing the memory costs a write
 // and an event too many, and for Jobs that go while the manager is down, the outcome that only their last state told.
+// Of a Job that waits and says so it holds nothing, and of one that is neither in the cache nor gone nothing for long.
 type jobMemory struct {
 	mu   sync.Mutex
 	told map[types.UID]told
 	// gone are the Jobs that are there no more and whose end is not settled, as they were last seen.
 	gone map[types.UID]sighting
+	// news are what Jobs are to be told. Those that were woken since they were noted ask anew instead.
+	news  map[types.UID]notice
+	woken map[types.UID]struct{}
+	// expected are the Jobs that are known to be admitted and have not been started.
+	expected map[types.UID]struct{}
 	// stuck are the Jobs that run and seemed stuck when the sweep last came by.
 	stuck map[types.UID]quota.Stuck
 	// unsettled are the Jobs that have ended and whose admission was live when the sweep last came by.
@@ -35,13 +43,12 @@ type jobMemory struct {
 
 // told is what a Job was last told.
 type told struct {
-	state, reason string
-	// message of a Job that the ledger has admitted, by decision seq, and podStarted once one of its pods has since.
-	message    string
+	state, message string
+	// podStarted says of a Job that the ledger has admitted, at that time by decision seq, that one of its pods has
+	// since.
 	podStarted bool
 	seq        int64
-	// at is when it was told, or admitted.
-	at time.Time
+	at         time.Time
 }
 
 // sighting is a Job as it was last seen.
@@ -59,16 +66,85 @@ func sightOf(job *batchv1.Job) sighting {
 func newJobMemory() *jobMemory {
 	return &jobMemory{
 		told: map[types.UID]told{}, gone: map[types.UID]sighting{}, stuck: map[types.UID]quota.Stuck{},
+		news: map[types.UID]notice{}, woken: map[types.UID]struct{}{}, expected: map[types.UID]struct{}{},
 		unsettled: map[types.UID]struct{}{}, unbooked: map[types.UID]struct{}{}, noPod: map[types.UID]string{},
 		leaving: map[types.UID]string{}, given: map[types.UID]string{},
 	}
 }
 
-// noteTold notes what state and reason a Job was told.
-func (m *jobMemory) noteTold(uid types.UID, state, reason string) {
+// noteTold notes what a Job is about to be told, and reports whether it has been told already.
+func (m *jobMemory) noteTold(uid types.UID, state, message string) (already bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.told[uid] = told{state: state, reason: reason, at: time.Now()}
+	t := m.told[uid]
+	m.told[uid] = told{state: state, message: message}
+	return t.state == state && t.message == message
+}
+
+// forgetTold lets go of what a Job was last told, or was not told after all.
+func (m *jobMemory) forgetTold(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.told, uid)
+}
+
+// takeShown reports whether a Job shows what it was last told. Then that need not be remembered any more.
+func (m *jobMemory) takeShown(uid types.UID, state, message string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t, ok := m.told[uid]
+	if !ok || t.state != state || t.message != message {
+		return false
+	}
+	delete(m.told, uid)
+	return true
+}
+
+// noteWoken notes that a Job is about to be looked at for a reason of its own.
+func (m *jobMemory) noteWoken(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.woken[uid] = struct{}{}
+}
+
+// noteNews notes what a Job is to be told.
+func (m *jobMemory) noteNews(uid types.UID, n notice) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.news[uid] = n
+}
+
+// takeNews returns what a Job is to be told, unless it was woken since: then it is to ask anew.
+func (m *jobMemory) takeNews(uid types.UID) (n notice, fresh bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, fresh = m.news[uid]
+	_, woken := m.woken[uid]
+	delete(m.news, uid)
+	delete(m.woken, uid)
+	return n, fresh && !woken
+}
+
+// noteExpected notes that a Job is known to be admitted and about to be started.
+func (m *jobMemory) noteExpected(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.expected[uid] = struct{}{}
+}
+
+// isExpected reports what noteExpected has noted.
+func (m *jobMemory) isExpected(uid types.UID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.expected[uid]
+	return ok
+}
+
+// forgetExpected notes that the Job was looked at.
+func (m *jobMemory) forgetExpected(uid types.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.expected, uid)
 }
 
 // wasTold reports whether the state was the last that was written to the Job. The cache may not have it yet.
@@ -76,14 +152,6 @@ func (m *jobMemory) wasTold(uid types.UID, state string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.told[uid].state == state
-}
-
-// toldRecently reports whether a Job was told the same state and reason so lately that a changed position can wait.
-func (m *jobMemory) toldRecently(uid types.UID, state, reason string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	t, ok := m.told[uid]
-	return ok && t.state == state && t.reason == reason && time.Since(t.at) < refreshInterval
 }
 
 // noteStuck notes how a Job that runs looks to the sweep.
@@ -268,9 +336,41 @@ func (m *jobMemory) forget(uid types.UID) {
 	delete(m.unsettled, uid)
 }
 
+// all returns the Jobs of which something is remembered, except those that are gone and not settled.
+func (m *jobMemory) all() map[types.UID]struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	uids := map[types.UID]struct{}{}
+	for _, known := range []iter.Seq[types.UID]{
+		maps.Keys(m.told), maps.Keys(m.news), maps.Keys(m.woken), maps.Keys(m.expected), maps.Keys(m.stuck),
+		maps.Keys(m.unsettled), maps.Keys(m.unbooked), maps.Keys(m.noPod), maps.Keys(m.leaving), maps.Keys(m.given),
+	} {
+		for uid := range known {
+			if _, gone := m.gone[uid]; !gone {
+				uids[uid] = struct{}{}
+			}
+		}
+	}
+	return uids
+}
+
+// forgetAll lets go of Jobs that nobody can see any more.
+func (m *jobMemory) forgetAll(uids map[types.UID]struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for uid := range uids {
+		if _, gone := m.gone[uid]; !gone {
+			m.forgetPresent(uid)
+			delete(m.unsettled, uid)
+		}
+	}
+}
+
 // forgetPresent lets go of what is only known of a Job that is there. The caller holds the lock.
 func (m *jobMemory) forgetPresent(uid types.UID) {
 	delete(m.told, uid)
+	delete(m.news, uid)
+	delete(m.expected, uid)
 	delete(m.stuck, uid)
 	delete(m.unbooked, uid)
 	delete(m.noPod, uid)

@@ -41,8 +41,11 @@ type jobReconciler struct {
 	events events.EventRecorder
 	memory *jobMemory
 	rights Rights
-	// unheard is set when changes may have been missed.
+	// unheard is set when changes may have been missed, and missed has a token then, for whoever compares.
 	unheard atomic.Bool
+	missed  chan struct{}
+	// began says that all Jobs have been compared with the ledger once. Only the sweep uses it.
+	began bool
 	// startTimeout is how long a Job may hold a slot without a pod that has started.
 	startTimeout time.Duration
 }
@@ -52,7 +55,11 @@ var terminalState = map[string]struct{}{v1alpha1.StateSettled: {}, v1alpha1.Stat
 
 // Reconcile implements reconcile.TypedReconciler.
 func (r *jobReconciler) Reconcile(ctx context.Context, key jobKey) (reconcile.Result, error) {
-	return later(r.reconcile(ctx, key))
+	res, err := later(r.reconcile(ctx, key))
+	if err == nil {
+		r.memory.forgetExpected(key.UID)
+	}
+	return res, err
 }
 
 func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Result, error) {
@@ -66,12 +73,13 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	}
 	state := job.Annotations[v1alpha1.StateAnnotation]
 	_, over := terminalState[state]
+	news, onlyTold := r.memory.takeNews(key.UID)
 	if job.UID == key.UID && r.memory.takeUnbooked(key.UID) {
 		if err := r.bookAgain(ctx, job, id); err != nil {
 			r.memory.noteUnbooked(key.UID)
 			return reconcile.Result{}, err
 		}
-		over = false
+		over, onlyTold = false, false
 	}
 	switch {
 	case job.UID != key.UID:
@@ -79,8 +87,10 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	case over && ended(job) != "" && !r.memory.isUnsettled(key.UID):
 		r.memory.forget(key.UID)
 		return reconcile.Result{}, nil
+	case ended(job) != "" && onlyTold && !waiting(news.state):
+		return reconcile.Result{}, r.close(ctx, job, news.state, news.message)
 	case ended(job) != "":
-		return reconcile.Result{}, r.settle(ctx, job, id)
+		return r.settle(ctx, job, id)
 	case job.DeletionTimestamp != nil:
 		return reconcile.Result{}, r.settleGone(ctx, key, id, sightOf(job))
 	}
@@ -99,6 +109,8 @@ func (r *jobReconciler) reconcile(ctx context.Context, key jobKey) (reconcile.Re
 	switch {
 	case jobs.Held(job.Annotations):
 		return reconcile.Result{}, r.hold(ctx, job, id)
+	case onlyTold && waiting(news.state):
+		return reconcile.Result{}, r.tellWhy(ctx, job, news)
 	case leaving && suspended(job):
 		return r.requeue(ctx, job, id, mode(namespace))
 	case leaving:
@@ -179,7 +191,7 @@ func (r *jobReconciler) hold(ctx context.Context, job *batchv1.Job, id quota.Adm
 	if !suspended(job) {
 		stop = new(true)
 	}
-	_, err := r.tell(ctx, job, v1alpha1.StateHeld, "", message, stop)
+	_, err := r.tell(ctx, job, v1alpha1.StateHeld, message, stop)
 	return err
 }
 
@@ -194,7 +206,7 @@ func (r *jobReconciler) admit(
 		err = jobs.CheckShape(job)
 	}
 	if err != nil {
-		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error(), warnOnly)
+		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, err.Error(), warnOnly)
 	}
 	// No policy certifies a Job that was created where none refuses, and a right may be withdrawn while a Job waits.
 	switch may, err := r.rights.MaySpend(ctx, job.Namespace, serviceAccount(job), declared.UserID); {
@@ -211,10 +223,10 @@ func (r *jobReconciler) admit(
 		Queue: true, Park: true, WarnOnly: warnOnly, Running: !suspended(job), Lease: metering.JobLease,
 	})
 	if reason := quota.ReasonOf(err); reason != "" {
-		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(reason), err.Error(), warnOnly))
+		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, err.Error(), warnOnly))
 	}
 	if errors.Is(err, ledger.ErrInvalid) {
-		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "Invalid", err.Error(), warnOnly)
+		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, err.Error(), warnOnly)
 	}
 	if unreadable, ok := errors.AsType[*ledger.UnreadableError](err); ok {
 		return r.unreadable(ctx, job, unreadable)
@@ -224,21 +236,24 @@ func (r *jobReconciler) admit(
 	}
 	adm := res.Admission
 	if adm == nil {
-		message := string(res.Decision.Reason) + ": " + res.Decision.Message()
+		message := lasting(res.Decision)
 		if res.Upgrade != nil {
 			message += fmt.Sprintf("; plan %q would allow it", res.Upgrade.Name)
 		}
-		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, string(res.Decision.Reason),
-			message, warnOnly))
+		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, message, warnOnly))
 	}
 	switch adm.State {
 	case quota.Admitted:
 		return again(r.notice(), r.start(ctx, job, id, adm, res.Decision))
 	case quota.Queued:
-		return reconcile.Result{}, r.wait(ctx, job, adm, res.Account)
+		return r.wait(ctx, job, adm, res.Account)
 	case quota.Settled, quota.Released, quota.Expired, quota.Cancelled:
 	}
-	return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid, "AdmissionEnded",
+	if adm.Reason == quota.WaitedTooLong {
+		return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateRefused,
+			fmt.Sprintf("%s: %s: create a new Job", adm.Reason, adm.Overdue().Message()), false)
+	}
+	return reconcile.Result{}, r.refuse(ctx, job, v1alpha1.StateInvalid,
 		fmt.Sprintf("its admission is %s and cannot begin again: create a new Job", adm.State), false)
 }
 
@@ -249,15 +264,14 @@ func (r *jobReconciler) unreadable(
 	if !suspended(job) {
 		return again(refusedInterval, nil)
 	}
-	return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, v1alpha1.ReasonAccountUnreadable,
-		why.Error(), false))
+	return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, why.Error(), false))
 }
 
 func again(after time.Duration, err error) (reconcile.Result, error) {
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{RequeueAfter: after}, nil
+	return reconcile.Result{RequeueAfter: after, Priority: new(int(toLook))}, nil
 }
 
 func serviceAccount(job *batchv1.Job) string {
@@ -275,6 +289,7 @@ func (r *jobReconciler) start(
 	if !adm.Enforced && d.Reason != "" {
 		message += fmt.Sprintf("; where it is enforced it would not start: %s: %s", d.Reason, d.Message())
 	}
+	r.memory.noteExpected(job.UID)
 	err := r.patch(ctx, job, v1alpha1.StateAdmitted, r.memory.withWarnings(job.UID, message), startIf(job, true))
 	if apierrors.IsNotFound(err) {
 		return r.settleGone(ctx, keyOf(job), id, sightOf(job))
@@ -282,15 +297,11 @@ func (r *jobReconciler) start(
 	if err != nil {
 		return fmt.Errorf("start the admitted Job: %w", err)
 	}
-	first := r.first(job, v1alpha1.StateAdmitted)
 	at := adm.AdmittedAt
 	if suspended(job) {
 		at = time.Now() // its turn may have come long ago, when nobody here could hear of it
 	}
 	r.memory.noteAdmitted(job.UID, message, at, adm.AdmittedSeq)
-	if first {
-		r.event(job, corev1.EventTypeNormal, "Admitted", "Admit", message)
-	}
 	return nil
 }
 
@@ -309,33 +320,56 @@ func stuckText(stuck quota.Stuck) string {
 	return ""
 }
 
-// wait tells a queued Job why it waits and where.
+// wait has a queued Job told why it waits.
 func (r *jobReconciler) wait(
 	ctx context.Context, job *batchv1.Job, adm *ledger.Admission, account *quota.Account,
-) error {
-	state, message := v1alpha1.StateQueued, queuedMessage(adm, account)
+) (reconcile.Result, error) {
+	n := notice{state: queuedState(adm), reason: string(adm.Reason)}
 	if adm.Parked {
-		state = v1alpha1.StateParked
 		usage, err := r.svc.Current(ctx, adm.UserID)
 		if err != nil {
-			return err
+			return reconcile.Result{}, err
 		}
-		message = parkedMessage(adm, usage)
+		n.message = parkedMessage(adm, usage)
+	} else {
+		n.message = queuedMessage(account)
 	}
-	message = r.memory.givenBack(job.UID) + message
-	first := r.first(job, state)
-	told, err := r.tell(ctx, job, state, string(adm.Reason), message, nil)
-	if err == nil && told && first {
-		r.event(job, string(adm.Reason.Info().Severity), state, "Queue", message)
+	n.message = r.memory.givenBack(job.UID) + n.message
+	if r.shows(job, n.state, n.message) {
+		return reconcile.Result{}, nil
+	}
+	return r.postpone(job, n), nil
+}
+
+// tellWhy tells a Job why it waits. That it waits for a slot is no event: it is what most Jobs do, and each event is a
+// write more. What somebody may have to do something about is one.
+func (r *jobReconciler) tellWhy(ctx context.Context, job *batchv1.Job, n notice) error {
+	first := r.first(job, n.state)
+	told, err := r.tell(ctx, job, n.state, n.message, nil)
+	if err == nil && told && first && n.state == v1alpha1.StateParked {
+		r.event(job, string(quota.Reason(n.reason).Info().Severity), n.state, "Queue", n.message)
 	}
 	return err
 }
 
-func queuedMessage(adm *ledger.Admission, account *quota.Account) string {
-	slots := account.Limits().Concurrent
-	d := quota.Decision{Reason: adm.Reason,
-		Bound: quota.Bound{Unit: quota.UnitJobs, Used: int64(account.Active), Limit: int64(slots.Max)}}
-	return fmt.Sprintf("%s; position %d of %d", d.Message(), adm.Position, adm.Waiting)
+// queuedState is the state that a Job shows whose admission is queued.
+func queuedState(adm *ledger.Admission) string {
+	if adm.Parked {
+		return v1alpha1.StateParked
+	}
+	return v1alpha1.StateQueued
+}
+
+// waiting reports whether a state is that of a Job that starts by itself.
+func waiting(state string) bool {
+	return state == v1alpha1.StateQueued || state == v1alpha1.StateParked
+}
+
+// queuedMessage names the limit and nothing that moves by itself: how many run, and the Job's place, are told to
+// whoever asks. Otherwise each Job that ends would have all behind it written.
+func queuedMessage(account *quota.Account) string {
+	return fmt.Sprintf("the limit of %d running at once is reached; it starts by itself in its turn",
+		account.Limits().Concurrent.Max)
 }
 
 func parkedMessage(adm *ledger.Admission, usage ledger.Usage) string {
@@ -343,69 +377,87 @@ func parkedMessage(adm *ledger.Admission, usage ledger.Usage) string {
 	if d.Reason != adm.Reason {
 		return string(adm.Reason) + ": it starts by itself when that has changed"
 	}
-	return fmt.Sprintf("%s: %s; it starts by itself when that has changed", d.Reason, d.Message())
+	return lasting(d) + "; it starts by itself when that has changed"
+}
+
+// lasting says why a Job waits, or is refused, by what it needs and the limit, which stay: what remains of that moves
+// with every other Job of the user.
+func lasting(d quota.Decision) string {
+	message := d.Message()
+	switch b := d.Bound; d.Reason {
+	case quota.CreditsExhausted:
+		message = fmt.Sprintf("%s credits are needed, and fewer remain of the %s of this period",
+			quota.Credits(b.Requested), quota.Credits(b.Limit))
+	case quota.DailyCostCeiling:
+		message = fmt.Sprintf("the job would cost %s %s, and less remains of the daily ceiling of %s",
+			quota.Money(b.Requested), b.Currency, quota.Money(b.Limit))
+	case quota.QueueFull:
+		message = fmt.Sprintf("the limit of %d waiting jobs is reached", b.Limit)
+	case quota.UserSuspended, quota.FileTooLarge, quota.AudioTooLong, quota.ConcurrencyLimit, quota.NotFirst,
+		quota.UnknownUser, quota.UnknownPlan, quota.WaitedTooLong:
+	}
+	return string(d.Reason) + ": " + message
 }
 
 // refuse parks a Job that no waiting cures. Where that is only warned of it runs, and nobody is charged.
 func (r *jobReconciler) refuse(
-	ctx context.Context, job *batchv1.Job, state, reason, message string, warnOnly bool,
+	ctx context.Context, job *batchv1.Job, state, message string, warnOnly bool,
 ) error {
 	first := r.first(job, state)
 	if warnOnly {
 		message = "it runs and is not metered; where it is enforced it would not start: " + message
 	}
-	told, err := r.tell(ctx, job, state, reason, message, startIf(job, warnOnly))
+	told, err := r.tell(ctx, job, state, message, startIf(job, warnOnly))
 	if err == nil && told && first {
 		r.event(job, corev1.EventTypeWarning, "Refused", "Admit", message)
 	}
 	return err
 }
 
-// settle charges a Job that has ended.
-func (r *jobReconciler) settle(ctx context.Context, job *batchv1.Job, id quota.AdmissionID) error {
+// settle charges a Job that has ended. That frees its slot for another; what became of it is told later.
+func (r *jobReconciler) settle(
+	ctx context.Context, job *batchv1.Job, id quota.AdmissionID,
+) (reconcile.Result, error) {
 	adm, err := r.svc.Get(ctx, id)
 	if errors.Is(err, ledger.ErrNotFound) {
-		return r.settleUnknown(ctx, job)
+		return reconcile.Result{}, r.settleUnknown(ctx, job)
 	}
 	if err != nil {
-		return err
+		return reconcile.Result{}, err
 	}
 	// Kubernetes ends a Job when its pods have ended; somebody who writes its status can do that before.
 	runs, succeeded, err := r.phases(ctx, job)
 	if err != nil {
-		return err
+		return reconcile.Result{}, err
 	}
 	if runs {
 		r.memory.noteUnsettled(job.UID)
-		return nil // Its pod's end, or the next sweep, comes back to it.
+		return reconcile.Result{}, nil // Its pod's end, or the next sweep, comes back to it.
 	}
 	use := quota.Credits(0)
 	if adm.Reported == nil {
 		if use, err = r.used(ctx, job, adm.Request.Estimate, succeeded); err != nil {
-			return err
+			return reconcile.Result{}, err
 		}
 	}
 	if adm, err = r.svc.SettleJob(ctx, id, use); err != nil {
-		return fmt.Errorf("settle the Job: %w", err)
+		return reconcile.Result{}, fmt.Errorf("settle the Job: %w", err)
 	}
 	r.memory.noteSettled(job.UID)
-	state, message := v1alpha1.StateReleased, "nothing was charged"
+	news := notice{state: v1alpha1.StateReleased, message: "nothing was charged"}
 	if adm.State == quota.Settled && adm.Actual != nil {
-		state, message = v1alpha1.StateSettled, adm.Actual.String()+" credits were charged"
+		news.state, news.message = v1alpha1.StateSettled, adm.Actual.String()+" credits were charged"
 	}
-	return r.close(ctx, job, state, message)
+	if r.memory.wasTold(job.UID, news.state) {
+		return reconcile.Result{}, nil
+	}
+	return r.postpone(job, news), nil
 }
 
 // close tells a Job that has ended what became of it.
 func (r *jobReconciler) close(ctx context.Context, job *batchv1.Job, state, message string) error {
-	if err := r.patch(ctx, job, state, message, nil); err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	if !r.memory.wasTold(job.UID, state) {
-		r.memory.noteTold(job.UID, state, "") // forgotten when the cache shows it
-		r.event(job, corev1.EventTypeNormal, state, "Settle", message)
-	}
-	return nil
+	_, err := r.tell(ctx, job, state, message, nil) // forgotten when the cache shows it
+	return err
 }
 
 // phases says whether a pod of a Job runs, and whether one is there that has succeeded.
@@ -491,7 +543,14 @@ func (r *jobReconciler) settleGone(ctx context.Context, key jobKey, id quota.Adm
 		return err
 	}
 	if job.UID == key.UID && ended(job) != "" {
-		return r.settle(ctx, job, id) // It has lost its label, and the cache lost sight of it.
+		// It has lost its label, and the cache lost sight of it.
+		if _, err := r.settle(ctx, job, id); err != nil {
+			return err
+		}
+		if news, ok := r.memory.takeNews(key.UID); ok {
+			return r.close(ctx, job, news.state, news.message)
+		}
+		return nil
 	}
 	if job.UID == key.UID && job.DeletionTimestamp == nil {
 		// Only the cache does not have it: not yet, or without its label no more. The sweep comes back to it.
@@ -575,27 +634,44 @@ func (r *jobReconciler) first(job *batchv1.Job, state string) bool {
 	return job.Annotations[v1alpha1.StateAnnotation] != state && !r.memory.wasTold(job.UID, state)
 }
 
-// tell writes a waiting Job's state when it or its reason changes, and a position that changed now and then. It starts
-// or stops the Job unless suspend is nil.
+// says reports whether a Job says a state and a message.
+func says(job *batchv1.Job, state, message string) bool {
+	return job.Annotations[v1alpha1.StateAnnotation] == state &&
+		job.Annotations[v1alpha1.MessageAnnotation] == message
+}
+
+// shows reports the same. That the Job was told it need not be remembered then: should it say something else later,
+// that is somebody else's word.
+func (r *jobReconciler) shows(job *batchv1.Job, state, message string) bool {
+	if !says(job, state, message) {
+		return false
+	}
+	r.memory.takeShown(job.UID, state, message)
+	return true
+}
+
+// tell writes what a Job has to know, once. It starts or stops the Job unless suspend is nil.
 func (r *jobReconciler) tell(
-	ctx context.Context, job *batchv1.Job, state, reason, message string, suspend *bool,
+	ctx context.Context, job *batchv1.Job, state, message string, suspend *bool,
 ) (told bool, err error) {
-	if suspend == nil && job.Annotations[v1alpha1.StateAnnotation] == state &&
-		(job.Annotations[v1alpha1.MessageAnnotation] == message || r.memory.toldRecently(job.UID, state, reason)) {
+	if suspend == nil && r.shows(job, state, message) {
 		return false, nil
 	}
+	// Before it is written: the cache may show it before the answer is here.
+	if r.memory.noteTold(job.UID, state, message) && suspend == nil {
+		return false, nil // the cache does not show it yet
+	}
 	if err := r.patch(ctx, job, state, message, suspend); err != nil {
+		r.memory.forgetTold(job.UID)
 		return false, client.IgnoreNotFound(err)
 	}
-	r.memory.noteTold(job.UID, state, reason)
 	return true, nil
 }
 
 // patch writes the controller's annotations, and starts or stops the Job unless suspend is nil. The UID keeps it from a
 // successor of the same name.
 func (r *jobReconciler) patch(ctx context.Context, job *batchv1.Job, state, message string, suspend *bool) error {
-	if suspend == nil && job.Annotations[v1alpha1.StateAnnotation] == state &&
-		job.Annotations[v1alpha1.MessageAnnotation] == message {
+	if suspend == nil && says(job, state, message) {
 		return nil
 	}
 	change := map[string]any{"metadata": map[string]any{

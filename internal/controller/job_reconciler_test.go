@@ -6,17 +6,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	jobs "github.com/cantonesescribe/usage-operator/internal/job"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -33,6 +40,8 @@ type meter struct {
 	// admits and settled are what was asked of it.
 	admits, lives, renewed int
 	settled                []quota.Credits
+	// changes are what it tells.
+	changes chan ledger.Change
 }
 
 // account has one slot, which is taken.
@@ -84,13 +93,11 @@ func (m *meter) RunningJobs(context.Context, quota.ClusterUID) ([]*ledger.Admiss
 	return []*ledger.Admission{m.adm}, m.err
 }
 
-func (m *meter) WaitingJobs(context.Context, ledger.Turn) ([]metering.WaitingJob, ledger.Turn, error) {
-	if m.adm.State != quota.Queued {
-		return nil, ledger.Turn{}, m.err
-	}
-	w := metering.WaitingJob{Admission: m.adm, Usage: ledger.Usage{Account: m.account()}}
-	return []metering.WaitingJob{w}, ledger.Turn{}, m.err
+func (m *meter) Current(context.Context, string) (ledger.Usage, error) {
+	return ledger.Usage{Account: m.account()}, m.err
 }
+
+func (m *meter) Subscribe(context.Context) <-chan ledger.Change { return m.changes }
 
 func (m *meter) RenewJobs(_ context.Context, jobs []*ledger.Admission) error {
 	m.renewed += len(jobs)
@@ -112,8 +119,13 @@ func (c *cached) Get(ctx context.Context, key client.ObjectKey, obj client.Objec
 	return c.Reader.Get(ctx, key, obj, opts...)
 }
 
-// List has no pods: only a cache has the index.
-func (*cached) List(context.Context, client.ObjectList, ...client.ListOption) error { return nil }
+// List has the Job, and no pods: only a cache has the index.
+func (c *cached) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	if jobs, ok := list.(*batchv1.JobList); ok {
+		jobs.Items = []batchv1.Job{*c.job.DeepCopy()}
+	}
+	return nil
+}
 
 // jobCase is a Job on a real API server, and a reconciler that sees it through a cache of the test's.
 type jobCase struct {
@@ -125,6 +137,8 @@ type jobCase struct {
 	key   jobKey
 	told  chan string
 	may   *rights
+	// writes are how often a Job was patched.
+	writes *int
 }
 
 func newJobCase(t *testing.T) *jobCase {
@@ -152,24 +166,47 @@ func newJobCase(t *testing.T) *jobCase {
 			Admission: quota.Admission{ID: id, State: quota.Queued, Reason: quota.ConcurrencyLimit,
 				Request: quota.Request{Estimate: quota.Credit}, Enforced: true, AdmittedAt: time.Now()},
 			Namespace: job.Namespace, Name: job.Name, Position: 1, Waiting: 1,
-		}},
+		}, changes: make(chan ledger.Change, 1)},
+		writes: new(0),
 	}
 	recorder := events.NewFakeRecorder(100)
 	c.told, c.may = recorder.Events, &rights{may: true}
 	c.jobReconciler = &jobReconciler{
-		svc: c.meter, queue: c.meter, records: c.meter, client: env.Client, jobs: c.cache, live: env.Client,
-		events: recorder, memory: newJobMemory(),
+		svc: c.meter, queue: c.meter, records: c.meter, client: c.counting(env.Client), jobs: c.cache,
+		live: env.Client, events: recorder, memory: newJobMemory(),
 		rights:       c.may,
 		startTimeout: DefaultStartTimeout,
+		missed:       make(chan struct{}, 1),
+		began:        true,
 	}
 	return c
 }
 
-func (c *jobCase) reconcile() reconcile.Result {
+func (c *jobCase) counting(through client.WithWatch) client.Client {
+	return interceptor.NewClient(through, interceptor.Funcs{
+		Patch: func(ctx context.Context, through client.WithWatch, obj client.Object, patch client.Patch,
+			opts ...client.PatchOption) error {
+			*c.writes++
+			return through.Patch(ctx, obj, patch, opts...)
+		},
+	})
+}
+
+func (c *jobCase) reconcileOnce() reconcile.Result {
 	c.t.Helper()
 	res, err := c.Reconcile(c.t.Context(), c.key)
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	return res
+}
+
+// reconcile has the Job told, too, what is put off until nothing more urgent is left.
+func (c *jobCase) reconcile() reconcile.Result {
+	c.t.Helper()
+	res := c.reconcileOnce()
+	if res.RequeueAfter == soon {
+		return c.reconcileOnce()
 	}
 	return res
 }
@@ -198,21 +235,243 @@ func (c *jobCase) wantEvents(reasons ...string) {
 // A cache that has not yet seen what was written does not make a Job hear it twice.
 func TestJobsAreToldOnce(t *testing.T) {
 	c := newJobCase(t)
-	for range 3 {
-		c.reconcile()
+	wrote := func(want int, when string) {
+		t.Helper()
+		for range 3 {
+			c.reconcile()
+		}
+		if *c.writes != want {
+			t.Errorf("%d writes %s, want %d", *c.writes, when, want)
+		}
 	}
-	c.wantEvents("Queued")
+	wrote(1, "of a Job that waits")
+	c.meter.adm.Position, c.meter.adm.Waiting = 3, 7
+	wrote(1, "after its queue has changed")
 	c.meter.adm.State = quota.Admitted
-	for range 3 {
-		c.reconcile()
-	}
-	c.wantEvents("Admitted")
+	c.reconcile()
+	c.refresh()
+	wrote(2, "of a Job that was started")
 	c.cache.job.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
 	c.cache.job.Status.Succeeded = 1
+	wrote(3, "of a Job that is over")
+	c.wantEvents() // each would be a write more
+}
+
+// What wants the user's attention is an event, once.
+func TestParkedJobsAreAnEvent(t *testing.T) {
+	c := newJobCase(t)
+	c.meter.adm.Parked, c.meter.adm.Reason = true, quota.UserSuspended
 	for range 3 {
 		c.reconcile()
 	}
-	c.wantEvents("Settled")
+	c.wantEvents("Parked")
+}
+
+// A Job that has only something to be told is told later, and asks again if it was woken meanwhile.
+func TestJobsAreToldAfterAllElse(t *testing.T) {
+	c := newJobCase(t)
+	res := c.reconcileOnce()
+	if res.RequeueAfter != soon || res.Priority == nil || *res.Priority != int(toTell) || *c.writes != 0 {
+		t.Fatalf("%+v and %d writes, want to be told later", res, *c.writes)
+	}
+	c.meter.adm.State = quota.Admitted
+	c.memory.noteWoken(c.key.UID)
+	c.reconcileOnce()
+	c.refresh()
+	if c.meter.admits != 2 || suspended(c.cache.job) || *c.writes != 1 {
+		t.Errorf("asked %d times, %d writes, state %q, want it started instead", c.meter.admits, *c.writes,
+			c.cache.job.Annotations[v1alpha1.StateAnnotation])
+	}
+	if res := c.reconcileOnce(); *c.writes != 1 {
+		t.Errorf("it is told that it waits after it was started: %+v", res)
+	}
+}
+
+// picked are Jobs in the order in which free workers take them.
+func picked(q jobQueue, n int) (names []string) {
+	for range n {
+		key, _ := q.Get()
+		names = append(names, key.Name)
+		q.Done(key)
+	}
+	return names
+}
+
+// Whatever waits for a worker, Jobs that may start are taken first, and those last that have only something to be told.
+func TestJobsThatMayStartGoFirst(t *testing.T) {
+	r := &jobReconciler{memory: newJobMemory()}
+	q := newJobQueue("order", workqueue.DefaultTypedItemBasedRateLimiter[jobKey]())
+	defer q.ShutDown()
+	job := func(name string, change func(*batchv1.Job)) *batchv1.Job {
+		j := &batchv1.Job{Spec: batchv1.JobSpec{Suspend: new(true)}}
+		j.Name, j.UID, j.Annotations = name, types.UID(name), map[string]string{}
+		change(j)
+		return j
+	}
+	state := func(state string, suspend bool) func(*batchv1.Job) {
+		return func(j *batchv1.Job) { j.Annotations[v1alpha1.StateAnnotation], j.Spec.Suspend = state, &suspend }
+	}
+	for _, j := range []*batchv1.Job{
+		job("waits", state(v1alpha1.StateQueued, true)),
+		job("runs", state(v1alpha1.StateAdmitted, false)),
+		job("new", func(*batchv1.Job) {}),
+		job("let go", state(v1alpha1.StateHeld, true)),
+		job("over", func(j *batchv1.Job) {
+			j.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
+		}),
+		job("turn", state(v1alpha1.StateQueued, true)),
+	} {
+		r.enqueue(q, keyOf(j), urgencyOf(j))
+	}
+	r.enqueue(q, keyOf(job("turn", func(*batchv1.Job) {})), toStart)
+	want := []string{"turn", "over", "new", "let go", "runs", "waits"}
+	if got := picked(q, len(want)); !slices.Equal(got, want) {
+		t.Errorf("taken in the order %q, want %q", got, want)
+	}
+}
+
+// A change of the ledger wakes its Job before all others. What this process has started already it need not hear of,
+// and when changes may have been missed everything is compared at once.
+func TestTheLedgersChangesWakeJobs(t *testing.T) {
+	c := newJobCase(t)
+	q := newJobQueue("changes", workqueue.DefaultTypedItemBasedRateLimiter[jobKey]())
+	defer q.ShutDown()
+	c.enqueue(q, jobKey{Name: "another", UID: "another"}, toEnd)
+	turn := ledger.Change{ID: c.meter.adm.ID, Namespace: c.key.Namespace, Name: c.key.Name, State: quota.Admitted}
+	done := make(chan struct{})
+	go func() { defer close(done); c.follow(t.Context(), q) }()
+	c.meter.changes <- turn
+	c.meter.changes <- ledger.Change{}
+	<-c.missed
+	if got := picked(q, 2); !slices.Equal(got, []string{c.key.Name, "another"}) {
+		t.Errorf("taken in the order %q, want the Job whose turn it is first", got)
+	}
+	if !c.unheard.Load() || !c.memory.isExpected(c.key.UID) {
+		t.Error("nothing is to be compared, or it is not known that the Job is about to start")
+	}
+	c.meter.adm.State = quota.Admitted
+	c.reconcile()
+	c.meter.changes <- turn
+	close(c.meter.changes)
+	<-done
+	if q.Len() != 0 || c.memory.isExpected(c.key.UID) {
+		t.Error("a Job that was started is woken to be started")
+	}
+}
+
+// A Job that waits costs no look when it changes in nothing that it has not been told, and no memory once it shows
+// that.
+func TestWhatAJobWasToldIsNoNews(t *testing.T) {
+	c := newJobCase(t)
+	before := c.cache.job.DeepCopy()
+	c.reconcile()
+	c.refresh()
+	now := c.cache.job
+	if !c.heard(before, now) || len(c.memory.all()) != 0 {
+		t.Errorf("what it was told is news; %d Jobs are remembered", len(c.memory.all()))
+	}
+	for name, tc := range map[string]struct {
+		change func(*batchv1.Job)
+		heard  bool
+	}{
+		"a note of Kubernetes": {func(j *batchv1.Job) {
+			j.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobSuspended, Status: corev1.ConditionTrue}}
+		}, true},
+		"another's message": {func(j *batchv1.Job) { j.Annotations[v1alpha1.MessageAnnotation] = "run" }, false},
+		"a hold":            {func(j *batchv1.Job) { j.Annotations[v1alpha1.HoldAnnotation] = "true" }, false},
+		"a start":           {func(j *batchv1.Job) { j.Spec.Suspend = new(false) }, false},
+		"a shape":           {func(j *batchv1.Job) { j.Spec.Parallelism = new(int32(2)) }, false},
+		"another user":      {func(j *batchv1.Job) { j.Labels[v1alpha1.UserLabel] = "bob" }, false},
+		"a deletion":        {func(j *batchv1.Job) { j.DeletionTimestamp = new(metav1.Now()) }, false},
+		"an end": {func(j *batchv1.Job) {
+			j.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
+		}, false},
+	} {
+		later := now.DeepCopy()
+		tc.change(later)
+		if got := c.heard(now, later); got != tc.heard {
+			t.Errorf("%s: heard %t, want %t", name, got, tc.heard)
+		}
+	}
+}
+
+// What somebody else writes in place of what a Job was told is overwritten, however often.
+func TestWhatAJobWasToldIsRestored(t *testing.T) {
+	c := newJobCase(t)
+	for _, hold := range []bool{false, true} {
+		if c.refresh(); hold {
+			c.cache.job.Annotations[v1alpha1.HoldAnnotation] = "true"
+		}
+		c.reconcile()
+		for n := range 3 {
+			shown := c.cache.job.DeepCopy()
+			c.refresh()
+			c.cache.job.Annotations[v1alpha1.HoldAnnotation] = shown.Annotations[v1alpha1.HoldAnnotation]
+			c.reconcile()
+			*c.writes = 0
+			c.cache.job.Annotations[v1alpha1.MessageAnnotation] = "mine"
+			if c.reconcile(); *c.writes != 1 {
+				t.Errorf("held %t, time %d: %d writes, want one", hold, n, *c.writes)
+			}
+		}
+	}
+}
+
+// What is remembered of Jobs that nobody can see any more goes at the next comparison.
+func TestTheMemoryIsBounded(t *testing.T) {
+	c := newJobCase(t)
+	c.meter.adm.State = quota.Admitted
+	c.reconcile()
+	c.refresh()
+	for n := range 100 {
+		uid := types.UID(fmt.Sprint(n))
+		c.memory.noteTold(uid, v1alpha1.StateHeld, "held")
+		c.memory.noteNews(uid, notice{})
+		c.memory.noteExpected(uid)
+		c.memory.noteUnsettled(uid)
+		c.memory.noteNoPod(uid, "no node")
+	}
+	c.looks(true, false)
+	if all := c.memory.all(); len(all) != 1 {
+		t.Errorf("%d Jobs are remembered, want the one that is there", len(all))
+	}
+	if _, runs := c.memory.admitted(c.key.UID); !runs {
+		t.Error("the one that is there is forgotten")
+	}
+}
+
+// The cache keeps of a Job all that decides about it, and that is little.
+func TestJobsAreStrippedInTheCache(t *testing.T) {
+	job := newJobCase(t).cache.job
+	job.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": strings.Repeat("x", 4000)}
+	for _, key := range jobAnnotations {
+		job.Annotations[key] = "true"
+	}
+	job.Labels["app"] = "x"
+	job.Spec.Template.Spec.ServiceAccountName, job.Spec.Parallelism = "transcriber", new(int32(2))
+	job.Status = batchv1.JobStatus{Succeeded: 1, Failed: 2, Ready: new(int32(1)), StartTime: new(metav1.Now()),
+		Conditions: []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, Message: "done"}}}
+	got, err := stripJob(job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stripped := got.(*batchv1.Job)
+	if urgencyOf(stripped) != urgencyOf(job) || keyOf(stripped) != keyOf(job) || ended(stripped) != ended(job) ||
+		suspended(stripped) != suspended(job) || serviceAccount(stripped) != serviceAccount(job) ||
+		completed(stripped) != completed(job) || jobs.Held(stripped.Annotations) != jobs.Held(job.Annotations) ||
+		fmt.Sprint(jobs.CheckShape(stripped)) != fmt.Sprint(jobs.CheckShape(job)) ||
+		stripped.ResourceVersion != job.ResourceVersion || *stripped.Status.Ready != 1 || stripped.Status.Failed != 2 ||
+		stripped.Labels[v1alpha1.UserLabel] != "alice" || stripped.Status.StartTime == nil {
+		t.Errorf("the stripped Job is another one: %+v", stripped)
+	}
+	for _, key := range jobAnnotations {
+		if stripped.Annotations[key] != "true" {
+			t.Errorf("annotation %s is gone", key)
+		}
+	}
+	if size := stripped.Size(); size > 1000 || len(stripped.Spec.Template.Spec.Containers) > 0 {
+		t.Errorf("%d bytes are kept", size)
+	}
 }
 
 // While the database is away nothing fails: it is tried again later, and not by all at once.
@@ -249,7 +508,7 @@ func TestStuckJobsSaySo(t *testing.T) {
 		c.refresh()
 		c.meter.adm.Stuck = step.stuck
 		shown, queued := c.cache.job.Annotations[v1alpha1.MessageAnnotation], 0
-		if err := c.sweep(t.Context(), false, false, func(jobKey) { queued++ }); err != nil {
+		if err := c.sweep(t.Context(), false, false, func(jobKey, urgency) { queued++ }); err != nil {
 			t.Fatal(err)
 		}
 		if right := shown == fine+stuckText(step.stuck); right != (queued == 0) {
@@ -262,7 +521,7 @@ func TestStuckJobsSaySo(t *testing.T) {
 			t.Errorf("message %q, want %q", got, step.want)
 		}
 		if err := c.sweep(t.Context(), false, false,
-			func(jobKey) { t.Error("a Job that shows what the ledger says is looked at again") }); err != nil {
+			func(jobKey, urgency) { t.Error("a Job that shows what the ledger says is looked at again") }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -335,7 +594,7 @@ func TestJobsDoNotDecideByTheirAnnotations(t *testing.T) {
 			c.meter.adm.State = quota.Admitted
 			c.cache.job.Status.Conditions = []batchv1.JobCondition{
 				{Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
-			if err := c.sweep(t.Context(), false, false, func(jobKey) {}); err != nil {
+			if err := c.sweep(t.Context(), false, false, func(jobKey, urgency) {}); err != nil {
 				t.Fatal(err)
 			}
 			c.reconcile()
@@ -364,14 +623,26 @@ func TestJobsWithoutAPodAreNotCharged(t *testing.T) {
 // looks are how often the sweeps would have the Job looked at.
 func (c *jobCase) looks(whole, renew bool) (n int) {
 	c.t.Helper()
-	add := func(jobKey) { n++ }
-	if err := c.sweep(c.t.Context(), whole, renew, add); err != nil {
-		c.t.Fatal(err)
-	}
-	if _, err := c.sweepWaiting(c.t.Context(), ledger.Turn{}, add); err != nil {
+	if err := c.sweep(c.t.Context(), whole, renew, func(jobKey, urgency) { n++ }); err != nil {
 		c.t.Fatal(err)
 	}
 	return n
+}
+
+// lostCount is what usage_job_wakeups_lost_total says.
+func lostCount(t *testing.T) float64 {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "usage_job_wakeups_lost_total" {
+			return family.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatal("nobody shows how many wake-ups were lost")
+	return 0
 }
 
 // A Job whose turn came while nobody told is found among those that run, without reading what waits.
@@ -380,8 +651,27 @@ func TestJobsAreFoundWhoseTurnNobodyTold(t *testing.T) {
 	c.reconcile()
 	c.refresh()
 	c.meter.adm.State = quota.Admitted
-	if got := c.looks(false, false); got != 1 {
-		t.Errorf("%d looks, want one", got)
+	lost := lostCount(t)
+	counted := func(want float64, when string) {
+		t.Helper()
+		if got := lostCount(t) - lost; got != want {
+			t.Errorf("%v wake-ups were counted as lost %s, want %v", got, when, want)
+		}
+	}
+	c.began = false
+	c.looks(true, false)
+	counted(0, "when the controller starts: nobody can have heard")
+	c.began, c.memory, c.meter.lives = true, newJobMemory(), 0
+	c.meter.adm.AdmittedAt = time.Now()
+	c.looks(false, false)
+	counted(0, "that may be on their way")
+	c.memory.forgetExpected(c.key.UID)
+	c.meter.adm.AdmittedAt = time.Now().Add(-time.Minute)
+	for range 2 {
+		if got := c.looks(false, false); got != 1 {
+			t.Errorf("%d looks, want one", got)
+		}
+		counted(1, "of one Job that is about to be started now")
 	}
 	c.reconcile()
 	c.refresh()
@@ -406,25 +696,16 @@ func TestJobsThatWaitAreLeftAlone(t *testing.T) {
 			t.Errorf("whole %t: %d looks and %d leases renewed, want none", whole, got, c.meter.renewed)
 		}
 	}
-	c.meter.adm.Waiting = 7
-	if got := c.looks(false, false); got != 0 {
-		t.Errorf("%d looks at a Job that was told its place a moment ago", got)
-	}
-	c.memory = newJobMemory() // a while later
-	if got := c.looks(false, false); got != 1 {
-		t.Errorf("%d looks after its queue has grown, want one", got)
-	}
-	c.reconcile()
-	c.refresh()
-	if got := c.cache.job.Annotations[v1alpha1.MessageAnnotation]; !strings.HasSuffix(got, "position 1 of 7") {
-		t.Errorf("message %q", got)
+	c.meter.adm.Position, c.meter.adm.Waiting = 3, 7
+	if got := c.looks(true, false); got != 0 {
+		t.Errorf("%d looks at a Job whose queue has changed", got)
 	}
 	c.meter.adm.Parked, c.meter.adm.Reason = true, quota.UserSuspended
-	if got := c.looks(false, false); got != 1 {
+	if got := c.looks(true, false); got != 1 {
 		t.Errorf("%d looks after its reason has changed, want one", got)
 	}
-	c.cache.job.Annotations[v1alpha1.HoldAnnotation] = "true"
-	if got := c.looks(false, false); got != 0 {
+	c.cache.job.Annotations[v1alpha1.StateAnnotation] = v1alpha1.StateHeld
+	if got := c.looks(true, false); got != 0 {
 		t.Errorf("%d looks at a Job that is held", got)
 	}
 }
@@ -461,5 +742,30 @@ func TestATurnThatWasHeardOfLate(t *testing.T) {
 	c.refresh()
 	if suspended(c.cache.job) {
 		t.Errorf("it has been stopped: %s", c.cache.job.Annotations[v1alpha1.MessageAnnotation])
+	}
+}
+
+// What has waited for too long stays suspended, is told for what and how long, and once.
+func TestJobThatWaitedTooLong(t *testing.T) {
+	c := newJobCase(t)
+	c.reconcile()
+	adm := c.meter.adm
+	adm.State, adm.Reason, adm.WaitedFor, adm.MaxWait = quota.Cancelled, quota.WaitedTooLong, quota.CreditsExhausted,
+		time.Hour
+	adm.CreatedAt = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
+	adm.EndedAt = adm.CreatedAt.Add(time.Hour + 3*time.Second)
+	for range 3 {
+		if res := c.reconcile(); res != (reconcile.Result{}) {
+			t.Errorf("it is to be looked at again: %+v", res)
+		}
+		c.refresh()
+	}
+	c.wantEvents("Refused")
+	const want = "WaitedTooLong: it waited 1h0m3s (CreditsExhausted), the plan lets work wait 1h0m0s at most: " +
+		"create a new Job"
+	job := c.cache.job
+	if job.Annotations[v1alpha1.StateAnnotation] != v1alpha1.StateRefused ||
+		job.Annotations[v1alpha1.MessageAnnotation] != want || !suspended(job) {
+		t.Errorf("got %v, suspended %t", job.Annotations, suspended(job))
 	}
 }

@@ -72,8 +72,7 @@ func (r *jobReconciler) unauthorized(
 		message += "; it starts by itself when that has changed"
 	}
 	first := r.first(job, v1alpha1.StateUnauthorized)
-	told, err := r.tell(ctx, job, v1alpha1.StateUnauthorized, v1alpha1.StateUnauthorized, message,
-		startIf(job, warnOnly))
+	told, err := r.tell(ctx, job, v1alpha1.StateUnauthorized, message, startIf(job, warnOnly))
 	if err == nil && told && first {
 		if warnOnly {
 			unauthorizedJobs.WithLabelValues(job.Namespace).Inc()

@@ -28,8 +28,9 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 	overageMax, overagePrice, overageErr := overage(&spec.Overage)
 	types, typesErr := usageTypes(spec.UsageTypes)
 	finalAfter, finalAfterErr := finalAfter(spec.Period.FinalAfter)
+	maxWait, maxWaitErr := maxWait(spec.MaxWait)
 	if err := errors.Join(uidErr, scheduleErr, limitsErr, perPeriodErr, providerCostErr, ceilingErr, overageErr,
-		typesErr, finalAfterErr); err != nil {
+		typesErr, finalAfterErr, maxWaitErr); err != nil {
 		return metering.Plan{}, err
 	}
 	return metering.Plan{
@@ -41,6 +42,7 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 			Features:             slices.Clone(spec.Features),
 			CalendarMonth:        spec.Period.Anchor == v1alpha1.AnchorCalendar,
 			FinalAfter:           finalAfter,
+			MaxWait:              maxWait,
 			Limits:               limits,
 			OverageMax:           overageMax,
 			OveragePrice:         overagePrice,
@@ -61,18 +63,26 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 	}, nil
 }
 
-// The bounds of period.finalAfter, which the API server checks as well.
-const minFinalAfter, maxFinalAfter = time.Hour, 720 * time.Hour
-
 func finalAfter(d *metav1.Duration) (time.Duration, error) {
-	switch {
-	case d == nil:
+	if d == nil {
 		return quota.FinalAfter, nil
-	case d.Duration < minFinalAfter || d.Duration > maxFinalAfter || d.Duration%time.Second != 0:
-		return 0, fmt.Errorf("period.finalAfter is %s: must be whole seconds from %s to %s", d.Duration, minFinalAfter,
-			maxFinalAfter)
 	}
-	return d.Duration, nil
+	return seconds("period.finalAfter", d.Duration, quota.MinFinalAfter, quota.MaxFinalAfter)
+}
+
+func maxWait(d *metav1.Duration) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	return seconds("maxWait", d.Duration, quota.MinMaxWait, quota.MaxMaxWait)
+}
+
+// seconds returns a duration of whole seconds within its bounds, which the API server checks as well.
+func seconds(field string, d, least, most time.Duration) (time.Duration, error) {
+	if d < least || d > most || d%time.Second != 0 {
+		return 0, fmt.Errorf("%s is %s: must be whole seconds from %s to %s", field, d, least, most)
+	}
+	return d, nil
 }
 
 func planLimits(l *v1alpha1.UsagePlanLimits) (quota.Limits, error) {

@@ -72,6 +72,22 @@ func (s *server) may(ctx context.Context, userID string) error {
 	return nil
 }
 
+// mayAll says whether the caller has the operation's right on all of a resource.
+func (s *server) mayAll(ctx context.Context, resource string) error {
+	c := callerFrom(ctx)
+	verb := c.operation.verbs[0]
+	allowed, err := s.auth.MayAll(ctx, c.user, verb, resource)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w",
+			unavailable(retrySoon, "the right to %s cannot be checked at the moment", verb), err)
+	case !allowed:
+		return forbidden("%s may not %s the %s: that needs verb %s on resource %s.%s in all namespaces",
+			c.user.GetName(), verb, resource, verb, resource, access.Group)
+	}
+	return nil
+}
+
 // holder returns the account of an admission that the caller holds: by its lease, or by the operation's right on its
 // user.
 func (s *server) holder(ctx context.Context, id uuid.UUID) (account quota.AccountID, err error) {

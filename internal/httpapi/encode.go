@@ -12,6 +12,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -75,6 +76,9 @@ func admission(a *ledger.Admission) Admission {
 		CreatedAt: a.CreatedAt, AdmittedAt: a.AdmittedAt, EndedAt: a.EndedAt,
 		LeaseSeconds: seconds(a.Lease), LeaseUntil: a.LeaseUntil,
 	}
+	if a.Reason == quota.WaitedTooLong {
+		out.Message = a.Overdue().Message()
+	}
 	if a.Reported != nil {
 		out.ReportedCredits, out.ReportedMs = credits(*a.Reported), int64(*a.Reported)
 	}
@@ -82,6 +86,39 @@ func admission(a *ledger.Admission) Admission {
 		out.ChargedCredits, out.ChargedMs = credits(*a.Actual), int64(*a.Actual)
 	}
 	return out
+}
+
+// binding says what keeps an admission waiting; nothing of one that does not wait.
+func binding(p *queue.Place) Binding {
+	if p == nil {
+		return Binding{}
+	}
+	d := p.Decision
+	b := bound(d, p.Account, p.Now)
+	return Binding{
+		Level: Level{Kind: d.Level.Kind, Name: d.Level.Name}, LimitName: d.Reason.Info().Limit, Reason: d.Reason,
+		Message: d.Message(), Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested,
+		Remaining: b.remaining, Unit: b.unit, Currency: b.currency, ResetsAt: b.resetsAt,
+		Position: p.Position, Waiting: p.Waiting, AsOf: p.Now,
+	}
+}
+
+func estimatedStart(p *queue.Place) EstimatedStart {
+	if p == nil || p.Start == nil {
+		return EstimatedStart{}
+	}
+	return EstimatedStart{
+		Earliest: p.Start.Earliest.UTC().Truncate(time.Second), Latest: roundUp(p.Start.Latest.UTC()),
+		Gaps: p.Start.Gaps, Since: p.Start.Since,
+	}
+}
+
+// roundUp returns the next whole second.
+func roundUp(t time.Time) time.Time {
+	if whole := t.Truncate(time.Second); whole.Before(t) {
+		return whole.Add(time.Second)
+	}
+	return t
 }
 
 func checkResult(res metering.CheckResult) CheckResult {

@@ -64,16 +64,27 @@ func (s *server) GetAdmission(ctx context.Context, r GetAdmissionRequestObject) 
 	if ticket == nil && err == nil {
 		_, err = s.holder(ctx, r.Id)
 	}
-	body, err := encoded(err, func() (*ledger.Admission, error) {
-		if ticket != nil {
-			return s.tickets.GetTicket(ctx, ticket)
-		}
-		return s.waitFor(ctx, quota.AdmissionID(r.Id), wait)
-	})
 	if err != nil {
 		return nil, err
 	}
-	return GetAdmission200JSONResponse{body}, nil
+	if ticket != nil {
+		adm, err := s.tickets.GetTicket(ctx, ticket)
+		if err != nil {
+			return nil, err
+		}
+		return GetAdmission200JSONResponse{AdmissionJSONResponse(admission(adm))}, nil
+	}
+	adm, err := s.waitFor(ctx, quota.AdmissionID(r.Id), wait)
+	if err != nil {
+		return nil, err
+	}
+	place, err := s.queue.PlaceOf(ctx, adm)
+	if err != nil {
+		return nil, err
+	}
+	body := admission(adm)
+	body.Binding, body.EstimatedStart = binding(place), estimatedStart(place)
+	return GetAdmission200JSONResponse{AdmissionJSONResponse(body)}, nil
 }
 
 // waitFor returns the admission once it is no longer queued, or after the time, or when the service is about to end.

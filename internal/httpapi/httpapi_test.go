@@ -27,6 +27,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
@@ -53,6 +54,8 @@ type fake struct {
 	adm   *ledger.Admission
 	usage ledger.Usage
 	past  reports.History
+	place *queue.Place
+	queue queue.Page
 	plans []*metering.Plan
 	wait  func(ctx context.Context) (*ledger.Admission, error)
 
@@ -66,6 +69,8 @@ type fake struct {
 	got    metering.AdmitRequest
 	before int64
 	limit  int
+	filter queue.Filter
+	after  queue.Spot
 	actual quota.Credits
 	holder quota.AccountID
 }
@@ -77,6 +82,13 @@ func (f *fake) Check(context.Context, string, quota.Request) (metering.CheckResu
 func (f *fake) History(_ context.Context, _ string, before int64, limit int) (reports.History, error) {
 	f.before, f.limit = before, limit
 	return f.past, f.err
+}
+
+func (f *fake) PlaceOf(context.Context, *ledger.Admission) (*queue.Place, error) { return f.place, nil }
+
+func (f *fake) List(_ context.Context, filter queue.Filter, after queue.Spot, limit int) (queue.Page, error) {
+	f.filter, f.after, f.limit = filter, after, limit
+	return f.queue, f.err
 }
 
 // RecordAll answers with what the test gave, else that each use is new.
@@ -170,8 +182,8 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 }
 
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
-// on alice), "exporter", who may spend for alice and bob, "nobody", who has no right, "abroad", which is for another
-// audience, and "broken", which cannot be checked.
+// on alice), "exporter", who may spend for alice and bob, "watcher", who may see the queue, "nobody", who has no right,
+// "abroad", which is for another audience, and "broken", which cannot be checked.
 func testAuth() *access.Auth {
 	return &access.Auth{
 		Audiences: authenticator.Audiences{"usaged"},
@@ -182,7 +194,7 @@ func testAuth() *access.Auth {
 				User:      &user.DefaultInfo{Name: "system:serviceaccount:transcripts:" + token},
 			}
 			switch token {
-			case "spender", "exporter", "reader", "admin", "nobody", "unchecked":
+			case "spender", "exporter", "reader", "admin", "watcher", "nobody", "unchecked":
 				return resp, true, nil
 			case "abroad":
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
@@ -198,6 +210,10 @@ func testAuth() *access.Auth {
 				_, who, _ := strings.Cut(a.GetUser().GetName(), ":transcripts:")
 				if who == "unchecked" {
 					return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
+				}
+				if who == "watcher" && a.GetVerb() == "list" && a.GetResource() == "queue" && a.GetName() == "" &&
+					a.GetNamespace() == "" && a.GetAPIGroup() == "usage.cantonesescribe.io" && a.IsResourceRequest() {
+					return authorizer.DecisionAllow, "", nil
 				}
 				verbs := map[string]string{"spender": "spend", "exporter": "spend", "reader": "get", "admin": "adjust"}
 				mine := a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")
@@ -219,8 +235,9 @@ func handler(t *testing.T, f *fake) http.Handler {
 // options are those of a handler that asks the fake whatever it asks.
 func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	return Options{
-		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Leases: f, Auth: auth, Database: f.ping,
-		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
+		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Queue: f, Leases: f, Auth: auth,
+		Database: f.ping,
+		Log:      slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 	}
 }
 
@@ -903,5 +920,18 @@ func TestProbesAndMetrics(t *testing.T) {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("metrics lack %s", want)
 		}
+	}
+}
+
+// What its plan refused for its wait says so to whoever reads it.
+func TestRefusedForItsWait(t *testing.T) {
+	adm := queued()
+	adm.State, adm.Reason, adm.WaitedFor, adm.MaxWait = quota.Cancelled, quota.WaitedTooLong, quota.ConcurrencyLimit,
+		time.Hour
+	adm.EndedAt = noon.Add(time.Hour + 2*time.Second)
+	got := decode(t, do(handler(t, &fake{adm: adm}), request{method: "GET", path: admPath, token: "Bearer reader"}))
+	if got["reason"] != "WaitedTooLong" || got["state"] != "Cancelled" ||
+		got["message"] != "it waited 1h0m2s (ConcurrencyLimit), the plan lets work wait 1h0m0s at most" {
+		t.Errorf("got %v", got)
 	}
 }

@@ -60,16 +60,25 @@ type AdjustmentRequest struct {
 
 // Admission defines model for Admission.
 type Admission struct {
-	AdmittedAt               time.Time          `json:"admitted_at,omitempty,omitzero"`
-	ChargedCredits           Decimal            `json:"charged_credits,omitempty,omitzero"`
-	ChargedMs                int64              `json:"charged_ms,omitempty,omitzero"`
-	CreatedAt                time.Time          `json:"created_at"`
-	EndedAt                  time.Time          `json:"ended_at,omitempty,omitzero"`
-	EstimatedCredits         Decimal            `json:"estimated_credits"`
-	EstimatedDurationSeconds Decimal            `json:"estimated_duration_seconds"`
-	EstimatedMs              int64              `json:"estimated_ms"`
-	FileSizeBytes            int64              `json:"file_size_bytes"`
-	Id                       openapi_types.UUID `json:"id"`
+	AdmittedAt time.Time `json:"admitted_at,omitempty,omitzero"`
+
+	// Binding What keeps a queued admission waiting: the level and its limit that bind, with the numbers, and the place among those
+	// that wait there for the same. Only in answers to GET while it is Queued.
+	Binding                  Binding   `json:"binding,omitempty,omitzero"`
+	ChargedCredits           Decimal   `json:"charged_credits,omitempty,omitzero"`
+	ChargedMs                int64     `json:"charged_ms,omitempty,omitzero"`
+	CreatedAt                time.Time `json:"created_at"`
+	EndedAt                  time.Time `json:"ended_at,omitempty,omitzero"`
+	EstimatedCredits         Decimal   `json:"estimated_credits"`
+	EstimatedDurationSeconds Decimal   `json:"estimated_duration_seconds"`
+	EstimatedMs              int64     `json:"estimated_ms"`
+
+	// EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
+	// places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
+	// Absent where history is too thin to tell, and for what waits for something other than a slot.
+	EstimatedStart EstimatedStart     `json:"estimated_start,omitempty,omitzero"`
+	FileSizeBytes  int64              `json:"file_size_bytes"`
+	Id             openapi_types.UUID `json:"id"`
 
 	// Late Charged after the lease had ended.
 	Late         bool    `json:"late,omitempty,omitzero"`
@@ -78,6 +87,9 @@ type Admission struct {
 	// LeaseToken Authorises heartbeat, complete and release: `Authorization: Lease <token>`. Only in answers to POST /api/v1/admissions.
 	LeaseToken string    `json:"lease_token,omitempty,omitzero"`
 	LeaseUntil time.Time `json:"lease_until"`
+
+	// Message What it waited for and how long, where `reason` is `WaitedTooLong`.
+	Message string `json:"message,omitempty,omitzero"`
 
 	// Offline Done on an offline ticket, while the database was away.
 	Offline bool `json:"offline,omitempty,omitzero"`
@@ -134,6 +146,41 @@ type Amount struct {
 // currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
 // never added.
 type Amounts = []Amount
+
+// Binding What keeps a queued admission waiting: the level and its limit that bind, with the numbers, and the place among those
+// that wait there for the same. Only in answers to GET while it is Queued.
+type Binding struct {
+	AsOf time.Time `json:"as_of"`
+
+	// Currency Of the amounts, where `unit` is `money`.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Level What a limit belongs to.
+	Level Level   `json:"level"`
+	Limit Decimal `json:"limit,omitempty,omitzero"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+	Message   string    `json:"message"`
+
+	// Position The place, from 1, among those that wait at this level for this limit. Absent where the limit has come to bind
+	// since the admission was last looked at, which happens within seconds.
+	Position int `json:"position,omitempty,omitzero"`
+
+	// Reason Why work was refused or waits.
+	Reason    Reason  `json:"reason"`
+	Remaining Decimal `json:"remaining,omitempty,omitzero"`
+	Requested Decimal `json:"requested,omitempty,omitzero"`
+	Reserved  Decimal `json:"reserved,omitempty,omitzero"`
+
+	// ResetsAt When the limit changes by itself.
+	ResetsAt time.Time `json:"resets_at,omitempty,omitzero"`
+	Unit     Unit      `json:"unit,omitempty,omitzero"`
+	Used     Decimal   `json:"used,omitempty,omitzero"`
+
+	// Waiting How many these are.
+	Waiting int `json:"waiting,omitempty,omitzero"`
+}
 
 // CheckRequest defines model for CheckRequest.
 type CheckRequest struct {
@@ -220,8 +267,31 @@ type CurrentUsage struct {
 // Decimal defines model for Decimal.
 type Decimal = Number
 
+// EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
+// places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
+// Absent where history is too thin to tell, and for what waits for something other than a slot.
+type EstimatedStart struct {
+	Earliest time.Time `json:"earliest"`
+
+	// Gaps From how many gaps between starts, during which somebody waited, it is drawn; 10 to 199.
+	Gaps   int       `json:"gaps"`
+	Latest time.Time `json:"latest"`
+
+	// Since When the first of these began.
+	Since time.Time `json:"since"`
+}
+
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind = ledger.EventKind
+
+// Level What a limit belongs to.
+type Level struct {
+	Kind quota.LevelKind `json:"kind"`
+	Name string          `json:"name"`
+}
+
+// LimitName Which limit keeps work waiting.
+type LimitName = quota.LimitName
 
 // Limits defines model for Limits.
 type Limits struct {
@@ -319,6 +389,62 @@ type Problem struct {
 	Unit        Unit    `json:"unit,omitempty,omitzero"`
 	UpgradePlan Plan    `json:"upgrade_plan,omitempty,omitzero"`
 	Used        Decimal `json:"used,omitempty,omitzero"`
+}
+
+// QueueCount defines model for QueueCount.
+type QueueCount struct {
+	Count int `json:"count"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+}
+
+// QueueEntry defines model for QueueEntry.
+type QueueEntry struct {
+	EstimatedCredits Decimal `json:"estimated_credits"`
+
+	// Id Of the admission.
+	Id openapi_types.UUID `json:"id"`
+
+	// LimitName Which limit keeps work waiting.
+	LimitName LimitName `json:"limit_name"`
+
+	// Name Of its Job, or of whoever asked for it.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Namespace Of its Job, or of the service account that asked for it.
+	Namespace string `json:"namespace,omitempty,omitzero"`
+
+	// Position The place, from 1, among those that wait at the level for the same limit; absent if it has left the queue meanwhile.
+	Position int   `json:"position,omitempty,omitzero"`
+	Priority int32 `json:"priority"`
+
+	// Reason Why work was refused or waits.
+	Reason Reason `json:"reason"`
+
+	// Since When it began to wait.
+	Since  time.Time    `json:"since"`
+	Source quota.Source `json:"source"`
+}
+
+// QueueLevel What waits at a level.
+type QueueLevel struct {
+	Entries []QueueEntry `json:"entries"`
+
+	// Level What a limit belongs to.
+	Level Level `json:"level"`
+
+	// Waiting How many wait at the level, by the limit that binds, also where the page has only some of them.
+	Waiting []QueueCount `json:"waiting"`
+}
+
+// QueuePage defines model for QueuePage.
+type QueuePage struct {
+	AsOf   time.Time    `json:"as_of"`
+	Levels []QueueLevel `json:"levels"`
+
+	// NextCursor Where the next page begins; absent on the last one. A page may be empty and not the last.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 }
 
 // Reason Why work was refused or waits.
@@ -518,6 +644,21 @@ type GetAdmissionParams struct {
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
+// GetQueueParams defines parameters for GetQueue.
+type GetQueueParams struct {
+	// UserId Only this user's.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// Reason Only what waits for the limit that this reason is about.
+	Reason Reason `form:"reason,omitempty" json:"reason,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
 // CreateUsageParams defines parameters for CreateUsage.
 type CreateUsageParams struct {
 	// IdempotencyKey Needed with one use that is no CloudEvent; 1 to 255 bytes of visible characters without spaces, unique per user.
@@ -609,6 +750,9 @@ type ServerInterface interface {
 	// ReleaseAdmission Return the slot and the reservation without a charge, or leave the queue.
 	// (POST /api/v1/admissions/{id}/release)
 	ReleaseAdmission(w http.ResponseWriter, r *http.Request, id AdmissionID)
+	// GetQueue Who waits for what, level by level.
+	// (GET /api/v1/queue)
+	GetQueue(w http.ResponseWriter, r *http.Request, params GetQueueParams)
 	// CheckTranscriptionLimits The same as /api/v1/usage/check, where an upload form looks for it.
 	// (POST /api/v1/transcription/check-limits)
 	CheckTranscriptionLimits(w http.ResponseWriter, r *http.Request)
@@ -803,6 +947,78 @@ func (siw *ServerInterfaceWrapper) ReleaseAdmission(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReleaseAdmission(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetQueue operation middleware
+func (siw *ServerInterfaceWrapper) GetQueue(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetQueueParams
+
+	// ------------- Optional query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "reason" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "reason", r.URL.Query(), &params.Reason, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "reason"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "reason", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetQueue(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1370,6 +1586,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/complete", wrapper.CompleteAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/queue", wrapper.GetQueue)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/transcription/check-limits", wrapper.CheckTranscriptionLimits)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage", wrapper.CreateUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/{id}/reverse", wrapper.ReverseUsage)
@@ -1620,6 +1837,45 @@ type ReleaseAdmissiondefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ReleaseAdmissiondefaultApplicationProblemPlusJSONResponse) VisitReleaseAdmissionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetQueueRequestObject struct {
+	Params GetQueueParams
+}
+
+type GetQueueResponseObject interface {
+	VisitGetQueueResponse(w http.ResponseWriter) error
+}
+
+type GetQueue200JSONResponse QueuePage
+
+func (response GetQueue200JSONResponse) VisitGetQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetQueuedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetQueuedefaultApplicationProblemPlusJSONResponse) VisitGetQueueResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2085,6 +2341,9 @@ type StrictServerInterface interface {
 	// ReleaseAdmission Return the slot and the reservation without a charge, or leave the queue.
 	// (POST /api/v1/admissions/{id}/release)
 	ReleaseAdmission(ctx context.Context, request ReleaseAdmissionRequestObject) (ReleaseAdmissionResponseObject, error)
+	// GetQueue Who waits for what, level by level.
+	// (GET /api/v1/queue)
+	GetQueue(ctx context.Context, request GetQueueRequestObject) (GetQueueResponseObject, error)
 	// CheckTranscriptionLimits The same as /api/v1/usage/check, where an upload form looks for it.
 	// (POST /api/v1/transcription/check-limits)
 	CheckTranscriptionLimits(ctx context.Context, request CheckTranscriptionLimitsRequestObject) (CheckTranscriptionLimitsResponseObject, error)
@@ -2291,6 +2550,32 @@ func (sh *strictHandler) ReleaseAdmission(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ReleaseAdmissionResponseObject); ok {
 		if err := validResponse.VisitReleaseAdmissionResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetQueue operation middleware
+func (sh *strictHandler) GetQueue(w http.ResponseWriter, r *http.Request, params GetQueueParams) {
+	var request GetQueueRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetQueue(ctx, request.(GetQueueRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetQueue")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetQueueResponseObject); ok {
+		if err := validResponse.VisitGetQueueResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -12,8 +12,8 @@ type operation struct {
 	// media are the kinds of body that it takes, none where it takes no body, and limit is the most bytes of one.
 	media []string
 	limit int64
-	// verbs are the rights of which the caller needs one on the subject, who is a user. Where it is held, the lease or
-	// the ticket of the admission in the path does as well.
+	// verbs are the rights of which the caller needs one on the subject, which is a user or another resource. Where it
+	// is held, the lease or the ticket of the admission in the path does as well.
 	verbs   []string
 	subject string
 	held    bool
@@ -34,9 +34,10 @@ var (
 	spend    = []string{access.VerbSpend}
 	read     = []string{access.VerbSpend, access.VerbGet}
 	adjust   = []string{access.VerbAdjust}
+	list     = []string{access.VerbList}
 )
 
-// Whose quota a call is about.
+// Whose quota a call is about, or what else.
 const (
 	bodysUser      = "the body's `user_id`"
 	itemsUser      = "each use's `user_id` or `subject`"
@@ -44,6 +45,7 @@ const (
 	givenUser      = "the query's `user_id`, where it is given"
 	admissionsUser = "the admission's user"
 	eventsUser     = "the event's user"
+	wholeQueue     = "the resource `queue`, in all namespaces"
 )
 
 var operations = []operation{
@@ -52,6 +54,7 @@ var operations = []operation{
 	{"heartbeatAdmission", "POST /api/v1/admissions/{id}/heartbeat", nil, 0, spend, admissionsUser, true},
 	{"completeAdmission", "POST /api/v1/admissions/{id}/complete", onlyJSON, maxBody, spend, admissionsUser, true},
 	{"releaseAdmission", "POST /api/v1/admissions/{id}/release", nil, 0, spend, admissionsUser, true},
+	{"getQueue", "GET /api/v1/queue", nil, 0, list, wholeQueue, false},
 	{"createUsage", "POST /api/v1/usage", []string{kindJSON, kindCloudEvent, kindCloudEvents}, maxBatchBody, spend,
 		itemsUser, false},
 	{"getUsageEvent", "GET /api/v1/usage/events/{id}", nil, 0,

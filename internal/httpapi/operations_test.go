@@ -67,7 +67,7 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 
 func TestOperationsAreInTheDocs(t *testing.T) {
 	var table strings.Builder
-	table.WriteString("| call | right on the resource `users` | body |\n|---|---|---|\n")
+	table.WriteString("| call | right, on the resource `users` unless it names another | body |\n|---|---|---|\n")
 	for _, o := range operations {
 		right := "`" + strings.Join(o.verbs, "` or `") + "` on " + o.subject
 		if o.held {
@@ -98,6 +98,7 @@ func TestRightsOfOperations(t *testing.T) {
 		"Bearer spender": access.VerbSpend,
 		"Bearer reader":  access.VerbGet,
 		"Bearer admin":   access.VerbAdjust,
+		"Bearer watcher": access.VerbList,
 		"Bearer nobody":  "",
 	}
 	bodies := map[string]string{

@@ -19,6 +19,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
@@ -68,6 +69,12 @@ type History interface {
 	History(ctx context.Context, userID string, before int64, limit int) (reports.History, error)
 }
 
+// Queue shows who waits for what; *queue.Service is one.
+type Queue interface {
+	PlaceOf(ctx context.Context, adm *ledger.Admission) (*queue.Place, error)
+	List(ctx context.Context, f queue.Filter, after queue.Spot, limit int) (queue.Page, error)
+}
+
 // Leases makes and checks lease tokens; *access.Signer is one.
 type Leases interface {
 	Lease(ctx context.Context, account quota.AccountID, admission quota.AdmissionID) (string, error)
@@ -83,6 +90,7 @@ type Options struct {
 	Tickets    Tickets
 	Events     Events
 	History    History
+	Queue      Queue
 	Leases     Leases
 	Auth       *access.Auth
 	Log        *slog.Logger
@@ -100,6 +108,7 @@ type server struct {
 	tickets    Tickets
 	events     Events
 	history    History
+	queue      Queue
 	leases     Leases
 	auth       *access.Auth
 	log        *slog.Logger
@@ -111,7 +120,8 @@ var _ StrictServerInterface = (*server)(nil)
 // New returns the handler of everything that the service answers.
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
-		history: opts.History, leases: opts.Leases, auth: opts.Auth, log: opts.Log, draining: opts.Draining}
+		history: opts.History, queue: opts.Queue, leases: opts.Leases, auth: opts.Auth, log: opts.Log,
+		draining: opts.Draining}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.Handle("GET /readyz", telemetry.Readiness(

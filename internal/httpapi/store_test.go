@@ -18,6 +18,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
+	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
@@ -60,8 +61,9 @@ func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavai
 	}
 	return New(Options{
 		Usage: service, Admissions: service, Tickets: service, Events: service,
-		History: reports.New(store, service), Leases: signer, Auth: testAuth(), Database: store.Ping,
-		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
+		History: reports.New(store, service), Queue: queue.New(store), Leases: signer, Auth: testAuth(),
+		Database: store.Ping,
+		Log:      slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	})
 }
 

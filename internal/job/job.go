@@ -118,8 +118,8 @@ func parsePriority(text string) (int32, error) {
 // longest is quota.MaxAudio as people write it.
 var longest = fmt.Sprintf("%dh", quota.MaxAudio/time.Hour)
 
-// queueName is the label by which Kueue takes a Job over.
-const queueName = "kueue.x-k8s.io/queue-name"
+// QueueLabel is the label by which Kueue takes a Job over.
+const QueueLabel = "kueue.x-k8s.io/queue-name"
 
 // CheckShape says what keeps a Job from being one transcription of this operator's, in the words of the admission
 // policy, which has judged only Jobs that were created where it refuses.
@@ -142,11 +142,11 @@ func CheckShape(job *batchv1.Job) error {
 		return errors.New(
 			"spec.manualSelector: is true: the pods of a Job that spends a user's quota are known by the labels " +
 				"that Kubernetes gives them; leave it out")
-	case job.Labels[queueName] != "":
+	case job.Labels[QueueLabel] != "":
 		return fmt.Errorf(
 			"metadata.labels[%s]: is '%s': a Job that spends a user's quota cannot wait in a Kueue queue as well; "+
 				"leave the label out",
-			queueName, job.Labels[queueName])
+			QueueLabel, job.Labels[QueueLabel])
 	}
 	return errors.Join(one("spec.parallelism", job.Spec.Parallelism), one("spec.completions", job.Spec.Completions))
 }

@@ -61,16 +61,6 @@ func (u *Usage) MovesAt() time.Time {
 	return at
 }
 
-// Turn is a place among all that waits, in the order of the accounts and in each in that in which work starts. The zero
-// value stands before all.
-type Turn struct {
-	Account quota.AccountID
-	Parked  bool
-	Place
-	// Position is the 1-based place in the user's queue, 0 before its first.
-	Position int
-}
-
 // Mark is a moment of a database, for asking what has changed since. The zero value is before everything.
 type Mark struct {
 	Transaction int64

@@ -11,6 +11,8 @@ type Due string
 const (
 	// DueLease: an admission of SourceAPI has outlived its lease.
 	DueLease Due = "lease"
+	// DueWait: an admission has waited for longer than its plan lets work wait.
+	DueWait Due = "wait"
 	// DueQueue: something is queued and the period has ended, or it waits for a slot and one is free, or it is parked
 	// for a cost ceiling of an earlier day.
 	DueQueue Due = "queue"
@@ -20,7 +22,7 @@ const (
 	DueQueued Due = "queued"
 )
 
-// Candidate is an account, and for DueLease an admission of it.
+// Candidate is an account, and for DueLease and DueWait an admission of it.
 type Candidate struct {
 	Account   quota.AccountID
 	Admission quota.AdmissionID

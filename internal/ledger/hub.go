@@ -14,7 +14,7 @@ import (
 type hub struct {
 	mu          sync.Mutex
 	watchers    map[quota.AdmissionID][]chan struct{}
-	subscribers map[chan Change]struct{}
+	subscribers map[*subscriber]struct{}
 	pending     []Change
 	// outgoing has a token while pending is not empty.
 	outgoing chan struct{}
@@ -22,12 +22,37 @@ type hub struct {
 
 func newHub() *hub {
 	return &hub{
-		watchers: map[quota.AdmissionID][]chan struct{}{}, subscribers: map[chan Change]struct{}{},
+		watchers: map[quota.AdmissionID][]chan struct{}{}, subscribers: map[*subscriber]struct{}{},
 		outgoing: make(chan struct{}, 1),
 	}
 }
 
-// maxPendingChanges bounds what is kept for other processes while nobody passes it on: they poll anyway.
+// subscriber hears of all changes, or that it has missed some.
+type subscriber struct {
+	changes chan Change
+	// missed says that the last that it was sent is the zero Change, and that it has not made room for others since.
+	missed bool
+}
+
+// subscribed is how many changes wait for a subscriber.
+const subscribed = 1024
+
+// hear passes a change on. The last place of the channel is kept for the zero Change: what comes after that while the
+// channel stays full is among what the subscriber is told it has missed, for it has not read that yet. The caller holds
+// the lock, so that nobody else fills the channel.
+func (s *subscriber) hear(c Change) {
+	switch {
+	case len(s.changes) < cap(s.changes)-1:
+		s.changes <- c
+		s.missed = false
+	case !s.missed:
+		s.changes <- Change{}
+		s.missed = true
+	}
+}
+
+// maxPendingChanges bounds what is kept for other processes while nobody passes it on. Beyond it they are told that
+// they have missed something.
 const maxPendingChanges = 10_000
 
 // publish delivers changes made here, and keeps them for the other processes.
@@ -39,14 +64,22 @@ func (h *hub) publish(changes []Change) {
 		h.deliver(c)
 	}
 	h.mu.Lock()
-	if len(h.pending) < maxPendingChanges {
-		h.pending = append(h.pending, changes...)
+	if h.pending = append(h.pending, changes...); len(h.pending) > maxPendingChanges {
+		h.pending = h.pending[:maxPendingChanges]
+		h.pending[maxPendingChanges-1] = Change{}
 	}
 	h.mu.Unlock()
 	select {
 	case h.outgoing <- struct{}{}:
 	default:
 	}
+}
+
+// lost has the other processes told, with what they are told next, that they have missed something.
+func (h *hub) lost() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pending = append(h.pending, Change{})
 }
 
 func (h *hub) takeOutgoing() []Change {
@@ -68,10 +101,7 @@ func (h *hub) deliver(c Change) {
 		}
 	}
 	for sub := range h.subscribers {
-		select {
-		case sub <- c:
-		default:
-		}
+		sub.hear(c)
 	}
 }
 
@@ -91,7 +121,7 @@ func (h *hub) watch(id quota.AdmissionID) (changed <-chan struct{}, stop func())
 }
 
 func (h *hub) subscribe(ctx context.Context) <-chan Change {
-	sub := make(chan Change, 1024)
+	sub := &subscriber{changes: make(chan Change, subscribed)}
 	h.mu.Lock()
 	h.subscribers[sub] = struct{}{}
 	h.mu.Unlock()
@@ -99,7 +129,7 @@ func (h *hub) subscribe(ctx context.Context) <-chan Change {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		delete(h.subscribers, sub)
-		close(sub)
+		close(sub.changes)
 	})
-	return sub
+	return sub.changes
 }

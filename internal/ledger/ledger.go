@@ -42,6 +42,9 @@ type Ledger struct {
 	// written, until what cannot be read has been replaced and this is nil again.
 	Unreadable *UnreadableError
 
+	// told are changes that an operation brought to admissions of others, until promote takes them.
+	told []Change
+
 	// Booked are the events of this batch, and Audit tells what else it changed. Neither is ever changed once written.
 	Booked []Made
 	Audit  []quota.AuditRow
@@ -151,22 +154,36 @@ func (l *Ledger) Top() quota.AccountID {
 	return top
 }
 
-// promote lets waiting work start where it may now, and adds what changed to changes.
+// promote lets waiting work start where it may now, and adds to changes what has changed by that, or was refused.
 func (l *Ledger) promote(changes []Change) []Change {
+	changes = append(changes, l.told...)
+	l.told = nil
 	chain := l.Chain()
 	changed := chain.Promote(inner(l.Queue), l.Now)
 	changed = append(changed, chain.Unpark(inner(l.line.behind), l.Now)...)
 	for _, adm := range changed {
 		whole := l.Admissions[adm.ID]
-		c := Change{ID: adm.ID, State: adm.State}
-		if adm.Source == quota.SourceJob {
-			c.Namespace, c.Name, c.Cluster = whole.Namespace, whole.Name, whole.Cluster
-		}
-		changes = append(changes, c)
+		changes = append(changes, changeOf(whole))
 		l.line.joined(whole)
 	}
 	l.DropEnded()
 	return changes
+}
+
+func changeOf(adm *Admission) Change {
+	c := Change{ID: adm.ID, State: adm.State}
+	if adm.Source == quota.SourceJob {
+		c.Namespace, c.Name, c.Cluster = adm.Namespace, adm.Name, adm.Cluster
+	}
+	return c
+}
+
+// RefuseOverdue refuses an admission that has waited for too long, wherever in the queue it is, and has whoever waits
+// for it told. What is in front in the queue every batch has refused already, see quota.Chain.Promote.
+func (l *Ledger) RefuseOverdue(adm *Admission) {
+	if l.Chain().RefuseOverdue(&adm.Admission, l.Now) {
+		l.told = append(l.told, changeOf(adm))
+	}
 }
 
 func inner(queue []*Admission) []*quota.Admission {

@@ -38,7 +38,8 @@ func (e *Engine) Watch(admission quota.AdmissionID) (changed <-chan struct{}, st
 }
 
 // Subscribe returns the changes that others' operations bring to admissions (a freed slot starts who waits for it),
-// here or in another process, until ctx ends. A slow receiver misses some: it must look for itself now and then.
+// here or in another process, until ctx ends. A slow receiver misses some, and is told so by the zero Change: it must
+// look for itself then. What another process could not pass on nobody tells, so it looks now and then as well.
 func (e *Engine) Subscribe(ctx context.Context) <-chan Change { return e.hub.subscribe(ctx) }
 
 // listenPause is the first pause between attempts to listen and maxListenPause the longest, give or take a half, so
@@ -55,9 +56,6 @@ func (h *hub) listen(ctx context.Context, through Notifier, log func(error, stri
 		}
 		if time.Since(began) > maxListenPause {
 			lost = 0
-		}
-		if time.Since(began) > listenPause {
-			h.deliver(Change{}) // it was listening, and missed something
 		}
 		// The first time says it all: it may be another server than the one that the store reports on.
 		if lost++; lost == 1 {
@@ -81,7 +79,12 @@ func (h *hub) notify(ctx context.Context, through Notifier, log func(error, stri
 		}
 		loop.Pause(ctx, notifyInterval)
 		if changes := h.takeOutgoing(); len(changes) > 0 {
-			if err := through.Notify(ctx, changes); err != nil && ctx.Err() == nil && !errors.Is(err, ErrUnavailable) {
+			err := through.Notify(ctx, changes)
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			h.lost()
+			if !errors.Is(err, ErrUnavailable) {
 				log(err, "notifying other processes failed; they find the changes by polling")
 			}
 		}

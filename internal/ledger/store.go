@@ -19,7 +19,8 @@ type Store interface {
 type Notifier interface {
 	// Notify tells other processes that admissions changed.
 	Notify(ctx context.Context, changes []Change) error
-	// Listen calls back for each change of another process until ctx ends or the connection is lost.
+	// Listen calls back for each change of another process until ctx ends or the connection is lost, and first with the
+	// zero Change once it listens.
 	Listen(ctx context.Context, each func(Change)) error
 }
 

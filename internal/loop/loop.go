@@ -23,6 +23,8 @@ type Task struct {
 	Jitter time.Duration
 	// Timeout bounds a turn, whose context ends then. It is the time after which doing it again is better than waiting.
 	Timeout time.Duration
+	// Wake, unless it is nil, has a turn begin at once. What comes while a turn is under way is followed by another.
+	Wake <-chan struct{}
 	// Do is one turn. What it could not do is its error; it logs what people have to know.
 	Do func(ctx context.Context) error
 }
@@ -48,16 +50,19 @@ func (t Task) Run(ctx context.Context, observe Observer) {
 		if err != nil {
 			wait = min(wait, retryAfter)
 		}
-		Pause(ctx, wait)
+		pause(ctx, wait, t.Wake)
 	}
 }
 
 // Pause waits for d, or until ctx ends.
-func Pause(ctx context.Context, d time.Duration) {
+func Pause(ctx context.Context, d time.Duration) { pause(ctx, d, nil) }
+
+func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
+	case <-wake:
 	case <-t.C:
 	}
 }

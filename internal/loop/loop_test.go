@@ -95,3 +95,31 @@ func TestTaskIsTriedAgainSoon(t *testing.T) {
 		}
 	})
 }
+
+// Whoever wakes a task has it done at once, and no later for that.
+func TestTaskIsWoken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		began := time.Now()
+		wake := make(chan struct{}, 1)
+		var turns []time.Duration
+		Task{
+			Name: "look", Period: 10 * time.Second, Timeout: time.Minute, Wake: wake,
+			Do: func(context.Context) error {
+				switch turns = append(turns, time.Since(began)); len(turns) {
+				case 1:
+					time.AfterFunc(3*time.Second, func() { wake <- struct{}{} })
+				case 2:
+					wake <- struct{}{} // while it is under way
+				case 4:
+					cancel()
+				}
+				return nil
+			},
+		}.Run(ctx, nil)
+		if want := []time.Duration{0, 3 * time.Second, 3 * time.Second,
+			13 * time.Second}; !slices.Equal(turns, want) {
+			t.Errorf("turns at %v, want %v", turns, want)
+		}
+	})
+}

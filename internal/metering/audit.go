@@ -20,6 +20,7 @@ func (p *Plan) Audit() quota.AuditPlan {
 		Features:             p.Features,
 		CalendarMonth:        p.CalendarMonth,
 		FinalAfter:           int64(p.FinalAfter / time.Second),
+		MaxWait:              int64(p.MaxWait / time.Second),
 		Credits:              p.Limits.Credits,
 		FileSize:             p.Limits.FileSize,
 		Audio:                quota.AudioMilliseconds(p.Limits.Audio),

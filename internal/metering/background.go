@@ -91,12 +91,16 @@ func (s *Service) countStuck(ctx context.Context) error {
 // duePage is how many candidates one look brings; a page is worked off before the next is read.
 const duePage = 500
 
-// Reap expires what has outlived its lease and starts what waits for nothing any more, once. Run calls it again and
-// again.
+// Reap expires what has outlived its lease, refuses what has waited for too long and starts what waits for nothing any
+// more, once. Run calls it again and again.
 func (s *Service) Reap(ctx context.Context) error {
 	expire := func(c ledger.Candidate) error { return s.expire(ctx, c) }
+	refuse := func(c ledger.Candidate) error { return s.refuseOverdue(ctx, c) }
 	touch := func(c ledger.Candidate) error { return s.touch(ctx, c.Account) }
-	return errors.Join(s.forEachDue(ctx, ledger.DueLease, expire), s.forEachDue(ctx, ledger.DueQueue, touch))
+	return errors.Join(
+		s.forEachDue(ctx, ledger.DueLease, expire),
+		s.forEachDue(ctx, ledger.DueWait, refuse),
+		s.forEachDue(ctx, ledger.DueQueue, touch))
 }
 
 // forEachDue works through all candidates page by page. A candidate that fails does not stop the others.
@@ -132,6 +136,16 @@ func (s *Service) expire(ctx context.Context, c ledger.Candidate) error {
 			return nil
 		}
 		return end(l, adm, quota.Expired)
+	})
+	return err
+}
+
+// refuseOverdue ends an admission that has waited for longer than its plan allows; the clock and the plan of the
+// transaction decide.
+func (s *Service) refuseOverdue(ctx context.Context, c ledger.Candidate) error {
+	_, err := s.on(ctx, c.Account, c.Admission, func(l *ledger.Ledger, adm *ledger.Admission) error {
+		l.RefuseOverdue(adm)
+		return nil
 	})
 	return err
 }

@@ -28,6 +28,8 @@ type model struct {
 	planLimit int64
 	override  *int64
 	slots     int
+	// maxWait is 0 for none.
+	maxWait   time.Duration
 	suspended bool
 	grants    map[string]*parcel
 	// periods[open] is the open one; those before it have closed.
@@ -53,6 +55,9 @@ type job struct {
 	plan     int64
 	grants   map[string]int64
 	parked   bool
+	// since is when it began to wait, and overdue that it was refused for having waited too long.
+	since   time.Time
+	overdue bool
 }
 
 func (m *model) limit() int64 {
@@ -67,7 +72,8 @@ func (m *model) open() *period { return m.periods[len(m.periods)-1] }
 // month returns the end of period n.
 func (m *model) month(n int) time.Time { return m.anchor.AddDate(0, n+1, 0) }
 
-// touch closes what has ended and starts what may start, as everything that touches an account does.
+// touch closes what has ended, refuses what has waited for too long and starts what may start, as everything that
+// touches an account does.
 func (m *model) touch() {
 	for !m.now.Before(m.open().end) {
 		m.open().limit = m.limit()
@@ -76,6 +82,10 @@ func (m *model) touch() {
 	for _, id := range m.order {
 		j := m.jobs[id]
 		if j.state != "Queued" {
+			continue
+		}
+		if m.maxWait > 0 && m.now.After(j.since.Add(m.maxWait)) {
+			j.state, j.parked, j.overdue = "Cancelled", false, true
 			continue
 		}
 		j.parked = m.suspended || j.estimate > m.remaining()
@@ -147,7 +157,7 @@ func (m *model) admit(id string, estimate int64) string {
 	if m.suspended || estimate > m.remaining() {
 		return "refused"
 	}
-	j := &job{estimate: estimate, state: "Queued"}
+	j := &job{estimate: estimate, state: "Queued", since: m.now}
 	m.jobs[id], m.order = j, append(m.order, id)
 	inFront := m.count(func(o *job) bool { return o != j && o.state == "Queued" && !o.parked })
 	if m.running() < m.slots && inFront == 0 {
@@ -223,7 +233,7 @@ func (m *model) requeue(id string) string {
 	case "Queued":
 	case "Admitted":
 		m.giveBack(j)
-		j.state = "Queued"
+		j.state, j.since = "Queued", m.now
 		m.order = append(slices.DeleteFunc(m.order, func(o string) bool { return o == id }), id)
 	default:
 		return "conflict"
@@ -238,7 +248,11 @@ func (m *model) String() string {
 	}
 	states := []string{}
 	for _, id := range m.order {
-		states = append(states, id+"="+m.jobs[id].state)
+		state := m.jobs[id].state
+		if m.jobs[id].overdue {
+			state += string(quota.WaitedTooLong)
+		}
+		states = append(states, id+"="+state)
 	}
 	return fmt.Sprintf("period %d: used %d reserved %d remaining %d, active %d queued %d parked %d, %s",
 		len(m.periods)-1, p.used, p.reserved,
@@ -255,7 +269,7 @@ func TestLedgerAgreesWithTheModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		runs++
 		s := &sequence{T: rt, w: w, user: fmt.Sprintf("user-%d", runs), plan: fmt.Sprintf("plan-%d", runs)}
-		s.begin(int64(rapid.IntRange(0, 40).Draw(rt, "credits")), rapid.IntRange(1, 3).Draw(rt, "slots"))
+		s.begin(int64(rapid.IntRange(0, 40).Draw(rt, "credits")), rapid.IntRange(1, 3).Draw(rt, "slots"), maxWait(rt))
 		for range rapid.IntRange(5, 30).Draw(rt, "operations") {
 			s.step()
 		}
@@ -271,11 +285,16 @@ type sequence struct {
 	gifts      map[string]metering.Grant
 }
 
-func (s *sequence) begin(credits int64, slots int) {
+// maxWait draws a plan's longest wait, often none. The leases of what waits here last for 2 minutes.
+func maxWait(t *rapid.T) time.Duration {
+	return rapid.SampledFrom([]time.Duration{0, 0, time.Minute, time.Hour, 100 * time.Hour}).Draw(t, "longest wait")
+}
+
+func (s *sequence) begin(credits int64, slots int, maxWait time.Duration) {
 	now := s.w.now().Truncate(time.Microsecond)
 	s.uid = quota.NameID("test", quota.ID{}, s.user)
-	s.m = &model{now: now, anchor: now, planLimit: credits, slots: slots, grants: map[string]*parcel{},
-		jobs: map[string]*job{}}
+	s.m = &model{now: now, anchor: now, planLimit: credits, slots: slots, maxWait: maxWait,
+		grants: map[string]*parcel{}, jobs: map[string]*job{}}
 	s.m.periods = []*period{{end: s.m.month(0)}}
 	s.gifts = map[string]metering.Grant{}
 	s.applyPlan()
@@ -289,6 +308,7 @@ func (s *sequence) applyPlan() {
 	p.Limits.Credits = quota.AtMost(quota.Credits(s.m.planLimit) * quota.Credit)
 	p.Limits.Concurrent = quota.AtMost(int32(s.m.slots))
 	p.DailyCostCeiling.Unlimited = true
+	p.MaxWait = s.m.maxWait
 	// The model knows no money: that it is kept by currency is what the check of the invariants holds.
 	p.Currency = rapid.SampledFrom([]string{"USD", "EUR", "JPY"}).Draw(s.T, "currency")
 	if _, err := s.w.ApplyPlan(s.w.t.Context(), p, "test"); err != nil {
@@ -399,6 +419,7 @@ func (s *sequence) step() {
 	case "plan":
 		m.planLimit, m.slots = int64(rapid.IntRange(0, 40).Draw(s.T, "credits")),
 			rapid.IntRange(1, 3).Draw(s.T, "slots")
+		m.maxWait = maxWait(s.T)
 		s.applyPlan()
 		if m.count(func(j *job) bool { return j.state == "Queued" }) > 0 {
 			m.touch()
@@ -503,7 +524,11 @@ func (s *sequence) compare(what, want, got string) {
 		if err != nil {
 			s.Fatal(err)
 		}
-		states = append(states, id+"="+string(adm.State))
+		state := string(adm.State)
+		if adm.Reason == quota.WaitedTooLong {
+			state += string(adm.Reason)
+		}
+		states = append(states, id+"="+state)
 	}
 	a := u.Account
 	ledger := fmt.Sprintf("period %d: used %s reserved %s remaining %s, active %d queued %d parked %d, %s", a.PeriodNo,

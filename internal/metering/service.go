@@ -5,8 +5,6 @@ package metering
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -314,54 +312,3 @@ func (s *Service) Wait(ctx context.Context, id quota.AdmissionID, until time.Tim
 
 // Subscribe returns the changes that others' operations bring to admissions; see ledger.Engine.Subscribe.
 func (s *Service) Subscribe(ctx context.Context) <-chan ledger.Change { return s.engine.Subscribe(ctx) }
-
-// waitingPage is how many admissions one page of what waits has, at most.
-const waitingPage = 500
-
-// WaitingJob is a Job that waits, with its place in the queue, and where its user stands.
-type WaitingJob struct {
-	Admission *ledger.Admission
-	Usage     ledger.Usage
-}
-
-// WaitingJobs returns the Jobs in the next page of all that waits, and the place behind it: the zero value at the end.
-// A position that others have changed since the page before is off by as many until it is read again.
-func (s *Service) WaitingJobs(ctx context.Context, after ledger.Turn) ([]WaitingJob, ledger.Turn, error) {
-	page, err := s.store.Waiting(ctx, after, waitingPage)
-	if err != nil {
-		return nil, ledger.Turn{}, err
-	}
-	users := make(map[string]struct{})
-	for _, adm := range page {
-		if adm.Source == quota.SourceJob {
-			users[adm.UserID] = struct{}{}
-		}
-	}
-	usages, err := s.UsageOf(ctx, slices.Collect(maps.Keys(users)))
-	if err != nil {
-		return nil, ledger.Turn{}, err
-	}
-	var waiting []WaitingJob
-	for _, adm := range page {
-		if adm.Account != after.Account {
-			after = ledger.Turn{Account: adm.Account}
-		}
-		after.Parked, after.Priority, after.Arrived = adm.Parked, adm.Priority, adm.ArrivedSeq
-		if !adm.Parked {
-			after.Position++
-		}
-		usage, known := usages[adm.UserID]
-		if adm.Source != quota.SourceJob || !known || usage.Unreadable != nil {
-			continue
-		}
-		adm.Waiting = int(usage.Account.Queued - usage.Account.Parked)
-		if !adm.Parked {
-			adm.Position = after.Position
-		}
-		waiting = append(waiting, WaitingJob{adm, usage})
-	}
-	if len(page) < waitingPage {
-		after = ledger.Turn{}
-	}
-	return waiting, after, nil
-}

@@ -34,9 +34,6 @@ type Accounts interface {
 type Admissions interface {
 	// Admission reads one admission, with its place in the queue.
 	Admission(ctx context.Context, id quota.AdmissionID) (*ledger.Admission, error)
-	// Waiting reads at most limit queued admissions of any source behind the place, without queue positions. Of those
-	// that cannot be read it tells their ids and their place.
-	Waiting(ctx context.Context, after ledger.Turn, limit int) ([]*ledger.Admission, error)
 	// MaybeStuck reads, ordered by account and id after the given one, at most limit admitted admissions, among them
 	// all that are stuck.
 	MaybeStuck(ctx context.Context, after ledger.Candidate, limit int) ([]*ledger.Admission, error)

@@ -80,8 +80,8 @@ func payloadsOf(changes []ledger.Change) ([]string, error) {
 	return out, nil
 }
 
-// Listen implements ledger.Notifier, on a connection of its own. What is sent before it listens is not seen, so callers
-// poll as well.
+// Listen implements ledger.Notifier, on a connection of its own. What is sent before it listens is not seen: the zero
+// Change tells when it does.
 func (d *DB) Listen(ctx context.Context, each func(ledger.Change)) (err error) {
 	conn, err := pgx.ConnectConfig(ctx, d.listen.Copy())
 	if err != nil {
@@ -102,6 +102,9 @@ func (d *DB) Listen(ctx context.Context, each func(ledger.Change)) (err error) {
 	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
 		return MapError(err)
 	}
+	// Only from here on nothing is missed: when the connection before was lost the database may just have been about to
+	// be replaced, and who looked then has seen the old one.
+	each(ledger.Change{})
 	for {
 		n, err := next(ctx, conn)
 		if err != nil {

@@ -76,6 +76,11 @@ type Admission struct {
 	Parked, EverParked bool
 
 	CreatedAt, AdmittedAt, EndedAt time.Time
+	// RequeuedAt is when it last went back to the queue; zero for one that never did.
+	RequeuedAt time.Time
+	// WaitedFor and MaxWait are the reason for which it waited and the bound of its plan, where that refused it.
+	WaitedFor Reason
+	MaxWait   time.Duration
 	// Lease is how long the admission lives without a heartbeat, LeaseUntil when it ends.
 	Lease      time.Duration
 	LeaseUntil time.Time
@@ -100,7 +105,8 @@ func (adm *Admission) Equal(other *Admission) bool {
 		same(adm.Actual, other.Actual) &&
 		adm.Late == other.Late && adm.Parked == other.Parked && adm.EverParked == other.EverParked &&
 		adm.CreatedAt.Equal(other.CreatedAt) && adm.AdmittedAt.Equal(other.AdmittedAt) &&
-		adm.EndedAt.Equal(other.EndedAt) &&
+		adm.EndedAt.Equal(other.EndedAt) && adm.RequeuedAt.Equal(other.RequeuedAt) &&
+		adm.WaitedFor == other.WaitedFor && adm.MaxWait == other.MaxWait &&
 		adm.Lease == other.Lease && adm.LeaseUntil.Equal(other.LeaseUntil) && adm.ArrivedSeq == other.ArrivedSeq &&
 		adm.AdmittedSeq == other.AdmittedSeq && adm.EndedSeq == other.EndedSeq && adm.Seen == other.Seen
 }
@@ -199,14 +205,14 @@ func curable(r Reason) bool {
 
 // Promote goes through the first of the user's queued admissions, which must be in the order (priority descending,
 // arrival), and admits those that may start. What only credits, cost or a suspension keep back is parked: it stays
-// queued and lets those behind it pass, because it does not wait for their slots. It returns the admissions that
-// changed.
+// queued and lets those behind it pass, because it does not wait for their slots. What has waited for longer than the
+// payer's plan lets work wait is refused, whether it could start now or not. It returns the admissions that changed.
 func (c Chain) Promote(queue []*Admission, now time.Time) []*Admission {
 	return c.look(queue, now, true)
 }
 
 // Unpark goes through queued admissions that have others in front of them: what could start now waits for a slot like
-// those, and what could not is parked. It returns the admissions that changed.
+// those, and what could not is parked, or refused as by Promote. It returns the admissions that changed.
 func (c Chain) Unpark(queue []*Admission, now time.Time) []*Admission {
 	return c.look(queue, now, false)
 }
@@ -215,6 +221,10 @@ func (c Chain) look(queue []*Admission, now time.Time, first bool) []*Admission 
 	var changed []*Admission
 	for _, adm := range queue {
 		if adm.State != Queued {
+			continue
+		}
+		if c.RefuseOverdue(adm, now) {
+			changed = append(changed, adm)
 			continue
 		}
 		d := c.decideSpending(adm.Request, now)
@@ -245,6 +255,38 @@ func (c Chain) look(queue []*Admission, now time.Time, first bool) []*Admission 
 		}
 	}
 	return changed
+}
+
+// WaitingSince is when the admission arrived where it waits, or waited last.
+func (adm *Admission) WaitingSince() time.Time {
+	if adm.RequeuedAt.IsZero() {
+		return adm.CreatedAt
+	}
+	return adm.RequeuedAt
+}
+
+// RefuseOverdue ends a queued admission that has waited for longer than the payer's plan lets work wait, and reports
+// whether it did. The time that its holder has it renewed for does not count, nor what it waits for. One that is exempt
+// from limits is exempt from this one.
+func (c Chain) RefuseOverdue(adm *Admission, now time.Time) bool {
+	most := c.Payer().Plan.MaxWait
+	if most <= 0 || adm.State != Queued || !adm.Enforced || now.Sub(adm.WaitingSince()) <= most {
+		return false
+	}
+	adm.WaitedFor, adm.MaxWait = adm.Reason, most
+	c.leaveQueue(adm)
+	c.decided()
+	c.ended(adm, now)
+	adm.State, adm.Reason = Cancelled, WaitedTooLong
+	return true
+}
+
+// Overdue is the decision that refused an admission because it had waited for too long. It follows from the admission
+// alone, so that it is the same whenever it is told.
+func (adm *Admission) Overdue() Decision {
+	return Decision{Reason: WaitedTooLong, WaitedFor: adm.WaitedFor, Bound: Bound{
+		Unit: UnitWait, Limit: adm.MaxWait.Milliseconds(), Used: adm.EndedAt.Sub(adm.WaitingSince()).Milliseconds(),
+	}}
 }
 
 // Means are what can keep work parked. Two of them can be compared.
@@ -576,11 +618,14 @@ func (c Chain) Requeue(adm *Admission, on Chain, closed Closed, now time.Time) (
 	if err := on.End(&stay, Released, "", closed, now); err != nil {
 		return nil, err
 	}
+	// It waited from when this stay began, which is not when the first one did.
+	stay.CreatedAt, stay.RequeuedAt = adm.WaitingSince(), time.Time{}
 	c.decided()
 	*adm = Admission{
 		ID: adm.ID, Account: adm.Account, Source: adm.Source, State: Queued, Reason: ConcurrencyLimit,
 		Request:  adm.Request,
 		Priority: adm.Priority, Enforced: adm.Enforced, CreatedAt: adm.CreatedAt, Lease: adm.Lease,
+		RequeuedAt: now,
 		LeaseUntil: now.Add(adm.Lease),
 		ArrivedSeq: c.User().Seq,
 	}

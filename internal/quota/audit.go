@@ -121,7 +121,8 @@ type AuditRow struct {
 // AuditState is what a row says of its object before or after the change: one of the structs below.
 type AuditState interface{ auditState() }
 
-// AuditPlan is a plan as its object declares it. FinalAfter, Audio and RateWindow are in the units that the names say.
+// AuditPlan is a plan as its object declares it. FinalAfter, MaxWait, Audio and RateWindow are in the units that the
+// names say; a MaxWait of 0 is none.
 type AuditPlan struct {
 	Version              int64           `json:"version"`
 	ObjectUID            *ObjectUID      `json:"object_uid"`
@@ -133,6 +134,7 @@ type AuditPlan struct {
 	Features             []string        `json:"features"`
 	CalendarMonth        bool            `json:"calendar_month"`
 	FinalAfter           int64           `json:"final_after_seconds"`
+	MaxWait              int64           `json:"max_wait_seconds"`
 	Credits              Limit[Credits]  `json:"credits_units"`
 	FileSize             Limit[int64]    `json:"file_size_bytes"`
 	Audio                Limit[int64]    `json:"audio_ms"`

@@ -28,6 +28,7 @@ const (
 	UnitAudio   Unit = "audio" // in milliseconds
 	UnitJobs    Unit = "jobs"
 	UnitMoney   Unit = "money" // in micro-units
+	UnitWait    Unit = "wait"  // in milliseconds
 )
 
 // Bound is the limit that decided, with what it is made of. Remaining is never negative.
@@ -45,6 +46,8 @@ type Decision struct {
 	Reason Reason
 	Level  Level
 	Bound  Bound
+	// WaitedFor is the reason that work waited for until it was refused as WaitedTooLong; empty otherwise.
+	WaitedFor Reason
 	// RetryAt is the earliest instant at which the same request could succeed by itself; zero where none is known.
 	RetryAt time.Time
 }
@@ -66,16 +69,10 @@ func (c Chain) Decide(req Request, now time.Time) Decision {
 	if d := c.decideSpending(req, now); d.Outcome != Admit {
 		return d
 	}
-	full := c.full()
-	if waiting := c.nodes[0].Queued - c.nodes[0].Parked; full < 0 && waiting <= 0 {
+	if waiting := c.nodes[0].Queued - c.nodes[0].Parked; c.full() < 0 && waiting <= 0 {
 		return Decision{Outcome: Admit}
 	}
-	d := Decision{Reason: ConcurrencyLimit}
-	if full < 0 {
-		d.Reason = NotFirst
-	}
-	at := max(full, 0)
-	d.Level, d.Bound = c.nodes[at].Level(), jobs(c.concurrent(at), c.nodes[at].Active)
+	d := c.slots()
 	if !req.Queue {
 		return d
 	}
@@ -98,6 +95,27 @@ func jobs(limit Limit[int32], taken int32) Bound {
 // spending are the rules about everything but slots, the hardest to cure first. Each goes over the whole chain.
 var spending = [...]func(c Chain, req Request, now time.Time) Decision{
 	Chain.decideSuspension, Chain.decideFileSize, Chain.decideAudio, Chain.decideCredits, Chain.decideCost,
+}
+
+// Binding says what keeps a queued admission from starting now, with the numbers. It may be something else than when it
+// was last looked at, of which its Reason tells. The accounts must have been rolled to now.
+func (c Chain) Binding(adm *Admission, now time.Time) Decision {
+	d := c.decideSpending(adm.Request, now)
+	if d.Outcome == Admit {
+		d = c.slots()
+	}
+	d.Outcome = Wait
+	return d
+}
+
+// slots names the nearest account without a free slot, or the user's own where all have one and others wait in front.
+func (c Chain) slots() Decision {
+	d, at := Decision{Reason: ConcurrencyLimit}, c.full()
+	if at < 0 {
+		d.Reason, at = NotFirst, 0
+	}
+	d.Level, d.Bound = c.nodes[at].Level(), jobs(c.concurrent(at), c.nodes[at].Active)
+	return d
 }
 
 // decideSpending checks everything but slots: what no waiting for other jobs can cure.
@@ -294,7 +312,8 @@ func (c Chain) wouldAllow(req Request, refused Reason, now time.Time) bool {
 		}
 	case QueueFull:
 		return c.Decide(req, now).Outcome != Refuse
-	case UserSuspended, FileTooLarge, AudioTooLong, CreditsExhausted, DailyCostCeiling, UnknownUser, UnknownPlan:
+	case UserSuspended, FileTooLarge, AudioTooLong, CreditsExhausted, DailyCostCeiling, WaitedTooLong, UnknownUser,
+		UnknownPlan:
 	}
 	return true
 }
@@ -340,6 +359,13 @@ func (d Decision) message() string {
 		return "other jobs of the user wait in front"
 	case QueueFull:
 		return fmt.Sprintf("%d of %d jobs are waiting already", b.Used, b.Limit)
+	case WaitedTooLong:
+		// Down to the second, but never so that the one seems to be within the other.
+		waited, most := milliseconds(b.Used), milliseconds(b.Limit)
+		if whole := waited.Truncate(time.Second); whole > most {
+			waited = whole
+		}
+		return fmt.Sprintf("it waited %s (%s), the plan lets work wait %s at most", waited, d.WaitedFor, most)
 	case UnknownUser:
 		return "the user is not known"
 	case UnknownPlan:
@@ -347,6 +373,8 @@ func (d Decision) message() string {
 	}
 	return string(d.Reason)
 }
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // Bytes formats n with the largest binary unit below it, rounded half-even to two decimals: "26Mi", "1.5Gi".
 func Bytes(n int64) string {

@@ -208,6 +208,16 @@ func TestMessage(t *testing.T) {
 		"not first": {Decision{Reason: NotFirst}, "other jobs of the user wait in front"},
 		"queue": {Decision{Reason: QueueFull, Bound: Bound{Used: 100, Limit: 100}},
 			"100 of 100 jobs are waiting already"},
+		"wait": {
+			Decision{Reason: WaitedTooLong, WaitedFor: CreditsExhausted,
+				Bound: Bound{Limit: 3_600_000, Used: 3_603_210}},
+			"it waited 1h0m3s (CreditsExhausted), the plan lets work wait 1h0m0s at most",
+		},
+		"wait, by a moment": {
+			Decision{Reason: WaitedTooLong, WaitedFor: ConcurrencyLimit,
+				Bound: Bound{Limit: 60_000, Used: 60_001}},
+			"it waited 1m0.001s (ConcurrencyLimit), the plan lets work wait 1m0s at most",
+		},
 		"unknown user": {Decision{Reason: UnknownUser}, "the user is not known"},
 		"unknown plan": {Decision{Reason: UnknownPlan}, "the user's plan is not known and there is no default plan"},
 		"foreign":      {Decision{Reason: "Other"}, "Other"},

@@ -104,6 +104,10 @@ const (
 	// MinFinalAfter and MaxFinalAfter bound how long after its end a period takes late charges.
 	MinFinalAfter = time.Hour
 	MaxFinalAfter = 720 * time.Hour
+	// MinMaxWait and MaxMaxWait bound how long a plan lets work wait. What has waited for longer is looked for every 5
+	// seconds, which is a twelfth of the least bound; the greatest is the longest period of a plan, near enough.
+	MinMaxWait = time.Minute
+	MaxMaxWait = 720 * time.Hour
 	// MaxUsageTypes is how many types of use a plan may price, and MaxGrants how many grants a UserQuota may have.
 	MaxUsageTypes = 32
 	MaxGrants     = 64

@@ -189,6 +189,8 @@ func TestBoundsInWords(t *testing.T) {
 		quota.MaxRecordAhead.Minutes())
 	final := fmt.Sprintf("duration(self) >= duration('%.0fh') && duration(self) <= duration('%.0fh')",
 		quota.MinFinalAfter.Hours(), quota.MaxFinalAfter.Hours())
+	wait := fmt.Sprintf("duration(self) >= duration('%.0fm') && duration(self) <= duration('%.0fh')",
+		quota.MinMaxWait.Minutes(), quota.MaxMaxWait.Hours())
 	for _, tc := range []struct {
 		file, said string
 		times      int
@@ -203,8 +205,9 @@ func TestBoundsInWords(t *testing.T) {
 		{contract, fmt.Sprintf("values of at most %d bytes, %d KiB as JSON", quota.MaxMetadataValue,
 			quota.MaxMetadataBytes>>10), 1},
 		{contract, "0 to " + quota.MaxMoney.Sub(1).String(), 1},
-		{planCRD, longest, 2}, // limits.audioDuration and period.finalAfter
+		{planCRD, longest, 3}, // limits.audioDuration, maxWait and period.finalAfter
 		{planCRD, final, 1},
+		{planCRD, wait, 1},
 		{planCRD, largest, 1},
 		{planCRD, "double(self) <= " + quota.MaxRate.String() + ".0", 1},
 		{quotaCRD, longest, 1},
@@ -225,6 +228,11 @@ func TestBoundsInWords(t *testing.T) {
 			"internal/postgres/migrations/00005_resets.sql",
 			fmt.Sprintf("final_after_seconds BETWEEN %.0f AND %.0f", quota.MinFinalAfter.Seconds(),
 				quota.MaxFinalAfter.Seconds()), 1,
+		},
+		{
+			"internal/postgres/migrations/00014_max_wait.sql",
+			fmt.Sprintf("max_wait_seconds BETWEEN %.0f AND %.0f", quota.MinMaxWait.Seconds(),
+				quota.MaxMaxWait.Seconds()), 1,
 		},
 	} {
 		text := strings.Join(strings.Fields(readFile(t, tc.file)), " ")

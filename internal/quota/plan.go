@@ -148,6 +148,8 @@ type Plan struct {
 	// FinalAfter is how long after its end a period takes late charges; zero means quota.FinalAfter.
 	FinalAfter time.Duration
 	Limits     Limits
+	// MaxWait is how long work may wait, for a slot or parked; zero means that there is no bound.
+	MaxWait time.Duration
 	// OverageMax is how far the plan's credits may be exceeded in a period; zero blocks.
 	OverageMax Credits
 	// OveragePrice is charged per credit beyond the plan's.

@@ -17,9 +17,11 @@ const (
 	ConcurrencyLimit Reason = "ConcurrencyLimit"
 	QueueFull        Reason = "QueueFull"
 	// NotFirst means that a slot is free but that others have waited longer for it.
-	NotFirst    Reason = "NotFirst"
-	UnknownUser Reason = "UnknownUser"
-	UnknownPlan Reason = "UnknownPlan"
+	NotFirst Reason = "NotFirst"
+	// WaitedTooLong means that it waited for longer than the plan lets work wait.
+	WaitedTooLong Reason = "WaitedTooLong"
+	UnknownUser   Reason = "UnknownUser"
+	UnknownPlan   Reason = "UnknownPlan"
 )
 
 // Retry says what has to happen before the same request can succeed.
@@ -46,9 +48,26 @@ const (
 	SeverityWarning Severity = "Warning"
 )
 
+// LimitName names what a reason is about, as callers of the HTTP API know it.
+type LimitName string
+
+// The names of limits. A plan's longest wait, and what must be known before a decision, bind nothing that waits.
+const (
+	LimitSuspension    LimitName = "suspension"
+	LimitFileSize      LimitName = "file_size"
+	LimitAudioDuration LimitName = "audio_duration"
+	LimitCredits       LimitName = "credits"
+	LimitDailyCost     LimitName = "daily_cost"
+	LimitConcurrent    LimitName = "concurrent"
+	LimitQueued        LimitName = "queued"
+	LimitWait          LimitName = "wait"
+)
+
 // ReasonInfo is what every face makes of a reason.
 type ReasonInfo struct {
 	Reason Reason
+	// Limit is the one that it is about; empty where there is none.
+	Limit LimitName
 	// Title is the reason in a few words, for people.
 	Title string
 	// Status is the HTTP status of a refusal, of the HTTP API as of the Job webhook.
@@ -60,16 +79,17 @@ type ReasonInfo struct {
 // Reasons are all reasons. An unknown user is 404: nothing is missing that the caller could be given, as in a 403, and
 // who has no right on the user is told that first.
 var Reasons = []ReasonInfo{
-	{UserSuspended, "User suspended", http.StatusForbidden, RetryChange, SeverityWarning},
-	{FileTooLarge, "File too large", http.StatusRequestEntityTooLarge, RetryNever, SeverityWarning},
-	{AudioTooLong, "Audio too long", http.StatusRequestEntityTooLarge, RetryNever, SeverityWarning},
-	{CreditsExhausted, "Credits exhausted", http.StatusTooManyRequests, RetryTime, SeverityWarning},
-	{DailyCostCeiling, "Daily cost ceiling", http.StatusTooManyRequests, RetryTime, SeverityWarning},
-	{ConcurrencyLimit, "Concurrency limit", http.StatusTooManyRequests, RetryJobs, SeverityNormal},
-	{QueueFull, "Queue full", http.StatusTooManyRequests, RetryJobs, SeverityWarning},
-	{NotFirst, "Not first", http.StatusTooManyRequests, RetryJobs, SeverityNormal},
-	{UnknownUser, "Unknown user", http.StatusNotFound, RetryChange, SeverityWarning},
-	{UnknownPlan, "Unknown plan", http.StatusNotFound, RetryChange, SeverityWarning},
+	{UserSuspended, LimitSuspension, "User suspended", http.StatusForbidden, RetryChange, SeverityWarning},
+	{FileTooLarge, LimitFileSize, "File too large", http.StatusRequestEntityTooLarge, RetryNever, SeverityWarning},
+	{AudioTooLong, LimitAudioDuration, "Audio too long", http.StatusRequestEntityTooLarge, RetryNever, SeverityWarning},
+	{CreditsExhausted, LimitCredits, "Credits exhausted", http.StatusTooManyRequests, RetryTime, SeverityWarning},
+	{DailyCostCeiling, LimitDailyCost, "Daily cost ceiling", http.StatusTooManyRequests, RetryTime, SeverityWarning},
+	{ConcurrencyLimit, LimitConcurrent, "Concurrency limit", http.StatusTooManyRequests, RetryJobs, SeverityNormal},
+	{QueueFull, LimitQueued, "Queue full", http.StatusTooManyRequests, RetryJobs, SeverityWarning},
+	{NotFirst, LimitConcurrent, "Not first", http.StatusTooManyRequests, RetryJobs, SeverityNormal},
+	{WaitedTooLong, LimitWait, "Waited too long", http.StatusTooManyRequests, RetryNever, SeverityWarning},
+	{UnknownUser, "", "Unknown user", http.StatusNotFound, RetryChange, SeverityWarning},
+	{UnknownPlan, "", "Unknown plan", http.StatusNotFound, RetryChange, SeverityWarning},
 }
 
 // Info returns the row of Reasons; one without a Status for what is no reason.

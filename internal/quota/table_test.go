@@ -101,6 +101,13 @@ var tableOperations = map[string]func(*Account, *Admission, time.Time) (*Charge,
 		a.Suspended = false
 		return nil, nil
 	},
+	"promote, it has waited too long": func(a *Account, adm *Admission, now time.Time) (*Charge, error) {
+		was := a.Plan
+		a.Plan = plan(func(p *Plan) { p.MaxWait = 59 * time.Second })
+		a.Promote([]*Admission{adm}, now)
+		a.Plan = was
+		return nil, nil
+	},
 	"heartbeat": func(_ *Account, adm *Admission, now time.Time) (*Charge, error) { return nil, adm.Heartbeat(now) },
 	"report (a Job's pod)": func(_ *Account, adm *Admission, _ time.Time) (*Charge, error) {
 		err := adm.Report(known)
@@ -251,7 +258,7 @@ func checkCell(t *testing.T, cell string, c tableCase) {
 			ID: adm.ID, Account: adm.Account, Source: adm.Source, State: Queued, Reason: ConcurrencyLimit,
 			Request:  adm.Request,
 			Priority: adm.Priority, Enforced: adm.Enforced, CreatedAt: adm.CreatedAt, Lease: adm.Lease,
-			LeaseUntil: now.Add(adm.Lease),
+			LeaseUntil: now.Add(adm.Lease), RequeuedAt: now,
 			ArrivedSeq: a.Seq,
 		}
 	case "→ Released":
@@ -263,6 +270,11 @@ func checkCell(t *testing.T, cell string, c tableCase) {
 	case "→ Cancelled":
 		leave()
 		end(Cancelled)
+	case "→ Cancelled, refused":
+		leave()
+		reason := adm.Reason
+		end(Cancelled)
+		adm.Reason, adm.WaitedFor, adm.MaxWait = WaitedTooLong, reason, 59*time.Second
 	default:
 		t.Fatalf("the cell %q is not known", cell)
 	}

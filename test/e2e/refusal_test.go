@@ -91,7 +91,8 @@ var _ = Describe("A Job that waits", func() {
 		Eventually(ctx, job(ctx, first)).Should(haveState(v1alpha1.StateAdmitted))
 		waits := newJob(namespace, "waits", user, "exit", "0")
 		Expect(k8s.Create(ctx, waits)).To(Succeed())
-		Eventually(ctx, says(ctx, waits)).Should(Equal("Queued: 1 of 1 jobs are running; position 1 of 1"))
+		Eventually(ctx, says(ctx, waits)).Should(Equal(
+			"Queued: the limit of 1 running at once is reached; it starts by itself in its turn"))
 		picture(ctx, "--namespace", namespace, "describe", "job", waits.Name)
 		for change, message := range map[string]string{
 			`{"metadata":{"labels":{"usage.cantonesescribe.io/user":"somebody"}}}`: "is '" + user +

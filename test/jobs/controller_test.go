@@ -236,8 +236,8 @@ func TestJobsWithManager(t *testing.T) {
 					state = v1alpha1.StateAdmitted
 				}
 				job = w.waitState(t, ns, job.Name, state)
-				if want := fmt.Sprintf("1 of 1 jobs are running; position %d of %d", i, i); i > 0 &&
-					job.Annotations[v1alpha1.MessageAnnotation] != want {
+				const want = "the limit of 1 running at once is reached; it starts by itself in its turn"
+				if i > 0 && job.Annotations[v1alpha1.MessageAnnotation] != want {
 					t.Errorf("message %q, want %q", job.Annotations[v1alpha1.MessageAnnotation], want)
 				}
 			}

@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 // documented writes the Job of docs/jobs.md, under another name and of shorter audio, to a file.
@@ -408,7 +410,7 @@ func TestJobsWithoutAPodGiveTheirSlotBack(t *testing.T) {
 		if !*first.Spec.Suspend {
 			t.Error("it has given its slot back and is not suspended")
 		}
-		says(ns, "first", "gave its slot back", "exceeded quota: no-pods", "position 1 of 1")
+		says(ns, "first", "gave its slot back", "exceeded quota: no-pods", "starts by itself in its turn")
 		w.waitState(t, ns, "second", v1alpha1.StateAdmitted)
 
 		// When its turn comes it starts again, and with what it lacked it runs.
@@ -475,7 +477,18 @@ func TestJobsWithoutAPodGiveTheirSlotBack(t *testing.T) {
 		// The one that can run does, and the other one waits behind all.
 		w.waitState(t, ns, "second", v1alpha1.StateAdmitted)
 		runs(ns, "second")
-		says(ns, "late", "gave its slot back: "+why, missing, "position 2 of 2")
+		says(ns, "late", "gave its slot back: "+why, missing)
+		id, err := convert.UID(w.job(t.Context(), ns, "late").UID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		adm, err := w.svc.Get(t.Context(), quota.AdmissionID(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if adm.Position != 2 || adm.Waiting != 2 {
+			t.Errorf("it is at %d of %d, want behind the other one", adm.Position, adm.Waiting)
+		}
 		waits(ns, "late")
 		waits(ns, "third")
 		w.finish(t, ns, "second", corev1.PodSucceeded, "")

@@ -61,7 +61,8 @@ const (
 // idle measures what the manager takes of a processor, and of the database, while nothing happens: 20,000 UserQuotas,
 // 500 Jobs that run and 50,000 that wait, on a real API server.
 func (b *bench) idle(ctx context.Context) (err error) {
-	cluster, err := b.idleCluster(ctx)
+	b.report.progressf("an API server with %d UserQuotas and %d Jobs", idleQuotas, idleUsers*(1+idleQueue))
+	cluster, err := b.controlPlane()
 	if err != nil {
 		return err
 	}
@@ -109,15 +110,16 @@ func (b *bench) idle(ctx context.Context) (err error) {
 	return nil
 }
 
-// idleCluster is etcd and an API server, without any controllers: whatever happens there, the manager does.
-type idleCluster struct {
+// controlPlane is etcd and an API server, without any controllers: whatever happens there, the manager does.
+type controlPlane struct {
 	client     client.Client
+	config     *rest.Config
 	kubeconfig string
 	stop       func() error
 }
 
-// controlPlane returns the folder with the binaries of etcd and the API server.
-func controlPlane() (string, error) {
+// controlPlanePrograms returns the folder with the binaries of etcd and the API server.
+func controlPlanePrograms() (string, error) {
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
 		return "", errors.New("KUBEBUILDER_ASSETS names no folder with the control plane: " +
@@ -126,18 +128,17 @@ func controlPlane() (string, error) {
 	return assets, nil
 }
 
-func (b *bench) idleCluster(context.Context) (_ *idleCluster, err error) {
-	assets, err := controlPlane()
+func (b *bench) controlPlane() (_ *controlPlane, err error) {
+	assets, err := controlPlanePrograms()
 	if err != nil {
 		return nil, err
 	}
-	b.report.progressf("an API server with %d UserQuotas and %d Jobs", idleQuotas, idleUsers*(1+idleQueue))
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: assets,
 		CRDDirectoryPaths:     []string{filepath.Join("config", "crd", "bases")}, ErrorIfCRDPathMissing: true,
 		ControlPlaneStartTimeout: 2 * time.Minute, ControlPlaneStopTimeout: time.Minute,
 	}
-	c := &idleCluster{kubeconfig: filepath.Join(b.dir, "idle.kubeconfig"), stop: env.Stop}
+	c := &controlPlane{kubeconfig: filepath.Join(b.dir, "controlplane.kubeconfig"), stop: env.Stop}
 	config, err := env.Start()
 	defer func() {
 		if err != nil {
@@ -159,19 +160,20 @@ func (b *bench) idleCluster(context.Context) (_ *idleCluster, err error) {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
 	}
-	config = rest.CopyConfig(config)
-	config.QPS = -1
-	c.client, err = client.New(config, client.Options{Scheme: scheme})
+	c.config = rest.CopyConfig(config)
+	c.config.QPS = -1
+	c.client, err = client.New(c.config, client.Options{Scheme: scheme})
 	return c, err
 }
 
-// idleFill makes the objects, and has the ledger know the Jobs.
-func (b *bench) idleFill(ctx context.Context, c client.Client, dsn string) error {
+// prepare declares a plan with so many slots and places in the queue, in the ledger too, and lets the bench's Jobs
+// spend anybody's quota.
+func prepare(ctx context.Context, c client.Client, service *metering.Service, slots, queued int32) error {
 	plan := &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: idlePlan}, Spec: v1alpha1.UsagePlanSpec{
 		DisplayName: "Bench", Default: true, AlertThresholds: []int32{80},
 		Limits: v1alpha1.UsagePlanLimits{
-			Credits: new(int64(1_000_000)), FileSize: new(resource.MustParse("25Mi")), Concurrent: new(int32(1)),
-			Queued: new(int32(2 * idleQueue)),
+			Credits: new(int64(1_000_000)), FileSize: new(resource.MustParse("25Mi")), Concurrent: &slots,
+			Queued: &queued,
 		},
 	}}
 	for _, object := range []client.Object{
@@ -193,6 +195,16 @@ func (b *bench) idleFill(ctx context.Context, c client.Client, dsn string) error
 			return err
 		}
 	}
+	declared, err := convert.Plan(plan)
+	if err != nil {
+		return err
+	}
+	_, err = service.ApplyPlan(ctx, declared, "bench")
+	return err
+}
+
+// idleFill makes the objects, and has the ledger know the Jobs.
+func (b *bench) idleFill(ctx context.Context, c client.Client, dsn string) error {
 	store, err := ledgerdb.Open(ctx, dsn, postgres.Options{})
 	if err != nil {
 		return err
@@ -200,11 +212,7 @@ func (b *bench) idleFill(ctx context.Context, c client.Client, dsn string) error
 	defer store.Close()
 	engine := ledger.New(store, ledger.Options{})
 	service := metering.New(engine, store, access.NewSigner(store), metering.Options{AutoRegister: true})
-	declared, err := convert.Plan(plan)
-	if err != nil {
-		return err
-	}
-	if _, err := service.ApplyPlan(ctx, declared, "bench"); err != nil {
+	if err := prepare(ctx, c, service, 1, 2*idleQueue); err != nil {
 		return err
 	}
 	// One after the other for each user, so that all know their places.
@@ -232,7 +240,7 @@ func idleJob(ctx context.Context, c client.Client, service *metering.Service, us
 	state, message := v1alpha1.StateAdmitted, "1 credits are reserved"
 	if n > 0 {
 		state = v1alpha1.StateQueued
-		message = fmt.Sprintf("1 of 1 jobs are running; position %d of %d", n, idleQueue)
+		message = "the limit of 1 running at once is reached; it starts by itself in its turn"
 	}
 	name := "user-" + strconv.Itoa(user)
 	job := &batchv1.Job{

@@ -117,7 +117,7 @@ func run(ctx context.Context, opts options) (err error) {
 	}
 	// Before the first figure: the last ones would find it out after a quarter of an hour.
 	if slices.ContainsFunc(chosen, func(s scenario) bool { return s.cluster }) {
-		if _, err := controlPlane(); err != nil {
+		if _, err := controlPlanePrograms(); err != nil {
 			return err
 		}
 	}

@@ -37,11 +37,14 @@ var scenarios = []scenario{
 	{figures: []string{"admit_engine_snapshot_uniform_256", "admit_engine_snapshot_hot_256"},
 		measure: (*bench).snapshot},
 	{figures: []string{"queue_depth_turnover", "queue_depth_bystanders"}, measure: (*bench).queueDepth},
+	{figures: []string{"estimate_coverage"}, measure: (*bench).estimateCoverage},
 	{figures: []string{"admit_engine_full_256"}, measure: (*bench).full},
 	{figures: []string{"reset_1m", "reset_admission_p99_ms"}, measure: (*bench).measureResets},
 	{figures: []string{"month_boundary_rate", "month_boundary_p99"}, measure: (*bench).measureBoundary},
-	{figures: []string{"poll_idle_cpu", "poll_idle_cpu_database"}, measure: (*bench).idle,
-		cluster: true},
+	{figures: []string{"jobs_rate", "jobs_latency_p50"}, measure: (*bench).jobsBurst, cluster: true},
+	{figures: []string{"jobs_wakeup_p99_ms", "jobs_handover_p50_ms", "jobs_writes", "jobs_memory_per_1000"},
+		measure: (*bench).jobsBacklog, cluster: true},
+	{figures: []string{"poll_idle_cpu", "poll_idle_cpu_database"}, measure: (*bench).idle, cluster: true},
 	{figures: []string{"memory_http_soak"}, measure: (*bench).soak, onDemand: true},
 }
 

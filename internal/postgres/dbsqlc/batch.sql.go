@@ -485,10 +485,10 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 }
 
 const LoadAdmissions = `-- name: LoadAdmissions :many
-SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency, a.cluster_uid, a.levels FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
+SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency, a.cluster_uid, a.requeued_at, a.waited_for, a.max_wait_ms, a.levels FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
 UNION ALL
-SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency, q.cluster_uid, q.levels FROM usage_quotas AS u CROSS JOIN LATERAL (
-    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels FROM concurrent_processing AS c
+SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency, q.cluster_uid, q.requeued_at, q.waited_for, q.max_wait_ms, q.levels FROM usage_quotas AS u CROSS JOIN LATERAL (
+    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels FROM concurrent_processing AS c
     WHERE c.id = ANY (ARRAY(SELECT queue_heads(u.user_id, $3::integer))) OFFSET 0) AS q
 WHERE u.user_id = ANY ($2::uuid[]) AND u.queued > 0
 `
@@ -552,6 +552,9 @@ func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) 
 			&i.PayerID,
 			&i.Currency,
 			&i.ClusterUid,
+			&i.RequeuedAt,
+			&i.WaitedFor,
+			&i.MaxWaitMs,
 			&i.Levels,
 		); err != nil {
 			return nil, err
@@ -696,7 +699,7 @@ func (q *Queries) LoadLots(ctx context.Context, arg LoadLotsParams) ([]CreditLot
 }
 
 const LoadParked = `-- name: LoadParked :many
-SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id, currency, cluster_uid, levels FROM concurrent_processing
+SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id, currency, cluster_uid, requeued_at, waited_for, max_wait_ms, levels FROM concurrent_processing
 WHERE user_id = $1 AND state = 'Queued' AND parked AND estimate <= $2
   AND (priority < $3 OR (priority = $3 AND arrived_seq > $4))
 ORDER BY priority DESC, arrived_seq LIMIT $5
@@ -768,6 +771,9 @@ func (q *Queries) LoadParked(ctx context.Context, arg LoadParkedParams) ([]Concu
 			&i.PayerID,
 			&i.Currency,
 			&i.ClusterUid,
+			&i.RequeuedAt,
+			&i.WaitedFor,
+			&i.MaxWaitMs,
 			&i.Levels,
 		); err != nil {
 			return nil, err
@@ -863,7 +869,7 @@ func (q *Queries) LoadPlanVersions(ctx context.Context, names []string) ([]PlanV
 }
 
 const LoadPlans = `-- name: LoadPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits
 WHERE name = ANY ($1::text[]) OR ($2::boolean AND is_default AND NOT retired)
 `
 
@@ -913,6 +919,7 @@ func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPla
 			&i.UsageTypes,
 			&i.FinalAfterSeconds,
 			&i.HomeCluster,
+			&i.MaxWaitSeconds,
 		); err != nil {
 			return nil, err
 		}
@@ -1122,8 +1129,8 @@ UPDATE concurrent_processing AS c SET
     provider_cost_micros = v.provider_cost_micros, currency = v.currency, reported = v.reported, actual = v.actual, late = v.late,
     admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, arrived_seq = v.arrived_seq,
     admitted_seq = v.admitted_seq, ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
-    seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active,
-    payer_id = v.payer_id, levels = v.levels
+    seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active, requeued_at = v.requeued_at,
+    waited_for = v.waited_for, max_wait_ms = v.max_wait_ms, payer_id = v.payer_id, levels = v.levels
 FROM (SELECT
     unnest($1::uuid[]) AS id, unnest($2::text[]) AS state, unnest($3::text[]) AS reason,
     unnest($4::boolean[]) AS parked, unnest($5::boolean[]) AS ever_parked,
@@ -1137,7 +1144,8 @@ FROM (SELECT
     unnest($20::bigint[]) AS admitted_seq, unnest($21::bigint[]) AS ended_seq, unnest($22::bigint[]) AS seen_remaining,
     unnest($23::integer[]) AS seen_concurrent, unnest($24::bigint[]) AS seen_used,
     unnest($25::bigint[]) AS seen_reserved, unnest($26::integer[]) AS seen_active,
-    unnest($27::uuid[]) AS payer_id, unnest($28::jsonb[]) AS levels
+    unnest($27::timestamptz[]) AS requeued_at, unnest($28::text[]) AS waited_for,
+    unnest($29::bigint[]) AS max_wait_ms, unnest($30::uuid[]) AS payer_id, unnest($31::jsonb[]) AS levels
 ) AS v
 WHERE c.id = v.id
 `
@@ -1169,6 +1177,9 @@ type UpdateAdmissionsParams struct {
 	SeenUsed       []int64
 	SeenReserved   []int64
 	SeenActive     []int32
+	RequeuedAt     []time.Time
+	WaitedFor      []string
+	MaxWaitMs      []int64
 	Payers         []quota.ID
 	Levels         [][]byte
 }
@@ -1202,6 +1213,9 @@ func (q *Queries) UpdateAdmissions(ctx context.Context, arg UpdateAdmissionsPara
 		arg.SeenUsed,
 		arg.SeenReserved,
 		arg.SeenActive,
+		arg.RequeuedAt,
+		arg.WaitedFor,
+		arg.MaxWaitMs,
 		arg.Payers,
 		arg.Levels,
 	)

@@ -79,6 +79,9 @@ type ConcurrentProcessing struct {
 	PayerID             *quota.ID
 	Currency            *string
 	ClusterUid          *quota.ID
+	RequeuedAt          *time.Time
+	WaitedFor           *string
+	MaxWaitMs           *int64
 	Levels              []byte
 }
 
@@ -329,4 +332,5 @@ type UserPlanLimit struct {
 	UsageTypes             json.RawMessage
 	FinalAfterSeconds      int32
 	HomeCluster            *quota.ID
+	MaxWaitSeconds         *int32
 }

@@ -35,6 +35,7 @@ INSERT INTO user_plan_limits (object_uid, home_cluster, display_name, is_default
     rate_requests, rate_window_seconds, alert_thresholds,
     admit_when_unavailable, reset_schedule,
     reset_batch_size, usage_types, final_after_seconds,
+    max_wait_seconds,
     updated_at, name)
 VALUES ($1, $2, $3, $4,
     $5, $6, $7,
@@ -46,9 +47,10 @@ VALUES ($1, $2, $3, $4,
     $20, $21, $22,
     $23, $24,
     $25, $26, $27,
-    coalesce($28::timestamptz, clock_timestamp()), $29)
+    $28,
+    coalesce($29::timestamptz, clock_timestamp()), $30)
 ON CONFLICT (name) DO NOTHING
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds
 `
 
 type InsertPlanParams struct {
@@ -79,6 +81,7 @@ type InsertPlanParams struct {
 	ResetBatchSize         int32
 	UsageTypes             json.RawMessage
 	FinalAfterSeconds      int32
+	MaxWaitSeconds         *int32
 	Now                    *time.Time
 	Name                   string
 }
@@ -114,6 +117,7 @@ func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPla
 		arg.ResetBatchSize,
 		arg.UsageTypes,
 		arg.FinalAfterSeconds,
+		arg.MaxWaitSeconds,
 		arg.Now,
 		arg.Name,
 	)
@@ -150,12 +154,13 @@ func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPla
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
+		&i.MaxWaitSeconds,
 	)
 	return i, err
 }
 
 const LockPlan = `-- name: LockPlan :one
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster FROM user_plan_limits WHERE name = $1 FOR UPDATE
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits WHERE name = $1 FOR UPDATE
 `
 
 func (q *Queries) LockPlan(ctx context.Context, name string) (UserPlanLimit, error) {
@@ -193,12 +198,13 @@ func (q *Queries) LockPlan(ctx context.Context, name string) (UserPlanLimit, err
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
+		&i.MaxWaitSeconds,
 	)
 	return i, err
 }
 
 const PlanOnOffer = `-- name: PlanOnOffer :one
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits
 WHERE NOT retired AND CASE WHEN $1::text = '' THEN is_default ELSE name = $1::text END
 `
 
@@ -238,6 +244,7 @@ func (q *Queries) PlanOnOffer(ctx context.Context, name string) (UserPlanLimit, 
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
+		&i.MaxWaitSeconds,
 	)
 	return i, err
 }
@@ -266,7 +273,7 @@ const RetirePlan = `-- name: RetirePlan :one
 UPDATE user_plan_limits SET retired = true, version = version + 1,
     updated_at = coalesce($1::timestamptz, clock_timestamp())
 WHERE name = $2 AND NOT retired
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds
 `
 
 type RetirePlanParams struct {
@@ -309,6 +316,7 @@ func (q *Queries) RetirePlan(ctx context.Context, arg RetirePlanParams) (UserPla
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
+		&i.MaxWaitSeconds,
 	)
 	return i, err
 }
@@ -325,9 +333,10 @@ UPDATE user_plan_limits SET
     rate_requests = $20, rate_window_seconds = $21, alert_thresholds = $22,
     admit_when_unavailable = $23, reset_schedule = $24,
     reset_batch_size = $25, usage_types = $26, final_after_seconds = $27,
-    updated_at = coalesce($28::timestamptz, clock_timestamp())
-WHERE name = $29
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster
+    max_wait_seconds = $28,
+    updated_at = coalesce($29::timestamptz, clock_timestamp())
+WHERE name = $30
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds
 `
 
 type UpdatePlanParams struct {
@@ -358,6 +367,7 @@ type UpdatePlanParams struct {
 	ResetBatchSize         int32
 	UsageTypes             json.RawMessage
 	FinalAfterSeconds      int32
+	MaxWaitSeconds         *int32
 	Now                    *time.Time
 	Name                   string
 }
@@ -391,6 +401,7 @@ func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPla
 		arg.ResetBatchSize,
 		arg.UsageTypes,
 		arg.FinalAfterSeconds,
+		arg.MaxWaitSeconds,
 		arg.Now,
 		arg.Name,
 	)
@@ -427,6 +438,7 @@ func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPla
 		&i.UsageTypes,
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
+		&i.MaxWaitSeconds,
 	)
 	return i, err
 }

@@ -26,7 +26,7 @@ func (q *Queries) AccountID(ctx context.Context, userID string) (quota.ID, error
 }
 
 const Admission = `-- name: Admission :one
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels, u.user_id AS external_id,
     coalesce(c.cluster_uid, CASE WHEN c.source = 'job' THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS cluster,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
@@ -102,6 +102,9 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 		&i.ConcurrentProcessing.PayerID,
 		&i.ConcurrentProcessing.Currency,
 		&i.ConcurrentProcessing.ClusterUid,
+		&i.ConcurrentProcessing.RequeuedAt,
+		&i.ConcurrentProcessing.WaitedFor,
+		&i.ConcurrentProcessing.MaxWaitMs,
 		&i.ConcurrentProcessing.Levels,
 		&i.ExternalID,
 		&i.Cluster,
@@ -113,7 +116,7 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 }
 
 const AllPlans = `-- name: AllPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster FROM user_plan_limits ORDER BY rank, name
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits ORDER BY rank, name
 `
 
 func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
@@ -157,6 +160,7 @@ func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
 			&i.UsageTypes,
 			&i.FinalAfterSeconds,
 			&i.HomeCluster,
+			&i.MaxWaitSeconds,
 		); err != nil {
 			return nil, err
 		}
@@ -300,6 +304,59 @@ func (q *Queries) DueQueues(ctx context.Context, arg DueQueuesParams) ([]quota.I
 	return items, nil
 }
 
+const DueWaits = `-- name: DueWaits :many
+WITH RECURSIVE waiting AS (
+    (SELECT c.user_id FROM concurrent_processing AS c
+    WHERE c.state = 'Queued' AND c.user_id > $3 AND EXISTS (SELECT FROM user_plan_limits WHERE max_wait_seconds IS NOT NULL)
+    ORDER BY c.user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > w.user_id
+        ORDER BY c.user_id LIMIT 1)
+    FROM waiting AS w WHERE w.user_id IS NOT NULL)
+SELECT a.user_id, o.id FROM waiting AS w JOIN usage_quotas AS a ON a.user_id = w.user_id
+JOIN user_plan_limits AS p ON p.name = a.plan_name
+CROSS JOIN LATERAL (SELECT c.id FROM concurrent_processing AS c
+    WHERE c.user_id = w.user_id AND c.state = 'Queued' AND c.enforced
+      AND coalesce(c.requeued_at, c.created_at)
+          < (SELECT coalesce($1::timestamptz, clock_timestamp())) - p.max_wait_seconds * interval '1 second'
+    OFFSET 0) AS o
+ORDER BY a.user_id FETCH FIRST ($2::bigint) ROWS WITH TIES
+`
+
+type DueWaitsParams struct {
+	Now   *time.Time
+	Most  int64
+	After quota.ID
+}
+
+type DueWaitsRow struct {
+	UserID quota.ID
+	ID     quota.ID
+}
+
+// From one account with a queue to the next, as DueQueues, and there to what has waited for too long, not through what has
+// not; to none if no plan has a bound. With ties, as DueLeases. The clock is read once, for what an index is searched by must
+// hold still, and OFFSET keeps the planner from going through all that waits.
+func (q *Queries) DueWaits(ctx context.Context, arg DueWaitsParams) ([]DueWaitsRow, error) {
+	rows, err := q.db.Query(ctx, DueWaits, arg.Now, arg.Most, arg.After)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []DueWaitsRow
+	for rows.Next() {
+		var i DueWaitsRow
+		if err := rows.Scan(&i.UserID, &i.ID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const EnsurePartitions = `-- name: EnsurePartitions :exec
 SELECT ensure_usage_partition(((date_trunc('month', now() AT TIME ZONE 'UTC')) + n * interval '1 month')::date) FROM generate_series(0, 3) AS n
 `
@@ -387,6 +444,25 @@ func (q *Queries) LastPeriods(ctx context.Context, userIds []string) ([]UsagePer
 	return items, nil
 }
 
+const LastStart = `-- name: LastStart :one
+SELECT coalesce(max(r.admitted_at), 'epoch')::timestamptz AS at FROM (
+    SELECT admitted_at FROM concurrent_processing
+    WHERE state = 'Admitted' AND source IN ('api', 'job') AND user_id = $1 LIMIT $2) AS r
+`
+
+type LastStartParams struct {
+	Account quota.ID
+	Most    int32
+}
+
+// Of what runs; long ago if nothing does. Where so much runs that this does not read all of it, the exact moment matters no more.
+func (q *Queries) LastStart(ctx context.Context, arg LastStartParams) (time.Time, error) {
+	row := q.db.QueryRow(ctx, LastStart, arg.Account, arg.Most)
+	var at time.Time
+	err := row.Scan(&at)
+	return at, err
+}
+
 const LeaseKey = `-- name: LeaseKey :one
 SELECT secret FROM service_keys WHERE purpose = 'lease'
 `
@@ -399,7 +475,7 @@ func (q *Queries) LeaseKey(ctx context.Context) ([]byte, error) {
 }
 
 const LiveJobs = `-- name: LiveJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels, u.user_id AS external_id, coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
   AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM $2::uuid
@@ -468,6 +544,9 @@ func (q *Queries) LiveJobs(ctx context.Context, arg LiveJobsParams) ([]LiveJobsR
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.RequeuedAt,
+			&i.ConcurrentProcessing.WaitedFor,
+			&i.ConcurrentProcessing.MaxWaitMs,
 			&i.ConcurrentProcessing.Levels,
 			&i.ExternalID,
 			&i.Now,
@@ -483,7 +562,7 @@ func (q *Queries) LiveJobs(ctx context.Context, arg LiveJobsParams) ([]LiveJobsR
 }
 
 const MaybeStuck = `-- name: MaybeStuck :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id, n.now::timestamptz AS now
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels, u.user_id AS external_id, n.now::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 CROSS JOIN (SELECT coalesce($1::timestamptz, clock_timestamp()) AS now) AS n
 WHERE c.state = 'Admitted' AND (c.lease_until < n.now OR c.admitted_at < n.now - interval '10 minutes')
@@ -561,6 +640,9 @@ func (q *Queries) MaybeStuck(ctx context.Context, arg MaybeStuckParams) ([]Maybe
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.RequeuedAt,
+			&i.ConcurrentProcessing.WaitedFor,
+			&i.ConcurrentProcessing.MaxWaitMs,
 			&i.ConcurrentProcessing.Levels,
 			&i.ExternalID,
 			&i.Now,
@@ -587,6 +669,183 @@ func (q *Queries) MissingPartitions(ctx context.Context) (bool, error) {
 	var exists bool
 	err := row.Scan(&exists)
 	return exists, err
+}
+
+const PlaceOf = `-- name: PlaceOf :one
+SELECT count(*) FILTER (WHERE o.priority > $1 OR (o.priority = $1 AND o.arrived_seq <= $2))::bigint AS position,
+    count(*)::bigint AS waiting
+FROM concurrent_processing AS o
+WHERE o.user_id = $3 AND o.state = 'Queued' AND o.parked = $4::boolean AND (NOT o.parked OR o.reason = $5::text)
+`
+
+type PlaceOfParams struct {
+	Priority int32
+	Arrived  int64
+	Account  quota.ID
+	Parked   bool
+	Reason   string
+}
+
+type PlaceOfRow struct {
+	Position int64
+	Waiting  int64
+}
+
+// The place among those of the user that wait for the same: for a slot, or parked for one reason.
+func (q *Queries) PlaceOf(ctx context.Context, arg PlaceOfParams) (PlaceOfRow, error) {
+	row := q.db.QueryRow(ctx, PlaceOf,
+		arg.Priority,
+		arg.Arrived,
+		arg.Account,
+		arg.Parked,
+		arg.Reason,
+	)
+	var i PlaceOfRow
+	err := row.Scan(&i.Position, &i.Waiting)
+	return i, err
+}
+
+const QueueCounts = `-- name: QueueCounts :many
+SELECT w.id, w.user_id, w.reason::text AS reason, w.position::bigint AS position, (w.position = w.waiting)::boolean AS last
+FROM (
+    SELECT c.id, c.user_id, s.reason, row_number() OVER (PARTITION BY c.user_id, s.reason ORDER BY c.priority DESC, c.arrived_seq)
+        AS position, count(*) OVER (PARTITION BY c.user_id, s.reason) AS waiting
+    FROM concurrent_processing AS c
+    CROSS JOIN LATERAL (SELECT CASE WHEN c.parked THEN c.reason ELSE 'ConcurrencyLimit' END AS reason) AS s
+    WHERE c.state = 'Queued' AND c.user_id = ANY ($1::uuid[])) AS w
+WHERE w.id = ANY ($2::uuid[]) OR w.position = w.waiting
+ORDER BY w.user_id, w.reason, w.position
+`
+
+type QueueCountsParams struct {
+	Accounts []quota.ID
+	Ids      []quota.ID
+}
+
+type QueueCountsRow struct {
+	ID       quota.ID
+	UserID   quota.ID
+	Reason   string
+	Position int64
+	Last     bool
+}
+
+// The positions of these among those of their account that wait for the same, and the last of each such group, whose position
+// is its length.
+func (q *Queries) QueueCounts(ctx context.Context, arg QueueCountsParams) ([]QueueCountsRow, error) {
+	rows, err := q.db.Query(ctx, QueueCounts, arg.Accounts, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []QueueCountsRow
+	for rows.Next() {
+		var i QueueCountsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.Reason,
+			&i.Position,
+			&i.Last,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const Queued = `-- name: Queued :many
+SELECT c.id, c.user_id, u.user_id AS external_id, c.source, c.namespace, c.name, c.reason, c.parked, c.estimate, c.priority,
+    c.arrived_seq, coalesce(c.requeued_at, c.created_at)::timestamptz AS since
+FROM (
+    (SELECT p.id FROM concurrent_processing AS p
+    WHERE p.state = 'Queued' AND p.user_id = $2::uuid AND p.parked = $3::boolean AND p.priority = $4::integer
+        AND p.arrived_seq > $5::bigint
+    ORDER BY p.arrived_seq LIMIT $1)
+    UNION ALL
+    (SELECT q.id FROM concurrent_processing AS q
+    WHERE q.state = 'Queued' AND q.user_id = $2 AND q.parked = $3 AND q.priority < $4
+    ORDER BY q.priority DESC, q.arrived_seq LIMIT $1)
+    UNION ALL
+    (SELECT r.id FROM concurrent_processing AS r
+    WHERE r.state = 'Queued' AND r.user_id = $2 AND r.parked AND NOT $3
+    ORDER BY r.priority DESC, r.arrived_seq LIMIT $1)
+    UNION ALL
+    (SELECT s.id FROM concurrent_processing AS s
+    WHERE s.state = 'Queued' AND s.user_id > $2 AND NOT $6::boolean
+    ORDER BY s.user_id, s.parked, s.priority DESC, s.arrived_seq LIMIT $1)
+    LIMIT $1
+) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
+ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq
+`
+
+type QueuedParams struct {
+	Most     int32
+	Account  quota.ID
+	Parked   bool
+	Priority int32
+	Arrived  int64
+	Alone    bool
+}
+
+type QueuedRow struct {
+	ID         quota.ID
+	UserID     quota.ID
+	ExternalID string
+	Source     string
+	Namespace  string
+	Name       string
+	Reason     string
+	Parked     bool
+	Estimate   int64
+	Priority   int32
+	ArrivedSeq int64
+	Since      time.Time
+}
+
+// What waits behind a place, in the order of Waiting, of one account or of all.
+func (q *Queries) Queued(ctx context.Context, arg QueuedParams) ([]QueuedRow, error) {
+	rows, err := q.db.Query(ctx, Queued,
+		arg.Most,
+		arg.Account,
+		arg.Parked,
+		arg.Priority,
+		arg.Arrived,
+		arg.Alone,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []QueuedRow
+	for rows.Next() {
+		var i QueuedRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.ExternalID,
+			&i.Source,
+			&i.Namespace,
+			&i.Name,
+			&i.Reason,
+			&i.Parked,
+			&i.Estimate,
+			&i.Priority,
+			&i.ArrivedSeq,
+			&i.Since,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const QuotaOwner = `-- name: QuotaOwner :one
@@ -834,8 +1093,45 @@ func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot
 	return items, nil
 }
 
+const RecentStarts = `-- name: RecentStarts :many
+SELECT coalesce(requeued_at, created_at)::timestamptz AS since, admitted_at::timestamptz AS at FROM concurrent_processing
+WHERE user_id = $1 AND arrived_seq < admitted_seq AND NOT ever_parked AND NOT offline
+ORDER BY admitted_seq DESC LIMIT $2
+`
+
+type RecentStartsParams struct {
+	Account quota.ID
+	Most    int32
+}
+
+type RecentStartsRow struct {
+	Since time.Time
+	At    time.Time
+}
+
+// The latest that had waited for a slot and nothing else.
+func (q *Queries) RecentStarts(ctx context.Context, arg RecentStartsParams) ([]RecentStartsRow, error) {
+	rows, err := q.db.Query(ctx, RecentStarts, arg.Account, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RecentStartsRow
+	for rows.Next() {
+		var i RecentStartsRow
+		if err := rows.Scan(&i.Since, &i.At); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const RunningJobs = `-- name: RunningJobs :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels, u.user_id AS external_id,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state = 'Admitted' AND c.source = 'job'
@@ -904,121 +1200,9 @@ func (q *Queries) RunningJobs(ctx context.Context, arg RunningJobsParams) ([]Run
 			&i.ConcurrentProcessing.PayerID,
 			&i.ConcurrentProcessing.Currency,
 			&i.ConcurrentProcessing.ClusterUid,
-			&i.ConcurrentProcessing.Levels,
-			&i.ExternalID,
-			&i.Now,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const Waiting = `-- name: Waiting :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.levels, u.user_id AS external_id,
-    coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now
-FROM (
-    (SELECT p.id FROM concurrent_processing AS p
-    WHERE p.state = 'Queued' AND p.user_id = $3::uuid AND p.parked = $4::boolean AND p.priority = $5::integer
-        AND p.arrived_seq > $6::bigint
-    ORDER BY p.arrived_seq LIMIT $2)
-    UNION ALL
-    (SELECT q.id FROM concurrent_processing AS q
-    WHERE q.state = 'Queued' AND q.user_id = $3 AND q.parked = $4 AND q.priority < $5
-    ORDER BY q.priority DESC, q.arrived_seq LIMIT $2)
-    UNION ALL
-    (SELECT r.id FROM concurrent_processing AS r
-    WHERE r.state = 'Queued' AND r.user_id = $3 AND r.parked AND NOT $4
-    ORDER BY r.priority DESC, r.arrived_seq LIMIT $2)
-    UNION ALL
-    (SELECT s.id FROM concurrent_processing AS s
-    WHERE s.state = 'Queued' AND s.user_id > $3
-    ORDER BY s.user_id, s.parked, s.priority DESC, s.arrived_seq LIMIT $2)
-    LIMIT $2
-) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
-ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq
-`
-
-type WaitingParams struct {
-	Now      *time.Time
-	Most     int32
-	Account  quota.ID
-	Parked   bool
-	Priority int32
-	Arrived  int64
-}
-
-type WaitingRow struct {
-	ConcurrentProcessing ConcurrentProcessing
-	ExternalID           string
-	Now                  time.Time
-}
-
-// What waits behind a place, account by account and in each in the order in which it starts. Rows cannot be compared in
-// such an order, so these are the rest of the same priority, of the same part of the queue, of the same queue, and the
-// other queues.
-func (q *Queries) Waiting(ctx context.Context, arg WaitingParams) ([]WaitingRow, error) {
-	rows, err := q.db.Query(ctx, Waiting,
-		arg.Now,
-		arg.Most,
-		arg.Account,
-		arg.Parked,
-		arg.Priority,
-		arg.Arrived,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []WaitingRow
-	for rows.Next() {
-		var i WaitingRow
-		if err := rows.Scan(
-			&i.ConcurrentProcessing.ID,
-			&i.ConcurrentProcessing.UserID,
-			&i.ConcurrentProcessing.Source,
-			&i.ConcurrentProcessing.Namespace,
-			&i.ConcurrentProcessing.Name,
-			&i.ConcurrentProcessing.RequestedBy,
-			&i.ConcurrentProcessing.BodyHash,
-			&i.ConcurrentProcessing.State,
-			&i.ConcurrentProcessing.Reason,
-			&i.ConcurrentProcessing.Estimate,
-			&i.ConcurrentProcessing.FileSize,
-			&i.ConcurrentProcessing.Priority,
-			&i.ConcurrentProcessing.Enforced,
-			&i.ConcurrentProcessing.Parked,
-			&i.ConcurrentProcessing.EverParked,
-			&i.ConcurrentProcessing.PeriodNo,
-			&i.ConcurrentProcessing.PeriodEnd,
-			&i.ConcurrentProcessing.PlanPart,
-			&i.ConcurrentProcessing.Lots,
-			&i.ConcurrentProcessing.EstimatedCostMicros,
-			&i.ConcurrentProcessing.ProviderCostMicros,
-			&i.ConcurrentProcessing.Reported,
-			&i.ConcurrentProcessing.Actual,
-			&i.ConcurrentProcessing.Late,
-			&i.ConcurrentProcessing.CreatedAt,
-			&i.ConcurrentProcessing.AdmittedAt,
-			&i.ConcurrentProcessing.EndedAt,
-			&i.ConcurrentProcessing.LeaseMs,
-			&i.ConcurrentProcessing.LeaseUntil,
-			&i.ConcurrentProcessing.ArrivedSeq,
-			&i.ConcurrentProcessing.AdmittedSeq,
-			&i.ConcurrentProcessing.EndedSeq,
-			&i.ConcurrentProcessing.SeenRemaining,
-			&i.ConcurrentProcessing.SeenConcurrent,
-			&i.ConcurrentProcessing.SeenUsed,
-			&i.ConcurrentProcessing.SeenReserved,
-			&i.ConcurrentProcessing.SeenActive,
-			&i.ConcurrentProcessing.Offline,
-			&i.ConcurrentProcessing.PayerID,
-			&i.ConcurrentProcessing.Currency,
-			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.RequeuedAt,
+			&i.ConcurrentProcessing.WaitedFor,
+			&i.ConcurrentProcessing.MaxWaitMs,
 			&i.ConcurrentProcessing.Levels,
 			&i.ExternalID,
 			&i.Now,

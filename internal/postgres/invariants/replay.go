@@ -26,6 +26,8 @@ var replays = []string{
 	            a.user_id
 	WHERE a.seq < d.last`,
 
+	overdue,
+	startedOverdue,
 	overtakenByEqual,
 	overtakenByLower,
 }
@@ -74,12 +76,37 @@ const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id
 
 // constantLimits are the accounts whose limits have been the same from the beginning: users that never had a team.
 const constantLimits = `SELECT a.user_id, p.concurrent_limit, p.credits_limit, p.overage_max,
+	    p.max_wait_seconds * 1000::bigint AS max_wait_ms,
 	    EXISTS (SELECT FROM credit_lots AS l WHERE l.user_id = a.user_id) AS lots
 	FROM usage_quotas AS a JOIN user_plan_limits AS p ON p.name = a.plan_name AND p.version = 1
 	WHERE a.parent_id IS NULL AND a.user_id IN (SELECT id FROM users)
 	    AND a.user_id NOT IN (SELECT user_id FROM concurrent_processing WHERE levels IS NOT NULL)
 	    AND a.user_id NOT IN (SELECT user_id FROM usage_tracking WHERE levels IS NOT NULL)
 	    AND NOT EXISTS (SELECT FROM audit_log AS t WHERE t.user_id = a.user_id AND t.action LIKE 'quota.%')`
+
+// I3: what was refused because it had waited for too long had, by the bound that it saw, which is its plan's where that
+// has always been the same; and nothing of such an account starts that has waited for longer.
+const (
+	overdue = `SELECT 'I3' AS invariant, u.user_id AS who,
+	    'wait of admission ' || c.id || ' (' || c.state || ')' AS what,
+	    'Cancelled after more than ' || coalesce(coalesce(k.max_wait_ms, c.max_wait_ms)::text, 'NULL')
+	        || ' ms for a reason' AS expected,
+	    coalesce(waited || ' of ' || c.max_wait_ms || ' ms for ' || c.waited_for, 'NULL') AS found
+	FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+	LEFT JOIN (` + constantLimits + `) AS k ON k.user_id = c.user_id
+	CROSS JOIN LATERAL (SELECT extract(epoch FROM c.ended_at - ` + since + `) * 1000 AS waited) AS w
+	WHERE (c.reason = 'WaitedTooLong' OR c.max_wait_ms IS NOT NULL OR c.waited_for IS NOT NULL) AND NOT coalesce(
+	    c.state = 'Cancelled' AND c.reason = 'WaitedTooLong' AND c.enforced AND c.waited_for <> ''
+	    AND waited > c.max_wait_ms AND (k.user_id IS NULL OR c.max_wait_ms = k.max_wait_ms), false)`
+
+	startedOverdue = `SELECT 'I3' AS invariant, u.user_id AS who, 'wait of admission ' || c.id AS what,
+	    'at most ' || k.max_wait_ms || ' ms' AS expected, (c.admitted_at - ` + since + `)::text AS found
+	FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+	JOIN (` + constantLimits + `) AS k ON k.user_id = c.user_id
+	WHERE c.enforced AND c.admitted_at - ` + since + ` > k.max_wait_ms * interval '1 millisecond'`
+
+	since = `coalesce(c.requeued_at, c.created_at)`
+)
 
 // I7: nobody was admitted before one that stood in front of it, unless that one was ever parked. Who stands in front,
 // waits before and leaves the queue after. Among equals of priority it arrived earlier, so the latest leave of all that

@@ -103,7 +103,7 @@ func (f *fixture) planOf(name string) *metering.Plan {
 func wantIDs[ID ~[16]byte](t *testing.T, what string, got []ID, want ...ID) {
 	t.Helper()
 	if !slices.Equal(got, want) {
-		t.Errorf("%s: got %x, want %x", what, got, want)
+		t.Errorf("%s: got %v, want %v", what, got, want)
 	}
 }
 

@@ -3,12 +3,8 @@
 package ledgerdb_test
 
 import (
-	"cmp"
-	"fmt"
 	"slices"
 	"testing"
-
-	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -92,69 +88,4 @@ func TestQuotaChanges(t *testing.T) {
 	ask(true, 2, "alice", "bob")
 	mark.Transaction += 1_000_000
 	ask(true, 2, "alice", "bob")
-}
-
-// The pages of what waits have all of it once, each queue in the order in which it starts.
-func TestWaitingIsReadInPages(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	var want []*ledger.Admission
-	for _, user := range []string{"alice", "bob", "carol"} {
-		account := f.register(user)
-		f.enter(account, quota.ID{user[0], 0xff}, 20*quota.Credit) // runs
-		for n := range 9 {
-			id := quota.ID{user[0], byte(n)}
-			f.enter(account, id, quota.Credit+quota.Credits(n%3/2)*58*quota.Credit, func(a *ledger.Admission) {
-				a.Priority = int32(n % 4)
-				if n%2 == 0 {
-					a.Source = quota.SourceJob
-				}
-			})
-			adm, err := f.Admission(t.Context(), id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want = append(want, adm)
-		}
-	}
-	slices.SortFunc(want, func(x, y *ledger.Admission) int {
-		parked := func(a *ledger.Admission) int {
-			if a.Parked {
-				return 1
-			}
-			return 0
-		}
-		return cmp.Or(slices.Compare(x.Account[:], y.Account[:]), cmp.Compare(parked(x), parked(y)),
-			ledger.QueueOrder(x, y))
-	})
-	ids := func(admissions []*ledger.Admission) (out []string) {
-		for _, adm := range admissions {
-			out = append(out, fmt.Sprintf("%s %x parked %t", adm.UserID, adm.ID[:2], adm.Parked))
-		}
-		return out
-	}
-	for _, size := range []int{1, 2, 5, 100} {
-		var got []*ledger.Admission
-		var after ledger.Turn
-		for {
-			page, err := f.Waiting(t.Context(), after, size)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(page) == 0 {
-				break
-			}
-			got = append(got, page...)
-			last := page[len(page)-1]
-			after.Account, after.Parked = last.Account, last.Parked
-			after.Priority, after.Arrived = last.Priority, last.ArrivedSeq
-		}
-		if diff := gocmp.Diff(ids(want), ids(got)); diff != "" {
-			t.Errorf("pages of %d (-want +got):\n%s", size, diff)
-		}
-	}
-	running, err := f.RunningJobs(t.Context(), quota.ID{})
-	if err != nil || len(running) != 0 {
-		t.Errorf("running Jobs: %v, %v", running, err)
-	}
 }

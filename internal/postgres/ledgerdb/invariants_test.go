@@ -65,6 +65,20 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"beyond the seen": {
 			"ALTER TABLE concurrent_processing DROP CONSTRAINT concurrent_processing_within_limits_check; UPDATE " +
 				"concurrent_processing SET seen_remaining = estimate - 1", "I3", "estimate within the credits seen"},
+		"refused too soon": {
+			"UPDATE concurrent_processing SET state = 'Cancelled', reason = 'WaitedTooLong', ended_at = created_at, " +
+				"ended_seq = 1, waited_for = 'ConcurrencyLimit', max_wait_ms = 21600000 WHERE state = 'Queued'", "I3",
+			"wait of admission"},
+		"refused by another bound": {
+			"UPDATE concurrent_processing SET state = 'Cancelled', reason = 'WaitedTooLong', ended_at = created_at + " +
+				"interval '7 hours', waited_for = 'ConcurrencyLimit', max_wait_ms = 60000 WHERE state = 'Queued'", "I3",
+			"wait of admission"},
+		"waited in vain": {
+			"UPDATE concurrent_processing SET max_wait_ms = 21600000 WHERE state = 'Queued'", "I3",
+			"wait of admission"},
+		"started too late": {
+			"UPDATE concurrent_processing SET created_at = admitted_at - interval '7 hours' WHERE state = 'Admitted'",
+			"I3", "wait of admission"},
 		"decision lost": {"UPDATE usage_quotas SET seq = 1", "I3", "decisions of the account"},
 		"lease outlived": {
 			"UPDATE concurrent_processing SET lease_until = lease_until - interval '71 seconds' WHERE state = " +

@@ -185,8 +185,18 @@ var (
 	}, admissionEnd...)
 	endAdmissions = newStatement[dbsqlc.EndAdmissionsParams](dbsqlc.EndAdmissions,
 		append([]column[*ledger.Admission]{admissionID}, admissionEnd...)...)
-	renewLeases      = newStatement[dbsqlc.RenewLeasesParams](dbsqlc.RenewLeases, admissionID, admissionLease)
-	updateAdmissions = newStatement[dbsqlc.UpdateAdmissionsParams](dbsqlc.UpdateAdmissions, admissionLife...)
+	renewLeases = newStatement[dbsqlc.RenewLeasesParams](dbsqlc.RenewLeases, admissionID, admissionLease)
+	// What is new has never gone back to the queue, nor waited for too long.
+	updateAdmissions = newStatement[dbsqlc.UpdateAdmissionsParams](dbsqlc.UpdateAdmissions,
+		append([]column[*ledger.Admission]{
+			col("RequeuedAt", func(a *ledger.Admission) *time.Time { return timeColumn(a.RequeuedAt) }),
+			col("WaitedFor", func(a *ledger.Admission) *string {
+				return presentIf(a.WaitedFor != "", string(a.WaitedFor))
+			}),
+			col("MaxWaitMs", func(a *ledger.Admission) *int64 {
+				return presentIf(a.MaxWait > 0, a.MaxWait.Milliseconds())
+			}),
+		}, admissionLife...)...)
 	insertAdmissions = newStatement[dbsqlc.InsertAdmissionsParams](dbsqlc.InsertAdmissions,
 		append([]column[*ledger.Admission]{
 			col("Accounts", func(a *ledger.Admission) quota.ID { return a.Account }),

@@ -195,8 +195,8 @@ UPDATE concurrent_processing AS c SET
     provider_cost_micros = v.provider_cost_micros, currency = v.currency, reported = v.reported, actual = v.actual, late = v.late,
     admitted_at = v.admitted_at, ended_at = v.ended_at, lease_until = v.lease_until, arrived_seq = v.arrived_seq,
     admitted_seq = v.admitted_seq, ended_seq = v.ended_seq, seen_remaining = v.seen_remaining, seen_concurrent = v.seen_concurrent,
-    seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active,
-    payer_id = v.payer_id, levels = v.levels
+    seen_used = v.seen_used, seen_reserved = v.seen_reserved, seen_active = v.seen_active, requeued_at = v.requeued_at,
+    waited_for = v.waited_for, max_wait_ms = v.max_wait_ms, payer_id = v.payer_id, levels = v.levels
 FROM (SELECT
     unnest(@ids::uuid[]) AS id, unnest(@states::text[]) AS state, unnest(@reasons::text[]) AS reason,
     unnest(@parked::boolean[]) AS parked, unnest(@ever_parked::boolean[]) AS ever_parked,
@@ -210,7 +210,8 @@ FROM (SELECT
     unnest(@admitted_seqs::bigint[]) AS admitted_seq, unnest(@ended_seqs::bigint[]) AS ended_seq, unnest(@seen_remaining::bigint[]) AS seen_remaining,
     unnest(@seen_concurrent::integer[]) AS seen_concurrent, unnest(@seen_used::bigint[]) AS seen_used,
     unnest(@seen_reserved::bigint[]) AS seen_reserved, unnest(@seen_active::integer[]) AS seen_active,
-    unnest(@payers::uuid[]) AS payer_id, unnest(@levels::jsonb[]) AS levels
+    unnest(@requeued_at::timestamptz[]) AS requeued_at, unnest(@waited_for::text[]) AS waited_for,
+    unnest(@max_wait_ms::bigint[]) AS max_wait_ms, unnest(@payers::uuid[]) AS payer_id, unnest(@levels::jsonb[]) AS levels
 ) AS v
 WHERE c.id = v.id;
 

@@ -52,26 +52,17 @@ SELECT sqlc.embed(c), u.user_id AS external_id,
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.id = @id;
 
--- name: LiveJobs :many
-SELECT sqlc.embed(c), u.user_id AS external_id, coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
-FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
-WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
-  AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM sqlc.narg('cluster')::uuid
-ORDER BY c.user_id, c.arrived_seq;
+-- name: PlaceOf :one
+-- The place among those of the user that wait for the same: for a slot, or parked for one reason.
+SELECT count(*) FILTER (WHERE o.priority > @priority OR (o.priority = @priority AND o.arrived_seq <= @arrived))::bigint AS position,
+    count(*)::bigint AS waiting
+FROM concurrent_processing AS o
+WHERE o.user_id = @account AND o.state = 'Queued' AND o.parked = @parked::boolean AND (NOT o.parked OR o.reason = @reason::text);
 
--- name: RunningJobs :many
-SELECT sqlc.embed(c), u.user_id AS external_id,
-    coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
-FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
-WHERE c.state = 'Admitted' AND c.source = 'job'
-  AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM sqlc.narg('cluster')::uuid;
-
--- name: Waiting :many
--- What waits behind a place, account by account and in each in the order in which it starts. Rows cannot be compared in
--- such an order, so these are the rest of the same priority, of the same part of the queue, of the same queue, and the
--- other queues.
-SELECT sqlc.embed(c), u.user_id AS external_id,
-    coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
+-- name: Queued :many
+-- What waits behind a place, in the order of Waiting, of one account or of all.
+SELECT c.id, c.user_id, u.user_id AS external_id, c.source, c.namespace, c.name, c.reason, c.parked, c.estimate, c.priority,
+    c.arrived_seq, coalesce(c.requeued_at, c.created_at)::timestamptz AS since
 FROM (
     (SELECT p.id FROM concurrent_processing AS p
     WHERE p.state = 'Queued' AND p.user_id = @account::uuid AND p.parked = @parked::boolean AND p.priority = @priority::integer
@@ -87,11 +78,50 @@ FROM (
     ORDER BY r.priority DESC, r.arrived_seq LIMIT @most)
     UNION ALL
     (SELECT s.id FROM concurrent_processing AS s
-    WHERE s.state = 'Queued' AND s.user_id > @account
+    WHERE s.state = 'Queued' AND s.user_id > @account AND NOT @alone::boolean
     ORDER BY s.user_id, s.parked, s.priority DESC, s.arrived_seq LIMIT @most)
     LIMIT @most
 ) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
 ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq;
+
+-- name: QueueCounts :many
+-- The positions of these among those of their account that wait for the same, and the last of each such group, whose position
+-- is its length.
+SELECT w.id, w.user_id, w.reason::text AS reason, w.position::bigint AS position, (w.position = w.waiting)::boolean AS last
+FROM (
+    SELECT c.id, c.user_id, s.reason, row_number() OVER (PARTITION BY c.user_id, s.reason ORDER BY c.priority DESC, c.arrived_seq)
+        AS position, count(*) OVER (PARTITION BY c.user_id, s.reason) AS waiting
+    FROM concurrent_processing AS c
+    CROSS JOIN LATERAL (SELECT CASE WHEN c.parked THEN c.reason ELSE 'ConcurrencyLimit' END AS reason) AS s
+    WHERE c.state = 'Queued' AND c.user_id = ANY (@accounts::uuid[])) AS w
+WHERE w.id = ANY (@ids::uuid[]) OR w.position = w.waiting
+ORDER BY w.user_id, w.reason, w.position;
+
+-- name: RecentStarts :many
+-- The latest that had waited for a slot and nothing else.
+SELECT coalesce(requeued_at, created_at)::timestamptz AS since, admitted_at::timestamptz AS at FROM concurrent_processing
+WHERE user_id = @account AND arrived_seq < admitted_seq AND NOT ever_parked AND NOT offline
+ORDER BY admitted_seq DESC LIMIT @most;
+
+-- name: LastStart :one
+-- Of what runs; long ago if nothing does. Where so much runs that this does not read all of it, the exact moment matters no more.
+SELECT coalesce(max(r.admitted_at), 'epoch')::timestamptz AS at FROM (
+    SELECT admitted_at FROM concurrent_processing
+    WHERE state = 'Admitted' AND source IN ('api', 'job') AND user_id = @account LIMIT @most) AS r;
+
+-- name: LiveJobs :many
+SELECT sqlc.embed(c), u.user_id AS external_id, coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
+FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
+  AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM sqlc.narg('cluster')::uuid
+ORDER BY c.user_id, c.arrived_seq;
+
+-- name: RunningJobs :many
+SELECT sqlc.embed(c), u.user_id AS external_id,
+    coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())::timestamptz AS now
+FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
+WHERE c.state = 'Admitted' AND c.source = 'job'
+  AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM sqlc.narg('cluster')::uuid;
 
 -- name: MaybeStuck :many
 -- What cannot be stuck is left out here; what is, is not decided here.
@@ -121,6 +151,27 @@ WHERE state IN ('Queued', 'Admitted') AND source = 'api'
   AND lease_until < coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
   AND user_id > @after
 ORDER BY user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
+
+-- name: DueWaits :many
+-- From one account with a queue to the next, as DueQueues, and there to what has waited for too long, not through what has
+-- not; to none if no plan has a bound. With ties, as DueLeases. The clock is read once, for what an index is searched by must
+-- hold still, and OFFSET keeps the planner from going through all that waits.
+WITH RECURSIVE waiting AS (
+    (SELECT c.user_id FROM concurrent_processing AS c
+    WHERE c.state = 'Queued' AND c.user_id > @after AND EXISTS (SELECT FROM user_plan_limits WHERE max_wait_seconds IS NOT NULL)
+    ORDER BY c.user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > w.user_id
+        ORDER BY c.user_id LIMIT 1)
+    FROM waiting AS w WHERE w.user_id IS NOT NULL)
+SELECT a.user_id, o.id FROM waiting AS w JOIN usage_quotas AS a ON a.user_id = w.user_id
+JOIN user_plan_limits AS p ON p.name = a.plan_name
+CROSS JOIN LATERAL (SELECT c.id FROM concurrent_processing AS c
+    WHERE c.user_id = w.user_id AND c.state = 'Queued' AND c.enforced
+      AND coalesce(c.requeued_at, c.created_at)
+          < (SELECT coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())) - p.max_wait_seconds * interval '1 second'
+    OFFSET 0) AS o
+ORDER BY a.user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
 
 -- name: DueQueues :many
 -- Goes from one account with a queue to the next, not through the queues.

@@ -81,28 +81,6 @@ func (s *Store) readable(n int, row func(i int) *dbsqlc.LiveJobsRow) []*ledger.A
 	return out
 }
 
-// Waiting implements metering.Store.
-func (s *Store) Waiting(ctx context.Context, after ledger.Turn, limit int) ([]*ledger.Admission, error) {
-	rows, err := s.Queries().Waiting(ctx, dbsqlc.WaitingParams{
-		Now: s.Now(), Account: after.Account, Parked: after.Parked, Priority: after.Priority, Arrived: after.Arrived,
-		Most: int32(limit),
-	})
-	if err != nil {
-		return nil, postgres.MapError(err)
-	}
-	out := make([]*ledger.Admission, len(rows))
-	for i := range rows {
-		// One that cannot be read has its place all the same, so that the next page begins after this one.
-		c := &rows[i].ConcurrentProcessing
-		adm, err := s.liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i]))
-		if err != nil {
-			adm.Parked, adm.Priority, adm.ArrivedSeq = c.Parked, c.Priority, c.ArrivedSeq
-		}
-		out[i] = adm
-	}
-	return out, nil
-}
-
 // liveAdmission reads one of many admissions. One that cannot be read is reported, and tells its ids only.
 func (s *Store) liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
 	adm, err := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)
@@ -198,20 +176,28 @@ func (s *Store) Due(
 		ids, err := s.Queries().DueQueues(ctx, dbsqlc.DueQueuesParams{
 			Now: s.Now(), Whatever: what == ledger.DueQueued, Parked: parked, After: after, Most: int32(limit),
 		})
-		out := make([]ledger.Candidate, len(ids))
-		for i, id := range ids {
-			out[i] = ledger.Candidate{Account: id}
-		}
-		return out, postgres.MapError(err)
+		return candidates(ids, func(id quota.ID) ledger.Candidate { return ledger.Candidate{Account: id} }),
+			postgres.MapError(err)
 	case ledger.DueLease:
 		rows, err := s.Queries().DueLeases(ctx, dbsqlc.DueLeasesParams{Now: s.Now(), After: after, Most: int64(limit)})
-		out := make([]ledger.Candidate, len(rows))
-		for i, r := range rows {
-			out[i] = ledger.Candidate{Account: r.UserID, Admission: r.ID}
-		}
-		return out, postgres.MapError(err)
+		return candidates(rows, func(r dbsqlc.DueLeasesRow) ledger.Candidate {
+			return ledger.Candidate{Account: r.UserID, Admission: r.ID}
+		}), postgres.MapError(err)
+	case ledger.DueWait:
+		rows, err := s.Queries().DueWaits(ctx, dbsqlc.DueWaitsParams{Now: s.Now(), After: after, Most: int64(limit)})
+		return candidates(rows, func(r dbsqlc.DueWaitsRow) ledger.Candidate {
+			return ledger.Candidate{Account: r.UserID, Admission: r.ID}
+		}), postgres.MapError(err)
 	}
 	return nil, quota.Invalid("due", "%q is nothing to look for", what)
+}
+
+func candidates[R any](rows []R, of func(R) ledger.Candidate) []ledger.Candidate {
+	out := make([]ledger.Candidate, len(rows))
+	for i, r := range rows {
+		out[i] = of(r)
+	}
+	return out
 }
 
 // DuePeriods implements reset.Store.

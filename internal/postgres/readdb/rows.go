@@ -61,6 +61,7 @@ func PlanOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
 		Retired:  r.Retired,
 		Features: r.Features, CalendarMonth: r.CalendarMonth,
 		FinalAfter: time.Duration(r.FinalAfterSeconds) * time.Second,
+		MaxWait:    time.Duration(numberOf(r.MaxWaitSeconds)) * time.Second,
 		Limits: quota.Limits{
 			Credits:    limit[quota.Credits](r.CreditsLimit),
 			FileSize:   limit[int64](r.FileSizeLimit),
@@ -387,7 +388,9 @@ func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 			Reported: creditsOf(r.Reported), Actual: creditsOf(r.Actual), Late: r.Late, Parked: r.Parked,
 			EverParked: r.EverParked,
 			CreatedAt:  r.CreatedAt.UTC(), AdmittedAt: timeOf(r.AdmittedAt), EndedAt: timeOf(r.EndedAt),
-			Lease: time.Duration(r.LeaseMs) * time.Millisecond, LeaseUntil: r.LeaseUntil.UTC(),
+			RequeuedAt: timeOf(r.RequeuedAt), WaitedFor: quota.Reason(Text(r.WaitedFor)),
+			MaxWait: time.Duration(numberOf(r.MaxWaitMs)) * time.Millisecond,
+			Lease:   time.Duration(r.LeaseMs) * time.Millisecond, LeaseUntil: r.LeaseUntil.UTC(),
 			ArrivedSeq: r.ArrivedSeq, AdmittedSeq: numberOf(r.AdmittedSeq), EndedSeq: numberOf(r.EndedSeq),
 		},
 		UserID: userID, Namespace: r.Namespace, Name: r.Name, RequestedBy: r.RequestedBy, BodyHash: r.BodyHash,

@@ -15,22 +15,22 @@ import (
 
 // Accounts implements metering.Store.
 func (s *Store) Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error) {
-	out, err := s.standings(ctx, userIDs, nil)
+	out, err := s.standings(ctx, userIDs)
 	return out, postgres.MapError(err)
 }
 
 // standings reads users' accounts, and what else the caller asks for, in one round trip. All is of one snapshot, so
 // balances, lots and periods agree.
 func (s *Store) standings(
-	ctx context.Context, userIDs []string, also func(q *dbsqlc.Queries) error,
+	ctx context.Context, userIDs []string, also ...func(q *dbsqlc.Queries) error,
 ) (map[string]ledger.Usage, error) {
 	var t postgres.RoundTrip
 	t.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 	t.Queue(postgres.PlanOnce)
 	out, plans := make(map[string]ledger.Usage, len(userIDs)), make(map[*quota.Account]ServedBy, len(userIDs))
 	err := s.AskStandings(ctx, &t, userIDs, out, plans)
-	if also != nil {
-		err = errors.Join(err, t.Ask(also))
+	for _, read := range also {
+		err = errors.Join(err, t.Ask(read))
 	}
 	t.Queue("COMMIT")
 	if err := errors.Join(err, t.Send(ctx, s.Pool())); err != nil {

@@ -297,6 +297,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: limits
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanLimits
+    - name: maxWait
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
     - name: overage
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanOverage

@@ -6,6 +6,7 @@ package v1alpha1
 
 import (
 	apiv1alpha1 "github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // UsagePlanSpecApplyConfiguration represents a declarative configuration of the UsagePlanSpec type for use
@@ -44,6 +45,10 @@ type UsagePlanSpecApplyConfiguration struct {
 	// dailyCostCeiling is the provider cost per user and UTC day, in pricing.currency, beyond which nothing more is
 	// admitted until the next day. "0" admits nothing that costs anything.
 	DailyCostCeiling *apiv1alpha1.Decimal `json:"dailyCostCeiling,omitempty"`
+	// maxWait is how long work may wait, for a slot or for credits: 1m to 720h, whole seconds. What has waited for
+	// longer is refused, with what it waited for. A change applies to what waits already. Without it work waits as long
+	// as it has to.
+	MaxWait *v1.Duration `json:"maxWait,omitempty"`
 	// databaseUnavailable says what to answer while the database cannot be reached.
 	DatabaseUnavailable *apiv1alpha1.DatabaseUnavailablePolicy `json:"databaseUnavailable,omitempty"`
 }
@@ -172,6 +177,14 @@ func (b *UsagePlanSpecApplyConfiguration) WithAlertThresholds(values ...int32) *
 // If called multiple times, the DailyCostCeiling field is set to the value of the last call.
 func (b *UsagePlanSpecApplyConfiguration) WithDailyCostCeiling(value apiv1alpha1.Decimal) *UsagePlanSpecApplyConfiguration {
 	b.DailyCostCeiling = &value
+	return b
+}
+
+// WithMaxWait sets the MaxWait field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the MaxWait field is set to the value of the last call.
+func (b *UsagePlanSpecApplyConfiguration) WithMaxWait(value v1.Duration) *UsagePlanSpecApplyConfiguration {
+	b.MaxWait = &value
 	return b
 }
 

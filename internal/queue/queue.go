@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package queue shows who waits for what, at which place and until when. All of it is worked out when somebody asks;
+// nothing is kept or written for it.
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/forecast"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Place is where a queued admission stands.
+type Place struct {
+	// Decision is what binds, with its level and its numbers.
+	Decision quota.Decision
+	// Account is the standing that the numbers are from.
+	Account *quota.Account
+	// Position is the place, from 1, among the Waiting ones that wait at the level for the same; both are zero where
+	// what binds has changed since the admission was last looked at, which the next batch does.
+	Position, Waiting int
+	// Start is when it is to be expected to start; nil where history is too thin to tell, or where it waits for
+	// something other than a slot.
+	Start *forecast.Range
+	// Now is the ledger's clock, as of which all this is.
+	Now time.Time
+}
+
+// Look is what a place is told from, as of one moment.
+type Look struct {
+	// Usage is the user's standing, not rolled.
+	Usage ledger.Usage
+	// Position and Waiting are as in Place, by what the admission waited for when it was last looked at.
+	Position, Waiting int
+	// History is how the queue has moved, with as many starts as a forecast needs at most.
+	History forecast.History
+}
+
+// Store reads queues. Its errors wrap those of package ledger.
+type Store interface {
+	// Look reads where a queued admission stands; ErrNotFound if its user is not known.
+	Look(ctx context.Context, adm *ledger.Admission) (Look, error)
+	// Queued reads, in the order of places, at most limit queued admissions behind the place, of one user or, where the
+	// name is empty, of all; ErrNotFound if that user is not known. Places of another user than that are before all.
+	Queued(ctx context.Context, userID string, after Spot, limit int) (Queued, error)
+	// Counts reads, as of one moment, what waits at the accounts, and the positions of the admissions there.
+	Counts(ctx context.Context, accounts []quota.AccountID, admissions []quota.AdmissionID) (Counts, error)
+}
+
+// Service shows queues. It is safe for concurrent use.
+type Service struct{ store Store }
+
+// New returns a service that reads from the store.
+func New(store Store) *Service { return &Service{store: store} }
+
+// PlaceOf returns where an admission stands, and nil unless it is queued. It is nil too where the user's account cannot
+// be read, which the store has reported, and where the user is gone.
+func (s *Service) PlaceOf(ctx context.Context, adm *ledger.Admission) (*Place, error) {
+	if adm.State != quota.Queued {
+		return nil, nil
+	}
+	look, err := s.store.Look(ctx, adm)
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case look.Usage.Unreadable != nil:
+		return nil, nil //nolint:nilerr // the store has reported it
+	}
+	u := look.Usage
+	for _, a := range u.Chain().Accounts() {
+		a.Roll(u.Now)
+	}
+	p := &Place{Decision: u.Chain().Binding(&adm.Admission, u.Now), Account: u.Account, Now: u.Now}
+	if p.Decision.Reason.Info().Limit != adm.Reason.Info().Limit {
+		return p, nil
+	}
+	p.Position, p.Waiting = look.Position, look.Waiting
+	if adm.Parked {
+		return p, nil
+	}
+	if r, ok := forecast.Turn(look.History, p.Position, u.Now); ok {
+		p.Start = &r
+	}
+	return p, nil
+}
