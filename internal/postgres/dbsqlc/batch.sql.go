@@ -402,7 +402,7 @@ func (q *Queries) InsertUsers(ctx context.Context, arg InsertUsersParams) error 
 }
 
 const LoadAccounts = `-- name: LoadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.parent_id, coalesce(u.user_id, '')::text AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, coalesce(u.user_id, '')::text AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
@@ -468,6 +468,8 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 			&i.UsageQuota.Currency,
 			&i.UsageQuota.OtherAmounts,
 			&i.UsageQuota.HomeCluster,
+			&i.UsageQuota.MemberOf,
+			&i.UsageQuota.MemberDeclared,
 			&i.UsageQuota.ParentID,
 			&i.ExternalID,
 			&i.PlanVersion,
@@ -932,7 +934,7 @@ func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPla
 }
 
 const LoadTeams = `-- name: LoadTeams :many
-SELECT id, name, cap_currency, credits_cap, concurrent_cap, queued_cap, daily_cost_cap_micros, member_credits, member_concurrent, member_queued, member_daily_cost_micros, created_at FROM teams WHERE id = ANY ($1::uuid[])
+SELECT id, name, cap_currency, credits_cap, concurrent_cap, queued_cap, daily_cost_cap_micros, member_credits, member_concurrent, member_queued, member_daily_cost_micros, unlimited_members, member_cost_currency, display_name, object_uid, home_cluster, weight, is_root, retired, created_at, updated_at FROM teams WHERE id = ANY ($1::uuid[])
 `
 
 func (q *Queries) LoadTeams(ctx context.Context, ids []quota.ID) ([]Team, error) {
@@ -956,7 +958,16 @@ func (q *Queries) LoadTeams(ctx context.Context, ids []quota.ID) ([]Team, error)
 			&i.MemberConcurrent,
 			&i.MemberQueued,
 			&i.MemberDailyCostMicros,
+			&i.UnlimitedMembers,
+			&i.MemberCostCurrency,
+			&i.DisplayName,
+			&i.ObjectUid,
+			&i.HomeCluster,
+			&i.Weight,
+			&i.IsRoot,
+			&i.Retired,
 			&i.CreatedAt,
+			&i.UpdatedAt,
 		); err != nil {
 			return nil, err
 		}

@@ -309,7 +309,7 @@ const MoveQuotas = `-- name: MoveQuotas :many
 UPDATE usage_quotas AS a SET home_cluster = $1::uuid, quota_uid = CASE WHEN $2::boolean THEN NULL ELSE a.quota_uid END
 FROM (SELECT b.user_id, b.home_cluster, b.quota_uid FROM usage_quotas AS b WHERE b.user_id = ANY ($3::uuid[])) AS was
 WHERE a.user_id = was.user_id
-RETURNING a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.parent_id, was.home_cluster AS was_home, was.quota_uid AS was_quota_uid
+RETURNING a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, was.home_cluster AS was_home, was.quota_uid AS was_quota_uid
 `
 
 type MoveQuotasParams struct {
@@ -367,6 +367,8 @@ func (q *Queries) MoveQuotas(ctx context.Context, arg MoveQuotasParams) ([]MoveQ
 			&i.UsageQuota.Currency,
 			&i.UsageQuota.OtherAmounts,
 			&i.UsageQuota.HomeCluster,
+			&i.UsageQuota.MemberOf,
+			&i.UsageQuota.MemberDeclared,
 			&i.UsageQuota.ParentID,
 			&i.WasHome,
 			&i.WasQuotaUid,

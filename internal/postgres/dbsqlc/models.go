@@ -158,7 +158,16 @@ type Team struct {
 	MemberConcurrent      *int32
 	MemberQueued          *int32
 	MemberDailyCostMicros *int64
+	UnlimitedMembers      []string
+	MemberCostCurrency    *string
+	DisplayName           string
+	ObjectUid             *quota.ID
+	HomeCluster           *quota.ID
+	Weight                int32
+	IsRoot                bool
+	Retired               bool
 	CreatedAt             time.Time
+	UpdatedAt             time.Time
 }
 
 type UsagePeriod struct {
@@ -219,6 +228,8 @@ type UsageQuota struct {
 	Currency           *string
 	OtherAmounts       []byte
 	HomeCluster        *quota.ID
+	MemberOf           *quota.ID
+	MemberDeclared     bool
 	ParentID           *quota.ID
 }
 

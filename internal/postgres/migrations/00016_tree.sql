@@ -1,3 +1,4 @@
+-- +goose NO TRANSACTION
 -- +goose Up
 
 -- Teams. A team has an account like a user's, under the id that it has here. Amounts of credits are in 1/60000 credit, money in
@@ -15,11 +16,37 @@ CREATE TABLE IF NOT EXISTS teams (
     member_concurrent        integer CHECK (member_concurrent > 0),
     member_queued            integer CHECK (member_queued >= 0),
     member_daily_cost_micros bigint CHECK (member_daily_cost_micros >= 0),
+    -- Of the member_ columns those that lift the limits of the teams above instead: 'credits', 'concurrent', 'queued', 'daily_cost'.
+    unlimited_members        text[] NOT NULL DEFAULT '{}',
+    -- Of member_daily_cost_micros; NULL: cap_currency.
+    member_cost_currency     text CHECK (member_cost_currency ~ '^[A-Z]{3}$'),
+    display_name             text NOT NULL DEFAULT '',
+    -- The UsageTeam that declares it, and whose cluster that is; NULL means the first one.
+    object_uid               uuid,
+    home_cluster             uuid,
+    -- Its share among the children of its parent.
+    weight                   integer NOT NULL DEFAULT 1 CHECK (weight BETWEEN 1 AND 1000000),
+    -- Everybody without a parent is below the root; a retired team takes nobody that is not below it by name.
+    is_root                  boolean NOT NULL DEFAULT false,
+    retired                  boolean NOT NULL DEFAULT false,
     created_at               timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at               timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT teams_name_key UNIQUE (name)
 );
 
--- Who is above whom; NULL of who is alone. The path to the root is not stored: a batch reads all of it anyway, and so a team moves
+-- There is one root at most.
+CREATE UNIQUE INDEX IF NOT EXISTS teams_root_idx ON teams (is_root) WHERE is_root AND NOT retired;
+
+-- The team that somebody is in, or a team's parent, as it was declared; NULL of who names none. A user's may be named by its
+-- UserQuota (member_declared) or given over HTTP.
+ALTER TABLE usage_quotas ADD COLUMN IF NOT EXISTS member_of uuid;
+ALTER TABLE usage_quotas ADD COLUMN IF NOT EXISTS member_declared boolean NOT NULL DEFAULT false;
+DROP INDEX CONCURRENTLY IF EXISTS usage_quotas_member_idx;
+CREATE INDEX CONCURRENTLY usage_quotas_member_idx ON usage_quotas (member_of) WHERE member_of IS NOT NULL;
+
+-- Below whom the account is counted now: what waits is in the counts of all above. That is the team of member_of, or the root, as
+-- of the last batch with the account, which moves the counts if it finds that somebody else has to be above; NULL of who is alone.
+-- The path to the root is not stored: a batch reads all of it anyway, and so a team moves
 -- with everything below it by one row. The release before this one does not read it: there must be no teams while that runs.
 ALTER TABLE usage_quotas ADD COLUMN IF NOT EXISTS parent_id uuid;
 
@@ -41,5 +68,5 @@ ALTER TABLE concurrent_processing DROP COLUMN levels;
 DELETE FROM usage_quotas AS a USING teams AS t WHERE t.id = a.user_id;
 ALTER TABLE usage_quotas ALTER COLUMN plan_name SET NOT NULL;
 ALTER TABLE usage_quotas ADD CONSTRAINT usage_quotas_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id);
-ALTER TABLE usage_quotas DROP COLUMN parent_id;
+ALTER TABLE usage_quotas DROP COLUMN parent_id, DROP COLUMN member_of, DROP COLUMN member_declared;
 DROP TABLE teams;
