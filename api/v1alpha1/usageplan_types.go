@@ -325,6 +325,14 @@ type UsagePlanSpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^([0-9]{1,3}h)?([0-9]{1,5}m)?([0-9]{1,7}s)?$') && self.size() > 0 && duration(self) >= duration('1m') && duration(self) <= duration('720h')`,messageExpression=`"maxWait is '" + self + "': must be a duration in hours, minutes and seconds, from 1m to 720h, for example 6h"`,message="maxWait must be a duration in hours, minutes and seconds, from 1m to 720h, for example 6h"
 	MaxWait *metav1.Duration `json:"maxWait,omitempty"`
 
+	// weight is the share of each of the plan's users in what they and others below the same team wait for: twice the
+	// weight is served twice as often while both wait. A user's own limits come first, whatever the weight.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	Weight int32 `json:"weight,omitempty"`
+
 	// databaseUnavailable says what to answer while the database cannot be reached.
 	// +optional
 	// +kubebuilder:default=Deny

@@ -86,7 +86,7 @@ func TestPlanIsConvertedWhole(t *testing.T) {
 			Policy: v1alpha1.OverageAllow, MaxCredits: new(int64(5)), PricePerCredit: new(v1alpha1.Decimal("0.02")),
 		}
 		s.UsageTypes = []v1alpha1.UsagePlanUsageType{{Name: "export", CreditsPerUnit: "0.25"}}
-		s.MaxWait = &metav1.Duration{Duration: time.Hour}
+		s.MaxWait, s.Weight = &metav1.Duration{Duration: time.Hour}, 10
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -141,11 +141,11 @@ func TestPlan(t *testing.T) {
 					"0", "@daily"
 				s.AlertThresholds = []int32{}
 				s.Period.FinalAfter = &metav1.Duration{Duration: 30 * time.Hour}
-				s.MaxWait = &metav1.Duration{Duration: 90 * time.Minute}
+				s.MaxWait, s.Weight = &metav1.Duration{Duration: 90 * time.Minute}, 3
 			},
 			func(p *metering.Plan) {
 				p.Default, p.CalendarMonth, p.CarryOverMax, p.AdmitWhenUnavailable = true, true, 7*quota.Credit, true
-				p.FinalAfter, p.MaxWait = 30*time.Hour, 90*time.Minute
+				p.FinalAfter, p.MaxWait, p.Weight = 30*time.Hour, 90*time.Minute, 3
 				p.DailyCostCeiling, p.ResetSchedule, p.AlertThresholds = quota.AtMost(quota.Money(0)), "@daily", nil
 			},
 		},

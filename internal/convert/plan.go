@@ -43,6 +43,7 @@ func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 			CalendarMonth:        spec.Period.Anchor == v1alpha1.AnchorCalendar,
 			FinalAfter:           finalAfter,
 			MaxWait:              maxWait,
+			Weight:               spec.Weight,
 			Limits:               limits,
 			OverageMax:           overageMax,
 			OveragePrice:         overagePrice,

@@ -22,11 +22,10 @@ func Team(t *v1alpha1.UsageTeam) (metering.Team, error) {
 		return metering.Team{}, err
 	}
 	declared := metering.Team{
-		Team:        quota.Team{Name: t.Name, Caps: limits, MemberDefaults: defaults},
+		Team:        quota.Team{Name: t.Name, Caps: limits, MemberDefaults: defaults, Weight: spec.Weight},
 		ObjectUID:   uid,
 		DisplayName: spec.DisplayName,
 		Root:        spec.Root,
-		Weight:      spec.Weight,
 		Zone:        spec.TimeZone,
 		Suspended:   spec.Suspended,
 		Grants:      grants(spec.Grants),

@@ -47,7 +47,7 @@ func convertedTeam(changes ...func(*metering.Team)) metering.Team {
 	at := time.Date(2025, 1, 31, 0, 0, 0, 0, time.UTC)
 	t := metering.Team{
 		Team: quota.Team{
-			Name: "newsroom",
+			Name: "newsroom", Weight: 3,
 			Caps: quota.Caps{
 				Credits: new(quota.AtMost(100 * quota.Credit)), Concurrent: new(quota.AtMost(int32(5))),
 				Queued:    new(quota.AtMost(int32(0))),
@@ -59,7 +59,7 @@ func convertedTeam(changes ...func(*metering.Team)) metering.Team {
 				DailyCost: &quota.Ceiling{Limit: quota.AtMost(quota.Money(1_000_000)), Currency: "USD"},
 			},
 		},
-		ObjectUID: id, DisplayName: "Newsroom", Parent: "company", PlanName: "pro", Weight: 3, Anchor: at,
+		ObjectUID: id, DisplayName: "Newsroom", Parent: "company", PlanName: "pro", Anchor: at,
 		Zone: "Asia/Hong_Kong", Suspended: true,
 		Grants: map[string]metering.Grant{
 			"welcome": {Credits: 60 * quota.Credit, ExpiresAt: at}, "sorry": {Credits: quota.Credit},
@@ -104,8 +104,8 @@ func TestTeam(t *testing.T) {
 				*s = v1alpha1.UsageTeamSpec{DisplayName: "Platform", TimeZone: "UTC", Weight: 1, Root: true}
 			},
 			func(m *metering.Team) {
-				*m = metering.Team{Team: quota.Team{Name: "newsroom"}, ObjectUID: id, DisplayName: "Platform",
-					Zone: "UTC", Weight: 1, Root: true}
+				*m = metering.Team{Team: quota.Team{Name: "newsroom", Weight: 1}, ObjectUID: id,
+					DisplayName: "Platform", Zone: "UTC", Root: true}
 			},
 		},
 		"unlimited": {

@@ -21,6 +21,7 @@ func (p *Plan) Audit() quota.AuditPlan {
 		CalendarMonth:        p.CalendarMonth,
 		FinalAfter:           int64(p.FinalAfter / time.Second),
 		MaxWait:              int64(p.MaxWait / time.Second),
+		Weight:               max(p.Weight, 1),
 		Credits:              p.Limits.Credits,
 		FileSize:             p.Limits.FileSize,
 		Audio:                quota.AudioMilliseconds(p.Limits.Audio),

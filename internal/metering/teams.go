@@ -13,7 +13,7 @@ import (
 
 // Team is what a UsageTeam declares about a team.
 type Team struct {
-	// Team has its name, what bounds all below it together, and what bounds each of its members.
+	// Team has its name, its weight, what bounds all below it together, and what bounds each of its members.
 	quota.Team
 
 	// ObjectUID of the UsageTeam, and the cluster that it is in.
@@ -28,8 +28,6 @@ type Team struct {
 	Root bool
 	// PlanName is empty for a team that pays for nobody.
 	PlanName string
-	// Weight is its share among the children of its parent, 1 to quota.MaxWeight.
-	Weight int32
 	// Anchor is zero where the object names none: an account keeps what it has, a new one is anchored at its creation.
 	Anchor    time.Time
 	Zone      string

@@ -135,6 +135,7 @@ type AuditPlan struct {
 	CalendarMonth        bool            `json:"calendar_month"`
 	FinalAfter           int64           `json:"final_after_seconds"`
 	MaxWait              int64           `json:"max_wait_seconds"`
+	Weight               int32           `json:"weight"`
 	Credits              Limit[Credits]  `json:"credits_units"`
 	FileSize             Limit[int64]    `json:"file_size_bytes"`
 	Audio                Limit[int64]    `json:"audio_ms"`

@@ -41,6 +41,8 @@ type Team struct {
 	Name string
 	// Caps bound the team and all below it together, and MemberDefaults each user below it.
 	Caps, MemberDefaults Caps
+	// Weight is the team's share, 1 to MaxWeight, in what it and others below the same parent wait for; zero means 1.
+	Weight int32
 }
 
 // Caps bound what a node of the tree takes together with everything below it, whoever pays. Nil means no bound.

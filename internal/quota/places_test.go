@@ -234,6 +234,10 @@ func TestBoundsInWords(t *testing.T) {
 			fmt.Sprintf("max_wait_seconds BETWEEN %.0f AND %.0f", quota.MinMaxWait.Seconds(),
 				quota.MaxMaxWait.Seconds()), 1,
 		},
+		{
+			"internal/postgres/migrations/00016_tree.sql", fmt.Sprintf("weight BETWEEN 1 AND %d", quota.MaxWeight), 1,
+		},
+		{planCRD, fmt.Sprintf("maximum: %d minimum: 1", quota.MaxWeight), 2}, // weight and rateLimit.requests
 	} {
 		text := strings.Join(strings.Fields(readFile(t, tc.file)), " ")
 		if got := strings.Count(text, tc.said); got != tc.times {

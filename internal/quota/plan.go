@@ -150,6 +150,8 @@ type Plan struct {
 	Limits     Limits
 	// MaxWait is how long work may wait, for a slot or parked; zero means that there is no bound.
 	MaxWait time.Duration
+	// Weight is a user's share, 1 to MaxWeight, in what it and others below the same parent wait for; zero means 1.
+	Weight int32
 	// OverageMax is how far the plan's credits may be exceeded in a period; zero blocks.
 	OverageMax Credits
 	// OveragePrice is charged per credit beyond the plan's.

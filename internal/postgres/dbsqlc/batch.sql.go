@@ -871,7 +871,7 @@ func (q *Queries) LoadPlanVersions(ctx context.Context, names []string) ([]PlanV
 }
 
 const LoadPlans = `-- name: LoadPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight FROM user_plan_limits
 WHERE name = ANY ($1::text[]) OR ($2::boolean AND is_default AND NOT retired)
 `
 
@@ -922,6 +922,7 @@ func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPla
 			&i.FinalAfterSeconds,
 			&i.HomeCluster,
 			&i.MaxWaitSeconds,
+			&i.Weight,
 		); err != nil {
 			return nil, err
 		}

@@ -249,7 +249,7 @@ const MovePlan = `-- name: MovePlan :one
 UPDATE user_plan_limits SET home_cluster = $1::uuid, object_uid = CASE WHEN $2::boolean THEN NULL ELSE object_uid END,
     version = version + 1, updated_at = coalesce($3::timestamptz, clock_timestamp())
 WHERE name = $4
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight
 `
 
 type MovePlanParams struct {
@@ -301,6 +301,7 @@ func (q *Queries) MovePlan(ctx context.Context, arg MovePlanParams) (UserPlanLim
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
 		&i.MaxWaitSeconds,
+		&i.Weight,
 	)
 	return i, err
 }
@@ -384,7 +385,7 @@ func (q *Queries) MoveQuotas(ctx context.Context, arg MoveQuotasParams) ([]MoveQ
 }
 
 const PlansOf = `-- name: PlansOf :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight FROM user_plan_limits
 WHERE coalesce(home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first)) = $1::uuid
 ORDER BY name FOR UPDATE
 `
@@ -432,6 +433,7 @@ func (q *Queries) PlansOf(ctx context.Context, cluster quota.ID) ([]UserPlanLimi
 			&i.FinalAfterSeconds,
 			&i.HomeCluster,
 			&i.MaxWaitSeconds,
+			&i.Weight,
 		); err != nil {
 			return nil, err
 		}

@@ -344,4 +344,5 @@ type UserPlanLimit struct {
 	FinalAfterSeconds      int32
 	HomeCluster            *quota.ID
 	MaxWaitSeconds         *int32
+	Weight                 int32
 }

@@ -35,7 +35,7 @@ INSERT INTO user_plan_limits (object_uid, home_cluster, display_name, is_default
     rate_requests, rate_window_seconds, alert_thresholds,
     admit_when_unavailable, reset_schedule,
     reset_batch_size, usage_types, final_after_seconds,
-    max_wait_seconds,
+    max_wait_seconds, weight,
     updated_at, name)
 VALUES ($1, $2, $3, $4,
     $5, $6, $7,
@@ -47,10 +47,10 @@ VALUES ($1, $2, $3, $4,
     $20, $21, $22,
     $23, $24,
     $25, $26, $27,
-    $28,
-    coalesce($29::timestamptz, clock_timestamp()), $30)
+    $28, $29,
+    coalesce($30::timestamptz, clock_timestamp()), $31)
 ON CONFLICT (name) DO NOTHING
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight
 `
 
 type InsertPlanParams struct {
@@ -82,6 +82,7 @@ type InsertPlanParams struct {
 	UsageTypes             json.RawMessage
 	FinalAfterSeconds      int32
 	MaxWaitSeconds         *int32
+	Weight                 int32
 	Now                    *time.Time
 	Name                   string
 }
@@ -118,6 +119,7 @@ func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPla
 		arg.UsageTypes,
 		arg.FinalAfterSeconds,
 		arg.MaxWaitSeconds,
+		arg.Weight,
 		arg.Now,
 		arg.Name,
 	)
@@ -155,12 +157,13 @@ func (q *Queries) InsertPlan(ctx context.Context, arg InsertPlanParams) (UserPla
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
 		&i.MaxWaitSeconds,
+		&i.Weight,
 	)
 	return i, err
 }
 
 const LockPlan = `-- name: LockPlan :one
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits WHERE name = $1 FOR UPDATE
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight FROM user_plan_limits WHERE name = $1 FOR UPDATE
 `
 
 func (q *Queries) LockPlan(ctx context.Context, name string) (UserPlanLimit, error) {
@@ -199,12 +202,13 @@ func (q *Queries) LockPlan(ctx context.Context, name string) (UserPlanLimit, err
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
 		&i.MaxWaitSeconds,
+		&i.Weight,
 	)
 	return i, err
 }
 
 const PlanOnOffer = `-- name: PlanOnOffer :one
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight FROM user_plan_limits
 WHERE NOT retired AND CASE WHEN $1::text = '' THEN is_default ELSE name = $1::text END
 `
 
@@ -245,6 +249,7 @@ func (q *Queries) PlanOnOffer(ctx context.Context, name string) (UserPlanLimit, 
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
 		&i.MaxWaitSeconds,
+		&i.Weight,
 	)
 	return i, err
 }
@@ -273,7 +278,7 @@ const RetirePlan = `-- name: RetirePlan :one
 UPDATE user_plan_limits SET retired = true, version = version + 1,
     updated_at = coalesce($1::timestamptz, clock_timestamp())
 WHERE name = $2 AND NOT retired
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight
 `
 
 type RetirePlanParams struct {
@@ -317,6 +322,7 @@ func (q *Queries) RetirePlan(ctx context.Context, arg RetirePlanParams) (UserPla
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
 		&i.MaxWaitSeconds,
+		&i.Weight,
 	)
 	return i, err
 }
@@ -333,10 +339,10 @@ UPDATE user_plan_limits SET
     rate_requests = $20, rate_window_seconds = $21, alert_thresholds = $22,
     admit_when_unavailable = $23, reset_schedule = $24,
     reset_batch_size = $25, usage_types = $26, final_after_seconds = $27,
-    max_wait_seconds = $28,
-    updated_at = coalesce($29::timestamptz, clock_timestamp())
-WHERE name = $30
-RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds
+    max_wait_seconds = $28, weight = $29,
+    updated_at = coalesce($30::timestamptz, clock_timestamp())
+WHERE name = $31
+RETURNING name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight
 `
 
 type UpdatePlanParams struct {
@@ -368,6 +374,7 @@ type UpdatePlanParams struct {
 	UsageTypes             json.RawMessage
 	FinalAfterSeconds      int32
 	MaxWaitSeconds         *int32
+	Weight                 int32
 	Now                    *time.Time
 	Name                   string
 }
@@ -402,6 +409,7 @@ func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPla
 		arg.UsageTypes,
 		arg.FinalAfterSeconds,
 		arg.MaxWaitSeconds,
+		arg.Weight,
 		arg.Now,
 		arg.Name,
 	)
@@ -439,6 +447,7 @@ func (q *Queries) UpdatePlan(ctx context.Context, arg UpdatePlanParams) (UserPla
 		&i.FinalAfterSeconds,
 		&i.HomeCluster,
 		&i.MaxWaitSeconds,
+		&i.Weight,
 	)
 	return i, err
 }

@@ -116,7 +116,7 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 }
 
 const AllPlans = `-- name: AllPlans :many
-SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds FROM user_plan_limits ORDER BY rank, name
+SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight FROM user_plan_limits ORDER BY rank, name
 `
 
 func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
@@ -161,6 +161,7 @@ func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
 			&i.FinalAfterSeconds,
 			&i.HomeCluster,
 			&i.MaxWaitSeconds,
+			&i.Weight,
 		); err != nil {
 			return nil, err
 		}

@@ -49,6 +49,7 @@ func planParams(p *metering.Plan) dbsqlc.InsertPlanParams {
 		Features: orEmpty(p.Features), CalendarMonth: p.CalendarMonth,
 		FinalAfterSeconds: finalAfter(p.FinalAfter),
 		MaxWaitSeconds:    presentIf(p.MaxWait > 0, int32(p.MaxWait/time.Second)),
+		Weight:            max(p.Weight, 1),
 		CreditsLimit:      limitColumn[int64](p.Limits.Credits),
 		FileSizeLimit:     limitColumn[int64](p.Limits.FileSize),
 		AudioMsLimit:      limitColumn[int64](quota.AudioMilliseconds(p.Limits.Audio)),

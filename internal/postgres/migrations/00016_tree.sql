@@ -62,7 +62,11 @@ ALTER TABLE usage_tracking ADD COLUMN IF NOT EXISTS levels jsonb;
 -- Whether a reversal left the user's period as it is; NULL means: if it has a refund_lot.
 ALTER TABLE usage_tracking ADD COLUMN IF NOT EXISTS void boolean;
 
+-- The share of each of a plan's users in what they and others below the same team wait for.
+ALTER TABLE user_plan_limits ADD COLUMN IF NOT EXISTS weight integer NOT NULL DEFAULT 1 CHECK (weight BETWEEN 1 AND 1000000);
+
 -- +goose Down
+ALTER TABLE user_plan_limits DROP COLUMN weight;
 ALTER TABLE usage_tracking DROP COLUMN void, DROP COLUMN levels;
 ALTER TABLE concurrent_processing DROP COLUMN levels;
 DELETE FROM usage_quotas AS a USING teams AS t WHERE t.id = a.user_id;

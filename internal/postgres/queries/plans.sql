@@ -19,7 +19,7 @@ INSERT INTO user_plan_limits (object_uid, home_cluster, display_name, is_default
     rate_requests, rate_window_seconds, alert_thresholds,
     admit_when_unavailable, reset_schedule,
     reset_batch_size, usage_types, final_after_seconds,
-    max_wait_seconds,
+    max_wait_seconds, weight,
     updated_at, name)
 VALUES (sqlc.narg('object_uid'), sqlc.narg('home_cluster'), @display_name, @is_default,
     @rank, @features, @calendar_month,
@@ -31,7 +31,7 @@ VALUES (sqlc.narg('object_uid'), sqlc.narg('home_cluster'), @display_name, @is_d
     @rate_requests, @rate_window_seconds, @alert_thresholds,
     @admit_when_unavailable, @reset_schedule,
     @reset_batch_size, @usage_types, @final_after_seconds,
-    sqlc.narg('max_wait_seconds'),
+    sqlc.narg('max_wait_seconds'), @weight,
     coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), @name)
 ON CONFLICT (name) DO NOTHING
 RETURNING *;
@@ -48,7 +48,7 @@ UPDATE user_plan_limits SET
     rate_requests = @rate_requests, rate_window_seconds = @rate_window_seconds, alert_thresholds = @alert_thresholds,
     admit_when_unavailable = @admit_when_unavailable, reset_schedule = @reset_schedule,
     reset_batch_size = @reset_batch_size, usage_types = @usage_types, final_after_seconds = @final_after_seconds,
-    max_wait_seconds = sqlc.narg('max_wait_seconds'),
+    max_wait_seconds = sqlc.narg('max_wait_seconds'), weight = @weight,
     updated_at = coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
 WHERE name = @name
 RETURNING *;

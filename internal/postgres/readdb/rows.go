@@ -62,6 +62,7 @@ func PlanOf(r *dbsqlc.UserPlanLimit) *quota.Plan {
 		Features: r.Features, CalendarMonth: r.CalendarMonth,
 		FinalAfter: time.Duration(r.FinalAfterSeconds) * time.Second,
 		MaxWait:    time.Duration(numberOf(r.MaxWaitSeconds)) * time.Second,
+		Weight:     r.Weight,
 		Limits: quota.Limits{
 			Credits:    limit[quota.Credits](r.CreditsLimit),
 			FileSize:   limit[int64](r.FileSizeLimit),

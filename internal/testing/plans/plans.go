@@ -37,7 +37,7 @@ func Full(changes ...func(*metering.Plan)) metering.Plan {
 			Past: []quota.PastTerms{{Until: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC),
 				Terms: quota.Terms{Version: 2}}},
 			Features: []string{"diarization"}, CalendarMonth: true, FinalAfter: 36 * time.Hour,
-			MaxWait: 6 * time.Hour,
+			MaxWait: 6 * time.Hour, Weight: 10,
 			Limits: quota.Limits{
 				Credits: quota.AtMost(60 * quota.Credit), FileSize: quota.AtMost[int64](25 << 20),
 				Audio:      quota.AtMost(time.Hour),

@@ -333,6 +333,10 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: weight
+      type:
+        scalar: numeric
+      default: 1
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UsagePlanStatus
   map:
     fields:

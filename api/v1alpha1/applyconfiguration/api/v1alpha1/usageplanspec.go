@@ -49,6 +49,9 @@ type UsagePlanSpecApplyConfiguration struct {
 	// longer is refused, with what it waited for. A change applies to what waits already. Without it work waits as long
 	// as it has to.
 	MaxWait *v1.Duration `json:"maxWait,omitempty"`
+	// weight is the share of each of the plan's users in what they and others below the same team wait for: twice the
+	// weight is served twice as often while both wait. A user's own limits come first, whatever the weight.
+	Weight *int32 `json:"weight,omitempty"`
 	// databaseUnavailable says what to answer while the database cannot be reached.
 	DatabaseUnavailable *apiv1alpha1.DatabaseUnavailablePolicy `json:"databaseUnavailable,omitempty"`
 }
@@ -185,6 +188,14 @@ func (b *UsagePlanSpecApplyConfiguration) WithDailyCostCeiling(value apiv1alpha1
 // If called multiple times, the MaxWait field is set to the value of the last call.
 func (b *UsagePlanSpecApplyConfiguration) WithMaxWait(value v1.Duration) *UsagePlanSpecApplyConfiguration {
 	b.MaxWait = &value
+	return b
+}
+
+// WithWeight sets the Weight field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Weight field is set to the value of the last call.
+func (b *UsagePlanSpecApplyConfiguration) WithWeight(value int32) *UsagePlanSpecApplyConfiguration {
+	b.Weight = &value
 	return b
 }
 
