@@ -38,6 +38,10 @@ type Ledger struct {
 	HadLots map[quota.LotID]bool
 	// Settings are the columns of the account that a UserQuota declares.
 	Settings Settings
+	// Turn is the account's place among those that wait below its parent, if there is anything above or below it. Below
+	// are of a team the first of its children that could run and are none of the batch, in the same tree's order.
+	Turn  Turn
+	Below []*quota.Waiting
 	// Unreadable says that not all of the account is known; nil if it is. Such a ledger must not be changed, and is not
 	// written, until what cannot be read has been replaced and this is nil again.
 	Unreadable *UnreadableError
@@ -48,6 +52,16 @@ type Ledger struct {
 	// Booked are the events of this batch, and Audit tells what else it changed. Neither is ever changed once written.
 	Booked []Made
 	Audit  []quota.AuditRow
+}
+
+// Turn is what the queue's order keeps of an account.
+type Turn struct {
+	quota.Turn
+
+	// Weight among the children of its parent, 1 to quota.MaxWeight.
+	Weight int32
+	// Runnable says that something of it, or below it, could run if its parent and those above let it.
+	Runnable bool
 }
 
 // roll closes the periods that have ended, of the accounts above too.

@@ -23,6 +23,9 @@ type Account struct {
 	Plan      *Plan
 	Overrides Overrides
 	Suspended bool
+	// Contended says of a team that something below it could run if it and those above let it, so that who comes now
+	// has it in front. It is known where work is admitted, and false elsewhere.
+	Contended bool
 
 	// Anchor and Zone lay the account's calendar.
 	Anchor time.Time

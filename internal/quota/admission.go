@@ -4,6 +4,7 @@ package quota
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -208,16 +209,23 @@ func curable(r Reason) bool {
 // queued and lets those behind it pass, because it does not wait for their slots. What has waited for longer than the
 // payer's plan lets work wait is refused, whether it could start now or not. It returns the admissions that changed.
 func (c Chain) Promote(queue []*Admission, now time.Time) []*Admission {
-	return c.look(queue, now, true)
+	return c.look(queue, now, math.MaxInt)
+}
+
+// PromoteFirst is Promote for one slot, where others may be next: it goes as far as the first that starts.
+func (c Chain) PromoteFirst(queue []*Admission, now time.Time) (changed []*Admission, started bool) {
+	changed = c.look(queue, now, 1)
+	return changed, len(changed) > 0 && changed[len(changed)-1].State == Admitted
 }
 
 // Unpark goes through queued admissions that have others in front of them: what could start now waits for a slot like
 // those, and what could not is parked, or refused as by Promote. It returns the admissions that changed.
 func (c Chain) Unpark(queue []*Admission, now time.Time) []*Admission {
-	return c.look(queue, now, false)
+	return c.look(queue, now, 0)
 }
 
-func (c Chain) look(queue []*Admission, now time.Time, first bool) []*Admission {
+// look admits as many as most, and ends with the last of these.
+func (c Chain) look(queue []*Admission, now time.Time, most int) []*Admission {
 	var changed []*Admission
 	for _, adm := range queue {
 		if adm.State != Queued {
@@ -229,7 +237,7 @@ func (c Chain) look(queue []*Admission, now time.Time, first bool) []*Admission 
 		}
 		d := c.decideSpending(adm.Request, now)
 		blocked := d.Outcome != Admit
-		if !blocked && (!first || c.full() >= 0) {
+		if !blocked && (most == 0 || c.full() >= 0) {
 			if adm.Parked {
 				c.enqueue(0, -1)
 			}
@@ -244,6 +252,9 @@ func (c Chain) look(queue []*Admission, now time.Time, first bool) []*Admission 
 			c.decided()
 			c.admit(adm, now)
 			changed = append(changed, adm)
+			if most--; most == 0 {
+				return changed
+			}
 			continue
 		}
 		if !adm.Parked || adm.Reason != d.Reason {

@@ -333,9 +333,11 @@ func (c Chain) queued(i int) Limit[int32] {
 	return c.strictest(i, func(l Limits) Limit[int32] { return l.Queued }, c.caps(i).Queued)
 }
 
+// strictest returns how many jobs an account allows at once: by its plan if that pays or is a team's, and by its caps.
+// The plan of a team counts all that is below it, so that is what it bounds, also where somebody nearer pays.
 func (c Chain) strictest(i int, of func(Limits) Limit[int32], capped *Limit[int32]) Limit[int32] {
 	limit := noLimit[int32]()
-	if i == c.payer {
+	if i == c.payer || i > 0 {
 		limit = of(c.nodes[i].Limits())
 	}
 	if capped != nil {
@@ -364,6 +366,35 @@ func (c Chain) Remaining(now time.Time) Limit[Credits] {
 		limit = stricter(limit, c.remaining(i, now))
 	}
 	return limit
+}
+
+// Slots returns how many more of the user's jobs could run at once if all above it let them.
+func (c Chain) Slots() Limit[int32] { return left(c.concurrent(0), c.User().Active) }
+
+// TeamSlots returns how many more jobs below the team could run at once if all above it let them: none if it is
+// suspended.
+func (a *Account) TeamSlots() Limit[int32] {
+	if a.Suspended {
+		return Limit[int32]{}
+	}
+	limit := a.Limits().Concurrent
+	if most := a.Team.Caps.Concurrent; most != nil {
+		limit = stricter(limit, *most)
+	}
+	return left(limit, a.Active)
+}
+
+func left(limit Limit[int32], taken int32) Limit[int32] {
+	limit.Max = max(0, limit.Max-taken)
+	return limit
+}
+
+// Weight returns the account's share among the children of its parent: its plan's, or what the team was given.
+func (a *Account) Weight() int32 {
+	if a.Team != nil {
+		return max(1, a.Team.Weight)
+	}
+	return max(1, a.Plan.Weight)
 }
 
 // full returns the index of the nearest account without a free slot, -1 if all have one.

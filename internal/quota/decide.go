@@ -69,10 +69,11 @@ func (c Chain) Decide(req Request, now time.Time) Decision {
 	if d := c.decideSpending(req, now); d.Outcome != Admit {
 		return d
 	}
-	if waiting := c.nodes[0].Queued - c.nodes[0].Parked; c.full() < 0 && waiting <= 0 {
+	before := c.behind()
+	if c.full() < 0 && before < 0 {
 		return Decision{Outcome: Admit}
 	}
-	d := c.slots()
+	d := c.slots(max(before, 0))
 	if !req.Queue {
 		return d
 	}
@@ -102,17 +103,31 @@ var spending = [...]func(c Chain, req Request, now time.Time) Decision{
 func (c Chain) Binding(adm *Admission, now time.Time) Decision {
 	d := c.decideSpending(adm.Request, now)
 	if d.Outcome == Admit {
-		d = c.slots()
+		d = c.slots(0)
 	}
 	d.Outcome = Wait
 	return d
 }
 
-// slots names the nearest account without a free slot, or the user's own where all have one and others wait in front.
-func (c Chain) slots() Decision {
+// behind returns the index of the nearest account of whose slots others wait for the next one, -1 if there is none. What
+// waits below a team for a limit of its own is in front of nobody.
+func (c Chain) behind() int {
+	if c.nodes[0].Queued > c.nodes[0].Parked {
+		return 0
+	}
+	for i := 1; i < c.n; i++ {
+		if c.nodes[i].Contended {
+			return i
+		}
+	}
+	return -1
+}
+
+// slots names the nearest account without a free slot, or where all have one that of which others wait in front.
+func (c Chain) slots(before int) Decision {
 	d, at := Decision{Reason: ConcurrencyLimit}, c.full()
 	if at < 0 {
-		d.Reason, at = NotFirst, 0
+		d.Reason, at = NotFirst, before
 	}
 	d.Level, d.Bound = c.nodes[at].Level(), jobs(c.concurrent(at), c.nodes[at].Active)
 	return d
@@ -356,6 +371,9 @@ func (d Decision) message() string {
 	case ConcurrencyLimit:
 		return fmt.Sprintf("%d of %d jobs are running", b.Used, b.Limit)
 	case NotFirst:
+		if d.Level.Kind == LevelTeam {
+			return "jobs of others wait in front"
+		}
 		return "other jobs of the user wait in front"
 	case QueueFull:
 		return fmt.Sprintf("%d of %d jobs are waiting already", b.Used, b.Limit)

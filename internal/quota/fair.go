@@ -145,12 +145,23 @@ func (w *Waiting) next(above Path) (Path, Place) {
 	if len(w.Heads) > 0 {
 		return here, slices.MinFunc(w.Heads, Place.Compare)
 	}
-	for _, child := range slices.SortedFunc(slices.Values(w.Below), (*Waiting).Compare) {
-		if path, place := child.next(here); path != nil {
+	var tried *Waiting
+	for {
+		// One look is enough unless the first of them is full. Sorting would cost more than all the rest.
+		var first *Waiting
+		for _, child := range w.Below {
+			if (tried == nil || tried.Compare(child) < 0) && (first == nil || child.Compare(first) < 0) {
+				first = child
+			}
+		}
+		if first == nil {
+			return nil, Place{}
+		}
+		if path, place := first.next(here); path != nil {
 			return path, place
 		}
+		tried = first
 	}
-	return nil, Place{}
 }
 
 // Admitted takes note of an admission at each level of the path, so that the next one after it can be asked for. What

@@ -980,6 +980,91 @@ func (q *Queries) LoadTeams(ctx context.Context, ids []quota.ID) ([]Team, error)
 	return items, nil
 }
 
+const LoadTurns = `-- name: LoadTurns :many
+SELECT account_id, parent_id, start_units, start_part, now_units, now_part, weight, runnable FROM queue_turns
+WHERE account_id = ANY ($1::uuid[])
+   OR account_id = ANY (ARRAY(SELECT queue_turns_next($2::uuid[], $1::uuid[], $3::integer)))
+`
+
+type LoadTurnsParams struct {
+	Accounts []quota.ID
+	Teams    []quota.ID
+	Most     int32
+}
+
+// Of the accounts, and of the first others that are next below the teams.
+func (q *Queries) LoadTurns(ctx context.Context, arg LoadTurnsParams) ([]QueueTurn, error) {
+	rows, err := q.db.Query(ctx, LoadTurns, arg.Accounts, arg.Teams, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []QueueTurn
+	for rows.Next() {
+		var i QueueTurn
+		if err := rows.Scan(
+			&i.AccountID,
+			&i.ParentID,
+			&i.StartUnits,
+			&i.StartPart,
+			&i.NowUnits,
+			&i.NowPart,
+			&i.Weight,
+			&i.Runnable,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const LoadWaitingBelow = `-- name: LoadWaitingBelow :many
+SELECT t.account_id FROM queue_turns AS t JOIN usage_quotas AS a ON a.user_id = t.account_id
+WHERE t.parent_id = $1::uuid AND t.account_id > $2::uuid AND a.queued > 0 AND (NOT t.runnable OR a.parked > 0)
+  AND (EXISTS (SELECT FROM teams WHERE id = t.account_id)
+       OR EXISTS (SELECT FROM concurrent_processing AS c WHERE c.user_id = t.account_id AND c.state = 'Queued'
+           AND (c.parked OR NOT t.runnable) AND c.estimate <= $3::bigint))
+ORDER BY t.account_id LIMIT $4::integer
+`
+
+type LoadWaitingBelowParams struct {
+	Team    quota.ID
+	After   quota.ID
+	Credits int64
+	Most    int32
+}
+
+// The next children of a team by id with something that waits and that more means may help: what is parked and needs at
+// most so many credits, or what waits for a limit of its own. Of a child that is a team that is told by its counts.
+func (q *Queries) LoadWaitingBelow(ctx context.Context, arg LoadWaitingBelowParams) ([]quota.ID, error) {
+	rows, err := q.db.Query(ctx, LoadWaitingBelow,
+		arg.Team,
+		arg.After,
+		arg.Credits,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []quota.ID
+	for rows.Next() {
+		var account_id quota.ID
+		if err := rows.Scan(&account_id); err != nil {
+			return nil, err
+		}
+		items = append(items, account_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const LockAccounts = `-- name: LockAccounts :many
 
 SELECT user_id FROM usage_quotas WHERE user_id = ANY ($1::uuid[]) ORDER BY user_id FOR NO KEY UPDATE
@@ -1379,6 +1464,40 @@ func (q *Queries) UpsertLots(ctx context.Context, arg UpsertLotsParams) error {
 		arg.Reserved,
 		arg.ExpiresAt,
 		arg.CreatedAt,
+	)
+	return err
+}
+
+const UpsertTurns = `-- name: UpsertTurns :exec
+INSERT INTO queue_turns (account_id, parent_id, start_units, start_part, now_units, now_part, weight, runnable)
+SELECT unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::bigint[]), unnest($4::bigint[]),
+    unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::integer[]), unnest($8::boolean[])
+ON CONFLICT (account_id) DO UPDATE SET parent_id = excluded.parent_id, start_units = excluded.start_units,
+    start_part = excluded.start_part, now_units = excluded.now_units, now_part = excluded.now_part, weight = excluded.weight,
+    runnable = excluded.runnable
+`
+
+type UpsertTurnsParams struct {
+	Accounts   []quota.ID
+	Parents    []quota.ID
+	StartUnits []int64
+	StartParts []int64
+	NowUnits   []int64
+	NowParts   []int64
+	Weights    []int32
+	Runnable   []bool
+}
+
+func (q *Queries) UpsertTurns(ctx context.Context, arg UpsertTurnsParams) error {
+	_, err := q.db.Exec(ctx, UpsertTurns,
+		arg.Accounts,
+		arg.Parents,
+		arg.StartUnits,
+		arg.StartParts,
+		arg.NowUnits,
+		arg.NowParts,
+		arg.Weights,
+		arg.Runnable,
 	)
 	return err
 }

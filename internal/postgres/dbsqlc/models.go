@@ -126,6 +126,17 @@ type PlanVersion struct {
 	Definition []byte
 }
 
+type QueueTurn struct {
+	AccountID  quota.ID
+	ParentID   *quota.ID
+	StartUnits int64
+	StartPart  int64
+	NowUnits   int64
+	NowPart    int64
+	Weight     int32
+	Runnable   bool
+}
+
 type ResetRun struct {
 	ID         quota.ID
 	PlanName   string

@@ -65,7 +65,46 @@ ALTER TABLE usage_tracking ADD COLUMN IF NOT EXISTS void boolean;
 -- The share of each of a plan's users in what they and others below the same team wait for.
 ALTER TABLE user_plan_limits ADD COLUMN IF NOT EXISTS weight integer NOT NULL DEFAULT 1 CHECK (weight BETWEEN 1 AND 1000000);
 
+-- Whose turn it is. A row for each account with something above or below it since work has first waited there: its place
+-- (start_) among the children of its parent, in the parent's virtual time, and the time (now_) of its own children. Both are units
+-- of 1/2^20 of an admission at weight 1, and a fraction in 1/2^40 of these. runnable: something of it, or below it, could run if
+-- its parent and those above let it. Only batches that have the top of the tree locked write here. Admissions change these
+-- columns, so they are not in usage_quotas, whose updates stay HOT.
+CREATE TABLE IF NOT EXISTS queue_turns (
+    account_id  uuid PRIMARY KEY,
+    parent_id   uuid,
+    start_units bigint NOT NULL CHECK (start_units >= 0),
+    start_part  bigint NOT NULL CHECK (start_part >= 0 AND start_part < 1099511627776),
+    now_units   bigint NOT NULL CHECK (now_units >= 0),
+    now_part    bigint NOT NULL CHECK (now_part >= 0 AND now_part < 1099511627776),
+    weight      integer NOT NULL CHECK (weight BETWEEN 1 AND 1000000),
+    runnable    boolean NOT NULL
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX IF NOT EXISTS queue_turns_next_idx ON queue_turns (parent_id, start_units, start_part, account_id) WHERE runnable;
+CREATE INDEX IF NOT EXISTS queue_turns_parent_idx ON queue_turns (parent_id, account_id);
+
+-- The first that are next below each of the teams, without those that are known anyway, and the first below these in turn.
+-- The settings keep it to the index that has them in order, whatever statistics there are.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION queue_turns_next(teams uuid[], known uuid[], most integer) RETURNS SETOF uuid LANGUAGE plpgsql STABLE
+    ROWS 16 SET enable_indexscan = on SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off AS $$
+BEGIN
+    RETURN QUERY WITH RECURSIVE below AS (
+        SELECT n.account_id FROM unnest(teams) AS p (id) CROSS JOIN LATERAL (
+            SELECT t.account_id FROM queue_turns AS t
+            WHERE t.parent_id = p.id AND t.runnable AND t.account_id NOT IN (SELECT unnest(known))
+            ORDER BY t.start_units, t.start_part, t.account_id LIMIT most) AS n
+        UNION ALL
+        SELECT n.account_id FROM below AS p CROSS JOIN LATERAL (
+            SELECT t.account_id FROM queue_turns AS t WHERE t.parent_id = p.account_id AND t.runnable
+            ORDER BY t.start_units, t.start_part, t.account_id LIMIT most) AS n)
+    SELECT account_id FROM below;
+END $$;
+-- +goose StatementEnd
+
 -- +goose Down
+DROP FUNCTION queue_turns_next;
+DROP TABLE queue_turns;
 ALTER TABLE user_plan_limits DROP COLUMN weight;
 ALTER TABLE usage_tracking DROP COLUMN void, DROP COLUMN levels;
 ALTER TABLE concurrent_processing DROP COLUMN levels;

@@ -263,3 +263,27 @@ INSERT INTO users (id, user_id) SELECT unnest(@ids::uuid[]), unnest(@user_ids::t
 INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
 SELECT unnest(@ids::uuid[]), unnest(@plan_names::text[]), unnest(@anchors::timestamptz[]), unnest(@period_starts::timestamptz[]),
     unnest(@period_ends::timestamptz[]), unnest(@decided_at::timestamptz[]), unnest(@currencies::text[]);
+
+-- name: LoadTurns :many
+-- Of the accounts, and of the first others that are next below the teams.
+SELECT * FROM queue_turns
+WHERE account_id = ANY (@accounts::uuid[])
+   OR account_id = ANY (ARRAY(SELECT queue_turns_next(@teams::uuid[], @accounts::uuid[], @most::integer)));
+
+-- name: UpsertTurns :exec
+INSERT INTO queue_turns (account_id, parent_id, start_units, start_part, now_units, now_part, weight, runnable)
+SELECT unnest(@accounts::uuid[]), unnest(@parents::uuid[]), unnest(@start_units::bigint[]), unnest(@start_parts::bigint[]),
+    unnest(@now_units::bigint[]), unnest(@now_parts::bigint[]), unnest(@weights::integer[]), unnest(@runnable::boolean[])
+ON CONFLICT (account_id) DO UPDATE SET parent_id = excluded.parent_id, start_units = excluded.start_units,
+    start_part = excluded.start_part, now_units = excluded.now_units, now_part = excluded.now_part, weight = excluded.weight,
+    runnable = excluded.runnable;
+
+-- name: LoadWaitingBelow :many
+-- The next children of a team by id with something that waits and that more means may help: what is parked and needs at
+-- most so many credits, or what waits for a limit of its own. Of a child that is a team that is told by its counts.
+SELECT t.account_id FROM queue_turns AS t JOIN usage_quotas AS a ON a.user_id = t.account_id
+WHERE t.parent_id = @team::uuid AND t.account_id > @after::uuid AND a.queued > 0 AND (NOT t.runnable OR a.parked > 0)
+  AND (EXISTS (SELECT FROM teams WHERE id = t.account_id)
+       OR EXISTS (SELECT FROM concurrent_processing AS c WHERE c.user_id = t.account_id AND c.state = 'Queued'
+           AND (c.parked OR NOT t.runnable) AND c.estimate <= @credits::bigint))
+ORDER BY t.account_id LIMIT @most::integer;
