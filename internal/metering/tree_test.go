@@ -59,26 +59,11 @@ func (w *teams) team(n byte, name string, plan *string, anchor time.Time, caps s
 	return id
 }
 
-// move hangs an account below another, none if that is zero, with what waits.
+// move declares that an account is below another, none if that is zero. What waits moves with its next batch.
 func (w *teams) move(account, parent quota.AccountID) {
 	w.t.Helper()
-	const above = `WITH RECURSIVE above (id, queued, parked) AS (
-		SELECT parent_id, queued, parked FROM usage_quotas WHERE user_id = $1
-		UNION ALL SELECT a.parent_id, above.queued, above.parked FROM usage_quotas AS a
-			JOIN above ON a.user_id = above.id)
-		UPDATE usage_quotas AS a SET queued = a.queued + $2 * above.queued, parked = a.parked + $2 * above.parked
-		FROM above WHERE a.user_id = above.id`
-	err := pgx.BeginFunc(w.t.Context(), w.db, func(tx pgx.Tx) error {
-		_, err := tx.Exec(w.t.Context(), above, [16]byte(account), -1)
-		_, err2 := tx.Exec(w.t.Context(),
-			"UPDATE usage_quotas SET parent_id = nullif($2, $3::uuid) WHERE user_id = $1",
-			[16]byte(account), [16]byte(parent), [16]byte{})
-		_, err3 := tx.Exec(w.t.Context(), above, [16]byte(account), 1)
-		return errors.Join(err, err2, err3)
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	w.exec("UPDATE usage_quotas SET member_of = nullif($2, $3::uuid) WHERE user_id = $1", [16]byte(account),
+		[16]byte(parent), [16]byte{})
 }
 
 func (w *teams) wantTeam(id quota.AccountID, used, reserved quota.Credits, active int32) {

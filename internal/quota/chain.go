@@ -273,18 +273,13 @@ func (c Chain) enqueue(queued, parked int32) {
 }
 
 // Move takes note that a node hangs below others than before: what waits below it is theirs to bound from now on. What
-// is admitted or charged stays where it was booked. Both are the ancestors from the nearest on; who is above the node
-// before and after may be in both.
-func Move(node *Account, before, after Ancestors) {
+// is admitted or charged stays where it was booked. Who is above the node before and after may be in both.
+func Move(node *Account, before, after []*Account) {
 	for _, a := range before {
-		if a != nil {
-			a.Queued, a.Parked = a.Queued-node.Queued, a.Parked-node.Parked
-		}
+		a.Queued, a.Parked = a.Queued-node.Queued, a.Parked-node.Parked
 	}
 	for _, a := range after {
-		if a != nil {
-			a.Queued, a.Parked = a.Queued+node.Queued, a.Parked+node.Parked
-		}
+		a.Queued, a.Parked = a.Queued+node.Queued, a.Parked+node.Parked
 	}
 }
 

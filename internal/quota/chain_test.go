@@ -339,7 +339,7 @@ func TestMovedInMidFlight(t *testing.T) {
 	if d := c.Enter(waits, start); d.Outcome != Wait || from.Queued != 1 {
 		t.Fatalf("%+v", d)
 	}
-	Move(user, Ancestors{from}, Ancestors{to})
+	Move(user, []*Account{from}, []*Account{to})
 	if from.Queued != 0 || to.Queued != 1 || from.Active != 1 || to.Active != 0 || from.Reserved != WholeCredits(7) {
 		t.Fatalf("after the move: %+v and %+v", from.Balance, to.Balance)
 	}

@@ -681,7 +681,10 @@ func (w *tree) move(t *rapid.T) {
 	before := w.above(n)
 	were := w.all()
 	w.parent[n] = to
-	Move(w.accounts[n], before, w.above(n))
+	there := func(above Ancestors) []*Account {
+		return slices.DeleteFunc(above[:], func(a *Account) bool { return a == nil })
+	}
+	Move(w.accounts[n], there(before), there(w.above(n)))
 	are := w.all()
 	for i := range were {
 		was, ok := were[i].(*Account)

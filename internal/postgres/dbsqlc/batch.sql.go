@@ -405,6 +405,8 @@ const LoadAccounts = `-- name: LoadAccounts :many
 SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, coalesce(u.user_id, '')::text AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
+    coalesce(a.member_of, nullif((SELECT t.id FROM teams AS t WHERE t.active_root), a.user_id),
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM usage_quotas AS a LEFT JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY ($2::uuid[])
@@ -420,11 +422,13 @@ type LoadAccountsRow struct {
 	ExternalID  string
 	PlanVersion int64
 	Home        quota.ID
+	Parent      quota.ID
 	Now         time.Time
 }
 
 // Of users and of teams, which have no user id. With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
 // What a UserQuota declared and no cluster is named for is the first one's; who that is is looked up for such rows only.
+// The parent is who has to be above the account, which parent_id is not yet where that has been declared since the last batch.
 func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]LoadAccountsRow, error) {
 	rows, err := q.db.Query(ctx, LoadAccounts, arg.Now, arg.Ids)
 	if err != nil {
@@ -474,6 +478,7 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 			&i.ExternalID,
 			&i.PlanVersion,
 			&i.Home,
+			&i.Parent,
 			&i.Now,
 		); err != nil {
 			return nil, err
@@ -935,7 +940,7 @@ func (q *Queries) LoadPlans(ctx context.Context, arg LoadPlansParams) ([]UserPla
 }
 
 const LoadTeams = `-- name: LoadTeams :many
-SELECT id, name, cap_currency, credits_cap, concurrent_cap, queued_cap, daily_cost_cap_micros, member_credits, member_concurrent, member_queued, member_daily_cost_micros, unlimited_members, member_cost_currency, display_name, object_uid, home_cluster, weight, is_root, retired, created_at, updated_at FROM teams WHERE id = ANY ($1::uuid[])
+SELECT id, name, cap_currency, credits_cap, concurrent_cap, queued_cap, daily_cost_cap_micros, member_credits, member_concurrent, member_queued, member_daily_cost_micros, unlimited_members, member_cost_currency, display_name, object_uid, home_cluster, weight, is_root, retired, active_root, created_at, updated_at FROM teams WHERE id = ANY ($1::uuid[])
 `
 
 func (q *Queries) LoadTeams(ctx context.Context, ids []quota.ID) ([]Team, error) {
@@ -967,6 +972,7 @@ func (q *Queries) LoadTeams(ctx context.Context, ids []quota.ID) ([]Team, error)
 			&i.Weight,
 			&i.IsRoot,
 			&i.Retired,
+			&i.ActiveRoot,
 			&i.CreatedAt,
 			&i.UpdatedAt,
 		); err != nil {
@@ -1124,6 +1130,23 @@ INSERT INTO actors (name) SELECT DISTINCT unnest($1::text[]) AS name ORDER BY na
 // In the order of the names, as locks are taken in the same order by all.
 func (q *Queries) NameActors(ctx context.Context, names []string) error {
 	_, err := q.db.Exec(ctx, NameActors, names)
+	return err
+}
+
+const PlaceAccounts = `-- name: PlaceAccounts :exec
+UPDATE usage_quotas AS a SET parent_id = v.parent
+FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS parent) AS v
+WHERE a.user_id = v.id
+`
+
+type PlaceAccountsParams struct {
+	Ids     []quota.ID
+	Parents []quota.ID
+}
+
+// Of accounts that are counted below others from now on.
+func (q *Queries) PlaceAccounts(ctx context.Context, arg PlaceAccountsParams) error {
+	_, err := q.db.Exec(ctx, PlaceAccounts, arg.Ids, arg.Parents)
 	return err
 }
 

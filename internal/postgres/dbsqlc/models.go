@@ -177,6 +177,7 @@ type Team struct {
 	Weight                int32
 	IsRoot                bool
 	Retired               bool
+	ActiveRoot            *bool
 	CreatedAt             time.Time
 	UpdatedAt             time.Time
 }

@@ -890,8 +890,11 @@ const ReadAbove = `-- name: ReadAbove :many
 WITH RECURSIVE above (id) AS (
     SELECT unnest($1::uuid[])
     UNION
-    SELECT b.parent_id FROM usage_quotas AS b JOIN above ON above.id = b.user_id WHERE b.parent_id IS NOT NULL)
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.created_at, t.updated_at, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version
+    SELECT coalesce(b.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), b.user_id))
+    FROM usage_quotas AS b JOIN above ON above.id = b.user_id)
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+    coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), a.user_id),
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent
 FROM above JOIN usage_quotas AS a ON a.user_id = above.id JOIN teams AS t ON t.id = a.user_id
 `
 
@@ -899,6 +902,7 @@ type ReadAboveRow struct {
 	UsageQuota  UsageQuota
 	Team        Team
 	PlanVersion int64
+	Parent      quota.ID
 }
 
 // The teams above the accounts with these parents, up to the root.
@@ -967,9 +971,11 @@ func (q *Queries) ReadAbove(ctx context.Context, parents []quota.ID) ([]ReadAbov
 			&i.Team.Weight,
 			&i.Team.IsRoot,
 			&i.Team.Retired,
+			&i.Team.ActiveRoot,
 			&i.Team.CreatedAt,
 			&i.Team.UpdatedAt,
 			&i.PlanVersion,
+			&i.Parent,
 		); err != nil {
 			return nil, err
 		}
@@ -985,6 +991,8 @@ const ReadAccounts = `-- name: ReadAccounts :many
 SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
+    coalesce(a.member_of, nullif((SELECT t.id FROM teams AS t WHERE t.active_root), a.user_id),
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent,
     greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY ($2::text[])
@@ -1000,10 +1008,11 @@ type ReadAccountsRow struct {
 	ExternalID  string
 	PlanVersion int64
 	Home        quota.ID
+	Parent      quota.ID
 	Now         time.Time
 }
 
-// With the version of the plan and the home, as LoadAccounts.
+// With the version of the plan, the home and the parent, as LoadAccounts.
 func (q *Queries) ReadAccounts(ctx context.Context, arg ReadAccountsParams) ([]ReadAccountsRow, error) {
 	rows, err := q.db.Query(ctx, ReadAccounts, arg.Now, arg.UserIds)
 	if err != nil {
@@ -1053,6 +1062,7 @@ func (q *Queries) ReadAccounts(ctx context.Context, arg ReadAccountsParams) ([]R
 			&i.ExternalID,
 			&i.PlanVersion,
 			&i.Home,
+			&i.Parent,
 			&i.Now,
 		); err != nil {
 			return nil, err

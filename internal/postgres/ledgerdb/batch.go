@@ -38,9 +38,12 @@ type batch struct {
 	plansOf map[*quota.Account]readdb.ServedBy
 	// searched are the last of the searches that may find more.
 	searched []*ledger.Admission
-	// above are the accounts that were locked because others hang below them, and parents the parent of each account.
-	above   []quota.AccountID
-	parents map[quota.AccountID]quota.AccountID
+	// above are the accounts that were locked because others hang below them, parents who has to be above each account,
+	// and placed who is, where somebody has to be or is.
+	above           []quota.AccountID
+	parents, placed map[quota.AccountID]quota.AccountID
+	// moved are the accounts that hang below others from now on.
+	moved []placeRow
 }
 
 // loaded is an account as it was loaded, for the commit to compare.
@@ -232,9 +235,7 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 				DecidedAt: r.UsageQuota.LastDecidedAt,
 			}
 		}
-		if parent := r.UsageQuota.ParentID; parent != nil {
-			b.hangs(a.ID, *parent)
-		}
+		b.hangs(a.ID, r.Parent, (*quota.AccountID)(r.UsageQuota.ParentID))
 		b.loaded[a.ID] = &loaded{
 			unreadable: unreadable != nil,
 			balance:    a.Balance,
@@ -401,9 +402,13 @@ func (b *batch) Commit(ctx context.Context) error {
 	if b.conn == nil {
 		return errors.New("the batch has ended already")
 	}
-	w := &writes{}
+	w := &writes{placed: b.moved}
 	for id, l := range b.ledgers {
 		if l.Unreadable != nil {
+			// Nothing of it has changed but perhaps how much waits below it.
+			if l.Account.Balance != b.loaded[id].balance {
+				w.accounts = append(w.accounts, l)
+			}
 			continue
 		}
 		if err := w.collect(l, b.loaded[id]); err != nil {

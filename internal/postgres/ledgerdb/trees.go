@@ -64,6 +64,23 @@ func (t *trees) learn(account quota.AccountID, above []quota.AccountID) {
 	t.known[account] = above
 }
 
+// keep forgets those that need not be locked with an account any more.
+func (t *trees) keep(account quota.AccountID, need []quota.AccountID) {
+	t.mu.RLock()
+	extra := slices.ContainsFunc(t.known[account], func(id quota.AccountID) bool { return !slices.Contains(need, id) })
+	t.mu.RUnlock()
+	if !extra {
+		return
+	}
+	if len(need) > 0 {
+		t.learn(account, need)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.known, account)
+}
+
 // withAbove returns the accounts and those above them, each once.
 func withAbove(accounts, above []quota.AccountID) []quota.AccountID {
 	if len(above) == 0 {
@@ -108,18 +125,27 @@ func (b *batch) readTeams(rows []dbsqlc.Team) {
 	}
 }
 
-// hangs takes note of an account's parent.
-func (b *batch) hangs(account, parent quota.AccountID) {
-	if b.parents == nil {
-		b.parents = map[quota.AccountID]quota.AccountID{}
+// hangs takes note of who has to be above an account and who is; zero and nil if nobody.
+func (b *batch) hangs(account, parent quota.AccountID, placed *quota.AccountID) {
+	if parent == (quota.AccountID{}) && placed == nil {
+		return
 	}
-	b.parents[account] = parent
+	if b.parents == nil {
+		b.parents, b.placed = map[quota.AccountID]quota.AccountID{}, map[quota.AccountID]quota.AccountID{}
+	}
+	if parent != (quota.AccountID{}) {
+		b.parents[account] = parent
+	}
+	if placed != nil {
+		b.placed[account] = *placed
+	}
 }
 
-// hang puts the ledgers that were asked for below those above them. What is missing is learned for another try; who is
-// below an account that somebody else holds is busy too.
+// hang puts the ledgers that were asked for below those above them, and moves what waits there where these are others
+// than before. What is missing is learned for another try; who is below an account that somebody else holds is busy
+// too.
 func (s *Store) hang(b *batch, keys *ledger.Keys) error {
-	if len(b.parents) == 0 && len(b.above) == 0 && !b.booked(keys) && !b.teams() {
+	if b.parents == nil && len(b.above) == 0 && !b.booked(keys) && !b.teams() {
 		return nil
 	}
 	var err error
@@ -128,8 +154,7 @@ func (s *Store) hang(b *batch, keys *ledger.Keys) error {
 		if l == nil {
 			continue
 		}
-		path, missing := b.path(l)
-		need := append(slices.Clone(path), b.bookedOn(l)...)
+		need, missing := b.need(l)
 		for _, up := range need {
 			switch {
 			case b.busy[up]:
@@ -153,26 +178,87 @@ func (s *Store) hang(b *batch, keys *ledger.Keys) error {
 		case missing:
 			s.trees.learn(id, need)
 			err = errOtherChain
+		default:
+			s.trees.keep(id, need)
 		}
 	}
 	if err != nil {
 		return err
 	}
+	for _, id := range keys.Accounts {
+		if l := b.ledgers[id]; l != nil {
+			b.place(l)
+		}
+	}
 	return b.link()
 }
 
-// path returns the accounts above one, as far as they were loaded, and whether the last of them is not, so that it is
-// not known what is above that.
+// need returns the accounts that have to be locked with one: those above it, those that it and they were counted below
+// if these are others, and those that its admissions and events are booked on. Missing says that not all are known.
+func (b *batch) need(l *ledger.Ledger) (need []quota.AccountID, missing bool) {
+	need, missing = b.path(l)
+	for _, id := range append([]quota.AccountID{l.Account.ID}, need...) {
+		if b.ledgers[id] == nil || b.placed[id] == b.parents[id] {
+			continue
+		}
+		was, unknown := b.wasBelow(id)
+		need, missing = append(need, was...), missing || unknown
+	}
+	return append(need, b.bookedOn(l)...), missing
+}
+
+// path returns the accounts that have to be above one, as far as they were loaded, and whether the last of them is not,
+// so that it is not known what is above that.
 func (b *batch) path(l *ledger.Ledger) (path []quota.AccountID, missing bool) {
-	at := l.Account.ID
-	for range quota.MaxDepth {
-		parent, hangs := b.parents[at]
+	return b.up(b.parents, l.Account.ID)
+}
+
+// wasBelow returns the accounts that one is counted below, likewise. They may be more than may be above an account: those
+// above it may have been moved, and what is below them not yet.
+func (b *batch) wasBelow(account quota.AccountID) (path []quota.AccountID, missing bool) {
+	return b.up(b.placed, account)
+}
+
+func (b *batch) up(parents map[quota.AccountID]quota.AccountID, at quota.AccountID) (
+	path []quota.AccountID, missing bool,
+) {
+	for range len(b.ledgers) + 1 {
+		parent, hangs := parents[at]
 		if !hangs {
 			return path, b.ledgers[at] == nil && !b.busy[at]
 		}
 		path, at = append(path, parent), parent
 	}
 	return path, false
+}
+
+// place has an account and those above it counted below whom they have to be below. It begins at the top: what moves
+// there has nothing below it then that does not stay there. That something of an account cannot be read does not
+// matter here: how much waits below it is known.
+func (b *batch) place(l *ledger.Ledger) {
+	path, _ := b.path(l)
+	for _, id := range slices.Backward(append([]quota.AccountID{l.Account.ID}, path...)) {
+		parent, hangs := b.parents[id]
+		if b.placed[id] == parent {
+			continue
+		}
+		before := b.countedIn(id)
+		if delete(b.placed, id); hangs {
+			b.placed[id] = parent
+		}
+		quota.Move(b.ledgers[id].Account, before, b.countedIn(id))
+		b.moved = append(b.moved, placeRow{account: id, parent: parent})
+	}
+}
+
+// countedIn returns the accounts above one in whose counts it is.
+func (b *batch) countedIn(account quota.AccountID) []*quota.Account {
+	path, _ := b.wasBelow(account)
+	above := make([]*quota.Account, len(path))
+	for i, id := range path {
+		above[i] = b.ledgers[id].Account
+	}
+	return above
 }
 
 // bookedOn returns the accounts above one that its admissions and events are booked on.

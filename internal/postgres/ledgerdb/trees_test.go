@@ -30,7 +30,7 @@ func (f *fixture) team(n byte, name string, plan *string, caps string) quota.Acc
 
 func (f *fixture) hang(account, parent quota.AccountID) {
 	f.t.Helper()
-	f.exec("UPDATE usage_quotas SET parent_id = $2 WHERE user_id = $1", [16]byte(account), [16]byte(parent))
+	f.exec("UPDATE usage_quotas SET member_of = $2 WHERE user_id = $1", [16]byte(account), [16]byte(parent))
 }
 
 func TestLevelsAreStoredWhole(t *testing.T) {
@@ -99,7 +99,7 @@ func TestMovedBetweenBatches(t *testing.T) {
 	if err != nil || on.Accounts()[1].ID != one || l.Chain().Accounts()[1].ID != other {
 		t.Errorf("booked on %v, below %v: %v", on.Accounts(), l.Chain().Accounts(), err)
 	}
-	f.exec("UPDATE usage_quotas SET parent_id = NULL WHERE user_id = $1", alice)
+	f.exec("UPDATE usage_quotas SET member_of = NULL WHERE user_id = $1", alice)
 	if l := f.load(ledger.Keys{Accounts: []quota.AccountID{alice}}); l.Above[0] != nil {
 		t.Errorf("above alice: %v", l.Above)
 	}

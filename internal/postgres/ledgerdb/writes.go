@@ -31,6 +31,10 @@ type (
 		now     time.Time
 		*quota.ClosedPeriod
 	}
+	placeRow struct {
+		account quota.AccountID
+		parent  quota.AccountID
+	}
 	auditRow struct {
 		account       quota.AccountID
 		now           time.Time
@@ -49,6 +53,7 @@ type writes struct {
 	events, reversals                     []*ledger.Event
 	keys                                  []ledger.Made
 	audit                                 []auditRow
+	placed                                []placeRow
 	// offline are the admissions that an offline ticket made, or got out of the queue.
 	offline []quota.ID
 }
@@ -93,6 +98,10 @@ var (
 		col("Parked", func(l *ledger.Ledger) int32 { return l.Account.Parked }),
 		col("Seqs", func(l *ledger.Ledger) int64 { return l.Account.Seq }),
 		col("DecidedAt", func(l *ledger.Ledger) time.Time { return l.Now }),
+	)
+	placeAccounts = newStatement[dbsqlc.PlaceAccountsParams](dbsqlc.PlaceAccounts,
+		col("Ids", func(r placeRow) quota.ID { return r.account }),
+		col("Parents", func(r placeRow) *quota.ID { return idColumn(r.parent) }),
 	)
 	upsertLots = newStatement[dbsqlc.UpsertLotsParams](dbsqlc.UpsertLots,
 		col("Ids", func(r lotRow) quota.ID { return r.ID }),
@@ -445,4 +454,5 @@ func (w *writes) queue(t *postgres.RoundTrip) {
 	}
 	updateAccounts.queue(q, w.accounts)
 	updateCurrencies.queue(q, w.currencies)
+	placeAccounts.queue(q, w.placed)
 }

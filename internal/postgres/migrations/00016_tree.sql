@@ -29,13 +29,13 @@ CREATE TABLE IF NOT EXISTS teams (
     -- Everybody without a parent is below the root; a retired team takes nobody that is not below it by name.
     is_root                  boolean NOT NULL DEFAULT false,
     retired                  boolean NOT NULL DEFAULT false,
+    -- True of the root that is not retired, NULL of all others: there is one at most. (A key and no partial index, as of clusters.)
+    active_root              boolean GENERATED ALWAYS AS (CASE WHEN is_root AND NOT retired THEN true END) STORED,
     created_at               timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at               timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT teams_name_key UNIQUE (name)
+    CONSTRAINT teams_name_key UNIQUE (name),
+    CONSTRAINT teams_active_root_key UNIQUE (active_root)
 );
-
--- There is one root at most.
-CREATE UNIQUE INDEX IF NOT EXISTS teams_root_idx ON teams (is_root) WHERE is_root AND NOT retired;
 
 -- The team that somebody is in, or a team's parent, as it was declared; NULL of who names none. A user's may be named by its
 -- UserQuota (member_declared) or given over HTTP.

@@ -11,9 +11,12 @@ SELECT user_id FROM usage_quotas WHERE user_id = ANY (@ids::uuid[]) ORDER BY use
 -- name: LoadAccounts :many
 -- Of users and of teams, which have no user id. With the version of the plan, by which the caller finds it among those it has read before: a plan never changes without one.
 -- What a UserQuota declared and no cluster is named for is the first one's; who that is is looked up for such rows only.
+-- The parent is who has to be above the account, which parent_id is not yet where that has been declared since the last batch.
 SELECT sqlc.embed(a), coalesce(u.user_id, '')::text AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
+    coalesce(a.member_of, nullif((SELECT t.id FROM teams AS t WHERE t.active_root), a.user_id),
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent,
     greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM usage_quotas AS a LEFT JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY (@ids::uuid[]);
@@ -95,6 +98,12 @@ FROM (SELECT
     unnest(@seqs::bigint[]) AS seq,
     unnest(@decided_at::timestamptz[]) AS last_decided_at
 ) AS v
+WHERE a.user_id = v.id;
+
+-- name: PlaceAccounts :exec
+-- Of accounts that are counted below others from now on.
+UPDATE usage_quotas AS a SET parent_id = v.parent
+FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@parents::uuid[]) AS parent) AS v
 WHERE a.user_id = v.id;
 
 -- name: UpdateCurrencies :exec

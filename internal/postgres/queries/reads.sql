@@ -4,10 +4,12 @@
 SELECT a.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id WHERE u.user_id = @user_id;
 
 -- name: ReadAccounts :many
--- With the version of the plan and the home, as LoadAccounts.
+-- With the version of the plan, the home and the parent, as LoadAccounts.
 SELECT sqlc.embed(a), u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
+    coalesce(a.member_of, nullif((SELECT t.id FROM teams AS t WHERE t.active_root), a.user_id),
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent,
     greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY (@user_ids::text[]);
@@ -17,8 +19,11 @@ WHERE u.user_id = ANY (@user_ids::text[]);
 WITH RECURSIVE above (id) AS (
     SELECT unnest(@parents::uuid[])
     UNION
-    SELECT b.parent_id FROM usage_quotas AS b JOIN above ON above.id = b.user_id WHERE b.parent_id IS NOT NULL)
-SELECT sqlc.embed(a), sqlc.embed(t), coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version
+    SELECT coalesce(b.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), b.user_id))
+    FROM usage_quotas AS b JOIN above ON above.id = b.user_id)
+SELECT sqlc.embed(a), sqlc.embed(t), coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+    coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), a.user_id),
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent
 FROM above JOIN usage_quotas AS a ON a.user_id = above.id JOIN teams AS t ON t.id = a.user_id;
 
 -- name: ReadLots :many

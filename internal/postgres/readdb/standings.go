@@ -79,7 +79,7 @@ func (s *Store) readAbove(ctx context.Context, out map[string]ledger.Usage, plan
 				DecidedAt: r.UsageQuota.LastDecidedAt,
 			}
 		}
-		teams[a.ID], above[a.ID] = a, idOf(r.UsageQuota.ParentID)
+		teams[a.ID], above[a.ID] = a, r.Parent
 		ids = append(ids, a.ID)
 	}
 	lots, err := s.Queries().LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: ids, Now: s.Now()})
@@ -122,7 +122,7 @@ func (s *Store) AskStandings(
 				}
 				out[a.UserID] = ledger.Usage{
 					Account: a, Now: r.Now.UTC(), QuotaUID: settings.QuotaUID, Home: settings.Home,
-					Parent: idOf(r.UsageQuota.ParentID),
+					Parent: r.Parent,
 				}
 				if unreadable != nil {
 					s.unreadable(out, a, unreadable, true)
