@@ -407,7 +407,8 @@ func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 		case out != nil && out.panicked != nil:
 			// The others have nothing to do with it: they run again without it.
 			out.panicked.answer(err)
-			if calls = slices.DeleteFunc(calls, func(c *Call) bool { return c == out.panicked }); len(calls) == 0 {
+			calls = slices.DeleteFunc(slices.Clone(calls), func(c *Call) bool { return c == out.panicked })
+			if len(calls) == 0 {
 				return nil
 			}
 			continue

@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -132,5 +134,45 @@ func TestTeamThatIsHeld(t *testing.T) {
 	defer cancel()
 	if _, err := f.Begin(ctx, keys); err == nil || errors.Is(err, ledger.ErrRetry) {
 		t.Errorf("a batch that waits did not wait for the team: %v", err)
+	}
+}
+
+// An account that is moved while a batch begins is looked for again, a few times: after that the whole batch is tried
+// again, as after any conflict with others.
+func TestMovedWhileABatchBegins(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice := f.register("alice")
+	teams := []quota.AccountID{f.team(7, "one", nil, ""), f.team(8, "another", nil, ""), f.team(9, "other", nil, "")}
+	moves := 0
+	for most, want := range map[int]error{3: nil, 1000: ledger.ErrRetry} {
+		moves = 0
+		s, err := ledgerdb.Open(t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time {
+			// It is asked while a batch makes its statements, and once more when it has its locks.
+			if moves < most {
+				tag, err := f.Pool().Exec(t.Context(), `UPDATE usage_quotas SET parent_id = $2 WHERE user_id IN (
+					SELECT user_id FROM usage_quotas WHERE user_id = $1 FOR UPDATE SKIP LOCKED)`, [16]byte(alice),
+					[16]byte(teams[(moves+1)%3]))
+				if err != nil {
+					t.Error(err)
+				}
+				moves += int(tag.RowsAffected())
+			}
+			return f.clock.read()
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := s.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice}})
+		if !errors.Is(err, want) {
+			t.Errorf("moved %d times: %v, want %v", moves, err, want)
+		}
+		if err == nil {
+			if up := b.Ledgers()[alice].Above[0]; up == nil || up.Account.ID != teams[moves%3] {
+				t.Errorf("above alice: %v", up)
+			}
+			b.Rollback()
+		}
+		s.Close()
 	}
 }
