@@ -43,6 +43,10 @@ const (
 	// UserQuota and UsageTeam.
 	ConditionPlanResolved = "PlanResolved"
 
+	// ConditionTeamResolved says whether the team that teamRef names could be found. It is absent where teamRef is.
+	// UserQuota only.
+	ConditionTeamResolved = "TeamResolved"
+
 	// ConditionParentResolved says whether the team above this one could be found, and the way up leads to a top that
 	// is not too far. UsageTeam only.
 	ConditionParentResolved = "ParentResolved"
@@ -97,9 +101,9 @@ const (
 
 // Reasons of ConditionInUse.
 const (
-	// ReasonInUse: users are on the plan.
+	// ReasonInUse: users are on the plan, or below the team.
 	ReasonInUse = "InUse"
-	// ReasonUnused: no user is on the plan.
+	// ReasonUnused: no user is on the plan, or below the team.
 	ReasonUnused = "Unused"
 )
 
@@ -123,13 +127,25 @@ const (
 	ReasonNoPlan = "NoPlan"
 )
 
+// Reasons of ConditionTeamResolved.
+const (
+	// ReasonTeamResolved: the user is a member of the team that teamRef names.
+	ReasonTeamResolved = "TeamResolved"
+	// ReasonTeamRetired: the team's object was deleted; it goes on for this user as it last was.
+	ReasonTeamRetired = "TeamRetired"
+	// ReasonTeamNotFound: there is no team of the name in teamRef that takes members.
+	ReasonTeamNotFound = "TeamNotFound"
+)
+
 // Reasons of ConditionParentResolved.
 const (
 	// ReasonParentResolved: the team that parentRef names is there, or the root where it names none.
 	ReasonParentResolved = "ParentResolved"
+	// ReasonParentRetired: the object of the team above was deleted; it goes on for this team as it last was.
+	ReasonParentRetired = "ParentRetired"
 	// ReasonNoParent: nothing is above the team.
 	ReasonNoParent = "NoParent"
-	// ReasonParentNotFound: there is no team of the name in parentRef.
+	// ReasonParentNotFound: there is no team of the name in parentRef that takes others.
 	ReasonParentNotFound = "ParentNotFound"
 	// ReasonCycle: the team would be above itself; the message has the way.
 	ReasonCycle = "Cycle"

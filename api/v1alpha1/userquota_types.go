@@ -191,6 +191,45 @@ type UserQuotaPeriod struct {
 	FinalAt *metav1.Time `json:"finalAt,omitempty"`
 }
 
+// LevelKind is what a node of the tree is.
+// +kubebuilder:validation:Enum=User;Team
+type LevelKind string
+
+// The kinds of nodes.
+const (
+	LevelUser LevelKind = "User"
+	LevelTeam LevelKind = "Team"
+)
+
+// Level names a user or a team.
+type Level struct {
+	// kind is User or Team.
+	// +required
+	Kind LevelKind `json:"kind"`
+
+	// name is the user's id or the name of the team.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+}
+
+// UserQuotaEffectiveLimit is the strictest of one limit of a user and the teams above.
+type UserQuotaEffectiveLimit struct {
+	// limit that this is about.
+	// +required
+	Limit TeamLimitName `json:"limit"`
+
+	// value of it, with the currency if it is an amount of money.
+	// +required
+	// +kubebuilder:validation:MaxLength=32
+	Value string `json:"value"`
+
+	// level whose limit it is: the user, or a team above.
+	// +required
+	Level Level `json:"level"`
+}
+
 // UserQuotaStatus is where the user stands. It follows the database at intervals; the HTTP API has the balance of the
 // moment.
 type UserQuotaStatus struct {
@@ -199,7 +238,7 @@ type UserQuotaStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Accepted, PlanResolved, Synced and Ready.
+	// conditions are Accepted, PlanResolved, TeamResolved, Synced and Ready.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -211,9 +250,33 @@ type UserQuotaStatus struct {
 	// +kubebuilder:validation:MaxLength=253
 	Plan string `json:"plan,omitempty"`
 
+	// team right above the user: that of teamRef, else one that was given over HTTP, else the root. Absent when the user
+	// is alone.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Team string `json:"team,omitempty"`
+
+	// payer is who pays for new work: the nearest team above that has a plan, else the user. Absent when the user is
+	// alone.
+	// +optional
+	Payer *Level `json:"payer,omitempty"`
+
 	// usage is where the user stands in the current period.
 	// +optional
 	Usage *UserQuotaUsage `json:"usage,omitempty"`
+
+	// effectiveLimits are what binds a user below teams: of each limit the strictest of the user and the teams above, each
+	// for what it counts. What nothing bounds is not listed; absent when the user is alone.
+	// +optional
+	// +listType=map
+	// +listMapKey=limit
+	// +kubebuilder:validation:MaxItems=4
+	EffectiveLimits []UserQuotaEffectiveLimit `json:"effectiveLimits,omitempty"`
+
+	// effective are the effective limits for display, as in "100 credits, 5 running, 50 USD a day".
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Effective string `json:"effective,omitempty"`
 
 	// periodStart is when the current period began.
 	// +optional
@@ -237,6 +300,8 @@ type UserQuotaStatus struct {
 // +kubebuilder:selectablefield:JSONPath=`.spec.userID`
 // +kubebuilder:printcolumn:name="User",type=string,JSONPath=`.spec.userID`
 // +kubebuilder:printcolumn:name="Plan",type=string,JSONPath=`.status.plan`
+// +kubebuilder:printcolumn:name="Team",type=string,JSONPath=`.status.team`,priority=1
+// +kubebuilder:printcolumn:name="Payer",type=string,JSONPath=`.status.payer.name`,priority=1
 // +kubebuilder:printcolumn:name="Used",type=string,JSONPath=`.status.usage.used`
 // +kubebuilder:printcolumn:name="Limit",type=string,JSONPath=`.status.usage.limit`
 // +kubebuilder:printcolumn:name="Remaining",type=string,JSONPath=`.status.usage.remaining`
@@ -244,6 +309,7 @@ type UserQuotaStatus struct {
 // +kubebuilder:printcolumn:name="Running",type=string,JSONPath=`.status.usage.slots`
 // +kubebuilder:printcolumn:name="Queued",type=integer,JSONPath=`.status.usage.queued`
 // +kubebuilder:printcolumn:name="Resets At",type=string,JSONPath=`.status.resetsAt`
+// +kubebuilder:printcolumn:name="Effective Limits",type=string,JSONPath=`.status.effective`,priority=1
 // +kubebuilder:printcolumn:name="Last Used",type=string,JSONPath=`.status.lastPeriod.used`,priority=1
 // +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspended`,priority=1
 // +kubebuilder:printcolumn:name="Zone",type=string,JSONPath=`.spec.timeZone`,priority=1

@@ -20,6 +20,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 	// Group=usage.cantonesescribe.io, Version=v1alpha1
 	case v1alpha1.SchemeGroupVersion.WithKind("Grant"):
 		return &apiv1alpha1.GrantApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Level"):
+		return &apiv1alpha1.LevelApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PlanReference"):
 		return &apiv1alpha1.PlanReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("QuotaOverrides"):
@@ -66,6 +68,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.UsageTeamUsageApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UserQuota"):
 		return &apiv1alpha1.UserQuotaApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("UserQuotaEffectiveLimit"):
+		return &apiv1alpha1.UserQuotaEffectiveLimitApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UserQuotaPeriod"):
 		return &apiv1alpha1.UserQuotaPeriodApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("UserQuotaSpec"):

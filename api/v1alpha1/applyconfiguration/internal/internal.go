@@ -38,6 +38,17 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: expiresAt
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.Level
+  map:
+    fields:
+    - name: kind
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.LevelKind
+    - name: name
+      type:
+        scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.LevelKind
+  scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.LimitName
   scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.OveragePolicy
@@ -539,6 +550,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: status
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UserQuotaStatus
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UserQuotaEffectiveLimit
+  map:
+    fields:
+    - name: level
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.Level
+    - name: limit
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamLimitName
+    - name: value
+      type:
+        scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.UserQuotaPeriod
   map:
     fields:
@@ -596,12 +619,26 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - type
+    - name: effective
+      type:
+        scalar: string
+    - name: effectiveLimits
+      type:
+        list:
+          elementType:
+            namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UserQuotaEffectiveLimit
+          elementRelationship: associative
+          keys:
+          - limit
     - name: lastPeriod
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UserQuotaPeriod
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: payer
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.Level
     - name: periodStart
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
@@ -611,6 +648,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resetsAt
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: team
+      type:
+        scalar: string
     - name: usage
       type:
         namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.UserQuotaUsage

@@ -17,12 +17,23 @@ import (
 type UserQuotaStatusApplyConfiguration struct {
 	// observedGeneration is the metadata.generation that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions are Accepted, PlanResolved, Synced and Ready.
+	// conditions are Accepted, PlanResolved, TeamResolved, Synced and Ready.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// plan that the user is on.
 	Plan *string `json:"plan,omitempty"`
+	// team right above the user: that of teamRef, else one that was given over HTTP, else the root. Absent when the user
+	// is alone.
+	Team *string `json:"team,omitempty"`
+	// payer is who pays for new work: the nearest team above that has a plan, else the user. Absent when the user is
+	// alone.
+	Payer *LevelApplyConfiguration `json:"payer,omitempty"`
 	// usage is where the user stands in the current period.
 	Usage *UserQuotaUsageApplyConfiguration `json:"usage,omitempty"`
+	// effectiveLimits are what binds a user below teams: of each limit the strictest of the user and the teams above, each
+	// for what it counts. What nothing bounds is not listed; absent when the user is alone.
+	EffectiveLimits []UserQuotaEffectiveLimitApplyConfiguration `json:"effectiveLimits,omitempty"`
+	// effective are the effective limits for display, as in "100 credits, 5 running, 50 USD a day".
+	Effective *string `json:"effective,omitempty"`
 	// periodStart is when the current period began.
 	PeriodStart *metav1.Time `json:"periodStart,omitempty"`
 	// resetsAt is when the current period ends and the credits are renewed.
@@ -66,11 +77,48 @@ func (b *UserQuotaStatusApplyConfiguration) WithPlan(value string) *UserQuotaSta
 	return b
 }
 
+// WithTeam sets the Team field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Team field is set to the value of the last call.
+func (b *UserQuotaStatusApplyConfiguration) WithTeam(value string) *UserQuotaStatusApplyConfiguration {
+	b.Team = &value
+	return b
+}
+
+// WithPayer sets the Payer field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Payer field is set to the value of the last call.
+func (b *UserQuotaStatusApplyConfiguration) WithPayer(value *LevelApplyConfiguration) *UserQuotaStatusApplyConfiguration {
+	b.Payer = value
+	return b
+}
+
 // WithUsage sets the Usage field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Usage field is set to the value of the last call.
 func (b *UserQuotaStatusApplyConfiguration) WithUsage(value *UserQuotaUsageApplyConfiguration) *UserQuotaStatusApplyConfiguration {
 	b.Usage = value
+	return b
+}
+
+// WithEffectiveLimits adds the given value to the EffectiveLimits field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the EffectiveLimits field.
+func (b *UserQuotaStatusApplyConfiguration) WithEffectiveLimits(values ...*UserQuotaEffectiveLimitApplyConfiguration) *UserQuotaStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithEffectiveLimits")
+		}
+		b.EffectiveLimits = append(b.EffectiveLimits, *values[i])
+	}
+	return b
+}
+
+// WithEffective sets the Effective field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Effective field is set to the value of the last call.
+func (b *UserQuotaStatusApplyConfiguration) WithEffective(value string) *UserQuotaStatusApplyConfiguration {
+	b.Effective = &value
 	return b
 }
 
