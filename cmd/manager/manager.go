@@ -240,6 +240,7 @@ func setup(
 		},
 		"UsagePlan webhook": func() error { return webhook.SetupUsagePlan(mgr) },
 		"UserQuota webhook": func() error { return webhook.SetupUserQuota(mgr) },
+		"UsageTeam webhook": func() error { return webhook.SetupUsageTeam(mgr) },
 		"Job webhook":       func() error { return webhook.SetupJob(mgr, svc) },
 		"probes":            func() error { return probes(mgr, store.Ping, o.health) },
 	} {

@@ -74,7 +74,7 @@ const (
 	planField   = "spec.planRef.name"
 )
 
-// +kubebuilder:rbac:groups=usage.cantonesescribe.io,resources=userquotas,verbs=get;list;watch
+// +kubebuilder:rbac:groups=usage.cantonesescribe.io,resources=userquotas;usageteams,verbs=get;list;watch
 // +kubebuilder:rbac:groups=usage.cantonesescribe.io,resources=userquotas/status,verbs=patch
 
 // SetupUserQuota registers the controller that brings UserQuotas into the database, and their users' standing back.

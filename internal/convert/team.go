@@ -16,8 +16,8 @@ func Team(t *v1alpha1.UsageTeam) (metering.Team, error) {
 	spec := &t.Spec
 	uid, uidErr := UID(t.UID)
 	_, zoneErr := Zone(spec.TimeZone)
-	limits, limitsErr := caps("limits", spec.Limits)
-	defaults, defaultsErr := caps("memberDefaults", spec.MemberDefaults)
+	limits, limitsErr := TeamLimits("limits", spec.Limits)
+	defaults, defaultsErr := TeamLimits("memberDefaults", spec.MemberDefaults)
 	if err := errors.Join(uidErr, zoneErr, limitsErr, defaultsErr); err != nil {
 		return metering.Team{}, err
 	}
@@ -42,8 +42,9 @@ func Team(t *v1alpha1.UsageTeam) (metering.Team, error) {
 	return declared, nil
 }
 
-// caps collects the limits of a team or its members, each given or in the list of what has no limit.
-func caps(field string, l *v1alpha1.TeamLimits) (quota.Caps, error) {
+// TeamLimits collects the limits of a team or its members, each given or in the list of what has no limit. Errors name
+// what is wrong below the field.
+func TeamLimits(field string, l *v1alpha1.TeamLimits) (quota.Caps, error) {
 	var c quota.Caps
 	if l == nil {
 		return c, nil
@@ -73,4 +74,21 @@ func caps(field string, l *v1alpha1.TeamLimits) (quota.Caps, error) {
 		}
 	}
 	return c, nil
+}
+
+// AboveParent says that a team's own limit is above one of a team above it.
+func AboveParent(team, over string, e quota.Excess) string {
+	return fmt.Sprintf("team %s: limits.%s is %s and that of team %s above it is %s, which binds", team,
+		teamLimitFields[e.Limit], e.Own, over, e.Over)
+}
+
+var teamLimitFields = map[quota.LimitName]string{
+	quota.LimitCredits: "credits", quota.LimitConcurrent: "concurrent", quota.LimitQueued: "queued",
+	quota.LimitDailyCost: "dailyCost",
+}
+
+// TeamLimitNames are the limits of a team as objects name them.
+var TeamLimitNames = map[quota.LimitName]v1alpha1.TeamLimitName{
+	quota.LimitCredits: v1alpha1.TeamLimitCredits, quota.LimitConcurrent: v1alpha1.TeamLimitConcurrent,
+	quota.LimitQueued: v1alpha1.TeamLimitQueued, quota.LimitDailyCost: v1alpha1.TeamLimitDailyCost,
 }

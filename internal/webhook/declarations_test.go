@@ -30,8 +30,8 @@ func (w *warnings) HandleWarningHeaderWithContext(_ context.Context, _ int, _, t
 	w.texts = append(w.texts, text)
 }
 
-// declarations starts a control plane with the webhooks of plans and quotas, and returns a client whose warnings are
-// heard.
+// declarations starts a control plane with the webhooks of plans, quotas and teams, and returns a client whose warnings
+// are heard.
 func declarations(t *testing.T) (client.Client, *warnings) {
 	t.Helper()
 	env := kubetest.Start(t, kubetest.WithWebhooks("config/webhook/manifests.yaml"))
@@ -45,7 +45,8 @@ func declarations(t *testing.T) (client.Client, *warnings) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, setup := range []func(ctrl.Manager) error{webhook.SetupUsagePlan, webhook.SetupUserQuota} {
+	for _, setup := range []func(ctrl.Manager) error{webhook.SetupUsagePlan, webhook.SetupUserQuota,
+		webhook.SetupUsageTeam} {
 		if err := setup(mgr); err != nil {
 			t.Fatal(err)
 		}
