@@ -287,8 +287,8 @@ func Move(node *Account, before, after []*Account) {
 // say of their members, the nearest that says something, unless an override of its own says otherwise. If the user
 // pays, that override is in place of the plan's limit and no cap.
 func (c Chain) caps(i int) Caps {
-	if i > 0 {
-		return c.nodes[i].Team.Caps
+	if team := c.nodes[i].Team; team != nil {
+		return team.Caps
 	}
 	var caps Caps
 	if c.n == 1 {
