@@ -66,6 +66,36 @@ func (e CloudEventSpecversion) Valid() bool {
 	}
 }
 
+// Defines values for EffectiveLimitLimitName.
+const (
+	EffectiveLimitLimitNameAudioDuration EffectiveLimitLimitName = "audio_duration"
+	EffectiveLimitLimitNameConcurrent    EffectiveLimitLimitName = "concurrent"
+	EffectiveLimitLimitNameCredits       EffectiveLimitLimitName = "credits"
+	EffectiveLimitLimitNameDailyCost     EffectiveLimitLimitName = "daily_cost"
+	EffectiveLimitLimitNameFileSize      EffectiveLimitLimitName = "file_size"
+	EffectiveLimitLimitNameQueued        EffectiveLimitLimitName = "queued"
+)
+
+// Valid indicates whether the value is a known member of the EffectiveLimitLimitName enum.
+func (e EffectiveLimitLimitName) Valid() bool {
+	switch e {
+	case EffectiveLimitLimitNameAudioDuration:
+		return true
+	case EffectiveLimitLimitNameConcurrent:
+		return true
+	case EffectiveLimitLimitNameCredits:
+		return true
+	case EffectiveLimitLimitNameDailyCost:
+		return true
+	case EffectiveLimitLimitNameFileSize:
+		return true
+	case EffectiveLimitLimitNameQueued:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for EventKind.
 const (
 	EventKindAdjustment EventKind = "adjustment"
@@ -89,12 +119,15 @@ func (e EventKind) Valid() bool {
 
 // Defines values for LevelKind.
 const (
+	LevelKindTeam LevelKind = "Team"
 	LevelKindUser LevelKind = "User"
 )
 
 // Valid indicates whether the value is a known member of the LevelKind enum.
 func (e LevelKind) Valid() bool {
 	switch e {
+	case LevelKindTeam:
+		return true
 	case LevelKindUser:
 		return true
 	default:
@@ -300,6 +333,24 @@ func (e Unit) Valid() bool {
 	}
 }
 
+// Defines values for UsageEventPayerKind.
+const (
+	UsageEventPayerKindTeam UsageEventPayerKind = "Team"
+	UsageEventPayerKindUser UsageEventPayerKind = "User"
+)
+
+// Valid indicates whether the value is a known member of the UsageEventPayerKind enum.
+func (e UsageEventPayerKind) Valid() bool {
+	switch e {
+	case UsageEventPayerKindTeam:
+		return true
+	case UsageEventPayerKindUser:
+		return true
+	default:
+		return false
+	}
+}
+
 // AdjustmentRequest defines model for AdjustmentRequest.
 type AdjustmentRequest struct {
 	// Credits Above 0, at most 10000000, at most three decimals.
@@ -345,6 +396,9 @@ type Admission struct {
 
 	// Offline Done on an offline ticket, while the database was away.
 	Offline bool `json:"offline,omitempty,omitzero"`
+
+	// Payer The team that pays for it, once it is admitted; absent where the user pays.
+	Payer Level `json:"payer,omitempty,omitzero"`
 
 	// Position Place in the user's queue, from 1; only while Queued. A heartbeat tells it only near the front and at the end.
 	Position int   `json:"position,omitempty,omitzero"`
@@ -414,7 +468,7 @@ type Binding struct {
 	// Currency Of the amounts, where `unit` is `money`.
 	Currency string `json:"currency,omitempty,omitzero"`
 
-	// Level What a limit belongs to.
+	// Level A user or a team, of which a limit is, or who pays.
 	Level Level   `json:"level"`
 	Limit Decimal `json:"limit,omitempty,omitzero"`
 
@@ -460,21 +514,31 @@ type CheckResult struct {
 	CanProcess bool `json:"can_process"`
 
 	// Currency Of the amounts, where `unit` is `money`.
-	Currency  string  `json:"currency,omitempty,omitzero"`
-	Limit     Decimal `json:"limit,omitempty,omitzero"`
-	Message   string  `json:"message"`
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Level Whose limit blocks.
+	Level   Level   `json:"level,omitempty,omitzero"`
+	Limit   Decimal `json:"limit,omitempty,omitzero"`
+	Message string  `json:"message"`
+
+	// Payer The team that pays for the user, whose plan `plan` is; absent where the user pays.
+	Payer     Level   `json:"payer,omitempty,omitzero"`
 	Plan      Plan    `json:"plan,omitempty,omitzero"`
 	Remaining Decimal `json:"remaining,omitempty,omitzero"`
 
-	// RemainingCredits What is left in the period, whatever blocks; absent where credits are unlimited.
-	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
-	Requested        Decimal   `json:"requested,omitempty,omitzero"`
-	Reserved         Decimal   `json:"reserved,omitempty,omitzero"`
-	ResetsAt         time.Time `json:"resets_at,omitempty,omitzero"`
+	// RemainingCredits What the user may still use, by what all levels have left, whatever blocks; absent where credits are unlimited.
+	RemainingCredits Decimal `json:"remaining_credits,omitempty,omitzero"`
+	Requested        Decimal `json:"requested,omitempty,omitzero"`
+	Reserved         Decimal `json:"reserved,omitempty,omitzero"`
+
+	// ResetsAt When the period ends of the level that blocks, else of the one that leaves least.
+	ResetsAt time.Time `json:"resets_at,omitempty,omitzero"`
 
 	// RetryAfter Seconds after which the same could succeed.
-	RetryAfter  int64   `json:"retry_after,omitempty,omitzero"`
-	Unit        Unit    `json:"unit,omitempty,omitzero"`
+	RetryAfter int64 `json:"retry_after,omitempty,omitzero"`
+	Unit       Unit  `json:"unit,omitempty,omitzero"`
+
+	// UpgradePlan The plan that would have allowed it, for whoever is the `payer`.
 	UpgradePlan Plan    `json:"upgrade_plan,omitempty,omitzero"`
 	Used        Decimal `json:"used,omitempty,omitzero"`
 	WouldQueue  bool    `json:"would_queue"`
@@ -523,7 +587,7 @@ type CompleteRequest struct {
 
 // CurrentUsage defines model for CurrentUsage.
 type CurrentUsage struct {
-	// Alerts The plan's alert thresholds that are reached, in percent of `limit_credits`.
+	// Alerts The plan's alert thresholds that are reached, in percent of all credits of whoever pays.
 	Alerts []int32 `json:"alerts"`
 
 	// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
@@ -533,12 +597,23 @@ type CurrentUsage struct {
 	AsOf       time.Time    `json:"as_of"`
 	LastPeriod ClosedPeriod `json:"last_period,omitempty,omitzero"`
 
-	// LimitCredits All credits of the period, with grants, carry-over and overage; absent where unlimited.
-	LimitCredits     Decimal   `json:"limit_credits,omitempty,omitzero"`
-	Limits           Limits    `json:"limits"`
-	PeriodStart      time.Time `json:"period_start"`
-	Plan             Plan      `json:"plan"`
-	Queued           int32     `json:"queued"`
+	// Levels Where the user stands, and the teams above it, the nearest first; absent of who has none above.
+	Levels []LevelStanding `json:"levels,omitempty,omitzero"`
+
+	// LimitCredits All credits of the user's period, with grants, carry-over and overage where the user pays; absent where the user has no
+	// bound of its own.
+	LimitCredits Decimal `json:"limit_credits,omitempty,omitzero"`
+
+	// Limits Of a user these are the strictest of the user's and of all that is above.
+	Limits Limits `json:"limits"`
+
+	// Payer The team that pays for the user, whose plan `plan` is; absent where the user pays.
+	Payer       Level     `json:"payer,omitempty,omitzero"`
+	PeriodStart time.Time `json:"period_start"`
+	Plan        Plan      `json:"plan"`
+	Queued      int32     `json:"queued"`
+
+	// RemainingCredits What the user may still use, by what all levels have left.
 	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
 	ReservedCredits  Decimal   `json:"reserved_credits"`
 	ResetsAt         time.Time `json:"resets_at"`
@@ -552,6 +627,21 @@ type CurrentUsage struct {
 
 // Decimal defines model for Decimal.
 type Decimal = Number
+
+// EffectiveLimit The strictest of a limit along the levels, with the one that sets it.
+type EffectiveLimit struct {
+	// Currency Of the value, where `unit` is `money`.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Level A user or a team, of which a limit is, or who pays.
+	Level     Level                   `json:"level"`
+	LimitName EffectiveLimitLimitName `json:"limit_name"`
+	Unit      Unit                    `json:"unit"`
+	Value     Decimal                 `json:"value"`
+}
+
+// EffectiveLimitLimitName defines model for EffectiveLimit.LimitName.
+type EffectiveLimitLimitName string
 
 // EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
 // places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
@@ -570,25 +660,56 @@ type EstimatedStart struct {
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind string
 
-// Level What a limit belongs to.
+// Level A user or a team, of which a limit is, or who pays.
 type Level struct {
 	Kind LevelKind `json:"kind"`
-	Name string    `json:"name"`
+
+	// Name The user's id or the team's name.
+	Name string `json:"name"`
 }
 
 // LevelKind defines model for Level.Kind.
 type LevelKind string
 
+// LevelStanding Where a user or a team stands in its own open period.
+type LevelStanding struct {
+	// ConcurrentLimit Absent where it is not bounded.
+	ConcurrentLimit int32 `json:"concurrent_limit,omitempty,omitzero"`
+
+	// Level A user or a team, of which a limit is, or who pays.
+	Level Level `json:"level"`
+
+	// LimitCredits All that it may use in the period; absent where it is not bounded.
+	LimitCredits Decimal `json:"limit_credits,omitempty,omitzero"`
+
+	// Pays Its credits pay, and its plan counts.
+	Pays        bool      `json:"pays"`
+	PeriodStart time.Time `json:"period_start"`
+	Queued      int32     `json:"queued"`
+
+	// QueuedLimit Absent where it is not bounded.
+	QueuedLimit      *int32    `json:"queued_limit,omitempty"`
+	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
+	ReservedCredits  Decimal   `json:"reserved_credits"`
+	ResetsAt         time.Time `json:"resets_at"`
+	Running          int32     `json:"running"`
+	Suspended        bool      `json:"suspended"`
+	UsedCredits      Decimal   `json:"used_credits"`
+}
+
 // LimitName Which limit keeps work waiting.
 type LimitName string
 
-// Limits defines model for Limits.
+// Limits Of a user these are the strictest of the user's and of all that is above.
 type Limits struct {
 	AudioDurationSeconds Decimal `json:"audio_duration_seconds,omitempty,omitzero"`
 	Concurrent           int32   `json:"concurrent,omitempty,omitzero"`
 	Credits              Decimal `json:"credits,omitempty,omitzero"`
 	FileSizeBytes        int64   `json:"file_size_bytes,omitempty,omitzero"`
 	Queued               *int32  `json:"queued,omitempty"`
+
+	// SetBy Which limits teams set, those of a day's cost among them; absent where all are the user's own.
+	SetBy []EffectiveLimit `json:"set_by,omitempty,omitzero"`
 
 	// Unlimited The limits that do not exist.
 	Unlimited []LimitsUnlimited `json:"unlimited"`
@@ -606,8 +727,10 @@ type OfferedPlan struct {
 	Default     bool     `json:"default"`
 	DisplayName string   `json:"display_name"`
 	Features    []string `json:"features"`
-	Limits      Limits   `json:"limits"`
-	Name        string   `json:"name"`
+
+	// Limits Of a user these are the strictest of the user's and of all that is above.
+	Limits Limits `json:"limits"`
+	Name   string `json:"name"`
 
 	// Overage What may be used beyond the plan's credits, at a price.
 	Overage        Overage `json:"overage,omitempty,omitzero"`
@@ -639,6 +762,12 @@ type Period struct {
 	// LimitCredits The plan's credits, or the user's own; absent if unlimited.
 	LimitCredits Decimal `json:"limit_credits,omitempty,omitzero"`
 
+	// Members What each member has used of it, at most 100 of them; only in the history of a team.
+	Members []Share `json:"members,omitempty,omitzero"`
+
+	// MembersCursor Where there are more, the `cursor` with which the usage of the team in this `period` goes on.
+	MembersCursor string `json:"members_cursor,omitempty,omitzero"`
+
 	// Number Counts the user's periods without gaps, from 0.
 	Number int64 `json:"number"`
 
@@ -659,6 +788,9 @@ type Period struct {
 	// State Open while it lasts. Closed after its end, when it still takes the charges of its own work; Final from `final_at` on.
 	State       PeriodState `json:"state"`
 	UsedCredits Decimal     `json:"used_credits"`
+
+	// UsedMs The same, exactly: 60000 to a credit. Only of a team.
+	UsedMs int64 `json:"used_ms,omitempty,omitzero"`
 }
 
 // PeriodState Open while it lasts. Closed after its end, when it still takes the charges of its own work; Final from `final_at` on.
@@ -673,9 +805,15 @@ type Plan struct {
 // Problem RFC 9457. The members from `reason` on are there where a limit decided.
 type Problem struct {
 	// Currency Of the amounts, where `unit` is `money`.
-	Currency string  `json:"currency,omitempty,omitzero"`
-	Detail   string  `json:"detail,omitempty,omitzero"`
-	Limit    Decimal `json:"limit,omitempty,omitzero"`
+	Currency string `json:"currency,omitempty,omitzero"`
+	Detail   string `json:"detail,omitempty,omitzero"`
+
+	// Level Whose limit decided.
+	Level Level   `json:"level,omitempty,omitzero"`
+	Limit Decimal `json:"limit,omitempty,omitzero"`
+
+	// Payer The team that pays for the user, and whose plan would have to change; absent where the user pays.
+	Payer Level `json:"payer,omitempty,omitzero"`
 
 	// Reason Why work was refused or waits.
 	Reason    Reason    `json:"reason,omitempty,omitzero"`
@@ -685,11 +823,13 @@ type Problem struct {
 	ResetsAt  time.Time `json:"resets_at,omitempty,omitzero"`
 
 	// RetryAfter Seconds, as in Retry-After.
-	RetryAfter  int64   `json:"retry_after,omitempty,omitzero"`
-	Status      int     `json:"status"`
-	Title       string  `json:"title"`
-	Type        string  `json:"type"`
-	Unit        Unit    `json:"unit,omitempty,omitzero"`
+	RetryAfter int64  `json:"retry_after,omitempty,omitzero"`
+	Status     int    `json:"status"`
+	Title      string `json:"title"`
+	Type       string `json:"type"`
+	Unit       Unit   `json:"unit,omitempty,omitzero"`
+
+	// UpgradePlan The plan that would have allowed it, for whoever is the `payer`.
 	UpgradePlan Plan    `json:"upgrade_plan,omitempty,omitzero"`
 	Used        Decimal `json:"used,omitempty,omitzero"`
 }
@@ -728,6 +868,9 @@ type QueueEntry struct {
 	// Since When it began to wait.
 	Since  time.Time        `json:"since"`
 	Source QueueEntrySource `json:"source"`
+
+	// UserId Whose it is, where the level is a team.
+	UserId string `json:"user_id,omitempty,omitzero"`
 }
 
 // QueueEntrySource defines model for QueueEntry.Source.
@@ -737,7 +880,7 @@ type QueueEntrySource string
 type QueueLevel struct {
 	Entries []QueueEntry `json:"entries"`
 
-	// Level What a limit belongs to.
+	// Level A user or a team, of which a limit is, or who pays.
 	Level Level `json:"level"`
 
 	// Waiting How many wait at the level, by the limit that binds, also where the page has only some of them.
@@ -761,6 +904,17 @@ type ReverseRequest struct {
 	Reason string `json:"reason"`
 }
 
+// Share What a user has used of a team's period.
+type Share struct {
+	UsedCredits Decimal `json:"used_credits"`
+
+	// UsedMs The same, exactly: 60000 to a credit.
+	UsedMs int64 `json:"used_ms"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
 // Standing Where the user stands after a POST, in the open period.
 type Standing struct {
 	// OverLimit More is used and reserved than the user has; new work is refused.
@@ -769,7 +923,7 @@ type Standing struct {
 	// OverdrawnCredits By how much, where `over_limit`.
 	OverdrawnCredits Decimal `json:"overdrawn_credits,omitempty,omitzero"`
 
-	// RemainingCredits Absent where credits are unlimited.
+	// RemainingCredits What the user may still use, by what all levels have left; absent where credits are unlimited.
 	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
 	ResetsAt         time.Time `json:"resets_at"`
 	UsedCredits      Decimal   `json:"used_credits"`
@@ -777,6 +931,119 @@ type Standing struct {
 
 // State defines model for State.
 type State string
+
+// Team defines model for Team.
+type Team struct {
+	AsOf        time.Time `json:"as_of"`
+	DisplayName string    `json:"display_name,omitempty,omitzero"`
+
+	// EffectiveLimits What bounds all below the team together, by this team and those above it.
+	EffectiveLimits []EffectiveLimit `json:"effective_limits"`
+
+	// Levels Where the team stands, and those above it, the nearest first.
+	Levels []LevelStanding `json:"levels"`
+
+	// Limits What is absent is not bounded.
+	Limits TeamLimits `json:"limits"`
+
+	// MemberDefaults What is absent is not bounded.
+	MemberDefaults TeamLimits `json:"member_defaults"`
+
+	// Members Users below the team, those of the teams below it included.
+	Members int64 `json:"members"`
+
+	// Name Examples: newsroom
+	Name TeamName `json:"name"`
+
+	// Parent The team above it; absent where none is.
+	Parent string `json:"parent,omitempty,omitzero"`
+	Plan   Plan   `json:"plan,omitempty,omitzero"`
+
+	// Retired Its object is gone: it goes on for those that it has, and takes no others.
+	Retired bool `json:"retired"`
+
+	// Root Everybody without a team is below it.
+	Root bool `json:"root"`
+
+	// Weight Its share among the children of its parent.
+	Weight int32 `json:"weight"`
+}
+
+// TeamHistory defines model for TeamHistory.
+type TeamHistory struct {
+	AsOf time.Time `json:"as_of"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string   `json:"next_cursor,omitempty,omitzero"`
+	Periods    []Period `json:"periods"`
+
+	// Team Examples: newsroom
+	Team TeamName `json:"team"`
+}
+
+// TeamLimits What is absent is not bounded.
+type TeamLimits struct {
+	Concurrent int32   `json:"concurrent,omitempty,omitzero"`
+	Credits    Decimal `json:"credits,omitempty,omitzero"`
+
+	// Currency Of `daily_cost`.
+	Currency  string  `json:"currency,omitempty,omitzero"`
+	DailyCost Decimal `json:"daily_cost,omitempty,omitzero"`
+	Queued    *int32  `json:"queued,omitempty"`
+}
+
+// TeamMember defines model for TeamMember.
+type TeamMember struct {
+	Queued  int32 `json:"queued"`
+	Running int32 `json:"running"`
+
+	// Team The team that the user is in: this one, or one below it; absent of who is below the root for want of one.
+	Team string `json:"team,omitempty,omitzero"`
+
+	// UsedCredits The share of the team's open period.
+	UsedCredits Decimal `json:"used_credits"`
+	UsedMs      int64   `json:"used_ms"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// TeamMembers defines model for TeamMembers.
+type TeamMembers struct {
+	AsOf    time.Time    `json:"as_of"`
+	Members []TeamMember `json:"members"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+
+	// Team Examples: newsroom
+	Team TeamName `json:"team"`
+}
+
+// TeamName Examples: newsroom
+type TeamName = string
+
+// TeamPage defines model for TeamPage.
+type TeamPage struct {
+	AsOf time.Time `json:"as_of"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+	Teams      []Team `json:"teams"`
+}
+
+// TeamUsage defines model for TeamUsage.
+type TeamUsage struct {
+	AsOf    time.Time `json:"as_of"`
+	Members []Share   `json:"members"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+	Period     Period `json:"period"`
+
+	// Team Examples: newsroom
+	Team TeamName `json:"team"`
+}
 
 // Unit defines model for Unit.
 type Unit string
@@ -838,6 +1105,10 @@ type UsageEvent struct {
 	// OverageCredits The part beyond the plan's credits.
 	OverageCredits Decimal `json:"overage_credits,omitempty,omitzero"`
 
+	// PayerId Whose credits it took: the name of the team that paid, else the user's id.
+	PayerId   string              `json:"payer_id"`
+	PayerKind UsageEventPayerKind `json:"payer_kind"`
+
 	// PeriodNo The period that it is booked in; an account's first one is 0.
 	PeriodNo    int64  `json:"period_no"`
 	Plan        string `json:"plan"`
@@ -869,6 +1140,9 @@ type UsageEvent struct {
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
 }
+
+// UsageEventPayerKind defines model for UsageEvent.PayerKind.
+type UsageEventPayerKind string
 
 // UsageHistory defines model for UsageHistory.
 type UsageHistory struct {
@@ -936,8 +1210,12 @@ type UserID = string
 
 // UserLimits defines model for UserLimits.
 type UserLimits struct {
+	// Limits Of a user these are the strictest of the user's and of all that is above.
 	Limits Limits `json:"limits"`
-	Plan   Plan   `json:"plan"`
+
+	// Payer The team that pays for the user, whose plan `plan` is; absent where the user pays.
+	Payer Level `json:"payer,omitempty,omitzero"`
+	Plan  Plan  `json:"plan"`
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
@@ -951,6 +1229,12 @@ type EventID = openapi_types.UUID
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
+
+// PageCursor defines model for PageCursor.
+type PageCursor = string
+
+// PageLimit defines model for PageLimit.
+type PageLimit = int32
 
 // Check defines model for Check.
 type Check = CheckResult
@@ -969,6 +1253,9 @@ type GetAdmissionParams struct {
 
 // GetQueueParams defines parameters for GetQueue.
 type GetQueueParams struct {
+	// Team Only what waits below this team.
+	Team TeamName `form:"team,omitempty" json:"team,omitempty,omitzero"`
+
 	// UserId Only this user's.
 	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
 
@@ -980,6 +1267,45 @@ type GetQueueParams struct {
 
 	// Cursor The `next_cursor` of the page before.
 	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListTeamsParams defines parameters for ListTeams.
+type ListTeamsParams struct {
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// GetTeamHistoryParams defines parameters for GetTeamHistory.
+type GetTeamHistoryParams struct {
+	// Limit The most periods that the page has; 12 unless given.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before; the newest periods without it.
+	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListTeamMembersParams defines parameters for ListTeamMembers.
+type ListTeamMembersParams struct {
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// GetTeamUsageParams defines parameters for GetTeamUsage.
+type GetTeamUsageParams struct {
+	// Period The number of one of the team's periods; the open one without it.
+	Period *int64 `form:"period,omitempty" json:"period,omitempty"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
 // CreateUsageParams defines parameters for CreateUsage.
@@ -1249,12 +1575,58 @@ type ClientInterface interface {
 
 	// GetQueue Who waits for what, level by level.
 	//
-	// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
-	// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
-	// the while is in one.
+	// For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
+	// team does as well. In each level what waits for a slot comes first, then what is parked, both in the order in which they
+	// start. Nobody is in two pages, and who waits all the while is in one.
 	//
 	// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
 	GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTeams All teams, in the order of their names.
+	//
+	// Corresponds with GET /api/v1/teams (the `ListTeams` operationId).
+	ListTeams(ctx context.Context, params *ListTeamsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTeam What a team is, what bounds it, and where it and the teams above it stand.
+	//
+	// Corresponds with GET /api/v1/teams/{name} (the `GetTeam` operationId).
+	GetTeam(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTeamHistory A team's periods, the newest first, with each member's share.
+	//
+	// As of a user. The periods are the team's own, whenever those of its members begin.
+	//
+	// Corresponds with GET /api/v1/teams/{name}/history (the `GetTeamHistory` operationId).
+	GetTeamHistory(ctx context.Context, name TeamName, params *GetTeamHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTeamMembers The users below a team, those of the teams below it included.
+	//
+	// Corresponds with GET /api/v1/teams/{name}/members (the `ListTeamMembers` operationId).
+	ListTeamMembers(ctx context.Context, name TeamName, params *ListTeamMembersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveTeamMember Take a user out of a team.
+	//
+	// Who is no member is no error. 409 where a UserQuota says that the user is in the team.
+	//
+	// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
+	RemoveTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddTeamMember Put a user below a team.
+	//
+	// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
+	// it was booked. A member already is no error. 409 where another team has the user, or where a UserQuota says which team it is
+	// in.
+	//
+	// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
+	AddTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTeamUsage What a team has used in a period, and each member's share of it.
+	//
+	// The shares of all pages add up to what the team has used, in `used_ms` to the unit, as long as nothing is charged between
+	// the pages. Who has left the team keeps the share of what was used before.
+	//
+	// Corresponds with GET /api/v1/teams/{name}/usage (the `GetTeamUsage` operationId).
+	GetTeamUsage(ctx context.Context, name TeamName, params *GetTeamUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CheckTranscriptionLimitsWithBody The same as /api/v1/usage/check, where an upload form looks for it.
 	//
@@ -1547,13 +1919,129 @@ func (c *Client) ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditor
 
 // GetQueue Who waits for what, level by level.
 //
-// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
-// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
-// the while is in one.
+// For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
+// team does as well. In each level what waits for a slot comes first, then what is parked, both in the order in which they
+// start. Nobody is in two pages, and who waits all the while is in one.
 //
 // Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
 func (c *Client) GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetQueueRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTeams All teams, in the order of their names.
+//
+// Corresponds with GET /api/v1/teams (the `ListTeams` operationId).
+func (c *Client) ListTeams(ctx context.Context, params *ListTeamsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTeamsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTeam What a team is, what bounds it, and where it and the teams above it stand.
+//
+// Corresponds with GET /api/v1/teams/{name} (the `GetTeam` operationId).
+func (c *Client) GetTeam(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTeamRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTeamHistory A team's periods, the newest first, with each member's share.
+//
+// As of a user. The periods are the team's own, whenever those of its members begin.
+//
+// Corresponds with GET /api/v1/teams/{name}/history (the `GetTeamHistory` operationId).
+func (c *Client) GetTeamHistory(ctx context.Context, name TeamName, params *GetTeamHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTeamHistoryRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTeamMembers The users below a team, those of the teams below it included.
+//
+// Corresponds with GET /api/v1/teams/{name}/members (the `ListTeamMembers` operationId).
+func (c *Client) ListTeamMembers(ctx context.Context, name TeamName, params *ListTeamMembersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTeamMembersRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveTeamMember Take a user out of a team.
+//
+// Who is no member is no error. 409 where a UserQuota says that the user is in the team.
+//
+// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
+func (c *Client) RemoveTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveTeamMemberRequest(c.Server, name, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddTeamMember Put a user below a team.
+//
+// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
+// it was booked. A member already is no error. 409 where another team has the user, or where a UserQuota says which team it is
+// in.
+//
+// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
+func (c *Client) AddTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddTeamMemberRequest(c.Server, name, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTeamUsage What a team has used in a period, and each member's share of it.
+//
+// The shares of all pages add up to what the team has used, in `used_ms` to the unit, as long as nothing is charged between
+// the pages. Who has left the team keeps the share of what was used before.
+//
+// Corresponds with GET /api/v1/teams/{name}/usage (the `GetTeamUsage` operationId).
+func (c *Client) GetTeamUsage(ctx context.Context, name TeamName, params *GetTeamUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTeamUsageRequest(c.Server, name, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2140,6 +2628,14 @@ func NewGetQueueRequest(server string, params *GetQueueParams) (*http.Request, e
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "team", params.Team, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
@@ -2154,6 +2650,403 @@ func NewGetQueueRequest(server string, params *GetQueueParams) (*http.Request, e
 			for _, qp := range strings.Split(queryFrag, "&") {
 				rawQueryFragments = append(rawQueryFragments, qp)
 			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListTeamsRequest constructs an http.Request for the ListTeams method
+func NewListTeamsRequest(server string, params *ListTeamsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTeamRequest constructs an http.Request for the GetTeam method
+func NewGetTeamRequest(server string, name TeamName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTeamHistoryRequest constructs an http.Request for the GetTeamHistory method
+func NewGetTeamHistoryRequest(server string, name TeamName, params *GetTeamHistoryParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/history", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListTeamMembersRequest constructs an http.Request for the ListTeamMembers method
+func NewListTeamMembersRequest(server string, name TeamName, params *ListTeamMembersParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/members", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRemoveTeamMemberRequest constructs an http.Request for the RemoveTeamMember method
+func NewRemoveTeamMemberRequest(server string, name TeamName, user UserID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddTeamMemberRequest constructs an http.Request for the AddTeamMember method
+func NewAddTeamMemberRequest(server string, name TeamName, user UserID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "user", user, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/members/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTeamUsageRequest constructs an http.Request for the GetTeamUsage method
+func NewGetTeamUsageRequest(server string, name TeamName, params *GetTeamUsageParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/usage", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Period != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "period", *params.Period, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
 		}
 
 		if params.Limit != nil {
@@ -2823,14 +3716,74 @@ type ClientWithResponsesInterface interface {
 
 	// GetQueueWithResponse Who waits for what, level by level.
 	//
-	// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
-	// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
-	// the while is in one.
+	// For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
+	// team does as well. In each level what waits for a slot comes first, then what is parked, both in the order in which they
+	// start. Nobody is in two pages, and who waits all the while is in one.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
 	GetQueueWithResponse(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*GetQueueResponse, error)
+
+	// ListTeamsWithResponse All teams, in the order of their names.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams (the `ListTeams` operationId).
+	ListTeamsWithResponse(ctx context.Context, params *ListTeamsParams, reqEditors ...RequestEditorFn) (*ListTeamsResponse, error)
+
+	// GetTeamWithResponse What a team is, what bounds it, and where it and the teams above it stand.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name} (the `GetTeam` operationId).
+	GetTeamWithResponse(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*GetTeamResponse, error)
+
+	// GetTeamHistoryWithResponse A team's periods, the newest first, with each member's share.
+	//
+	// As of a user. The periods are the team's own, whenever those of its members begin.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name}/history (the `GetTeamHistory` operationId).
+	GetTeamHistoryWithResponse(ctx context.Context, name TeamName, params *GetTeamHistoryParams, reqEditors ...RequestEditorFn) (*GetTeamHistoryResponse, error)
+
+	// ListTeamMembersWithResponse The users below a team, those of the teams below it included.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name}/members (the `ListTeamMembers` operationId).
+	ListTeamMembersWithResponse(ctx context.Context, name TeamName, params *ListTeamMembersParams, reqEditors ...RequestEditorFn) (*ListTeamMembersResponse, error)
+
+	// RemoveTeamMemberWithResponse Take a user out of a team.
+	//
+	// Who is no member is no error. 409 where a UserQuota says that the user is in the team.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
+	RemoveTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*RemoveTeamMemberResponse, error)
+
+	// AddTeamMemberWithResponse Put a user below a team.
+	//
+	// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
+	// it was booked. A member already is no error. 409 where another team has the user, or where a UserQuota says which team it is
+	// in.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
+	AddTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*AddTeamMemberResponse, error)
+
+	// GetTeamUsageWithResponse What a team has used in a period, and each member's share of it.
+	//
+	// The shares of all pages add up to what the team has used, in `used_ms` to the unit, as long as nothing is charged between
+	// the pages. Who has left the team keeps the share of what was used before.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name}/usage (the `GetTeamUsage` operationId).
+	GetTeamUsageWithResponse(ctx context.Context, name TeamName, params *GetTeamUsageParams, reqEditors ...RequestEditorFn) (*GetTeamUsageResponse, error)
 
 	// CheckTranscriptionLimitsWithBodyWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
 	//
@@ -3314,6 +4267,328 @@ func (r GetQueueResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListTeamsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TeamPage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTeamsResponse) GetJSON200() *TeamPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTeamsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTeamsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTeamsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTeamsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTeamsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetTeamResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Team
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTeamResponse) GetJSON200() *Team {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTeamResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTeamResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTeamResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTeamResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTeamResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetTeamHistoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TeamHistory
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTeamHistoryResponse) GetJSON200() *TeamHistory {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTeamHistoryResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTeamHistoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTeamHistoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTeamHistoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTeamHistoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListTeamMembersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TeamMembers
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTeamMembersResponse) GetJSON200() *TeamMembers {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTeamMembersResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTeamMembersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTeamMembersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTeamMembersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTeamMembersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveTeamMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveTeamMemberResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveTeamMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveTeamMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveTeamMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveTeamMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddTeamMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddTeamMemberResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddTeamMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddTeamMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddTeamMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddTeamMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetTeamUsageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TeamUsage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTeamUsageResponse) GetJSON200() *TeamUsage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTeamUsageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTeamUsageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTeamUsageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTeamUsageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTeamUsageResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3906,9 +5181,9 @@ func (c *ClientWithResponses) ReleaseAdmissionWithResponse(ctx context.Context, 
 
 // GetQueueWithResponse Who waits for what, level by level.
 //
-// For operators: needs the right to `list` the resource `queue`, in all namespaces. In each level what waits for a slot
-// comes first, then what is parked, both in the order in which they start. Nobody is in two pages, and who waits all
-// the while is in one.
+// For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
+// team does as well. In each level what waits for a slot comes first, then what is parked, both in the order in which they
+// start. Nobody is in two pages, and who waits all the while is in one.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -3919,6 +5194,108 @@ func (c *ClientWithResponses) GetQueueWithResponse(ctx context.Context, params *
 		return nil, err
 	}
 	return ParseGetQueueResponse(rsp)
+}
+
+// ListTeamsWithResponse All teams, in the order of their names.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams (the `ListTeams` operationId).
+func (c *ClientWithResponses) ListTeamsWithResponse(ctx context.Context, params *ListTeamsParams, reqEditors ...RequestEditorFn) (*ListTeamsResponse, error) {
+	rsp, err := c.ListTeams(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTeamsResponse(rsp)
+}
+
+// GetTeamWithResponse What a team is, what bounds it, and where it and the teams above it stand.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name} (the `GetTeam` operationId).
+func (c *ClientWithResponses) GetTeamWithResponse(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*GetTeamResponse, error) {
+	rsp, err := c.GetTeam(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTeamResponse(rsp)
+}
+
+// GetTeamHistoryWithResponse A team's periods, the newest first, with each member's share.
+//
+// As of a user. The periods are the team's own, whenever those of its members begin.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name}/history (the `GetTeamHistory` operationId).
+func (c *ClientWithResponses) GetTeamHistoryWithResponse(ctx context.Context, name TeamName, params *GetTeamHistoryParams, reqEditors ...RequestEditorFn) (*GetTeamHistoryResponse, error) {
+	rsp, err := c.GetTeamHistory(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTeamHistoryResponse(rsp)
+}
+
+// ListTeamMembersWithResponse The users below a team, those of the teams below it included.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name}/members (the `ListTeamMembers` operationId).
+func (c *ClientWithResponses) ListTeamMembersWithResponse(ctx context.Context, name TeamName, params *ListTeamMembersParams, reqEditors ...RequestEditorFn) (*ListTeamMembersResponse, error) {
+	rsp, err := c.ListTeamMembers(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTeamMembersResponse(rsp)
+}
+
+// RemoveTeamMemberWithResponse Take a user out of a team.
+//
+// Who is no member is no error. 409 where a UserQuota says that the user is in the team.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
+func (c *ClientWithResponses) RemoveTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*RemoveTeamMemberResponse, error) {
+	rsp, err := c.RemoveTeamMember(ctx, name, user, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveTeamMemberResponse(rsp)
+}
+
+// AddTeamMemberWithResponse Put a user below a team.
+//
+// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
+// it was booked. A member already is no error. 409 where another team has the user, or where a UserQuota says which team it is
+// in.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
+func (c *ClientWithResponses) AddTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*AddTeamMemberResponse, error) {
+	rsp, err := c.AddTeamMember(ctx, name, user, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddTeamMemberResponse(rsp)
+}
+
+// GetTeamUsageWithResponse What a team has used in a period, and each member's share of it.
+//
+// The shares of all pages add up to what the team has used, in `used_ms` to the unit, as long as nothing is charged between
+// the pages. Who has left the team keeps the share of what was used before.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name}/usage (the `GetTeamUsage` operationId).
+func (c *ClientWithResponses) GetTeamUsageWithResponse(ctx context.Context, name TeamName, params *GetTeamUsageParams, reqEditors ...RequestEditorFn) (*GetTeamUsageResponse, error) {
+	rsp, err := c.GetTeamUsage(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTeamUsageResponse(rsp)
 }
 
 // CheckTranscriptionLimitsWithBodyWithResponse The same as /api/v1/usage/check, where an upload form looks for it.
@@ -4406,6 +5783,229 @@ func ParseGetQueueResponse(rsp *http.Response) (*GetQueueResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest QueuePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListTeamsResponse parses an HTTP response from a ListTeamsWithResponse call
+func ParseListTeamsResponse(rsp *http.Response) (*ListTeamsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTeamsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TeamPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetTeamResponse parses an HTTP response from a GetTeamWithResponse call
+func ParseGetTeamResponse(rsp *http.Response) (*GetTeamResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTeamResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Team
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetTeamHistoryResponse parses an HTTP response from a GetTeamHistoryWithResponse call
+func ParseGetTeamHistoryResponse(rsp *http.Response) (*GetTeamHistoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTeamHistoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TeamHistory
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListTeamMembersResponse parses an HTTP response from a ListTeamMembersWithResponse call
+func ParseListTeamMembersResponse(rsp *http.Response) (*ListTeamMembersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTeamMembersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TeamMembers
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveTeamMemberResponse parses an HTTP response from a RemoveTeamMemberWithResponse call
+func ParseRemoveTeamMemberResponse(rsp *http.Response) (*RemoveTeamMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveTeamMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddTeamMemberResponse parses an HTTP response from a AddTeamMemberWithResponse call
+func ParseAddTeamMemberResponse(rsp *http.Response) (*AddTeamMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddTeamMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetTeamUsageResponse parses an HTTP response from a GetTeamUsageWithResponse call
+func ParseGetTeamUsageResponse(rsp *http.Response) (*GetTeamUsageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTeamUsageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TeamUsage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

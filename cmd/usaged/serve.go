@@ -92,9 +92,10 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		return fmt.Errorf("--listen %s: %w", o.listen, err)
 	}
 	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
+	past := reports.New(store, service)
 	return run(ctx, o, log, listener, httpapi.Options{
-		Usage: service, Admissions: service, Tickets: service, Events: service,
-		History: reports.New(store, service), Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
+		Usage: service, Admissions: service, Tickets: service, Events: service, Teams: service,
+		History: past, TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log:      log,
 		Registry: registry,
 	}, service.Run)

@@ -16,19 +16,22 @@ import (
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 )
 
-// The virtual resources that RBAC grants rights on. The names of Resource are user ids, ResourceQueue is all that
-// waits, whosever it is, and has no names.
+// The virtual resources that RBAC grants rights on. The names of Resource are user ids, those of ResourceTeams teams',
+// ResourceQueue is all that waits, whosever it is, and has no names.
 const (
 	Group         = "usage.cantonesescribe.io"
 	Resource      = "users"
+	ResourceTeams = "teams"
 	ResourceQueue = "queue"
 )
 
-// The verbs on a user's quota, and VerbList on what is everybody's.
+// The verbs on a user's quota: VerbSpend, VerbGet and VerbAdjust; on a team: VerbGet, and VerbManage, which is for its
+// members and lets read it too; and VerbList on what is everybody's.
 const (
 	VerbSpend  = "spend"
 	VerbGet    = "get"
 	VerbAdjust = "adjust"
+	VerbManage = "manage"
 	VerbList   = "list"
 )
 

@@ -83,18 +83,18 @@ func unreachable(err error) bool {
 	return network || status || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// May reports whether who has one of the verbs on the user's quota, or ErrUndecided. A service account's rights are
-// those that it has in its own namespace, as for the Jobs there.
-func (a *Auth) May(ctx context.Context, who user.Info, verbs []string, userID string) (bool, error) {
+// May reports whether who has one of the verbs on what the resource names so, a user's quota or a team, or ErrUndecided.
+// A service account's rights are those that it has in its own namespace, as for the Jobs there.
+func (a *Auth) May(ctx context.Context, who user.Info, verbs []string, resource, name string) (bool, error) {
 	namespace, _, err := serviceaccount.SplitUsername(who.GetName())
 	if err != nil {
 		namespace = ""
 	}
-	// The right on all users is asked first: a backend has it, and its answer is one cache entry instead of one per
+	// The right on all of them is asked first: a backend has it, and its answer is one cache entry instead of one per
 	// user.
-	for _, name := range []string{"", userID} {
+	for _, on := range []string{"", name} {
 		for _, verb := range verbs {
-			allowed, err := allows(ctx, a.Authorizer, who, namespace, verb, Resource, name)
+			allowed, err := allows(ctx, a.Authorizer, who, namespace, verb, resource, on)
 			if allowed || err != nil {
 				return allowed, err
 			}

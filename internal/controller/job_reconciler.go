@@ -238,7 +238,7 @@ func (r *jobReconciler) admit(
 	if adm == nil {
 		message := lasting(res.Decision)
 		if res.Upgrade != nil {
-			message += fmt.Sprintf("; plan %q would allow it", res.Upgrade.Name)
+			message += fmt.Sprintf("; plan %q%s would allow it", res.Upgrade.Name, forPayer(res.On))
 		}
 		return again(refusedInterval, r.refuse(ctx, job, v1alpha1.StateParked, message, warnOnly))
 	}
@@ -246,7 +246,7 @@ func (r *jobReconciler) admit(
 	case quota.Admitted:
 		return again(r.notice(), r.start(ctx, job, id, adm, res.Decision))
 	case quota.Queued:
-		return r.wait(ctx, job, adm, res.Account)
+		return r.wait(ctx, job, adm, res.On)
 	case quota.Settled, quota.Released, quota.Expired, quota.Cancelled:
 	}
 	if adm.Reason == quota.WaitedTooLong {
@@ -322,7 +322,7 @@ func stuckText(stuck quota.Stuck) string {
 
 // wait has a queued Job told why it waits.
 func (r *jobReconciler) wait(
-	ctx context.Context, job *batchv1.Job, adm *ledger.Admission, account *quota.Account,
+	ctx context.Context, job *batchv1.Job, adm *ledger.Admission, on quota.Chain,
 ) (reconcile.Result, error) {
 	n := notice{state: queuedState(adm), reason: string(adm.Reason)}
 	if adm.Parked {
@@ -332,7 +332,7 @@ func (r *jobReconciler) wait(
 		}
 		n.message = parkedMessage(adm, usage)
 	} else {
-		n.message = queuedMessage(account)
+		n.message = queuedMessage(on)
 	}
 	n.message = r.memory.givenBack(job.UID) + n.message
 	if r.shows(job, n.state, n.message) {
@@ -367,9 +367,29 @@ func waiting(state string) bool {
 
 // queuedMessage names the limit and nothing that moves by itself: how many run, and the Job's place, are told to
 // whoever asks. Otherwise each Job that ends would have all behind it written.
-func queuedMessage(account *quota.Account) string {
-	return fmt.Sprintf("the limit of %d running at once is reached; it starts by itself in its turn",
-		account.Limits().Concurrent.Max)
+func queuedMessage(on quota.Chain) string {
+	level, limit, bound := on.SlotLimit()
+	if !bound {
+		return "others wait in front; it starts by itself in its turn"
+	}
+	return teamOf(level) + fmt.Sprintf("the limit of %d running at once is reached; it starts by itself in its turn",
+		limit)
+}
+
+// teamOf begins a sentence about a limit of a team, as quota.Decision.Message does.
+func teamOf(level quota.Level) string {
+	if level.Kind == quota.LevelTeam {
+		return level.String() + ": "
+	}
+	return ""
+}
+
+// forPayer says whose plan would have to be another one, where that is not the user's own.
+func forPayer(on quota.Chain) string {
+	if payer := on.Payer(); payer != on.User() {
+		return " for " + payer.Level().String()
+	}
+	return ""
 }
 
 func parkedMessage(adm *ledger.Admission, usage ledger.Usage) string {
@@ -386,13 +406,13 @@ func lasting(d quota.Decision) string {
 	message := d.Message()
 	switch b := d.Bound; d.Reason {
 	case quota.CreditsExhausted:
-		message = fmt.Sprintf("%s credits are needed, and fewer remain of the %s of this period",
+		message = teamOf(d.Level) + fmt.Sprintf("%s credits are needed, and fewer remain of the %s of this period",
 			quota.Credits(b.Requested), quota.Credits(b.Limit))
 	case quota.DailyCostCeiling:
-		message = fmt.Sprintf("the job would cost %s %s, and less remains of the daily ceiling of %s",
+		message = teamOf(d.Level) + fmt.Sprintf("the job would cost %s %s, and less remains of the daily ceiling of %s",
 			quota.Money(b.Requested), b.Currency, quota.Money(b.Limit))
 	case quota.QueueFull:
-		message = fmt.Sprintf("the limit of %d waiting jobs is reached", b.Limit)
+		message = teamOf(d.Level) + fmt.Sprintf("the limit of %d waiting jobs is reached", b.Limit)
 	case quota.UserSuspended, quota.FileTooLarge, quota.AudioTooLong, quota.ConcurrencyLimit, quota.NotFirst,
 		quota.UnknownUser, quota.UnknownPlan, quota.WaitedTooLong:
 	}

@@ -61,7 +61,7 @@ func (r *rights) MaySpend(context.Context, string, string, string) (bool, error)
 
 func (m *meter) Admit(context.Context, metering.AdmitRequest) (metering.AdmitResult, error) {
 	m.admits++
-	return metering.AdmitResult{Admission: m.adm, Account: m.account()}, m.err
+	return metering.AdmitResult{Admission: m.adm, On: quota.Alone(m.account())}, m.err
 }
 
 func (m *meter) Get(context.Context, quota.AdmissionID) (*ledger.Admission, error) {

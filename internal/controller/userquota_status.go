@@ -48,12 +48,12 @@ func sumUpQuota(q *v1alpha1.UserQuota) {
 
 // stand writes where the user stands.
 func stand(status *v1alpha1.UserQuotaStatus, u ledger.Usage) {
-	a := u.Account
-	limits := a.Limits()
+	a, on := u.Account, u.Chain()
+	limits := on.Limits()
 	usage := &v1alpha1.UserQuotaUsage{
 		Used:      a.Used.String(),
-		Limit:     credits(a.Allowance(u.Now)),
-		Remaining: credits(a.Remaining(u.Now)),
+		Limit:     credits(on.Levels(u.Now)[0].Allowance),
+		Remaining: credits(on.Remaining(u.Now)),
 		Reserved:  a.Reserved.String(),
 		Running:   a.Active,
 		Queued:    a.Queued,

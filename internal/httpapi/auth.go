@@ -58,16 +58,21 @@ func (s *server) identify(r *http.Request) (caller, error) {
 
 // may says whether the caller has one of the rights on the user that the operation asks for.
 func (s *server) may(ctx context.Context, userID string) error {
+	return s.mayOn(ctx, callerFrom(ctx).operation.verbs, access.Resource, userID)
+}
+
+// mayOn says whether the caller has one of the rights on what the resource names so.
+func (s *server) mayOn(ctx context.Context, verbs []string, resource, name string) error {
 	c := callerFrom(ctx)
-	verbs := c.operation.verbs
-	allowed, err := s.auth.May(ctx, c.user, verbs, userID)
+	allowed, err := s.auth.May(ctx, c.user, verbs, resource, name)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", unavailable(retrySoon, "the right to %s cannot be checked at the moment",
 			strings.Join(verbs, " or ")), err)
 	case !allowed:
-		return forbidden("%s may not %s for user %q: that needs verb %s on resource users.%s with that name",
-			c.user.GetName(), verbs[0], userID, strings.Join(verbs, " or "), access.Group)
+		return forbidden("%s may not %s for %s %q: that needs verb %s on resource %s.%s with that name",
+			c.user.GetName(), verbs[0], strings.TrimSuffix(resource, "s"), name, strings.Join(verbs, " or "), resource,
+			access.Group)
 	}
 	return nil
 }

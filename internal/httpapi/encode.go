@@ -25,7 +25,7 @@ type encodedBound struct {
 	retryAfter                                  time.Duration
 }
 
-func bound(d quota.Decision, account *quota.Account, now time.Time) encodedBound {
+func bound(d quota.Decision, on quota.Chain, now time.Time) encodedBound {
 	b := encodedBound{retryAfter: retrySoon, currency: d.Bound.Currency}
 	var number func(int64) Number
 	switch d.Bound.Unit {
@@ -46,8 +46,8 @@ func bound(d quota.Decision, account *quota.Account, now time.Time) encodedBound
 	b.requested, b.remaining = number(d.Bound.Requested), number(d.Bound.Remaining)
 
 	switch {
-	case d.Reason == quota.CreditsExhausted && account != nil:
-		b.resetsAt = account.Period.End
+	case d.Reason == quota.CreditsExhausted && on.User() != nil:
+		b.resetsAt = on.At(d.Level).Period.End
 	case d.Reason == quota.DailyCostCeiling:
 		b.resetsAt = now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
 	}
@@ -56,6 +56,16 @@ func bound(d quota.Decision, account *quota.Account, now time.Time) encodedBound
 		b.retryAfter = retry.Sub(now)
 	}
 	return b
+}
+
+func level(l quota.Level) Level { return Level{Kind: l.Kind, Name: l.Name} }
+
+// payer names the team that pays for the user; nothing where the user pays.
+func payer(on quota.Chain) Level {
+	if a := on.Payer(); a != on.User() {
+		return level(a.Level())
+	}
+	return Level{}
 }
 
 func planName(p *quota.Plan) Plan {
@@ -76,6 +86,9 @@ func admission(a *ledger.Admission) Admission {
 		CreatedAt: a.CreatedAt, AdmittedAt: a.AdmittedAt, EndedAt: a.EndedAt,
 		LeaseSeconds: seconds(a.Lease), LeaseUntil: a.LeaseUntil,
 	}
+	if a.PayerTeam != "" {
+		out.Payer = level(a.PaidBy())
+	}
 	if a.Reason == quota.WaitedTooLong {
 		out.Message = a.Overdue().Message()
 	}
@@ -94,9 +107,9 @@ func binding(p *queue.Place) Binding {
 		return Binding{}
 	}
 	d := p.Decision
-	b := bound(d, p.Account, p.Now)
+	b := bound(d, p.On, p.Now)
 	return Binding{
-		Level: Level{Kind: d.Level.Kind, Name: d.Level.Name}, LimitName: d.Reason.Info().Limit, Reason: d.Reason,
+		Level: level(d.Level), LimitName: d.Reason.Info().Limit, Reason: d.Reason,
 		Message: d.Message(), Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested,
 		Remaining: b.remaining, Unit: b.unit, Currency: b.currency, ResetsAt: b.resetsAt,
 		Position: p.Position, Waiting: p.Waiting, AsOf: p.Now,
@@ -128,7 +141,8 @@ func checkResult(res metering.CheckResult) CheckResult {
 		Message: d.Message(),
 	}
 	if d.Outcome != quota.Admit {
-		b := bound(d, res.Account, res.Now)
+		b := bound(d, res.On, res.Now)
+		out.Level = level(d.Level)
 		out.Limit, out.Used, out.Reserved, out.Requested, out.Remaining = b.limit, b.used, b.reserved, b.requested,
 			b.remaining
 		out.Unit, out.Currency = b.unit, b.currency
@@ -137,11 +151,16 @@ func checkResult(res metering.CheckResult) CheckResult {
 		}
 		out.UpgradePlan = planName(res.Upgrade)
 	}
-	if a := res.Account; a != nil {
-		out.Plan, out.ResetsAt = planName(a.Plan), a.Period.End
-		if left := a.Remaining(res.Now); !left.Unlimited {
-			out.RemainingCredits = credits(left.Max)
-		}
+	on := res.On
+	if on.User() == nil {
+		return out
+	}
+	out.Plan, out.Payer, out.ResetsAt = planName(on.Payer().Plan), payer(on), on.Scarcest(res.Now).Period.End
+	if d.Reason == quota.CreditsExhausted {
+		out.ResetsAt = on.At(d.Level).Period.End
+	}
+	if left := on.Remaining(res.Now); !left.Unlimited {
+		out.RemainingCredits = credits(left.Max)
 	}
 	return out
 }
@@ -176,29 +195,88 @@ func encodeLimits(l quota.Limits) Limits {
 	return out
 }
 
+// userLimits are the limits along the chain, and which of them teams set.
+func userLimits(on quota.Chain) Limits {
+	out := encodeLimits(on.Limits())
+	for _, e := range on.Effective() {
+		if e.Level.Kind == quota.LevelTeam {
+			out.SetBy = append(out.SetBy, effectiveLimit(e))
+		}
+	}
+	return out
+}
+
+func effectiveLimit(e quota.Effective) EffectiveLimit {
+	b := bound(quota.Decision{Bound: quota.Bound{Unit: e.Unit, Currency: e.Currency, Limit: e.Value}}, quota.Chain{},
+		time.Time{})
+	return EffectiveLimit{LimitName: e.Limit, Value: b.limit, Unit: b.unit, Currency: b.currency, Level: level(e.Level)}
+}
+
+// levelStandings tells where each account of the chain stands.
+func levelStandings(on quota.Chain, now time.Time) []LevelStanding {
+	levels := on.Levels(now)
+	out := make([]LevelStanding, len(levels))
+	for i := range levels {
+		s, a := &levels[i], levels[i].Account
+		out[i] = LevelStanding{
+			Level: level(a.Level()), Pays: s.Pays, Suspended: a.Suspended, UsedCredits: credits(a.Used),
+			ReservedCredits: credits(a.Reserved), Running: a.Active, Queued: a.Queued, PeriodStart: a.Period.Start,
+			ResetsAt: a.Period.End,
+		}
+		if !s.Allowance.Unlimited {
+			out[i].LimitCredits = credits(s.Allowance.Max)
+		}
+		if !s.Remaining.Unlimited {
+			out[i].RemainingCredits = credits(s.Remaining.Max)
+		}
+		if !s.Concurrent.Unlimited {
+			out[i].ConcurrentLimit = s.Concurrent.Max
+		}
+		if !s.Queued.Unlimited {
+			out[i].QueuedLimit = &s.Queued.Max
+		}
+	}
+	return out
+}
+
 func currentUsage(u ledger.Usage) CurrentUsage {
-	a := u.Account
+	a, on := u.Account, u.Chain()
 	out := CurrentUsage{
-		UserId: a.UserID, Plan: planName(a.Plan), Suspended: a.Suspended, UsedCredits: credits(a.Used),
+		UserId: a.UserID, Plan: planName(on.Payer().Plan), Payer: payer(on), Suspended: a.Suspended, UsedCredits: credits(a.Used),
 		ReservedCredits: credits(a.Reserved),
 		Running:         a.Active, Queued: a.Queued, PeriodStart: a.Period.Start, ResetsAt: a.Period.End,
-		Limits: encodeLimits(a.Limits()),
-		Alerts: []int32{}, Amounts: amounts(a.Money()), AsOf: u.Now,
+		Limits: userLimits(on),
+		Alerts: alerts(on.Payer(), u.Now), Amounts: amounts(a.Money()), AsOf: u.Now,
 	}
-	if limit := a.Allowance(u.Now); !limit.Unlimited {
-		out.LimitCredits, out.RemainingCredits = credits(limit.Max), credits(a.Remaining(u.Now).Max)
-		for _, percent := range a.Plan.AlertThresholds {
-			// Divided, because the product of an amount and a percentage can be larger than an amount.
-			if limit.Max > 0 && a.Used >= limit.Max/100*quota.Credits(percent)+limit.Max%100*quota.Credits(
-				percent)/100 {
-				out.Alerts = append(out.Alerts, percent)
-			}
-		}
+	if limit := on.Levels(u.Now)[0].Allowance; !limit.Unlimited {
+		out.LimitCredits = credits(limit.Max)
+	}
+	if left := on.Remaining(u.Now); !left.Unlimited {
+		out.RemainingCredits = credits(left.Max)
+	}
+	if !on.Alone() {
+		out.Levels = levelStandings(on, u.Now)
 	}
 	if p := u.Last; p != nil {
 		out.LastPeriod = ClosedPeriod{Start: p.Period.Start, End: p.Period.End, UsedCredits: credits(p.Used)}
 	}
 	return out
+}
+
+// alerts returns the thresholds of the account's plan that are reached.
+func alerts(a *quota.Account, now time.Time) []int32 {
+	reached, limit := []int32{}, a.Allowance(now)
+	if limit.Unlimited || limit.Max == 0 {
+		return reached
+	}
+	for _, percent := range a.Plan.AlertThresholds {
+		// Divided, because the product of an amount and a percentage can be larger than an amount.
+		share := quota.Credits(percent)
+		if a.Used >= limit.Max/100*share+limit.Max%100*share/100 {
+			reached = append(reached, percent)
+		}
+	}
+	return reached
 }
 
 // offers returns the plans that can be bought, in upgrade order.

@@ -34,7 +34,7 @@ func (s *server) CreateAdmission(
 		return nil, err
 	}
 	if res.Admission == nil {
-		return nil, refusal(res.Decision, res.Account, res.Upgrade, time.Now())
+		return nil, refusal(res.Decision, res.On, res.Upgrade, time.Now())
 	}
 	body := admission(res.Admission)
 	if body.Ticket = res.Ticket; body.Ticket == "" {
@@ -242,8 +242,8 @@ func (s *server) GetUsageLimits(
 		if err != nil {
 			return nil, err
 		}
-		out.User = UserLimits{UserId: id, Plan: planName(usage.Account.Plan),
-			Limits: encodeLimits(usage.Account.Limits())}
+		on := usage.Chain()
+		out.User = UserLimits{UserId: id, Plan: planName(on.Payer().Plan), Limits: userLimits(on), Payer: payer(on)}
 	}
 	plans, err := s.usage.Plans(ctx)
 	if err != nil {

@@ -20,17 +20,11 @@ const defaultHistory = 12
 func (s *server) GetUsageHistory(
 	ctx context.Context, r GetUsageHistoryRequestObject,
 ) (GetUsageHistoryResponseObject, error) {
-	user, limit := r.Params.UserId, defaultHistory
+	user := r.Params.UserId
 	if err := checkUserID(user); err != nil {
 		return nil, err
 	}
-	if given := r.Params.Limit; given != nil {
-		limit = int(*given)
-	}
-	if limit < 1 || limit > reports.MaxHistory {
-		return nil, invalid("limit: %d must be between 1 and %d", limit, reports.MaxHistory)
-	}
-	before, err := parseCursor(r.Params.Cursor)
+	limit, before, err := historyPage(r.Params.Limit, r.Params.Cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +36,19 @@ func (s *server) GetUsageHistory(
 		return nil, err
 	}
 	return GetUsageHistory200JSONResponse(usageHistory(user, history)), nil
+}
+
+// historyPage reads which page of a history is asked for.
+func historyPage(given *int32, cursor string) (limit int, before int64, err error) {
+	limit = defaultHistory
+	if given != nil {
+		limit = int(*given)
+	}
+	if limit < 1 || limit > reports.MaxHistory {
+		return 0, 0, invalid("limit: %d must be between 1 and %d", limit, reports.MaxHistory)
+	}
+	before, err = parseCursor(cursor)
+	return limit, before, err
 }
 
 // cursorPrefix tells cursors of the history from others, and from those of another release.
@@ -72,18 +79,23 @@ func parseCursor(s string) (int64, error) {
 func usageHistory(user string, h reports.History) UsageHistory {
 	out := UsageHistory{UserId: user, Periods: make([]Period, len(h.Periods)), NextCursor: cursor(h.Before),
 		AsOf: h.Now}
-	for i, p := range h.Periods {
-		out.Periods[i] = Period{
-			Number: p.No, Start: p.Period.Start, End: p.Period.End, State: p.State, FinalAt: p.FinalAt,
-			Revision: p.Revision,
-			Plan:     p.PlanName, UsedCredits: credits(p.Used), ReservedCredits: credits(p.Reserved),
-			CarryOverCredits: credits(p.CarryOver),
-			ProviderCost:     money(p.Cost), Price: money(p.Charged), Currency: p.Currency,
-			Amounts: amounts(p.Money()),
-		}
-		if !p.PlanLimit.Unlimited {
-			out.Periods[i].LimitCredits = credits(p.PlanLimit.Max)
-		}
+	for i := range h.Periods {
+		out.Periods[i] = period(&h.Periods[i])
+	}
+	return out
+}
+
+func period(p *reports.HistoryPeriod) Period {
+	out := Period{
+		Number: p.No, Start: p.Period.Start, End: p.Period.End, State: p.State, FinalAt: p.FinalAt,
+		Revision: p.Revision,
+		Plan:     p.PlanName, UsedCredits: credits(p.Used), ReservedCredits: credits(p.Reserved),
+		CarryOverCredits: credits(p.CarryOver),
+		ProviderCost:     money(p.Cost), Price: money(p.Charged), Currency: p.Currency,
+		Amounts: amounts(p.Money()),
+	}
+	if !p.PlanLimit.Unlimited {
+		out.LimitCredits = credits(p.PlanLimit.Max)
 	}
 	return out
 }

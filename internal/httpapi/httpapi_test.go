@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -57,7 +59,16 @@ type fake struct {
 	place *queue.Place
 	queue queue.Page
 	plans []*metering.Plan
-	wait  func(ctx context.Context) (*ledger.Admission, error)
+
+	stand      map[string]metering.TeamUsage
+	teamPeriod reports.TeamPeriod
+	teamPast   reports.TeamHistory
+	members    reports.Members
+	changed    []string
+	period     *int64
+	behind     quota.AccountID
+
+	wait func(ctx context.Context) (*ledger.Admission, error)
 
 	recorded []metering.RecordResult
 	failed   []error
@@ -96,7 +107,7 @@ func (f *fake) RecordAll(_ context.Context, reqs []metering.RecordRequest) ([]me
 	f.uses = reqs
 	results, errs := make([]metering.RecordResult, len(reqs)), make([]error, len(reqs))
 	for i := range reqs {
-		results[i], errs[i] = metering.RecordResult{Event: charge(), Account: alice(), Now: noon, Created: true}, f.err
+		results[i], errs[i] = metering.RecordResult{Event: charge(), On: quota.Alone(alice()), Now: noon, Created: true}, f.err
 	}
 	copy(results, f.recorded)
 	copy(errs, f.failed)
@@ -112,12 +123,12 @@ func (f *fake) Event(_ context.Context, id quota.EventID) (*ledger.Event, error)
 
 func (f *fake) Reverse(_ context.Context, req metering.ReverseRequest) (metering.RecordResult, error) {
 	f.undone = req
-	return metering.RecordResult{Event: charge(), Account: alice(), Now: noon, Created: true}, f.err
+	return metering.RecordResult{Event: charge(), On: quota.Alone(alice()), Now: noon, Created: true}, f.err
 }
 
 func (f *fake) Adjust(_ context.Context, req metering.AdjustRequest) (metering.RecordResult, error) {
 	f.adjusted = req
-	return metering.RecordResult{Event: charge(), Account: alice(), Now: noon, Created: true}, f.err
+	return metering.RecordResult{Event: charge(), On: quota.Alone(alice()), Now: noon, Created: true}, f.err
 }
 
 func (f *fake) Admit(_ context.Context, req metering.AdmitRequest) (metering.AdmitResult, error) {
@@ -153,6 +164,51 @@ func (f *fake) Wait(ctx context.Context, _ quota.AdmissionID, _ time.Time) (*led
 	return f.wait(ctx)
 }
 
+func (f *fake) TeamUsage(_ context.Context, names []string) (map[string]metering.TeamUsage, error) {
+	all := map[string]metering.TeamUsage{}
+	for _, name := range names {
+		if u, there := f.stand[name]; there {
+			all[name] = u
+		}
+	}
+	return all, f.err
+}
+
+func (f *fake) AddMember(_ context.Context, team, userID, actor string) error {
+	f.changed = append(f.changed, "add "+userID+" to "+team+" by "+actor)
+	return f.err
+}
+
+func (f *fake) RemoveMember(_ context.Context, team, userID, actor string) error {
+	f.changed = append(f.changed, "remove "+userID+" from "+team+" by "+actor)
+	return f.err
+}
+
+func (f *fake) TeamNames(_ context.Context, after string, limit int) ([]string, bool, error) {
+	names := slices.Sorted(maps.Keys(f.stand))
+	names = slices.DeleteFunc(names, func(name string) bool { return name <= after })
+	return names[:min(limit, len(names))], limit < len(names), f.err
+}
+
+func (f *fake) TeamPeriod(
+	_ context.Context, _ string, period *int64, after quota.AccountID, limit int,
+) (reports.TeamPeriod, error) {
+	f.period, f.behind, f.limit = period, after, limit
+	return f.teamPeriod, f.err
+}
+
+func (f *fake) TeamHistory(_ context.Context, _ string, before int64, limit int) (reports.TeamHistory, error) {
+	f.before, f.limit = before, limit
+	return f.teamPast, f.err
+}
+
+func (f *fake) TeamMembers(
+	_ context.Context, _ string, after quota.AccountID, limit int,
+) (reports.Members, error) {
+	f.behind, f.limit = after, limit
+	return f.members, f.err
+}
+
 func (f *fake) Current(context.Context, string) (ledger.Usage, error) { return f.usage, f.err }
 func (f *fake) Plans(context.Context) ([]*metering.Plan, error)       { return f.plans, f.err }
 func (f *fake) ping(context.Context) error                            { return f.err }
@@ -182,7 +238,8 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 }
 
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
-// on alice), "exporter", who may spend for alice and bob, "watcher", who may see the queue, "nobody", who has no right,
+// on alice), "exporter", who may spend for alice and bob, "watcher", who may see the queue and list teams, "manager" and
+// "reader", who have that right on the team newsroom, "nobody", who has no right,
 // "abroad", which is for another audience, and "broken", which cannot be checked.
 func testAuth() *access.Auth {
 	return &access.Auth{
@@ -194,7 +251,7 @@ func testAuth() *access.Auth {
 				User:      &user.DefaultInfo{Name: "system:serviceaccount:transcripts:" + token},
 			}
 			switch token {
-			case "spender", "exporter", "reader", "admin", "watcher", "nobody", "unchecked":
+			case "spender", "exporter", "reader", "admin", "watcher", "manager", "nobody", "unchecked":
 				return resp, true, nil
 			case "abroad":
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
@@ -211,15 +268,20 @@ func testAuth() *access.Auth {
 				if who == "unchecked" {
 					return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
 				}
-				if who == "watcher" && a.GetVerb() == "list" && a.GetResource() == "queue" && a.GetName() == "" &&
+				if who == "watcher" && a.GetVerb() == "list" && a.GetName() == "" &&
+					(a.GetResource() == "queue" || a.GetResource() == "teams") &&
 					a.GetNamespace() == "" && a.GetAPIGroup() == "usage.cantonesescribe.io" && a.IsResourceRequest() {
 					return authorizer.DecisionAllow, "", nil
 				}
-				verbs := map[string]string{"spender": "spend", "exporter": "spend", "reader": "get", "admin": "adjust"}
+				verbs := map[string]string{"spender": "spend", "exporter": "spend", "reader": "get", "admin": "adjust",
+					"manager": "manage"}
 				mine := a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")
+				if a.GetResource() == "teams" {
+					mine = a.GetName() == "newsroom"
+				}
 				if verbs[who] == a.GetVerb() && mine && a.GetNamespace() == "transcripts" &&
-					a.GetAPIGroup() == "usage.cantonesescribe.io" && a.GetResource() == "users" &&
-					a.IsResourceRequest() {
+					a.GetAPIGroup() == "usage.cantonesescribe.io" && (a.GetResource() == "users" ||
+					a.GetResource() == "teams") && a.IsResourceRequest() {
 					return authorizer.DecisionAllow, "", nil
 				}
 				return authorizer.DecisionNoOpinion, "", nil
@@ -235,9 +297,9 @@ func handler(t *testing.T, f *fake) http.Handler {
 // options are those of a handler that asks the fake whatever it asks.
 func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	return Options{
-		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Queue: f, Leases: f, Auth: auth,
-		Database: f.ping,
-		Log:      slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
+		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Teams: f, TeamReports: f, Queue: f, Leases: f,
+		Auth: auth, Database: f.ping,
+		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 	}
 }
 
@@ -614,14 +676,14 @@ func TestRefusals(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := refusal(tc.decision, alice(), tc.upgrade, noon)
+			err := refusal(tc.decision, quota.Alone(alice()), tc.upgrade, noon)
 			p := classify(err)
 			got, _ := json.Marshal(p)
 			if p.Status != tc.want {
 				t.Errorf("status: got %d, want %d", p.Status, tc.want)
 			}
 			equalJSON(t, string(got), tc.wantBody)
-			w := do(handler(t, &fake{admit: metering.AdmitResult{Decision: tc.decision, Account: alice(),
+			w := do(handler(t, &fake{admit: metering.AdmitResult{Decision: tc.decision, On: quota.Alone(alice()),
 				Upgrade: tc.upgrade}}), request{body: goodBody})
 			if w.Code != tc.want || (w.Code == 429) != (w.Header().Get("Retry-After") != "") {
 				t.Errorf("answer: got %d with Retry-After %q", w.Code, w.Header().Get("Retry-After"))
@@ -831,7 +893,7 @@ func TestCheck(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.res.Account, tc.res.Now = alice(), noon
+			tc.res.On, tc.res.Now = quota.Alone(alice()), noon
 			for _, path := range []string{"/api/v1/usage/check", "/api/v1/transcription/check-limits"} {
 				w := do(handler(t, &fake{check: tc.res}),
 					request{path: path, token: "Bearer reader", body: goodBody, key: "-"})

@@ -94,6 +94,9 @@ type Admission struct {
 	// Offline Done on an offline ticket, while the database was away.
 	Offline bool `json:"offline,omitempty,omitzero"`
 
+	// Payer A user or a team, of which a limit is, or who pays.
+	Payer Level `json:"payer,omitempty,omitzero"`
+
 	// Position Place in the user's queue, from 1; only while Queued. A heartbeat tells it only near the front and at the end.
 	Position int   `json:"position,omitempty,omitzero"`
 	Priority int32 `json:"priority"`
@@ -155,7 +158,7 @@ type Binding struct {
 	// Currency Of the amounts, where `unit` is `money`.
 	Currency string `json:"currency,omitempty,omitzero"`
 
-	// Level What a limit belongs to.
+	// Level A user or a team, of which a limit is, or who pays.
 	Level Level   `json:"level"`
 	Limit Decimal `json:"limit,omitempty,omitzero"`
 
@@ -201,15 +204,23 @@ type CheckResult struct {
 	CanProcess bool `json:"can_process"`
 
 	// Currency Of the amounts, where `unit` is `money`.
-	Currency         string    `json:"currency,omitempty,omitzero"`
-	Limit            Decimal   `json:"limit,omitempty,omitzero"`
-	Message          string    `json:"message"`
-	Plan             Plan      `json:"plan,omitempty,omitzero"`
-	Remaining        Decimal   `json:"remaining,omitempty,omitzero"`
-	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
-	Requested        Decimal   `json:"requested,omitempty,omitzero"`
-	Reserved         Decimal   `json:"reserved,omitempty,omitzero"`
-	ResetsAt         time.Time `json:"resets_at,omitempty,omitzero"`
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Level A user or a team, of which a limit is, or who pays.
+	Level   Level   `json:"level,omitempty,omitzero"`
+	Limit   Decimal `json:"limit,omitempty,omitzero"`
+	Message string  `json:"message"`
+
+	// Payer A user or a team, of which a limit is, or who pays.
+	Payer            Level   `json:"payer,omitempty,omitzero"`
+	Plan             Plan    `json:"plan,omitempty,omitzero"`
+	Remaining        Decimal `json:"remaining,omitempty,omitzero"`
+	RemainingCredits Decimal `json:"remaining_credits,omitempty,omitzero"`
+	Requested        Decimal `json:"requested,omitempty,omitzero"`
+	Reserved         Decimal `json:"reserved,omitempty,omitzero"`
+
+	// ResetsAt When the period ends of the level that blocks, else of the one that leaves least.
+	ResetsAt time.Time `json:"resets_at,omitempty,omitzero"`
 
 	// RetryAfter Seconds after which the same could succeed.
 	RetryAfter  int64   `json:"retry_after,omitempty,omitzero"`
@@ -239,26 +250,34 @@ type CompleteRequest struct {
 
 // CurrentUsage defines model for CurrentUsage.
 type CurrentUsage struct {
-	// Alerts The plan's alert thresholds that are reached, in percent of `limit_credits`.
+	// Alerts The plan's alert thresholds that are reached, in percent of all credits of whoever pays.
 	Alerts []int32 `json:"alerts"`
 
 	// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
 	// currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
 	// never added.
-	Amounts          Amounts      `json:"amounts"`
-	AsOf             time.Time    `json:"as_of"`
-	LastPeriod       ClosedPeriod `json:"last_period,omitempty,omitzero"`
-	LimitCredits     Decimal      `json:"limit_credits,omitempty,omitzero"`
-	Limits           Limits       `json:"limits"`
-	PeriodStart      time.Time    `json:"period_start"`
-	Plan             Plan         `json:"plan"`
-	Queued           int32        `json:"queued"`
-	RemainingCredits Decimal      `json:"remaining_credits,omitempty,omitzero"`
-	ReservedCredits  Decimal      `json:"reserved_credits"`
-	ResetsAt         time.Time    `json:"resets_at"`
-	Running          int32        `json:"running"`
-	Suspended        bool         `json:"suspended"`
-	UsedCredits      Decimal      `json:"used_credits"`
+	Amounts    Amounts      `json:"amounts"`
+	AsOf       time.Time    `json:"as_of"`
+	LastPeriod ClosedPeriod `json:"last_period,omitempty,omitzero"`
+
+	// Levels Where the user stands, and the teams above it, the nearest first; absent of who has none above.
+	Levels       []LevelStanding `json:"levels,omitempty,omitzero"`
+	LimitCredits Decimal         `json:"limit_credits,omitempty,omitzero"`
+
+	// Limits Of a user these are the strictest of the user's and of all that is above.
+	Limits Limits `json:"limits"`
+
+	// Payer A user or a team, of which a limit is, or who pays.
+	Payer            Level     `json:"payer,omitempty,omitzero"`
+	PeriodStart      time.Time `json:"period_start"`
+	Plan             Plan      `json:"plan"`
+	Queued           int32     `json:"queued"`
+	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
+	ReservedCredits  Decimal   `json:"reserved_credits"`
+	ResetsAt         time.Time `json:"resets_at"`
+	Running          int32     `json:"running"`
+	Suspended        bool      `json:"suspended"`
+	UsedCredits      Decimal   `json:"used_credits"`
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
@@ -266,6 +285,18 @@ type CurrentUsage struct {
 
 // Decimal defines model for Decimal.
 type Decimal = Number
+
+// EffectiveLimit The strictest of a limit along the levels, with the one that sets it.
+type EffectiveLimit struct {
+	// Currency Of the value, where `unit` is `money`.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Level A user or a team, of which a limit is, or who pays.
+	Level     Level           `json:"level"`
+	LimitName quota.LimitName `json:"limit_name"`
+	Unit      Unit            `json:"unit"`
+	Value     Decimal         `json:"value"`
+}
 
 // EstimatedStart When a queued admission is to be expected to start: four of five do within this range. Drawn from how fast the user's
 // places have been given lately; what of a higher priority is still to come, and changes of limits, are not foreseen.
@@ -284,22 +315,51 @@ type EstimatedStart struct {
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind = ledger.EventKind
 
-// Level What a limit belongs to.
+// Level A user or a team, of which a limit is, or who pays.
 type Level struct {
 	Kind quota.LevelKind `json:"kind"`
-	Name string          `json:"name"`
+
+	// Name The user's id or the team's name.
+	Name string `json:"name"`
+}
+
+// LevelStanding Where a user or a team stands in its own open period.
+type LevelStanding struct {
+	// ConcurrentLimit Absent where it is not bounded.
+	ConcurrentLimit int32 `json:"concurrent_limit,omitempty,omitzero"`
+
+	// Level A user or a team, of which a limit is, or who pays.
+	Level        Level   `json:"level"`
+	LimitCredits Decimal `json:"limit_credits,omitempty,omitzero"`
+
+	// Pays Its credits pay, and its plan counts.
+	Pays        bool      `json:"pays"`
+	PeriodStart time.Time `json:"period_start"`
+	Queued      int32     `json:"queued"`
+
+	// QueuedLimit Absent where it is not bounded.
+	QueuedLimit      *int32    `json:"queued_limit,omitempty"`
+	RemainingCredits Decimal   `json:"remaining_credits,omitempty,omitzero"`
+	ReservedCredits  Decimal   `json:"reserved_credits"`
+	ResetsAt         time.Time `json:"resets_at"`
+	Running          int32     `json:"running"`
+	Suspended        bool      `json:"suspended"`
+	UsedCredits      Decimal   `json:"used_credits"`
 }
 
 // LimitName Which limit keeps work waiting.
 type LimitName = quota.LimitName
 
-// Limits defines model for Limits.
+// Limits Of a user these are the strictest of the user's and of all that is above.
 type Limits struct {
 	AudioDurationSeconds Decimal `json:"audio_duration_seconds,omitempty,omitzero"`
 	Concurrent           int32   `json:"concurrent,omitempty,omitzero"`
 	Credits              Decimal `json:"credits,omitempty,omitzero"`
 	FileSizeBytes        int64   `json:"file_size_bytes,omitempty,omitzero"`
 	Queued               *int32  `json:"queued,omitempty"`
+
+	// SetBy Which limits teams set, those of a day's cost among them; absent where all are the user's own.
+	SetBy []EffectiveLimit `json:"set_by,omitempty,omitzero"`
 
 	// Unlimited The limits that do not exist.
 	Unlimited []string `json:"unlimited"`
@@ -314,8 +374,10 @@ type OfferedPlan struct {
 	Default     bool     `json:"default"`
 	DisplayName string   `json:"display_name"`
 	Features    []string `json:"features"`
-	Limits      Limits   `json:"limits"`
-	Name        string   `json:"name"`
+
+	// Limits Of a user these are the strictest of the user's and of all that is above.
+	Limits Limits `json:"limits"`
+	Name   string `json:"name"`
 
 	// Overage What may be used beyond the plan's credits, at a price.
 	Overage        Overage `json:"overage,omitempty,omitzero"`
@@ -343,6 +405,12 @@ type Period struct {
 	FinalAt      time.Time `json:"final_at"`
 	LimitCredits Decimal   `json:"limit_credits,omitempty,omitzero"`
 
+	// Members What each member has used of it, at most 100 of them; only in the history of a team.
+	Members []Share `json:"members,omitempty,omitzero"`
+
+	// MembersCursor Where there are more, the `cursor` with which the usage of the team in this `period` goes on.
+	MembersCursor string `json:"members_cursor,omitempty,omitzero"`
+
 	// Number Counts the user's periods without gaps, from 0.
 	Number int64 `json:"number"`
 
@@ -359,6 +427,9 @@ type Period struct {
 	// State Open while it lasts. Closed after its end, when it still takes the charges of its own work; Final from `final_at` on.
 	State       reports.PeriodState `json:"state"`
 	UsedCredits Decimal             `json:"used_credits"`
+
+	// UsedMs The same, exactly: 60000 to a credit. Only of a team.
+	UsedMs int64 `json:"used_ms,omitempty,omitzero"`
 }
 
 // Plan defines model for Plan.
@@ -370,9 +441,15 @@ type Plan struct {
 // Problem RFC 9457. The members from `reason` on are there where a limit decided.
 type Problem struct {
 	// Currency Of the amounts, where `unit` is `money`.
-	Currency string  `json:"currency,omitempty,omitzero"`
-	Detail   string  `json:"detail,omitempty,omitzero"`
-	Limit    Decimal `json:"limit,omitempty,omitzero"`
+	Currency string `json:"currency,omitempty,omitzero"`
+	Detail   string `json:"detail,omitempty,omitzero"`
+
+	// Level A user or a team, of which a limit is, or who pays.
+	Level Level   `json:"level,omitempty,omitzero"`
+	Limit Decimal `json:"limit,omitempty,omitzero"`
+
+	// Payer A user or a team, of which a limit is, or who pays.
+	Payer Level `json:"payer,omitempty,omitzero"`
 
 	// Reason Why work was refused or waits.
 	Reason    Reason    `json:"reason,omitempty,omitzero"`
@@ -425,13 +502,16 @@ type QueueEntry struct {
 	// Since When it began to wait.
 	Since  time.Time    `json:"since"`
 	Source quota.Source `json:"source"`
+
+	// UserId Whose it is, where the level is a team.
+	UserId string `json:"user_id,omitempty,omitzero"`
 }
 
 // QueueLevel What waits at a level.
 type QueueLevel struct {
 	Entries []QueueEntry `json:"entries"`
 
-	// Level What a limit belongs to.
+	// Level A user or a team, of which a limit is, or who pays.
 	Level Level `json:"level"`
 
 	// Waiting How many wait at the level, by the limit that binds, also where the page has only some of them.
@@ -455,6 +535,17 @@ type ReverseRequest struct {
 	Reason string `json:"reason"`
 }
 
+// Share What a user has used of a team's period.
+type Share struct {
+	UsedCredits Decimal `json:"used_credits"`
+
+	// UsedMs The same, exactly: 60000 to a credit.
+	UsedMs int64 `json:"used_ms"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
 // Standing Where the user stands after a POST, in the open period.
 type Standing struct {
 	// OverLimit More is used and reserved than the user has; new work is refused.
@@ -467,6 +558,117 @@ type Standing struct {
 
 // State defines model for State.
 type State = quota.State
+
+// Team defines model for Team.
+type Team struct {
+	AsOf        time.Time `json:"as_of"`
+	DisplayName string    `json:"display_name,omitempty,omitzero"`
+
+	// EffectiveLimits What bounds all below the team together, by this team and those above it.
+	EffectiveLimits []EffectiveLimit `json:"effective_limits"`
+
+	// Levels Where the team stands, and those above it, the nearest first.
+	Levels []LevelStanding `json:"levels"`
+
+	// Limits What is absent is not bounded.
+	Limits TeamLimits `json:"limits"`
+
+	// MemberDefaults What is absent is not bounded.
+	MemberDefaults TeamLimits `json:"member_defaults"`
+
+	// Members Users below the team, those of the teams below it included.
+	Members int64 `json:"members"`
+
+	// Name Examples: newsroom
+	Name TeamName `json:"name"`
+
+	// Parent The team above it; absent where none is.
+	Parent string `json:"parent,omitempty,omitzero"`
+	Plan   Plan   `json:"plan,omitempty,omitzero"`
+
+	// Retired Its object is gone: it goes on for those that it has, and takes no others.
+	Retired bool `json:"retired"`
+
+	// Root Everybody without a team is below it.
+	Root bool `json:"root"`
+
+	// Weight Its share among the children of its parent.
+	Weight int32 `json:"weight"`
+}
+
+// TeamHistory defines model for TeamHistory.
+type TeamHistory struct {
+	AsOf time.Time `json:"as_of"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string   `json:"next_cursor,omitempty,omitzero"`
+	Periods    []Period `json:"periods"`
+
+	// Team Examples: newsroom
+	Team TeamName `json:"team"`
+}
+
+// TeamLimits What is absent is not bounded.
+type TeamLimits struct {
+	Concurrent int32   `json:"concurrent,omitempty,omitzero"`
+	Credits    Decimal `json:"credits,omitempty,omitzero"`
+
+	// Currency Of `daily_cost`.
+	Currency  string  `json:"currency,omitempty,omitzero"`
+	DailyCost Decimal `json:"daily_cost,omitempty,omitzero"`
+	Queued    *int32  `json:"queued,omitempty"`
+}
+
+// TeamMember defines model for TeamMember.
+type TeamMember struct {
+	Queued  int32 `json:"queued"`
+	Running int32 `json:"running"`
+
+	// Team The team that the user is in: this one, or one below it; absent of who is below the root for want of one.
+	Team        string  `json:"team,omitempty,omitzero"`
+	UsedCredits Decimal `json:"used_credits"`
+	UsedMs      int64   `json:"used_ms"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// TeamMembers defines model for TeamMembers.
+type TeamMembers struct {
+	AsOf    time.Time    `json:"as_of"`
+	Members []TeamMember `json:"members"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+
+	// Team Examples: newsroom
+	Team TeamName `json:"team"`
+}
+
+// TeamName Examples: newsroom
+type TeamName = string
+
+// TeamPage defines model for TeamPage.
+type TeamPage struct {
+	AsOf time.Time `json:"as_of"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+	Teams      []Team `json:"teams"`
+}
+
+// TeamUsage defines model for TeamUsage.
+type TeamUsage struct {
+	AsOf    time.Time `json:"as_of"`
+	Members []Share   `json:"members"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+	Period     Period `json:"period"`
+
+	// Team Examples: newsroom
+	Team TeamName `json:"team"`
+}
 
 // Unit defines model for Unit.
 type Unit string
@@ -523,6 +725,10 @@ type UsageEvent struct {
 	Metadata       map[string]string `json:"metadata,omitempty,omitzero"`
 	OccurredAt     time.Time         `json:"occurred_at"`
 	OverageCredits Decimal           `json:"overage_credits,omitempty,omitzero"`
+
+	// PayerId Whose credits it took: the name of the team that paid, else the user's id.
+	PayerId   string          `json:"payer_id"`
+	PayerKind quota.LevelKind `json:"payer_kind"`
 
 	// PeriodNo The period that it is booked in; an account's first one is 0.
 	PeriodNo    int64     `json:"period_no"`
@@ -613,8 +819,12 @@ type UserID = string
 
 // UserLimits defines model for UserLimits.
 type UserLimits struct {
+	// Limits Of a user these are the strictest of the user's and of all that is above.
 	Limits Limits `json:"limits"`
-	Plan   Plan   `json:"plan"`
+
+	// Payer A user or a team, of which a limit is, or who pays.
+	Payer Level `json:"payer,omitempty,omitzero"`
+	Plan  Plan  `json:"plan"`
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
@@ -628,6 +838,12 @@ type EventID = openapi_types.UUID
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
+
+// PageCursor defines model for PageCursor.
+type PageCursor = string
+
+// PageLimit defines model for PageLimit.
+type PageLimit = int32
 
 // Check defines model for Check.
 type Check = CheckResult
@@ -646,6 +862,9 @@ type GetAdmissionParams struct {
 
 // GetQueueParams defines parameters for GetQueue.
 type GetQueueParams struct {
+	// Team Only what waits below this team.
+	Team TeamName `form:"team,omitempty" json:"team,omitempty,omitzero"`
+
 	// UserId Only this user's.
 	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
 
@@ -657,6 +876,45 @@ type GetQueueParams struct {
 
 	// Cursor The `next_cursor` of the page before.
 	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListTeamsParams defines parameters for ListTeams.
+type ListTeamsParams struct {
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// GetTeamHistoryParams defines parameters for GetTeamHistory.
+type GetTeamHistoryParams struct {
+	// Limit The most periods that the page has; 12 unless given.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before; the newest periods without it.
+	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListTeamMembersParams defines parameters for ListTeamMembers.
+type ListTeamMembersParams struct {
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// GetTeamUsageParams defines parameters for GetTeamUsage.
+type GetTeamUsageParams struct {
+	// Period The number of one of the team's periods; the open one without it.
+	Period *int64 `form:"period,omitempty" json:"period,omitempty"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
 // CreateUsageParams defines parameters for CreateUsage.
@@ -753,6 +1011,27 @@ type ServerInterface interface {
 	// GetQueue Who waits for what, level by level.
 	// (GET /api/v1/queue)
 	GetQueue(w http.ResponseWriter, r *http.Request, params GetQueueParams)
+	// ListTeams All teams, in the order of their names.
+	// (GET /api/v1/teams)
+	ListTeams(w http.ResponseWriter, r *http.Request, params ListTeamsParams)
+	// GetTeam What a team is, what bounds it, and where it and the teams above it stand.
+	// (GET /api/v1/teams/{name})
+	GetTeam(w http.ResponseWriter, r *http.Request, name TeamName)
+	// GetTeamHistory A team's periods, the newest first, with each member's share.
+	// (GET /api/v1/teams/{name}/history)
+	GetTeamHistory(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamHistoryParams)
+	// ListTeamMembers The users below a team, those of the teams below it included.
+	// (GET /api/v1/teams/{name}/members)
+	ListTeamMembers(w http.ResponseWriter, r *http.Request, name TeamName, params ListTeamMembersParams)
+	// RemoveTeamMember Take a user out of a team.
+	// (DELETE /api/v1/teams/{name}/members/{user})
+	RemoveTeamMember(w http.ResponseWriter, r *http.Request, name TeamName, user UserID)
+	// AddTeamMember Put a user below a team.
+	// (PUT /api/v1/teams/{name}/members/{user})
+	AddTeamMember(w http.ResponseWriter, r *http.Request, name TeamName, user UserID)
+	// GetTeamUsage What a team has used in a period, and each member's share of it.
+	// (GET /api/v1/teams/{name}/usage)
+	GetTeamUsage(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamUsageParams)
 	// CheckTranscriptionLimits The same as /api/v1/usage/check, where an upload form looks for it.
 	// (POST /api/v1/transcription/check-limits)
 	CheckTranscriptionLimits(w http.ResponseWriter, r *http.Request)
@@ -965,6 +1244,19 @@ func (siw *ServerInterfaceWrapper) GetQueue(w http.ResponseWriter, r *http.Reque
 	// Parameter object where we will unmarshal all parameters from the context
 	var params GetQueueParams
 
+	// ------------- Optional query parameter "team" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "team", r.URL.Query(), &params.Team, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "team"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "team", Err: err})
+		}
+		return
+	}
+
 	// ------------- Optional query parameter "user_id" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -1019,6 +1311,326 @@ func (siw *ServerInterfaceWrapper) GetQueue(w http.ResponseWriter, r *http.Reque
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetQueue(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListTeams operation middleware
+func (siw *ServerInterfaceWrapper) ListTeams(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTeamsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTeams(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTeam operation middleware
+func (siw *ServerInterfaceWrapper) GetTeam(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTeam(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTeamHistory operation middleware
+func (siw *ServerInterfaceWrapper) GetTeamHistory(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetTeamHistoryParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTeamHistory(w, r, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListTeamMembers operation middleware
+func (siw *ServerInterfaceWrapper) ListTeamMembers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTeamMembersParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTeamMembers(w, r, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemoveTeamMember operation middleware
+func (siw *ServerInterfaceWrapper) RemoveTeamMember(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user UserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", r.PathValue("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemoveTeamMember(w, r, name, user)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AddTeamMember operation middleware
+func (siw *ServerInterfaceWrapper) AddTeamMember(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "user" -------------
+	var user UserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", r.PathValue("user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AddTeamMember(w, r, name, user)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTeamUsage operation middleware
+func (siw *ServerInterfaceWrapper) GetTeamUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetTeamUsageParams
+
+	// ------------- Optional query parameter "period" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "period", r.URL.Query(), &params.Period, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "period"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "period", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTeamUsage(w, r, name, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1587,6 +2199,13 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/queue", wrapper.GetQueue)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams", wrapper.ListTeams)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}", wrapper.GetTeam)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/history", wrapper.GetTeamHistory)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/members", wrapper.ListTeamMembers)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/teams/{name}/members/{user}", wrapper.RemoveTeamMember)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/api/v1/teams/{name}/members/{user}", wrapper.AddTeamMember)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/usage", wrapper.GetTeamUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/transcription/check-limits", wrapper.CheckTranscriptionLimits)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage", wrapper.CreateUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/{id}/reverse", wrapper.ReverseUsage)
@@ -1876,6 +2495,272 @@ type GetQueuedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetQueuedefaultApplicationProblemPlusJSONResponse) VisitGetQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTeamsRequestObject struct {
+	Params ListTeamsParams
+}
+
+type ListTeamsResponseObject interface {
+	VisitListTeamsResponse(w http.ResponseWriter) error
+}
+
+type ListTeams200JSONResponse TeamPage
+
+func (response ListTeams200JSONResponse) VisitListTeamsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTeamsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListTeamsdefaultApplicationProblemPlusJSONResponse) VisitListTeamsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamRequestObject struct {
+	Name TeamName `json:"name"`
+}
+
+type GetTeamResponseObject interface {
+	VisitGetTeamResponse(w http.ResponseWriter) error
+}
+
+type GetTeam200JSONResponse Team
+
+func (response GetTeam200JSONResponse) VisitGetTeamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTeamdefaultApplicationProblemPlusJSONResponse) VisitGetTeamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamHistoryRequestObject struct {
+	Name   TeamName `json:"name"`
+	Params GetTeamHistoryParams
+}
+
+type GetTeamHistoryResponseObject interface {
+	VisitGetTeamHistoryResponse(w http.ResponseWriter) error
+}
+
+type GetTeamHistory200JSONResponse TeamHistory
+
+func (response GetTeamHistory200JSONResponse) VisitGetTeamHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamHistorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTeamHistorydefaultApplicationProblemPlusJSONResponse) VisitGetTeamHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTeamMembersRequestObject struct {
+	Name   TeamName `json:"name"`
+	Params ListTeamMembersParams
+}
+
+type ListTeamMembersResponseObject interface {
+	VisitListTeamMembersResponse(w http.ResponseWriter) error
+}
+
+type ListTeamMembers200JSONResponse TeamMembers
+
+func (response ListTeamMembers200JSONResponse) VisitListTeamMembersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTeamMembersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListTeamMembersdefaultApplicationProblemPlusJSONResponse) VisitListTeamMembersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveTeamMemberRequestObject struct {
+	Name TeamName `json:"name"`
+	User UserID   `json:"user"`
+}
+
+type RemoveTeamMemberResponseObject interface {
+	VisitRemoveTeamMemberResponse(w http.ResponseWriter) error
+}
+
+type RemoveTeamMember204Response struct {
+}
+
+func (response RemoveTeamMember204Response) VisitRemoveTeamMemberResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveTeamMemberdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveTeamMemberdefaultApplicationProblemPlusJSONResponse) VisitRemoveTeamMemberResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddTeamMemberRequestObject struct {
+	Name TeamName `json:"name"`
+	User UserID   `json:"user"`
+}
+
+type AddTeamMemberResponseObject interface {
+	VisitAddTeamMemberResponse(w http.ResponseWriter) error
+}
+
+type AddTeamMember204Response struct {
+}
+
+func (response AddTeamMember204Response) VisitAddTeamMemberResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type AddTeamMemberdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddTeamMemberdefaultApplicationProblemPlusJSONResponse) VisitAddTeamMemberResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamUsageRequestObject struct {
+	Name   TeamName `json:"name"`
+	Params GetTeamUsageParams
+}
+
+type GetTeamUsageResponseObject interface {
+	VisitGetTeamUsageResponse(w http.ResponseWriter) error
+}
+
+type GetTeamUsage200JSONResponse TeamUsage
+
+func (response GetTeamUsage200JSONResponse) VisitGetTeamUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamUsagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTeamUsagedefaultApplicationProblemPlusJSONResponse) VisitGetTeamUsageResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2344,6 +3229,27 @@ type StrictServerInterface interface {
 	// GetQueue Who waits for what, level by level.
 	// (GET /api/v1/queue)
 	GetQueue(ctx context.Context, request GetQueueRequestObject) (GetQueueResponseObject, error)
+	// ListTeams All teams, in the order of their names.
+	// (GET /api/v1/teams)
+	ListTeams(ctx context.Context, request ListTeamsRequestObject) (ListTeamsResponseObject, error)
+	// GetTeam What a team is, what bounds it, and where it and the teams above it stand.
+	// (GET /api/v1/teams/{name})
+	GetTeam(ctx context.Context, request GetTeamRequestObject) (GetTeamResponseObject, error)
+	// GetTeamHistory A team's periods, the newest first, with each member's share.
+	// (GET /api/v1/teams/{name}/history)
+	GetTeamHistory(ctx context.Context, request GetTeamHistoryRequestObject) (GetTeamHistoryResponseObject, error)
+	// ListTeamMembers The users below a team, those of the teams below it included.
+	// (GET /api/v1/teams/{name}/members)
+	ListTeamMembers(ctx context.Context, request ListTeamMembersRequestObject) (ListTeamMembersResponseObject, error)
+	// RemoveTeamMember Take a user out of a team.
+	// (DELETE /api/v1/teams/{name}/members/{user})
+	RemoveTeamMember(ctx context.Context, request RemoveTeamMemberRequestObject) (RemoveTeamMemberResponseObject, error)
+	// AddTeamMember Put a user below a team.
+	// (PUT /api/v1/teams/{name}/members/{user})
+	AddTeamMember(ctx context.Context, request AddTeamMemberRequestObject) (AddTeamMemberResponseObject, error)
+	// GetTeamUsage What a team has used in a period, and each member's share of it.
+	// (GET /api/v1/teams/{name}/usage)
+	GetTeamUsage(ctx context.Context, request GetTeamUsageRequestObject) (GetTeamUsageResponseObject, error)
 	// CheckTranscriptionLimits The same as /api/v1/usage/check, where an upload form looks for it.
 	// (POST /api/v1/transcription/check-limits)
 	CheckTranscriptionLimits(ctx context.Context, request CheckTranscriptionLimitsRequestObject) (CheckTranscriptionLimitsResponseObject, error)
@@ -2576,6 +3482,193 @@ func (sh *strictHandler) GetQueue(w http.ResponseWriter, r *http.Request, params
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetQueueResponseObject); ok {
 		if err := validResponse.VisitGetQueueResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListTeams operation middleware
+func (sh *strictHandler) ListTeams(w http.ResponseWriter, r *http.Request, params ListTeamsParams) {
+	var request ListTeamsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTeams(ctx, request.(ListTeamsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTeams")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTeamsResponseObject); ok {
+		if err := validResponse.VisitListTeamsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTeam operation middleware
+func (sh *strictHandler) GetTeam(w http.ResponseWriter, r *http.Request, name TeamName) {
+	var request GetTeamRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTeam(ctx, request.(GetTeamRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTeam")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTeamResponseObject); ok {
+		if err := validResponse.VisitGetTeamResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTeamHistory operation middleware
+func (sh *strictHandler) GetTeamHistory(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamHistoryParams) {
+	var request GetTeamHistoryRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTeamHistory(ctx, request.(GetTeamHistoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTeamHistory")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTeamHistoryResponseObject); ok {
+		if err := validResponse.VisitGetTeamHistoryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListTeamMembers operation middleware
+func (sh *strictHandler) ListTeamMembers(w http.ResponseWriter, r *http.Request, name TeamName, params ListTeamMembersParams) {
+	var request ListTeamMembersRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTeamMembers(ctx, request.(ListTeamMembersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTeamMembers")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTeamMembersResponseObject); ok {
+		if err := validResponse.VisitListTeamMembersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveTeamMember operation middleware
+func (sh *strictHandler) RemoveTeamMember(w http.ResponseWriter, r *http.Request, name TeamName, user UserID) {
+	var request RemoveTeamMemberRequestObject
+
+	request.Name = name
+	request.User = user
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveTeamMember(ctx, request.(RemoveTeamMemberRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveTeamMember")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RemoveTeamMemberResponseObject); ok {
+		if err := validResponse.VisitRemoveTeamMemberResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddTeamMember operation middleware
+func (sh *strictHandler) AddTeamMember(w http.ResponseWriter, r *http.Request, name TeamName, user UserID) {
+	var request AddTeamMemberRequestObject
+
+	request.Name = name
+	request.User = user
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AddTeamMember(ctx, request.(AddTeamMemberRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddTeamMember")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AddTeamMemberResponseObject); ok {
+		if err := validResponse.VisitAddTeamMemberResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTeamUsage operation middleware
+func (sh *strictHandler) GetTeamUsage(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamUsageParams) {
+	var request GetTeamUsageRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTeamUsage(ctx, request.(GetTeamUsageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTeamUsage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTeamUsageResponseObject); ok {
+		if err := validResponse.VisitGetTeamUsageResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -35,6 +35,8 @@ var (
 	read     = []string{access.VerbSpend, access.VerbGet}
 	adjust   = []string{access.VerbAdjust}
 	list     = []string{access.VerbList}
+	manage   = []string{access.VerbManage}
+	readTeam = []string{access.VerbGet, access.VerbManage}
 )
 
 // Whose quota a call is about, or what else.
@@ -45,7 +47,9 @@ const (
 	givenUser      = "the query's `user_id`, where it is given"
 	admissionsUser = "the admission's user"
 	eventsUser     = "the event's user"
-	wholeQueue     = "the resource `queue`, in all namespaces"
+	wholeQueue     = "the resource `queue`, in all namespaces; `manage` on the query's `team` of the resource `teams`, where it is given"
+	allTeams       = "the resource `teams`, in all namespaces"
+	pathsTeam      = "the team in the path, of the resource `teams`"
 )
 
 var operations = []operation{
@@ -67,6 +71,13 @@ var operations = []operation{
 	{"getCurrentUsage", "GET /api/v1/usage/current", nil, 0, read, querysUser, false},
 	{"getUsageHistory", "GET /api/v1/usage/history", nil, 0, read, querysUser, false},
 	{"getUsageLimits", "GET /api/v1/usage/limits", nil, 0, read, givenUser, false},
+	{"listTeams", "GET /api/v1/teams", nil, 0, list, allTeams, false},
+	{"getTeam", "GET /api/v1/teams/{name}", nil, 0, readTeam, pathsTeam, false},
+	{"getTeamUsage", "GET /api/v1/teams/{name}/usage", nil, 0, readTeam, pathsTeam, false},
+	{"getTeamHistory", "GET /api/v1/teams/{name}/history", nil, 0, readTeam, pathsTeam, false},
+	{"listTeamMembers", "GET /api/v1/teams/{name}/members", nil, 0, readTeam, pathsTeam, false},
+	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, false},
+	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, false},
 }
 
 // byPattern finds an operation by its route.

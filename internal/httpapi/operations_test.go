@@ -32,8 +32,10 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 	}
 	var contract struct {
 		Paths map[string]struct {
-			Get  *described `json:"get"`
-			Post *described `json:"post"`
+			Get    *described `json:"get"`
+			Post   *described `json:"post"`
+			Put    *described `json:"put"`
+			Delete *described `json:"delete"`
 		} `json:"paths"`
 	}
 	if err := yaml.Unmarshal(data, &contract); err != nil {
@@ -46,7 +48,9 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 	}
 	want, got := map[string]row{}, map[string]row{}
 	for path, methods := range contract.Paths {
-		for method, o := range map[string]*described{"GET": methods.Get, "POST": methods.Post} {
+		for method, o := range map[string]*described{
+			"GET": methods.Get, "POST": methods.Post, "PUT": methods.Put, "DELETE": methods.Delete,
+		} {
 			if o != nil {
 				want[method+" "+path] = row{o.OperationID, slices.Sorted(maps.Keys(o.RequestBody.Content)),
 					len(o.Security) == 3}
@@ -99,6 +103,7 @@ func TestRightsOfOperations(t *testing.T) {
 		"Bearer reader":  access.VerbGet,
 		"Bearer admin":   access.VerbAdjust,
 		"Bearer watcher": access.VerbList,
+		"Bearer manager": access.VerbManage,
 		"Bearer nobody":  "",
 	}
 	bodies := map[string]string{
@@ -113,7 +118,7 @@ func TestRightsOfOperations(t *testing.T) {
 		if o.subject == eventsUser {
 			id = eventID.String()
 		}
-		path = strings.Replace(path, "{id}", id, 1)
+		path = strings.NewReplacer("{id}", id, "{name}", "newsroom", "{user}", "bob").Replace(path)
 		if strings.HasPrefix(o.subject, "the query's") {
 			path += "?user_id=alice"
 		}

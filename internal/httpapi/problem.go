@@ -68,14 +68,14 @@ func unavailable(after time.Duration, format string, args ...any) error {
 }
 
 // refusal is the answer to work that a limit forbids.
-func refusal(d quota.Decision, account *quota.Account, upgrade *quota.Plan, now time.Time) error {
-	b := bound(d, account, now)
+func refusal(d quota.Decision, on quota.Chain, upgrade *quota.Plan, now time.Time) error {
+	b := bound(d, on, now)
 	info := d.Reason.Info()
 	p := Problem{
 		Type: problemTypes + kebab(string(d.Reason)), Title: info.Title, Status: info.Status, Detail: d.Message(),
-		Reason: d.Reason, Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested,
+		Reason: d.Reason, Level: level(d.Level), Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested,
 		Remaining: b.remaining,
-		Unit:      b.unit, Currency: b.currency, ResetsAt: b.resetsAt, UpgradePlan: planName(upgrade),
+		Unit:      b.unit, Currency: b.currency, ResetsAt: b.resetsAt, UpgradePlan: planName(upgrade), Payer: payer(on),
 	}
 	if p.Status == http.StatusTooManyRequests {
 		p.RetryAfter = wholeSeconds(b.retryAfter)
@@ -102,7 +102,7 @@ func classify(err error) *Problem {
 		return &e.Problem
 	}
 	if reason := quota.ReasonOf(err); reason != "" {
-		p := classify(refusal(quota.Decision{Reason: reason}, nil, nil, time.Time{}))
+		p := classify(refusal(quota.Decision{Reason: reason}, quota.Chain{}, nil, time.Time{}))
 		p.Detail = told(err)
 		return p
 	}

@@ -23,14 +23,14 @@ const queuedBody = `"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice
 
 func TestPlaceAnswers(t *testing.T) {
 	slots := &queue.Place{
-		Decision: quota.Alone(alice()).Binding(&queued().Admission, noon), Account: alice(), Position: 2, Waiting: 3,
+		Decision: quota.Alone(alice()).Binding(&queued().Admission, noon), On: quota.Alone(alice()), Position: 2, Waiting: 3,
 		Now: noon, Start: &forecast.Range{Earliest: noon.Add(time.Minute + time.Millisecond),
 			Latest: noon.Add(time.Hour + time.Millisecond), Gaps: 17, Since: noon.Add(-time.Hour)},
 	}
 	long := queued()
 	long.Request.Estimate = 7 * quota.Credit
 	credits := &queue.Place{
-		Decision: quota.Alone(alice()).Binding(&long.Admission, noon), Account: alice(), Now: noon,
+		Decision: quota.Alone(alice()).Binding(&long.Admission, noon), On: quota.Alone(alice()), Now: noon,
 	}
 	for name, tc := range map[string]struct {
 		place *queue.Place

@@ -165,20 +165,21 @@ func eventPath(id uuid.UUID) string { return "/api/v1/usage/events/" + id.String
 
 // recorded is an event with where its user stands now.
 func recorded(r *metering.RecordResult) UsageEvent {
-	out, a := usageEvent(r.Event), r.Account
+	out, a := usageEvent(r.Event), r.On.User()
 	out.Standing = Standing{UsedCredits: credits(a.Used), ResetsAt: a.Period.End}
-	if left := a.Remaining(r.Now); !left.Unlimited {
+	if left := r.On.Remaining(r.Now); !left.Unlimited {
 		out.Standing.RemainingCredits = credits(left.Max)
 	}
-	if over := a.Overdrawn(); over > 0 {
+	if over := r.On.Overdrawn(); over > 0 {
 		out.Standing.OverLimit, out.Standing.OverdrawnCredits = true, credits(over)
 	}
 	return out
 }
 
 func usageEvent(e *ledger.Event) UsageEvent {
+	payer := e.PaidBy()
 	out := UsageEvent{
-		Id: uuid.UUID(e.ID), UserId: e.UserID, Kind: e.Kind, UsageType: e.UsageType, Credits: credits(e.Credits),
+		Id: uuid.UUID(e.ID), UserId: e.UserID, PayerId: payer.Name, PayerKind: payer.Kind, Kind: e.Kind, UsageType: e.UsageType, Credits: credits(e.Credits),
 		CreditsMs: int64(e.Credits),
 		Cost:      Number(e.Cost.String()), Currency: e.Currency, FileSizeBytes: e.FileSize, Tokens: e.Tokens,
 		Quantity:   e.Quantity,

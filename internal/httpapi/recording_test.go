@@ -162,7 +162,7 @@ func TestUseIsRead(t *testing.T) {
 		"standing":{"used_credits":24,"remaining_credits":6,"over_limit":false,"resets_at":"2026-04-01T00:00:00Z"}}`)
 
 	t.Run("repeated", func(t *testing.T) {
-		f := &fake{recorded: []metering.RecordResult{{Event: charge(), Account: alice(), Now: noon}}}
+		f := &fake{recorded: []metering.RecordResult{{Event: charge(), On: quota.Alone(alice()), Now: noon}}}
 		if w := do(handler(t, f), request{path: usagePath, body: full}); w.Code != 200 ||
 			w.Header().Get("Location") != "" {
 			t.Errorf("got %d: %s", w.Code, w.Body)
@@ -171,7 +171,7 @@ func TestUseIsRead(t *testing.T) {
 	t.Run("cost in another currency", func(t *testing.T) {
 		e := charge()
 		e.CostCurrency = "EUR"
-		f := &fake{recorded: []metering.RecordResult{{Event: e, Account: alice(), Now: noon}}}
+		f := &fake{recorded: []metering.RecordResult{{Event: e, On: quota.Alone(alice()), Now: noon}}}
 		got := decode(t, do(handler(t, f), request{path: usagePath, body: full}))
 		if got["currency"] != "USD" || got["cost_currency"] != "EUR" {
 			t.Errorf("got %v", got)
@@ -180,7 +180,7 @@ func TestUseIsRead(t *testing.T) {
 	t.Run("over the limit", func(t *testing.T) {
 		a := alice()
 		a.PlanUsed += 10 * quota.Credit
-		f := &fake{recorded: []metering.RecordResult{{Event: charge(), Account: a, Now: noon}}}
+		f := &fake{recorded: []metering.RecordResult{{Event: charge(), On: quota.Alone(a), Now: noon}}}
 		w := do(handler(t, f), request{path: usagePath, body: full})
 		if got, _ := decode(t, w)["standing"].(map[string]any); got["over_limit"] != true ||
 			got["overdrawn_credits"] != json.Number("4") {
@@ -300,8 +300,8 @@ func TestCloudEventIsRead(t *testing.T) {
 
 func TestBatchReportsEachItem(t *testing.T) {
 	f := &fake{
-		recorded: []metering.RecordResult{{Event: charge(), Account: alice(), Now: noon, Created: true},
-			{Event: charge(), Account: alice(), Now: noon}},
+		recorded: []metering.RecordResult{{Event: charge(), On: quota.Alone(alice()), Now: noon, Created: true},
+			{Event: charge(), On: quota.Alone(alice()), Now: noon}},
 		failed: []error{nil, nil, ledger.ErrKeyReused, errors.New("secret of the database")},
 	}
 	item := func(members string) string { return with(exportBody, members) }

@@ -69,6 +69,23 @@ type History interface {
 	History(ctx context.Context, userID string, before int64, limit int) (reports.History, error)
 }
 
+// Teams are what is above users; *metering.Service is one.
+type Teams interface {
+	TeamUsage(ctx context.Context, names []string) (map[string]metering.TeamUsage, error)
+	AddMember(ctx context.Context, team, userID, actor string) error
+	RemoveMember(ctx context.Context, team, userID, actor string) error
+}
+
+// TeamReports read what teams have used, and who is in them; *reports.Service is one.
+type TeamReports interface {
+	TeamNames(ctx context.Context, after string, limit int) (names []string, more bool, err error)
+	TeamPeriod(
+		ctx context.Context, team string, period *int64, after quota.AccountID, limit int,
+	) (reports.TeamPeriod, error)
+	TeamHistory(ctx context.Context, team string, before int64, limit int) (reports.TeamHistory, error)
+	TeamMembers(ctx context.Context, team string, after quota.AccountID, limit int) (reports.Members, error)
+}
+
 // Queue shows who waits for what; *queue.Service is one.
 type Queue interface {
 	PlaceOf(ctx context.Context, adm *ledger.Admission) (*queue.Place, error)
@@ -85,15 +102,17 @@ type Leases interface {
 
 // Options of a handler. All are required.
 type Options struct {
-	Usage      Usage
-	Admissions Admissions
-	Tickets    Tickets
-	Events     Events
-	History    History
-	Queue      Queue
-	Leases     Leases
-	Auth       *access.Auth
-	Log        *slog.Logger
+	Usage       Usage
+	Admissions  Admissions
+	Tickets     Tickets
+	Events      Events
+	History     History
+	Teams       Teams
+	TeamReports TeamReports
+	Queue       Queue
+	Leases      Leases
+	Auth        *access.Auth
+	Log         *slog.Logger
 	// Database fails while the database does not answer.
 	Database func(ctx context.Context) error
 	// Registry is shown under /metrics, and gets the handler's own metrics.
@@ -103,16 +122,18 @@ type Options struct {
 }
 
 type server struct {
-	usage      Usage
-	admissions Admissions
-	tickets    Tickets
-	events     Events
-	history    History
-	queue      Queue
-	leases     Leases
-	auth       *access.Auth
-	log        *slog.Logger
-	draining   context.Context //nolint:containedctx // see Options
+	usage       Usage
+	admissions  Admissions
+	tickets     Tickets
+	events      Events
+	history     History
+	teams       Teams
+	teamReports TeamReports
+	queue       Queue
+	leases      Leases
+	auth        *access.Auth
+	log         *slog.Logger
+	draining    context.Context //nolint:containedctx // see Options
 }
 
 var _ StrictServerInterface = (*server)(nil)
@@ -120,8 +141,8 @@ var _ StrictServerInterface = (*server)(nil)
 // New returns the handler of everything that the service answers.
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
-		history: opts.History, queue: opts.Queue, leases: opts.Leases, auth: opts.Auth, log: opts.Log,
-		draining: opts.Draining}
+		history: opts.History, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue, leases: opts.Leases,
+		auth: opts.Auth, log: opts.Log, draining: opts.Draining}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.Handle("GET /readyz", telemetry.Readiness(
@@ -181,7 +202,7 @@ func answer(w http.ResponseWriter, status int, text string) {
 func (s *server) unknown(mux *http.ServeMux) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var allowed []string
-		for _, method := range []string{http.MethodGet, http.MethodPost} {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 			probe := *r
 			probe.Method = method
 			if _, pattern := mux.Handler(&probe); strings.HasPrefix(pattern, method) {

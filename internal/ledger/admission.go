@@ -23,7 +23,12 @@ type Admission struct {
 	Position, Waiting int
 	// Stuck says why it seems to have lost its holder; only in what is read, not in the answers to operations.
 	Stuck quota.Stuck
+	// PayerTeam is the name of the team that pays for it; empty if the user does, and where it holds nothing yet.
+	PayerTeam string
 }
+
+// PaidBy says who pays: a team above the user, or the user.
+func (a *Admission) PaidBy() quota.Level { return paidBy(a.PayerTeam, a.UserID) }
 
 // QueueOrder compares queued admissions of one account: higher priority first, then who arrived first.
 func QueueOrder(x, y *Admission) int {

@@ -42,8 +42,9 @@ type Event struct {
 	PeriodNo, Seq int64
 	Void          bool
 	Levels        []quota.Booking
-	// Payer is the account above the user that pays; zero if the user's own does.
-	Payer quota.AccountID
+	// Payer is the account above the user that pays; zero if the user's own does. PayerTeam is that team's name.
+	Payer     quota.AccountID
+	PayerTeam string
 	// Credits and the payer's lots that paid them; Overage is the part beyond the plan's, Price what the user owes for
 	// it.
 	Credits     quota.Credits
@@ -97,7 +98,29 @@ func (l *Ledger) Charge(adm *Admission, c *quota.Charge, plan *quota.Plan) {
 	e.Account, e.UserID, e.UsageType, e.Admission = l.Account.ID, l.Account.UserID, quota.UsageTranscription, adm.ID
 	e.OccurredAt, e.RecordedAt, e.Duration, e.FileSize, e.Late = adm.EndedAt, l.Now, c.Credits.Audio(),
 		adm.Request.FileSize, adm.Late
+	e.PayerTeam = l.teamOf(e.Payer)
 	l.Booked = append(l.Booked, Made{Event: e})
+}
+
+// PaidBy says who paid: a team above the user, or the user.
+func (e *Event) PaidBy() quota.Level { return paidBy(e.PayerTeam, e.UserID) }
+
+func paidBy(team, user string) quota.Level {
+	if team != "" {
+		return quota.Level{Kind: quota.LevelTeam, Name: team}
+	}
+	return quota.Level{Kind: quota.LevelUser, Name: user}
+}
+
+// teamOf returns the name of the team that has the account, if that is one of the batch.
+func (l *Ledger) teamOf(account quota.AccountID) string {
+	if account == (quota.AccountID{}) {
+		return ""
+	}
+	if a := l.find(account); a != nil && a.Team != nil {
+		return a.Team.Name
+	}
+	return ""
 }
 
 // ChargeID is the id of the one charge that an admission can have.

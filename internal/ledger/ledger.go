@@ -257,7 +257,7 @@ func (l *Ledger) Add(adm *Admission) {
 // it.
 func (l *Ledger) Snapshot(adm *Admission) *Admission {
 	c := *adm
-	c.Position, c.Waiting = 0, 0
+	c.Position, c.Waiting, c.PayerTeam = 0, 0, l.teamOf(adm.Payer)
 	if c.State != quota.Queued {
 		return &c
 	}
@@ -282,6 +282,7 @@ func (l *Ledger) Standing() quota.Chain { return l.Chain().Copy() }
 // Book books a new event in the ledger.
 func (l *Ledger) Book(key string, bodyHash []byte, e *Event) Made {
 	e.Key, e.Account, e.UserID, e.RecordedAt = key, l.Account.ID, l.Account.UserID, l.Now
+	e.PayerTeam = l.teamOf(e.Payer)
 	m := Made{Event: e, BodyHash: bodyHash}
 	l.Booked = append(l.Booked, m)
 	l.Made[key] = m

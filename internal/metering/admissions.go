@@ -56,14 +56,12 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 		req.ID = quota.NameID("admission", account, req.Key)
 	}
 	var res AdmitResult
-	var on quota.Chain
 	var seen *quota.Chain
 	var now time.Time
 	err = s.engine.Do(ctx, ledger.Op{Account: account, Admission: req.ID,
 		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
 			res, now = AdmitResult{}, l.Now
-			var err error
-			on, err = enter(l, req, &res)
+			err := enter(l, req, &res)
 			seen = s.standingOf(l)
 			return err
 		}})
@@ -80,24 +78,24 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 			return AdmitResult{}, err
 		}
 	}
-	res.Upgrade = s.upgrade(ctx, on,
+	res.Upgrade = s.upgrade(ctx, res.On,
 		quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, now)
 	return res, nil
 }
 
-// enter decides on a request, and returns the accounts as they stood when it did.
-func enter(l *ledger.Ledger, req AdmitRequest, res *AdmitResult) (quota.Chain, error) {
+// enter decides on a request.
+func enter(l *ledger.Ledger, req AdmitRequest, res *AdmitResult) error {
 	if was := l.Admissions[req.ID]; was != nil {
 		if !bytes.Equal(was.BodyHash, req.BodyHash) {
-			return quota.Chain{}, ledger.ErrKeyReused
+			return ledger.ErrKeyReused
 		}
 		if was.State == quota.Queued && req.Running {
 			resume(l, was)
 		}
-		on := l.Standing()
+		res.On = l.Standing()
 		res.Decision = l.Chain().Enter(&was.Admission, l.Now)
-		res.Admission, res.Account = l.Snapshot(was), on.User()
-		return on, nil
+		res.Admission = l.Snapshot(was)
+		return nil
 	}
 	adm := &ledger.Admission{
 		Admission: quota.Admission{
@@ -108,15 +106,15 @@ func enter(l *ledger.Ledger, req AdmitRequest, res *AdmitResult) (quota.Chain, e
 		UserID: l.Account.UserID, Namespace: req.Namespace, Name: req.Name, RequestedBy: req.RequestedBy,
 		BodyHash: req.BodyHash, Cluster: req.Cluster,
 	}
-	on, chain := l.Standing(), l.Chain()
-	res.Account = on.User()
+	chain := l.Chain()
+	res.On = l.Standing()
 	res.Decision = chain.Enter(&adm.Admission, l.Now)
 	if adm.State == "" && (!req.Park || !chain.Park(&adm.Admission, res.Decision, l.Now)) {
-		return on, nil
+		return nil
 	}
 	l.Add(adm)
 	res.Admission, res.Created = l.Snapshot(adm), true
-	return on, nil
+	return nil
 }
 
 // resume admits work that waits in the ledger and runs in truth.

@@ -175,7 +175,7 @@ func TestAuditKnowsNobody(t *testing.T) {
 	reverse := func(res metering.RecordResult, key string) {
 		t.Helper()
 		if _, err := o.Reverse(t.Context(), metering.ReverseRequest{
-			Account: res.Account.ID, Event: res.Event.ID, Key: key, BodyHash: []byte{2}, Reason: reason, Actor: jane,
+			Account: res.On.User().ID, Event: res.Event.ID, Key: key, BodyHash: []byte{2}, Reason: reason, Actor: jane,
 		}); err != nil {
 			t.Fatal(err)
 		}

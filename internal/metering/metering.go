@@ -52,9 +52,9 @@ type AdmitRequest struct {
 type AdmitResult struct {
 	Decision  quota.Decision
 	Admission *ledger.Admission
-	// Account is the standing that was decided on, and Upgrade the cheapest plan that would have allowed a refused
-	// request.
-	Account *quota.Account
+	// On are the accounts that were decided on, as they stood then, and Upgrade is the cheapest plan that would have
+	// allowed a refused request, if the payer had it.
+	On      quota.Chain
 	Upgrade *quota.Plan
 	// Created is false for a repeated request.
 	Created bool
@@ -66,9 +66,10 @@ type AdmitResult struct {
 // CheckResult is the answer to a pre-flight check. Nothing is reserved by it.
 type CheckResult struct {
 	Decision quota.Decision
-	Account  *quota.Account
-	Upgrade  *quota.Plan
-	Now      time.Time
+	// On and Upgrade are as in AdmitResult.
+	On      quota.Chain
+	Upgrade *quota.Plan
+	Now     time.Time
 }
 
 // Plan is a plan as its object declares it, with what only the database and the reset need.

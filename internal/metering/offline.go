@@ -64,14 +64,14 @@ func (s *Service) admitOffline(ctx context.Context, req AdmitRequest, cause erro
 			s.opts.Metrics.Outstanding(s.tickets.count())
 		}
 		return AdmitResult{
-			Decision: d, Admission: given.ticket.admission(now, quota.Admitted), Account: account, Ticket: given.token,
+			Decision: d, Admission: given.ticket.admission(now, quota.Admitted), On: chain, Ticket: given.token,
 			Created: created,
 		}, nil
 	}
 	s.opts.Metrics.Ticket(TicketRefusedLimit)
 	if retry := d.Reason.Info().Retry; retry == quota.RetryNever || retry == quota.RetryChange {
 		// Nothing that the database could tell is likely to change these.
-		return AdmitResult{Decision: d, Account: account}, nil
+		return AdmitResult{Decision: d, On: chain}, nil
 	}
 	return AdmitResult{}, fmt.Errorf("%w: %w", &NoTicketError{Reason: d.Reason, Message: d.Message()}, cause)
 }

@@ -60,11 +60,11 @@ type AdjustRequest struct {
 	Reason, Actor string
 }
 
-// RecordResult is an event as it stands, and the account that it was booked on.
+// RecordResult is an event as it stands, and where its user stands, with those above.
 type RecordResult struct {
-	Event   *ledger.Event
-	Account *quota.Account
-	Now     time.Time
+	Event *ledger.Event
+	On    quota.Chain
+	Now   time.Time
 	// Created is false for a repeated request.
 	Created bool
 }
@@ -96,7 +96,7 @@ func newRecording(
 			return ledger.ErrKeyReused
 		}
 		event := *made.Event
-		r.res = RecordResult{Event: &event, Account: l.Standing().User(), Now: l.Now, Created: !repeated}
+		r.res = RecordResult{Event: &event, On: l.Standing(), Now: l.Now, Created: !repeated}
 		return nil
 	}
 	return r

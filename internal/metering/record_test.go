@@ -74,7 +74,7 @@ func TestRecordIsChargedOnce(t *testing.T) {
 	w := newWorld(t)
 	first := w.record(use("alice", "k", 5))
 	if !first.Created || first.Event.Credits != 5*quota.Credit || first.Event.Cost != 30_000 ||
-		first.Account.Used != 5*quota.Credit {
+		first.On.User().Used != 5*quota.Credit {
 		t.Fatalf("got %+v", first.Event)
 	}
 	again := w.record(use("alice", "k", 5))
@@ -261,8 +261,8 @@ func TestRecordBeyondTheLimit(t *testing.T) {
 	w := newWorld(t)
 	w.record(use("alice", "1", 25))
 	res := w.record(use("alice", "2", 10))
-	if res.Account.Overdrawn() != 5*quota.Credit {
-		t.Errorf("overdrawn: got %s", res.Account.Overdrawn())
+	if res.On.User().Overdrawn() != 5*quota.Credit {
+		t.Errorf("overdrawn: got %s", res.On.User().Overdrawn())
 	}
 	if a := w.admit("alice", "a", quota.Credit); a.Decision.Reason != quota.CreditsExhausted {
 		t.Errorf("an admission: got %+v", a.Decision)

@@ -216,9 +216,7 @@ func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (
 	}
 	on := u.Chain()
 	d := on.Decide(req, u.Now)
-	return CheckResult{
-		Decision: d, Account: u.Account, Upgrade: s.upgrade(ctx, on, req, d, u.Now), Now: u.Now,
-	}, nil
+	return CheckResult{Decision: d, On: on, Upgrade: s.upgrade(ctx, on, req, d, u.Now), Now: u.Now}, nil
 }
 
 // Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands

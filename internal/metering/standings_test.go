@@ -28,9 +28,9 @@ func TestChecksAtOnce(t *testing.T) {
 		wg.Go(func() {
 			i := n % users
 			res, err := w.Check(t.Context(), fmt.Sprintf("user-%d", i), quota.Request{Estimate: quota.Credit})
-			if err != nil || res.Account.UserID != fmt.Sprintf("user-%d", i) ||
-				res.Account.Reserved != quota.Credits(i+1)*quota.Credit {
-				t.Errorf("user-%d: %+v, %v", i, res.Account, err)
+			if err != nil || res.On.User().UserID != fmt.Sprintf("user-%d", i) ||
+				res.On.User().Reserved != quota.Credits(i+1)*quota.Credit {
+				t.Errorf("user-%d: %+v, %v", i, res.On.User(), err)
 			}
 		})
 	}

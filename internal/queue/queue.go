@@ -18,8 +18,8 @@ import (
 type Place struct {
 	// Decision is what binds, with its level and its numbers.
 	Decision quota.Decision
-	// Account is the standing that the numbers are from.
-	Account *quota.Account
+	// On are the accounts that the numbers are from.
+	On quota.Chain
 	// Position is the place, from 1, among the Waiting ones that wait at the level for the same; both are zero where
 	// what binds has changed since the admission was last looked at, which the next batch does.
 	Position, Waiting int
@@ -76,7 +76,7 @@ func (s *Service) PlaceOf(ctx context.Context, adm *ledger.Admission) (*Place, e
 	for _, a := range u.Chain().Accounts() {
 		a.Roll(u.Now)
 	}
-	p := &Place{Decision: u.Chain().Binding(&adm.Admission, u.Now), Account: u.Account, Now: u.Now}
+	p := &Place{Decision: u.Chain().Binding(&adm.Admission, u.Now), On: u.Chain(), Now: u.Now}
 	if p.Decision.Reason.Info().Limit != adm.Reason.Info().Limit {
 		return p, nil
 	}

@@ -6,7 +6,6 @@ package reports
 import (
 	"context"
 	"errors"
-	"math"
 	"slices"
 	"time"
 
@@ -51,8 +50,10 @@ type History struct {
 	Now    time.Time
 }
 
-// Store reads closed periods. Its errors wrap those of package ledger.
+// Store reads closed periods, and what teams have used. Its errors wrap those of package ledger.
 type Store interface {
+	TeamStore
+
 	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the
 	// newest first. ErrNotFound if the user is not known.
 	Periods(ctx context.Context, userID string, before int64, limit int) (ledger.Usage, []StoredPeriod, error)
@@ -82,17 +83,12 @@ const MaxHistory = 100
 // has passed is closed in it whether or not anything has touched the account. Periods never change their numbers, so
 // pages fit together however much happens between them.
 func (s *Service) History(ctx context.Context, userID string, before int64, limit int) (History, error) {
-	switch {
-	case limit < 1 || limit > MaxHistory:
-		return History{}, quota.Invalid("limit", "%d must be between 1 and %d", limit, MaxHistory)
-	case before < 0:
-		return History{}, quota.Invalid("before", "periods have numbers from 0 on, there are none below %d", before)
+	before, err := checkPage(before, limit)
+	if err != nil {
+		return History{}, err
 	}
 	if err := ledger.ValidateUserID(userID); err != nil {
 		return History{}, err
-	}
-	if before == 0 {
-		before = math.MaxInt64
 	}
 	// One more than asked for tells whether there is a next page.
 	u, stored, err := s.store.Periods(ctx, userID, before, limit+1)
@@ -103,6 +99,12 @@ func (s *Service) History(ctx context.Context, userID string, before int64, limi
 	if err != nil {
 		return History{}, err
 	}
+	return history(u, stored, before, limit), nil
+}
+
+// history makes a page of the periods with numbers below before, of a standing as it is stored and the closed periods
+// that are.
+func history(u ledger.Usage, stored []StoredPeriod, before int64, limit int) History {
 	h := History{Now: u.Now}
 	a := u.Account
 	closed := a.Roll(u.Now)
@@ -127,7 +129,7 @@ func (s *Service) History(ctx context.Context, userID string, before int64, limi
 		h.Periods = h.Periods[:limit]
 		h.Before = h.Periods[limit-1].No
 	}
-	return h, nil
+	return h
 }
 
 func (h *History) add(p StoredPeriod) {

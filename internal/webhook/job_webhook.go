@@ -144,20 +144,24 @@ func status(reason quota.Reason, message string) *metav1.Status {
 func refusal(userID string, res metering.CheckResult) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: user %q: %s", res.Decision.Reason, userID, res.Decision.Message())
-	if account := res.Account; account != nil {
-		if account.Plan != nil {
-			fmt.Fprintf(&text, " (plan %q)", account.Plan.Name)
+	whose := ""
+	if on := res.On; on.User() != nil {
+		if payer := on.Payer(); payer != on.User() {
+			whose = " of " + payer.Level().String()
+		}
+		if plan := on.Payer().Plan; plan != nil {
+			fmt.Fprintf(&text, " (plan %q%s)", plan.Name, whose)
 		}
 		if res.Decision.Reason == quota.CreditsExhausted {
 			fmt.Fprintf(&text, "; the period ends and credits reset at %s",
-				account.Period.End.UTC().Format(time.RFC3339))
+				on.At(res.Decision.Level).Period.End.UTC().Format(time.RFC3339))
 		}
 	}
 	if res.Decision.Reason == quota.DailyCostCeiling && !res.Decision.RetryAt.IsZero() {
 		fmt.Fprintf(&text, "; the day ends at %s", res.Decision.RetryAt.UTC().Format(time.RFC3339))
 	}
 	if res.Upgrade != nil {
-		fmt.Fprintf(&text, "; plan %q would have allowed it", res.Upgrade.Name)
+		fmt.Fprintf(&text, "; plan %q%s would have allowed it", res.Upgrade.Name, strings.Replace(whose, "of", "for", 1))
 	}
 	return text.String()
 }

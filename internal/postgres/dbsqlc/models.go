@@ -182,6 +182,13 @@ type Team struct {
 	UpdatedAt             time.Time
 }
 
+type TeamShare struct {
+	TeamID   quota.ID
+	PeriodNo int64
+	UserID   quota.ID
+	Used     int64
+}
+
 type UsagePeriod struct {
 	UserID             quota.ID
 	PeriodNo           int64

@@ -38,7 +38,8 @@ SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_ha
     CASE WHEN c.state = 'Queued' THEN (
         SELECT count(*) FROM concurrent_processing AS o
         WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked)
-    ELSE 0 END::bigint AS waiting
+    ELSE 0 END::bigint AS waiting,
+    coalesce((SELECT t.name FROM teams AS t WHERE t.id = c.payer_id AND c.admitted_at IS NOT NULL), '')::text AS payer_team
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.id = $2
 `
@@ -55,6 +56,7 @@ type AdmissionRow struct {
 	Now                  time.Time
 	Position             int64
 	Waiting              int64
+	PayerTeam            string
 }
 
 func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (AdmissionRow, error) {
@@ -111,6 +113,7 @@ func (q *Queries) Admission(ctx context.Context, arg AdmissionParams) (Admission
 		&i.Now,
 		&i.Position,
 		&i.Waiting,
+		&i.PayerTeam,
 	)
 	return i, err
 }

@@ -31,7 +31,8 @@ func (q *Queries) EnsureKeyPartitions(ctx context.Context, now time.Time) error 
 }
 
 const Event = `-- name: Event :one
-SELECT e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, e.levels, e.void, u.user_id AS external_id, r.reversal_id
+SELECT e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, e.levels, e.void, u.user_id AS external_id, r.reversal_id,
+    coalesce((SELECT t.name FROM teams AS t WHERE t.id = e.payer_id), '')::text AS payer_team
 FROM usage_tracking AS e JOIN users AS u ON u.id = e.user_id
 LEFT JOIN usage_reversals AS r ON r.event_id = e.id
 WHERE e.id = $1
@@ -41,6 +42,7 @@ type EventRow struct {
 	UsageTracking UsageTracking
 	ExternalID    string
 	ReversalID    *quota.ID
+	PayerTeam     string
 }
 
 func (q *Queries) Event(ctx context.Context, id quota.ID) (EventRow, error) {
@@ -83,6 +85,7 @@ func (q *Queries) Event(ctx context.Context, id quota.ID) (EventRow, error) {
 		&i.UsageTracking.Void,
 		&i.ExternalID,
 		&i.ReversalID,
+		&i.PayerTeam,
 	)
 	return i, err
 }
@@ -282,7 +285,8 @@ func (q *Queries) LoadEvents(ctx context.Context, arg LoadEventsParams) ([]LoadE
 
 const LoadKeys = `-- name: LoadKeys :many
 
-SELECT k.key, k.body_hash, e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, e.levels, e.void, r.reversal_id
+SELECT k.key, k.body_hash, e.id, e.recorded_at, e.user_id, e.period_id, e.kind, e.usage_type, e.admission_id, e.reverses, e.occurred_at, e.credits, e.plan_part, e.overage, e.lots, e.duration_ms, e.file_size, e.price_micros, e.cost_micros, e.currency, e.plan_name, e.plan_version, e.late, e.seq, e.metadata, e.idempotency_key, e.tokens, e.quantity, e.unit_micros, e.refund_lot, e.recorded_by, e.reason, e.payer_id, e.cost_currency, e.levels, e.void, r.reversal_id,
+    coalesce((SELECT t.name FROM teams AS t WHERE t.id = e.payer_id), '')::text AS payer_team
 FROM (SELECT unnest($1::uuid[]) AS account, unnest($2::text[]) AS key) AS v
 JOIN idempotency_keys AS k ON k.user_id = v.account AND k.key = v.key
 JOIN usage_tracking AS e ON e.id = k.event_id AND e.recorded_at = k.made_at
@@ -300,6 +304,7 @@ type LoadKeysRow struct {
 	BodyHash      []byte
 	UsageTracking UsageTracking
 	ReversalID    *quota.ID
+	PayerTeam     string
 }
 
 // What recording reads and writes in the batches: keys and what they made, the events to be reversed and what they were booked on.
@@ -350,6 +355,7 @@ func (q *Queries) LoadKeys(ctx context.Context, arg LoadKeysParams) ([]LoadKeysR
 			&i.UsageTracking.Levels,
 			&i.UsageTracking.Void,
 			&i.ReversalID,
+			&i.PayerTeam,
 		); err != nil {
 			return nil, err
 		}

@@ -58,6 +58,7 @@ func (b *batch) readKeys(rows []dbsqlc.LoadKeysRow) {
 	for i := range rows {
 		r := &rows[i]
 		if l, e := b.readEvent(&r.UsageTracking, r.ReversalID); e != nil {
+			e.PayerTeam = r.PayerTeam
 			l.Made[r.Key] = ledger.Made{Event: e, BodyHash: r.BodyHash}
 		}
 	}

@@ -43,6 +43,20 @@ type (
 	}
 )
 
+// share is a user's part of what a team's period has used.
+type share struct {
+	team   quota.AccountID
+	period int64
+	user   quota.AccountID
+}
+
+// shareRow is what a batch adds to one.
+type shareRow struct {
+	share
+
+	used quota.Credits
+}
+
 // writes are the rows that a batch changes.
 type writes struct {
 	newAccounts, accounts, currencies     []*ledger.Ledger
@@ -54,6 +68,8 @@ type writes struct {
 	keys                                  []ledger.Made
 	audit                                 []auditRow
 	placed                                []placeRow
+	// shares are what the events add to each member's share, by what is shared.
+	shares map[share]quota.Credits
 	// offline are the admissions that an offline ticket made, or got out of the queue.
 	offline []quota.ID
 }
@@ -259,6 +275,12 @@ var (
 		col("Void", func(e *ledger.Event) *bool { return presentIf(e.Void != (e.RefundLot != quota.LotID{}), e.Void) }),
 		col("Payers", func(e *ledger.Event) quota.ID { return cmp.Or(e.Payer, e.Account) }),
 	)
+	addShares = newStatement[dbsqlc.AddSharesParams](dbsqlc.AddShares,
+		col("Teams", func(r shareRow) quota.ID { return r.team }),
+		col("Periods", func(r shareRow) int64 { return r.period }),
+		col("Users", func(r shareRow) quota.ID { return r.user }),
+		col("Used", func(r shareRow) int64 { return int64(r.used) }),
+	)
 	insertKeys = newStatement[dbsqlc.InsertKeysParams](dbsqlc.InsertKeys,
 		col("Accounts", func(m ledger.Made) quota.ID { return m.Account }),
 		col("Keys", func(m ledger.Made) string { return m.Key }),
@@ -396,7 +418,35 @@ func (w *writes) book(l *ledger.Ledger) {
 		if m.Kind == ledger.EventReversal {
 			w.reversals = append(w.reversals, m.Event)
 		}
+		w.shareOut(m.Event)
 	}
+}
+
+// shareOut takes note of what an event adds to its user's share in each of the teams that it is booked on.
+func (w *writes) shareOut(e *ledger.Event) {
+	for i := range e.Levels {
+		on := &e.Levels[i]
+		if on.Void {
+			continue
+		}
+		used := e.Credits
+		if e.Kind == ledger.EventReversal {
+			used = -used
+		}
+		if w.shares == nil {
+			w.shares = map[share]quota.Credits{}
+		}
+		w.shares[share{team: on.Account, period: on.PeriodNo, user: e.Account}] += used
+	}
+}
+
+// shareRows returns the shares in any order: whoever changes one has the team's account locked.
+func (w *writes) shareRows() []shareRow {
+	rows := make([]shareRow, 0, len(w.shares))
+	for of, used := range w.shares {
+		rows = append(rows, shareRow{share: of, used: used})
+	}
+	return rows
 }
 
 func (w *writes) tell(l *ledger.Ledger) error {
@@ -446,6 +496,9 @@ func (w *writes) queue(t *postgres.RoundTrip) {
 	renewLeases.queue(q, w.renewed)
 	updateAdmissions.queue(q, w.others)
 	insertEvents.queue(q, w.events)
+	if len(w.shares) > 0 {
+		addShares.queue(q, w.shareRows())
+	}
 	insertKeys.queue(q, w.keys)
 	insertReversals.queue(q, w.reversals)
 	queueAudit(q, w.audit)

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS teams (
 ALTER TABLE usage_quotas ADD COLUMN IF NOT EXISTS member_of uuid;
 ALTER TABLE usage_quotas ADD COLUMN IF NOT EXISTS member_declared boolean NOT NULL DEFAULT false;
 DROP INDEX CONCURRENTLY IF EXISTS usage_quotas_member_idx;
-CREATE INDEX CONCURRENTLY usage_quotas_member_idx ON usage_quotas (member_of) WHERE member_of IS NOT NULL;
+CREATE INDEX CONCURRENTLY usage_quotas_member_idx ON usage_quotas (member_of, user_id) WHERE member_of IS NOT NULL;
 
 -- Below whom the account is counted now: what waits is in the counts of all above. That is the team of member_of, or the root, as
 -- of the last batch with the account, which moves the counts if it finds that somebody else has to be above; NULL of who is alone.
@@ -102,7 +102,18 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
+-- What each user has used of a team's period: the credits of its events that are booked there. They add up to the used of the
+-- team's account, or of its closed period. Only batches that have the team's account locked write here.
+CREATE TABLE IF NOT EXISTS team_shares (
+    team_id   uuid NOT NULL,
+    period_no bigint NOT NULL,
+    user_id   uuid NOT NULL,
+    used      bigint NOT NULL,
+    PRIMARY KEY (team_id, period_no, user_id)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
 -- +goose Down
+DROP TABLE team_shares;
 DROP FUNCTION queue_turns_next;
 DROP TABLE queue_turns;
 ALTER TABLE user_plan_limits DROP COLUMN weight;

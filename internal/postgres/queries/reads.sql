@@ -53,7 +53,8 @@ SELECT sqlc.embed(c), u.user_id AS external_id,
     CASE WHEN c.state = 'Queued' THEN (
         SELECT count(*) FROM concurrent_processing AS o
         WHERE o.user_id = c.user_id AND o.state = 'Queued' AND NOT o.parked)
-    ELSE 0 END::bigint AS waiting
+    ELSE 0 END::bigint AS waiting,
+    coalesce((SELECT t.name FROM teams AS t WHERE t.id = c.payer_id AND c.admitted_at IS NOT NULL), '')::text AS payer_team
 FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.id = @id;
 

@@ -1,7 +1,8 @@
 -- What recording reads and writes in the batches: keys and what they made, the events to be reversed and what they were booked on.
 
 -- name: LoadKeys :many
-SELECT k.key, k.body_hash, sqlc.embed(e), r.reversal_id
+SELECT k.key, k.body_hash, sqlc.embed(e), r.reversal_id,
+    coalesce((SELECT t.name FROM teams AS t WHERE t.id = e.payer_id), '')::text AS payer_team
 FROM (SELECT unnest(@accounts::uuid[]) AS account, unnest(@keys::text[]) AS key) AS v
 JOIN idempotency_keys AS k ON k.user_id = v.account AND k.key = v.key
 JOIN usage_tracking AS e ON e.id = k.event_id AND e.recorded_at = k.made_at
@@ -45,7 +46,8 @@ INSERT INTO usage_reversals (event_id, user_id, reversal_id, reversed_at)
 SELECT unnest(@events::uuid[]), unnest(@accounts::uuid[]), unnest(@reversals::uuid[]), unnest(@reversed_at::timestamptz[]);
 
 -- name: Event :one
-SELECT sqlc.embed(e), u.user_id AS external_id, r.reversal_id
+SELECT sqlc.embed(e), u.user_id AS external_id, r.reversal_id,
+    coalesce((SELECT t.name FROM teams AS t WHERE t.id = e.payer_id), '')::text AS payer_team
 FROM usage_tracking AS e JOIN users AS u ON u.id = e.user_id
 LEFT JOIN usage_reversals AS r ON r.event_id = e.id
 WHERE e.id = @id;

@@ -40,7 +40,7 @@ func (s *Store) Admission(ctx context.Context, id quota.AdmissionID) (*ledger.Ad
 		s.reportError(err)
 		return nil, err
 	}
-	adm.Cluster = r.Cluster
+	adm.Cluster, adm.PayerTeam = r.Cluster, r.PayerTeam
 	adm.Position, adm.Waiting, adm.Stuck = int(r.Position), int(r.Waiting), adm.StuckAt(r.Now)
 	return adm, nil
 }
@@ -236,7 +236,11 @@ func (s *Store) Event(ctx context.Context, id quota.EventID) (*ledger.Event, err
 	if err != nil {
 		return nil, fmt.Errorf("event %s: %w", id, postgres.MapError(err))
 	}
-	return EventOf(&r.UsageTracking, r.ExternalID, r.ReversalID)
+	e, err := EventOf(&r.UsageTracking, r.ExternalID, r.ReversalID)
+	if err == nil {
+		e.PayerTeam = r.PayerTeam
+	}
+	return e, err
 }
 
 // EventOf reads an event of the user. reversedBy, which may be nil, is the event that gave it back.
