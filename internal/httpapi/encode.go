@@ -198,7 +198,7 @@ func encodeLimits(l quota.Limits) Limits {
 // userLimits are the limits along the chain, and which of them teams set.
 func userLimits(on quota.Chain) Limits {
 	out := encodeLimits(on.Limits())
-	for _, e := range on.Effective() {
+	for _, e := range on.Strictest() {
 		if e.Level.Kind == quota.LevelTeam {
 			out.SetBy = append(out.SetBy, effectiveLimit(e))
 		}
@@ -206,7 +206,7 @@ func userLimits(on quota.Chain) Limits {
 	return out
 }
 
-func effectiveLimit(e quota.Effective) EffectiveLimit {
+func effectiveLimit(e quota.Strictest) EffectiveLimit {
 	b := bound(quota.Decision{Bound: quota.Bound{Unit: e.Unit, Currency: e.Currency, Limit: e.Value}}, quota.Chain{},
 		time.Time{})
 	return EffectiveLimit{LimitName: e.Limit, Value: b.limit, Unit: b.unit, Currency: b.currency, Level: level(e.Level)}

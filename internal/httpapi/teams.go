@@ -273,7 +273,7 @@ func team(u *metering.TeamUsage) Team {
 	if a.Plan.Sells() {
 		out.Plan = planName(a.Plan)
 	}
-	for _, e := range on.Effective() {
+	for _, e := range on.Strictest() {
 		out.EffectiveLimits = append(out.EffectiveLimits, effectiveLimit(e))
 	}
 	return out

@@ -14,8 +14,8 @@ func Over(team *Account, above Ancestors) Chain {
 	return c
 }
 
-// Effective is the strictest of one limit along a chain.
-type Effective struct {
+// Strictest is the strictest of one limit along a chain.
+type Strictest struct {
 	Limit LimitName
 	// Unit tells what Value counts, as in a Bound, and Currency is that of an amount of money.
 	Unit     Unit
@@ -38,11 +38,11 @@ func (s *set[T]) and(l Limit[T], level Level) {
 	}
 }
 
-func (s *set[T]) effective(list []Effective, name LimitName, unit Unit, value func(T) int64) []Effective {
+func (s *set[T]) effective(list []Strictest, name LimitName, unit Unit, value func(T) int64) []Strictest {
 	if s.Unlimited {
 		return list
 	}
-	return append(list, Effective{Limit: name, Unit: unit, Value: value(s.Max), Level: s.level})
+	return append(list, Strictest{Limit: name, Unit: unit, Value: value(s.Max), Level: s.level})
 }
 
 // bounds are the strictest limits along a chain.
@@ -52,7 +52,7 @@ type bounds struct {
 	audio              set[time.Duration]
 	concurrent, queued set[int32]
 	// dailyCost has one for each currency that somebody bounds, in the order in which they come along the chain.
-	dailyCost []Effective
+	dailyCost []Strictest
 }
 
 func (c Chain) bounds() bounds {
@@ -87,7 +87,7 @@ func (b *bounds) ceiling(most Ceiling, level Level) {
 	if most.Unlimited {
 		return
 	}
-	e := Effective{Limit: LimitDailyCost, Unit: UnitMoney, Currency: most.Currency, Value: int64(most.Max), Level: level}
+	e := Strictest{Limit: LimitDailyCost, Unit: UnitMoney, Currency: most.Currency, Value: int64(most.Max), Level: level}
 	for i := range b.dailyCost {
 		if known := &b.dailyCost[i]; known.Currency == e.Currency {
 			if e.Value < known.Value {
@@ -109,8 +109,8 @@ func (c Chain) Limits() Limits {
 	}
 }
 
-// Effective returns the same with the levels that set them, and what a day may cost. What nothing bounds is not there.
-func (c Chain) Effective() []Effective {
+// Strictest returns the same with the levels that set them, and what a day may cost. What nothing bounds is not there.
+func (c Chain) Strictest() []Strictest {
 	b := c.bounds()
 	list := b.credits.effective(nil, LimitCredits, UnitCredits, func(v Credits) int64 { return int64(v) })
 	list = b.fileSize.effective(list, LimitFileSize, UnitBytes, func(v int64) int64 { return v })
@@ -136,17 +136,10 @@ func (c Chain) Levels(now time.Time) []Stands {
 	out := make([]Stands, c.n)
 	for i := range c.n {
 		a := c.nodes[i]
-		s := Stands{
-			Account: a, Pays: i == c.payer && a.Plan.Sells(), Allowance: noLimit[Credits](), Remaining: c.remaining(i, now),
+		out[i] = Stands{
+			Account: a, Pays: i == c.payer && a.Plan.Sells(), Allowance: c.Credits(i, now), Remaining: c.remaining(i, now),
 			Concurrent: c.concurrent(i), Queued: c.queued(i),
 		}
-		if i == c.payer {
-			s.Allowance = a.Allowance(now)
-		}
-		if most := c.caps(i).Credits; most != nil {
-			s.Allowance = stricter(s.Allowance, *most)
-		}
-		out[i] = s
 	}
 	return out
 }
