@@ -33,6 +33,8 @@ type Op struct {
 	// search: the plan of the account has changed, or the day.
 	Search  *Search
 	Recheck bool
+	// Walk goes through those that wait below the account, a team; nil for most operations.
+	Walk *Walk
 	// Apply changes the ledger, or returns the caller's error and leaves the ledger as it was. It may run more than
 	// once, each time on fresh facts, and only the last run counts.
 	Apply func(l *Ledger, b Batch) error
@@ -115,6 +117,9 @@ type pending struct {
 	top   quota.AccountID
 	calls []*Call
 	taken bool
+	// next are those whose turn it is below the top as soon as a slot is free, as the last batch found them. Each call
+	// may free one, so as many of them come with the calls that are taken.
+	next []quota.AccountID
 }
 
 // mostTops bounds of how many accounts the top is known. The calls of others are grouped by themselves.
@@ -289,6 +294,12 @@ func (e *Engine) some(p *pending, n int) []*Call {
 	calls := p.calls[:n:n]
 	p.calls = p.calls[n:]
 	e.waiting -= n
+	for _, id := range p.next[:min(len(p.next), n)] {
+		c := newCall(*touch(id))
+		c.group, c.unlessBusy = p, true
+		calls = append(calls, c)
+	}
+	p.next = nil
 	return calls
 }
 
@@ -357,7 +368,9 @@ func (e *Engine) top(account quota.AccountID) quota.AccountID {
 func (e *Engine) free(p *pending) {
 	p.taken = false
 	if len(p.calls) == 0 {
-		delete(e.groups, p.top)
+		if len(p.next) == 0 {
+			delete(e.groups, p.top)
+		}
 		return
 	}
 	e.ready = append(e.ready, p)
@@ -395,7 +408,7 @@ func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 		switch {
 		case err == nil:
 			e.hub.publish(out.changes)
-			e.followUp(out.left)
+			e.followUp(out.left, out.next)
 			for i, c := range calls {
 				if out.errs[i] == ErrBusy && !c.unlessBusy { //nolint:errorlint // a mark of our own, never wrapped
 					held = append(held, c)
@@ -439,6 +452,8 @@ type outcome struct {
 	panicked *Call
 	// left is what the batch leaves to do for others.
 	left []*Op
+	// next are those whose turn it is, below each top of the batch.
+	next []next
 }
 
 func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
@@ -459,8 +474,14 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 		}
 		l.roll()
 		l.remember()
-		out.changes = l.promote(out.changes)
+		if l.below() {
+			out.changes = l.look(out.changes)
+		} else {
+			out.changes = l.promote(out.changes)
+		}
 	}
+	turns := newTurns(ledgers)
+	out.changes = turns.begin(out.changes)
 	recheck := map[quota.AccountID]bool{}
 	for i, c := range calls {
 		l, ok := ledgers[c.Account]
@@ -491,11 +512,17 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 				l.roll()
 				l.remember()
 			}
-			out.changes = l.promote(out.changes)
+			if !l.below() {
+				out.changes = l.promote(out.changes)
+			}
+			if turns.nodes != nil {
+				out.changes = turns.after(l, c.Admission, out.changes)
+			}
 		}
 		recheck[c.Account] = recheck[c.Account] || c.Recheck || unreadable != nil
 	}
-	out.left = leftIn(ledgers, recheck)
+	turns.store()
+	out.left, out.next = leftIn(ledgers, recheck), turns.left()
 	if err := b.Commit(ctx); err != nil {
 		return nil, err
 	}
@@ -522,17 +549,40 @@ func leftIn(ledgers map[quota.AccountID]*Ledger, recheck map[quota.AccountID]boo
 		if op := l.followUp(recheck[id]); op != nil {
 			left = append(left, op)
 		}
+		if l.Account.Team != nil {
+			left = append(left, l.walkOn(recheck[id])...)
+		}
 	}
 	return left
 }
 
 // followUp takes note of operations that nobody waits for. Whatever becomes of them: the reaper looks for accounts that
 // have a slot free and work that waits for one.
-func (e *Engine) followUp(ops []*Op) {
+func (e *Engine) followUp(ops []*Op, order []next) {
+	if len(ops) == 0 && len(order) == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, n := range order {
+		for _, id := range n.accounts {
+			if len(e.tops) < mostTops {
+				e.tops[id] = n.top
+			}
+		}
+		if !n.now {
+			// Who frees a slot has the next one started in the same batch.
+			if p := e.groups[n.top]; p != nil {
+				p.next = n.accounts
+			}
+			continue
+		}
+		for _, id := range n.accounts {
+			e.add(newCall(*touch(id)))
+		}
+	}
 	for _, op := range ops {
-		e.mu.Lock()
 		e.add(newCall(*op))
-		e.mu.Unlock()
 	}
 }
 
@@ -554,6 +604,7 @@ func keysOf(calls []*Call, wait bool) Keys {
 		}
 		keys.Most = max(keys.Most, seen[c.Account])
 		keys.search(c.Search)
+		keys.walk(c.Walk)
 		if c.Admission != (quota.AdmissionID{}) {
 			keys.Admissions = append(keys.Admissions, c.Admission)
 		}

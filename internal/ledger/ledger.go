@@ -17,6 +17,9 @@ type Ledger struct {
 	// all of the batch, among them those of the accounts that its admissions and events are booked on.
 	Above  [quota.MaxDepth - 1]*Ledger
 	Around map[quota.AccountID]*Ledger
+	// Cut says that not all of Above are of the batch, for it is there only because of what was booked on it: of its turn
+	// nothing is known then, nor written.
+	Cut bool
 	// Now is the one clock that decides: the database's, never before the account's last decision.
 	Now time.Time
 	// New says that the account is still to be made, by Open: it has an id and a user id and nothing else.
@@ -45,6 +48,12 @@ type Ledger struct {
 	// Unreadable says that not all of the account is known; nil if it is. Such a ledger must not be changed, and is not
 	// written, until what cannot be read has been replaced and this is nil again.
 	Unreadable *UnreadableError
+
+	// teamMeans are a team's when the batch began, if something waits below it, and walk is what a walk has found.
+	teamMeans *quota.TeamMeans
+	walk      *walk
+	// active is how many ran when the batch began.
+	active int32
 
 	// told are changes that an operation brought to admissions of others, until promote takes them.
 	told []Change
@@ -168,13 +177,34 @@ func (l *Ledger) Top() quota.AccountID {
 	return top
 }
 
+// below reports whether something is above the account.
+func (l *Ledger) below() bool { return l.Above[0] != nil }
+
 // promote lets waiting work start where it may now, and adds to changes what has changed by that, or was refused.
 func (l *Ledger) promote(changes []Change) []Change {
+	chain := l.Chain()
+	return l.changed(changes, append(chain.Promote(inner(l.Queue), l.Now), chain.Unpark(inner(l.line.behind), l.Now)...))
+}
+
+// look is promote for an account that others may be before: what may start waits for its turn.
+func (l *Ledger) look(changes []Change) []Change {
+	if len(l.Queue) == 0 && len(l.told) == 0 {
+		return changes
+	}
+	chain := l.Chain()
+	return l.changed(changes, append(chain.Unpark(inner(l.Queue), l.Now), chain.Unpark(inner(l.line.behind), l.Now)...))
+}
+
+// promoteFirst lets the first start of what may, since it is the account's turn, and reports whether there was one.
+func (l *Ledger) promoteFirst(changes []Change) (_ []Change, started bool) {
+	changed, started := l.Chain().PromoteFirst(inner(l.Queue), l.Now)
+	return l.changed(changes, changed), started
+}
+
+// changed adds what has changed of the queue to the changes, and what operations have told.
+func (l *Ledger) changed(changes []Change, changed []*quota.Admission) []Change {
 	changes = append(changes, l.told...)
 	l.told = nil
-	chain := l.Chain()
-	changed := chain.Promote(inner(l.Queue), l.Now)
-	changed = append(changed, chain.Unpark(inner(l.line.behind), l.Now)...)
 	for _, adm := range changed {
 		whole := l.Admissions[adm.ID]
 		changes = append(changes, changeOf(whole))

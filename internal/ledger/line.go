@@ -105,6 +105,7 @@ func (l *Ledger) usedUp() bool {
 // remember takes note of what parked work could spend when the batch began, if not all of the queue was loaded.
 func (l *Ledger) remember() {
 	if l.Account.Team != nil {
+		l.rememberTeam()
 		return // what waits below a team is in the queues of its users
 	}
 	if l.line.cut || l.Account.Parked > l.line.parked {

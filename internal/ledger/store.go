@@ -36,6 +36,8 @@ type Keys struct {
 	Admissions []quota.AdmissionID
 	// Searches are for parked admissions, at most one in each account.
 	Searches []Search
+	// Walks are through those that wait below teams, at most one through each.
+	Walks []Walk
 	// Plans to load besides those of the accounts, by name; an empty name stands for the default plan.
 	Plans []string
 	// Idempotency are keys to look up, with what they made, in accounts of which the recently closed periods are loaded

@@ -348,17 +348,59 @@ func (a *Account) spare(ceiling Ceiling, now time.Time) Limit[Money] {
 func (m Means) Help(before Means) bool {
 	helps := false
 	for i := range m {
-		now, was := &m[i], &before[i]
-		if now.suspended {
+		if m[i].suspended {
 			return false
 		}
-		helps = helps || was.suspended || now.account != was.account || now.plan != was.plan ||
-			now.limits != was.limits ||
-			!was.remaining.Allows(now.remaining.Max) || now.remaining.Unlimited && !was.remaining.Unlimited ||
-			!was.spare.Allows(now.spare.Max) || !was.capped.Allows(now.capped.Max) ||
-			now.capped.Unlimited && !was.capped.Unlimited
+		helps = helps || m[i].help(&before[i])
 	}
 	return helps
+}
+
+func (m *means) help(was *means) bool {
+	return was.suspended || m.account != was.account || m.plan != was.plan || m.limits != was.limits ||
+		!was.remaining.Allows(m.remaining.Max) || m.remaining.Unlimited && !was.remaining.Unlimited ||
+		!was.spare.Allows(m.spare.Max) || !was.capped.Allows(m.capped.Max) ||
+		m.capped.Unlimited && !was.capped.Unlimited
+}
+
+// TeamMeans are what of a team can keep from running what waits below it, besides the team's own slots.
+type TeamMeans struct {
+	means
+
+	members Caps
+}
+
+// TeamMeans returns those of a team, which must have been rolled to now.
+func (a *Account) TeamMeans(now time.Time) TeamMeans {
+	m := TeamMeans{members: a.Team.MemberDefaults, means: means{
+		account: a.ID, plan: a.Plan, limits: a.Limits(), suspended: a.Suspended, remaining: a.Remaining(now),
+		spare: a.spare(Ceiling{Limit: a.Plan.DailyCostCeiling, Currency: a.Plan.Currency}, now), capped: noLimit[Money](),
+	}}
+	if most := a.Team.Caps.Credits; most != nil && !most.Unlimited {
+		m.remaining = stricter(m.remaining, AtMost(max(0, most.Max.Sub(a.Used).Sub(a.Reserved))))
+	}
+	if most := a.Team.Caps.DailyCost; most != nil {
+		m.capped = a.spare(*most, now)
+	}
+	return m
+}
+
+// Help reports whether what did not run below the team with the means before may run with these.
+func (m TeamMeans) Help(before TeamMeans) bool {
+	return !m.suspended && (m.help(&before.means) || !m.members.equal(before.members))
+}
+
+// Credits returns the most that anything below the team could take.
+func (m TeamMeans) Credits() Credits {
+	if m.remaining.Unlimited {
+		return MaxCredits
+	}
+	return m.remaining.Max
+}
+
+func (c Caps) equal(o Caps) bool {
+	return same(c.Credits, o.Credits) && same(c.Concurrent, o.Concurrent) && same(c.Queued, o.Queued) &&
+		same(c.DailyCost, o.DailyCost)
 }
 
 // admit books that an admission runs from now on: its slot and its credits in each account, its lots with the payer.

@@ -1029,12 +1029,7 @@ func (q *Queries) LoadTurns(ctx context.Context, arg LoadTurnsParams) ([]QueueTu
 }
 
 const LoadWaitingBelow = `-- name: LoadWaitingBelow :many
-SELECT t.account_id FROM queue_turns AS t JOIN usage_quotas AS a ON a.user_id = t.account_id
-WHERE t.parent_id = $1::uuid AND t.account_id > $2::uuid AND a.queued > 0 AND (NOT t.runnable OR a.parked > 0)
-  AND (EXISTS (SELECT FROM teams WHERE id = t.account_id)
-       OR EXISTS (SELECT FROM concurrent_processing AS c WHERE c.user_id = t.account_id AND c.state = 'Queued'
-           AND (c.parked OR NOT t.runnable) AND c.estimate <= $3::bigint))
-ORDER BY t.account_id LIMIT $4::integer
+SELECT queue_waiting_below($1::uuid, $2::uuid, $3::bigint, $4::integer)::uuid AS account_id
 `
 
 type LoadWaitingBelowParams struct {
@@ -1044,8 +1039,7 @@ type LoadWaitingBelowParams struct {
 	Most    int32
 }
 
-// The next children of a team by id with something that waits and that more means may help: what is parked and needs at
-// most so many credits, or what waits for a limit of its own. Of a child that is a team that is told by its counts.
+// The next below a team that more means may help.
 func (q *Queries) LoadWaitingBelow(ctx context.Context, arg LoadWaitingBelowParams) ([]quota.ID, error) {
 	rows, err := q.db.Query(ctx, LoadWaitingBelow,
 		arg.Team,

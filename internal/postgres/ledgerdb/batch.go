@@ -44,6 +44,8 @@ type batch struct {
 	parents, placed map[quota.AccountID]quota.AccountID
 	// moved are the accounts that hang below others from now on.
 	moved []placeRow
+	// outside are the turns of those who are next below the teams and not of the batch.
+	outside []dbsqlc.QueueTurn
 }
 
 // loaded is an account as it was loaded, for the commit to compare.
@@ -59,6 +61,7 @@ type loaded struct {
 	lots       map[quota.LotID]quota.Lot
 	admissions map[quota.AdmissionID]quota.Admission
 	periods    map[int64]quota.ClosedPeriod
+	turn       *dbsqlc.QueueTurn
 }
 
 // Begin implements ledger.Store: one round trip that locks, and behind the locks reads. Who is above the accounts is
@@ -404,6 +407,7 @@ func (b *batch) Commit(ctx context.Context) error {
 	}
 	w := &writes{placed: b.moved}
 	for id, l := range b.ledgers {
+		w.turn(l, b.loaded[id].turn)
 		if l.Unreadable != nil {
 			// Nothing of it has changed but perhaps how much waits below it.
 			if l.Account.Balance != b.loaded[id].balance {

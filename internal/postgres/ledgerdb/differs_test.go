@@ -55,7 +55,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 		{
 			name:    "account",
 			of:      func(l *ledger.Ledger) any { return l.Account },
-			derived: "ID UserID Team Plan Zone Lots",
+			derived: "ID UserID Team Plan Zone Lots Contended",
 		},
 		{
 			name: "settings",

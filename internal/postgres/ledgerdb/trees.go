@@ -55,6 +55,14 @@ func (t *trees) above(accounts []quota.AccountID) []quota.AccountID {
 	return above
 }
 
+// knows reports whether anything is known to be above an account.
+func (t *trees) knows(account quota.AccountID) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	_, known := t.known[account]
+	return known
+}
+
 func (t *trees) learn(account quota.AccountID, above []quota.AccountID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -114,7 +122,16 @@ func (s *Store) askTeams(ctx context.Context, t *postgres.RoundTrip, b *batch, k
 			})
 			b.readPeriods(rows)
 			return err
-		}))
+		}),
+		t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.LoadTurns(ctx, dbsqlc.LoadTurnsParams{
+				Accounts: postgres.IDs[quota.ID](withAbove(keys.Accounts, b.above)), Teams: above,
+				Most: ledger.NextPage,
+			})
+			b.readTurns(rows)
+			return err
+		}),
+		b.walk(ctx, t, keys.Walks))
 }
 
 func (b *batch) readTeams(rows []dbsqlc.Team) {
@@ -190,7 +207,7 @@ func (s *Store) hang(b *batch, keys *ledger.Keys) error {
 			b.place(l)
 		}
 	}
-	return b.link()
+	return s.link(b)
 }
 
 // need returns the accounts that have to be locked with one: those above it, those that it and they were counted below
@@ -309,22 +326,27 @@ func (b *batch) teams() bool {
 
 // link tells each ledger who is above it, and all of them the same time: what is decided on several accounts is decided
 // at one instant.
-func (b *batch) link() error {
+func (s *Store) link(b *batch) error {
 	var now time.Time
 	for id, l := range b.ledgers {
-		path, _ := b.path(l)
+		if l.Now.After(now) {
+			now = l.Now
+		}
+		path, missing := b.path(l)
+		l.Cut = missing || slices.ContainsFunc(path, func(up quota.AccountID) bool { return b.ledgers[up] == nil })
+		if l.Cut {
+			continue
+		}
 		if len(path) > len(l.Above) {
 			return fmt.Errorf("account %s has more than %d above it", id, len(l.Above))
 		}
 		for i, up := range path {
 			l.Above[i] = b.ledgers[up]
 		}
-		if l.Now.After(now) {
-			now = l.Now
-		}
 	}
 	for _, l := range b.ledgers {
 		l.Now = now
 	}
+	s.turns(b)
 	return nil
 }

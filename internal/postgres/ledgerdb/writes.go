@@ -35,6 +35,11 @@ type (
 		account quota.AccountID
 		parent  quota.AccountID
 	}
+	turnRow struct {
+		account quota.AccountID
+		parent  *quota.ID
+		*ledger.Turn
+	}
 	auditRow struct {
 		account       quota.AccountID
 		now           time.Time
@@ -68,6 +73,7 @@ type writes struct {
 	keys                                  []ledger.Made
 	audit                                 []auditRow
 	placed                                []placeRow
+	turns                                 []turnRow
 	// shares are what the events add to each member's share, by what is shared.
 	shares map[share]quota.Credits
 	// offline are the admissions that an offline ticket made, or got out of the queue.
@@ -294,6 +300,16 @@ var (
 		col("Reversals", func(e *ledger.Event) quota.ID { return e.ID }),
 		col("ReversedAt", func(e *ledger.Event) time.Time { return e.RecordedAt }),
 	)
+	upsertTurns = newStatement[dbsqlc.UpsertTurnsParams](dbsqlc.UpsertTurns,
+		col("Accounts", func(r turnRow) quota.ID { return r.account }),
+		col("Parents", func(r turnRow) *quota.ID { return r.parent }),
+		col("StartUnits", func(r turnRow) int64 { return r.Start.Units }),
+		col("StartParts", func(r turnRow) int64 { return r.Start.Part }),
+		col("NowUnits", func(r turnRow) int64 { return r.Now.Units }),
+		col("NowParts", func(r turnRow) int64 { return r.Now.Part }),
+		col("Weights", func(r turnRow) int32 { return max(1, r.Weight) }),
+		col("Runnable", func(r turnRow) bool { return r.Runnable }),
+	)
 	insertAudit = newStatement[dbsqlc.InsertAuditParams](dbsqlc.InsertAudit,
 		col("At", func(r auditRow) time.Time { return r.now }),
 		col("Actors", func(r auditRow) string { return r.Actor.Name }),
@@ -409,6 +425,26 @@ func (w *writes) change(before *quota.Admission, adm *ledger.Admission) error {
 	return nil
 }
 
+// turn takes note of an account's turn: also of one that cannot be read, for it is nobody's any more.
+func (w *writes) turn(l *ledger.Ledger, was *dbsqlc.QueueTurn) {
+	if l.Cut {
+		return
+	}
+	row := turnRow{account: l.Account.ID, Turn: &l.Turn}
+	if up := l.Above[0]; up != nil {
+		row.parent = new(quota.ID(up.Account.ID))
+	}
+	if was == nil {
+		if l.Turn.Turn == (quota.Turn{}) && !l.Turn.Runnable && (row.parent == nil || l.Account.Queued == 0) {
+			return
+		}
+	} else if l.Turn.Turn == turnOf(was) && l.Turn.Runnable == was.Runnable && max(1, l.Turn.Weight) == was.Weight &&
+		idOf(row.parent) == idOf(was.ParentID) {
+		return
+	}
+	w.turns = append(w.turns, row)
+}
+
 func (w *writes) book(l *ledger.Ledger) {
 	for _, m := range l.Booked {
 		w.events = append(w.events, m.Event)
@@ -508,4 +544,5 @@ func (w *writes) queue(t *postgres.RoundTrip) {
 	updateAccounts.queue(q, w.accounts)
 	updateCurrencies.queue(q, w.currencies)
 	placeAccounts.queue(q, w.placed)
+	upsertTurns.queue(q, w.turns)
 }

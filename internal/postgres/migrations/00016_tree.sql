@@ -102,6 +102,23 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
+-- The next below a team with something that waits and that more means may help: what is parked and needs at most so many credits,
+-- or what waits for a limit of its own. Of a team among them its counts tell. The settings keep it to a page of the index.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION queue_waiting_below(team uuid, behind uuid, credits bigint, most integer) RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE ROWS 32
+    SET enable_indexscan = on SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off AS $$
+BEGIN
+    RETURN QUERY SELECT t.account_id FROM queue_turns AS t
+    WHERE t.parent_id = team AND t.account_id > behind
+      AND EXISTS (SELECT FROM usage_quotas AS a WHERE a.user_id = t.account_id AND a.queued > 0 AND (NOT t.runnable OR a.parked > 0))
+      AND (EXISTS (SELECT FROM teams AS g WHERE g.id = t.account_id)
+           OR EXISTS (SELECT FROM concurrent_processing AS c WHERE c.user_id = t.account_id AND c.state = 'Queued'
+               AND (c.parked OR NOT t.runnable) AND c.estimate <= credits))
+    ORDER BY t.account_id LIMIT most;
+END $$;
+-- +goose StatementEnd
+
 -- What each user has used of a team's period: the credits of its events that are booked there. They add up to the used of the
 -- team's account, or of its closed period. Only batches that have the team's account locked write here.
 CREATE TABLE IF NOT EXISTS team_shares (
@@ -114,6 +131,7 @@ CREATE TABLE IF NOT EXISTS team_shares (
 
 -- +goose Down
 DROP TABLE team_shares;
+DROP FUNCTION queue_waiting_below;
 DROP FUNCTION queue_turns_next;
 DROP TABLE queue_turns;
 ALTER TABLE user_plan_limits DROP COLUMN weight;

@@ -288,11 +288,5 @@ ON CONFLICT (account_id) DO UPDATE SET parent_id = excluded.parent_id, start_uni
     runnable = excluded.runnable;
 
 -- name: LoadWaitingBelow :many
--- The next children of a team by id with something that waits and that more means may help: what is parked and needs at
--- most so many credits, or what waits for a limit of its own. Of a child that is a team that is told by its counts.
-SELECT t.account_id FROM queue_turns AS t JOIN usage_quotas AS a ON a.user_id = t.account_id
-WHERE t.parent_id = @team::uuid AND t.account_id > @after::uuid AND a.queued > 0 AND (NOT t.runnable OR a.parked > 0)
-  AND (EXISTS (SELECT FROM teams WHERE id = t.account_id)
-       OR EXISTS (SELECT FROM concurrent_processing AS c WHERE c.user_id = t.account_id AND c.state = 'Queued'
-           AND (c.parked OR NOT t.runnable) AND c.estimate <= @credits::bigint))
-ORDER BY t.account_id LIMIT @most::integer;
+-- The next below a team that more means may help.
+SELECT queue_waiting_below(@team::uuid, @after::uuid, @credits::bigint, @most::integer)::uuid AS account_id;

@@ -160,7 +160,7 @@ ORDER BY user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
 
 -- name: DueWaits :many
 -- From one account with a queue to the next, as DueQueues, and there to what has waited for too long, not through what has
--- not; to none if no plan has a bound. With ties, as DueLeases. The clock is read once, for what an index is searched by must
+-- not; to none if no plan has a bound. The plan is that of the nearest above who has one, for that pays. With ties, as DueLeases. The clock is read once, for what an index is searched by must
 -- hold still, and OFFSET keeps the planner from going through all that waits.
 WITH RECURSIVE waiting AS (
     (SELECT c.user_id FROM concurrent_processing AS c
@@ -171,7 +171,9 @@ WITH RECURSIVE waiting AS (
         ORDER BY c.user_id LIMIT 1)
     FROM waiting AS w WHERE w.user_id IS NOT NULL)
 SELECT a.user_id, o.id FROM waiting AS w JOIN usage_quotas AS a ON a.user_id = w.user_id
-JOIN user_plan_limits AS p ON p.name = a.plan_name
+LEFT JOIN usage_quotas AS t1 ON t1.user_id = a.parent_id LEFT JOIN usage_quotas AS t2 ON t2.user_id = t1.parent_id
+LEFT JOIN usage_quotas AS t3 ON t3.user_id = t2.parent_id
+JOIN user_plan_limits AS p ON p.name = coalesce(t1.plan_name, t2.plan_name, t3.plan_name, a.plan_name)
 CROSS JOIN LATERAL (SELECT c.id FROM concurrent_processing AS c
     WHERE c.user_id = w.user_id AND c.state = 'Queued' AND c.enforced
       AND coalesce(c.requeued_at, c.created_at)
@@ -180,7 +182,9 @@ CROSS JOIN LATERAL (SELECT c.id FROM concurrent_processing AS c
 ORDER BY a.user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
 
 -- name: DueQueues :many
--- Goes from one account with a queue to the next, not through the queues.
+-- Goes from one account with a queue to the next, not through the queues. Who is below a team may have slots of its own and wait
+-- for the team's: of such a tree the turn of its top tells whether anything could start. A team is looked at if its period has
+-- ended, for what waits below it.
 WITH RECURSIVE waiting AS (
     (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > @after ORDER BY c.user_id LIMIT 1)
     UNION ALL
@@ -190,12 +194,17 @@ WITH RECURSIVE waiting AS (
 SELECT a.user_id FROM waiting AS w JOIN usage_quotas AS a ON a.user_id = w.user_id JOIN user_plan_limits AS p ON p.name = a.plan_name
 WHERE @whatever::boolean OR a.parked > @parked::integer
    OR a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
-   OR (a.queued > a.parked AND ('concurrent' = ANY (a.unlimited_overrides)
+   OR (a.queued > a.parked AND a.parent_id IS NULL AND ('concurrent' = ANY (a.unlimited_overrides)
        OR a.active < coalesce(a.concurrent_override, p.concurrent_limit, a.active + 1)))
    OR (a.parked > 0 AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date
        AND EXISTS (SELECT FROM concurrent_processing AS c
            WHERE c.user_id = a.user_id AND c.state = 'Queued' AND c.parked AND c.reason = 'DailyCostCeiling'))
-ORDER BY a.user_id LIMIT @most;
+UNION
+SELECT t.account_id FROM queue_turns AS t WHERE t.parent_id IS NULL AND t.runnable AND t.account_id > @after
+UNION
+SELECT a.user_id FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
+WHERE t.id > @after AND a.queued > 0 AND a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+ORDER BY user_id LIMIT @most;
 
 -- name: QuotaOwners :many
 SELECT quota_uid::uuid FROM usage_quotas

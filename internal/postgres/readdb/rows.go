@@ -272,7 +272,7 @@ func sharesOf(column []byte) ([]quota.Share, error) {
 // TeamOf reads what only a team has. One without a plan gets the one that sells nothing.
 func TeamOf(a *quota.Account, r *dbsqlc.Team) {
 	a.Team = &quota.Team{
-		Name: r.Name,
+		Name: r.Name, Weight: r.Weight,
 		Caps: capsOf(r.CapCurrency, r.CreditsCap, r.ConcurrentCap, r.QueuedCap, r.DailyCostCapMicros),
 		MemberDefaults: capsOf(r.CapCurrency, r.MemberCredits, r.MemberConcurrent, r.MemberQueued,
 			r.MemberDailyCostMicros),
