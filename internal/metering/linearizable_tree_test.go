@@ -298,7 +298,6 @@ func TestTreeHistoriesAreLinearizable(t *testing.T) {
 	for client := range 5 {
 		clients.Go(func() { play.client(client, users[client%len(users)]) })
 	}
-	clients.Go(func() { play.disturb(users) })
 	clients.Wait()
 	if t.Failed() {
 		return
@@ -320,28 +319,27 @@ type treeHistory struct {
 	accounts map[string]quota.AccountID
 }
 
-// disturb moves users, and suspends and resumes a team.
-func (h *treeHistory) disturb(users []string) {
-	random := rand.New(rand.NewPCG(9, 9))
-	names := slices.Sorted(maps.Keys(h.accounts))
-	for n := range 12 {
-		d := deed{user: "desk", what: []string{"suspend", "resume"}[n/2%2]}
-		call := time.Since(h.began)
-		if n%2 == 0 {
-			h.teams.exec("UPDATE usage_quotas SET suspended = $2 WHERE user_id = $1", [16]byte(h.accounts[d.user]),
-				d.what == "suspend")
-		} else {
-			user, team := users[random.IntN(len(users))], names[random.IntN(len(names))]
-			d = deed{user: user + ">" + team, what: "move"}
-			h.teams.move(h.register(user), h.accounts[team])
-		}
-		h.record(-1, d, "", call, time.Since(h.began))
+// disturb moves a user, or suspends or resumes a team.
+func (h *treeHistory) disturb(n int, random *rand.Rand) {
+	d := deed{user: "desk", what: []string{"suspend", "resume"}[n/2%2]}
+	call := time.Since(h.began)
+	if n%2 == 0 {
+		h.teams.exec("UPDATE usage_quotas SET suspended = $2 WHERE user_id = $1", [16]byte(h.accounts[d.user]),
+			d.what == "suspend")
+	} else {
+		user, team := []string{"alice", "bob", "carol"}[random.IntN(3)], []string{"desk", "newsroom"}[random.IntN(2)]
+		d = deed{user: user + ">" + team, what: "move"}
+		h.teams.move(h.register(user), h.accounts[team])
 	}
+	h.record(-1, d, "", call, time.Since(h.began))
 }
 
 func (h *treeHistory) client(n int, user string) {
 	random := rand.New(rand.NewPCG(uint64(n), 2))
 	for i := range 10 {
+		if n == 0 {
+			h.disturb(i, random)
+		}
 		d := deed{user: user, what: "admit", id: quota.NameID("admission", h.register(user), fmt.Sprint(n, i))}
 		req := request(user, "", quota.Credit)
 		req.ID, req.Lease = d.id, time.Hour

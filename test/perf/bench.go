@@ -219,8 +219,8 @@ func (b *bench) withReplicas(ctx context.Context, do func(context.Context, *over
 	return b.check(ctx, "three replicas", s.database, s.books)
 }
 
-// start runs usaged on a fresh database.
-func (b *bench) start(ctx context.Context, processes int) (*running, error) {
+// start runs usaged on a fresh database, in which the statements have been run.
+func (b *bench) start(ctx context.Context, processes int, statements ...string) (*running, error) {
 	if b.program == nil {
 		kubeconfig := filepath.Join(b.dir, "kubeconfig")
 		b.kube = newCluster()
@@ -236,6 +236,9 @@ func (b *bench) start(ctx context.Context, processes int) (*running, error) {
 	}
 	database, err := b.lab.fresh(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := b.lab.set(ctx, database, statements); err != nil {
 		return nil, err
 	}
 	return b.program.start(ctx, b.lab.server.DSN(database), database, processes)

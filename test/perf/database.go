@@ -166,6 +166,8 @@ type books struct {
 	units  int64
 	// lopsided is true once one user has so many admissions that to replay them all takes too long.
 	lopsided bool
+	// teams says that each pair is booked once more, in the account of a team.
+	teams bool
 }
 
 // verify checks that the rows of all acknowledged pairs are in the database, and no others.
@@ -189,6 +191,9 @@ func (l *lab) verify(ctx context.Context, database string, b *books) error {
 	}
 	want := int64(b.pairs + b.events)
 	units := b.units + int64(b.pairs)*used.Milliseconds()
+	if b.teams {
+		units *= 2
+	}
 	if settled != want || others != 0 || charges != want || charged != want || sum != units || reserved != 0 {
 		return fmt.Errorf(
 			"%s: %d pairs were acknowledged and %d were there before, but there are %d settled and %d other "+

@@ -40,7 +40,7 @@ type options struct {
 	users, events, accounts          int
 	duration, warmup, snapshot, soak time.Duration
 	only                             string
-	profile                          string
+	profile, before                  string
 	strict                           bool
 }
 
@@ -64,6 +64,9 @@ func main() {
 		"measure also whether usaged's memory stays flat for so long; ten minutes are a good choice")
 	flag.StringVar(&opts.profile, "profile", "",
 		"folder to write CPU profiles of the engine's trials to, with what each statement took of the database's time")
+	flag.StringVar(&opts.before, "before", "",
+		"usaged of before there were teams, for tree_none_http_256: `go build -o PATH ./cmd/usaged` in a work tree "+
+			"of that commit")
 	flag.BoolVar(&opts.strict, "strict", false, "fail if a goal is missed")
 	flag.Parse()
 

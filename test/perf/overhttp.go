@@ -6,6 +6,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -29,10 +30,12 @@ const program = "github.com/cantonesescribe/usage-operator/cmd/usaged"
 // usaged is the service as processes of their own.
 type usaged struct {
 	dir, kubeconfig string
-	started         int
+	// path of the program, and what its processes are called; empty: the one that build makes.
+	path, name string
+	started    int
 }
 
-func (u *usaged) binary() string { return filepath.Join(u.dir, localstack.Usaged) }
+func (u *usaged) binary() string { return cmp.Or(u.path, filepath.Join(u.dir, localstack.Usaged)) }
 
 func (u *usaged) build(ctx context.Context) error {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", u.binary(), program).CombinedOutput(); err != nil {
@@ -66,7 +69,7 @@ func (u *usaged) start(ctx context.Context, dsn, database string, replicas int) 
 		}
 		address := "127.0.0.1:" + strconv.Itoa(port)
 		u.started++
-		if err := processes.Start(localstack.Usaged+"-"+strconv.Itoa(u.started), u.binary(), env, "--listen="+address,
+		if err := processes.Start(cmp.Or(u.name, localstack.Usaged)+"-"+strconv.Itoa(u.started), u.binary(), env, "--listen="+address,
 			"--log-level=warn"); err != nil {
 			return nil, err
 		}
