@@ -19,8 +19,9 @@ import (
 func (s *Store) HotStatements(t *testing.T) map[string]string {
 	t.Helper()
 	var trip postgres.RoundTrip
-	b := &batch{locked: map[quota.AccountID]bool{}, busy: map[quota.AccountID]bool{}, plans: map[string]*quota.Plan{}}
 	one := []quota.ID{{1}}
+	b := &batch{locked: map[quota.AccountID]bool{}, busy: map[quota.AccountID]bool{}, plans: map[string]*quota.Plan{},
+		above: []quota.AccountID{{1}}}
 	for _, wait := range []bool{false, true} {
 		keys := ledger.Keys{
 			Accounts: []quota.AccountID{{1}}, Admissions: []quota.AdmissionID{{1}}, Events: []quota.EventID{{1}},
@@ -35,6 +36,10 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 	if err := s.AskStandings(t.Context(), &trip, []string{"alice"}, out, plans); err != nil {
 		t.Fatal(err)
 	}
+	trip.Tell(func(q *dbsqlc.Queries) error {
+		_, err := q.ReadAbove(context.Background(), one)
+		return err
+	})
 	trip.Tell(func(q *dbsqlc.Queries) error {
 		_, err := q.PeriodsBefore(context.Background(), dbsqlc.PeriodsBeforeParams{})
 		return err

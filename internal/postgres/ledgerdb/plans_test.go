@@ -25,7 +25,8 @@ func TestHotPathReadsByIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("full", func(t *testing.T) { checkHotPath(t, statements, f.dsn, "ANALYZE") })
-	const all = "usage_periods, credit_lots, concurrent_processing, usage_tracking, idempotency_keys, usage_reversals"
+	const all = "usage_periods, credit_lots, concurrent_processing, usage_tracking, idempotency_keys, " +
+		"usage_reversals, teams, queue_turns"
 	for _, empty := range append(strings.Split(all, ", "), all, all+", users, usage_quotas") {
 		t.Run("without "+empty, func(t *testing.T) {
 			checkHotPath(t, statements, f.dsn,
@@ -58,6 +59,19 @@ const manyRows = `SET session_replication_role = replica;
 		SELECT user_id, 'key-' || seq, recorded_at, '\x00', id FROM usage_tracking;
 	INSERT INTO usage_reversals (event_id, user_id, reversal_id, reversed_at) SELECT id, user_id, id, now() FROM
 	    usage_tracking WHERE seq = 1;
+	INSERT INTO teams (id, name, cap_currency) SELECT md5('team-' || n)::uuid, 'team-' || n, 'USD' FROM
+	    generate_series(1, 500) AS n;
+	INSERT INTO usage_quotas (user_id, anchor_at, period_no, period_start, period_end)
+		SELECT id, now(), 60, now(), now() + interval '1 month' FROM teams;
+	INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved,
+	    cost_micros, charged_micros, plan_name, plan_version, carry_over, carry_over_max, closed_at)
+		SELECT id, n, now() - interval '1 month', now(), 0, 0, 0, 0, 0, 0, '', 0, 0, 0, now()
+		FROM teams CROSS JOIN generate_series(0, 59) AS n;
+	UPDATE usage_quotas AS a SET member_of = t.id, parent_id = t.id FROM users AS u JOIN teams AS t
+	    ON t.name = 'team-' || substr(u.user_id, 6)::integer % 500 WHERE u.id = a.user_id;
+	UPDATE concurrent_processing AS c SET levels = jsonb_build_array(jsonb_build_object('account', a.member_of,
+	    'period_no', 3)) FROM usage_quotas AS a WHERE a.user_id = c.user_id AND a.member_of IS NOT NULL;
+	INSERT INTO queue_turns SELECT user_id, member_of, 0, 0, 0, 0, 1, true FROM usage_quotas;
 	RESET session_replication_role`
 
 // checkHotPath plans the statements in the state that prepare brings about, and undoes that.
