@@ -25,7 +25,8 @@ func BenchmarkPair(b *testing.B) {
 	for _, bm := range []struct{ name, tree string }{
 		{"alone", ""},
 		{"teams of 10", `INSERT INTO teams (id, name, cap_currency, concurrent_cap)
-			SELECT md5('team-' || n)::uuid, 'team-' || n, 'USD', 10000 FROM generate_series(0, 99) AS n;` + benchTeams + `
+			SELECT md5('team-' || n)::uuid, 'team-' || n, 'USD', 10000 FROM generate_series(0, 99) AS n;` +
+			benchTeams + `
 			UPDATE usage_quotas AS a SET member_of = t.id FROM users AS u
 				JOIN teams AS t ON t.name = 'team-' || (substr(u.user_id, 6)::integer / 10) WHERE u.id = a.user_id`},
 		{"one root", `INSERT INTO teams (id, name, cap_currency, concurrent_cap, is_root)

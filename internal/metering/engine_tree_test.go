@@ -61,10 +61,11 @@ type call struct {
 func (g *grouped) start(account quota.AccountID) call {
 	g.t.Helper()
 	ran := new(int64)
-	c, err := g.engine.Start(g.t.Context(), ledger.Op{Account: account, Apply: func(*ledger.Ledger, ledger.Batch) error {
+	apply := func(*ledger.Ledger, ledger.Batch) error {
 		*ran = g.ran.Add(1)
 		return nil
-	}})
+	}
+	c, err := g.engine.Start(g.t.Context(), ledger.Op{Account: account, Apply: apply})
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -152,7 +153,7 @@ func TestCallsFollowTheirAccount(t *testing.T) {
 	calls = append(calls, g.start(alice), g.start(alice))
 	close(b.pass)
 	g.wait(calls[0])
-	// They are behind bob's by now: of a third it is known that a batch that could have had them has begun without them.
+	// They are behind bob's by now: a batch that could have had them begins without them.
 	alone := g.start(carol)
 	close(g.next(carol).pass)
 	g.wait(alone)
@@ -323,10 +324,11 @@ func TestPanicBelowATeam(t *testing.T) {
 	first := g.start(alice)
 	held := g.next(alice)
 	calls := []call{g.start(alice)}
-	bad, err := g.engine.Start(t.Context(), ledger.Op{Account: bob, Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
+	apply := func(l *ledger.Ledger, _ ledger.Batch) error {
 		l.Above[0].Account.Active = 99
 		panic("by the test")
-	}})
+	}
+	bad, err := g.engine.Start(t.Context(), ledger.Op{Account: bob, Apply: apply})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,9 @@ type stack struct {
 	// ways are the proxies of the programs, those of usaged first.
 	ways  []*cutproxy.Proxy
 	batch string // the DSN of usage-batch
+	// members is the way of whoever moves users to other teams, moved how often that got through.
+	members string
+	moved   int
 }
 
 // startStack brings everything up. The stack is to be stopped also where it failed.
@@ -67,8 +70,10 @@ func startStack(ctx context.Context, programs string, r *report) (*stack, error)
 	if err := s.startProduct(ctx); err != nil {
 		return s, err
 	}
-	s.cluster, err = declare(ctx, s.plane)
-	return s, err
+	if s.cluster, err = declare(ctx, s.plane); err != nil {
+		return s, err
+	}
+	return s, s.declareTeams(ctx)
 }
 
 // run runs usage-batch to its end.

@@ -90,6 +90,10 @@ func (s *stack) verdict(ctx context.Context, l *load) (v verdict, err error) {
 	compare(journal, books, &v)
 	compareUses(uses, books.events, &v)
 	compareJobs(s.cluster.jobs, outcomes, books, &v)
+	inTeams, err := compareTeams(ctx, conn, &v)
+	if err != nil {
+		return v, err
+	}
 	contradictions, err := invariants.Check(ctx, conn)
 	if err != nil {
 		return v, err
@@ -99,8 +103,9 @@ func (s *stack) verdict(ctx context.Context, l *load) (v verdict, err error) {
 	}
 	v.checked = fmt.Sprintf(
 		"compared: %d admissions asked for, %d uses recorded, %d Jobs, with %d admissions of %d users in the "+
-			"database; %d periods ended meanwhile",
-		len(journal), len(uses), len(s.cluster.jobs), len(books.rows), len(books.accounts), books.periods)
+			"database, %d of them booked below teams; %d periods ended and users changed their team %d times meanwhile",
+		len(journal), len(uses), len(s.cluster.jobs), len(books.rows), len(books.accounts), inTeams, books.periods,
+		s.moved)
 	return v, nil
 }
 

@@ -36,7 +36,8 @@ var underOneRoot = []string{
 }
 
 const teamAccounts = `INSERT INTO usage_quotas (user_id, currency, anchor_at, period_start, period_end)
-	SELECT id, 'USD', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC'
+	SELECT id, 'USD', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC',
+		(month + interval '1 month') AT TIME ZONE 'UTC'
 	FROM teams, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`
 
 // side is one of two services that are compared.
