@@ -952,7 +952,9 @@ type Team struct {
 	// Members Users below the team, those of the teams below it included.
 	Members int64 `json:"members"`
 
-	// Name Examples: newsroom
+	// Name The name of a UsageTeam, of the same letters as a user's id.
+	//
+	// Examples: newsroom
 	Name TeamName `json:"name"`
 
 	// Parent The team above it; absent where none is.
@@ -977,7 +979,9 @@ type TeamHistory struct {
 	NextCursor string   `json:"next_cursor,omitempty,omitzero"`
 	Periods    []Period `json:"periods"`
 
-	// Team Examples: newsroom
+	// Team The name of a UsageTeam, of the same letters as a user's id.
+	//
+	// Examples: newsroom
 	Team TeamName `json:"team"`
 }
 
@@ -1016,11 +1020,15 @@ type TeamMembers struct {
 	// NextCursor Where the next page begins; absent on the last one.
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 
-	// Team Examples: newsroom
+	// Team The name of a UsageTeam, of the same letters as a user's id.
+	//
+	// Examples: newsroom
 	Team TeamName `json:"team"`
 }
 
-// TeamName Examples: newsroom
+// TeamName The name of a UsageTeam, of the same letters as a user's id.
+//
+// Examples: newsroom
 type TeamName = string
 
 // TeamPage defines model for TeamPage.
@@ -1041,7 +1049,9 @@ type TeamUsage struct {
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 	Period     Period `json:"period"`
 
-	// Team Examples: newsroom
+	// Team The name of a UsageTeam, of the same letters as a user's id.
+	//
+	// Examples: newsroom
 	Team TeamName `json:"team"`
 }
 

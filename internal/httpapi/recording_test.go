@@ -153,8 +153,8 @@ func TestUseIsRead(t *testing.T) {
 	if diff := cmp.Diff([]metering.RecordRequest{want}, f.uses); diff != "" {
 		t.Errorf("request to metering (-want +got):\n%s", diff)
 	}
-	equalJSON(t, w.Body.String(), `{"id":"0198c5f0-0000-7000-8000-00000000000e","user_id":"alice","kind":"charge",
-	    "usage_type":"export",
+	equalJSON(t, w.Body.String(), `{"id":"0198c5f0-0000-7000-8000-00000000000e","user_id":"alice","payer_id":"alice",
+	    "payer_kind":"User","kind":"charge","usage_type":"export",
 		"credits":1.5,"credits_ms":90000,"cost":1.5,"currency":"USD","quantity":3,"credits_per_unit":0.5,
 		    "occurred_at":"2026-03-14T11:00:00Z",
 		"recorded_at":"2026-03-14T12:00:00Z","period_no":0,"plan":"free","plan_version":2,"metadata":{"format":"srt"},

@@ -210,7 +210,7 @@ func (q *Queries) TeamID(ctx context.Context, name string) (quota.ID, error) {
 
 const TeamMembers = `-- name: TeamMembers :many
 WITH RECURSIVE nodes AS MATERIALIZED (
-    SELECT t.id, coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.is_root AND NOT r.retired), t.id)) AS parent
+    SELECT t.id, coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), t.id)) AS parent
     FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id),
 below (id) AS (
     SELECT $1::uuid
@@ -221,10 +221,10 @@ members AS (
         SELECT a.user_id FROM usage_quotas AS a WHERE a.member_of = b.id AND a.user_id > $3::uuid
             AND EXISTS (SELECT FROM users AS v WHERE v.id = a.user_id)
         ORDER BY a.user_id LIMIT $2) AS m
-    WHERE NOT EXISTS (SELECT FROM teams AS r WHERE r.id = $1 AND r.is_root AND NOT r.retired))
+    WHERE NOT EXISTS (SELECT FROM teams AS r WHERE r.id = $1 AND r.active_root))
     UNION ALL
     (SELECT a.user_id FROM users AS v JOIN usage_quotas AS a ON a.user_id = v.id
-    WHERE a.user_id > $3 AND EXISTS (SELECT FROM teams AS r WHERE r.id = $1 AND r.is_root AND NOT r.retired)
+    WHERE a.user_id > $3 AND EXISTS (SELECT FROM teams AS r WHERE r.id = $1 AND r.active_root)
       AND (a.member_of IS NULL OR a.member_of IN (SELECT id FROM below))
     ORDER BY a.user_id LIMIT $2))
 SELECT a.user_id, u.user_id AS external_id, coalesce((SELECT t.name FROM teams AS t WHERE t.id = a.member_of), '')::text AS team,

@@ -17,6 +17,15 @@ var balances = []string{
 
 	money,
 
+	// I1: what members have used of a team's period are the sums of their events there.
+	`SELECT 'I1' AS invariant, u.user_id AS who, 'share of period ' || no || ' of ' || t.user_id AS what,
+	    sum(want)::text AS expected, sum(got)::text AS found
+	FROM (SELECT account, no, user_id, sign * credits AS want, 0 AS got FROM (` + booked + `) AS s
+	    WHERE account <> user_id
+	    UNION ALL SELECT team_id, period_no, user_id, 0, used FROM team_shares) AS s
+	LEFT JOIN (` + names + `) AS t ON t.id = s.account LEFT JOIN users AS u ON u.id = s.user_id
+	GROUP BY s.account, no, s.user_id, t.user_id, u.user_id HAVING sum(want) <> sum(got)`,
+
 	// I1: and every event has such a period.
 	`SELECT 'I1' AS invariant, u.user_id AS who, 'event ' || e.id || ' in period ' || e.no AS what,
 	    'a period of the account' AS expected, 'none' AS found
@@ -150,7 +159,7 @@ const signed = `SELECT *, CASE WHEN kind <> 'reversal' THEN 1 WHEN refund_lot IS
 
 // booked are the events once for each account that they are booked on, with the sign of their effect on what its period
 // has used: a reversal takes away, unless that is final. One of the accounts pays.
-const booked = `SELECT id, account, no, seq, credits, plan_part, cost_micros, price_micros, cost_currency, currency,
+const booked = `SELECT id, user_id, account, no, seq, credits, plan_part, cost_micros, price_micros, cost_currency, currency,
 	    account = payer AS pays, CASE WHEN kind <> 'reversal' THEN 1 WHEN void THEN 0 ELSE -1 END AS sign
 	FROM (
 	    SELECT e.*, e.user_id AS account, period_id AS no, coalesce(payer_id, e.user_id) AS payer

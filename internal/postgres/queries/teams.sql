@@ -37,7 +37,7 @@ ORDER BY s.period_no DESC, s.user_id;
 -- The users below a team behind one, with what they have used of its open period. Each team below gives as many as are asked for
 -- at most; below the root is everybody but who is in a team that is not.
 WITH RECURSIVE nodes AS MATERIALIZED (
-    SELECT t.id, coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.is_root AND NOT r.retired), t.id)) AS parent
+    SELECT t.id, coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), t.id)) AS parent
     FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id),
 below (id) AS (
     SELECT @team::uuid
@@ -48,10 +48,10 @@ members AS (
         SELECT a.user_id FROM usage_quotas AS a WHERE a.member_of = b.id AND a.user_id > @after::uuid
             AND EXISTS (SELECT FROM users AS v WHERE v.id = a.user_id)
         ORDER BY a.user_id LIMIT @most) AS m
-    WHERE NOT EXISTS (SELECT FROM teams AS r WHERE r.id = @team AND r.is_root AND NOT r.retired))
+    WHERE NOT EXISTS (SELECT FROM teams AS r WHERE r.id = @team AND r.active_root))
     UNION ALL
     (SELECT a.user_id FROM users AS v JOIN usage_quotas AS a ON a.user_id = v.id
-    WHERE a.user_id > @after AND EXISTS (SELECT FROM teams AS r WHERE r.id = @team AND r.is_root AND NOT r.retired)
+    WHERE a.user_id > @after AND EXISTS (SELECT FROM teams AS r WHERE r.id = @team AND r.active_root)
       AND (a.member_of IS NULL OR a.member_of IN (SELECT id FROM below))
     ORDER BY a.user_id LIMIT @most))
 SELECT a.user_id, u.user_id AS external_id, coalesce((SELECT t.name FROM teams AS t WHERE t.id = a.member_of), '')::text AS team,
