@@ -35,6 +35,18 @@ func (f *fixture) hang(account, parent quota.AccountID) {
 	f.exec("UPDATE usage_quotas SET member_of = $2 WHERE user_id = $1", [16]byte(account), [16]byte(parent))
 }
 
+// touch has an engine look at the account, which keeps the turns of whoever waits.
+func (f *fixture) touch(account quota.AccountID) {
+	f.t.Helper()
+	e := ledger.New(f.Store, ledger.Options{})
+	if err := e.Do(f.t.Context(), ledger.Op{Account: account, Apply: func(*ledger.Ledger, ledger.Batch) error {
+		return nil
+	}}); err != nil {
+		f.t.Fatal(err)
+	}
+	e.Drain()
+}
+
 func TestLevelsAreStoredWhole(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -64,7 +76,7 @@ func TestLevelsAreStoredWhole(t *testing.T) {
 	}
 	money := quota.AtMost[quota.Money](500_000)
 	team := &quota.Team{
-		Name: "desk",
+		Name: "desk", Weight: 1,
 		Caps: quota.Caps{
 			Credits: new(quota.AtMost(20 * quota.Credit)), DailyCost: &quota.Ceiling{Limit: money, Currency: "USD"},
 		},
