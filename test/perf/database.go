@@ -115,7 +115,7 @@ func (l *lab) seed(ctx context.Context, users int) error {
 		`INSERT INTO user_plan_limits (name, display_name, is_default, credits_limit, file_size_limit, audio_ms_limit,
 		     concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests,
 		     calendar_month)
-		 VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100, 6000, 900000000000000,
+		 VALUES ('bench', 'Bench', true, 600000000000, 26214400, 86400000, 10000, 100000, 6000, 900000000000000,
 		     2147483647, true)`,
 		fmt.Sprintf(`INSERT INTO users (id, user_id) SELECT md5('bench-' || n)::uuid, 'user-' || n FROM
 		    generate_series(1, %d) AS n`, users),

@@ -11,20 +11,20 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 const (
-	// slots of the user with a queue.
-	slots = 10
+	// slots of the team whose users have a queue, and how many users it has at most.
+	slots     = 10
+	teamUsers = 1000
 	// shortQueue and longQueue are how many wait behind them.
 	shortQueue = 10
 	longQueue  = 10_000
 )
 
-// queueDepth measures how fast the work of a user with a queue turns over, and what its neighbours make beside it.
+// queueDepth measures how fast the work of a team's users that waits turns over, and what others make beside it.
 func (b *bench) queueDepth(ctx context.Context) error {
 	turnover, bystanders, err := b.queueTrial(ctx, longQueue)
 	if err != nil {
@@ -39,11 +39,15 @@ func (b *bench) queueDepth(ctx context.Context) error {
 	return nil
 }
 
-// queueTrial keeps so many waiting behind a user's slots: each that ends is followed by another one, while others make
-// pairs.
+// queueTrial keeps so many waiting behind a team's slots: each that ends is followed by another one of the same user,
+// while others make pairs.
 func (b *bench) queueTrial(ctx context.Context, depth int) (turnover, bystanders result, err error) {
 	database, err := b.lab.fresh(ctx)
 	if err != nil {
+		return turnover, bystanders, err
+	}
+	users := min(teamUsers, b.opts.users/2)
+	if err := b.lab.gather(ctx, database, users, slots); err != nil {
 		return turnover, bystanders, err
 	}
 	e, stop, err := startEngine(ctx, b.lab.server.DSN(database))
@@ -55,11 +59,11 @@ func (b *bench) queueTrial(ctx context.Context, depth int) (turnover, bystanders
 			err = b.lab.drop(ctx, database)
 		}
 	}()
-	q := &queue{engine: e, running: make(chan *ledger.Admission, slots)}
+	q := &queue{engine: e, users: users, running: make(chan started, slots)}
 	if err := q.fill(ctx, depth); err != nil {
 		return turnover, bystanders, err
 	}
-	l := load{clients: some, users: b.opts.users - 1, spread: uniform, warmup: b.opts.warmup, duration: b.opts.duration}
+	l := load{clients: some, users: b.opts.users - users, spread: uniform, warmup: b.opts.warmup, duration: b.opts.duration}
 	if err := e.warm(ctx, l); err != nil {
 		return turnover, bystanders, err
 	}
@@ -73,7 +77,7 @@ func (b *bench) queueTrial(ctx context.Context, depth int) (turnover, bystanders
 	}
 	warm := make(chan mark, 1)
 	time.AfterFunc(l.warmup, func() { warm <- mark{q.turned.Load(), time.Now()} })
-	bystanders, err = b.try(ctx, fmt.Sprintf("engine beside a queue of %d", depth), neighbours{e}, l, &books{})
+	bystanders, err = b.try(ctx, fmt.Sprintf("engine beside a queue of %d", depth), neighbours{e, users}, l, &books{})
 	from, turned := <-warm, q.turned.Load()
 	turnover = result{pairs: int(turned), perSecond: float64(turned-from.turned) / time.Since(from.at).Seconds()}
 	cancel()
@@ -82,38 +86,46 @@ func (b *bench) queueTrial(ctx context.Context, depth int) (turnover, bystanders
 	return turnover, bystanders, errors.Join(err, trouble)
 }
 
-// neighbours are all users but the one with the queue.
-type neighbours struct{ *engine }
+// neighbours are all users but those of the team.
+type neighbours struct {
+	*engine
 
-func (n neighbours) pair(ctx context.Context, client, user int) error {
-	return n.engine.pair(ctx, client, user+1)
+	team int
 }
 
-// queue is the work of user-1.
+func (n neighbours) pair(ctx context.Context, client, user int) error {
+	return n.engine.pair(ctx, client, user+n.team)
+}
+
+// queue is the work of the first users, who are below one team.
 type queue struct {
 	*engine
 
-	running chan *ledger.Admission
-	turned  atomic.Int64
+	users   int
+	running chan started
+	// owners are the users of the admissions that wait, by id.
+	owners sync.Map
+	turned atomic.Int64
+}
+
+// started is work that runs, and whose it is.
+type started struct {
+	account quota.AccountID
+	id      quota.AdmissionID
+	user    int
 }
 
 func (q *queue) fill(ctx context.Context, depth int) error {
-	if err := q.service.ApplyQuota(ctx, metering.Quota{
-		ObjectUID: quota.ID{1}, ObjectName: "user-1", UserID: "user-1", Zone: "UTC", Overrides: quota.Overrides{
-			Concurrent: new(quota.AtMost[int32](slots)), Queued: &quota.Limit[int32]{Unlimited: true},
-			Credits: &quota.Limit[quota.Credits]{Unlimited: true},
-		},
-	}, "bench"); err != nil {
-		return err
-	}
-	return everyone(many, slots+depth, func(int, int) error { return q.add(ctx) })
+	return everyone(many, slots+depth, func(_, n int) error { return q.add(ctx, 1+n%q.users) })
 }
 
-// add asks for one more, and takes note of it if it runs.
-func (q *queue) add(ctx context.Context) error {
+// add asks for one more of a user's, and takes note of it if it runs.
+func (q *queue) add(ctx context.Context, user int) error {
 	key := q.run + "-queue-" + strconv.FormatInt(q.serial.Add(1), 10)
+	id := quota.NameID("admission", quota.AccountID{}, key)
+	q.owners.Store(id, user)
 	res, err := q.service.Admit(ctx, metering.AdmitRequest{
-		UserID: "user-1", Key: key, BodyHash: []byte(key), Source: quota.SourceAPI,
+		UserID: "user-" + strconv.Itoa(user), ID: id, BodyHash: []byte(key), Source: quota.SourceAPI,
 		RequestedBy: "system:serviceaccount:bench:queue",
 		Estimate:    quota.Credits(declared.Milliseconds()), FileSize: fileSize, Lease: quota.MaxLease, Queue: true,
 	})
@@ -121,10 +133,10 @@ func (q *queue) add(ctx context.Context) error {
 	case err != nil:
 		return err
 	case res.Admission == nil:
-		return fmt.Errorf("user-1 was refused: %s", res.Decision.Message())
+		return fmt.Errorf("user-%d was refused: %s", user, res.Decision.Message())
 	case res.Admission.State == quota.Admitted:
 		select {
-		case q.running <- res.Admission:
+		case q.running <- started{res.Admission.Account, id, user}:
 		case <-ctx.Done():
 		}
 	}
@@ -137,10 +149,13 @@ func (q *queue) turn(ctx context.Context) error {
 	var group sync.WaitGroup
 	group.Go(func() {
 		for c := range changes {
-			if c.State == quota.Admitted {
+			if c.State != quota.Admitted {
+				continue
+			}
+			if user, known := q.owners.LoadAndDelete(c.ID); known {
 				// One that was completed as ctx ended has a successor that nobody takes.
 				select {
-				case q.running <- &ledger.Admission{Admission: quota.Admission{ID: c.ID}}:
+				case q.running <- started{id: c.ID, user: user.(int)}: //nolint:forcetypeassert // nothing else is there
 				case <-ctx.Done():
 				}
 			}
@@ -149,11 +164,11 @@ func (q *queue) turn(ctx context.Context) error {
 	err := everyone(slots, slots, func(int, int) error {
 		for {
 			select {
-			case adm := <-q.running:
-				if err := q.add(ctx); err != nil {
+			case r := <-q.running:
+				if err := q.add(ctx, r.user); err != nil {
 					return endedIs(ctx, err)
 				}
-				if _, err := q.service.Complete(ctx, adm.Account, adm.ID,
+				if _, err := q.service.Complete(ctx, r.account, r.id,
 					quota.Credits(used.Milliseconds())); err != nil {
 					return endedIs(ctx, err)
 				}

@@ -40,6 +40,8 @@ var scenarios = []scenario{
 	{figures: []string{"admit_engine_snapshot_uniform_256", "admit_engine_snapshot_hot_256"},
 		measure: (*bench).snapshot},
 	{figures: []string{"queue_depth_turnover", "queue_depth_bystanders"}, measure: (*bench).queueDepth},
+	{figures: []string{"fair_jain_1000"}, measure: (*bench).fairJain},
+	{figures: []string{"fair_weights"}, measure: (*bench).fairByWeight},
 	{figures: []string{"estimate_coverage"}, measure: (*bench).estimateCoverage},
 	{figures: []string{"admit_engine_full_256"}, measure: (*bench).full},
 	{figures: []string{"reset_1m", "reset_admission_p99_ms"}, measure: (*bench).measureResets},
