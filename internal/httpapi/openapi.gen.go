@@ -166,8 +166,9 @@ type Binding struct {
 	LimitName LimitName `json:"limit_name"`
 	Message   string    `json:"message"`
 
-	// Position The place, from 1, among those that wait at this level for this limit. Absent where the limit has come to bind
-	// since the admission was last looked at, which happens within seconds.
+	// Position The place, from 1, among those that wait at this level for this limit: at a team, how many the fair order serves
+	// before it, and one. Absent where the limit has come to bind since the admission was last looked at, which happens
+	// within seconds; at a team also for what is parked, and where more than a thousand of its children come before.
 	Position int `json:"position,omitempty,omitzero"`
 
 	// Reason Why work was refused or waits.
@@ -181,7 +182,7 @@ type Binding struct {
 	Unit     Unit      `json:"unit,omitempty,omitzero"`
 	Used     Decimal   `json:"used,omitempty,omitzero"`
 
-	// Waiting How many these are.
+	// Waiting How many these are; absent where more than a thousand children of a team wait.
 	Waiting int `json:"waiting,omitempty,omitzero"`
 }
 
@@ -502,9 +503,6 @@ type QueueEntry struct {
 	// Since When it began to wait.
 	Since  time.Time    `json:"since"`
 	Source quota.Source `json:"source"`
-
-	// UserId Whose it is, where the level is a team.
-	UserId string `json:"user_id,omitempty,omitzero"`
 }
 
 // QueueLevel What waits at a level.

@@ -47,7 +47,8 @@ const (
 	givenUser      = "the query's `user_id`, where it is given"
 	admissionsUser = "the admission's user"
 	eventsUser     = "the event's user"
-	wholeQueue     = "the resource `queue`, in all namespaces; `manage` on the query's `team` of the resource `teams`, where it is given"
+	wholeQueue     = "the resource `queue`, in all namespaces; `manage` on the query's `team` of the resource " +
+		"`teams`, where it is given"
 	allTeams       = "the resource `teams`, in all namespaces"
 	pathsTeam      = "the team in the path, of the resource `teams`"
 )

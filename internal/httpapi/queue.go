@@ -21,10 +21,14 @@ const defaultQueue = 100
 
 // GetQueue implements GET /api/v1/queue.
 func (s *server) GetQueue(ctx context.Context, r GetQueueRequestObject) (GetQueueResponseObject, error) {
-	if err := s.mayAll(ctx, access.ResourceQueue); err != nil {
+	limit, filter := defaultQueue, queue.Filter{UserID: r.Params.UserId, Team: r.Params.Team}
+	if err := s.mayQueue(ctx, filter.Team); err != nil {
 		return nil, err
 	}
-	limit, filter := defaultQueue, queue.Filter{UserID: r.Params.UserId}
+	if filter.Team != "" && filter.UserID != "" {
+		return nil, invalid("user_id: %q cannot be given beside team %q: the limit is one of them", filter.UserID,
+			filter.Team)
+	}
 	if filter.UserID != "" {
 		if err := checkUserID(filter.UserID); err != nil {
 			return nil, err
@@ -50,6 +54,20 @@ func (s *server) GetQueue(ctx context.Context, r GetQueueRequestObject) (GetQueu
 		return nil, err
 	}
 	return GetQueue200JSONResponse(queuePage(page)), nil
+}
+
+// mayQueue says whether the caller may see all that waits, or, where it is about a team, whether the caller manages that.
+func (s *server) mayQueue(ctx context.Context, team string) error {
+	if team != "" {
+		if err := checkTeam("team", team); err != nil {
+			return err
+		}
+	}
+	all := s.mayAll(ctx, access.ResourceQueue)
+	if all == nil || team == "" {
+		return all
+	}
+	return s.mayOn(ctx, manage, access.ResourceTeams, team)
 }
 
 // bindingLimits are those that keep work waiting; others refuse it.

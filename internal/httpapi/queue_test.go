@@ -89,6 +89,21 @@ func TestQueueAnswers(t *testing.T) {
 	}
 }
 
+// Who manages a team sees its queue, and no other.
+func TestTeamsQueue(t *testing.T) {
+	f := &fake{queue: queue.Page{Now: noon}}
+	h := handler(t, f)
+	for query, want := range map[string]int{"?team=newsroom": 200, "?team=sports": 403, "": 403, "?user_id=alice": 403} {
+		w := do(h, request{method: "GET", path: "/api/v1/queue" + query, token: "Bearer manager"})
+		if w.Code != want {
+			t.Errorf("%q: got %d, want %d: %s", query, w.Code, want, w.Body)
+		}
+	}
+	if f.filter != (queue.Filter{Team: "newsroom"}) {
+		t.Errorf("got %+v", f.filter)
+	}
+}
+
 func TestBadQueueRequests(t *testing.T) {
 	h := handler(t, &fake{})
 	encode := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
@@ -96,6 +111,8 @@ func TestBadQueueRequests(t *testing.T) {
 	for query, want := range map[string]string{
 		"limit=0": "limit: 0 must be between 1 and 500", "limit=501": "limit: 501 must be between 1 and 500",
 		"user_id=no+body":            `user_id: "no body"`,
+		"team=no+body":               `team: "no body"`,
+		"team=newsroom&user_id=bob":  `user_id: "bob" cannot be given beside team "newsroom"`,
 		"reason=QueueFull":           `reason: nothing waits for "QueueFull", only for [UserSuspended`,
 		"reason=Boredom":             `reason: nothing waits for "Boredom"`,
 		"cursor=!":                   `cursor: "!" is not the next_cursor of a page`,

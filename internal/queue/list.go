@@ -72,7 +72,8 @@ type Counts struct {
 
 // Filter says what of the queue is asked for; the zero value is all of it.
 type Filter struct {
-	UserID string
+	// UserID or Team is whose; one of them at most.
+	UserID, Team string
 	// Limit is the one that binds; empty for any.
 	Limit quota.LimitName
 }
@@ -111,8 +112,8 @@ func (s *Service) List(ctx context.Context, f Filter, after Spot, limit int) (Pa
 		}
 	}
 	most := max(looked, limit)
-	found, err := s.store.Queued(ctx, f.UserID, after, most)
-	if errors.Is(err, ledger.ErrNotFound) {
+	found, err := s.read(ctx, f, after, most)
+	if errors.Is(err, ledger.ErrNotFound) && f.UserID != "" {
 		return Page{}, quota.Unknown(f.UserID, quota.UnknownUser)
 	}
 	if err != nil {
@@ -136,6 +137,31 @@ func (s *Service) List(ctx context.Context, f Filter, after Spot, limit int) (Pa
 	}
 	page.Levels, err = s.levels(ctx, entries)
 	return page, err
+}
+
+// read reads at most limit of what the filter names the users of.
+func (s *Service) read(ctx context.Context, f Filter, after Spot, limit int) (Queued, error) {
+	if f.Team == "" {
+		return s.store.Queued(ctx, f.UserID, after, limit)
+	}
+	var out Queued
+	// Each account has something: no more of them are read than a page has entries.
+	accounts, err := s.store.WaitingAccounts(ctx, f.Team, after.Account, MaxPage+1)
+	if err != nil {
+		return Queued{}, err
+	}
+	out.Now = time.Now().UTC()
+	for _, account := range accounts {
+		if len(out.Entries) == limit {
+			break
+		}
+		more, err := s.store.QueuedOf(ctx, account, after, limit-len(out.Entries))
+		if err != nil {
+			return Queued{}, err
+		}
+		out.Entries, out.Now = append(out.Entries, more.Entries...), more.Now
+	}
+	return out, nil
 }
 
 // levels puts the entries, which are in order, under their levels.

@@ -40,8 +40,24 @@ type Look struct {
 	History forecast.History
 }
 
+// Line is where something stands among what waits for the slots of a team.
+type Line struct {
+	// Position is the place, from 1, zero where too many are in front to count them; Waiting is how many wait.
+	Position, Waiting int
+	// History is that of all below the team, as in Look; nothing where too many are below it.
+	History forecast.History
+}
+
 // Store reads queues. Its errors wrap those of package ledger.
 type Store interface {
+	// LineAt reads the place of the nth (from 1) of what a user has waiting among what waits for a slot of a team. The
+	// path leads from the user's account to the team's.
+	LineAt(ctx context.Context, path []quota.AccountID, nth int) (Line, error)
+	// WaitingAccounts reads at most limit accounts below a team with something that waits, in the order of their ids
+	// and from one on; ErrNotFound if the team is not known.
+	WaitingAccounts(ctx context.Context, team string, from quota.AccountID, limit int) ([]quota.AccountID, error)
+	// QueuedOf reads as Queued, of one account.
+	QueuedOf(ctx context.Context, account quota.AccountID, after Spot, limit int) (Queued, error)
 	// Look reads where a queued admission stands; ErrNotFound if its user is not known.
 	Look(ctx context.Context, adm *ledger.Admission) (Look, error)
 	// Queued reads, in the order of places, at most limit queued admissions behind the place, of one user or, where the
@@ -80,12 +96,36 @@ func (s *Service) PlaceOf(ctx context.Context, adm *ledger.Admission) (*Place, e
 	if p.Decision.Reason.Info().Limit != adm.Reason.Info().Limit {
 		return p, nil
 	}
-	p.Position, p.Waiting = look.Position, look.Waiting
+	history, above := look.History, p.Decision.Level.Kind == quota.LevelTeam
+	switch {
+	case above && adm.Parked:
+		// What is parked below a team stands in no line: all of it is looked at anew when the team has more.
+		return p, nil
+	case above:
+		line, err := s.store.LineAt(ctx, pathTo(u.Chain(), p.Decision.Level), look.Position)
+		if err != nil {
+			return nil, err
+		}
+		p.Position, p.Waiting, history = line.Position, line.Waiting, line.History
+	default:
+		p.Position, p.Waiting = look.Position, look.Waiting
+	}
 	if adm.Parked {
 		return p, nil
 	}
-	if r, ok := forecast.Turn(look.History, p.Position, u.Now); ok {
+	if r, ok := forecast.Turn(history, p.Position, u.Now); ok {
 		p.Start = &r
 	}
 	return p, nil
+}
+
+// pathTo returns the accounts of the chain from the user's to the level's.
+func pathTo(on quota.Chain, level quota.Level) []quota.AccountID {
+	var path []quota.AccountID
+	for _, a := range on.Accounts() {
+		if path = append(path, a.ID); a.Level() == level {
+			break
+		}
+	}
+	return path
 }

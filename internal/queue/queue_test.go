@@ -3,6 +3,7 @@
 package queue_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -28,6 +30,7 @@ var start = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 type world struct {
 	*metering.Service
 	t     *testing.T
+	dsn   string
 	shown *queue.Service
 
 	mu    sync.Mutex
@@ -36,8 +39,8 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, clock: start}
-	store, err := ledgerdb.Open(t.Context(), ledgertest.New(t), postgres.Options{AllowUnsafe: true, Now: w.now})
+	w := &world{t: t, dsn: ledgertest.New(t), clock: start}
+	store, err := ledgerdb.Open(t.Context(), w.dsn, postgres.Options{AllowUnsafe: true, Now: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,6 +160,61 @@ func TestPlaceAndEstimate(t *testing.T) {
 	w.advance(31 * 24 * time.Hour)
 	w.wantPlace(larger, "User alice: ConcurrencyLimit 1 of 1 jobs are running, 0 of 0")
 	w.wantPlace(jobs[11], "User alice: ConcurrencyLimit 1 of 1 jobs are running, 1 of 4")
+}
+
+// Below a team with one slot the place is where the fair order comes to it, among all that wait for that slot.
+func TestPlaceBelowTeam(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, user := range []string{"alice", "bob", "carol"} {
+		w.end(w.send(user, "before", 1, 0))
+	}
+	db, err := pgx.Connect(t.Context(), w.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close(context.WithoutCancel(t.Context())) }()
+	for _, sql := range []string{
+		`INSERT INTO teams (id, name, cap_currency, concurrent_cap) VALUES (md5('team')::uuid, 'newsroom', 'USD', 1)`,
+		`INSERT INTO usage_quotas (user_id, anchor_at, period_start, period_end, last_decided_at, currency)
+			SELECT md5('team')::uuid, now(), '2026-03-01', '2026-04-01', '2026-03-10', 'USD'`,
+		`UPDATE usage_quotas SET member_of = md5('team')::uuid WHERE user_id <> md5('team')::uuid`,
+	} {
+		if _, err := db.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	running := w.send("carol", "c", 1, 0)
+	waiting := []quota.AdmissionID{w.send("alice", "a1", 1, 0), w.send("alice", "a2", 1, 0), w.send("bob", "b", 1, 0)}
+	at := map[int]quota.AdmissionID{}
+	for _, id := range waiting {
+		p := w.place(id)
+		if got := p.Decision.Message(); got != `team "newsroom": 1 of 1 jobs are running` || p.Waiting != 3 {
+			t.Errorf("%s, %d of %d", got, p.Position, p.Waiting)
+		}
+		at[p.Position] = id
+	}
+	if len(at) != 3 || at[3] != waiting[1] {
+		t.Fatalf("the places are %v, of %v", at, waiting)
+	}
+	if page, err := w.shown.List(t.Context(), queue.Filter{Team: "newsroom"}, queue.Spot{}, 2); err != nil ||
+		len(page.Levels) == 0 || page.Next == (queue.Spot{}) {
+		t.Errorf("the team's queue: %+v, %v", page, err)
+	} else if rest, err := w.shown.List(t.Context(), queue.Filter{Team: "newsroom"}, page.Next, 2); err != nil ||
+		len(rest.Levels) != 1 || len(rest.Levels[0].Entries) != 1 || rest.Next != (queue.Spot{}) {
+		t.Errorf("the rest of it: %+v, %v", rest, err)
+	}
+	if page, err := w.shown.List(t.Context(), queue.Filter{Team: "sports"}, queue.Spot{}, 2); err == nil {
+		t.Errorf("of a team that is not there: %+v", page)
+	}
+	for n := 1; n <= 3; n++ {
+		w.end(running)
+		if adm, err := w.Get(t.Context(), at[n]); err != nil || adm.State != quota.Admitted {
+			t.Fatalf("who was at place %d is not next: %+v, %v", n, adm, err)
+		}
+		running = at[n]
+	}
+	w.end(running)
 }
 
 // A page has what waits, by level, with the counts of all of it.

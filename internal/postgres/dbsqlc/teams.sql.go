@@ -219,20 +219,21 @@ below (id) AS (
 members AS (
     (SELECT m.user_id FROM below AS b CROSS JOIN LATERAL (
         SELECT a.user_id FROM usage_quotas AS a WHERE a.member_of = b.id AND a.user_id > $3::uuid
-            AND EXISTS (SELECT FROM users AS v WHERE v.id = a.user_id)
+            AND a.user_id NOT IN (SELECT n.id FROM nodes AS n)
         ORDER BY a.user_id LIMIT $2) AS m
     WHERE NOT EXISTS (SELECT FROM teams AS r WHERE r.id = $1 AND r.active_root))
     UNION ALL
-    (SELECT a.user_id FROM users AS v JOIN usage_quotas AS a ON a.user_id = v.id
-    WHERE a.user_id > $3 AND EXISTS (SELECT FROM teams AS r WHERE r.id = $1 AND r.active_root)
+    (SELECT a.user_id FROM usage_quotas AS a
+    WHERE a.user_id > $3 AND a.user_id NOT IN (SELECT n.id FROM nodes AS n) AND EXISTS (SELECT FROM teams AS r WHERE r.id = $1 AND r.active_root)
       AND (a.member_of IS NULL OR a.member_of IN (SELECT id FROM below))
     ORDER BY a.user_id LIMIT $2))
-SELECT a.user_id, u.user_id AS external_id, coalesce((SELECT t.name FROM teams AS t WHERE t.id = a.member_of), '')::text AS team,
-    a.active, a.queued, coalesce(s.used, 0)::bigint AS used
-FROM members AS m JOIN usage_quotas AS a ON a.user_id = m.user_id JOIN users AS u ON u.id = m.user_id
-LEFT JOIN team_shares AS s ON s.team_id = $1 AND s.user_id = m.user_id
-    AND s.period_no = (SELECT o.period_no FROM usage_quotas AS o WHERE o.user_id = $1)
-ORDER BY a.user_id LIMIT $2
+SELECT a.user_id, a.external_id, coalesce((SELECT t.name FROM teams AS t WHERE t.id = a.member_of), '')::text AS team,
+    a.active, a.queued, coalesce((SELECT s.used FROM team_shares AS s WHERE s.team_id = $1 AND s.user_id = a.user_id
+        AND s.period_no = (SELECT o.period_no FROM usage_quotas AS o WHERE o.user_id = $1)), 0)::bigint AS used
+FROM (SELECT m.user_id FROM members AS m ORDER BY m.user_id LIMIT $2) AS p CROSS JOIN LATERAL (
+    SELECT q.user_id, u.user_id AS external_id, q.member_of, q.active, q.queued
+    FROM usage_quotas AS q JOIN users AS u ON u.id = q.user_id WHERE q.user_id = p.user_id OFFSET 0) AS a
+ORDER BY a.user_id
 `
 
 type TeamMembersParams struct {
@@ -251,7 +252,7 @@ type TeamMembersRow struct {
 }
 
 // The users below a team behind one, with what they have used of its open period. Each team below gives as many as are asked for
-// at most; below the root is everybody but who is in a team that is not.
+// at most; below the root is everybody but who is in a team that is not. OFFSET has each row looked up by its key.
 func (q *Queries) TeamMembers(ctx context.Context, arg TeamMembersParams) ([]TeamMembersRow, error) {
 	rows, err := q.db.Query(ctx, TeamMembers, arg.Team, arg.Most, arg.After)
 	if err != nil {

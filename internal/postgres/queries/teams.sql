@@ -35,7 +35,7 @@ ORDER BY s.period_no DESC, s.user_id;
 
 -- name: TeamMembers :many
 -- The users below a team behind one, with what they have used of its open period. Each team below gives as many as are asked for
--- at most; below the root is everybody but who is in a team that is not.
+-- at most; below the root is everybody but who is in a team that is not. OFFSET has each row looked up by its key.
 WITH RECURSIVE nodes AS MATERIALIZED (
     SELECT t.id, coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), t.id)) AS parent
     FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id),
@@ -46,17 +46,18 @@ below (id) AS (
 members AS (
     (SELECT m.user_id FROM below AS b CROSS JOIN LATERAL (
         SELECT a.user_id FROM usage_quotas AS a WHERE a.member_of = b.id AND a.user_id > @after::uuid
-            AND EXISTS (SELECT FROM users AS v WHERE v.id = a.user_id)
+            AND a.user_id NOT IN (SELECT n.id FROM nodes AS n)
         ORDER BY a.user_id LIMIT @most) AS m
     WHERE NOT EXISTS (SELECT FROM teams AS r WHERE r.id = @team AND r.active_root))
     UNION ALL
-    (SELECT a.user_id FROM users AS v JOIN usage_quotas AS a ON a.user_id = v.id
-    WHERE a.user_id > @after AND EXISTS (SELECT FROM teams AS r WHERE r.id = @team AND r.active_root)
+    (SELECT a.user_id FROM usage_quotas AS a
+    WHERE a.user_id > @after AND a.user_id NOT IN (SELECT n.id FROM nodes AS n) AND EXISTS (SELECT FROM teams AS r WHERE r.id = @team AND r.active_root)
       AND (a.member_of IS NULL OR a.member_of IN (SELECT id FROM below))
     ORDER BY a.user_id LIMIT @most))
-SELECT a.user_id, u.user_id AS external_id, coalesce((SELECT t.name FROM teams AS t WHERE t.id = a.member_of), '')::text AS team,
-    a.active, a.queued, coalesce(s.used, 0)::bigint AS used
-FROM members AS m JOIN usage_quotas AS a ON a.user_id = m.user_id JOIN users AS u ON u.id = m.user_id
-LEFT JOIN team_shares AS s ON s.team_id = @team AND s.user_id = m.user_id
-    AND s.period_no = (SELECT o.period_no FROM usage_quotas AS o WHERE o.user_id = @team)
-ORDER BY a.user_id LIMIT @most;
+SELECT a.user_id, a.external_id, coalesce((SELECT t.name FROM teams AS t WHERE t.id = a.member_of), '')::text AS team,
+    a.active, a.queued, coalesce((SELECT s.used FROM team_shares AS s WHERE s.team_id = @team AND s.user_id = a.user_id
+        AND s.period_no = (SELECT o.period_no FROM usage_quotas AS o WHERE o.user_id = @team)), 0)::bigint AS used
+FROM (SELECT m.user_id FROM members AS m ORDER BY m.user_id LIMIT @most) AS p CROSS JOIN LATERAL (
+    SELECT q.user_id, u.user_id AS external_id, q.member_of, q.active, q.queued
+    FROM usage_quotas AS q JOIN users AS u ON u.id = q.user_id WHERE q.user_id = p.user_id OFFSET 0) AS a
+ORDER BY a.user_id;

@@ -59,23 +59,36 @@ func (s *Store) Look(ctx context.Context, adm *ledger.Admission) (queue.Look, er
 
 // Queued implements queue.Store.
 func (s *Store) Queued(ctx context.Context, userID string, after queue.Spot, limit int) (queue.Queued, error) {
-	if userID != "" {
-		account, err := s.Lookup(ctx, userID)
-		if err != nil {
-			return queue.Queued{}, err
-		}
-		if after.Account != account {
-			// In front of all that is the user's.
-			after = queue.Spot{Account: account, Place: ledger.Place{Priority: math.MaxInt32}}
-		}
+	if userID == "" {
+		return s.queued(ctx, after, false, limit)
 	}
+	account, err := s.Lookup(ctx, userID)
+	if err != nil {
+		return queue.Queued{}, err
+	}
+	return s.QueuedOf(ctx, account, after, limit)
+}
+
+// QueuedOf implements queue.Store.
+func (s *Store) QueuedOf(
+	ctx context.Context, account quota.AccountID, after queue.Spot, limit int,
+) (queue.Queued, error) {
+	if after.Account != account {
+		// In front of all that is the user's.
+		after = queue.Spot{Account: account, Place: ledger.Place{Priority: math.MaxInt32}}
+	}
+	return s.queued(ctx, after, true, limit)
+}
+
+// queued reads what waits behind a place, of the place's account alone or of all.
+func (s *Store) queued(ctx context.Context, after queue.Spot, alone bool, limit int) (queue.Queued, error) {
 	now, err := s.Queries().Clock(ctx, s.Now())
 	if err != nil {
 		return queue.Queued{}, postgres.MapError(err)
 	}
 	rows, err := s.Queries().Queued(ctx, dbsqlc.QueuedParams{
 		Account: after.Account, Parked: after.Parked, Priority: after.Priority, Arrived: after.Arrived,
-		Alone: userID != "", Most: int32(limit),
+		Alone: alone, Most: int32(limit),
 	})
 	if err != nil {
 		return queue.Queued{}, postgres.MapError(err)
