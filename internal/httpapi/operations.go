@@ -49,8 +49,8 @@ const (
 	eventsUser     = "the event's user"
 	wholeQueue     = "the resource `queue`, in all namespaces; `manage` on the query's `team` of the resource " +
 		"`teams`, where it is given"
-	allTeams       = "the resource `teams`, in all namespaces"
-	pathsTeam      = "the team in the path, of the resource `teams`"
+	allTeams  = "the resource `teams`, in all namespaces"
+	pathsTeam = "the team in the path, of the resource `teams`"
 )
 
 var operations = []operation{
