@@ -68,10 +68,17 @@ func (o *options) adopt(ctx context.Context, out io.Writer, url string, adoption
 	}
 	defer store.Close()
 	done, err := clusters.Adopt(ctx, store, adoption)
-	if err == nil || len(done.Moved.Plans) > 0 || done.Moved.Quotas > 0 || done.Moved.Jobs > 0 {
+	if err == nil || len(done.Moved.Plans)+len(done.Moved.Teams) > 0 || done.Moved.Quotas > 0 || done.Moved.Jobs > 0 {
 		tellAdopted(out, &done, adoption.DryRun)
 	}
 	return err
+}
+
+func inBrackets(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(names, ", ") + ")"
 }
 
 func tellAdopted(out io.Writer, a *clusters.Adopted, dryRun bool) {
@@ -79,12 +86,10 @@ func tellAdopted(out io.Writer, a *clusters.Adopted, dryRun bool) {
 	if dryRun {
 		verb = "would be moved"
 	}
-	plans := ""
-	if len(a.Moved.Plans) > 0 {
-		plans = " (" + strings.Join(a.Moved.Plans, ", ") + ")"
-	}
-	_, _ = fmt.Fprintf(out, "%s from cluster %s to cluster %s: %d plans%s, %d UserQuotas, %d admissions of Jobs\n",
-		verb, &a.From, &a.To, len(a.Moved.Plans), plans, a.Moved.Quotas, a.Moved.Jobs)
+	_, _ = fmt.Fprintf(out,
+		"%s from cluster %s to cluster %s: %d plans%s, %d teams%s, %d UserQuotas, %d admissions of Jobs\n",
+		verb, &a.From, &a.To, len(a.Moved.Plans), inBrackets(a.Moved.Plans), len(a.Moved.Teams),
+		inBrackets(a.Moved.Teams), a.Moved.Quotas, a.Moved.Jobs)
 	if a.Left.Jobs > 0 {
 		_, _ = fmt.Fprintf(out,
 			"%d admissions of Jobs stay with cluster %s, which was last seen %s ago: they end with their Jobs. "+

@@ -23,6 +23,8 @@ type Adopter interface {
 	// MovePlans moves all plans and returns their names. No object owns them then, until one of the new cluster takes
 	// them over.
 	MovePlans(ctx context.Context, m Move) ([]string, error)
+	// MoveTeams moves all teams, likewise.
+	MoveTeams(ctx context.Context, m Move) ([]string, error)
 	// MoveQuotas moves what UserQuotas declared about at most limit accounts, in the order of their ids after the given
 	// one, likewise. It returns how many it moved, and the last account; as many as limit means that there may be more.
 	MoveQuotas(ctx context.Context, m Move, after quota.AccountID, limit int) (moved int,
@@ -112,6 +114,9 @@ func Adopt(ctx context.Context, store Adopter, a Adoption) (Adopted, error) {
 	m := Move{From: done.From.UID, To: done.To.UID, Actor: a.Actor}
 	if done.Moved.Plans, err = store.MovePlans(ctx, m); err != nil {
 		return done, fmt.Errorf("move the plans: %w", err)
+	}
+	if done.Moved.Teams, err = store.MoveTeams(ctx, m); err != nil {
+		return done, fmt.Errorf("move the teams: %w", err)
 	}
 	if err := moveQuotas(ctx, store, m, &done); err != nil {
 		return done, fmt.Errorf("move the UserQuotas: %w", err)

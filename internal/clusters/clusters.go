@@ -42,6 +42,8 @@ func (c *Cluster) String() string { return fmt.Sprintf("%q (%s)", c.Name, c.UID)
 type Owned struct {
 	// Plans are their names, retired ones included.
 	Plans []string
+	// Teams are their names, likewise.
+	Teams []string
 	// Quotas are accounts with a UserQuota, Jobs the queued and running admissions of Jobs.
 	Quotas, Jobs int64
 }

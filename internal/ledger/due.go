@@ -20,6 +20,9 @@ const (
 	DueParked Due = "parked"
 	// DueQueued: something is queued.
 	DueQueued Due = "queued"
+	// DueMoved: something is queued and counted below others than those who are declared to be above, or it is a team
+	// without a plan, and so without a plan's reset, whose period has ended.
+	DueMoved Due = "moved"
 )
 
 // Candidate is an account, and for DueLease and DueWait an admission of it.

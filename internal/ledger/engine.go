@@ -22,6 +22,12 @@ type Op struct {
 	// Register is the id of a user who has no account yet; Account is then the id that it is to have. If somebody else
 	// makes the account first, the operation fails with ErrRegistered.
 	Register string
+	// Found is the name of a team that has no account yet, in place of Register; the operation asks for the Tree.
+	Found string
+	// Tree has the operation see all teams, and nobody else change one of them meanwhile. Join is a team that somebody
+	// is to be below: it is seen, and not retired meanwhile; empty if none.
+	Tree bool
+	Join string
 	// Admission and Plans that the operation needs to see; zero and nil if none.
 	Admission quota.AdmissionID
 	Plans     []string
@@ -491,7 +497,7 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 				continue
 			}
 			out.errs[i] = fmt.Errorf("%w %s: %w", ErrNoAccount, c.Account, ErrNotFound)
-			if c.Register != "" {
+			if c.Register != "" || c.Found != "" {
 				out.errs[i] = ErrRegistered
 			}
 			continue
@@ -594,8 +600,12 @@ func keysOf(calls []*Call, wait bool) Keys {
 	}
 	seen := make(map[quota.AccountID]int, len(calls))
 	for _, c := range calls {
-		if c.Register != "" {
-			keys.Register = append(keys.Register, Registration{Account: c.Account, UserID: c.Register})
+		keys.Tree = keys.Tree || c.Tree
+		if c.Join != "" {
+			keys.Join = append(keys.Join, c.Join)
+		}
+		if c.Register != "" || c.Found != "" {
+			keys.Register = append(keys.Register, Registration{Account: c.Account, UserID: c.Register, Team: c.Found})
 			keys.Plans = append(keys.Plans, c.Plans...)
 			continue
 		}

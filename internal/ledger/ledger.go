@@ -39,8 +39,10 @@ type Ledger struct {
 	// HadLots names every lot that the account ever got, spent and expired ones included. It is loaded only where
 	// Keys.Plans asks for plans, that is for changes of settings.
 	HadLots map[quota.LotID]bool
-	// Settings are the columns of the account that a UserQuota declares.
+	// Settings are the columns of the account that a UserQuota declares, Team what a UsageTeam does besides; nil of a
+	// user.
 	Settings Settings
+	Team     *TeamSettings
 	// Turn is the account's place among those that wait below its parent, if there is anything above or below it. Below
 	// are of a team the first of its children that could run and are none of the batch, in the same tree's order.
 	Turn  Turn
@@ -270,7 +272,38 @@ func (l *Ledger) AuditSettings() quota.AuditSettings {
 	if home := l.Settings.Home; home != (quota.ID{}) {
 		s.Home = new(home)
 	}
+	if team := l.Settings.MemberOf; team != (quota.ID{}) {
+		s.MemberOf = new(team)
+	}
+	s.MemberDeclared = l.Settings.MemberDeclared
 	return s
+}
+
+// AuditTeam returns what a UsageTeam decides about the account of a team, as the audit log tells it.
+func (l *Ledger) AuditTeam() quota.AuditTeam {
+	a, s := l.Account, l.Team
+	t := quota.AuditTeam{
+		Account: a.ID, DisplayName: s.DisplayName, Root: s.Root, Retired: s.Retired, Plan: a.Plan.Name, Weight: a.Team.Weight,
+		Suspended: a.Suspended, Anchor: quota.AuditTime(a.Anchor), TimeZone: l.Settings.ZoneName, Currency: s.Currency,
+		Caps: a.Team.Caps.Audit(), MemberDefaults: a.Team.MemberDefaults.Audit(),
+	}
+	if s.ObjectUID != (quota.ObjectUID{}) {
+		t.ObjectUID = new(s.ObjectUID)
+	}
+	if s.Home != (quota.ClusterUID{}) {
+		t.Home = new(s.Home)
+	}
+	if parent := l.Settings.MemberOf; parent != (quota.AccountID{}) {
+		t.Parent = new(parent)
+	}
+	return t
+}
+
+// TellTeam adds an audit row about the team that the account is.
+func (l *Ledger) TellTeam(actor quota.Actor, action quota.AuditAction, before quota.AuditState) {
+	l.Audit = append(l.Audit, quota.AuditRow{
+		Actor: actor, Action: action, Object: l.Account.Team.Name, Before: before, After: l.AuditTeam(),
+	})
 }
 
 // Add books a new admission in the ledger.

@@ -40,6 +40,10 @@ type Keys struct {
 	Walks []Walk
 	// Plans to load besides those of the accounts, by name; an empty name stands for the default plan.
 	Plans []string
+	// Tree has all teams read, and kept by all others as they are until the end. Join are teams to be read that must not
+	// be retired meanwhile.
+	Tree bool
+	Join []string
 	// Idempotency are keys to look up, with what they made, in accounts of which the recently closed periods are loaded
 	// too.
 	Idempotency []AccountKey
@@ -49,10 +53,10 @@ type Keys struct {
 	Wait bool
 }
 
-// Registration is a user without an account, and the id that it is to have.
+// Registration is a user or a team without an account, and the id that it is to have.
 type Registration struct {
-	Account quota.AccountID
-	UserID  string
+	Account      quota.AccountID
+	UserID, Team string
 }
 
 // AccountKey is an idempotency key in its scope.
@@ -69,6 +73,8 @@ type Batch interface {
 	Busy() map[quota.AccountID]bool
 	// Plan returns a plan asked for by Keys.Plans, or nil.
 	Plan(name string) *quota.Plan
+	// Teams returns those asked for by Keys.Tree and Keys.Join that there are.
+	Teams() Teams
 	// Commit writes what changed in the ledgers, and commits. If the outcome is not known it returns ErrUnknownOutcome:
 	// the same calls must then be run again before anybody is answered.
 	Commit(ctx context.Context) error
@@ -90,6 +96,34 @@ type Settings struct {
 	QuotaName string
 	ZoneName  string
 	// Home is the cluster that declared them, or has adopted them; zero if no object does.
+	Home quota.ClusterUID
+	// MemberOf is the team that a user is in or, of a team, its parent, as it was declared; zero if none was.
+	// MemberDeclared says that the user's UserQuota names it.
+	MemberOf       quota.AccountID
+	MemberDeclared bool
+}
+
+// TeamSettings are what a UsageTeam declares about a team beyond what quota.Account and Settings hold.
+type TeamSettings struct {
+	ObjectUID quota.ObjectUID
+	// Home is the cluster that declared it, or has adopted it; zero for the first one.
+	Home          quota.ClusterUID
+	DisplayName   string
+	Root, Retired bool
+	// Currency of the team's own amounts as long as it has no plan.
+	Currency string
+}
+
+// Teams are teams by name.
+type Teams map[string]TeamNode
+
+// TeamNode is a team as the others see it.
+type TeamNode struct {
+	ID quota.AccountID
+	// MemberOf is the parent that it names; zero if it names none.
+	MemberOf      quota.AccountID
+	Root, Retired bool
+	// Home is the cluster whose it is, the first one where none is named; zero before any has registered.
 	Home quota.ClusterUID
 }
 

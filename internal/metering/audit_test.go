@@ -197,6 +197,22 @@ func TestAuditKnowsNobody(t *testing.T) {
 	if err := o.RetirePlan(t.Context(), "pro", quota.ID{}, "test"); err != nil {
 		t.Fatal(err)
 	}
+	team := capped("newsroom", "")
+	for range 2 {
+		if _, err := o.ApplyTeam(t.Context(), team, "test"); err != nil {
+			t.Fatal(err)
+		}
+		team.Suspended = !team.Suspended
+	}
+	team.Suspended = false
+	if _, err := o.ApplyTeam(t.Context(), team, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(o.AddMember(t.Context(), "newsroom", user, jane),
+		o.RemoveMember(t.Context(), "newsroom", user, jane),
+		o.RetireTeam(t.Context(), "newsroom", quota.ClusterUID{}, "test")); err != nil {
+		t.Fatal(err)
+	}
 
 	req := request(user, "offline", quota.Credit)
 	req.RequestedBy, req.Name = jane, user
@@ -230,8 +246,9 @@ func TestAuditKnowsNobody(t *testing.T) {
 	}
 	const janes = "SELECT count(*) FROM audit_log AS l JOIN actors AS a ON l.actor = 'person:' || a.id " +
 		"WHERE a.name = '" + jane + "'"
-	if n := count(t, o.dsn, janes); n != 5 {
-		t.Errorf("%d audit rows are jane's, want two reversals, the grant of one, an adjustment and a ticket", n)
+	if n := count(t, o.dsn, janes); n != 7 {
+		t.Errorf("%d audit rows are jane's, want two reversals, the grant of one, an adjustment, a ticket and a team "+
+			"joined and left", n)
 	}
 }
 
@@ -262,10 +279,11 @@ func (o *outage) changeHands(user string) {
 	}
 	m := clusters.Move{From: blue, To: green, Actor: "usage-batch@pod"}
 	_, plans := store.MovePlans(o.t.Context(), m)
+	_, teams := store.MoveTeams(o.t.Context(), m)
 	_, _, quotas := store.MoveQuotas(o.t.Context(), m, quota.ID{}, 100)
 	_, _, _, jobs := store.MoveJobs( //nolint:dogsled // only whether it works
 		o.t.Context(), m, quota.ID{}, 100)
-	if err := errors.Join(plans, quotas, jobs); err != nil {
+	if err := errors.Join(plans, teams, quotas, jobs); err != nil {
 		o.t.Fatal(err)
 	}
 }

@@ -91,8 +91,9 @@ func (s *Service) countStuck(ctx context.Context) error {
 // duePage is how many candidates one look brings; a page is worked off before the next is read.
 const duePage = 500
 
-// Reap expires what has outlived its lease, refuses what has waited for too long and starts what waits for nothing any
-// more, once. Run calls it again and again.
+// Reap expires what has outlived its lease, refuses what has waited for too long, has what waits counted below whom it is
+// declared to be, closes the periods of teams without a plan, and starts what waits for nothing any more, once. Run calls
+// it again and again.
 func (s *Service) Reap(ctx context.Context) error {
 	expire := func(c ledger.Candidate) error { return s.expire(ctx, c) }
 	refuse := func(c ledger.Candidate) error { return s.refuseOverdue(ctx, c) }
@@ -100,6 +101,7 @@ func (s *Service) Reap(ctx context.Context) error {
 	return errors.Join(
 		s.forEachDue(ctx, ledger.DueLease, expire),
 		s.forEachDue(ctx, ledger.DueWait, refuse),
+		s.forEachDue(ctx, ledger.DueMoved, touch),
 		s.forEachDue(ctx, ledger.DueQueue, touch))
 }
 

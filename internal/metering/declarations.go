@@ -64,7 +64,8 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	if err != nil {
 		return err
 	}
-	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Repairs: true,
+	moved := false
+	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Join: q.TeamName, Repairs: true,
 		Apply: func(l *ledger.Ledger, b ledger.Batch) error {
 			if home := l.Settings.Home; home != (quota.ID{}) && home != q.Cluster {
 				return &ledger.OwnedError{Subject: fmt.Sprintf("user %q", q.UserID), Cluster: home}
@@ -82,6 +83,11 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 			if plan.Retired && plan.Name != l.Account.Plan.Name {
 				return quota.NotFound("plan %q, which is retired and takes no other users than it has,", q.PlanName)
 			}
+			team, err := memberOf(l, b, q.TeamName)
+			if err != nil {
+				return err
+			}
+			moved = team != l.Settings.MemberOf
 			anchor := q.Anchor
 			if anchor.IsZero() {
 				anchor = l.Account.Anchor
@@ -89,6 +95,7 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 			declare(l, declared{
 				settings: ledger.Settings{
 					QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone, Home: q.Cluster,
+					MemberOf: team, MemberDeclared: q.TeamName != "",
 				},
 				plan: plan, overrides: q.Overrides, suspended: q.Suspended,
 				anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
@@ -99,12 +106,27 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	if s.again(err, q.UserID, account) {
 		return s.ApplyQuota(ctx, q, actor)
 	}
+	if err == nil && moved {
+		err = s.touch(ctx, account)
+	}
 	return err
 }
 
+// memberOf returns the team that a UserQuota puts the user in. One that names none leaves a membership that was given
+// over HTTP as it is, and takes back the one that it has given.
+func memberOf(l *ledger.Ledger, b ledger.Batch, team string) (quota.AccountID, error) {
+	switch {
+	case team != "":
+		return join(l, b, "teamRef.name", team)
+	case l.Settings.MemberDeclared:
+		return quota.AccountID{}, nil
+	}
+	return l.Settings.MemberOf, nil
+}
+
 // RemoveQuota takes back what the UserQuota with this UID declared, because it is gone: the user is on the default plan
-// again, without overrides and not suspended. The calendar stays, and so do grants. Without such an account it does
-// nothing.
+// again, without overrides, in no team that the UserQuota named and not suspended. The calendar stays, and so do grants.
+// Without such an account it does nothing.
 func (s *Service) RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor string) error {
 	account, err := s.store.QuotaOwner(ctx, uid)
 	if errors.Is(err, ledger.ErrNotFound) {
@@ -113,21 +135,31 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor st
 	if err != nil {
 		return err
 	}
-	return s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{""}, Repairs: true,
+	moved := false
+	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{""}, Repairs: true,
 		Apply: func(l *ledger.Ledger, b ledger.Batch) error {
-			if l.Settings.QuotaUID != uid {
+			if moved = false; l.Settings.QuotaUID != uid {
 				return nil
 			}
+			team, err := memberOf(l, b, "")
+			if err != nil {
+				return err
+			}
+			moved = team != l.Settings.MemberOf
 			plan := b.Plan("")
 			if plan == nil {
 				plan = l.Account.Plan
 			}
 			declare(l, declared{
-				settings: ledger.Settings{ZoneName: l.Account.Zone.String()}, plan: plan, anchor: l.Account.Anchor,
-				zone: l.Account.Zone,
+				settings: ledger.Settings{ZoneName: l.Account.Zone.String(), MemberOf: team}, plan: plan,
+				anchor: l.Account.Anchor, zone: l.Account.Zone,
 			}, quota.AuditQuotaRemoved, actor)
 			return nil
 		}})
+	if err == nil && moved {
+		err = s.touch(ctx, account)
+	}
+	return err
 }
 
 // declared is everything about an account that a UserQuota decides.

@@ -54,6 +54,12 @@ type Declarations interface {
 	RetirePlan(ctx context.Context, name string, cluster quota.ClusterUID, actor string) error
 	// PlanStatus counts a plan's users. ErrNotFound if there is no such plan.
 	PlanStatus(ctx context.Context, name string) (PlanStatus, error)
+	// TeamAccount returns the account of a team, or ErrNotFound.
+	TeamAccount(ctx context.Context, name string) (quota.AccountID, error)
+	// Teams reads standings of teams without locks; those that there are not are missing. Not rolled.
+	Teams(ctx context.Context, names []string) (map[string]TeamUsage, error)
+	// TeamChanges finds the teams whose standing may have changed since the mark.
+	TeamChanges(ctx context.Context, since ledger.Mark) (TeamChanges, error)
 	// QuotaOwner returns the account that the UserQuota with this UID owns, or ErrNotFound.
 	QuotaOwner(ctx context.Context, uid quota.ObjectUID) (quota.AccountID, error)
 }

@@ -59,7 +59,7 @@ func TestSharesAddUp(t *testing.T) {
 	w.move(news, root)
 	for _, name := range []string{"alice", "bob", "carol"} {
 		w.move(users[name], news)
-		w.exec("UPDATE usage_quotas SET member_of = $2 WHERE user_id = $1", [16]byte(users[name]), [16]byte(news))
+		w.move(users[name], news)
 	}
 	w.move(users["dave"], root)
 	want := func(team string, period *int64, lines ...string) {
@@ -109,7 +109,7 @@ func TestSharesAddUp(t *testing.T) {
 	want("newsroom", nil)
 	want("newsroom", new(int64(0)), "alice 240001", "bob 180007", "carol 60000")
 	w.move(users["bob"], root)
-	w.exec("UPDATE usage_quotas SET member_of = NULL WHERE user_id = $1", [16]byte(users["bob"]))
+	w.move(users["bob"], quota.AccountID{})
 	w.complete(w.admit("alice", "a2", quota.Credit), quota.Credit)
 	w.complete(late, 2*quota.Credit)
 	want("newsroom", new(int64(0)), "alice 240001", "bob 180007", "carol 180000")

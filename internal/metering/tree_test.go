@@ -17,6 +17,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
 // teams are made and moved by rows: what declares them is not part of these tests.
@@ -62,8 +63,9 @@ func (w *teams) team(n byte, name string, plan *string, anchor time.Time, caps s
 // move declares that an account is below another, none if that is zero. What waits moves with its next batch.
 func (w *teams) move(account, parent quota.AccountID) {
 	w.t.Helper()
-	w.exec("UPDATE usage_quotas SET member_of = nullif($2, $3::uuid) WHERE user_id = $1", [16]byte(account),
-		[16]byte(parent), [16]byte{})
+	if err := ledgertest.Join(w.t.Context(), w.store, account, parent); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *teams) wantTeam(id quota.AccountID, used, reserved quota.Credits, active int32) {

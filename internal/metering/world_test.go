@@ -79,15 +79,19 @@ func newWorldOn(t *testing.T, f *faulty) *world {
 		w.store = f
 	}
 	w.Service = newService(w.store, metering.Options{AutoRegister: true})
-	pro := plans.Free()
-	pro.Name, pro.ObjectUID, pro.Default, pro.Rank = "pro", quota.ID{2}, false, 20
-	pro.Limits.Credits, pro.Limits.Concurrent = quota.AtMost(500*quota.Credit), quota.AtMost(int32(5))
-	for _, p := range []metering.Plan{plans.Free(), pro} {
+	for _, p := range []metering.Plan{plans.Free(), proPlan()} {
 		if _, err := w.ApplyPlan(t.Context(), p, "test"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return w
+}
+
+func proPlan() metering.Plan {
+	pro := plans.Free()
+	pro.Name, pro.ObjectUID, pro.Default, pro.Rank = "pro", quota.ID{2}, false, 20
+	pro.Limits.Credits, pro.Limits.Concurrent = quota.AtMost(500*quota.Credit), quota.AtMost(int32(5))
+	return pro
 }
 
 // open opens the world's database once more, as another replica would, on the world's clock.

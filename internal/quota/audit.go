@@ -49,6 +49,13 @@ const (
 	AuditPlanClaimed   AuditAction = "plan.claimed"
 	AuditPlanAdopted   AuditAction = "plan.adopted"
 	AuditJobAdopted    AuditAction = "admission.adopted"
+	AuditMemberAdded   AuditAction = "member.added"
+	AuditMemberRemoved AuditAction = "member.removed"
+	AuditTeamCreated   AuditAction = "team.created"
+	AuditTeamChanged   AuditAction = "team.changed"
+	AuditTeamRetired   AuditAction = "team.retired"
+	AuditTeamClaimed   AuditAction = "team.claimed"
+	AuditTeamAdopted   AuditAction = "team.adopted"
 )
 
 const (
@@ -56,6 +63,7 @@ const (
 	auditKindAdmission  = "Admission"
 	auditKindUsageEvent = "UsageEvent"
 	auditKindUsagePlan  = "UsagePlan"
+	auditKindUsageTeam  = "UsageTeam"
 )
 
 // auditForm says of what kind the object of an action is, and which struct tells what it was before and is after; nil:
@@ -82,6 +90,13 @@ var auditForms = map[AuditAction]auditForm{
 	AuditPlanClaimed:   {auditKindUsagePlan, AuditPlan{}, AuditPlan{}},
 	AuditPlanAdopted:   {auditKindUsagePlan, AuditPlan{}, AuditPlan{}},
 	AuditJobAdopted:    {auditKindAdmission, AuditJob{}, AuditJob{}},
+	AuditMemberAdded:   {auditKindAccount, AuditSettings{}, AuditSettings{}},
+	AuditMemberRemoved: {auditKindAccount, AuditSettings{}, AuditSettings{}},
+	AuditTeamCreated:   {auditKindUsageTeam, nil, AuditTeam{}},
+	AuditTeamChanged:   {auditKindUsageTeam, AuditTeam{}, AuditTeam{}},
+	AuditTeamRetired:   {auditKindUsageTeam, AuditTeam{}, AuditTeam{}},
+	AuditTeamClaimed:   {auditKindUsageTeam, AuditTeam{}, AuditTeam{}},
+	AuditTeamAdopted:   {auditKindUsageTeam, AuditTeam{}, AuditTeam{}},
 }
 
 // AuditActions returns all actions, in order.
@@ -112,7 +127,7 @@ func CallerActor(username string) Actor {
 type AuditRow struct {
 	Actor  Actor
 	Action AuditAction
-	// Object is what was changed: the id of an account, an admission or an event, or the name of a plan.
+	// Object is what was changed: the id of an account, an admission or an event, or the name of a plan or a team.
 	Object string
 	// Before and After are what the action asks for; nil where it asks for nothing.
 	Before, After AuditState
@@ -168,6 +183,9 @@ type AuditSettings struct {
 	Anchor    time.Time      `json:"anchor"`
 	TimeZone  string         `json:"time_zone"`
 	Overrides AuditOverrides `json:"overrides"`
+	// MemberOf is the account of the team that the user is in; nil: none. MemberDeclared says that the UserQuota names it.
+	MemberOf       *AccountID `json:"member_of"`
+	MemberDeclared bool       `json:"member_declared"`
 }
 
 // AuditOverrides are a user's own limits; nil where the plan's holds.
@@ -177,6 +195,40 @@ type AuditOverrides struct {
 	Audio      *Limit[int64]   `json:"audio_ms,omitempty"`
 	Concurrent *Limit[int32]   `json:"concurrent,omitempty"`
 	Queued     *Limit[int32]   `json:"queued,omitempty"`
+}
+
+// AuditTeam is a team as its object declares it. The names of the teams are no persons'.
+type AuditTeam struct {
+	Account ID `json:"account"`
+	// ObjectUID is the UsageTeam that declared it; nil: none yet in the cluster that has adopted it. Home is that
+	// cluster; nil: the first one without being named.
+	ObjectUID   *ObjectUID  `json:"object_uid"`
+	Home        *ClusterUID `json:"home_cluster"`
+	DisplayName string      `json:"display_name"`
+	// Parent is the account of the team that it names as its parent; nil: none.
+	Parent  *AccountID `json:"parent"`
+	Root    bool       `json:"root"`
+	Retired bool       `json:"retired"`
+	// Plan is empty where the team pays for nobody.
+	Plan      string    `json:"plan"`
+	Weight    int32     `json:"weight"`
+	Suspended bool      `json:"suspended"`
+	Anchor    time.Time `json:"anchor"`
+	TimeZone  string    `json:"time_zone"`
+	// Currency of the team's own amounts as long as it has no plan.
+	Currency       string    `json:"currency"`
+	Caps           AuditCaps `json:"caps"`
+	MemberDefaults AuditCaps `json:"member_defaults"`
+}
+
+// AuditCaps are what bounds a team or its members; nil where nothing does.
+type AuditCaps struct {
+	Credits    *Limit[Credits] `json:"credits_units,omitempty"`
+	Concurrent *Limit[int32]   `json:"concurrent,omitempty"`
+	Queued     *Limit[int32]   `json:"queued,omitempty"`
+	DailyCost  *Limit[Money]   `json:"daily_cost_micros,omitempty"`
+	// DailyCostCurrency is that of DailyCost.
+	DailyCostCurrency string `json:"daily_cost_currency,omitzero"`
 }
 
 // AuditGrant is a grant that became a lot, whose name the lot has.
@@ -236,6 +288,7 @@ type AuditJob struct {
 
 func (AuditPlan) auditState()     {}
 func (AuditSettings) auditState() {}
+func (AuditTeam) auditState()     {}
 func (AuditGrant) auditState()    {}
 func (AuditPeriod) auditState()   {}
 func (AuditBalance) auditState()  {}
@@ -247,6 +300,15 @@ func (o Overrides) Audit() AuditOverrides {
 	a := AuditOverrides{Credits: o.Credits, FileSize: o.FileSize, Concurrent: o.Concurrent, Queued: o.Queued}
 	if o.Audio != nil {
 		a.Audio = new(AudioMilliseconds(*o.Audio))
+	}
+	return a
+}
+
+// Audit returns the bounds as the log tells them.
+func (c Caps) Audit() AuditCaps {
+	a := AuditCaps{Credits: c.Credits, Concurrent: c.Concurrent, Queued: c.Queued}
+	if c.DailyCost != nil {
+		a.DailyCost, a.DailyCostCurrency = &c.DailyCost.Limit, c.DailyCost.Currency
 	}
 	return a
 }

@@ -47,6 +47,43 @@ func (q *Queries) EndAdmissions(ctx context.Context, arg EndAdmissionsParams) er
 	return err
 }
 
+const HoldTeams = `-- name: HoldTeams :many
+SELECT id, name, is_root, retired FROM teams WHERE name = ANY ($1::text[]) ORDER BY id FOR SHARE
+`
+
+type HoldTeamsRow struct {
+	ID      quota.ID
+	Name    string
+	IsRoot  bool
+	Retired bool
+}
+
+// Somebody is to be below them: none is retired before that is written.
+func (q *Queries) HoldTeams(ctx context.Context, names []string) ([]HoldTeamsRow, error) {
+	rows, err := q.db.Query(ctx, HoldTeams, names)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []HoldTeamsRow
+	for rows.Next() {
+		var i HoldTeamsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.IsRoot,
+			&i.Retired,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const InsertAccounts = `-- name: InsertAccounts :exec
 INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
 SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::timestamptz[]), unnest($4::timestamptz[]),
@@ -986,6 +1023,49 @@ func (q *Queries) LoadTeams(ctx context.Context, ids []quota.ID) ([]Team, error)
 	return items, nil
 }
 
+const LoadTree = `-- name: LoadTree :many
+SELECT t.id, t.name, t.is_root, t.retired,
+    coalesce(t.home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first), '00000000-0000-0000-0000-000000000000')::uuid AS home,
+    coalesce(a.member_of, '00000000-0000-0000-0000-000000000000')::uuid AS member_of
+FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
+`
+
+type LoadTreeRow struct {
+	ID       quota.ID
+	Name     string
+	IsRoot   bool
+	Retired  bool
+	Home     quota.ID
+	MemberOf quota.ID
+}
+
+func (q *Queries) LoadTree(ctx context.Context) ([]LoadTreeRow, error) {
+	rows, err := q.db.Query(ctx, LoadTree)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LoadTreeRow
+	for rows.Next() {
+		var i LoadTreeRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.IsRoot,
+			&i.Retired,
+			&i.Home,
+			&i.MemberOf,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const LoadTurns = `-- name: LoadTurns :many
 SELECT account_id, parent_id, start_units, start_part, now_units, now_part, weight, runnable FROM queue_turns
 WHERE account_id = ANY ($1::uuid[])
@@ -1115,6 +1195,16 @@ func (q *Queries) LockFreeAccounts(ctx context.Context, ids []quota.ID) ([]quota
 		return nil, err
 	}
 	return items, nil
+}
+
+const LockTeams = `-- name: LockTeams :exec
+LOCK TABLE teams IN SHARE ROW EXCLUSIVE MODE
+`
+
+// Whoever declares a team does so alone, so that what it was checked against holds. Readers are not held up.
+func (q *Queries) LockTeams(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, LockTeams)
+	return err
 }
 
 const NameActors = `-- name: NameActors :exec
@@ -1408,8 +1498,8 @@ UPDATE usage_quotas SET
     audio_ms_override = $6, concurrent_override = $7,
     queued_override = $8, unlimited_overrides = $9::text[],
     suspended = $10, anchor_at = $11, time_zone = $12,
-    home_cluster = $13
-WHERE user_id = $14
+    home_cluster = $13, member_of = $14, member_declared = $15
+WHERE user_id = $16
 `
 
 type UpdateSettingsParams struct {
@@ -1426,6 +1516,8 @@ type UpdateSettingsParams struct {
 	AnchorAt           time.Time
 	TimeZone           string
 	HomeCluster        *quota.ID
+	MemberOf           *quota.ID
+	MemberDeclared     bool
 	UserID             quota.ID
 }
 
@@ -1444,6 +1536,8 @@ func (q *Queries) UpdateSettings(ctx context.Context, arg UpdateSettingsParams) 
 		arg.AnchorAt,
 		arg.TimeZone,
 		arg.HomeCluster,
+		arg.MemberOf,
+		arg.MemberDeclared,
 		arg.UserID,
 	)
 	return err
@@ -1481,6 +1575,72 @@ func (q *Queries) UpsertLots(ctx context.Context, arg UpsertLotsParams) error {
 		arg.Reserved,
 		arg.ExpiresAt,
 		arg.CreatedAt,
+	)
+	return err
+}
+
+const UpsertTeam = `-- name: UpsertTeam :exec
+INSERT INTO teams (id, name, cap_currency, credits_cap, concurrent_cap, queued_cap, daily_cost_cap_micros, member_credits,
+    member_concurrent, member_queued, member_daily_cost_micros, member_cost_currency, unlimited_members, display_name, object_uid,
+    home_cluster, weight, is_root, retired, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6,
+    $7, $8, $9, $10,
+    $11, $12, $13::text[], $14,
+    $15, $16, $17, $18, $19, $20)
+ON CONFLICT (id) DO UPDATE SET cap_currency = excluded.cap_currency, credits_cap = excluded.credits_cap,
+    concurrent_cap = excluded.concurrent_cap, queued_cap = excluded.queued_cap, daily_cost_cap_micros = excluded.daily_cost_cap_micros,
+    member_credits = excluded.member_credits, member_concurrent = excluded.member_concurrent, member_queued = excluded.member_queued,
+    member_daily_cost_micros = excluded.member_daily_cost_micros, member_cost_currency = excluded.member_cost_currency,
+    unlimited_members = excluded.unlimited_members, display_name = excluded.display_name, object_uid = excluded.object_uid,
+    home_cluster = excluded.home_cluster, weight = excluded.weight, is_root = excluded.is_root, retired = excluded.retired,
+    updated_at = excluded.updated_at
+`
+
+type UpsertTeamParams struct {
+	ID                    quota.ID
+	Name                  string
+	CapCurrency           string
+	CreditsCap            *int64
+	ConcurrentCap         *int32
+	QueuedCap             *int32
+	DailyCostCapMicros    *int64
+	MemberCredits         *int64
+	MemberConcurrent      *int32
+	MemberQueued          *int32
+	MemberDailyCostMicros *int64
+	MemberCostCurrency    *string
+	UnlimitedMembers      []string
+	DisplayName           string
+	ObjectUid             *quota.ID
+	HomeCluster           *quota.ID
+	Weight                int32
+	IsRoot                bool
+	Retired               bool
+	Now                   time.Time
+}
+
+func (q *Queries) UpsertTeam(ctx context.Context, arg UpsertTeamParams) error {
+	_, err := q.db.Exec(ctx, UpsertTeam,
+		arg.ID,
+		arg.Name,
+		arg.CapCurrency,
+		arg.CreditsCap,
+		arg.ConcurrentCap,
+		arg.QueuedCap,
+		arg.DailyCostCapMicros,
+		arg.MemberCredits,
+		arg.MemberConcurrent,
+		arg.MemberQueued,
+		arg.MemberDailyCostMicros,
+		arg.MemberCostCurrency,
+		arg.UnlimitedMembers,
+		arg.DisplayName,
+		arg.ObjectUid,
+		arg.HomeCluster,
+		arg.Weight,
+		arg.IsRoot,
+		arg.Retired,
+		arg.Now,
 	)
 	return err
 }

@@ -51,6 +51,7 @@ func (q *Queries) AllClusters(ctx context.Context, now *time.Time) ([]AllCluster
 
 const CountOwned = `-- name: CountOwned :one
 SELECT ARRAY(SELECT p.name FROM user_plan_limits AS p WHERE p.home_cluster = $1::uuid OR p.home_cluster IS NULL AND f.first ORDER BY p.name)::text[] AS plans,
+    ARRAY(SELECT t.name FROM teams AS t WHERE t.home_cluster = $1::uuid OR t.home_cluster IS NULL AND f.first ORDER BY t.name)::text[] AS teams,
     (SELECT count(*) FROM usage_quotas AS a
      WHERE a.home_cluster = $1::uuid OR a.home_cluster IS NULL AND a.quota_uid IS NOT NULL AND f.first)::bigint AS quotas,
     (SELECT count(*) FROM concurrent_processing AS c WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'
@@ -60,6 +61,7 @@ FROM (SELECT EXISTS (SELECT FROM clusters WHERE first AND uid = $1::uuid) AS fir
 
 type CountOwnedRow struct {
 	Plans  []string
+	Teams  []string
 	Quotas int64
 	Jobs   int64
 }
@@ -67,7 +69,12 @@ type CountOwnedRow struct {
 func (q *Queries) CountOwned(ctx context.Context, cluster quota.ID) (CountOwnedRow, error) {
 	row := q.db.QueryRow(ctx, CountOwned, cluster)
 	var i CountOwnedRow
-	err := row.Scan(&i.Plans, &i.Quotas, &i.Jobs)
+	err := row.Scan(
+		&i.Plans,
+		&i.Teams,
+		&i.Quotas,
+		&i.Jobs,
+	)
 	return i, err
 }
 
@@ -384,6 +391,55 @@ func (q *Queries) MoveQuotas(ctx context.Context, arg MoveQuotasParams) ([]MoveQ
 	return items, nil
 }
 
+const MoveTeam = `-- name: MoveTeam :one
+UPDATE teams SET home_cluster = $1::uuid, object_uid = CASE WHEN $2::boolean THEN NULL ELSE object_uid END,
+    updated_at = coalesce($3::timestamptz, clock_timestamp())
+WHERE id = $4
+RETURNING id, name, cap_currency, credits_cap, concurrent_cap, queued_cap, daily_cost_cap_micros, member_credits, member_concurrent, member_queued, member_daily_cost_micros, unlimited_members, member_cost_currency, display_name, object_uid, home_cluster, weight, is_root, retired, active_root, created_at, updated_at
+`
+
+type MoveTeamParams struct {
+	Cluster quota.ID
+	Disown  bool
+	Now     *time.Time
+	ID      quota.ID
+}
+
+func (q *Queries) MoveTeam(ctx context.Context, arg MoveTeamParams) (Team, error) {
+	row := q.db.QueryRow(ctx, MoveTeam,
+		arg.Cluster,
+		arg.Disown,
+		arg.Now,
+		arg.ID,
+	)
+	var i Team
+	err := row.Scan(
+		&i.ID,
+		&i.Name,
+		&i.CapCurrency,
+		&i.CreditsCap,
+		&i.ConcurrentCap,
+		&i.QueuedCap,
+		&i.DailyCostCapMicros,
+		&i.MemberCredits,
+		&i.MemberConcurrent,
+		&i.MemberQueued,
+		&i.MemberDailyCostMicros,
+		&i.UnlimitedMembers,
+		&i.MemberCostCurrency,
+		&i.DisplayName,
+		&i.ObjectUid,
+		&i.HomeCluster,
+		&i.Weight,
+		&i.IsRoot,
+		&i.Retired,
+		&i.ActiveRoot,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
 const PlansOf = `-- name: PlansOf :many
 SELECT name, object_uid, version, display_name, is_default, retired, rank, features, calendar_month, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit, queued_limit, overage_max, overage_price_micros, carry_over_max, provider_cost_micros, currency, period_price_micros, daily_cost_ceiling_micros, rate_requests, rate_window_seconds, alert_thresholds, admit_when_unavailable, reset_schedule, reset_batch_size, updated_at, usage_types, final_after_seconds, home_cluster, max_wait_seconds, weight FROM user_plan_limits
 WHERE coalesce(home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first)) = $1::uuid
@@ -469,4 +525,94 @@ func (q *Queries) SeeCluster(ctx context.Context, arg SeeClusterParams) (Cluster
 		&i.LastSeen,
 	)
 	return i, err
+}
+
+const TeamsOf = `-- name: TeamsOf :many
+SELECT t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
+WHERE coalesce(t.home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first)) = $1::uuid
+ORDER BY t.name FOR UPDATE OF t
+`
+
+type TeamsOfRow struct {
+	Team       Team
+	UsageQuota UsageQuota
+}
+
+func (q *Queries) TeamsOf(ctx context.Context, cluster quota.ID) ([]TeamsOfRow, error) {
+	rows, err := q.db.Query(ctx, TeamsOf, cluster)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []TeamsOfRow
+	for rows.Next() {
+		var i TeamsOfRow
+		if err := rows.Scan(
+			&i.Team.ID,
+			&i.Team.Name,
+			&i.Team.CapCurrency,
+			&i.Team.CreditsCap,
+			&i.Team.ConcurrentCap,
+			&i.Team.QueuedCap,
+			&i.Team.DailyCostCapMicros,
+			&i.Team.MemberCredits,
+			&i.Team.MemberConcurrent,
+			&i.Team.MemberQueued,
+			&i.Team.MemberDailyCostMicros,
+			&i.Team.UnlimitedMembers,
+			&i.Team.MemberCostCurrency,
+			&i.Team.DisplayName,
+			&i.Team.ObjectUid,
+			&i.Team.HomeCluster,
+			&i.Team.Weight,
+			&i.Team.IsRoot,
+			&i.Team.Retired,
+			&i.Team.ActiveRoot,
+			&i.Team.CreatedAt,
+			&i.Team.UpdatedAt,
+			&i.UsageQuota.UserID,
+			&i.UsageQuota.PlanName,
+			&i.UsageQuota.QuotaUid,
+			&i.UsageQuota.QuotaName,
+			&i.UsageQuota.CreditsOverride,
+			&i.UsageQuota.FileSizeOverride,
+			&i.UsageQuota.AudioMsOverride,
+			&i.UsageQuota.ConcurrentOverride,
+			&i.UsageQuota.QueuedOverride,
+			&i.UsageQuota.UnlimitedOverrides,
+			&i.UsageQuota.Suspended,
+			&i.UsageQuota.AnchorAt,
+			&i.UsageQuota.TimeZone,
+			&i.UsageQuota.PeriodNo,
+			&i.UsageQuota.PeriodStart,
+			&i.UsageQuota.PeriodEnd,
+			&i.UsageQuota.Used,
+			&i.UsageQuota.Reserved,
+			&i.UsageQuota.PlanUsed,
+			&i.UsageQuota.PlanReserved,
+			&i.UsageQuota.CostMicros,
+			&i.UsageQuota.ChargedMicros,
+			&i.UsageQuota.Day,
+			&i.UsageQuota.DayCostMicros,
+			&i.UsageQuota.ReservedCostMicros,
+			&i.UsageQuota.Active,
+			&i.UsageQuota.Queued,
+			&i.UsageQuota.Parked,
+			&i.UsageQuota.Seq,
+			&i.UsageQuota.LastDecidedAt,
+			&i.UsageQuota.Currency,
+			&i.UsageQuota.OtherAmounts,
+			&i.UsageQuota.HomeCluster,
+			&i.UsageQuota.MemberOf,
+			&i.UsageQuota.MemberDeclared,
+			&i.UsageQuota.ParentID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

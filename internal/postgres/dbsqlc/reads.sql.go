@@ -176,6 +176,144 @@ func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
 	return items, nil
 }
 
+const AllTeams = `-- name: AllTeams :many
+SELECT t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id ORDER BY t.name
+`
+
+type AllTeamsRow struct {
+	Team       Team
+	UsageQuota UsageQuota
+}
+
+func (q *Queries) AllTeams(ctx context.Context) ([]AllTeamsRow, error) {
+	rows, err := q.db.Query(ctx, AllTeams)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AllTeamsRow
+	for rows.Next() {
+		var i AllTeamsRow
+		if err := rows.Scan(
+			&i.Team.ID,
+			&i.Team.Name,
+			&i.Team.CapCurrency,
+			&i.Team.CreditsCap,
+			&i.Team.ConcurrentCap,
+			&i.Team.QueuedCap,
+			&i.Team.DailyCostCapMicros,
+			&i.Team.MemberCredits,
+			&i.Team.MemberConcurrent,
+			&i.Team.MemberQueued,
+			&i.Team.MemberDailyCostMicros,
+			&i.Team.UnlimitedMembers,
+			&i.Team.MemberCostCurrency,
+			&i.Team.DisplayName,
+			&i.Team.ObjectUid,
+			&i.Team.HomeCluster,
+			&i.Team.Weight,
+			&i.Team.IsRoot,
+			&i.Team.Retired,
+			&i.Team.ActiveRoot,
+			&i.Team.CreatedAt,
+			&i.Team.UpdatedAt,
+			&i.UsageQuota.UserID,
+			&i.UsageQuota.PlanName,
+			&i.UsageQuota.QuotaUid,
+			&i.UsageQuota.QuotaName,
+			&i.UsageQuota.CreditsOverride,
+			&i.UsageQuota.FileSizeOverride,
+			&i.UsageQuota.AudioMsOverride,
+			&i.UsageQuota.ConcurrentOverride,
+			&i.UsageQuota.QueuedOverride,
+			&i.UsageQuota.UnlimitedOverrides,
+			&i.UsageQuota.Suspended,
+			&i.UsageQuota.AnchorAt,
+			&i.UsageQuota.TimeZone,
+			&i.UsageQuota.PeriodNo,
+			&i.UsageQuota.PeriodStart,
+			&i.UsageQuota.PeriodEnd,
+			&i.UsageQuota.Used,
+			&i.UsageQuota.Reserved,
+			&i.UsageQuota.PlanUsed,
+			&i.UsageQuota.PlanReserved,
+			&i.UsageQuota.CostMicros,
+			&i.UsageQuota.ChargedMicros,
+			&i.UsageQuota.Day,
+			&i.UsageQuota.DayCostMicros,
+			&i.UsageQuota.ReservedCostMicros,
+			&i.UsageQuota.Active,
+			&i.UsageQuota.Queued,
+			&i.UsageQuota.Parked,
+			&i.UsageQuota.Seq,
+			&i.UsageQuota.LastDecidedAt,
+			&i.UsageQuota.Currency,
+			&i.UsageQuota.OtherAmounts,
+			&i.UsageQuota.HomeCluster,
+			&i.UsageQuota.MemberOf,
+			&i.UsageQuota.MemberDeclared,
+			&i.UsageQuota.ParentID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const CountBelow = `-- name: CountBelow :many
+WITH RECURSIVE below (top, id) AS (
+    SELECT t.id, t.id FROM teams AS t WHERE t.id = ANY ($1::uuid[])
+    UNION
+    SELECT b.top, c.id FROM below AS b JOIN usage_quotas AS a ON a.member_of = b.id JOIN teams AS c ON c.id = a.user_id)
+SELECT t.id,
+    CASE WHEN t.active_root THEN (SELECT count(*) FROM usage_quotas) - (SELECT count(*) FROM teams)
+        ELSE (SELECT count(*) FROM below AS b JOIN usage_quotas AS a ON a.member_of = b.id
+              WHERE b.top = t.id AND NOT EXISTS (SELECT FROM teams AS x WHERE x.id = a.user_id)) END::bigint AS members,
+    (SELECT count(*) FROM usage_quotas AS a WHERE (a.member_of = t.id OR t.active_root AND a.member_of IS NULL)
+        AND NOT EXISTS (SELECT FROM teams AS x WHERE x.id = a.user_id))::bigint AS direct,
+    (SELECT count(*) FROM teams AS x JOIN usage_quotas AS a ON a.user_id = x.id
+        WHERE x.id <> t.id AND (a.member_of = t.id OR t.active_root AND a.member_of IS NULL))::bigint AS teams
+FROM teams AS t WHERE t.id = ANY ($1::uuid[])
+`
+
+type CountBelowRow struct {
+	ID      quota.ID
+	Members int64
+	Direct  int64
+	Teams   int64
+}
+
+// How many users are below the teams, right below them, and how many teams. Everybody is below the root: that is told by the
+// accounts there are, and takes its time where these are millions.
+func (q *Queries) CountBelow(ctx context.Context, ids []quota.ID) ([]CountBelowRow, error) {
+	rows, err := q.db.Query(ctx, CountBelow, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountBelowRow
+	for rows.Next() {
+		var i CountBelowRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Members,
+			&i.Direct,
+			&i.Teams,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const DueLeases = `-- name: DueLeases :many
 SELECT user_id, id FROM concurrent_processing
 WHERE state IN ('Queued', 'Admitted') AND source = 'api'
@@ -209,6 +347,51 @@ func (q *Queries) DueLeases(ctx context.Context, arg DueLeasesParams) ([]DueLeas
 			return nil, err
 		}
 		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const DueMoved = `-- name: DueMoved :many
+WITH RECURSIVE root AS MATERIALIZED (SELECT t.id FROM teams AS t WHERE t.active_root),
+waiting AS (
+    (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > $1 AND EXISTS (SELECT FROM teams)
+    ORDER BY c.user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > w.user_id
+        ORDER BY c.user_id LIMIT 1)
+    FROM waiting AS w WHERE w.user_id IS NOT NULL)
+SELECT a.user_id FROM (SELECT w.user_id FROM waiting AS w UNION ALL SELECT t.id FROM teams AS t WHERE t.id > $1) AS m
+JOIN usage_quotas AS a ON a.user_id = m.user_id
+WHERE (a.queued > 0
+       AND a.parent_id IS DISTINCT FROM coalesce(a.member_of, nullif((SELECT r.id FROM root AS r), a.user_id)))
+   OR (a.plan_name IS NULL AND a.period_end <= coalesce($2::timestamptz, clock_timestamp()))
+ORDER BY a.user_id LIMIT $3
+`
+
+type DueMovedParams struct {
+	After quota.ID
+	Now   *time.Time
+	Most  int32
+}
+
+// What waits and is counted elsewhere than it has to be, and the teams of no plan, and so of no plan's reset, whose period has ended.
+// From one account with a queue to the next, as DueQueues, and the teams; nothing at all as long as there are none.
+func (q *Queries) DueMoved(ctx context.Context, arg DueMovedParams) ([]quota.ID, error) {
+	rows, err := q.db.Query(ctx, DueMoved, arg.After, arg.Now, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []quota.ID
+	for rows.Next() {
+		var user_id quota.ID
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -1129,6 +1312,113 @@ func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot
 	return items, nil
 }
 
+const ReadTeams = `-- name: ReadTeams :many
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+    coalesce(t.home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first), '00000000-0000-0000-0000-000000000000')::uuid AS home,
+    coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), a.user_id),
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent,
+    greatest(coalesce($1::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
+FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
+WHERE t.name = ANY ($2::text[])
+`
+
+type ReadTeamsParams struct {
+	Now   *time.Time
+	Names []string
+}
+
+type ReadTeamsRow struct {
+	UsageQuota  UsageQuota
+	Team        Team
+	PlanVersion int64
+	Home        quota.ID
+	Parent      quota.ID
+	Now         time.Time
+}
+
+func (q *Queries) ReadTeams(ctx context.Context, arg ReadTeamsParams) ([]ReadTeamsRow, error) {
+	rows, err := q.db.Query(ctx, ReadTeams, arg.Now, arg.Names)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ReadTeamsRow
+	for rows.Next() {
+		var i ReadTeamsRow
+		if err := rows.Scan(
+			&i.UsageQuota.UserID,
+			&i.UsageQuota.PlanName,
+			&i.UsageQuota.QuotaUid,
+			&i.UsageQuota.QuotaName,
+			&i.UsageQuota.CreditsOverride,
+			&i.UsageQuota.FileSizeOverride,
+			&i.UsageQuota.AudioMsOverride,
+			&i.UsageQuota.ConcurrentOverride,
+			&i.UsageQuota.QueuedOverride,
+			&i.UsageQuota.UnlimitedOverrides,
+			&i.UsageQuota.Suspended,
+			&i.UsageQuota.AnchorAt,
+			&i.UsageQuota.TimeZone,
+			&i.UsageQuota.PeriodNo,
+			&i.UsageQuota.PeriodStart,
+			&i.UsageQuota.PeriodEnd,
+			&i.UsageQuota.Used,
+			&i.UsageQuota.Reserved,
+			&i.UsageQuota.PlanUsed,
+			&i.UsageQuota.PlanReserved,
+			&i.UsageQuota.CostMicros,
+			&i.UsageQuota.ChargedMicros,
+			&i.UsageQuota.Day,
+			&i.UsageQuota.DayCostMicros,
+			&i.UsageQuota.ReservedCostMicros,
+			&i.UsageQuota.Active,
+			&i.UsageQuota.Queued,
+			&i.UsageQuota.Parked,
+			&i.UsageQuota.Seq,
+			&i.UsageQuota.LastDecidedAt,
+			&i.UsageQuota.Currency,
+			&i.UsageQuota.OtherAmounts,
+			&i.UsageQuota.HomeCluster,
+			&i.UsageQuota.MemberOf,
+			&i.UsageQuota.MemberDeclared,
+			&i.UsageQuota.ParentID,
+			&i.Team.ID,
+			&i.Team.Name,
+			&i.Team.CapCurrency,
+			&i.Team.CreditsCap,
+			&i.Team.ConcurrentCap,
+			&i.Team.QueuedCap,
+			&i.Team.DailyCostCapMicros,
+			&i.Team.MemberCredits,
+			&i.Team.MemberConcurrent,
+			&i.Team.MemberQueued,
+			&i.Team.MemberDailyCostMicros,
+			&i.Team.UnlimitedMembers,
+			&i.Team.MemberCostCurrency,
+			&i.Team.DisplayName,
+			&i.Team.ObjectUid,
+			&i.Team.HomeCluster,
+			&i.Team.Weight,
+			&i.Team.IsRoot,
+			&i.Team.Retired,
+			&i.Team.ActiveRoot,
+			&i.Team.CreatedAt,
+			&i.Team.UpdatedAt,
+			&i.PlanVersion,
+			&i.Home,
+			&i.Parent,
+			&i.Now,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const RecentStarts = `-- name: RecentStarts :many
 SELECT coalesce(requeued_at, created_at)::timestamptz AS since, admitted_at::timestamptz AS at FROM concurrent_processing
 WHERE user_id = $1 AND arrived_seq < admitted_seq AND NOT ever_parked AND NOT offline
@@ -1242,6 +1532,53 @@ func (q *Queries) RunningJobs(ctx context.Context, arg RunningJobsParams) ([]Run
 			&i.ConcurrentProcessing.Levels,
 			&i.ExternalID,
 			&i.Now,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const TeamLastPeriods = `-- name: TeamLastPeriods :many
+SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros, p.other_amounts FROM usage_quotas AS a JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1
+WHERE a.user_id = ANY ($1::uuid[])
+`
+
+func (q *Queries) TeamLastPeriods(ctx context.Context, ids []quota.ID) ([]UsagePeriod, error) {
+	rows, err := q.db.Query(ctx, TeamLastPeriods, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UsagePeriod
+	for rows.Next() {
+		var i UsagePeriod
+		if err := rows.Scan(
+			&i.UserID,
+			&i.PeriodNo,
+			&i.PeriodStart,
+			&i.PeriodEnd,
+			&i.Used,
+			&i.Reserved,
+			&i.PlanUsed,
+			&i.PlanReserved,
+			&i.CostMicros,
+			&i.ChargedMicros,
+			&i.PlanName,
+			&i.PlanVersion,
+			&i.PlanCredits,
+			&i.CarryOver,
+			&i.CarryOverMax,
+			&i.Revision,
+			&i.ClosedAt,
+			&i.FinalAfterSeconds,
+			&i.Currency,
+			&i.OveragePriceMicros,
+			&i.OtherAmounts,
 		); err != nil {
 			return nil, err
 		}

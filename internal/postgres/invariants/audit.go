@@ -79,17 +79,20 @@ const (
 	auditedPlans = `SELECT id, version, action, object_name, before, after FROM audit_log
 		WHERE object_kind = 'UsagePlan' ORDER BY object_name, id`
 	auditedSettings = `SELECT l.id, l.version, l.action, l.object_name, l.before, l.after, u.user_id AS who,
-		a.plan_name, a.quota_uid, a.home_cluster, a.suspended, a.anchor_at, a.time_zone, a.unlimited_overrides,
+		a.plan_name, a.member_of, a.member_declared, a.quota_uid, a.home_cluster, a.suspended, a.anchor_at, a.time_zone, a.unlimited_overrides,
 		a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override
 		FROM audit_log AS l JOIN users AS u ON u.id = l.user_id JOIN usage_quotas AS a ON a.user_id = l.user_id
-		WHERE l.action = 'account.registered' OR l.action LIKE 'quota.%' ORDER BY l.user_id, l.id`
+		WHERE l.action = 'account.registered' OR l.action LIKE 'quota.%' OR l.action LIKE 'member.%'
+		ORDER BY l.user_id, l.id`
+	auditedTeams = `SELECT id, version, action, object_name, before, after FROM audit_log
+		WHERE object_kind = 'UsageTeam' ORDER BY object_name, id`
 	auditedElse = `SELECT l.id, l.version, l.action, l.object_name, l.before, l.after, coalesce(u.user_id, '') AS who
 		FROM audit_log AS l LEFT JOIN users AS u ON u.id = l.user_id
-		WHERE l.object_kind <> 'UsagePlan'
+		WHERE l.object_kind NOT IN ('UsagePlan', 'UsageTeam') AND l.action NOT LIKE 'member.%'
 		  AND l.action NOT IN ('account.registered', 'period.closed') AND l.action NOT LIKE 'quota.%'`
 )
 
-// trails (I8) reads what the audit log tells of plans and of accounts' settings: what each row found is what the one
+// trails (I8) reads what the audit log tells of plans, teams and of accounts' settings: what each row found is what the one
 // before it left, and the last one left what is in force. All other rows are read too, so that whoever needs them one
 // day can.
 func trails(ctx context.Context, tx pgx.Tx) ([]Violation, error) {
@@ -103,10 +106,26 @@ func trails(ctx context.Context, tx pgx.Tx) ([]Violation, error) {
 			return nil, err
 		}
 	}
+	declared, err := dbsqlc.New(tx).AllTeams(ctx)
+	if err != nil {
+		return nil, err
+	}
+	teams := make(map[string][]byte, len(declared))
+	for i := range declared {
+		r := &declared[i]
+		if teams[r.Team.Name], err = json.Marshal(readdb.AuditTeam(&r.Team, &r.UsageQuota)); err != nil {
+			return nil, err
+		}
+	}
 	var t trail
 	err = t.follow(ctx, tx, auditedPlans, func(l *auditLine) (string, []byte, error) {
 		return "plan " + l.ObjectName, plans[l.ObjectName], nil
 	})
+	if err == nil {
+		err = t.follow(ctx, tx, auditedTeams, func(l *auditLine) (string, []byte, error) {
+			return "team " + l.ObjectName, teams[l.ObjectName], nil
+		})
+	}
 	if err == nil {
 		err = t.follow(ctx, tx, auditedSettings, func(l *auditLine) (string, []byte, error) {
 			now, err := json.Marshal(readdb.AuditSettings(&l.UsageQuota))

@@ -42,6 +42,8 @@ type batch struct {
 	// and placed who is, where somebody has to be or is.
 	above           []quota.AccountID
 	parents, placed map[quota.AccountID]quota.AccountID
+	// tree are the teams that were asked for.
+	tree ledger.Teams
 	// moved are the accounts that hang below others from now on.
 	moved []placeRow
 	// outside are the turns of those who are next below the teams and not of the batch.
@@ -59,6 +61,9 @@ type loaded struct {
 	suspended  bool
 	anchor     time.Time
 	lots       map[quota.LotID]quota.Lot
+	// team and bounds are a team's; bounds is replaced where they change, never changed.
+	team       ledger.TeamSettings
+	bounds     *quota.Team
 	admissions map[quota.AdmissionID]quota.Admission
 	periods    map[int64]quota.ClosedPeriod
 	turn       *dbsqlc.QueueTurn
@@ -148,6 +153,7 @@ func (s *Store) ask(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *
 			}
 			return err
 		}),
+		b.askTree(ctx, t, keys),
 		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadAccounts(ctx, dbsqlc.LoadAccountsParams{Now: s.Now(), Ids: accounts})
 			s.readAccounts(b, rows)
@@ -261,16 +267,19 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 	}
 }
 
-// readUsers makes the ledgers of those who have no account yet.
+// readUsers makes the ledgers of those who have no account yet. The teams that there are have been read before.
 func (b *batch) readUsers(rows []dbsqlc.UsersAndClockRow, register []ledger.Registration) {
 	for i, r := range rows {
 		if r.Known {
 			continue
 		}
 		id := register[i].Account
+		a := &quota.Account{ID: id, UserID: register[i].UserID}
+		if _, known := b.tree[register[i].Team]; known {
+			continue
+		}
 		b.loaded[id] = &loaded{}
-		b.ledgers[id] = &ledger.Ledger{New: true, Account: &quota.Account{ID: id, UserID: register[i].UserID},
-			Now: r.Now.UTC()}
+		b.ledgers[id] = &ledger.Ledger{New: true, Account: a, Now: r.Now.UTC()}
 	}
 }
 
@@ -380,6 +389,9 @@ func (b *batch) Ledgers() map[quota.AccountID]*ledger.Ledger { return b.ledgers 
 
 // Busy implements ledger.Batch.
 func (b *batch) Busy() map[quota.AccountID]bool { return b.busy }
+
+// Teams implements ledger.Batch.
+func (b *batch) Teams() ledger.Teams { return b.tree }
 
 // Plan implements ledger.Batch.
 func (b *batch) Plan(name string) *quota.Plan { return b.plans[name] }

@@ -67,6 +67,20 @@ func (s *Store) ClaimUnowned(ctx context.Context, uid quota.ClusterUID, actor st
 			}
 			owned.Plans = append(owned.Plans, plans[i].Name)
 		}
+		teams, err := q.TeamsOf(ctx, uid)
+		if err != nil {
+			return err
+		}
+		for i := range teams {
+			if teams[i].Team.HomeCluster != nil {
+				continue
+			}
+			if err := s.moveTeam(ctx, tx, q, &teams[i], dbsqlc.MoveTeamParams{Cluster: uid}, quota.AuditTeamClaimed,
+				actor); err != nil {
+				return err
+			}
+			owned.Teams = append(owned.Teams, teams[i].Team.Name)
+		}
 		// No cluster has the UID zero: these are rows that name none.
 		accounts, err := q.LockQuotasOf(ctx, dbsqlc.LockQuotasOfParams{WithUnnamed: true, Most: math.MaxInt32})
 		if err != nil {
@@ -123,6 +137,43 @@ func (s *Store) movePlan(
 		return err
 	}
 	return auditPlan(ctx, tx, action, actor, before, &after)
+}
+
+// MoveTeams implements clusters.Adopter.
+func (s *Store) MoveTeams(ctx context.Context, m clusters.Move) ([]string, error) {
+	var names []string
+	err := s.Transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
+		names = nil
+		teams, err := q.TeamsOf(ctx, m.From)
+		if err != nil {
+			return err
+		}
+		for i := range teams {
+			to := dbsqlc.MoveTeamParams{Cluster: m.To, Disown: true}
+			if err := s.moveTeam(ctx, tx, q, &teams[i], to, quota.AuditTeamAdopted, m.Actor); err != nil {
+				return err
+			}
+			names = append(names, teams[i].Team.Name)
+		}
+		return nil
+	})
+	return names, err
+}
+
+// moveTeam makes a team another cluster's. What is below it, and what it pays for, stays as it is.
+func (s *Store) moveTeam(
+	ctx context.Context, tx pgx.Tx, q *dbsqlc.Queries, before *dbsqlc.TeamsOfRow, to dbsqlc.MoveTeamParams,
+	action quota.AuditAction, actor string,
+) error {
+	to.ID, to.Now = before.Team.ID, s.Now()
+	after, err := q.MoveTeam(ctx, to)
+	if err != nil {
+		return err
+	}
+	return s.tellMoved(ctx, tx, []moved{{account: before.Team.ID, AuditRow: quota.AuditRow{
+		Actor: quota.Actor{Name: actor}, Action: action, Object: before.Team.Name,
+		Before: readdb.AuditTeam(&before.Team, &before.UsageQuota), After: readdb.AuditTeam(&after, &before.UsageQuota),
+	}}})
 }
 
 // moveQuotas makes what UserQuotas declared about the accounts another cluster's, or names the cluster whose it is.

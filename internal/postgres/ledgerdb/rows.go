@@ -94,6 +94,7 @@ func settingsParams(a *quota.Account, s ledger.Settings) dbsqlc.UpdateSettingsPa
 		HomeCluster: idColumn(s.Home), Suspended: a.Suspended,
 		AnchorAt: a.Anchor.UTC().Truncate(time.Microsecond), TimeZone: s.ZoneName, UserID: a.ID,
 		UnlimitedOverrides: []string{},
+		MemberOf:           idColumn(s.MemberOf), MemberDeclared: s.MemberDeclared,
 	}
 	if s.QuotaName != "" {
 		p.QuotaName = &s.QuotaName
@@ -119,6 +120,46 @@ func overrideColumn[C int32 | int64, T ~int32 | ~int64](
 		p.UnlimitedOverrides = append(p.UnlimitedOverrides, name)
 	}
 	return limitColumn[C](*o)
+}
+
+// teamParams is the inverse of readdb.TeamOf and readdb.TeamSettingsOf.
+func teamParams(l *ledger.Ledger) dbsqlc.UpsertTeamParams {
+	team, s := l.Account.Team, l.Team
+	p := dbsqlc.UpsertTeamParams{
+		ID: l.Account.ID, Name: team.Name, CapCurrency: s.Currency, DisplayName: s.DisplayName,
+		ObjectUid: idColumn(s.ObjectUID), HomeCluster: idColumn(s.Home), Weight: team.Weight, IsRoot: s.Root,
+		Retired: s.Retired, Now: l.Now, UnlimitedMembers: []string{},
+	}
+	var none []string // a bound that there is not is none of the team's own
+	p.CreditsCap = capColumn[int64](team.Caps.Credits, "", &none)
+	p.ConcurrentCap = capColumn[int32](team.Caps.Concurrent, "", &none)
+	p.QueuedCap = capColumn[int32](team.Caps.Queued, "", &none)
+	p.DailyCostCapMicros, _ = ceilingColumn(team.Caps.DailyCost, &none)
+	members := &team.MemberDefaults
+	p.MemberCredits = capColumn[int64](members.Credits, readdb.UnlimitedCredits, &p.UnlimitedMembers)
+	p.MemberConcurrent = capColumn[int32](members.Concurrent, readdb.UnlimitedConcurrent, &p.UnlimitedMembers)
+	p.MemberQueued = capColumn[int32](members.Queued, readdb.UnlimitedQueued, &p.UnlimitedMembers)
+	p.MemberDailyCostMicros, p.MemberCostCurrency = ceilingColumn(members.DailyCost, &p.UnlimitedMembers)
+	return p
+}
+
+// capColumn is a bound's column, in which NULL means none. That it is lifted is said by its name elsewhere.
+func capColumn[C int32 | int64, T ~int32 | ~int64](limit *quota.Limit[T], name string, lifted *[]string) *C {
+	if limit == nil {
+		return nil
+	}
+	if limit.Unlimited {
+		*lifted = append(*lifted, name)
+	}
+	return limitColumn[C](*limit)
+}
+
+func ceilingColumn(c *quota.Ceiling, lifted *[]string) (amount *int64, currency *string) {
+	if c == nil {
+		return nil, nil
+	}
+	amount = capColumn[int64](&c.Limit, readdb.UnlimitedDailyCost, lifted)
+	return amount, presentIf(amount != nil, c.Currency)
 }
 
 func metadataColumn(metadata map[string]string) []byte {

@@ -134,10 +134,42 @@ func (s *Store) askTeams(ctx context.Context, t *postgres.RoundTrip, b *batch, k
 		b.walk(ctx, t, keys.Walks))
 }
 
+// askTree asks for the teams that somebody declares, or is to be below.
+func (b *batch) askTree(ctx context.Context, t *postgres.RoundTrip, keys *ledger.Keys) error {
+	switch {
+	case keys.Tree:
+		return errors.Join(
+			t.Ask(func(q *dbsqlc.Queries) error { return q.LockTeams(ctx) }),
+			t.Ask(func(q *dbsqlc.Queries) error {
+				rows, err := q.LoadTree(ctx)
+				b.tree = make(ledger.Teams, len(rows))
+				for _, r := range rows {
+					b.tree[r.Name] = ledger.TeamNode{
+						ID: r.ID, MemberOf: r.MemberOf, Root: r.IsRoot, Retired: r.Retired, Home: r.Home,
+					}
+				}
+				return err
+			}))
+	case len(keys.Join) > 0:
+		return t.Ask(func(q *dbsqlc.Queries) error {
+			rows, err := q.HoldTeams(ctx, keys.Join)
+			b.tree = make(ledger.Teams, len(rows))
+			for _, r := range rows {
+				b.tree[r.Name] = ledger.TeamNode{ID: r.ID, Root: r.IsRoot, Retired: r.Retired}
+			}
+			return err
+		})
+	}
+	return nil
+}
+
 func (b *batch) readTeams(rows []dbsqlc.Team) {
 	for i := range rows {
 		if l := b.ledgers[rows[i].ID]; l != nil {
 			readdb.TeamOf(l.Account, &rows[i])
+			l.Team = new(readdb.TeamSettingsOf(&rows[i]))
+			was := b.loaded[rows[i].ID]
+			was.team, was.bounds = *l.Team, l.Account.Team
 		}
 	}
 }
@@ -333,7 +365,10 @@ func (s *Store) link(b *batch) error {
 			now = l.Now
 		}
 		path, missing := b.path(l)
-		l.Cut = missing || slices.ContainsFunc(path, func(up quota.AccountID) bool { return b.ledgers[up] == nil })
+		// Of who has still to be moved neither the old place nor the new one is locked as a whole.
+		l.Cut = missing || b.placed[id] != b.parents[id] || slices.ContainsFunc(path, func(up quota.AccountID) bool {
+			return b.ledgers[up] == nil || b.placed[up] != b.parents[up]
+		})
 		if l.Cut {
 			continue
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
 // team makes a team on the plan, none if that is nil. Caps are the columns of teams and their values.
@@ -32,7 +33,9 @@ func (f *fixture) team(n byte, name string, plan *string, caps string) quota.Acc
 
 func (f *fixture) hang(account, parent quota.AccountID) {
 	f.t.Helper()
-	f.exec("UPDATE usage_quotas SET member_of = $2 WHERE user_id = $1", [16]byte(account), [16]byte(parent))
+	if err := ledgertest.Join(f.t.Context(), f.Store, account, parent); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // touch has an engine look at the account, which keeps the turns of whoever waits.
@@ -113,7 +116,7 @@ func TestMovedBetweenBatches(t *testing.T) {
 	if err != nil || on.Accounts()[1].ID != one || l.Chain().Accounts()[1].ID != other {
 		t.Errorf("booked on %v, below %v: %v", on.Accounts(), l.Chain().Accounts(), err)
 	}
-	f.exec("UPDATE usage_quotas SET member_of = NULL WHERE user_id = $1", alice)
+	f.hang(alice, quota.AccountID{})
 	if l := f.load(ledger.Keys{Accounts: []quota.AccountID{alice}}); l.Above[0] != nil {
 		t.Errorf("above alice: %v", l.Above)
 	}
@@ -162,7 +165,7 @@ func TestMovedWhileABatchBegins(t *testing.T) {
 		s, err := ledgerdb.Open(t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time {
 			// It is asked while a batch makes its statements, and once more when it has its locks.
 			if moves < most {
-				tag, err := f.Pool().Exec(t.Context(), `UPDATE usage_quotas SET parent_id = $2 WHERE user_id IN (
+				tag, err := f.Pool().Exec(t.Context(), `UPDATE usage_quotas SET member_of = $2 WHERE user_id IN (
 					SELECT user_id FROM usage_quotas WHERE user_id = $1 FOR UPDATE SKIP LOCKED)`, [16]byte(alice),
 					[16]byte(teams[(moves+1)%3]))
 				if err != nil {

@@ -64,8 +64,10 @@ type shareRow struct {
 
 // writes are the rows that a batch changes.
 type writes struct {
-	newAccounts, accounts, currencies     []*ledger.Ledger
+	newUsers, newAccounts                 []*ledger.Ledger
+	accounts, currencies                  []*ledger.Ledger
 	settings                              []dbsqlc.UpdateSettingsParams
+	teams                                 []dbsqlc.UpsertTeamParams
 	lots                                  []lotRow
 	newPeriods, periods                   []periodRow
 	newAdmissions, ended, renewed, others []*ledger.Admission
@@ -89,7 +91,9 @@ var (
 	)
 	insertAccounts = newStatement[dbsqlc.InsertAccountsParams](dbsqlc.InsertAccounts,
 		col("Ids", func(l *ledger.Ledger) quota.ID { return l.Account.ID }),
-		col("PlanNames", func(l *ledger.Ledger) string { return l.Account.Plan.Name }),
+		col("PlanNames", func(l *ledger.Ledger) *string {
+			return presentIf(l.Account.Plan.Sells(), l.Account.Plan.Name)
+		}),
 		col("Anchors", func(l *ledger.Ledger) time.Time { return l.Account.Anchor }),
 		col("PeriodStarts", func(l *ledger.Ledger) time.Time { return l.Account.Period.Start }),
 		col("PeriodEnds", func(l *ledger.Ledger) time.Time { return l.Account.Period.End }),
@@ -333,9 +337,12 @@ var errFixed = errors.New("this never changes once it is stored")
 func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 	if l.New {
 		if l.Account.Plan != nil {
-			w.newAccounts = append(w.newAccounts, l)
+			w.open(l)
 		}
 		return w.tell(l)
+	}
+	if l.Team != nil && (*l.Team != was.team || l.Account.Team != was.bounds) {
+		w.teams = append(w.teams, teamParams(l))
 	}
 	settings := was.unreadable || l.Account.Plan.Name != was.plan || l.Settings != was.settings ||
 		l.Account.Suspended != was.suspended ||
@@ -379,6 +386,20 @@ func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 	}
 	w.book(l)
 	return w.tell(l)
+}
+
+// open takes note of a new account. A team is declared at once, with its grants; a user is later.
+func (w *writes) open(l *ledger.Ledger) {
+	w.newAccounts = append(w.newAccounts, l)
+	if l.Team == nil {
+		w.newUsers = append(w.newUsers, l)
+		return
+	}
+	w.teams = append(w.teams, teamParams(l))
+	w.settings = append(w.settings, settingsParams(l.Account, l.Settings))
+	for i := range l.Account.Lots {
+		w.lots = append(w.lots, lotRow{account: l.Account.ID, now: l.Now, Lot: &l.Account.Lots[i]})
+	}
 }
 
 func (w *writes) collectPeriods(l *ledger.Ledger, was map[int64]quota.ClosedPeriod) error {
@@ -519,7 +540,7 @@ func queueAudit(q *pgx.Batch, rows []auditRow) {
 // queue queues the statements.
 func (w *writes) queue(t *postgres.RoundTrip) {
 	q := &t.Batch
-	insertUsers.queue(q, w.newAccounts)
+	insertUsers.queue(q, w.newUsers)
 	insertAccounts.queue(q, w.newAccounts)
 	insertPeriods.queue(q, w.newPeriods)
 	updatePeriods.queue(q, w.periods)
@@ -540,6 +561,9 @@ func (w *writes) queue(t *postgres.RoundTrip) {
 	queueAudit(q, w.audit)
 	for _, p := range w.settings {
 		t.Tell(func(q *dbsqlc.Queries) error { return q.UpdateSettings(context.Background(), p) })
+	}
+	for _, p := range w.teams {
+		t.Tell(func(q *dbsqlc.Queries) error { return q.UpsertTeam(context.Background(), p) })
 	}
 	updateAccounts.queue(q, w.accounts)
 	updateCurrencies.queue(q, w.currencies)

@@ -24,6 +24,36 @@ WHERE a.user_id = ANY (@ids::uuid[]);
 -- name: LoadTeams :many
 SELECT * FROM teams WHERE id = ANY (@ids::uuid[]);
 
+-- name: LockTeams :exec
+-- Whoever declares a team does so alone, so that what it was checked against holds. Readers are not held up.
+LOCK TABLE teams IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: LoadTree :many
+SELECT t.id, t.name, t.is_root, t.retired,
+    coalesce(t.home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first), '00000000-0000-0000-0000-000000000000')::uuid AS home,
+    coalesce(a.member_of, '00000000-0000-0000-0000-000000000000')::uuid AS member_of
+FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id;
+
+-- name: HoldTeams :many
+-- Somebody is to be below them: none is retired before that is written.
+SELECT id, name, is_root, retired FROM teams WHERE name = ANY (@names::text[]) ORDER BY id FOR SHARE;
+
+-- name: UpsertTeam :exec
+INSERT INTO teams (id, name, cap_currency, credits_cap, concurrent_cap, queued_cap, daily_cost_cap_micros, member_credits,
+    member_concurrent, member_queued, member_daily_cost_micros, member_cost_currency, unlimited_members, display_name, object_uid,
+    home_cluster, weight, is_root, retired, updated_at)
+VALUES (@id, @name, @cap_currency, sqlc.narg('credits_cap'), sqlc.narg('concurrent_cap'), sqlc.narg('queued_cap'),
+    sqlc.narg('daily_cost_cap_micros'), sqlc.narg('member_credits'), sqlc.narg('member_concurrent'), sqlc.narg('member_queued'),
+    sqlc.narg('member_daily_cost_micros'), sqlc.narg('member_cost_currency'), @unlimited_members::text[], @display_name,
+    sqlc.narg('object_uid'), sqlc.narg('home_cluster'), @weight, @is_root, @retired, @now)
+ON CONFLICT (id) DO UPDATE SET cap_currency = excluded.cap_currency, credits_cap = excluded.credits_cap,
+    concurrent_cap = excluded.concurrent_cap, queued_cap = excluded.queued_cap, daily_cost_cap_micros = excluded.daily_cost_cap_micros,
+    member_credits = excluded.member_credits, member_concurrent = excluded.member_concurrent, member_queued = excluded.member_queued,
+    member_daily_cost_micros = excluded.member_daily_cost_micros, member_cost_currency = excluded.member_cost_currency,
+    unlimited_members = excluded.unlimited_members, display_name = excluded.display_name, object_uid = excluded.object_uid,
+    home_cluster = excluded.home_cluster, weight = excluded.weight, is_root = excluded.is_root, retired = excluded.retired,
+    updated_at = excluded.updated_at;
+
 -- name: LoadPlans :many
 SELECT * FROM user_plan_limits
 WHERE name = ANY (@names::text[]) OR (@with_default::boolean AND is_default AND NOT retired);
@@ -121,7 +151,7 @@ UPDATE usage_quotas SET
     audio_ms_override = sqlc.narg('audio_ms_override'), concurrent_override = sqlc.narg('concurrent_override'),
     queued_override = sqlc.narg('queued_override'), unlimited_overrides = @unlimited_overrides::text[],
     suspended = @suspended, anchor_at = @anchor_at, time_zone = @time_zone,
-    home_cluster = sqlc.narg('home_cluster')
+    home_cluster = sqlc.narg('home_cluster'), member_of = sqlc.narg('member_of'), member_declared = @member_declared
 WHERE user_id = @user_id;
 
 -- name: UpsertLots :exec

@@ -35,6 +35,17 @@ UPDATE user_plan_limits SET home_cluster = @cluster::uuid, object_uid = CASE WHE
 WHERE name = @name
 RETURNING *;
 
+-- name: TeamsOf :many
+SELECT sqlc.embed(t), sqlc.embed(a) FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
+WHERE coalesce(t.home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first)) = @cluster::uuid
+ORDER BY t.name FOR UPDATE OF t;
+
+-- name: MoveTeam :one
+UPDATE teams SET home_cluster = @cluster::uuid, object_uid = CASE WHEN @disown::boolean THEN NULL ELSE object_uid END,
+    updated_at = coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+WHERE id = @id
+RETURNING *;
+
 -- name: LockQuotasOf :many
 -- Accounts first, in the order of their ids, as everywhere.
 SELECT user_id FROM usage_quotas
@@ -65,6 +76,7 @@ RETURNING id, user_id;
 
 -- name: CountOwned :one
 SELECT ARRAY(SELECT p.name FROM user_plan_limits AS p WHERE p.home_cluster = @cluster::uuid OR p.home_cluster IS NULL AND f.first ORDER BY p.name)::text[] AS plans,
+    ARRAY(SELECT t.name FROM teams AS t WHERE t.home_cluster = @cluster::uuid OR t.home_cluster IS NULL AND f.first ORDER BY t.name)::text[] AS teams,
     (SELECT count(*) FROM usage_quotas AS a
      WHERE a.home_cluster = @cluster::uuid OR a.home_cluster IS NULL AND a.quota_uid IS NOT NULL AND f.first)::bigint AS quotas,
     (SELECT count(*) FROM concurrent_processing AS c WHERE c.state IN ('Queued', 'Admitted') AND c.source = 'job'

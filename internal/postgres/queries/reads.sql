@@ -206,6 +206,57 @@ SELECT a.user_id FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
 WHERE t.id > @after AND a.queued > 0 AND a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
 ORDER BY user_id LIMIT @most;
 
+-- name: DueMoved :many
+-- What waits and is counted elsewhere than it has to be, and the teams of no plan, and so of no plan's reset, whose period has ended.
+-- From one account with a queue to the next, as DueQueues, and the teams; nothing at all as long as there are none.
+WITH RECURSIVE root AS MATERIALIZED (SELECT t.id FROM teams AS t WHERE t.active_root),
+waiting AS (
+    (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > @after AND EXISTS (SELECT FROM teams)
+    ORDER BY c.user_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > w.user_id
+        ORDER BY c.user_id LIMIT 1)
+    FROM waiting AS w WHERE w.user_id IS NOT NULL)
+SELECT a.user_id FROM (SELECT w.user_id FROM waiting AS w UNION ALL SELECT t.id FROM teams AS t WHERE t.id > @after) AS m
+JOIN usage_quotas AS a ON a.user_id = m.user_id
+WHERE (a.queued > 0
+       AND a.parent_id IS DISTINCT FROM coalesce(a.member_of, nullif((SELECT r.id FROM root AS r), a.user_id)))
+   OR (a.plan_name IS NULL AND a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()))
+ORDER BY a.user_id LIMIT @most;
+
+-- name: ReadTeams :many
+SELECT sqlc.embed(a), sqlc.embed(t), coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+    coalesce(t.home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first), '00000000-0000-0000-0000-000000000000')::uuid AS home,
+    coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), a.user_id),
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent,
+    greatest(coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()), a.last_decided_at)::timestamptz AS now
+FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
+WHERE t.name = ANY (@names::text[]);
+
+-- name: AllTeams :many
+SELECT sqlc.embed(t), sqlc.embed(a) FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id ORDER BY t.name;
+
+-- name: CountBelow :many
+-- How many users are below the teams, right below them, and how many teams. Everybody is below the root: that is told by the
+-- accounts there are, and takes its time where these are millions.
+WITH RECURSIVE below (top, id) AS (
+    SELECT t.id, t.id FROM teams AS t WHERE t.id = ANY (@ids::uuid[])
+    UNION
+    SELECT b.top, c.id FROM below AS b JOIN usage_quotas AS a ON a.member_of = b.id JOIN teams AS c ON c.id = a.user_id)
+SELECT t.id,
+    CASE WHEN t.active_root THEN (SELECT count(*) FROM usage_quotas) - (SELECT count(*) FROM teams)
+        ELSE (SELECT count(*) FROM below AS b JOIN usage_quotas AS a ON a.member_of = b.id
+              WHERE b.top = t.id AND NOT EXISTS (SELECT FROM teams AS x WHERE x.id = a.user_id)) END::bigint AS members,
+    (SELECT count(*) FROM usage_quotas AS a WHERE (a.member_of = t.id OR t.active_root AND a.member_of IS NULL)
+        AND NOT EXISTS (SELECT FROM teams AS x WHERE x.id = a.user_id))::bigint AS direct,
+    (SELECT count(*) FROM teams AS x JOIN usage_quotas AS a ON a.user_id = x.id
+        WHERE x.id <> t.id AND (a.member_of = t.id OR t.active_root AND a.member_of IS NULL))::bigint AS teams
+FROM teams AS t WHERE t.id = ANY (@ids::uuid[]);
+
+-- name: TeamLastPeriods :many
+SELECT p.* FROM usage_quotas AS a JOIN usage_periods AS p ON p.user_id = a.user_id AND p.period_no = a.period_no - 1
+WHERE a.user_id = ANY (@ids::uuid[]);
+
 -- name: QuotaOwners :many
 SELECT quota_uid::uuid FROM usage_quotas
 WHERE quota_uid IS NOT NULL

@@ -53,5 +53,5 @@ func (s *Store) Clusters(ctx context.Context) ([]clusters.Cluster, error) {
 // Owned implements clusters.Adopter.
 func (s *Store) Owned(ctx context.Context, cluster quota.ClusterUID) (clusters.Owned, error) {
 	r, err := s.Queries().CountOwned(ctx, cluster)
-	return clusters.Owned{Plans: r.Plans, Quotas: r.Quotas, Jobs: r.Jobs}, postgres.MapError(err)
+	return clusters.Owned{Plans: r.Plans, Teams: r.Teams, Quotas: r.Quotas, Jobs: r.Jobs}, postgres.MapError(err)
 }

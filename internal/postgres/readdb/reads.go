@@ -178,6 +178,10 @@ func (s *Store) Due(
 		})
 		return candidates(ids, func(id quota.ID) ledger.Candidate { return ledger.Candidate{Account: id} }),
 			postgres.MapError(err)
+	case ledger.DueMoved:
+		ids, err := s.Queries().DueMoved(ctx, dbsqlc.DueMovedParams{Now: s.Now(), After: after, Most: int32(limit)})
+		return candidates(ids, func(id quota.ID) ledger.Candidate { return ledger.Candidate{Account: id} }),
+			postgres.MapError(err)
 	case ledger.DueLease:
 		rows, err := s.Queries().DueLeases(ctx, dbsqlc.DueLeasesParams{Now: s.Now(), After: after, Most: int64(limit)})
 		return candidates(rows, func(r dbsqlc.DueLeasesRow) ledger.Candidate {

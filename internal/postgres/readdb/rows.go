@@ -113,7 +113,10 @@ func (s *Store) Account(
 				Declared: true}
 		}
 	}
-	settings := ledger.Settings{QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone, Home: home}
+	settings := ledger.Settings{
+		QuotaUID: idOf(r.QuotaUid), ZoneName: r.TimeZone, Home: home, MemberOf: idOf(r.MemberOf),
+		MemberDeclared: r.MemberDeclared,
+	}
 	if r.QuotaName != nil {
 		settings.QuotaName = *r.QuotaName
 	}
@@ -150,6 +153,10 @@ func AuditSettings(r *dbsqlc.UsageQuota) quota.AuditSettings {
 	if r.HomeCluster != nil {
 		s.Home = new(quota.ClusterUID(*r.HomeCluster))
 	}
+	if r.MemberOf != nil {
+		s.MemberOf = new(quota.AccountID(*r.MemberOf))
+	}
+	s.MemberDeclared = r.MemberDeclared
 	return s
 }
 
@@ -271,23 +278,65 @@ func sharesOf(column []byte) ([]quota.Share, error) {
 
 // TeamOf reads what only a team has. One without a plan gets the one that sells nothing.
 func TeamOf(a *quota.Account, r *dbsqlc.Team) {
+	memberCurrency := r.CapCurrency
+	if r.MemberCostCurrency != nil {
+		memberCurrency = *r.MemberCostCurrency
+	}
 	a.Team = &quota.Team{
 		Name: r.Name, Weight: r.Weight,
-		Caps: capsOf(r.CapCurrency, r.CreditsCap, r.ConcurrentCap, r.QueuedCap, r.DailyCostCapMicros),
-		MemberDefaults: capsOf(r.CapCurrency, r.MemberCredits, r.MemberConcurrent, r.MemberQueued,
-			r.MemberDailyCostMicros),
+		Caps: capsOf(r.CapCurrency, r.CreditsCap, r.ConcurrentCap, r.QueuedCap, r.DailyCostCapMicros, nil),
+		MemberDefaults: capsOf(memberCurrency, r.MemberCredits, r.MemberConcurrent, r.MemberQueued,
+			r.MemberDailyCostMicros, r.UnlimitedMembers),
 	}
 	if a.Plan == nil {
 		a.Plan = quota.CapOnly(r.CapCurrency)
 	}
 }
 
-func capsOf(currency string, credits *int64, concurrent, queued *int32, dailyCost *int64) quota.Caps {
+// TeamSettingsOf reads what a UsageTeam declares about a team besides.
+func TeamSettingsOf(r *dbsqlc.Team) ledger.TeamSettings {
+	return ledger.TeamSettings{
+		ObjectUID: idOf(r.ObjectUid), Home: idOf(r.HomeCluster), DisplayName: r.DisplayName,
+		Root: r.IsRoot, Retired: r.Retired, Currency: r.CapCurrency,
+	}
+}
+
+// AuditTeam reads what a UsageTeam has decided about a team, as the audit log tells it.
+func AuditTeam(t *dbsqlc.Team, r *dbsqlc.UsageQuota) quota.AuditTeam {
+	l := ledger.Ledger{
+		Account: &quota.Account{
+			ID: r.UserID, Plan: &quota.Plan{Name: Text(r.PlanName)}, Suspended: r.Suspended, Anchor: r.AnchorAt,
+		},
+		Settings: ledger.Settings{ZoneName: r.TimeZone, MemberOf: idOf(r.MemberOf)},
+		Team:     new(TeamSettingsOf(t)),
+	}
+	TeamOf(l.Account, t)
+	return l.AuditTeam()
+}
+
+// The name by which unlimited_members says that there is no daily ceiling; those of the other limits are an override's.
+const UnlimitedDailyCost = "daily_cost"
+
+func capsOf(
+	currency string, credits *int64, concurrent, queued *int32, dailyCost *int64, unlimited []string,
+) quota.Caps {
 	caps := quota.Caps{
 		Credits: capOf[quota.Credits](credits), Concurrent: capOf[int32](concurrent), Queued: capOf[int32](queued),
 	}
 	if most := capOf[quota.Money](dailyCost); most != nil {
 		caps.DailyCost = &quota.Ceiling{Limit: *most, Currency: currency}
+	}
+	for _, name := range unlimited {
+		switch name {
+		case UnlimitedCredits:
+			caps.Credits = &quota.Limit[quota.Credits]{Unlimited: true}
+		case UnlimitedConcurrent:
+			caps.Concurrent = &quota.Limit[int32]{Unlimited: true}
+		case UnlimitedQueued:
+			caps.Queued = &quota.Limit[int32]{Unlimited: true}
+		case UnlimitedDailyCost:
+			caps.DailyCost = &quota.Ceiling{Limit: quota.Limit[quota.Money]{Unlimited: true}}
+		}
 	}
 	return caps
 }

@@ -52,8 +52,8 @@ func (s *Store) standings(
 // does so under locks.
 func (s *Store) readAbove(ctx context.Context, out map[string]ledger.Usage, plans map[*quota.Account]ServedBy) error {
 	var parents []quota.ID
-	for a := range plans {
-		if parent := out[a.UserID].Parent; parent != (quota.AccountID{}) {
+	for _, u := range out {
+		if parent := u.Parent; parent != (quota.AccountID{}) {
 			parents = append(parents, parent)
 		}
 	}
