@@ -35,8 +35,8 @@ const (
 	// ConditionResetScheduled says whether the plan's reset CronJob is as the spec says. UsagePlan only.
 	ConditionResetScheduled = "ResetScheduled"
 
-	// ConditionInUse says whether any user is on the plan, or anybody below the team; its message counts them and names
-	// at most ten. UsagePlan and UsageTeam.
+	// ConditionInUse says whether any user is on the plan, or anybody below the team; its message counts them, and
+	// of a plan names at most ten. UsagePlan and UsageTeam.
 	ConditionInUse = "InUse"
 
 	// ConditionPlanResolved says whether the plan that the user is on, or that the team pays with, could be found.
@@ -131,8 +131,6 @@ const (
 const (
 	// ReasonTeamResolved: the user is a member of the team that teamRef names.
 	ReasonTeamResolved = "TeamResolved"
-	// ReasonTeamRetired: the team's object was deleted; it goes on for this user as it last was.
-	ReasonTeamRetired = "TeamRetired"
 	// ReasonTeamNotFound: there is no team of the name in teamRef that takes members.
 	ReasonTeamNotFound = "TeamNotFound"
 )

@@ -232,6 +232,11 @@ func setup(
 				Cluster: cluster, StatusInterval: o.statusInterval, ResyncInterval: o.resync, Loops: loops,
 			})
 		},
+		"UsageTeam controller": func() error {
+			return controller.SetupUsageTeam(mgr, svc, controller.UsageTeamOptions{
+				Cluster: cluster, StatusInterval: o.statusInterval, ResyncInterval: o.resync, Loops: loops,
+			})
+		},
 		"Job controller": func() error {
 			from := controller.JobLedger{Meter: svc, Queue: svc, Records: store}
 			return controller.SetupJob(mgr, from, controller.JobOptions{

@@ -41,6 +41,8 @@ func demo(ctx context.Context, out *printer, stack *localstack.Stack, root strin
 		{"A Job whose service account may not spend for that user is refused", refuseWrongAccount},
 		{"A pro user runs five at once", runFiveAtOnce},
 		{"The same over HTTP: check, admit, complete", overHTTP},
+		{"A team of two shares 100 credits; the refusal names the team", shareCredits},
+		{"Under a root with one slot three users take turns by weight", takeTurns},
 		{"Where everybody stands", finalStanding},
 		{"A month passes: everybody is in a new period", passMonth},
 		{"Every invariant of the ledger holds", checkInvariants},

@@ -132,7 +132,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	c.run(func(ctx context.Context) error { return c.service.Run(ctx) })
 	t.Cleanup(func() {
-		for _, obj := range []client.Object{&v1alpha1.UserQuota{}, &v1alpha1.UsagePlan{}} {
+		for _, obj := range []client.Object{&v1alpha1.UserQuota{}, &v1alpha1.UsageTeam{}, &v1alpha1.UsagePlan{}} {
 			if err := env.Client.DeleteAllOf(context.Background(), obj); err != nil {
 				t.Error(err)
 			}
@@ -181,6 +181,10 @@ func (c *cluster) start() {
 		controller.UserQuotaOptions{StatusInterval: interval}); err != nil {
 		c.Fatal(err)
 	}
+	if err := controller.SetupUsageTeam(mgr, c.service,
+		controller.UsageTeamOptions{StatusInterval: interval, ResyncInterval: resync}); err != nil {
+		c.Fatal(err)
+	}
 	if err := controller.SetupResetMetrics(mgr, c.service, c.resets, resync, nil); err != nil {
 		c.Fatal(err)
 	}
@@ -223,6 +227,8 @@ func (c *cluster) wants(obj client.Object, kind string, status metav1.ConditionS
 		case *v1alpha1.UsagePlan:
 			list, observed = obj.Status.Conditions, obj.Status.ObservedGeneration
 		case *v1alpha1.UserQuota:
+			list, observed = obj.Status.Conditions, obj.Status.ObservedGeneration
+		case *v1alpha1.UsageTeam:
 			list, observed = obj.Status.Conditions, obj.Status.ObservedGeneration
 		}
 		got := meta.FindStatusCondition(list, kind)

@@ -72,6 +72,7 @@ type UserQuotaOptions struct {
 const (
 	userIDField = "spec.userID"
 	planField   = "spec.planRef.name"
+	teamField   = "spec.teamRef.name"
 )
 
 // +kubebuilder:rbac:groups=usage.cantonesescribe.io,resources=userquotas;usageteams,verbs=get;list;watch
@@ -88,6 +89,7 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, records QuotaRecords, opts 
 	for field, value := range map[string]func(*v1alpha1.UserQuota) string{
 		userIDField: func(q *v1alpha1.UserQuota) string { return q.Spec.UserID },
 		planField:   planName,
+		teamField:   func(q *v1alpha1.UserQuota) string { return teamRefName(q.Spec.TeamRef) },
 	} {
 		index := func(obj client.Object) []string {
 			return []string{value(obj.(*v1alpha1.UserQuota))} //nolint:forcetypeassert // the index is over this type
@@ -124,6 +126,8 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, records QuotaRecords, opts 
 				predicate.AnnotationChangedPredicate{}))).
 		Watches(&v1alpha1.UsagePlan{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor),
 			builder.WithPredicates(planMayResolve)).
+		Watches(&v1alpha1.UsageTeam{}, handler.EnqueueRequestsFromMapFunc(r.waitingForTeam),
+			builder.WithPredicates(teamPlaced)).
 		WatchesRawSource(source.Channel(r.wake, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(r)
@@ -230,6 +234,25 @@ func (r *userQuotaReconciler) waitingFor(ctx context.Context, obj client.Object)
 		q := &list.Items[i]
 		if q.Status.ObservedGeneration != q.Generation ||
 			!meta.IsStatusConditionTrue(q.Status.Conditions, v1alpha1.ConditionPlanResolved) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(q)})
+		}
+	}
+	return requests
+}
+
+// waitingForTeam returns the UserQuotas that name a team and could not be in force before.
+func (r *userQuotaReconciler) waitingForTeam(ctx context.Context, team client.Object) []reconcile.Request {
+	var list v1alpha1.UserQuotaList
+	err := r.client.List(ctx, &list, client.MatchingFields{teamField: team.GetName()}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list the UserQuotas that wait for a team", "team", team.GetName())
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		q := &list.Items[i]
+		if q.Status.ObservedGeneration != q.Generation ||
+			!meta.IsStatusConditionTrue(q.Status.Conditions, v1alpha1.ConditionTeamResolved) {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(q)})
 		}
 	}
@@ -408,6 +431,15 @@ func (r *userQuotaReconciler) writeRefusal(ctx context.Context, q *v1alpha1.User
 	unreadable, isUnreadable := errors.AsType[*ledger.UnreadableError](err)
 	owned, isOwned := errors.AsType[*ledger.OwnedError](err)
 	switch {
+	case aboutTeam(err):
+		conds.set(v1alpha1.ConditionAccepted, true, v1alpha1.ReasonAccepted,
+			fmt.Sprintf("this is the UserQuota of user %s", q.Spec.UserID))
+		conds.set(v1alpha1.ConditionTeamResolved, false, v1alpha1.ReasonTeamNotFound,
+			describe(err)+": apply it, or correct spec.teamRef.name")
+		conds.set(v1alpha1.ConditionSynced, false, v1alpha1.ReasonSyncFailed,
+			"nothing is written until the user's team is there")
+		meta.RemoveStatusCondition(&q.Status.Conditions, v1alpha1.ConditionPlanResolved)
+		conds.unknown(v1alpha1.ConditionPlanResolved, "the plan is told once the team is there")
 	case isOwned:
 		// Likewise.
 		notInForce(q, v1alpha1.ReasonOwnedByAnotherCluster, r.cluster.describeOwned(ctx, owned))
@@ -429,6 +461,12 @@ func (r *userQuotaReconciler) writeRefusal(ctx context.Context, q *v1alpha1.User
 		return r.writeFailure(q, err)
 	}
 	return nil
+}
+
+// aboutTeam reports whether the team that a UserQuota names is what is wrong with it.
+func aboutTeam(err error) bool {
+	_, ok := errors.AsType[*metering.TeamError](err)
+	return ok
 }
 
 // writeFailure writes that the database did not answer, which is tried again with back-off.

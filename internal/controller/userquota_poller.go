@@ -234,11 +234,14 @@ func (p *standingPoller) stale(
 	return !equality.Semantic.DeepEqual(would.Status, q.Status)
 }
 
-// lacksPlan reports whether a UserQuota waits for a plan. If that is made in this cluster its object wakes it.
+// lacksPlan reports whether a UserQuota waits for a plan or a team. If that is made in this cluster its object wakes
+// it.
 func lacksPlan(q *v1alpha1.UserQuota) bool {
 	resolved := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionPlanResolved)
-	return resolved != nil && q.DeletionTimestamp.IsZero() &&
-		(resolved.Reason == v1alpha1.ReasonPlanNotFound || resolved.Reason == v1alpha1.ReasonNoDefaultPlan)
+	team := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionTeamResolved)
+	return q.DeletionTimestamp.IsZero() && (team != nil && team.Reason == v1alpha1.ReasonTeamNotFound ||
+		resolved != nil &&
+			(resolved.Reason == v1alpha1.ReasonPlanNotFound || resolved.Reason == v1alpha1.ReasonNoDefaultPlan))
 }
 
 // saysUnreadable reports whether a UserQuota says that its user's account cannot be read, for that reason if one is

@@ -4,11 +4,15 @@ package controller
 
 import (
 	"fmt"
-	"strconv"
+	"slices"
+	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/convert"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -36,14 +40,23 @@ func inForce(q *v1alpha1.UserQuota, u ledger.Usage) {
 		conds.set(v1alpha1.ConditionPlanResolved, true, v1alpha1.ReasonPlanResolved,
 			fmt.Sprintf("the user is on plan %s", plan.Name))
 	}
+	if q.Spec.TeamRef != nil {
+		conds.set(v1alpha1.ConditionTeamResolved, true, v1alpha1.ReasonTeamResolved,
+			fmt.Sprintf("the user is a member of team %s", q.Spec.TeamRef.Name))
+	}
 	stand(&q.Status, u)
 	sumUpQuota(q)
 }
 
 func sumUpQuota(q *v1alpha1.UserQuota) {
 	q.Status.ObservedGeneration = q.Generation
-	conditions{&q.Status.Conditions, q.Generation}.sumUp("the UserQuota is in force",
-		v1alpha1.ConditionAccepted, v1alpha1.ConditionPlanResolved, v1alpha1.ConditionSynced)
+	parts := []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionPlanResolved, v1alpha1.ConditionSynced}
+	if q.Spec.TeamRef == nil {
+		meta.RemoveStatusCondition(&q.Status.Conditions, v1alpha1.ConditionTeamResolved)
+	} else {
+		parts = slices.Insert(parts, 1, v1alpha1.ConditionTeamResolved)
+	}
+	conditions{&q.Status.Conditions, q.Generation}.sumUp("the UserQuota is in force", parts...)
 }
 
 // stand writes where the user stands.
@@ -58,13 +71,9 @@ func stand(status *v1alpha1.UserQuotaStatus, u ledger.Usage) {
 		Running:   a.Active,
 		Queued:    a.Queued,
 	}
-	most := unlimited
-	if !limits.Concurrent.Unlimited {
-		usage.ConcurrentLimit = new(limits.Concurrent.Max)
-		most = strconv.Itoa(int(limits.Concurrent.Max))
-	}
-	usage.Slots = fmt.Sprintf("%d/%s", a.Active, most)
+	usage.ConcurrentLimit, usage.Slots = slotsOf(a.Active, limits.Concurrent)
 	status.Plan, status.Usage = a.Plan.Name, usage
+	standInTree(status, on, u.Now)
 	status.PeriodStart, status.ResetsAt = timestamp(a.Period.Start), timestamp(a.Period.End)
 	status.LastPeriod = nil
 	if last := u.Last; last != nil {
@@ -75,9 +84,29 @@ func stand(status *v1alpha1.UserQuotaStatus, u ledger.Usage) {
 	}
 }
 
+// standInTree writes which team the user is in, who pays, and what binds. Of who is alone nothing is written.
+func standInTree(status *v1alpha1.UserQuotaStatus, chain quota.Chain, now time.Time) {
+	status.Team, status.Payer, status.EffectiveLimits, status.Effective = "", nil, nil, ""
+	if chain.Alone() {
+		return
+	}
+	level := func(l quota.Level) v1alpha1.Level {
+		return v1alpha1.Level{Kind: v1alpha1.LevelKind(l.Kind), Name: l.Name}
+	}
+	status.Team, status.Payer = chain.Accounts()[1].Team.Name, new(level(chain.Payer().Level()))
+	var shown []string
+	for _, e := range chain.Effective(now) {
+		status.EffectiveLimits = append(status.EffectiveLimits, v1alpha1.UserQuotaEffectiveLimit{
+			Limit: convert.TeamLimitNames[e.Limit], Value: e.Value, Level: level(e.Level),
+		})
+		shown = append(shown, inWords(e.Limit, e.Value))
+	}
+	status.Effective = strings.Join(shown, ", ")
+}
+
 // forget takes out what is said about a user whom this object has no say about.
 func forget(status *v1alpha1.UserQuotaStatus) {
-	status.Plan, status.Usage, status.PeriodStart, status.ResetsAt, status.LastPeriod = "", nil, nil, nil, nil
+	*status = v1alpha1.UserQuotaStatus{ObservedGeneration: status.ObservedGeneration, Conditions: status.Conditions}
 }
 
 func credits(l quota.Limit[quota.Credits]) string {
@@ -99,7 +128,9 @@ func drifted(declared metering.Quota, u ledger.Usage) bool {
 	if a.Zone != nil {
 		zone = a.Zone.String()
 	}
-	return u.QuotaUID != declared.ObjectUID || !onPlan || a.Suspended != declared.Suspended || zone != declared.Zone ||
+	inTeam := declared.TeamName == "" || u.Above[0] != nil && u.Above[0].Team.Name == declared.TeamName
+	return u.QuotaUID != declared.ObjectUID || !inTeam || !onPlan || a.Suspended != declared.Suspended ||
+		zone != declared.Zone ||
 		!declared.Anchor.IsZero() && !a.Anchor.Equal(declared.Anchor) ||
 		!equality.Semantic.DeepEqual(a.Overrides, declared.Overrides)
 }

@@ -118,9 +118,6 @@ func (c Chain) Credits(i int, now time.Time) Limit[Credits] {
 	return limit
 }
 
-// Concurrent returns how many jobs may run at once in the account at an index.
-func (c Chain) Concurrent(i int) Limit[int32] { return c.concurrent(i) }
-
 // TeamLimits are what a team by itself bounds all below it to, whatever is above it.
 type TeamLimits struct {
 	// Credits of the open period, and what of them is neither used nor reserved: of the caps and, where the team pays,
