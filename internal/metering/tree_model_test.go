@@ -166,7 +166,7 @@ func TestTreeAgreesWithTheModel(t *testing.T) {
 		}
 		p := &treePlay{T: rt, w: w, jobs: map[string]*treeJob{}}
 		p.begin(runs)
-		for range rapid.IntRange(5, 25).Draw(rt, "operations") {
+		for range rapid.IntRange(15, 40).Draw(rt, "operations") {
 			p.step()
 			p.settle()
 			p.compare()
@@ -202,11 +202,15 @@ func (p *treePlay) begin(run int) {
 		n.parent = p.nodes[5]
 		p.w.move(n.account, n.parent.account)
 	}
+	for _, n := range p.nodes[:3] {
+		n.parent = p.nodes[rapid.IntRange(3, 5).Draw(p.T, "team")]
+		p.w.move(n.account, n.parent.account)
+	}
 }
 
 // limit draws what a team caps.
 func (p *treePlay) limit(n *treeNode) {
-	n.cap, n.capSlots = int64(rapid.IntRange(-1, 60).Draw(p.T, "cap")), rapid.SampledFrom([]int64{-1, 1, 2, 3}).
+	n.cap, n.capSlots = rapid.SampledFrom([]int64{-1, 10, 20, 35, 60}).Draw(p.T, "cap"), rapid.SampledFrom([]int64{-1, 1, 2, 3}).
 		Draw(p.T, "slots")
 	p.w.exec("UPDATE teams SET credits_cap = nullif($2, -1) * 60000, concurrent_cap = nullif($3, -1) WHERE id = $1",
 		[16]byte(n.account), n.cap, n.capSlots)
