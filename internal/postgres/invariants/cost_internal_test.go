@@ -28,10 +28,11 @@ func TestChecksReadOnce(t *testing.T) {
 		INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms,
 		    lease_until, arrived_seq, admitted_seq, ended_seq, priority, enforced, admitted_at, ended_at,
 		    period_no, period_end, plan_part)
-		SELECT gen_random_uuid(), id, 'api', 'Released', 60000, 0, now(), 120000, now(), 3 * n, 3 * n + 1, 3 * n + 2, n % 2,
-		    true, now(), now(), 0, now(), 0
-		FROM users CROSS JOIN generate_series(1, 100) AS n;
-		UPDATE pg_class SET relpages = 1000000, reltuples = 1 WHERE oid = 'concurrent_processing'::regclass`); err != nil {
+		SELECT gen_random_uuid(), id, 'api', 'Released', 60000, 0, at, 120000, at, 3 * n, 3 * n + 1, 3 * n + 2, n % 2,
+		    true, at, at, 0, at, 0
+		FROM users CROSS JOIN generate_series(1, 100) AS n CROSS JOIN now() AS at;
+		UPDATE pg_class SET relpages = 1000000, reltuples = 1
+		WHERE oid = 'concurrent_processing'::regclass`); err != nil {
 		t.Fatal(err)
 	}
 	for _, check := range slices.Concat(balances, replays, records) {
@@ -39,7 +40,9 @@ func TestChecksReadOnce(t *testing.T) {
 		if err := conn.QueryRow(t.Context(), "EXPLAIN (ANALYZE, FORMAT JSON) "+check).Scan(&out); err != nil {
 			t.Fatal(err)
 		}
-		var plans []struct{ Plan node }
+		var plans []struct {
+			Plan node `json:"Plan"`
+		}
 		if err := json.Unmarshal(out, &plans); err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +58,7 @@ func TestChecksReadOnce(t *testing.T) {
 type node struct {
 	Relation string  `json:"Relation Name"`
 	Loops    float64 `json:"Actual Loops"`
-	Plans    []node
+	Plans    []node  `json:"Plans"`
 }
 
 func (n node) walk(visit func(node)) {
