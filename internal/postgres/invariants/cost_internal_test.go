@@ -26,10 +26,10 @@ func TestChecksReadOnce(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), `
 		INSERT INTO users (id, user_id) SELECT md5('user-' || n)::uuid, 'user-' || n FROM generate_series(1, 20) AS n;
 		INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size, created_at, lease_ms,
-		    lease_until, arrived_seq, admitted_seq, ended_seq, priority, enforced, admitted_at, ended_at,
-		    period_no, period_end, plan_part)
+		    lease_until, arrived_seq, admitted_seq, ended_seq, priority, enforced, admitted_at, period_no,
+		    ended_at, plan_part, period_end)
 		SELECT gen_random_uuid(), id, 'api', 'Released', 60000, 0, at, 120000, at, 3 * n, 3 * n + 1, 3 * n + 2, n % 2,
-		    true, at, at, 0, at, 0
+		    true, at, 0, at, 0, at
 		FROM users CROSS JOIN generate_series(1, 100) AS n CROSS JOIN now() AS at;
 		UPDATE pg_class SET relpages = 1000000, reltuples = 1
 		WHERE oid = 'concurrent_processing'::regclass`); err != nil {
