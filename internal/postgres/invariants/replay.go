@@ -126,8 +126,8 @@ const (
 	WHERE late.admitted_seq < late.last_leave AND late.enforced`
 
 	overtakenByLower = `SELECT 'I7' AS invariant, u.user_id AS who, ` + overtaker + ` AS what, ` + overtaken + `
-	FROM (SELECT id, sum(d) OVER (PARTITION BY user_id, priority ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING)
-	    AS waiting
+	FROM (SELECT id, user_id, priority, seq AS admitted_seq,
+	        sum(d) OVER (PARTITION BY user_id, priority ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING) AS waiting
 	    FROM (WITH priorities AS MATERIALIZED (SELECT DISTINCT user_id, priority FROM concurrent_processing)
 	        SELECT id, user_id, priority, admitted_seq AS seq, 0 AS d FROM concurrent_processing
 	        WHERE admitted_seq IS NOT NULL AND enforced
@@ -135,14 +135,13 @@ const (
 	        SELECT NULL, e.user_id, p.priority, seq, d FROM concurrent_processing AS e
 	        JOIN priorities AS p ON p.user_id = e.user_id AND p.priority < e.priority
 	        CROSS JOIN LATERAL (VALUES (e.arrived_seq, 1), (coalesce(e.admitted_seq, e.ended_seq), -1)) AS v (seq, d)
-	        WHERE NOT e.ever_parked AND seq IS NOT NULL AND e.arrived_seq IS DISTINCT FROM e.admitted_seq) AS moves) AS
-	            w
-	JOIN concurrent_processing AS late ON late.id = w.id
+	        WHERE NOT e.ever_parked AND seq IS NOT NULL AND e.arrived_seq IS DISTINCT FROM e.admitted_seq) AS moves)
+	    AS late
 	JOIN users AS u ON u.id = late.user_id
 	CROSS JOIN LATERAL (SELECT e.* FROM concurrent_processing AS e WHERE e.user_id = late.user_id AND e.priority >
 	    late.priority
 	    AND ` + stoodInFront + ` LIMIT 1) AS early
-	WHERE w.waiting > 0`
+	WHERE late.id IS NOT NULL AND late.waiting > 0`
 
 	leaves       = `coalesce(admitted_seq, ended_seq, 9223372036854775807)`
 	stoodInFront = `NOT e.ever_parked AND e.arrived_seq < late.admitted_seq
