@@ -103,7 +103,7 @@ type queue struct {
 
 	users   int
 	running chan started
-	// owners are the users of the admissions that wait, by id.
+	// owners are the users of the admissions that wait, by quota.AdmissionID.
 	owners sync.Map
 	turned atomic.Int64
 }
@@ -122,7 +122,7 @@ func (q *queue) fill(ctx context.Context, depth int) error {
 // add asks for one more of a user's, and takes note of it if it runs.
 func (q *queue) add(ctx context.Context, user int) error {
 	key := q.run + "-queue-" + strconv.FormatInt(q.serial.Add(1), 10)
-	id := quota.NameID("admission", quota.AccountID{}, key)
+	id := quota.AdmissionID(quota.NameID("admission", quota.AccountID{}, key))
 	q.owners.Store(id, user)
 	res, err := q.service.Admit(ctx, metering.AdmitRequest{
 		UserID: "user-" + strconv.Itoa(user), ID: id, BodyHash: []byte(key), Source: quota.SourceAPI,
