@@ -96,8 +96,8 @@ func TestSamplesAndColumns(t *testing.T) {
 		"quotas wide": {
 			[]string{"uq", "-o", "wide"},
 			[]string{
-				"NAME|USER|PLAN|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|LAST " +
-					"USED|SUSPENDED|ZONE|READY|AGE",
+				"NAME|USER|PLAN|TEAM|PAYER|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|" +
+					"EFFECTIVE LIMITS|LAST USED|SUSPENDED|ZONE|READY|AGE",
 				"alice|alice|starter|12.5|210|195|2.5|1/3|0|2030-01-31T08:00:00Z|7.25|false|Asia/Hong_Kong|True|AGE",
 			},
 		},
