@@ -91,7 +91,7 @@ func (s *Store) begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, erro
 		conn: conn, db: s.DB, report: s.Report, ledgers: make(map[quota.AccountID]*ledger.Ledger, n),
 		loaded: make(map[quota.AccountID]*loaded, n),
 		locked: make(map[quota.AccountID]bool, n), busy: map[quota.AccountID]bool{}, plans: map[string]*quota.Plan{},
-		plansOf: make(map[*quota.Account]readdb.ServedBy, n), above: s.trees.above(keys.Accounts),
+		plansOf: make(map[*quota.Account]readdb.ServedBy, n), above: s.trees.above(&keys),
 	}
 	if err := s.load(ctx, b, &keys); err != nil {
 		b.Rollback()

@@ -33,26 +33,53 @@ var errOtherChain = errors.New("others are above the accounts than were locked")
 type trees struct {
 	mu    sync.RWMutex
 	known map[quota.AccountID][]quota.AccountID
+	// root is the root team as the last batch found it, zero if there was none. Of whom nothing is known is likely to be
+	// right below it.
+	root quota.AccountID
 }
 
-// above returns what is to be locked besides the accounts, each once.
-func (t *trees) above(accounts []quota.AccountID) []quota.AccountID {
+// above returns what is to be locked besides the accounts, each once. Who is only registered is below nobody yet.
+func (t *trees) above(keys *ledger.Keys) []quota.AccountID {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if len(t.known) == 0 {
+	if len(t.known) == 0 && t.root == (quota.AccountID{}) {
 		return nil
 	}
 	var above []quota.AccountID
 	seen := map[quota.AccountID]bool{}
-	for _, id := range accounts {
-		for _, up := range t.known[id] {
-			if !seen[up] {
-				seen[up] = true
-				above = append(above, up)
-			}
+	add := func(up quota.AccountID) {
+		if !seen[up] {
+			seen[up] = true
+			above = append(above, up)
+		}
+	}
+	for _, id := range keys.Accounts {
+		ups, known := t.known[id]
+		for _, up := range ups {
+			add(up)
+		}
+		if !known && t.root != (quota.AccountID{}) && !registers(keys, id) {
+			add(t.root)
 		}
 	}
 	return above
+}
+
+func registers(keys *ledger.Keys, account quota.AccountID) bool {
+	return slices.ContainsFunc(keys.Register, func(r ledger.Registration) bool { return r.Account == account })
+}
+
+// found takes note of the root team, zero if there is none.
+func (t *trees) found(root quota.AccountID) {
+	t.mu.RLock()
+	same := t.root == root
+	t.mu.RUnlock()
+	if same {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.root = root
 }
 
 // knows reports whether anything is known to be above an account.
@@ -229,6 +256,9 @@ func (s *Store) hang(b *batch, keys *ledger.Keys) error {
 			err = errOtherChain
 		default:
 			s.trees.keep(id, need)
+			if !l.New {
+				s.trees.found(b.root(id))
+			}
 		}
 	}
 	if err != nil {
@@ -254,6 +284,23 @@ func (b *batch) need(l *ledger.Ledger) (need []quota.AccountID, missing bool) {
 		need, missing = append(need, was...), missing || unknown
 	}
 	return append(need, b.bookedOn(l)...), missing
+}
+
+// root returns the root team, as an account shows it of which all above it are loaded: without a root at the top of its
+// way there is none.
+func (b *batch) root(account quota.AccountID) quota.AccountID {
+	top := account
+	for range len(b.ledgers) {
+		parent, hangs := b.parents[top]
+		if !hangs {
+			break
+		}
+		top = parent
+	}
+	if l := b.ledgers[top]; l == nil || l.Team == nil || !l.Team.Root || l.Team.Retired {
+		return quota.AccountID{}
+	}
+	return top
 }
 
 // path returns the accounts that have to be above one, as far as they were loaded, and whether the last of them is not,

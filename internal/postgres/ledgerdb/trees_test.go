@@ -190,4 +190,55 @@ func TestMovedWhileABatchBegins(t *testing.T) {
 		}
 		s.Close()
 	}
+	// The audit log knows of none of these moves.
+	f.exec("UPDATE usage_quotas SET member_of = NULL WHERE user_id = $1", [16]byte(alice))
+}
+
+// What a batch below a root needs is known to those of others that follow, whoever they are of.
+func TestFirstBatchBelowTheRootBeginsOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice, bob, carol, dave := f.register("alice"), f.register("bob"), f.register("carol"), f.register("dave")
+	root := f.team(9, "platform", nil, "is_root = true")
+	asked := 0
+	s, err := ledgerdb.Open(t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time {
+		asked++
+		return f.clock.read()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	// begin returns how often the clock is asked for, which each try does anew.
+	begin := func(account, top quota.AccountID) int {
+		t.Helper()
+		asked = 0
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		b, err := s.Begin(ctx, ledger.Keys{Accounts: []quota.AccountID{account}, Wait: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Rollback()
+		if l := b.Ledgers()[account]; l == nil || l.Top() != top {
+			t.Errorf("account %s has not %s on top", account, top)
+		}
+		return asked
+	}
+	first, once := begin(alice, root), begin(alice, root)
+	if first <= once {
+		t.Errorf("the clock was asked for %d times at first, then %d times: the first batch of all begins twice", first, once)
+	}
+	if got := begin(bob, root); got != once {
+		t.Errorf("the clock was asked for %d times, want %d, as in one try", got, once)
+	}
+	f.exec("UPDATE teams SET retired = true WHERE id = $1", [16]byte(root))
+	begin(carol, carol)
+	// Nobody waits for a root that is above nobody any more.
+	held, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{root}, Wait: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Rollback()
+	begin(dave, dave)
 }
