@@ -57,7 +57,7 @@ func tight(i int) string { return "tight-" + strconv.Itoa(i) }
 func poor(i int) string  { return "poor-" + strconv.Itoa(i) }
 func loose(i int) string { return "loose-" + strconv.Itoa(i) }
 
-// declare makes plans, quotas and rights, and waits until the manager has taken them.
+// declare makes plans, teams, quotas and rights, and waits until the manager has taken them.
 func declare(ctx context.Context, plane *localstack.ControlPlane) (*cluster, error) {
 	c := &cluster{plane: plane, jobs: map[string]jobEntry{}}
 	var err error
@@ -82,10 +82,11 @@ func declare(ctx context.Context, plane *localstack.ControlPlane) (*cluster, err
 		// The anniversary of their account is soon.
 		userQuota(poor(i), "poor", now.Add(30*time.Second+time.Duration(i)*rollEvery).AddDate(-1, 0, 0))
 	}
+	objects.WriteString(teamObjects(now))
 	if err := c.kubectl(ctx, objects.Bytes(), "apply", "--server-side", "--filename=-"); err != nil {
 		return nil, err
 	}
-	if err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "--timeout=60s", "usageplans,userquotas",
+	if err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "--timeout=120s", "usageplans,userquotas,usageteams",
 		"--all"); err != nil {
 		return nil, err
 	}

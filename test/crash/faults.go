@@ -45,7 +45,7 @@ func (s *stack) disturb(ctx context.Context, o options) error {
 	// Its own source of chance: the network and the kills run side by side.
 	network.Go(func() { s.disturbNetwork(ctx, rand.New(rand.NewPCG(o.seed, 2<<32))) })
 	network.Go(func() { s.resetNowAndThen(ctx) })
-	network.Go(func() { s.moveMembers(ctx) })
+	network.Go(func() { s.moveMembers(ctx, rand.New(rand.NewPCG(o.seed, 3<<32))) })
 
 	plan := s.plan(random, o.kills)
 	for n := 0; ; n++ {

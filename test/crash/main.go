@@ -77,7 +77,11 @@ func run(ctx context.Context, o options) (err error) {
 	r.progressf("seed %d: until %d operations are acknowledged and %d processes killed", o.seed, o.operations, o.kills)
 	s, err := startStack(ctx, filepath.Dir(self), r)
 	if s != nil {
-		defer func() { err = errors.Join(err, s.stop(err != nil, filepath.Join(filepath.Dir(self), "crash-logs"))) }()
+		defer func() {
+			// What the answers with status 500 were is only in the logs.
+			keep := err != nil || r.internal.Load() > 0
+			err = errors.Join(err, s.stop(keep, filepath.Join(filepath.Dir(self), "crash-logs")))
+		}()
 	}
 	if err != nil {
 		return err

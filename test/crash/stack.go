@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
 	"github.com/cantonesescribe/usage-operator/internal/testing/lifeline"
 	"github.com/cantonesescribe/usage-operator/internal/testing/localstack"
@@ -39,8 +40,8 @@ type stack struct {
 	// ways are the proxies of the programs, those of usaged first.
 	ways  []*cutproxy.Proxy
 	batch string // the DSN of usage-batch
-	// members is the way of whoever moves users to other teams, moved how often that got through.
-	members string
+	// members is the store of whoever moves users to other teams, moved how often that got through.
+	members *ledgerdb.Store
 	moved   int
 }
 
@@ -73,7 +74,7 @@ func startStack(ctx context.Context, programs string, r *report) (*stack, error)
 	if s.cluster, err = declare(ctx, s.plane); err != nil {
 		return s, err
 	}
-	return s, s.declareTeams(ctx)
+	return s, s.startMover(ctx)
 }
 
 // run runs usage-batch to its end.
@@ -157,13 +158,16 @@ func (s *stack) program(ctx context.Context, binary, name, account string, args 
 	return p, p.start()
 }
 
-// stop ends everything, and keeps the logs in the folder where it failed.
-func (s *stack) stop(failed bool, logs string) error {
+// stop ends everything, and keeps the logs in the folder if that is asked for.
+func (s *stack) stop(keep bool, logs string) error {
 	var errs []error
 	for _, p := range append(s.usaged[:], s.manager) {
 		if p != nil {
 			errs = append(errs, p.stop())
 		}
+	}
+	if s.members != nil {
+		s.members.Close()
 	}
 	if s.processes != nil {
 		errs = append(errs, s.processes.StopAll())
@@ -171,7 +175,7 @@ func (s *stack) stop(failed bool, logs string) error {
 	if s.plane != nil {
 		errs = append(errs, s.plane.Stop())
 	}
-	if failed {
+	if keep {
 		errs = append(errs, s.keepLogs(logs))
 	}
 	if s.database != nil {

@@ -4,52 +4,74 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	ledgers "github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 )
 
 const (
 	// every third of the loose users is in a team of ten, and everybody is below one root.
-	teamEvery, teamSize = 3, 10
+	teamEvery, teamSize, teams = 3, 10, looseUsers / 3 / 10
 	// rootSlots bound what runs at once below the root; with what is left alone the clients would want more.
 	rootSlots, teamSlots = 60, 3
-	// moveEvery is how often somebody changes teams.
-	moveEvery = 200 * time.Millisecond
+	// moveEvery is how often somebody changes teams, and mostJoining how many others join their first one then.
+	moveEvery, mostJoining = 200 * time.Millisecond, 10
 )
 
-// declareTeams makes the teams and the root, by rows, as whatever declares them does in the end. Every second team pays
-// for its members. The periods of the teams end in the middle of the run, one after the other.
-func (s *stack) declareTeams(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, s.database.dsn())
+// mover is the actor in whose name users change teams.
+const mover = "crash"
+
+func team(n int) string { return "team-" + strconv.Itoa(n) }
+
+// teamObjects returns the manifests of the teams and the root. Every second team pays for its members. The periods of
+// the teams end in the middle of the run, one after the other.
+func teamObjects(now time.Time) string {
+	var objects strings.Builder
+	add := func(name string, ends time.Time, spec string) {
+		fmt.Fprintf(&objects, "---\napiVersion: %s\nkind: UsageTeam\nmetadata: {name: %s}\n"+
+			"spec: {displayName: %s, accountCreatedAt: %q, %s}\n", v1alpha1.GroupVersion, name, name,
+			ends.UTC().AddDate(-1, 0, 0).Format(time.RFC3339), spec)
+	}
+	add("platform", now.Add(30*time.Second), fmt.Sprintf("root: true, limits: {concurrent: %d}", rootSlots))
+	for n := range teams + 1 {
+		spec := fmt.Sprintf("limits: {concurrent: %d}", teamSlots)
+		if n%2 == 0 {
+			spec += ", planRef: {name: loose}"
+		}
+		add(team(n), now.Add(30*time.Second+time.Duration(n)*time.Second), spec)
+	}
+	return objects.String()
+}
+
+// startMover gives whoever moves users a service and a way of its own to the database.
+func (s *stack) startMover(ctx context.Context) (err error) {
+	way, dsn, err := s.database.proxy()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close(ctx) }()
-	for _, sql := range []string{
-		fmt.Sprintf(`INSERT INTO teams (id, name, cap_currency, concurrent_cap, is_root)
-			SELECT md5('platform')::uuid, 'platform', 'USD', %d, true UNION ALL
-			SELECT md5('team-' || n)::uuid, 'team-' || n, 'USD', %d, false FROM generate_series(0, %d) AS n`,
-			rootSlots, teamSlots, looseUsers/teamEvery/teamSize),
-		`INSERT INTO usage_quotas (user_id, plan_name, currency, anchor_at, period_start, period_end)
-			SELECT t.id, CASE WHEN n % 2 = 0 THEN 'loose' END, 'USD', start, start, start + interval '1 month'
-			FROM (SELECT id, CASE WHEN NOT is_root THEN substr(name, 6)::integer ELSE 1 END AS n FROM teams) AS t
-			CROSS JOIN LATERAL (SELECT date_trunc('second', clock_timestamp()) - interval '1 month'
-				+ (30 + n) * interval '1 second' AS start) AS s`,
-	} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("make the teams: %w", err)
-		}
+	s.ways = append(s.ways, way)
+	if s.members, err = ledgerdb.Open(ctx, dsn, postgres.Options{}); err != nil {
+		return fmt.Errorf("reach the database to move users: %w", err)
 	}
-	_, s.members, err = s.database.proxy()
-	return err
+	return nil
 }
 
 // moveMembers puts users into their teams once they have accounts, and moves them to others while they have work, until
 // ctx ends.
-func (s *stack) moveMembers(ctx context.Context) {
+func (s *stack) moveMembers(ctx context.Context, random *rand.Rand) {
+	service := metering.New(ledgers.New(s.members, ledgers.Options{}), s.members, access.NewSigner(s.members),
+		metering.Options{})
 	tick := time.NewTicker(moveEvery)
 	defer tick.Stop()
 	for {
@@ -59,30 +81,44 @@ func (s *stack) moveMembers(ctx context.Context) {
 		case <-tick.C:
 		}
 		// The database may be away, or have another primary by now: the next one gets through.
-		if err := s.moveSome(ctx); err == nil {
+		if err := s.moveSome(ctx, service, team(random.IntN(teams+1))); err == nil {
 			s.moved++
 		}
 	}
 }
 
-func (s *stack) moveSome(ctx context.Context) (err error) {
+func (s *stack) moveSome(ctx context.Context, service *metering.Service, to string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, s.members)
+	rows, err := s.members.Pool().Query(ctx, `SELECT u.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+		WHERE a.member_of IS NULL AND u.user_id LIKE 'loose-%' AND substr(u.user_id, 7)::integer % $1 = 0 LIMIT $2`,
+		teamEvery, mostJoining)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
-	if _, err = conn.Exec(ctx, `UPDATE usage_quotas AS a SET member_of = t.id FROM users AS u, teams AS t
-		WHERE u.id = a.user_id AND a.member_of IS NULL AND u.user_id LIKE 'loose-%'
-			AND substr(u.user_id, 7)::integer % $1 = 0 AND t.name = 'team-' || substr(u.user_id, 7)::integer / ($1 * $2)`, teamEvery, teamSize); err != nil {
+	joining, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `UPDATE usage_quotas
-		SET member_of = (SELECT id FROM teams WHERE NOT is_root ORDER BY random() LIMIT 1)
-		WHERE user_id = (SELECT a.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
-			WHERE a.member_of IS NOT NULL ORDER BY a.active + a.queued DESC, random() LIMIT 1)`)
-	return err
+	for _, user := range joining {
+		n, err := strconv.Atoi(strings.TrimPrefix(user, "loose-"))
+		if err != nil {
+			return err
+		}
+		if err := service.AddMember(ctx, team(n/teamEvery/teamSize), user, mover); err != nil {
+			return err
+		}
+	}
+	var user, from string
+	if err := s.members.Pool().QueryRow(ctx, `SELECT u.user_id, t.name FROM usage_quotas AS a
+		JOIN users AS u ON u.id = a.user_id JOIN teams AS t ON t.id = a.member_of
+		ORDER BY a.active + a.queued DESC, random() LIMIT 1`).Scan(&user, &from); err != nil {
+		return err
+	}
+	if err := service.RemoveMember(ctx, from, user, mover); err != nil {
+		return err
+	}
+	return service.AddMember(ctx, to, user, mover)
 }
 
 // compareTeams holds what was booked above the users against the caps and the balances there. In a team's own order of
