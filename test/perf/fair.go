@@ -139,7 +139,12 @@ func (l *lab) weigh(ctx context.Context, database string, weights []int) error {
 			        calendar_month, weight)
 			    SELECT 'bench-%[1]d', display_name, false, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit,
 			        queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests, calendar_month, %[1]d
-			    FROM user_plan_limits WHERE name = 'bench')
+			    FROM user_plan_limits WHERE name = 'bench'),
+			told AS (
+			    INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, version, after)
+			    VALUES ('system', 'plan.created', 'UsagePlan', 'bench-%[1]d', NULL, 2, '{"display_name": "Bench"}'),
+			        ('system', 'quota.applied', 'Account', md5('bench-%[2]d')::uuid::text, md5('bench-%[2]d')::uuid, 2,
+			            '{"plan": "bench-%[1]d"}'))
 			UPDATE usage_quotas SET plan_name = 'bench-%[1]d' WHERE user_id = md5('bench-%[2]d')::uuid`, weight, i+1)); err != nil {
 				return err
 			}
