@@ -90,7 +90,8 @@ func (s *stack) moveMembers(ctx context.Context, random *rand.Rand) {
 func (s *stack) moveSome(ctx context.Context, service *metering.Service, to string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	rows, err := s.members.Pool().Query(ctx, `SELECT u.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
+	rows, err := s.members.Pool().Query(ctx, `
+		SELECT u.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
 		WHERE a.member_of IS NULL AND u.user_id LIKE 'loose-%' AND substr(u.user_id, 7)::integer % $1 = 0 LIMIT $2`,
 		teamEvery, mostJoining)
 	if err != nil {

@@ -33,8 +33,8 @@ var errOtherChain = errors.New("others are above the accounts than were locked")
 type trees struct {
 	mu    sync.RWMutex
 	known map[quota.AccountID][]quota.AccountID
-	// root is the root team as the last batch found it, zero if there was none. Of whom nothing is known is likely to be
-	// right below it.
+	// root is the root team as the last batch found it, zero if there was none. An account that nothing is known of is
+	// likely to be right below it.
 	root quota.AccountID
 }
 

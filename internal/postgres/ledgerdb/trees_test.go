@@ -227,7 +227,7 @@ func TestFirstBatchBelowTheRootBeginsOnce(t *testing.T) {
 	}
 	first, once := begin(alice, root), begin(alice, root)
 	if first <= once {
-		t.Errorf("the clock was asked for %d times at first, then %d times: the first batch of all begins twice", first, once)
+		t.Errorf("the clock was asked for %d times at first, then %d times: the first of all begins twice", first, once)
 	}
 	if got := begin(bob, root); got != once {
 		t.Errorf("the clock was asked for %d times, want %d, as in one try", got, once)
