@@ -13,10 +13,11 @@ const (
 	DueLease Due = "lease"
 	// DueWait: an admission has waited for longer than its plan lets work wait.
 	DueWait Due = "wait"
-	// DueQueue: something is queued and the period has ended, or it waits for a slot and one is free, or it is parked
-	// for a cost ceiling of an earlier day.
+	// DueQueue: something is queued and the period has ended, or it waits for a slot and one is free, or that is so for
+	// all that the account's own limits say and its turn below a team does not tell, or it is parked for a cost ceiling
+	// of an earlier day.
 	DueQueue Due = "queue"
-	// DueParked: more is parked than a batch looks at.
+	// DueParked: something is parked, which what others have done may let start.
 	DueParked Due = "parked"
 	// DueQueued: something is queued.
 	DueQueued Due = "queued"

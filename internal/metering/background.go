@@ -32,7 +32,7 @@ func (s *Service) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { s.engine.Relay(ctx, s.store, s.opts.Log); return nil })
 	g.Go(func() error {
-		// A process that has ended may have left a search for what is no longer parked undone.
+		// A process that has ended may have changed what keeps work parked, and not have come to all whose work that is.
 		_ = s.failed(ctx, s.touchParked(ctx), "looking for parked work that may start failed")
 		// No jitter: a lease is looked at an interval after its end at the latest.
 		s.every(ctx, loop.Task{Name: "reap", Period: s.opts.ReapInterval, Timeout: reapTimeout, Do: s.reap})

@@ -324,6 +324,7 @@ func TestNewcomersWaitForTheirTurn(t *testing.T) {
 	for _, user := range []string{"alice", "bob", "carol"} {
 		w.move(w.register(user), team)
 	}
+	w.move(w.register("dave"), root)
 	w.admit("alice", "runs", quota.Credit)
 	w.wait("bob", 1)
 	w.exec("UPDATE teams SET concurrent_cap = 2 WHERE name = 'newsroom'")
@@ -331,11 +332,18 @@ func TestNewcomersWaitForTheirTurn(t *testing.T) {
 	s := newService(w.open(t), metering.Options{})
 	req := request("carol", "newcomer", quota.Credit)
 	req.Queue = false
+	newsroom := quota.Level{Kind: quota.LevelTeam, Name: "newsroom"}
+	// Who asks first hears the same.
+	for user, reason := range map[string]quota.Reason{"carol": quota.NotFirst, "dave": ""} {
+		asked, err := s.Check(t.Context(), user, quota.Request{Estimate: quota.Credit})
+		if err != nil || asked.Decision.Reason != reason || reason != "" && asked.Decision.Level != newsroom {
+			t.Errorf("%s: %+v, %v", user, asked.Decision, err)
+		}
+	}
 	res, err := s.Admit(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	newsroom := quota.Level{Kind: quota.LevelTeam, Name: "newsroom"}
 	if d := res.Decision; d.Outcome != quota.Refuse || d.Reason != quota.NotFirst || d.Level != newsroom {
 		t.Errorf("%+v: %s", d, d.Message())
 	}

@@ -450,6 +450,22 @@ WHERE $3::boolean OR a.parked > $4::integer
    OR a.period_end <= coalesce($5::timestamptz, clock_timestamp())
    OR (a.queued > a.parked AND a.parent_id IS NULL AND ('concurrent' = ANY (a.unlimited_overrides)
        OR a.active < coalesce(a.concurrent_override, p.concurrent_limit, a.active + 1)))
+   OR (a.queued > a.parked AND a.parent_id IS NOT NULL
+       AND NOT EXISTS (SELECT FROM queue_turns AS t WHERE t.account_id = a.user_id AND t.runnable OFFSET 0)
+       AND a.active < (
+           SELECT coalesce(CASE WHEN 'concurrent' = ANY (a.unlimited_overrides) THEN NULL
+               WHEN a.concurrent_override IS NOT NULL THEN a.concurrent_override
+               WHEN coalesce(a1.plan_name, a2.plan_name, a3.plan_name) IS NULL THEN least(p.concurrent_limit, m.most)
+               ELSE m.most END, a.active + 1)
+           FROM usage_quotas AS a1 JOIN teams AS g1 ON g1.id = a1.user_id
+           LEFT JOIN usage_quotas AS a2 ON a2.user_id = a1.parent_id LEFT JOIN teams AS g2 ON g2.id = a2.user_id
+           LEFT JOIN usage_quotas AS a3 ON a3.user_id = a2.parent_id LEFT JOIN teams AS g3 ON g3.id = a3.user_id
+           CROSS JOIN LATERAL (SELECT CASE WHEN 'concurrent' = ANY (g1.unlimited_members) THEN NULL
+               WHEN g1.member_concurrent IS NOT NULL THEN g1.member_concurrent
+               WHEN 'concurrent' = ANY (g2.unlimited_members) THEN NULL
+               WHEN g2.member_concurrent IS NOT NULL THEN g2.member_concurrent
+               WHEN 'concurrent' = ANY (g3.unlimited_members) THEN NULL ELSE g3.member_concurrent END AS most) AS m
+           WHERE a1.user_id = a.parent_id))
    OR (a.parked > 0 AND a.day < (coalesce($5::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date
        AND EXISTS (SELECT FROM concurrent_processing AS c
            WHERE c.user_id = a.user_id AND c.state = 'Queued' AND c.parked AND c.reason = 'DailyCostCeiling'))
@@ -457,7 +473,11 @@ UNION
 SELECT t.account_id FROM queue_turns AS t WHERE t.parent_id IS NULL AND t.runnable AND t.account_id > $2
 UNION
 SELECT a.user_id FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
-WHERE t.id > $2 AND a.queued > 0 AND a.period_end <= coalesce($5::timestamptz, clock_timestamp())
+LEFT JOIN user_plan_limits AS p ON p.name = a.plan_name
+WHERE t.id > $2 AND a.queued > 0 AND (a.period_end <= coalesce($5::timestamptz, clock_timestamp())
+    OR (NOT a.suspended AND a.active < coalesce(least(t.concurrent_cap, p.concurrent_limit), a.active + 1)
+        AND NOT EXISTS (SELECT FROM queue_turns AS o WHERE o.account_id = t.id AND o.runnable OFFSET 0)
+        AND EXISTS (SELECT FROM queue_turns AS n WHERE n.parent_id = t.id AND n.runnable OFFSET 0)))
 ORDER BY user_id LIMIT $1
 `
 
@@ -470,8 +490,9 @@ type DueQueuesParams struct {
 }
 
 // Goes from one account with a queue to the next, not through the queues. Who is below a team may have slots of its own and wait
-// for the team's: of such a tree the turn of its top tells whether anything could start. A team is looked at if its period has
-// ended, for what waits below it.
+// for the team's: of such a tree the turn of its top tells whether anything could start. Whose turn says that nothing could run
+// though a slot of its own is free is looked at too, for a plan or a team may have changed and whoever did it died; and a team
+// if its period has ended, for what waits below it.
 func (q *Queries) DueQueues(ctx context.Context, arg DueQueuesParams) ([]quota.ID, error) {
 	rows, err := q.db.Query(ctx, DueQueues,
 		arg.Most,
@@ -1089,7 +1110,8 @@ WITH RECURSIVE above (id) AS (
     FROM usage_quotas AS b JOIN above ON above.id = b.user_id)
 SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), a.user_id),
-        '00000000-0000-0000-0000-000000000000')::uuid AS parent
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent,
+    EXISTS (SELECT FROM queue_turns AS n WHERE n.parent_id = a.user_id AND n.runnable OFFSET 0)::boolean AS contended
 FROM above JOIN usage_quotas AS a ON a.user_id = above.id JOIN teams AS t ON t.id = a.user_id
 `
 
@@ -1098,9 +1120,11 @@ type ReadAboveRow struct {
 	Team        Team
 	PlanVersion int64
 	Parent      quota.ID
+	Contended   bool
 }
 
-// The teams above the accounts with these parents, up to the root.
+// The teams above the accounts with these parents, up to the root. One is contended if something right below it could run:
+// OFFSET keeps the planner from looking for all of whom that is so.
 func (q *Queries) ReadAbove(ctx context.Context, parents []quota.ID) ([]ReadAboveRow, error) {
 	rows, err := q.db.Query(ctx, ReadAbove, parents)
 	if err != nil {
@@ -1171,6 +1195,7 @@ func (q *Queries) ReadAbove(ctx context.Context, parents []quota.ID) ([]ReadAbov
 			&i.Team.UpdatedAt,
 			&i.PlanVersion,
 			&i.Parent,
+			&i.Contended,
 		); err != nil {
 			return nil, err
 		}

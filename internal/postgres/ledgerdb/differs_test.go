@@ -59,7 +59,7 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 		},
 		{
 			name: "settings",
-			of:   func(l *ledger.Ledger) any { return &l.Settings }, derived: "ZoneName",
+			of:   func(l *ledger.Ledger) any { return &l.Settings }, derived: "ZoneName MemberOf",
 		},
 		{
 			name:  "lot",
@@ -110,6 +110,13 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 		f.change(keys, func(b ledger.Batch, l *ledger.Ledger) { l.Account.Plan = b.Plan("pro") })
 		if got := f.load(keys).Account.Plan.Name; got != "pro" {
 			t.Errorf("the plan is %q", got)
+		}
+	})
+	t.Run("team", func(t *testing.T) {
+		team := f.team(9, "newsroom", nil, "")
+		f.change(keys, func(_ ledger.Batch, l *ledger.Ledger) { l.Settings.MemberOf = team })
+		if got := f.load(keys).Settings.MemberOf; got != team {
+			t.Errorf("the team is %s", got)
 		}
 	})
 	t.Run("zone", func(t *testing.T) {

@@ -36,7 +36,7 @@ func TestQueueReadsCostWhatTheyFind(t *testing.T) {
 	t.Parallel()
 	f := newCorruptible(t)
 	f.exec(manyRows)
-	f.exec(`UPDATE usage_quotas SET queued = 10; ANALYZE`)
+	f.exec(`UPDATE usage_quotas SET queued = 10; UPDATE queue_turns SET runnable = false; ANALYZE`)
 	conn, err := pgx.Connect(t.Context(), f.dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -49,6 +49,7 @@ func TestQueueReadsCostWhatTheyFind(t *testing.T) {
 	none := quota.ID{}
 	reads := map[string]func() int{
 		"overdue": func() int { return pages(t, conn, dbsqlc.DueWaits, nil, 500, none) },
+		"due":     func() int { return pages(t, conn, dbsqlc.DueQueues, 500, none, false, 1000, nil) },
 		"starts":  func() int { return pages(t, conn, dbsqlc.RecentStarts, account, 200) },
 		"page": func() int {
 			return pages(t, conn, dbsqlc.Queued, 10, account, false, 1000, 0, true)

@@ -17,6 +17,9 @@ func TestTeamReadsCostWhatTheyFind(t *testing.T) {
 	t.Parallel()
 	f := newCorruptible(t)
 	f.exec(manyRows)
+	f.exec(`SET session_replication_role = replica; DELETE FROM usage_quotas WHERE user_id IN (SELECT id FROM teams);
+		UPDATE usage_quotas SET member_of = NULL, parent_id = NULL; DELETE FROM teams; DELETE FROM queue_turns;
+		RESET session_replication_role`)
 	const team = `INSERT INTO teams (id, name, cap_currency) VALUES (md5('team-' || $1::text)::uuid, $1, 'USD')`
 	const account = `INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_no, period_start, period_end)
 		SELECT md5('team-' || $1::text)::uuid, NULL, now(), 3, now(), now() + interval '1 month'`

@@ -156,7 +156,7 @@ func TestTeamThatIsHeld(t *testing.T) {
 // again, as after any conflict with others.
 func TestMovedWhileABatchBegins(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t)
+	f := newCorruptible(t) // of moves by rows the audit log does not tell
 	alice := f.register("alice")
 	teams := []quota.AccountID{f.team(7, "one", nil, ""), f.team(8, "another", nil, ""), f.team(9, "other", nil, "")}
 	moves := 0

@@ -15,7 +15,8 @@ FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
 WHERE u.user_id = ANY (@user_ids::text[]);
 
 -- name: ReadAbove :many
--- The teams above the accounts with these parents, up to the root.
+-- The teams above the accounts with these parents, up to the root. One is contended if something right below it could run:
+-- OFFSET keeps the planner from looking for all of whom that is so.
 WITH RECURSIVE above (id) AS (
     SELECT unnest(@parents::uuid[])
     UNION
@@ -23,7 +24,8 @@ WITH RECURSIVE above (id) AS (
     FROM usage_quotas AS b JOIN above ON above.id = b.user_id)
 SELECT sqlc.embed(a), sqlc.embed(t), coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), a.user_id),
-        '00000000-0000-0000-0000-000000000000')::uuid AS parent
+        '00000000-0000-0000-0000-000000000000')::uuid AS parent,
+    EXISTS (SELECT FROM queue_turns AS n WHERE n.parent_id = a.user_id AND n.runnable OFFSET 0)::boolean AS contended
 FROM above JOIN usage_quotas AS a ON a.user_id = above.id JOIN teams AS t ON t.id = a.user_id;
 
 -- name: ReadLots :many
@@ -183,8 +185,9 @@ ORDER BY a.user_id FETCH FIRST (sqlc.arg('most')::bigint) ROWS WITH TIES;
 
 -- name: DueQueues :many
 -- Goes from one account with a queue to the next, not through the queues. Who is below a team may have slots of its own and wait
--- for the team's: of such a tree the turn of its top tells whether anything could start. A team is looked at if its period has
--- ended, for what waits below it.
+-- for the team's: of such a tree the turn of its top tells whether anything could start. Whose turn says that nothing could run
+-- though a slot of its own is free is looked at too, for a plan or a team may have changed and whoever did it died; and a team
+-- if its period has ended, for what waits below it.
 WITH RECURSIVE waiting AS (
     (SELECT c.user_id FROM concurrent_processing AS c WHERE c.state = 'Queued' AND c.user_id > @after ORDER BY c.user_id LIMIT 1)
     UNION ALL
@@ -196,6 +199,22 @@ WHERE @whatever::boolean OR a.parked > @parked::integer
    OR a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
    OR (a.queued > a.parked AND a.parent_id IS NULL AND ('concurrent' = ANY (a.unlimited_overrides)
        OR a.active < coalesce(a.concurrent_override, p.concurrent_limit, a.active + 1)))
+   OR (a.queued > a.parked AND a.parent_id IS NOT NULL
+       AND NOT EXISTS (SELECT FROM queue_turns AS t WHERE t.account_id = a.user_id AND t.runnable OFFSET 0)
+       AND a.active < (
+           SELECT coalesce(CASE WHEN 'concurrent' = ANY (a.unlimited_overrides) THEN NULL
+               WHEN a.concurrent_override IS NOT NULL THEN a.concurrent_override
+               WHEN coalesce(a1.plan_name, a2.plan_name, a3.plan_name) IS NULL THEN least(p.concurrent_limit, m.most)
+               ELSE m.most END, a.active + 1)
+           FROM usage_quotas AS a1 JOIN teams AS g1 ON g1.id = a1.user_id
+           LEFT JOIN usage_quotas AS a2 ON a2.user_id = a1.parent_id LEFT JOIN teams AS g2 ON g2.id = a2.user_id
+           LEFT JOIN usage_quotas AS a3 ON a3.user_id = a2.parent_id LEFT JOIN teams AS g3 ON g3.id = a3.user_id
+           CROSS JOIN LATERAL (SELECT CASE WHEN 'concurrent' = ANY (g1.unlimited_members) THEN NULL
+               WHEN g1.member_concurrent IS NOT NULL THEN g1.member_concurrent
+               WHEN 'concurrent' = ANY (g2.unlimited_members) THEN NULL
+               WHEN g2.member_concurrent IS NOT NULL THEN g2.member_concurrent
+               WHEN 'concurrent' = ANY (g3.unlimited_members) THEN NULL ELSE g3.member_concurrent END AS most) AS m
+           WHERE a1.user_id = a.parent_id))
    OR (a.parked > 0 AND a.day < (coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AT TIME ZONE 'UTC')::date
        AND EXISTS (SELECT FROM concurrent_processing AS c
            WHERE c.user_id = a.user_id AND c.state = 'Queued' AND c.parked AND c.reason = 'DailyCostCeiling'))
@@ -203,7 +222,11 @@ UNION
 SELECT t.account_id FROM queue_turns AS t WHERE t.parent_id IS NULL AND t.runnable AND t.account_id > @after
 UNION
 SELECT a.user_id FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
-WHERE t.id > @after AND a.queued > 0 AND a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+LEFT JOIN user_plan_limits AS p ON p.name = a.plan_name
+WHERE t.id > @after AND a.queued > 0 AND (a.period_end <= coalesce(sqlc.narg('now')::timestamptz, clock_timestamp())
+    OR (NOT a.suspended AND a.active < coalesce(least(t.concurrent_cap, p.concurrent_limit), a.active + 1)
+        AND NOT EXISTS (SELECT FROM queue_turns AS o WHERE o.account_id = t.id AND o.runnable OFFSET 0)
+        AND EXISTS (SELECT FROM queue_turns AS n WHERE n.parent_id = t.id AND n.runnable OFFSET 0)))
 ORDER BY user_id LIMIT @most;
 
 -- name: DueMoved :many

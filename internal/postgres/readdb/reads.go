@@ -171,7 +171,7 @@ func (s *Store) Due(
 	case ledger.DueQueue, ledger.DueParked, ledger.DueQueued:
 		parked := int32(math.MaxInt32)
 		if what == ledger.DueParked {
-			parked = ledger.QueuePage
+			parked = 0
 		}
 		ids, err := s.Queries().DueQueues(ctx, dbsqlc.DueQueuesParams{
 			Now: s.Now(), Whatever: what == ledger.DueQueued, Parked: parked, After: after, Most: int32(limit),

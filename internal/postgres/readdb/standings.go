@@ -73,6 +73,7 @@ func (s *Store) readAbove(ctx context.Context, out map[string]ledger.Usage, plan
 			return unreadable
 		}
 		TeamOf(a, &r.Team)
+		a.Contended = r.Contended
 		if name := r.UsageQuota.PlanName; name != nil {
 			plans[a] = ServedBy{
 				PlanKey:   PlanKey{Name: *name, Version: r.PlanVersion},
