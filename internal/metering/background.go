@@ -32,7 +32,7 @@ func (s *Service) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { s.engine.Relay(ctx, s.store, s.opts.Log); return nil })
 	g.Go(func() error {
-		// A process that has ended may have changed what keeps work parked, and not have come to all whose work that is.
+		// A process that has ended may have changed what keeps work parked, and not have come to all of it.
 		_ = s.failed(ctx, s.touchParked(ctx), "looking for parked work that may start failed")
 		// No jitter: a lease is looked at an interval after its end at the latest.
 		s.every(ctx, loop.Task{Name: "reap", Period: s.opts.ReapInterval, Timeout: reapTimeout, Do: s.reap})
@@ -91,9 +91,9 @@ func (s *Service) countStuck(ctx context.Context) error {
 // duePage is how many candidates one look brings; a page is worked off before the next is read.
 const duePage = 500
 
-// Reap expires what has outlived its lease, refuses what has waited for too long, has what waits counted below whom it is
-// declared to be, closes the periods of teams without a plan, and starts what waits for nothing any more, once. Run calls
-// it again and again.
+// Reap expires what has outlived its lease, refuses what has waited for too long, has what waits counted below whom it
+// is declared to be, closes the periods of teams without a plan, and starts what waits for nothing any more, once. Run
+// calls it again and again.
 func (s *Service) Reap(ctx context.Context) error {
 	expire := func(c ledger.Candidate) error { return s.expire(ctx, c) }
 	refuse := func(c ledger.Candidate) error { return s.refuseOverdue(ctx, c) }

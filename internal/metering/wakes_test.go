@@ -280,7 +280,9 @@ func TestDeclarationsStartWhatWaits(t *testing.T) {
 	for name, tc := range declarations() {
 		for how, made := range map[string]func(w *teams) *metering.Service{
 			"to the end": func(w *teams) *metering.Service { return w.Service },
-			"given up":   func(w *teams) *metering.Service { return newService(&dying{Store: w.open(w.t)}, metering.Options{}) },
+			"given up": func(w *teams) *metering.Service {
+				return newService(&dying{Store: w.open(w.t)}, metering.Options{})
+			},
 			"another goes on": func(w *teams) *metering.Service {
 				return newService(&dying{Store: w.open(w.t), dies: true}, metering.Options{})
 			},
@@ -346,8 +348,8 @@ func TestRequeuedAfterAMove(t *testing.T) {
 		t.Helper()
 		a := w.teamOf(name).Usage.Account
 		if a.Queued != queued || a.Active != active || a.Reserved != reserved {
-			t.Errorf("%s: %d wait and %d run with %s reserved, want %d, %d and %s", name, a.Queued, a.Active, a.Reserved,
-				queued, active, reserved)
+			t.Errorf("%s: %d wait and %d run with %s reserved, want %d, %d and %s", name, a.Queued, a.Active,
+				a.Reserved, queued, active, reserved)
 		}
 	}
 	check("north", 0, 1, quota.Credit)
