@@ -24,7 +24,9 @@ var conflicts = map[string]error{
 	"usage_quotas_quota_uid_key":   quota.Conflict("", "the UserQuota owns another account already"),
 	"clusters_name_key":            quota.Conflict("", "another cluster has the name already"),
 	"users_user_id_key":            ledger.ErrRegistered,
-	"event_keys_pkey":              fmt.Errorf("%w: the event was recorded for another user", ledger.ErrKeyReused),
+	// An earlier try of the same call, whose commit was still under way when this one looked.
+	"users_pkey":      ledger.ErrRegistered,
+	"event_keys_pkey": fmt.Errorf("%w: the event was recorded for another user", ledger.ErrKeyReused),
 }
 
 // MapError says in ledger's errors what the database answered. It is the only place that knows SQLSTATEs; the server's

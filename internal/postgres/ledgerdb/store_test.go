@@ -681,3 +681,27 @@ func TestEnsurePartitionsTakesInWhatCameEarly(t *testing.T) {
 		t.Errorf("want last year's event left alone, got %d in the default partition", n)
 	}
 }
+
+// A call that is made again while the commit of its first try is still under way finds the account made.
+func TestRegisteredByAnEarlierTry(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	id := quota.AccountID{7}
+	keys := ledger.Keys{Register: []ledger.Registration{{Account: id, UserID: "alice"}}, Plans: []string{""}}
+	var tries [2]ledger.Batch
+	for i := range tries {
+		b, err := f.Begin(t.Context(), keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Rollback()
+		b.Ledgers()[id].Open(b.Plan(""))
+		tries[i] = b
+	}
+	if err := tries[0].Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := tries[1].Commit(t.Context()); !errors.Is(err, ledger.ErrRegistered) {
+		t.Errorf("got %v, want %v", err, ledger.ErrRegistered)
+	}
+}
