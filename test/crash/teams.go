@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/access"
@@ -26,7 +27,9 @@ const (
 	// rootSlots bound what runs at once below the root; with what is left alone the clients would want more.
 	rootSlots, teamSlots = 60, 3
 	// moveEvery is how often somebody changes teams, and mostJoining how many others join their first one then.
-	moveEvery, mostJoining = 200 * time.Millisecond, 10
+	moveEvery, mostJoining = 200 * time.Millisecond, 50
+	// moveTimeout is longer than a stalled connection takes to be given up.
+	moveTimeout = 20 * time.Second
 )
 
 // mover is the actor in whose name users change teams.
@@ -88,7 +91,7 @@ func (s *stack) moveMembers(ctx context.Context, random *rand.Rand) {
 }
 
 func (s *stack) moveSome(ctx context.Context, service *metering.Service, to string) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, moveTimeout)
 	defer cancel()
 	rows, err := s.members.Pool().Query(ctx, `
 		SELECT u.user_id FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id
@@ -101,14 +104,16 @@ func (s *stack) moveSome(ctx context.Context, service *metering.Service, to stri
 	if err != nil {
 		return err
 	}
+	var group errgroup.Group
 	for _, user := range joining {
 		n, err := strconv.Atoi(strings.TrimPrefix(user, "loose-"))
 		if err != nil {
 			return err
 		}
-		if err := service.AddMember(ctx, team(n/teamEvery/teamSize), user, mover); err != nil {
-			return err
-		}
+		group.Go(func() error { return service.AddMember(ctx, team(n/teamEvery/teamSize), user, mover) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	var user, from string
 	if err := s.members.Pool().QueryRow(ctx, `SELECT u.user_id, t.name FROM usage_quotas AS a

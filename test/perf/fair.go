@@ -141,10 +141,10 @@ func (l *lab) weigh(ctx context.Context, database string, weights []int) error {
 			        queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests, calendar_month, %[1]d
 			    FROM user_plan_limits WHERE name = 'bench'),
 			told AS (
-			    INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, version, after)
-			    VALUES ('system', 'plan.created', 'UsagePlan', 'bench-%[1]d', NULL, 2, '{"display_name": "Bench"}'),
+			    INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, version, before, after)
+			    VALUES ('system', 'plan.created', 'UsagePlan', 'bench-%[1]d', NULL, 2, NULL, '{"display_name": "Bench"}'),
 			        ('system', 'quota.applied', 'Account', md5('bench-%[2]d')::uuid::text, md5('bench-%[2]d')::uuid, 2,
-			            '{"plan": "bench-%[1]d"}'))
+			            '{"plan": "bench"}', '{"plan": "bench-%[1]d"}'))
 			UPDATE usage_quotas SET plan_name = 'bench-%[1]d' WHERE user_id = md5('bench-%[2]d')::uuid`, weight, i+1)); err != nil {
 				return err
 			}
