@@ -42,9 +42,9 @@ func TestAdopt(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--dry-run"}, "would be moved" + what + "1 plans (free), 0 UserQuotas, 0 admissions of Jobs\n"},
-		{nil, "moved" + what + "1 plans (free), 0 UserQuotas, 0 admissions of Jobs\n"},
-		{nil, "moved" + what + "0 plans, 0 UserQuotas, 0 admissions of Jobs\n"},
+		{[]string{"--dry-run"}, "would be moved" + what + "1 plans (free), 0 teams, 0 UserQuotas, 0 admissions of Jobs\n"},
+		{nil, "moved" + what + "1 plans (free), 0 teams, 0 UserQuotas, 0 admissions of Jobs\n"},
+		{nil, "moved" + what + "0 plans, 0 teams, 0 UserQuotas, 0 admissions of Jobs\n"},
 	} {
 		out, err := adopt(append([]string{"--from=blue", "--to=02000000-0000-0000-0000-000000000000"}, tc.args...)...)
 		if err != nil || out != tc.want {

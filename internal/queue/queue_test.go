@@ -3,7 +3,6 @@
 package queue_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -169,18 +167,14 @@ func TestPlaceBelowTeam(t *testing.T) {
 	for _, user := range []string{"alice", "bob", "carol"} {
 		w.end(w.send(user, "before", 1, 0))
 	}
-	db, err := pgx.Connect(t.Context(), w.dsn)
-	if err != nil {
+	newsroom := metering.Team{
+		Team: quota.Team{Name: "newsroom", Caps: quota.Caps{Concurrent: new(quota.AtMost[int32](1))}}, Zone: "UTC",
+	}
+	if _, err := w.ApplyTeam(t.Context(), newsroom, "test"); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = db.Close(context.WithoutCancel(t.Context())) }()
-	for _, sql := range []string{
-		`INSERT INTO teams (id, name, cap_currency, concurrent_cap) VALUES (md5('team')::uuid, 'newsroom', 'USD', 1)`,
-		`INSERT INTO usage_quotas (user_id, anchor_at, period_start, period_end, last_decided_at, currency)
-			SELECT md5('team')::uuid, now(), '2026-03-01', '2026-04-01', '2026-03-10', 'USD'`,
-		`UPDATE usage_quotas SET member_of = md5('team')::uuid WHERE user_id <> md5('team')::uuid`,
-	} {
-		if _, err := db.Exec(t.Context(), sql); err != nil {
+	for _, user := range []string{"alice", "bob", "carol"} {
+		if err := w.AddMember(t.Context(), "newsroom", user, "test"); err != nil {
 			t.Fatal(err)
 		}
 	}
