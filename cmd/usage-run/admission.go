@@ -112,7 +112,7 @@ func (s *service) acquire(ctx context.Context) (*admission, error) {
 			s.abandon(ctx, a)
 			return nil, err
 		}
-		s.log("the place in the queue was lost (%s): taking another one", a.State)
+		s.log("the place in the queue was lost: %s; taking another one", ended(a))
 	}
 	return nil, refused(exitOwn, fmt.Errorf("%d attempts under key %q have ended without a charge: set another --key",
 		maxAttempts, s.name.key))
@@ -198,7 +198,7 @@ func (s *service) joined(ctx context.Context, a *admission) (*admission, error) 
 		return nil, err
 	}
 	if a.State != client.StateAdmitted {
-		return nil, refused(exitOwn, fmt.Errorf("the admission of Job %s is %s: it is over", a.Id, a.State))
+		return nil, refused(exitOwn, fmt.Errorf("the admission of Job %s is over: %s", a.Id, ended(a)))
 	}
 	return a, nil
 }
@@ -216,13 +216,18 @@ func (s *service) await(ctx context.Context, a *admission, deadline <-chan time.
 			}
 		}()
 	}
-	said := ""
-	for a.State == client.StateQueued {
-		if now := standing(a); now != said {
+	stands, binds := "", ""
+	// What binds is in answers to GET only, so the first one is asked for at once.
+	for poll := time.Duration(0); a.State == client.StateQueued; poll = pollInterval {
+		if now := standing(a); now != stands {
 			s.log("%s", now)
-			said = now
+			stands = now
 		}
-		got, err := s.get(waiting, a.Id, a.auth, pollInterval)
+		if now := bound(&a.Binding); now != binds && now != "" {
+			s.log("%s", now)
+			binds = now
+		}
+		got, err := s.get(waiting, a.Id, a.auth, poll)
 		if err != nil {
 			return asRefusal(err)
 		}
@@ -239,6 +244,30 @@ func standing(a *admission) string {
 	}
 	if a.Reason != "" {
 		text += fmt.Sprintf(" (%s)", a.Reason)
+	}
+	return text
+}
+
+// bound says what keeps an admission waiting, and whose limit that is; nothing of one of which that is not known. The
+// message of a team's limit names the team itself.
+func bound(b *client.Binding) string {
+	switch {
+	case b.Message == "":
+		return ""
+	case b.Level.Kind == client.LevelKindUser:
+		return fmt.Sprintf("waits because of user %q: %s", b.Level.Name, b.Message)
+	}
+	return "waits because of " + b.Message
+}
+
+// ended says how an admission has ended, for people.
+func ended(a *admission) string {
+	text := string(a.State)
+	if a.Reason != "" {
+		text += fmt.Sprintf(" (%s)", a.Reason)
+	}
+	if a.Message != "" {
+		text += ": " + a.Message
 	}
 	return text
 }

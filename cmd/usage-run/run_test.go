@@ -20,8 +20,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cantonesescribe/usage-operator/api/client"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
 func TestRuns(t *testing.T) {
@@ -140,6 +142,7 @@ func TestQueued(t *testing.T) {
 	}
 	second := w.launch("--", "sh", "-c", "exit 0", toneFile)
 	second.says("queued, position 1 of 1 (ConcurrencyLimit)")
+	second.says(`waits because of user "alice": 1 of 1 jobs are running`)
 	w.standing(0, toneCredits, 1)
 	open()
 	first.ends(0)
@@ -357,11 +360,79 @@ func TestPlaceIsLost(t *testing.T) {
 	second := w.launch("--lease=5s", "--", "true", toneFile)
 	second.says("queued")
 	w.advance(time.Minute)
-	second.says("the place in the queue was lost (Cancelled)")
+	second.says("the place in the queue was lost: Cancelled; taking another one")
 	open()
 	first.ends(0)
 	second.ends(0, "charged")
 	w.standing(2*toneCredits, 0, 0)
+}
+
+// TestWaitsForItsTeam: what binds may be a team's limit.
+func TestWaitsForItsTeam(t *testing.T) {
+	w := newWorld(t)
+	desk := metering.Team{
+		Team: quota.Team{Name: "desk", Caps: quota.Caps{Concurrent: new(quota.AtMost[int32](1))}}, Zone: "UTC",
+	}
+	if _, err := w.service.ApplyTeam(t.Context(), desk, "test"); err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range []string{"alice", "bob"} {
+		if err := w.service.AddMember(t.Context(), "desk", user, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bobs, err := w.service.Admit(t.Context(), metering.AdmitRequest{
+		UserID: "bob", Key: "k", BodyHash: []byte("k"), Source: quota.SourceAPI, RequestedBy: "test",
+		Estimate: quota.Credit, FileSize: 1,
+	})
+	if err != nil || bobs.Admission == nil {
+		t.Fatalf("%+v, %v", bobs, err)
+	}
+	p := w.launch("--", "true", toneFile)
+	p.says(`waits because of team "desk": 1 of 1 jobs are running`)
+	if _, err := w.service.Release(t.Context(), bobs.Admission.Account, bobs.Admission.ID); err != nil {
+		t.Fatal(err)
+	}
+	p.ends(0, "charged")
+	w.standing(toneCredits, 0, 0)
+}
+
+// TestWaitsTooLong: a plan may bound how long work waits, and then it says so.
+func TestWaitsTooLong(t *testing.T) {
+	w := newWorld(t)
+	free := plans.Free(func(p *metering.Plan) {
+		p.Limits.Queued, p.MaxWait = quota.AtMost[int32](10), 20*time.Minute
+	})
+	if _, err := w.service.ApplyPlan(t.Context(), free, "test"); err != nil {
+		t.Fatal(err)
+	}
+	until, open := w.gate("first")
+	first := w.launch("--lease=1h", "--", "sh", "-c", until, toneFile)
+	first.says("admitted")
+	second := w.launch("--lease=1h", "--", "true", toneFile)
+	second.says("queued")
+	w.advance(25 * time.Minute) // within the leases
+	second.says("the place in the queue was lost: Cancelled (WaitedTooLong): it waited 25m")
+	second.says("(ConcurrencyLimit), the plan lets work wait 20m0s at most; taking another one")
+	open()
+	first.ends(0)
+	second.ends(0, "charged")
+	w.standing(2*toneCredits, 0, 0)
+}
+
+// TestEnded: what is said of an admission that has ended.
+func TestEnded(t *testing.T) {
+	for want, a := range map[string]client.Admission{
+		"Expired": {State: client.StateExpired},
+		"Cancelled (WaitedTooLong): it waited 2m0s": {
+			State: client.StateCancelled, Reason: "WaitedTooLong", Message: "it waited 2m0s",
+		},
+		"Cancelled (UnknownUser)": {State: client.StateCancelled, Reason: "UnknownUser"},
+	} {
+		if got := ended(&admission{Admission: &a}); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 }
 
 // TestContainerRestarts: the same command in the same pod is the same work.
@@ -561,7 +632,7 @@ func TestJoinsItsJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.standing(toneCredits, 0, 0)
-	w.launch(append(flags, "true", toneFile)...).ends(exitOwn, "is Settled: it is over")
+	w.launch(append(flags, "true", toneFile)...).ends(exitOwn, "is over: Settled")
 }
 
 func TestWaitsForItsJob(t *testing.T) {
