@@ -419,6 +419,13 @@ func join(l *ledger.Ledger, b ledger.Batch, field, name string) (quota.AccountID
 // team, where the user is in another one, or the team is retired; ErrNotFound if there is no such team, or no such user
 // and none is made at first use.
 func (s *Service) AddMember(ctx context.Context, team, userID, actor string) error {
+	// Nobody is registered for a team that there is not.
+	switch _, err := s.store.TeamAccount(ctx, team); {
+	case errors.Is(err, ledger.ErrNotFound):
+		return NoTeam("team", team)
+	case err != nil:
+		return err
+	}
 	account, err := s.accountFor(ctx, userID)
 	if err != nil {
 		return err
@@ -444,7 +451,8 @@ func (s *Service) AddMember(ctx context.Context, team, userID, actor string) err
 	})
 }
 
-// RemoveMember takes a user out of a team. ErrNotFound if the user is not in it, ErrConflict where a UserQuota says so.
+// RemoveMember takes a user out of a team. It changes nothing for who is not in it. ErrNotFound if there is no such
+// team or user, ErrConflict where a UserQuota says that the user is in it.
 func (s *Service) RemoveMember(ctx context.Context, team, userID, actor string) error {
 	account, err := s.lookup(ctx, userID)
 	if err != nil {
@@ -456,7 +464,7 @@ func (s *Service) RemoveMember(ctx context.Context, team, userID, actor string) 
 		case !known:
 			return quota.NotFound("team %q", team)
 		case l.Settings.MemberOf != from.ID:
-			return quota.NotFound("user %q in team %q", userID, team)
+			return nil
 		case l.Settings.MemberDeclared:
 			return quota.Conflict("user "+strconv.Quote(userID),
 				"UserQuota %q says that the user is in team %q: change its spec.teamRef", l.Settings.QuotaName, team)

@@ -319,12 +319,12 @@ func TestMembers(t *testing.T) {
 			func() error { return w.RemoveMember(ctx, "desk", "carol", "test") }, quota.ErrConflict,
 			`user "carol": UserQuota "carol" says that the user is in team "desk"`,
 		},
-		"not in it": {
-			func() error { return w.RemoveMember(ctx, "newsroom", "bob", "test") }, quota.ErrNotFound,
-			`user "bob" in team "newsroom": not found`,
-		},
 		"no team": {
 			func() error { return w.AddMember(ctx, "nobody", "dave", "test") }, quota.ErrNotFound,
+			`team: there is no team "nobody"`,
+		},
+		"no team, a new user": {
+			func() error { return w.AddMember(ctx, "nobody", "eve", "test") }, quota.ErrNotFound,
 			`team: there is no team "nobody"`,
 		},
 		"no team, out": {
@@ -351,6 +351,13 @@ func TestMembers(t *testing.T) {
 		}
 	}
 	w.quota(q) // stays in the retired team
+	if err := w.RemoveMember(ctx, "newsroom", "eve", "test"); quota.ReasonOf(err) != quota.UnknownUser {
+		t.Errorf("a user was registered for a team that there is not: %v", err)
+	}
+	// Who is not in a team need not be taken out of it, and stays where it is.
+	if err := w.RemoveMember(ctx, "newsroom", "bob", "test"); err != nil {
+		t.Error(err)
+	}
 
 	// Who leaves is nobody's, and may go elsewhere. A UserQuota's team goes with it, one that was given over HTTP stays.
 	if err := w.RemoveMember(ctx, "desk", "bob", "test"); err != nil {
