@@ -950,7 +950,7 @@ type Team struct {
 	// Members Users below the team, those of the teams below it included.
 	Members int64 `json:"members"`
 
-	// Name The name of a UsageTeam, of the same letters as a user's id.
+	// Name The name of a UsageTeam.
 	//
 	// Examples: newsroom
 	Name TeamName `json:"name"`
@@ -977,7 +977,7 @@ type TeamHistory struct {
 	NextCursor string   `json:"next_cursor,omitempty,omitzero"`
 	Periods    []Period `json:"periods"`
 
-	// Team The name of a UsageTeam, of the same letters as a user's id.
+	// Team The name of a UsageTeam.
 	//
 	// Examples: newsroom
 	Team TeamName `json:"team"`
@@ -1018,13 +1018,13 @@ type TeamMembers struct {
 	// NextCursor Where the next page begins; absent on the last one.
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 
-	// Team The name of a UsageTeam, of the same letters as a user's id.
+	// Team The name of a UsageTeam.
 	//
 	// Examples: newsroom
 	Team TeamName `json:"team"`
 }
 
-// TeamName The name of a UsageTeam, of the same letters as a user's id.
+// TeamName The name of a UsageTeam.
 //
 // Examples: newsroom
 type TeamName = string
@@ -1047,7 +1047,7 @@ type TeamUsage struct {
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 	Period     Period `json:"period"`
 
-	// Team The name of a UsageTeam, of the same letters as a user's id.
+	// Team The name of a UsageTeam.
 	//
 	// Examples: newsroom
 	Team TeamName `json:"team"`

@@ -22,9 +22,17 @@ func TestMain(m *testing.M) { kubetest.Main(m) }
 // bind gives a service account rights on users by a Role in the namespace.
 func bind(t *testing.T, env *kubetest.Env, namespace, account, accountNamespace, verb string, users ...string) {
 	t.Helper()
+	bindTo(t, env, namespace, account, accountNamespace, access.Resource, verb, users...)
+}
+
+// bindTo does so on what another resource names so; on all of it without names.
+func bindTo(
+	t *testing.T, env *kubetest.Env, namespace, account, accountNamespace, resource, verb string, names ...string,
+) {
+	t.Helper()
 	meta := metav1.ObjectMeta{Namespace: namespace, Name: account + "-" + verb + "-" + accountNamespace}
 	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{access.Group}, Resources: []string{access.Resource}, ResourceNames: users,
+		{APIGroups: []string{access.Group}, Resources: []string{resource}, ResourceNames: names,
 			Verbs: []string{verb}},
 	}}
 	binding := &rbacv1.RoleBinding{
@@ -99,6 +107,72 @@ func TestKubernetesAuth(t *testing.T) {
 	}
 	if got := f.got.Namespace + "/" + f.got.Name; got != team+"/spender" {
 		t.Errorf("the caller on record: got %q", got)
+	}
+}
+
+// Rights on teams are those on users with another resource's name. Whoever may list them all needs a ClusterRole.
+func TestKubernetesTeams(t *testing.T) {
+	env := kubetest.Shared(t)
+	system, team := env.Namespace(t), env.Namespace(t)
+	config := env.ServiceAccount(t, system, "usaged")
+	onCluster := func(name, role, account, namespace string) {
+		t.Helper()
+		if err := env.Client.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onCluster(system+"-auth-delegator", "system:auth-delegator", "usaged", system)
+	if err := env.Client.Create(t.Context(), &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: system + "-lists-teams"},
+		Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{access.Group}, Resources: []string{access.ResourceTeams}, Verbs: []string{access.VerbList},
+		}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	onCluster(system+"-operator", system+"-lists-teams", "operator", team)
+	bindTo(t, env, team, "manager", team, access.ResourceTeams, "manage", "newsroom")
+	bindTo(t, env, team, "viewer", team, access.ResourceTeams, "get", "newsroom")
+	// A list in one namespace is not one of all, and a right on a user of the same name is none on the team.
+	bindTo(t, env, team, "local", team, access.ResourceTeams, "list")
+	bind(t, env, team, "spender", team, "spend", "newsroom")
+
+	auth, err := access.NewAuth(config, []string{"usaged"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{stand: map[string]metering.TeamUsage{"newsroom": newsroomTeam()}}
+	h := New(f.options(t.Context(), auth))
+	for account, want := range map[string]map[string]int{
+		"operator": {"GET /": 200, "GET /newsroom": 403, "PUT /newsroom/members/bob": 403},
+		"local":    {"GET /": 403, "GET /newsroom": 403},
+		"viewer": {
+			"GET /": 403, "GET /newsroom": 200, "GET /newsroom/members": 200, "PUT /newsroom/members/bob": 403,
+			"DELETE /newsroom/members/bob": 403,
+		},
+		"manager": {
+			"GET /": 403, "GET /newsroom": 200, "PUT /newsroom/members/bob": 204, "DELETE /newsroom/members/bob": 204,
+			"GET /sports": 403, "GET /sports/usage": 403, "PUT /sports/members/bob": 403,
+			"DELETE /sports/members/bob": 403,
+		},
+		"spender": {"GET /newsroom": 403, "PUT /newsroom/members/bob": 403},
+	} {
+		t.Run(account, func(t *testing.T) {
+			token := "Bearer " + env.Token(t, team, account, "usaged")
+			for call, code := range want {
+				method, path, _ := strings.Cut(call, " ")
+				w := do(h, request{
+					method: method, path: "/api/v1/teams" + strings.TrimSuffix(path, "/"), token: token,
+				})
+				if w.Code != code {
+					t.Errorf("%s: got %d, want %d: %s", call, w.Code, code, w.Body)
+				}
+			}
+		})
 	}
 }
 

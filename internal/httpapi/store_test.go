@@ -33,6 +33,15 @@ func onStore(t *testing.T) http.Handler {
 
 func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavailable bool) http.Handler {
 	t.Helper()
+	h, _ := withService(t, dsn, opts, admitWhenUnavailable, testAuth())
+	return h
+}
+
+// withService is the handler with the service behind it, for what is declared by other ways than HTTP.
+func withService(
+	t *testing.T, dsn string, opts metering.Options, admitWhenUnavailable bool, auth *access.Auth,
+) (http.Handler, *metering.Service) {
+	t.Helper()
 	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
@@ -59,12 +68,12 @@ func onDatabase(t *testing.T, dsn string, opts metering.Options, admitWhenUnavai
 			t.Fatal(err)
 		}
 	}
+	past := reports.New(store, service)
 	return New(Options{
-		Usage: service, Admissions: service, Tickets: service, Events: service,
-		History: reports.New(store, service), Queue: queue.New(store), Leases: signer, Auth: testAuth(),
-		Database: store.Ping,
-		Log:      slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
-	})
+		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Teams: service,
+		TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
+		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
+	}), service
 }
 
 func starter(p metering.Plan) metering.Plan {

@@ -43,8 +43,8 @@ func (s *server) ListTeams(ctx context.Context, r ListTeamsRequestObject) (ListT
 	}
 	out := ListTeams200JSONResponse{Teams: []Team{}, AsOf: time.Now().UTC()}
 	for _, name := range names {
-		// One that is gone since its name was read is left out.
-		if u, there := stand[name]; there {
+		// One that is gone since its name was read is left out, and so is one that this release cannot read.
+		if u, there := stand[name]; there && u.Unreadable == nil {
 			out.Teams, out.AsOf = append(out.Teams, team(&u)), u.Now
 		}
 	}
@@ -64,8 +64,11 @@ func (s *server) GetTeam(ctx context.Context, r GetTeamRequestObject) (GetTeamRe
 		return nil, err
 	}
 	u, there := stand[r.Name]
-	if !there {
+	switch {
+	case !there:
 		return nil, quota.NotFound("team %q", r.Name)
+	case u.Unreadable != nil:
+		return nil, u.Unreadable
 	}
 	return GetTeam200JSONResponse(team(&u)), nil
 }
@@ -198,8 +201,7 @@ func (s *server) mayTeam(ctx context.Context, name string) error {
 }
 
 func checkTeam(field, name string) error {
-	// A team is named as a user is.
-	if err := quota.UserIDs.Check(name); err != nil {
+	if err := quota.TeamNames.Check(name); err != nil {
 		return invalid("%s: %v", field, err)
 	}
 	return nil
