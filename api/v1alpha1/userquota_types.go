@@ -250,8 +250,8 @@ type UserQuotaStatus struct {
 	// +kubebuilder:validation:MaxLength=253
 	Plan string `json:"plan,omitempty"`
 
-	// team right above the user: that of teamRef, else one that was given over HTTP, else the root. Absent when the user
-	// is alone.
+	// team right above the user: that of teamRef, else one that was given over HTTP, else the root. Absent when the
+	// user is alone.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	Team string `json:"team,omitempty"`
@@ -265,8 +265,8 @@ type UserQuotaStatus struct {
 	// +optional
 	Usage *UserQuotaUsage `json:"usage,omitempty"`
 
-	// effectiveLimits are what binds a user below teams: of each limit the strictest of the user and the teams above, each
-	// for what it counts. What nothing bounds is not listed; absent when the user is alone.
+	// effectiveLimits are what binds a user below teams: of each limit the strictest of the user and the teams above,
+	// each for what it counts. What nothing bounds is not listed; absent when the user is alone.
 	// +optional
 	// +listType=map
 	// +listMapKey=limit

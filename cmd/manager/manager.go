@@ -199,8 +199,8 @@ func register(
 	home, err := clusters.Register(ctx, store, clusters.Options{
 		UID: uid, Name: o.clusterName, Loops: loops, Log: func(err error, message string) { log.Error(err, message) },
 		Claimed: func(owned clusters.Owned) {
-			log.Info("what names no cluster is this one's", "plans", owned.Plans, "teams", owned.Teams, "quotas", owned.Quotas, "jobs",
-				owned.Jobs)
+			log.Info("what names no cluster is this one's", "plans", owned.Plans, "teams", owned.Teams,
+				"quotas", owned.Quotas, "jobs", owned.Jobs)
 		},
 	})
 	if err != nil {

@@ -108,7 +108,8 @@ func takeTurns(ctx context.Context, s *story) error {
 	}
 	s.out.claim("they started in this order: " + strings.Join(order, ", "))
 	if turns["uma"] != 1 || turns["vito"] != 1 || turns["wanda"] != 2 {
-		return fmt.Errorf("expected one of uma's, one of vito's and two of wanda's among the four after the first, got %v", turns)
+		return fmt.Errorf("expected one of uma's, one of vito's and two of wanda's among the four after the first, "+
+			"got %v", turns)
 	}
 	s.out.claim("of the four after the first two are wanda's, whose plan has weight 2")
 	if _, err := s.succeed(ctx, "kubectl get usageteams"); err != nil {

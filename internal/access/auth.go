@@ -83,8 +83,8 @@ func unreachable(err error) bool {
 	return network || status || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// May reports whether who has one of the verbs on what the resource names so, a user's quota or a team, or ErrUndecided.
-// A service account's rights are those that it has in its own namespace, as for the Jobs there.
+// May reports whether who has one of the verbs on what the resource names so, a user's quota or a team, or
+// ErrUndecided. A service account's rights are those that it has in its own namespace, as for the Jobs there.
 func (a *Auth) May(ctx context.Context, who user.Info, verbs []string, resource, name string) (bool, error) {
 	namespace, _, err := serviceaccount.SplitUsername(who.GetName())
 	if err != nil {

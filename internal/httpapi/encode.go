@@ -242,10 +242,9 @@ func levelStandings(on quota.Chain, now time.Time) []LevelStanding {
 func currentUsage(u ledger.Usage) CurrentUsage {
 	a, on := u.Account, u.Chain()
 	out := CurrentUsage{
-		UserId: a.UserID, Plan: planName(on.Payer().Plan), Payer: payer(on), Suspended: a.Suspended, UsedCredits: credits(a.Used),
-		ReservedCredits: credits(a.Reserved),
-		Running:         a.Active, Queued: a.Queued, PeriodStart: a.Period.Start, ResetsAt: a.Period.End,
-		Limits: userLimits(on),
+		UserId: a.UserID, Plan: planName(on.Payer().Plan), Payer: payer(on), Suspended: a.Suspended,
+		UsedCredits: credits(a.Used), ReservedCredits: credits(a.Reserved), Running: a.Active, Queued: a.Queued,
+		PeriodStart: a.Period.Start, ResetsAt: a.Period.End, Limits: userLimits(on),
 		Alerts: alerts(on.Payer(), u.Now), Amounts: amounts(a.Money()), AsOf: u.Now,
 	}
 	if limit := on.Levels(u.Now)[0].Allowance; !limit.Unlimited {

@@ -107,7 +107,8 @@ func (f *fake) RecordAll(_ context.Context, reqs []metering.RecordRequest) ([]me
 	f.uses = reqs
 	results, errs := make([]metering.RecordResult, len(reqs)), make([]error, len(reqs))
 	for i := range reqs {
-		results[i], errs[i] = metering.RecordResult{Event: charge(), On: quota.Alone(alice()), Now: noon, Created: true}, f.err
+		results[i] = metering.RecordResult{Event: charge(), On: quota.Alone(alice()), Now: noon, Created: true}
+		errs[i] = f.err
 	}
 	copy(results, f.recorded)
 	copy(errs, f.failed)
@@ -238,8 +239,8 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 }
 
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
-// on alice), "exporter", who may spend for alice and bob, "watcher", who may see the queue and list teams, "manager" and
-// "reader", who have that right on the team newsroom, "nobody", who has no right,
+// on alice), "exporter", who may spend for alice and bob, "watcher", who may see the queue and list teams, "manager"
+// and "reader", who have that right on the team newsroom, "nobody", who has no right,
 // "abroad", which is for another audience, and "broken", which cannot be checked.
 func testAuth() *access.Auth {
 	return &access.Auth{

@@ -73,9 +73,9 @@ func refusal(d quota.Decision, on quota.Chain, upgrade *quota.Plan, now time.Tim
 	info := d.Reason.Info()
 	p := Problem{
 		Type: problemTypes + kebab(string(d.Reason)), Title: info.Title, Status: info.Status, Detail: d.Message(),
-		Reason: d.Reason, Level: level(d.Level), Limit: b.limit, Used: b.used, Reserved: b.reserved, Requested: b.requested,
-		Remaining: b.remaining,
-		Unit:      b.unit, Currency: b.currency, ResetsAt: b.resetsAt, UpgradePlan: planName(upgrade), Payer: payer(on),
+		Reason: d.Reason, Level: level(d.Level), Limit: b.limit, Used: b.used, Reserved: b.reserved,
+		Requested: b.requested, Remaining: b.remaining, Unit: b.unit, Currency: b.currency, ResetsAt: b.resetsAt,
+		UpgradePlan: planName(upgrade), Payer: payer(on),
 	}
 	if p.Status == http.StatusTooManyRequests {
 		p.RetryAfter = wholeSeconds(b.retryAfter)

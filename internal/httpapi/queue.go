@@ -56,7 +56,8 @@ func (s *server) GetQueue(ctx context.Context, r GetQueueRequestObject) (GetQueu
 	return GetQueue200JSONResponse(queuePage(page)), nil
 }
 
-// mayQueue says whether the caller may see all that waits, or, where it is about a team, whether the caller manages that.
+// mayQueue says whether the caller may see all that waits, or, where it is about a team, whether the caller manages
+// that.
 func (s *server) mayQueue(ctx context.Context, team string) error {
 	if team != "" {
 		if err := checkTeam("team", team); err != nil {

@@ -23,8 +23,8 @@ const queuedBody = `"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice
 
 func TestPlaceAnswers(t *testing.T) {
 	slots := &queue.Place{
-		Decision: quota.Alone(alice()).Binding(&queued().Admission, noon), On: quota.Alone(alice()), Position: 2, Waiting: 3,
-		Now: noon, Start: &forecast.Range{Earliest: noon.Add(time.Minute + time.Millisecond),
+		Decision: quota.Alone(alice()).Binding(&queued().Admission, noon), On: quota.Alone(alice()), Position: 2,
+		Waiting: 3, Now: noon, Start: &forecast.Range{Earliest: noon.Add(time.Minute + time.Millisecond),
 			Latest: noon.Add(time.Hour + time.Millisecond), Gaps: 17, Since: noon.Add(-time.Hour)},
 	}
 	long := queued()
@@ -93,7 +93,9 @@ func TestQueueAnswers(t *testing.T) {
 func TestTeamsQueue(t *testing.T) {
 	f := &fake{queue: queue.Page{Now: noon}}
 	h := handler(t, f)
-	for query, want := range map[string]int{"?team=newsroom": 200, "?team=sports": 403, "": 403, "?user_id=alice": 403} {
+	for query, want := range map[string]int{
+		"?team=newsroom": 200, "?team=sports": 403, "": 403, "?user_id=alice": 403,
+	} {
 		w := do(h, request{method: "GET", path: "/api/v1/queue" + query, token: "Bearer manager"})
 		if w.Code != want {
 			t.Errorf("%q: got %d, want %d: %s", query, w.Code, want, w.Body)

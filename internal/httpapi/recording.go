@@ -179,14 +179,12 @@ func recorded(r *metering.RecordResult) UsageEvent {
 func usageEvent(e *ledger.Event) UsageEvent {
 	payer := e.PaidBy()
 	out := UsageEvent{
-		Id: uuid.UUID(e.ID), UserId: e.UserID, PayerId: payer.Name, PayerKind: payer.Kind, Kind: e.Kind, UsageType: e.UsageType, Credits: credits(e.Credits),
-		CreditsMs: int64(e.Credits),
-		Cost:      Number(e.Cost.String()), Currency: e.Currency, FileSizeBytes: e.FileSize, Tokens: e.Tokens,
-		Quantity:   e.Quantity,
-		OccurredAt: e.OccurredAt, RecordedAt: e.RecordedAt, PeriodNo: e.PeriodNo, Plan: e.PlanName,
-		PlanVersion: e.PlanVersion,
-		AdmissionId: uuid.UUID(e.Admission), Late: e.Late, Reverses: uuid.UUID(e.Reverses),
-		ReversedBy:      uuid.UUID(e.ReversedBy),
+		Id: uuid.UUID(e.ID), UserId: e.UserID, PayerId: payer.Name, PayerKind: payer.Kind, Kind: e.Kind,
+		UsageType: e.UsageType, Credits: credits(e.Credits), CreditsMs: int64(e.Credits),
+		Cost: Number(e.Cost.String()), Currency: e.Currency, FileSizeBytes: e.FileSize, Tokens: e.Tokens,
+		Quantity: e.Quantity, OccurredAt: e.OccurredAt, RecordedAt: e.RecordedAt, PeriodNo: e.PeriodNo,
+		Plan: e.PlanName, PlanVersion: e.PlanVersion, AdmissionId: uuid.UUID(e.Admission), Late: e.Late,
+		Reverses: uuid.UUID(e.Reverses), ReversedBy: uuid.UUID(e.ReversedBy),
 		RefundedAsGrant: e.RefundLot != quota.ID{}, Metadata: e.Metadata, RecordedBy: e.RecordedBy, Reason: e.Reason,
 	}
 	if e.CostCurrency != e.Currency {

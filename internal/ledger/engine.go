@@ -472,34 +472,15 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 	}
 	defer b.Rollback()
 
-	out := &outcome{errs: make([]error, len(calls))}
 	ledgers := b.Ledgers()
-	for _, l := range ledgers {
-		if l.New || l.unreadable() != nil {
-			continue
-		}
-		l.roll()
-		l.remember()
-		if l.below() {
-			out.changes = l.look(out.changes)
-		} else {
-			out.changes = l.promote(out.changes)
-		}
-	}
+	out := &outcome{errs: make([]error, len(calls)), changes: openAll(ledgers)}
 	turns := newTurns(ledgers)
 	out.changes = turns.begin(out.changes)
 	recheck := map[quota.AccountID]bool{}
 	for i, c := range calls {
 		l, ok := ledgers[c.Account]
 		if !ok {
-			if b.Busy()[c.Account] {
-				out.errs[i] = ErrBusy
-				continue
-			}
-			out.errs[i] = fmt.Errorf("%w %s: %w", ErrNoAccount, c.Account, ErrNotFound)
-			if c.Register != "" || c.Found != "" {
-				out.errs[i] = ErrRegistered
-			}
+			out.errs[i] = noLedger(c, b)
 			continue
 		}
 		c.top = l.Top()
@@ -518,12 +499,7 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 				l.roll()
 				l.remember()
 			}
-			if !l.below() {
-				out.changes = l.promote(out.changes)
-			}
-			if turns.nodes != nil {
-				out.changes = turns.after(l, c.Admission, out.changes)
-			}
+			out.changes = applied(l, c, turns, out.changes)
 		}
 		recheck[c.Account] = recheck[c.Account] || c.Recheck || unreadable != nil
 	}
@@ -533,6 +509,48 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 		return nil, err
 	}
 	return out, nil
+}
+
+// openAll brings the ledgers of a batch up to now, and returns what has changed by that.
+func openAll(ledgers map[quota.AccountID]*Ledger) []Change {
+	var changes []Change
+	for _, l := range ledgers {
+		if l.New || l.unreadable() != nil {
+			continue
+		}
+		l.roll()
+		l.remember()
+		if l.below() {
+			changes = l.look(changes)
+		} else {
+			changes = l.promote(changes)
+		}
+	}
+	return changes
+}
+
+// noLedger returns why the batch has no ledger for the call.
+func noLedger(c *Call, b Batch) error {
+	switch {
+	case b.Busy()[c.Account]:
+		return ErrBusy
+	case c.Register != "" || c.Found != "":
+		return ErrRegistered
+	default:
+		return fmt.Errorf("%w %s: %w", ErrNoAccount, c.Account, ErrNotFound)
+	}
+}
+
+// applied lets waiting work start where it may after a call has succeeded, and adds to changes what has changed by
+// that.
+func applied(l *Ledger, c *Call, t *turns, changes []Change) []Change {
+	if !l.below() {
+		changes = l.promote(changes)
+	}
+	if t.nodes != nil {
+		changes = t.after(l, c.Admission, changes)
+	}
+	return changes
 }
 
 // applySafely keeps a defect in one operation from taking down the calls that happen to share its batch.

@@ -17,8 +17,8 @@ type Ledger struct {
 	// all of the batch, among them those of the accounts that its admissions and events are booked on.
 	Above  [quota.MaxDepth - 1]*Ledger
 	Around map[quota.AccountID]*Ledger
-	// Cut says that not all of Above are of the batch, for it is there only because of what was booked on it: of its turn
-	// nothing is known then, nor written.
+	// Cut says that not all of Above are of the batch, for it is there only because of what was booked on it: of its
+	// turn nothing is known then, nor written.
 	Cut bool
 	// Now is the one clock that decides: the database's, never before the account's last decision.
 	Now time.Time
@@ -185,7 +185,8 @@ func (l *Ledger) below() bool { return l.Above[0] != nil }
 // promote lets waiting work start where it may now, and adds to changes what has changed by that, or was refused.
 func (l *Ledger) promote(changes []Change) []Change {
 	chain := l.Chain()
-	return l.changed(changes, append(chain.Promote(inner(l.Queue), l.Now), chain.Unpark(inner(l.line.behind), l.Now)...))
+	started, unparked := chain.Promote(inner(l.Queue), l.Now), chain.Unpark(inner(l.line.behind), l.Now)
+	return l.changed(changes, append(started, unparked...))
 }
 
 // look is promote for an account that others may be before: what may start waits for its turn.
@@ -283,9 +284,9 @@ func (l *Ledger) AuditSettings() quota.AuditSettings {
 func (l *Ledger) AuditTeam() quota.AuditTeam {
 	a, s := l.Account, l.Team
 	t := quota.AuditTeam{
-		Account: a.ID, DisplayName: s.DisplayName, Root: s.Root, Retired: s.Retired, Plan: a.Plan.Name, Weight: a.Team.Weight,
-		Suspended: a.Suspended, Anchor: quota.AuditTime(a.Anchor), TimeZone: l.Settings.ZoneName, Currency: s.Currency,
-		Caps: a.Team.Caps.Audit(), MemberDefaults: a.Team.MemberDefaults.Audit(),
+		Account: a.ID, DisplayName: s.DisplayName, Root: s.Root, Retired: s.Retired, Plan: a.Plan.Name,
+		Weight: a.Team.Weight, Suspended: a.Suspended, Anchor: quota.AuditTime(a.Anchor), TimeZone: l.Settings.ZoneName,
+		Currency: s.Currency, Caps: a.Team.Caps.Audit(), MemberDefaults: a.Team.MemberDefaults.Audit(),
 	}
 	if s.ObjectUID != (quota.ObjectUID{}) {
 		t.ObjectUID = new(s.ObjectUID)

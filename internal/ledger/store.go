@@ -40,8 +40,8 @@ type Keys struct {
 	Walks []Walk
 	// Plans to load besides those of the accounts, by name; an empty name stands for the default plan.
 	Plans []string
-	// Tree has all teams read, and kept by all others as they are until the end. Join are teams to be read that must not
-	// be retired meanwhile.
+	// Tree has all teams read, and kept by all others as they are until the end. Join are teams to be read that must
+	// not be retired meanwhile.
 	Tree bool
 	Join []string
 	// Idempotency are keys to look up, with what they made, in accounts of which the recently closed periods are loaded

@@ -211,8 +211,8 @@ type next struct {
 	now bool
 }
 
-// left returns who is next below each top, as many as could start at once, for a batch of their own. It comes last: what
-// it goes through is not the order any more.
+// left returns who is next below each top, as many as could start at once, for a batch of their own. It comes last:
+// what it goes through is not the order any more.
 func (t *turns) left() []next {
 	var all []next
 	for _, top := range t.tops {
@@ -288,8 +288,8 @@ func (l *Ledger) rememberTeam() {
 	}
 }
 
-// walkOn returns the operations that a batch leaves for those below a team. recheck says that what keeps their work from
-// running may have changed apart from the account.
+// walkOn returns the operations that a batch leaves for those below a team. recheck says that what keeps their work
+// from running may have changed apart from the account.
 func (l *Ledger) walkOn(recheck bool) []*Op {
 	means := l.Account.TeamMeans(l.Now)
 	more := l.Account.Queued > 0 &&

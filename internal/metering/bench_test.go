@@ -36,8 +36,8 @@ func BenchmarkPair(b *testing.B) {
 	}
 }
 
-const benchTeams = `INSERT INTO usage_quotas (user_id, currency, anchor_at, period_start, period_end)
-	SELECT id, 'USD', now(), now(), now() + interval '1 month' FROM teams;`
+const benchTeams = `INSERT INTO usage_quotas (user_id, anchor_at, currency, period_start, period_end)
+	SELECT id, now(), 'USD', now(), now() + interval '1 month' FROM teams;`
 
 func benchPair(b *testing.B, tree string) {
 	b.Helper()

@@ -125,8 +125,8 @@ func memberOf(l *ledger.Ledger, b ledger.Batch, team string) (quota.AccountID, e
 }
 
 // RemoveQuota takes back what the UserQuota with this UID declared, because it is gone: the user is on the default plan
-// again, without overrides, in no team that the UserQuota named and not suspended. The calendar stays, and so do grants.
-// Without such an account it does nothing.
+// again, without overrides, in no team that the UserQuota named and not suspended. The calendar stays, and so do
+// grants. Without such an account it does nothing.
 func (s *Service) RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor string) error {
 	account, err := s.store.QuotaOwner(ctx, uid)
 	if errors.Is(err, ledger.ErrNotFound) {

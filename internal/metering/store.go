@@ -16,6 +16,7 @@ type Store interface {
 	Accounts
 	Admissions
 	Declarations
+	Teams
 	Upkeep
 }
 
@@ -54,14 +55,18 @@ type Declarations interface {
 	RetirePlan(ctx context.Context, name string, cluster quota.ClusterUID, actor string) error
 	// PlanStatus counts a plan's users. ErrNotFound if there is no such plan.
 	PlanStatus(ctx context.Context, name string) (PlanStatus, error)
+	// QuotaOwner returns the account that the UserQuota with this UID owns, or ErrNotFound.
+	QuotaOwner(ctx context.Context, uid quota.ObjectUID) (quota.AccountID, error)
+}
+
+// Teams finds teams and reads where they stand.
+type Teams interface {
 	// TeamAccount returns the account of a team, or ErrNotFound.
 	TeamAccount(ctx context.Context, name string) (quota.AccountID, error)
 	// Teams reads standings of teams without locks; those that there are not are missing. Not rolled.
 	Teams(ctx context.Context, names []string) (map[string]TeamUsage, error)
 	// TeamChanges finds the teams whose standing may have changed since the mark.
 	TeamChanges(ctx context.Context, since ledger.Mark) (TeamChanges, error)
-	// QuotaOwner returns the account that the UserQuota with this UID owns, or ErrNotFound.
-	QuotaOwner(ctx context.Context, uid quota.ObjectUID) (quota.AccountID, error)
 }
 
 // Upkeep is what the database itself needs, and whether it is there.

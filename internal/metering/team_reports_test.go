@@ -94,7 +94,8 @@ func TestSharesAddUp(t *testing.T) {
 	}
 	got := []string{}
 	for _, m := range members.Members {
-		got = append(got, fmt.Sprintf("%s of %s: %d running, %d queued, %d", m.UserID, m.Team, m.Running, m.Queued, m.Used))
+		got = append(got, fmt.Sprintf("%s of %s: %d running, %d queued, %d",
+			m.UserID, m.Team, m.Running, m.Queued, m.Used))
 	}
 	slices.Sort(got)
 	if diff := cmp.Diff([]string{

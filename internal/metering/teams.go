@@ -482,12 +482,13 @@ func (s *Service) changeMember(
 	apply func(l *ledger.Ledger, b ledger.Batch) error,
 ) error {
 	moved := false
-	err := s.engine.Do(ctx, ledger.Op{Account: account, Join: team, Apply: func(l *ledger.Ledger, b ledger.Batch) error {
+	noted := func(l *ledger.Ledger, b ledger.Batch) error {
 		was := l.Settings.MemberOf
 		err := apply(l, b)
 		moved = err == nil && l.Settings.MemberOf != was
 		return err
-	}})
+	}
+	err := s.engine.Do(ctx, ledger.Op{Account: account, Join: team, Apply: noted})
 	if s.again(err, userID, account) {
 		if account, err = s.accountFor(ctx, userID); err != nil {
 			return err

@@ -153,7 +153,8 @@ func TestTeamIsDeclared(t *testing.T) {
 	if u := w.teamOf("newsroom"); u.Retired {
 		t.Error("it is retired still")
 	}
-	if diff := cmp.Diff([]string{"team.created", "team.changed", "team.retired", "team.changed"}, w.told()); diff != "" {
+	told := []string{"team.created", "team.changed", "team.retired", "team.changed"}
+	if diff := cmp.Diff(told, w.told()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -186,11 +187,13 @@ func TestTeamThatCannotBe(t *testing.T) {
 		},
 		"itself": {capped("x", "x"), nil, quota.ErrInvalid, `parent: team x would be above itself (x below x)`},
 		"own ancestor": {
-			capped("company", "desk"), nil, quota.ErrInvalid, `parent: team company would be above itself (company below desk below company)`,
+			capped("company", "desk"), nil, quota.ErrInvalid,
+			`parent: team company would be above itself (company below desk below company)`,
 		},
 		"too deep": {
 			capped("x", "desk"), nil, quota.ErrInvalid,
-			`parent: users of team x would have 4 teams above them (x below desk below company below platform), the limit is 3`,
+			`parent: users of team x would have 4 teams above them (x below desk below company below platform), ` +
+				`the limit is 3`,
 		},
 		"second root": {
 			root("x"), nil, quota.ErrConflict, `root: team platform is the root already`,
@@ -359,7 +362,8 @@ func TestMembers(t *testing.T) {
 		t.Error(err)
 	}
 
-	// Who leaves is nobody's, and may go elsewhere. A UserQuota's team goes with it, one that was given over HTTP stays.
+	// Who leaves is nobody's, and may go elsewhere. A UserQuota's team goes with it, one that was given over HTTP
+	// stays.
 	if err := w.RemoveMember(ctx, "desk", "bob", "test"); err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +378,8 @@ func TestMembers(t *testing.T) {
 		t.Errorf("carol and bob are below %v", got)
 	}
 	want := []string{
-		"team.created", "team.created", "member.added", "member.added", "team.retired", "member.removed", "member.added",
+		"team.created", "team.created", "member.added", "member.added",
+		"team.retired", "member.removed", "member.added",
 	}
 	if diff := cmp.Diff(want, w.told()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

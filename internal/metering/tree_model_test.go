@@ -210,8 +210,8 @@ func (p *treePlay) begin(run int) {
 
 // limit draws what a team caps.
 func (p *treePlay) limit(n *treeNode) {
-	n.cap, n.capSlots = rapid.SampledFrom([]int64{-1, 10, 20, 35, 60}).Draw(p.T, "cap"), rapid.SampledFrom([]int64{-1, 1, 2, 3}).
-		Draw(p.T, "slots")
+	n.cap = rapid.SampledFrom([]int64{-1, 10, 20, 35, 60}).Draw(p.T, "cap")
+	n.capSlots = rapid.SampledFrom([]int64{-1, 1, 2, 3}).Draw(p.T, "slots")
 	p.w.exec("UPDATE teams SET credits_cap = nullif($2, -1) * 60000, concurrent_cap = nullif($3, -1) WHERE id = $1",
 		[16]byte(n.account), n.cap, n.capSlots)
 }

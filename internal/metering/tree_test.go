@@ -148,7 +148,8 @@ func TestTeamIsContended(t *testing.T) {
 					}
 					continue
 				}
-				if _, err := s.Complete(t.Context(), res.Admission.Account, res.Admission.ID, quota.Credit); err != nil {
+				adm := res.Admission
+				if _, err := s.Complete(t.Context(), adm.Account, adm.ID, quota.Credit); err != nil {
 					return err
 				}
 				if name != names[3] {

@@ -109,7 +109,8 @@ func (w *teams) drain(replicas ...*metering.Service) {
 	for n, s := range replicas {
 		g.Go(func() error {
 			for {
-				rows, err := pool.Query(ctx, "SELECT id, state = 'Admitted' FROM concurrent_processing WHERE state IN ('Admitted', 'Queued')")
+				rows, err := pool.Query(ctx, `SELECT id, state = 'Admitted' FROM concurrent_processing
+					WHERE state IN ('Admitted', 'Queued')`)
 				if err != nil {
 					return err
 				}

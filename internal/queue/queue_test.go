@@ -107,8 +107,8 @@ func told(p *queue.Place) string {
 	if p == nil {
 		return "nothing"
 	}
-	s := fmt.Sprintf("%s %s: %s %s, %d of %d", p.Decision.Level.Kind, p.Decision.Level.Name, p.Decision.Reason, p.Decision.Message(),
-		p.Position, p.Waiting)
+	d := p.Decision
+	s := fmt.Sprintf("%s %s: %s %s, %d of %d", d.Level.Kind, d.Level.Name, d.Reason, d.Message(), p.Position, p.Waiting)
 	if p.Start != nil {
 		s += fmt.Sprintf(", %s to %s by %d gaps", p.Start.Earliest.Sub(start), p.Start.Latest.Sub(start), p.Start.Gaps)
 	}

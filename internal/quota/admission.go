@@ -374,7 +374,8 @@ type TeamMeans struct {
 func (a *Account) TeamMeans(now time.Time) TeamMeans {
 	m := TeamMeans{members: a.Team.MemberDefaults, means: means{
 		account: a.ID, plan: a.Plan, limits: a.Limits(), suspended: a.Suspended, remaining: a.Remaining(now),
-		spare: a.spare(Ceiling{Limit: a.Plan.DailyCostCeiling, Currency: a.Plan.Currency}, now), capped: noLimit[Money](),
+		spare:  a.spare(Ceiling{Limit: a.Plan.DailyCostCeiling, Currency: a.Plan.Currency}, now),
+		capped: noLimit[Money](),
 	}}
 	if most := a.Team.Caps.Credits; most != nil && !most.Unlimited {
 		m.remaining = stricter(m.remaining, AtMost(max(0, most.Max.Sub(a.Used).Sub(a.Reserved))))

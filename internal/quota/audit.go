@@ -183,7 +183,8 @@ type AuditSettings struct {
 	Anchor    time.Time      `json:"anchor"`
 	TimeZone  string         `json:"time_zone"`
 	Overrides AuditOverrides `json:"overrides"`
-	// MemberOf is the account of the team that the user is in; nil: none. MemberDeclared says that the UserQuota names it.
+	// MemberOf is the account of the team that the user is in; nil: none. MemberDeclared says that the UserQuota names
+	// it.
 	MemberOf       *AccountID `json:"member_of"`
 	MemberDeclared bool       `json:"member_declared"`
 }

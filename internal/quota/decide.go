@@ -109,8 +109,8 @@ func (c Chain) Binding(adm *Admission, now time.Time) Decision {
 	return d
 }
 
-// behind returns the index of the nearest account of whose slots others wait for the next one, -1 if there is none. What
-// waits below a team for a limit of its own is in front of nobody.
+// behind returns the index of the nearest account of whose slots others wait for the next one, -1 if there is none.
+// What waits below a team for a limit of its own is in front of nobody.
 func (c Chain) behind() int {
 	if c.nodes[0].Queued > c.nodes[0].Parked {
 		return 0

@@ -38,8 +38,8 @@ func TestBoundPage(t *testing.T) {
 			longest = max(longest, wait)
 		}
 		if bound != most || longest != reached {
-			t.Errorf("line %d: the bound is %d and %d are reached, the page says %d and %d", row.Line, bound, longest, most,
-				reached)
+			t.Errorf("line %d: the bound is %d and %d are reached, the page says %d and %d",
+				row.Line, bound, longest, most, reached)
 		}
 	}
 }

@@ -235,7 +235,8 @@ func TestBoundsInWords(t *testing.T) {
 				quota.MaxMaxWait.Seconds()), 1,
 		},
 		{
-			"internal/postgres/migrations/00016_tree.sql", fmt.Sprintf("weight BETWEEN 1 AND %d", quota.MaxWeight), 1,
+			"internal/postgres/migrations/00016_tree.sql", fmt.Sprintf("weight BETWEEN 1 AND %d", quota.MaxWeight),
+			3, // of a team, of a plan's users and of whoever has a turn
 		},
 		{planCRD, fmt.Sprintf("maximum: %d minimum: 1", quota.MaxWeight), 2}, // weight and rateLimit.requests
 	} {

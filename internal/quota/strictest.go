@@ -87,7 +87,9 @@ func (b *bounds) ceiling(most Ceiling, level Level) {
 	if most.Unlimited {
 		return
 	}
-	e := Strictest{Limit: LimitDailyCost, Unit: UnitMoney, Currency: most.Currency, Value: int64(most.Max), Level: level}
+	e := Strictest{
+		Limit: LimitDailyCost, Unit: UnitMoney, Currency: most.Currency, Value: int64(most.Max), Level: level,
+	}
 	for i := range b.dailyCost {
 		if known := &b.dailyCost[i]; known.Currency == e.Currency {
 			if e.Value < known.Value {
@@ -137,8 +139,8 @@ func (c Chain) Levels(now time.Time) []Stands {
 	for i := range c.n {
 		a := c.nodes[i]
 		out[i] = Stands{
-			Account: a, Pays: i == c.payer && a.Plan.Sells(), Allowance: c.Credits(i, now), Remaining: c.remaining(i, now),
-			Concurrent: c.concurrent(i), Queued: c.queued(i),
+			Account: a, Pays: i == c.payer && a.Plan.Sells(), Allowance: c.Credits(i, now),
+			Remaining: c.remaining(i, now), Concurrent: c.concurrent(i), Queued: c.queued(i),
 		}
 	}
 	return out

@@ -161,7 +161,8 @@ func refusal(userID string, res metering.CheckResult) string {
 		fmt.Fprintf(&text, "; the day ends at %s", res.Decision.RetryAt.UTC().Format(time.RFC3339))
 	}
 	if res.Upgrade != nil {
-		fmt.Fprintf(&text, "; plan %q%s would have allowed it", res.Upgrade.Name, strings.Replace(whose, "of", "for", 1))
+		whom := strings.Replace(whose, "of", "for", 1)
+		fmt.Fprintf(&text, "; plan %q%s would have allowed it", res.Upgrade.Name, whom)
 	}
 	return text.String()
 }

@@ -69,8 +69,8 @@ func (u *usaged) start(ctx context.Context, dsn, database string, replicas int) 
 		}
 		address := "127.0.0.1:" + strconv.Itoa(port)
 		u.started++
-		if err := processes.Start(cmp.Or(u.name, localstack.Usaged)+"-"+strconv.Itoa(u.started), u.binary(), env, "--listen="+address,
-			"--log-level=warn"); err != nil {
+		name := cmp.Or(u.name, localstack.Usaged) + "-" + strconv.Itoa(u.started)
+		if err := processes.Start(name, u.binary(), env, "--listen="+address, "--log-level=warn"); err != nil {
 			return nil, err
 		}
 		addresses = append(addresses, address)

@@ -63,7 +63,9 @@ func (b *bench) queueTrial(ctx context.Context, depth int) (turnover, bystanders
 	if err := q.fill(ctx, depth); err != nil {
 		return turnover, bystanders, err
 	}
-	l := load{clients: some, users: b.opts.users - users, spread: uniform, warmup: b.opts.warmup, duration: b.opts.duration}
+	l := load{
+		clients: some, users: b.opts.users - users, spread: uniform, warmup: b.opts.warmup, duration: b.opts.duration,
+	}
 	if err := e.warm(ctx, l); err != nil {
 		return turnover, bystanders, err
 	}

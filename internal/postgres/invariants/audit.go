@@ -79,8 +79,9 @@ const (
 	auditedPlans = `SELECT id, version, action, object_name, before, after FROM audit_log
 		WHERE object_kind = 'UsagePlan' ORDER BY object_name, id`
 	auditedSettings = `SELECT l.id, l.version, l.action, l.object_name, l.before, l.after, u.user_id AS who,
-		a.plan_name, a.member_of, a.member_declared, a.quota_uid, a.home_cluster, a.suspended, a.anchor_at, a.time_zone, a.unlimited_overrides,
-		a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override
+		a.plan_name, a.member_of, a.member_declared, a.quota_uid, a.home_cluster, a.suspended, a.anchor_at, a.time_zone,
+		a.unlimited_overrides, a.credits_override, a.file_size_override, a.audio_ms_override,
+		a.concurrent_override, a.queued_override
 		FROM audit_log AS l JOIN users AS u ON u.id = l.user_id JOIN usage_quotas AS a ON a.user_id = l.user_id
 		WHERE l.action = 'account.registered' OR l.action LIKE 'quota.%' OR l.action LIKE 'member.%'
 		ORDER BY l.user_id, l.id`
@@ -92,9 +93,9 @@ const (
 		  AND l.action NOT IN ('account.registered', 'period.closed') AND l.action NOT LIKE 'quota.%'`
 )
 
-// trails (I8) reads what the audit log tells of plans, teams and of accounts' settings: what each row found is what the one
-// before it left, and the last one left what is in force. All other rows are read too, so that whoever needs them one
-// day can.
+// trails (I8) reads what the audit log tells of plans, teams and of accounts' settings: what each row found is what the
+// one before it left, and the last one left what is in force. All other rows are read too, so that whoever needs them
+// one day can.
 func trails(ctx context.Context, tx pgx.Tx) ([]Violation, error) {
 	rows, err := dbsqlc.New(tx).AllPlans(ctx)
 	if err != nil {

@@ -159,8 +159,8 @@ const signed = `SELECT *, CASE WHEN kind <> 'reversal' THEN 1 WHEN refund_lot IS
 
 // booked are the events once for each account that they are booked on, with the sign of their effect on what its period
 // has used: a reversal takes away, unless that is final. One of the accounts pays.
-const booked = `SELECT id, user_id, account, no, seq, credits, plan_part, cost_micros, price_micros, cost_currency, currency,
-	    account = payer AS pays, CASE WHEN kind <> 'reversal' THEN 1 WHEN void THEN 0 ELSE -1 END AS sign
+const booked = `SELECT id, user_id, account, no, seq, credits, plan_part, cost_micros, price_micros, cost_currency,
+	    currency, account = payer AS pays, CASE WHEN kind <> 'reversal' THEN 1 WHEN void THEN 0 ELSE -1 END AS sign
 	FROM (
 	    SELECT e.*, e.user_id AS account, period_id AS no, coalesce(payer_id, e.user_id) AS payer
 	    FROM (SELECT id, user_id, period_id, payer_id, seq, kind, credits, plan_part, cost_micros, price_micros,

@@ -71,7 +71,8 @@ func TestTeamReadsCostWhatTheyFind(t *testing.T) {
 	for name, read := range reads {
 		before[name] = read()
 	}
-	exec(`INSERT INTO users (id, user_id) SELECT md5('other-' || n)::uuid, 'other-' || n FROM generate_series(1, 20000) AS n`)
+	exec(`INSERT INTO users (id, user_id)
+		SELECT md5('other-' || n)::uuid, 'other-' || n FROM generate_series(1, 20000) AS n`)
 	exec(`INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_no, period_start, period_end)
 		SELECT id, 'free', now(), 1, now(), now() + interval '1 month' FROM users WHERE user_id LIKE 'other-%'`)
 	fill("sports", "^other-")

@@ -309,8 +309,8 @@ func (b *batch) path(l *ledger.Ledger) (path []quota.AccountID, missing bool) {
 	return b.up(b.parents, l.Account.ID)
 }
 
-// wasBelow returns the accounts that one is counted below, likewise. They may be more than may be above an account: those
-// above it may have been moved, and what is below them not yet.
+// wasBelow returns the accounts that one is counted below, likewise. They may be more than may be above an account:
+// those above it may have been moved, and what is below them not yet.
 func (b *batch) wasBelow(account quota.AccountID) (path []quota.AccountID, missing bool) {
 	return b.up(b.placed, account)
 }

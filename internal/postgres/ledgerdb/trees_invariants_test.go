@@ -57,8 +57,8 @@ func TestCheckerFindsWhatIsBrokenInATeam(t *testing.T) {
 			"estimate within the credits seen",
 		},
 		"turn elsewhere": {
-			"UPDATE queue_turns SET parent_id = account_id WHERE account_id = '08000000-0000-0000-0000-000000000000'", "I7",
-			"parent of the turn",
+			"UPDATE queue_turns SET parent_id = account_id WHERE account_id = '08000000-0000-0000-0000-000000000000'",
+			"I7", "parent of the turn",
 		},
 		"turn of nobody": {
 			`INSERT INTO queue_turns (account_id, start_units, start_part, now_units, now_part, weight, runnable)
@@ -66,12 +66,12 @@ func TestCheckerFindsWhatIsBrokenInATeam(t *testing.T) {
 		},
 		"turn forgotten": {"DELETE FROM queue_turns", "I7", "could run"},
 		"turn of a user": {
-			"UPDATE queue_turns SET runnable = NOT runnable WHERE parent_id = '08000000-0000-0000-0000-000000000000'", "I7",
-			"could run",
+			"UPDATE queue_turns SET runnable = NOT runnable WHERE parent_id = '08000000-0000-0000-0000-000000000000'",
+			"I7", "could run",
 		},
 		"turn of a team": {
-			"UPDATE queue_turns SET runnable = NOT runnable WHERE account_id = '08000000-0000-0000-0000-000000000000'", "I7",
-			"could run",
+			"UPDATE queue_turns SET runnable = NOT runnable WHERE account_id = '08000000-0000-0000-0000-000000000000'",
+			"I7", "could run",
 		},
 		"slot left free": {
 			`INSERT INTO queue_turns (account_id, start_units, start_part, now_units, now_part, weight, runnable)
@@ -93,7 +93,8 @@ func TestCheckerFindsWhatIsBrokenInATeam(t *testing.T) {
 			f.enter(alice, quota.ID{3}, quota.Credit)
 			f.touch(alice)
 			reaper := invariants.WithLeases(f.clock.read(), 10*time.Second)
-			if found, err := invariants.Check(t.Context(), f.Pool(), reaper, invariants.WithQuiet()); err != nil || len(found) > 0 {
+			found, err := invariants.Check(t.Context(), f.Pool(), reaper, invariants.WithQuiet())
+			if err != nil || len(found) > 0 {
 				t.Fatalf("before anything was broken: %v, %v", found, err)
 			}
 			f.exec("ALTER TABLE usage_quotas DROP CONSTRAINT usage_quotas_parts_check")

@@ -13,7 +13,8 @@ import (
 
 func turnOf(r *dbsqlc.QueueTurn) quota.Turn {
 	return quota.Turn{
-		Start: quota.Virtual{Units: r.StartUnits, Part: r.StartPart}, Now: quota.Virtual{Units: r.NowUnits, Part: r.NowPart},
+		Start: quota.Virtual{Units: r.StartUnits, Part: r.StartPart},
+		Now:   quota.Virtual{Units: r.NowUnits, Part: r.NowPart},
 	}
 }
 

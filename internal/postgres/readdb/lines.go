@@ -46,8 +46,8 @@ func (s *Store) LineAt(ctx context.Context, path []quota.AccountID, nth int) (qu
 	return line, postgres.MapError(err)
 }
 
-// placeBelow returns the place of the nth of what the first of the path has waiting among all below the last; zero where
-// it is not known.
+// placeBelow returns the place of the nth of what the first of the path has waiting among all below the last; zero
+// where it is not known.
 func (s *Store) placeBelow(ctx context.Context, path []quota.AccountID, nth int) (int, error) {
 	rows, err := s.Queries().TurnsOf(ctx, postgres.IDs[quota.ID](path))
 	if err != nil {
@@ -63,7 +63,8 @@ func (s *Store) placeBelow(ctx context.Context, path []quota.AccountID, nth int)
 		if t == nil || idOf(t.ParentID) != parent || place < 1 {
 			return 0, nil // it has been moved, and not been looked at since
 		}
-		own := quota.InLine{ID: t.AccountID, Start: quota.Virtual{Units: t.StartUnits, Part: t.StartPart}, Weight: t.Weight}
+		start := quota.Virtual{Units: t.StartUnits, Part: t.StartPart}
+		own := quota.InLine{ID: t.AccountID, Start: start, Weight: t.Weight}
 		last := own.Nth(place)
 		others, err := s.Queries().TurnsBefore(ctx, dbsqlc.TurnsBeforeParams{
 			Parent: parent, Units: last.Units, Part: last.Part, Account: t.AccountID, Most: mostSiblings + 1,
@@ -100,7 +101,9 @@ func startsOf(rows []dbsqlc.StartsBelowRow) []forecast.Start {
 		return nil
 	}
 	starts = slices.DeleteFunc(starts, func(at forecast.Start) bool { return at.At.Before(whole) })
-	slices.SortFunc(starts, func(a, b forecast.Start) int { return cmp.Or(b.At.Compare(a.At), b.Since.Compare(a.Since)) })
+	slices.SortFunc(starts, func(a, b forecast.Start) int {
+		return cmp.Or(b.At.Compare(a.At), b.Since.Compare(a.Since))
+	})
 	return starts[:min(len(starts), forecast.MaxStarts)]
 }
 

@@ -167,7 +167,9 @@ func (s *Store) teamStanding(
 		return ledger.Usage{}, fmt.Errorf("account of team %s: %w", id, ledger.ErrNotFound)
 	}
 	u.Account.Lots = lots
-	err = s.PlansFor(ctx, s.Queries(), plans, func(_ *quota.Account, lacks error) { u.Unreadable = s.teamLacks(&u, lacks) })
+	err = s.PlansFor(ctx, s.Queries(), plans, func(_ *quota.Account, lacks error) {
+		u.Unreadable = s.teamLacks(&u, lacks)
+	})
 	if err == nil && u.Unreadable != nil {
 		return ledger.Usage{}, u.Unreadable
 	}

@@ -21,16 +21,16 @@ type UserQuotaStatusApplyConfiguration struct {
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// plan that the user is on.
 	Plan *string `json:"plan,omitempty"`
-	// team right above the user: that of teamRef, else one that was given over HTTP, else the root. Absent when the user
-	// is alone.
+	// team right above the user: that of teamRef, else one that was given over HTTP, else the root. Absent when the
+	// user is alone.
 	Team *string `json:"team,omitempty"`
 	// payer is who pays for new work: the nearest team above that has a plan, else the user. Absent when the user is
 	// alone.
 	Payer *LevelApplyConfiguration `json:"payer,omitempty"`
 	// usage is where the user stands in the current period.
 	Usage *UserQuotaUsageApplyConfiguration `json:"usage,omitempty"`
-	// effectiveLimits are what binds a user below teams: of each limit the strictest of the user and the teams above, each
-	// for what it counts. What nothing bounds is not listed; absent when the user is alone.
+	// effectiveLimits are what binds a user below teams: of each limit the strictest of the user and the teams above,
+	// each for what it counts. What nothing bounds is not listed; absent when the user is alone.
 	EffectiveLimits []UserQuotaEffectiveLimitApplyConfiguration `json:"effectiveLimits,omitempty"`
 	// effective are the effective limits for display, as in "100 credits, 5 running, 50 USD a day".
 	Effective *string `json:"effective,omitempty"`
