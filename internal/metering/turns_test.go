@@ -5,6 +5,7 @@ package metering_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -175,22 +176,13 @@ func wantFair(t *testing.T, children []string, weight map[string]int) {
 			}
 			seen[child]++
 			wi, wj := max(1, weight[own]), max(1, weight[child])
-			if most := (wj + wi - 1) / wi; seen[child] > most && hasMore(children[at:], own) {
+			if most := (wj + wi - 1) / wi; seen[child] > most && slices.Contains(children[at:], own) {
 				t.Errorf("start %d: %s (weight %d) waits while %s (weight %d) starts %d times", at, own, wi, child, wj,
 					seen[child])
 			}
 		}
 		last[child], others[child] = true, map[string]int{}
 	}
-}
-
-func hasMore(children []string, own string) bool {
-	for _, c := range children {
-		if c == own {
-			return true
-		}
-	}
-	return false
 }
 
 // wantQuiet holds that nothing waits that could start.

@@ -17,7 +17,7 @@ type Excess struct {
 
 // Above returns what the caps allow beyond those of a team above. Amounts of different currencies cannot be compared,
 // and are not.
-func (c *Caps) Above(over *Caps) []Excess {
+func (c Caps) Above(over *Caps) []Excess {
 	var all []Excess
 	add := func(name LimitName, above bool, own, limit string) {
 		if above {

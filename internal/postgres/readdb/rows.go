@@ -314,7 +314,8 @@ func AuditTeam(t *dbsqlc.Team, r *dbsqlc.UsageQuota) quota.AuditTeam {
 	return l.AuditTeam()
 }
 
-// The name by which unlimited_members says that there is no daily ceiling; those of the other limits are an override's.
+// UnlimitedDailyCost is the name by which unlimited_members says that there is no daily ceiling; those of the other
+// limits are an override's.
 const UnlimitedDailyCost = "daily_cost"
 
 func capsOf(
