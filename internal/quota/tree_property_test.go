@@ -345,7 +345,7 @@ func (w *tree) justified(t *rapid.T, c Chain, req Request, d Decision) {
 		if b.Requested <= b.Limit {
 			t.Fatalf("%+v", d)
 		}
-	case UnknownUser, UnknownPlan:
+	case WaitedTooLong, UnknownUser, UnknownPlan:
 		t.Fatalf("%+v", d)
 	}
 }

@@ -28,10 +28,12 @@ var fairWeights = []int{1, 2, 5, 10}
 func (l *lab) gather(ctx context.Context, database string, users, slots int) error {
 	return l.on(ctx, database, func(conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, fmt.Sprintf(`WITH team AS (
-		    INSERT INTO teams (id, name, cap_currency, concurrent_cap) VALUES (md5('bench-team')::uuid, 'bench', 'USD', %d)
+		    INSERT INTO teams (id, name, cap_currency, concurrent_cap)
+		        VALUES (md5('bench-team')::uuid, 'bench', 'USD', %d)
 		    RETURNING id)
 		INSERT INTO usage_quotas (user_id, currency, anchor_at, period_start, period_end)
-		SELECT id, 'USD', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC'
+		SELECT id, 'USD', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC',
+		    (month + interval '1 month') AT TIME ZONE 'UTC'
 		FROM team, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`, slots))
 		if err != nil {
 			return err
@@ -134,18 +136,22 @@ func (l *lab) weigh(ctx context.Context, database string, weights []int) error {
 	return l.on(ctx, database, func(conn *pgx.Conn) error {
 		for i, weight := range weights {
 			if _, err := conn.Exec(ctx, fmt.Sprintf(`WITH plan AS (
-			    INSERT INTO user_plan_limits (name, display_name, is_default, credits_limit, file_size_limit, audio_ms_limit,
+			    INSERT INTO user_plan_limits (name, display_name, is_default, credits_limit, file_size_limit,
+			        audio_ms_limit,
 			        concurrent_limit, queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests,
 			        calendar_month, weight)
-			    SELECT 'bench-%[1]d', display_name, false, credits_limit, file_size_limit, audio_ms_limit, concurrent_limit,
+			    SELECT 'bench-%[1]d', display_name, false, credits_limit, file_size_limit, audio_ms_limit,
+			        concurrent_limit,
 			        queued_limit, provider_cost_micros, daily_cost_ceiling_micros, rate_requests, calendar_month, %[1]d
 			    FROM user_plan_limits WHERE name = 'bench'),
 			told AS (
 			    INSERT INTO audit_log (actor, action, object_kind, object_name, user_id, version, before, after)
-			    VALUES ('system', 'plan.created', 'UsagePlan', 'bench-%[1]d', NULL, 2, NULL, '{"display_name": "Bench"}'),
+			    VALUES ('system', 'plan.created', 'UsagePlan', 'bench-%[1]d', NULL, 2, NULL,
+			        '{"display_name": "Bench"}'),
 			        ('system', 'quota.applied', 'Account', md5('bench-%[2]d')::uuid::text, md5('bench-%[2]d')::uuid, 2,
 			            '{"plan": "bench"}', '{"plan": "bench-%[1]d"}'))
-			UPDATE usage_quotas SET plan_name = 'bench-%[1]d' WHERE user_id = md5('bench-%[2]d')::uuid`, weight, i+1)); err != nil {
+			UPDATE usage_quotas SET plan_name = 'bench-%[1]d' WHERE user_id = md5('bench-%[2]d')::uuid`,
+			weight, i+1)); err != nil {
 				return err
 			}
 		}

@@ -166,7 +166,7 @@ func TestMovedWhileABatchBegins(t *testing.T) {
 			// It is asked while a batch makes its statements, and once more when it has its locks.
 			if moves < most {
 				tag, err := f.Pool().Exec(t.Context(), `UPDATE usage_quotas SET member_of = $2 WHERE user_id IN (
-					SELECT user_id FROM usage_quotas WHERE user_id = $1 FOR UPDATE SKIP LOCKED)`, [16]byte(alice),
+					SELECT user_id FROM usage_quotas WHERE user_id = $1 FOR UPDATE SKIP LOCKED)`, alice,
 					[16]byte(teams[(moves+1)%3]))
 				if err != nil {
 					t.Error(err)
