@@ -142,6 +142,12 @@ func SetupJob(mgr ctrl.Manager, from JobLedger, opts JobOptions) error {
 	if err != nil {
 		return err
 	}
+	err = seen.IndexField(context.Background(), &batchv1.Job{}, jobUser, func(job client.Object) []string {
+		return []string{job.GetLabels()[v1alpha1.UserLabel]}
+	})
+	if err != nil {
+		return err
+	}
 	err = seen.IndexField(context.Background(), &corev1.Pod{}, podOwner, func(pod client.Object) []string {
 		return []string{pod.GetLabels()[batchv1.ControllerUidLabel]}
 	})
@@ -184,8 +190,12 @@ func SetupJob(mgr ctrl.Manager, from JobLedger, opts JobOptions) error {
 		Complete(r)
 }
 
-// podOwner is the index of the pods in the cache by the UID of their Job.
-const podOwner = "job-uid"
+const (
+	// podOwner is the index of the pods in the cache by the UID of their Job.
+	podOwner = "job-uid"
+	// jobUser is the index of the Jobs by their user. A list by the label goes through all of them.
+	jobUser = "user"
+)
 
 // newJobCache holds of the labelled Jobs what decisions need, the namespaces' labels, and of the pods of all Jobs how
 // far they are: pods do not carry the user label. What it holds is not whole, so Jobs are only ever patched.

@@ -151,7 +151,7 @@ func (r *jobReconciler) quotaChanges(from cache.Cache) jobSource {
 	return source.TypedKind(from, &v1alpha1.UserQuota{}, handler.TypedFuncs[*v1alpha1.UserQuota, jobKey]{
 		UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UserQuota], q jobQueue) {
 			if e.ObjectOld.Status.ObservedGeneration != e.ObjectNew.Status.ObservedGeneration {
-				r.enqueueAll(ctx, q, saysWaiting, client.MatchingLabels{v1alpha1.UserLabel: e.ObjectNew.Spec.UserID})
+				r.enqueueAll(ctx, q, saysWaiting, client.MatchingFields{jobUser: e.ObjectNew.Spec.UserID})
 			}
 		},
 	})
