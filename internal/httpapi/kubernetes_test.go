@@ -129,7 +129,9 @@ func TestKubernetesTeams(t *testing.T) {
 	if err := env.Client.Create(t.Context(), &rbacv1.ClusterRole{
 		ObjectMeta: metav1.ObjectMeta{Name: system + "-lists-teams"},
 		Rules: []rbacv1.PolicyRule{{
-			APIGroups: []string{access.Group}, Resources: []string{access.ResourceTeams}, Verbs: []string{access.VerbList},
+			APIGroups: []string{access.Group},
+			Resources: []string{access.ResourceTeams},
+			Verbs:     []string{access.VerbList},
 		}},
 	}); err != nil {
 		t.Fatal(err)

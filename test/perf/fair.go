@@ -151,7 +151,7 @@ func (l *lab) weigh(ctx context.Context, database string, weights []int) error {
 			        ('system', 'quota.applied', 'Account', md5('bench-%[2]d')::uuid::text, md5('bench-%[2]d')::uuid, 2,
 			            '{"plan": "bench"}', '{"plan": "bench-%[1]d"}'))
 			UPDATE usage_quotas SET plan_name = 'bench-%[1]d' WHERE user_id = md5('bench-%[2]d')::uuid`,
-			weight, i+1)); err != nil {
+				weight, i+1)); err != nil {
 				return err
 			}
 		}

@@ -157,7 +157,7 @@ func (q *queue) turn(ctx context.Context) error {
 			if user, known := q.owners.LoadAndDelete(c.ID); known {
 				// One that was completed as ctx ended has a successor that nobody takes.
 				select {
-				case q.running <- started{id: c.ID, user: user.(int)}: //nolint:forcetypeassert // nothing else is there
+				case q.running <- started{id: c.ID, user: user.(int)}:
 				case <-ctx.Done():
 				}
 			}

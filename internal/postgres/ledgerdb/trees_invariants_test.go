@@ -99,7 +99,7 @@ func TestCheckerFindsWhatIsBrokenInATeam(t *testing.T) {
 			}
 			f.exec("ALTER TABLE usage_quotas DROP CONSTRAINT usage_quotas_parts_check")
 			f.exec(tc.sql)
-			found, err := invariants.Check(t.Context(), f.Pool(), reaper, invariants.WithQuiet())
+			found, err = invariants.Check(t.Context(), f.Pool(), reaper, invariants.WithQuiet())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -191,7 +191,7 @@ func TestMovedWhileABatchBegins(t *testing.T) {
 		s.Close()
 	}
 	// The audit log knows of none of these moves.
-	f.exec("UPDATE usage_quotas SET member_of = NULL WHERE user_id = $1", [16]byte(alice))
+	f.exec("UPDATE usage_quotas SET member_of = NULL WHERE user_id = $1", alice)
 }
 
 // What a batch below a root needs is known to those of others that follow, whoever they are of.
