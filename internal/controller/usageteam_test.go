@@ -147,6 +147,7 @@ func TestTeamsThatHaveNoPlace(t *testing.T) {
 	c.create(deep)
 	c.wants(deep, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonTooDeep,
 		"deep below d below b below a")
+	c.remove(deep) // without a root there would be a place for it, and then none for another root
 	c.change(a, func() { a.Spec.ParentRef = &v1alpha1.TeamReference{Name: "b"} })
 	c.wants(a, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonCycle, "a below b below a")
 	c.change(a, func() { a.Spec.ParentRef = nil })
