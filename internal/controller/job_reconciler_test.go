@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -356,6 +357,58 @@ func TestTheLedgersChangesWakeJobs(t *testing.T) {
 	<-done
 	if q.Len() != 0 || c.memory.isExpected(c.key.UID) {
 		t.Error("a Job that was started is woken to be started")
+	}
+}
+
+// byUser is a cache that finds the Jobs of a user by its index, and goes through all of them for nobody.
+type byUser struct {
+	client.Reader
+
+	t    *testing.T
+	jobs map[string][]batchv1.Job
+}
+
+func (c *byUser) List(_ context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	o := (&client.ListOptions{}).ApplyOptions(opts)
+	if o.FieldSelector == nil {
+		c.t.Errorf("all Jobs are gone through for those of one user, with %+v", o)
+		return nil
+	}
+	user, exact := o.FieldSelector.RequiresExactMatch(jobUser)
+	if jobs, ok := list.(*batchv1.JobList); ok && exact {
+		jobs.Items = c.jobs[user]
+	}
+	return nil
+}
+
+// What a UserQuota declares has that user's waiting Jobs looked at, however many of others wait.
+func TestAQuotaWakesItsUsersJobs(t *testing.T) {
+	jobOf := func(name, state string) batchv1.Job {
+		var job batchv1.Job
+		job.Name, job.UID, job.Spec.Suspend = name, types.UID(name), new(true)
+		job.Annotations = map[string]string{v1alpha1.StateAnnotation: state}
+		return job
+	}
+	r := &jobReconciler{memory: newJobMemory(), jobs: &byUser{t: t, jobs: map[string][]batchv1.Job{
+		"alice": {jobOf("waits", v1alpha1.StateQueued), jobOf("runs", v1alpha1.StateAdmitted)},
+		"bob":   {jobOf("another", v1alpha1.StateQueued)},
+	}}}
+	q := newJobQueue("quotas", workqueue.DefaultTypedItemBasedRateLimiter[jobKey]())
+	defer q.ShutDown()
+	var seen event.TypedUpdateEvent[*v1alpha1.UserQuota]
+	seen.ObjectOld = &v1alpha1.UserQuota{Spec: v1alpha1.UserQuotaSpec{UserID: "alice"}}
+	seen.ObjectNew = seen.ObjectOld.DeepCopy()
+	r.quotaChanged(t.Context(), seen, q)
+	if q.Len() != 0 {
+		t.Error("Jobs are looked at though nothing else was declared")
+	}
+	seen.ObjectNew.Status.ObservedGeneration = 2
+	r.quotaChanged(t.Context(), seen, q)
+	if n := q.Len(); n != 1 {
+		t.Fatalf("%d Jobs are looked at, want the one that waits", n)
+	}
+	if got := picked(q, 1); got[0] != "waits" {
+		t.Errorf("looked at %q", got)
 	}
 }
 

@@ -149,12 +149,17 @@ func (r *jobReconciler) planChanges(from cache.Cache) jobSource {
 // quotaChanges has a user's Jobs that wait reconciled once the database has what a UserQuota declares.
 func (r *jobReconciler) quotaChanges(from cache.Cache) jobSource {
 	return source.TypedKind(from, &v1alpha1.UserQuota{}, handler.TypedFuncs[*v1alpha1.UserQuota, jobKey]{
-		UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UserQuota], q jobQueue) {
-			if e.ObjectOld.Status.ObservedGeneration != e.ObjectNew.Status.ObservedGeneration {
-				r.enqueueAll(ctx, q, saysWaiting, client.MatchingFields{jobUser: e.ObjectNew.Spec.UserID})
-			}
-		},
+		UpdateFunc: r.quotaChanged,
 	})
+}
+
+// quotaChanged looks at the user's own Jobs only: UserQuotas by the thousand are observed anew when the manager starts.
+func (r *jobReconciler) quotaChanged(
+	ctx context.Context, e event.TypedUpdateEvent[*v1alpha1.UserQuota], q jobQueue,
+) {
+	if e.ObjectOld.Status.ObservedGeneration != e.ObjectNew.Status.ObservedGeneration {
+		r.enqueueAll(ctx, q, saysWaiting, client.MatchingFields{jobUser: e.ObjectNew.Spec.UserID})
+	}
 }
 
 // ledgerChanges has a Job reconciled when its admission changes, by what others tell and by what the sweep finds. It is
