@@ -14,11 +14,12 @@ import (
 
 const EndAdmissions = `-- name: EndAdmissions :exec
 UPDATE concurrent_processing AS c SET
-    state = v.state, reason = v.reason, actual = v.actual, late = v.late, ended_at = v.ended_at, ended_seq = v.ended_seq
+    state = v.state, reason = v.reason, actual = v.actual, late = v.late, ended_at = v.ended_at, ended_seq = v.ended_seq,
+    levels = v.levels
 FROM (SELECT
     unnest($1::uuid[]) AS id, unnest($2::text[]) AS state, unnest($3::text[]) AS reason,
     unnest($4::bigint[]) AS actual, unnest($5::boolean[]) AS late, unnest($6::timestamptz[]) AS ended_at,
-    unnest($7::bigint[]) AS ended_seq
+    unnest($7::bigint[]) AS ended_seq, unnest($8::jsonb[]) AS levels
 ) AS v
 WHERE c.id = v.id
 `
@@ -31,6 +32,7 @@ type EndAdmissionsParams struct {
 	Late      []bool
 	EndedAt   []time.Time
 	EndedSeqs []int64
+	Levels    [][]byte
 }
 
 // What ends an admission that was admitted; the most frequent change by far.
@@ -43,6 +45,7 @@ func (q *Queries) EndAdmissions(ctx context.Context, arg EndAdmissionsParams) er
 		arg.Late,
 		arg.EndedAt,
 		arg.EndedSeqs,
+		arg.Levels,
 	)
 	return err
 }

@@ -182,6 +182,7 @@ var (
 		col("Late", func(a *ledger.Admission) bool { return a.Late }),
 		col("EndedAt", func(a *ledger.Admission) *time.Time { return timeColumn(a.EndedAt) }),
 		col("EndedSeqs", func(a *ledger.Admission) *int64 { return presentIf(!a.EndedAt.IsZero(), a.EndedSeq) }),
+		col("Levels", func(a *ledger.Admission) []byte { return heldColumn(a.Levels) }),
 	}
 	admissionLease = col("LeaseUntil", func(a *ledger.Admission) time.Time { return a.LeaseUntil })
 	// admissionLife is everything that an admission's life can change.
@@ -215,7 +216,6 @@ var (
 		col("SeenUsed", func(a *ledger.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Used)) }),
 		col("SeenReserved", func(a *ledger.Admission) *int64 { return presentIf(admitted(a), int64(a.Seen.Reserved)) }),
 		col("Payers", func(a *ledger.Admission) quota.ID { return cmp.Or(a.Payer, a.Account) }),
-		col("Levels", func(a *ledger.Admission) []byte { return heldColumn(a.Levels) }),
 		col("SeenActive", func(a *ledger.Admission) *int32 { return presentIf(admitted(a), a.Seen.Active) }),
 	}, admissionEnd...)
 	endAdmissions = newStatement[dbsqlc.EndAdmissionsParams](dbsqlc.EndAdmissions,
@@ -432,7 +432,7 @@ func (w *writes) change(before *quota.Admission, adm *ledger.Admission) error {
 	renewed, ended := *before, *before
 	renewed.LeaseUntil = adm.LeaseUntil
 	ended.State, ended.Reason, ended.Actual, ended.Late = adm.State, adm.Reason, adm.Actual, adm.Late
-	ended.EndedAt, ended.EndedSeq = adm.EndedAt, adm.EndedSeq
+	ended.EndedAt, ended.EndedSeq, ended.Levels = adm.EndedAt, adm.EndedSeq, adm.Levels
 	switch {
 	case ended.Equal(&adm.Admission):
 		w.ended = append(w.ended, adm)

@@ -213,11 +213,12 @@ SELECT
 -- name: EndAdmissions :exec
 -- What ends an admission that was admitted; the most frequent change by far.
 UPDATE concurrent_processing AS c SET
-    state = v.state, reason = v.reason, actual = v.actual, late = v.late, ended_at = v.ended_at, ended_seq = v.ended_seq
+    state = v.state, reason = v.reason, actual = v.actual, late = v.late, ended_at = v.ended_at, ended_seq = v.ended_seq,
+    levels = v.levels
 FROM (SELECT
     unnest(@ids::uuid[]) AS id, unnest(@states::text[]) AS state, unnest(@reasons::text[]) AS reason,
     unnest(@actuals::bigint[]) AS actual, unnest(@late::boolean[]) AS late, unnest(@ended_at::timestamptz[]) AS ended_at,
-    unnest(@ended_seqs::bigint[]) AS ended_seq
+    unnest(@ended_seqs::bigint[]) AS ended_seq, unnest(@levels::jsonb[]) AS levels
 ) AS v
 WHERE c.id = v.id;
 
