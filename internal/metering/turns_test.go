@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -212,6 +213,7 @@ func TestTurnsOverThreeLevels(t *testing.T) {
 	w.admit("blocker", "blocks", quota.Credit)
 	replicas := []*metering.Service{w.Service, newService(w.open(t), metering.Options{})}
 	const users, jobs = 7, 3
+	var waiting []string
 	for n := range 3 {
 		name := fmt.Sprint("team-", n)
 		team := w.team(byte(2+n), name, nil, w.now(), fmt.Sprint("weight = ", weights[name]))
@@ -219,10 +221,15 @@ func TestTurnsOverThreeLevels(t *testing.T) {
 		for u := range users {
 			user := fmt.Sprint(name, "-", u)
 			w.move(w.register(user), team)
-			w.wait(user, jobs)
+			waiting = append(waiting, user)
 		}
 	}
+	w.advance(2 * time.Minute)
+	for _, user := range waiting {
+		w.wait(user, jobs)
+	}
 	w.exec("UPDATE teams SET concurrent_cap = 3 WHERE is_root OR name = 'platform'")
+	w.advance(time.Minute)
 	w.drain(replicas...)
 	turns := w.turns(root)
 	if len(turns) != 3*users*jobs {
@@ -238,6 +245,136 @@ func TestTurnsOverThreeLevels(t *testing.T) {
 		wantFair(t, users, nil)
 	}
 	w.wantQuiet()
+	// The check of the invariants sees it from the rows alone, at both levels.
+	for node, child := range map[quota.AccountID]int{root: 1, {3}: 0} {
+		if found := w.brokenOrder(w.swapped(node, child)); len(found) == 0 {
+			t.Errorf("nothing is found out of turn below %x", node)
+		}
+	}
+}
+
+// brokenOrder returns what the check of the invariants finds to be out of turn if something is done to the rows, which
+// are as before afterwards.
+func (w *teams) brokenOrder(sql string, args ...any) []string {
+	w.t.Helper()
+	tx, err := w.db.Begin(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(w.t.Context())) }()
+	if sql != "" {
+		if _, err := tx.Exec(w.t.Context(), sql, args...); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	all, err := invariants.Check(w.t.Context(), nested{tx})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var found []string
+	for _, v := range all {
+		if v.Invariant == "I7" && strings.HasPrefix(v.What, "start as decision") {
+			found = append(found, v.UserID+": "+v.Expected+": "+v.Found)
+		}
+	}
+	return found
+}
+
+// nested has a check see what its transaction has done.
+type nested struct{ pgx.Tx }
+
+func (n nested) BeginTx(ctx context.Context, _ pgx.TxOptions) (pgx.Tx, error) { return n.Begin(ctx) }
+
+// swapped returns what lets a child of a node, by the order of its first start, have its second turn right after its
+// first one: it changes places with whoever had that.
+func (w *teams) swapped(node quota.AccountID, child int) string {
+	w.t.Helper()
+	type start struct {
+		id, child quota.ID
+		seq       int64
+		at        int
+	}
+	rows, err := w.db.Query(w.t.Context(), `SELECT c.id, CASE WHEN n = 1 THEN c.user_id
+			ELSE (c.levels -> (n - 2)::integer ->> 'account')::uuid END, (l ->> 'admitted_seq')::bigint, n - 1
+		FROM concurrent_processing AS c CROSS JOIN LATERAL jsonb_array_elements(c.levels) WITH ORDINALITY AS e (l, n)
+		WHERE (l ->> 'account')::uuid = $1 AND c.arrived_seq <> c.admitted_seq ORDER BY 3`, [16]byte(node))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	starts, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (s start, err error) {
+		return s, r.Scan(&s.id, &s.child, &s.seq, &s.at)
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var order []quota.ID
+	first := map[quota.ID]int{}
+	for i, s := range starts {
+		if n, again := first[s.child]; again && s.child == order[child] {
+			next := starts[n+1]
+			set := func(to start, seq int64) string {
+				return fmt.Sprintf(`UPDATE concurrent_processing
+					SET levels = jsonb_set(levels, '{%d,admitted_seq}', '%d') WHERE id = '%x';`, to.at, seq, to.id)
+			}
+			return set(starts[i], next.seq) + set(next, s.seq)
+		} else if !again {
+			first[s.child] = i
+			order = append(order, s.child)
+		}
+	}
+	w.t.Fatalf("child %d of %x has no second start", child, node)
+	return ""
+}
+
+// What rows tell of the order is replayed: who is served twice while another one waits, or comes and does not wait.
+// What they do not tell is not held: who was parked or had no slot of its own, and what was while something changed.
+func TestCheckReplaysTurns(t *testing.T) {
+	t.Parallel()
+	w := newTeams(t)
+	w.roomyTeams(1000)
+	team := w.team(9, "newsroom", new("roomy"), w.now(), "concurrent_cap = 1, member_concurrent = 2")
+	users := []string{"alice", "bob", "carol"}
+	for _, user := range users {
+		w.move(w.register(user), team)
+	}
+	w.advance(2 * time.Minute)
+	w.admit("alice", "runs", quota.Credit)
+	for _, user := range users {
+		w.wait(user, 5)
+	}
+	w.advance(time.Minute)
+	w.drain(w.Service)
+	if found := w.brokenOrder(""); len(found) > 0 {
+		t.Fatal(found)
+	}
+	swap := w.swapped(team, 1)
+	for name, tc := range map[string]struct {
+		sql   string
+		found bool
+	}{
+		"served twice": {swap, true},
+		"did not wait": {`UPDATE concurrent_processing SET arrived_seq = admitted_seq WHERE id = (SELECT id
+			FROM concurrent_processing WHERE user_id = (SELECT id FROM users WHERE user_id = 'bob')
+			ORDER BY admitted_seq OFFSET 2 LIMIT 1)`, true},
+		"parked":               {swap + `UPDATE concurrent_processing SET ever_parked = true`, false},
+		"exempt":               {swap + `UPDATE concurrent_processing SET enforced = false`, false},
+		"no slot of their own": {swap + `UPDATE concurrent_processing SET seen_concurrent = 1, seen_active = 0`, false},
+		"weights": {swap + `UPDATE user_plan_limits SET weight = 2;
+			UPDATE user_plan_limits SET weight = 1 WHERE name <> 'free'`, true},
+		"weights that were others": {swap + `INSERT INTO audit_log (at, actor, action, object_kind, object_name,
+			version) SELECT max(admitted_at) + interval '1 hour', '', 'plan.changed', 'UsagePlan', p.name, 2
+			FROM concurrent_processing CROSS JOIN user_plan_limits AS p GROUP BY p.name`, false},
+		"a change meanwhile": {swap + `INSERT INTO audit_log (at, actor, action, object_kind, object_name,
+			version) SELECT max(admitted_at), '', 'team.changed', 'UsageTeam', 'another', 2
+			FROM concurrent_processing`, false},
+		"a change before": {swap + `INSERT INTO audit_log (at, actor, action, object_kind, object_name,
+			version) SELECT min(created_at) - interval '1 second', '', 'team.changed', 'UsageTeam', 'another', 2
+			FROM concurrent_processing`, true},
+	} {
+		if found := w.brokenOrder(tc.sql); len(found) > 0 != tc.found {
+			t.Errorf("%s: found %v, want some: %t", name, found, tc.found)
+		}
+	}
 }
 
 // Service is as the weights of the users' plans say.

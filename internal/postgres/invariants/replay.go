@@ -30,6 +30,8 @@ var replays = []string{
 	startedOverdue,
 	overtakenByEqual,
 	overtakenByLower,
+
+	outOfTurn,
 }
 
 // replay (I3) rebuilds, for each admission and each account that it is booked on, what the account's row must have
