@@ -477,8 +477,10 @@ type Binding struct {
 	Message   string    `json:"message"`
 
 	// Position The place, from 1, among those that wait at this level for this limit: at a team, how many the fair order serves
-	// before it, and one. Absent where the limit has come to bind since the admission was last looked at, which happens
-	// within seconds; at a team also for what is parked, and where more than a thousand of its children come before.
+	// before it, and one; for what is parked there in which order it is looked at when the team has more. Absent where the
+	// limit has come to bind since the admission was last looked at, which happens within seconds; at a team also where more
+	// than a thousand of its children come before, and of what is parked where it waits for another day, where some of it is
+	// below a team of the team, and where it is too much to count.
 	Position int `json:"position,omitempty,omitzero"`
 
 	// Reason Why work was refused or waits.
@@ -492,7 +494,8 @@ type Binding struct {
 	Unit     Unit      `json:"unit,omitempty,omitzero"`
 	Used     Decimal   `json:"used,omitempty,omitzero"`
 
-	// Waiting How many these are; absent where more than a thousand children of a team wait.
+	// Waiting How many these are; absent where more than a thousand children of a team wait, and for what is parked where more than
+	// 200 users or 2,000 admissions do.
 	Waiting int `json:"waiting,omitempty,omitzero"`
 }
 
@@ -841,6 +844,10 @@ type QueueCount struct {
 
 	// LimitName Which limit keeps work waiting.
 	LimitName LimitName `json:"limit_name"`
+
+	// More More wait than were counted: more than 10,000, of a team also where more than a thousand users below it, or below the
+	// other teams of the page, have something waiting.
+	More bool `json:"more,omitempty,omitzero"`
 }
 
 // QueueEntry defines model for QueueEntry.
@@ -859,7 +866,8 @@ type QueueEntry struct {
 	// Namespace Of its Job, or of the service account that asked for it.
 	Namespace string `json:"namespace,omitempty,omitzero"`
 
-	// Position The place, from 1, among those that wait at the level for the same limit; absent if it has left the queue meanwhile.
+	// Position The place, from 1, among those that wait at the level for the same limit, as in a `Binding`; absent where it is not
+	// known, and if the entry has left the queue meanwhile.
 	Position int   `json:"position,omitempty,omitzero"`
 	Priority int32 `json:"priority"`
 
@@ -869,19 +877,22 @@ type QueueEntry struct {
 	// Since When it began to wait.
 	Since  time.Time        `json:"since"`
 	Source QueueEntrySource `json:"source"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
 }
 
 // QueueEntrySource defines model for QueueEntry.Source.
 type QueueEntrySource string
 
-// QueueLevel What waits at a level.
+// QueueLevel What waits for limits of a level, a user's or a team's.
 type QueueLevel struct {
 	Entries []QueueEntry `json:"entries"`
 
 	// Level A user or a team, of which a limit is, or who pays.
 	Level Level `json:"level"`
 
-	// Waiting How many wait at the level, by the limit that binds, also where the page has only some of them.
+	// Waiting How many wait at the level, by the limit that binds, also where the filter and the page leave out some of them.
 	Waiting []QueueCount `json:"waiting"`
 }
 
@@ -1584,8 +1595,9 @@ type ClientInterface interface {
 	// GetQueue Who waits for what, level by level.
 	//
 	// For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
-	// team does as well. In each level what waits for a slot comes first, then what is parked, both in the order in which they
-	// start. Nobody is in two pages, and who waits all the while is in one.
+	// team does as well. What waits stands at the user or team whose limit binds it now, of several the nearest to the user. Pages
+	// go user by user, of each first what waits for a slot, then what is parked, both in the order in which they start: a level
+	// may be on several pages. Nobody is in two pages, and who waits all the while is in one.
 	//
 	// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
 	GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1928,8 +1940,9 @@ func (c *Client) ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditor
 // GetQueue Who waits for what, level by level.
 //
 // For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
-// team does as well. In each level what waits for a slot comes first, then what is parked, both in the order in which they
-// start. Nobody is in two pages, and who waits all the while is in one.
+// team does as well. What waits stands at the user or team whose limit binds it now, of several the nearest to the user. Pages
+// go user by user, of each first what waits for a slot, then what is parked, both in the order in which they start: a level
+// may be on several pages. Nobody is in two pages, and who waits all the while is in one.
 //
 // Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
 func (c *Client) GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3725,8 +3738,9 @@ type ClientWithResponsesInterface interface {
 	// GetQueueWithResponse Who waits for what, level by level.
 	//
 	// For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
-	// team does as well. In each level what waits for a slot comes first, then what is parked, both in the order in which they
-	// start. Nobody is in two pages, and who waits all the while is in one.
+	// team does as well. What waits stands at the user or team whose limit binds it now, of several the nearest to the user. Pages
+	// go user by user, of each first what waits for a slot, then what is parked, both in the order in which they start: a level
+	// may be on several pages. Nobody is in two pages, and who waits all the while is in one.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -5190,8 +5204,9 @@ func (c *ClientWithResponses) ReleaseAdmissionWithResponse(ctx context.Context, 
 // GetQueueWithResponse Who waits for what, level by level.
 //
 // For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
-// team does as well. In each level what waits for a slot comes first, then what is parked, both in the order in which they
-// start. Nobody is in two pages, and who waits all the while is in one.
+// team does as well. What waits stands at the user or team whose limit binds it now, of several the nearest to the user. Pages
+// go user by user, of each first what waits for a slot, then what is parked, both in the order in which they start: a level
+// may be on several pages. Nobody is in two pages, and who waits all the while is in one.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -128,12 +128,12 @@ func queuePage(p queue.Page) QueuePage {
 			Waiting: make([]QueueCount, len(l.Counts)), Entries: make([]QueueEntry, len(l.Entries)),
 		}
 		for j, w := range l.Counts {
-			level.Waiting[j] = QueueCount{LimitName: w.Limit, Count: w.Count}
+			level.Waiting[j] = QueueCount{LimitName: w.Limit, Count: w.Count, More: w.More}
 		}
 		for j, e := range l.Entries {
 			level.Entries[j] = QueueEntry{
-				Id: uuid.UUID(e.ID), LimitName: e.Reason.Info().Limit, Reason: e.Reason, Position: e.Position,
-				Since: e.Since, Priority: e.Priority, EstimatedCredits: credits(e.Estimate), Source: e.Source,
+				Id: uuid.UUID(e.ID), UserId: e.UserID, LimitName: e.Reason.Info().Limit, Reason: e.Reason,
+				Position: e.Position, Since: e.Since, Priority: e.Priority, EstimatedCredits: credits(e.Estimate), Source: e.Source,
 				Namespace: e.Namespace, Name: e.Name,
 			}
 		}

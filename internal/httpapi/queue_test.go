@@ -67,6 +67,13 @@ func TestQueueAnswers(t *testing.T) {
 			Name: "interview", Reason: quota.ConcurrencyLimit, Estimate: 165_500,
 			Place: ledger.Place{Priority: 5, Arrived: 40}, Since: noon.Add(-time.Hour), Position: 2,
 		}},
+	}, {
+		Level:  quota.Level{Kind: quota.LevelTeam, Name: "newsroom"},
+		Counts: []queue.Waiting{{Limit: quota.LimitCredits, Count: 10000, More: true}},
+		Entries: []queue.Entry{{
+			ID: admID, Account: accountID, UserID: "bob", Source: quota.SourceAPI, Namespace: "web", Name: "backend",
+			Reason: quota.CreditsExhausted, Parked: true, Estimate: quota.Credit, Since: noon,
+		}},
 	}}}}
 	h := handler(t, f)
 	get := request{method: "GET", path: "/api/v1/queue", token: "Bearer watcher"}
@@ -75,9 +82,13 @@ func TestQueueAnswers(t *testing.T) {
 	equalJSON(t, w.Body.String(), `{"as_of":"2026-03-14T12:00:00Z","next_cursor":"`+cursor+`","levels":[{
 		"level":{"kind":"User","name":"alice"},
 		"waiting":[{"limit_name":"concurrent","count":3},{"limit_name":"credits","count":1}],
-		"entries":[{"id":"0198c5f0-0000-8000-8000-000000000001","limit_name":"concurrent","reason":"ConcurrencyLimit",
-		"position":2,"since":"2026-03-14T11:00:00Z","priority":5,"estimated_credits":2.758,"source":"job",
-		"namespace":"transcripts","name":"interview"}]}]}`)
+		"entries":[{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"alice","limit_name":"concurrent",
+		"reason":"ConcurrencyLimit","position":2,"since":"2026-03-14T11:00:00Z","priority":5,"estimated_credits":2.758,
+		"source":"job","namespace":"transcripts","name":"interview"}]},{
+		"level":{"kind":"Team","name":"newsroom"},"waiting":[{"limit_name":"credits","count":10000,"more":true}],
+		"entries":[{"id":"0198c5f0-0000-8000-8000-000000000001","user_id":"bob","limit_name":"credits",
+		"reason":"CreditsExhausted","since":"2026-03-14T12:00:00Z","priority":0,"estimated_credits":1,"source":"api",
+		"namespace":"web","name":"backend"}]}]}`)
 	if f.limit != 100 || f.filter != (queue.Filter{}) || f.after != (queue.Spot{}) {
 		t.Errorf("without parameters: %d of %+v behind %+v", f.limit, f.filter, f.after)
 	}

@@ -307,20 +307,21 @@ func TestTeamsBindOnTheRealStore(t *testing.T) {
 			"position": json.Number(fmt.Sprint(place + 1)), "waiting": json.Number("2"),
 		})
 	}
+	places := map[any]int{first["id"]: 1, second["id"]: 2}
 	for _, team := range []string{"desk", "newsroom", "platform"} {
 		var who []string
 		for _, l := range w.get("/api/v1/queue?team=%s", team)["levels"].([]any) {
 			level := l.(map[string]any)
 			for _, e := range level["entries"].([]any) {
 				entry := e.(map[string]any)
-				who = append(who, fmt.Sprint(level["level"].(map[string]any)["name"], " ", entry["id"], " ",
-					entry["limit_name"]))
+				who = append(who, fmt.Sprint(entry["user_id"], " ", entry["id"], " ",
+					level["level"].(map[string]any)["name"], " ", entry["limit_name"], " ", entry["position"]))
 			}
 		}
 		slices.Sort(who)
 		w.equal("the queue of "+team, who, []string{
-			fmt.Sprint(waiting[0]["user_id"], " ", waiting[0]["id"], " concurrent"),
-			fmt.Sprint(waiting[1]["user_id"], " ", waiting[1]["id"], " concurrent"),
+			fmt.Sprint(waiting[0]["user_id"], " ", waiting[0]["id"], " desk concurrent ", places[waiting[0]["id"]]),
+			fmt.Sprint(waiting[1]["user_id"], " ", waiting[1]["id"], " desk concurrent ", places[waiting[1]["id"]]),
 		})
 	}
 	w.complete(running, 1000)

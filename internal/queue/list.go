@@ -3,7 +3,6 @@
 package queue
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -16,7 +15,7 @@ import (
 const (
 	// MaxPage is the most entries that one page has.
 	MaxPage = 500
-	// looked is how many admissions one page looks at, at least: with a filter many of them may be none of it.
+	// looked is how many admissions one page with a filter looks at, at least: many of them may be none of it.
 	looked = 1000
 )
 
@@ -36,16 +35,22 @@ type Entry struct {
 	Source  quota.Source
 	// Namespace and Name of its Job, or of its caller.
 	Namespace, Name string
-	// Reason is why it waits, by when it was last looked at.
+	// Reason is why it waits: as the store has it that of the last look at it, in a page that of now.
 	Reason   quota.Reason
 	Parked   bool
 	Estimate quota.Credits
+	FileSize int64
 	ledger.Place
 	// Since is when it began to wait.
 	Since time.Time
-	// Position is the place, from 1, among those of its level that wait for the same; zero if it has begun or ended
-	// since the page was read.
+	// Level is whose limit binds it now. Where the account cannot be read it is the user, and Reason stays as it was.
+	Level quota.Level
+	// Position is the place, from 1, among those of its level that wait for the same; zero where it is not known, or if
+	// it has begun or ended since the page was read.
 	Position int
+
+	// path leads from the user's account to the level's; empty where the account cannot be read.
+	path []quota.AccountID
 }
 
 func (e *Entry) spot() Spot { return Spot{Account: e.Account, Parked: e.Parked, Place: e.Place} }
@@ -55,19 +60,6 @@ type Queued struct {
 	Entries []Entry
 	// Now is the ledger's clock.
 	Now time.Time
-}
-
-// Group counts those of an account that wait for one reason.
-type Group struct {
-	Account quota.AccountID
-	Reason  quota.Reason
-	Waiting int
-}
-
-// Counts are what waits at some accounts.
-type Counts struct {
-	Groups    []Group
-	Positions map[quota.AdmissionID]int
 }
 
 // Filter says what of the queue is asked for; the zero value is all of it.
@@ -82,9 +74,11 @@ type Filter struct {
 type Waiting struct {
 	Limit quota.LimitName
 	Count int
+	// More says that more wait than were counted.
+	More bool
 }
 
-// LevelQueue is what waits at a level. Counts are of all that does, Entries those of the page.
+// LevelQueue is what waits for limits of a level. Counts are of all that does, Entries those of the page.
 type LevelQueue struct {
 	Level   quota.Level
 	Counts  []Waiting
@@ -99,9 +93,10 @@ type Page struct {
 	Now  time.Time
 }
 
-// List returns at most limit (1 to MaxPage) of what waits behind a place, level by level. A page may have fewer, even
-// none, and a next one all the same, where a filter leaves out much. Places never change while an admission waits, so
-// that pages fit together: what waits from the first page to the last is in one of them, and in one only.
+// List returns at most limit (1 to MaxPage) of what waits behind a place, each under the level whose limit binds it. A
+// page may have fewer, even none, and a next one all the same, where a filter leaves out much. Pages go by places,
+// which never change while an admission waits, and not by levels, which do: what waits from the first page to the last
+// is in one of them, and in one only, whatever binds it by then.
 func (s *Service) List(ctx context.Context, f Filter, after Spot, limit int) (Page, error) {
 	if limit < 1 || limit > MaxPage {
 		return Page{}, quota.Invalid("limit", "%d must be between 1 and %d", limit, MaxPage)
@@ -111,12 +106,19 @@ func (s *Service) List(ctx context.Context, f Filter, after Spot, limit int) (Pa
 			return Page{}, err
 		}
 	}
-	most := max(looked, limit)
+	most := limit + 1 // one more tells whether there is a next page
+	if f.Limit != "" {
+		most = max(looked, most)
+	}
 	found, err := s.read(ctx, f, after, most)
 	if errors.Is(err, ledger.ErrNotFound) && f.UserID != "" {
 		return Page{}, quota.Unknown(f.UserID, quota.UnknownUser)
 	}
 	if err != nil {
+		return Page{}, err
+	}
+	known := standings{}
+	if err := s.bind(ctx, found.Entries, known); err != nil {
 		return Page{}, err
 	}
 	page := Page{Now: found.Now}
@@ -135,7 +137,7 @@ func (s *Service) List(ctx context.Context, f Filter, after Spot, limit int) (Pa
 	if page.Next == (Spot{}) && len(found.Entries) == most {
 		page.Next = found.Entries[most-1].spot()
 	}
-	page.Levels, err = s.levels(ctx, entries)
+	page.Levels, err = s.levels(ctx, entries, known)
 	return page, err
 }
 
@@ -164,48 +166,39 @@ func (s *Service) read(ctx context.Context, f Filter, after Spot, limit int) (Qu
 	return out, nil
 }
 
-// levels puts the entries, which are in order, under their levels.
-func (s *Service) levels(ctx context.Context, entries []Entry) ([]LevelQueue, error) {
+// levels puts the entries under their levels, in the order in which these come first.
+func (s *Service) levels(ctx context.Context, entries []Entry, known standings) ([]LevelQueue, error) {
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	var levels []LevelQueue
-	var accounts []quota.AccountID
-	ids := make([]quota.AdmissionID, len(entries))
+	var accounts, teams, parents []quota.AccountID
 	for i := range entries {
-		ids[i] = entries[i].ID
-		if !slices.Contains(accounts[max(0, len(accounts)-1):], entries[i].Account) {
-			accounts = append(accounts, entries[i].Account)
-			levels = append(levels, LevelQueue{Level: quota.Level{Kind: quota.LevelUser, Name: entries[i].UserID}})
+		e := &entries[i]
+		accounts = append(accounts, e.Account)
+		if e.Level.Kind == quota.LevelTeam {
+			teams = append(teams, e.path[len(e.path)-1])
+			parents = append(parents, e.path[1:]...)
 		}
 	}
-	counts, err := s.store.Counts(ctx, accounts, ids)
+	t, err := s.tally(ctx, unique(accounts), unique(teams), known, ofPage)
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range counts.Groups {
-		if i := slices.Index(accounts, g.Account); i >= 0 {
-			levels[i].count(g.Reason.Info().Limit, g.Waiting)
+	var turns Turns
+	if len(parents) > 0 {
+		if turns, err = s.store.Turns(ctx, unique(parents)); err != nil {
+			return nil, err
 		}
 	}
-	at := 0
+	var levels []LevelQueue
 	for _, e := range entries {
-		if accounts[at] != e.Account {
-			at++
+		i := slices.IndexFunc(levels, func(l LevelQueue) bool { return l.Level == e.Level })
+		if i < 0 {
+			i = len(levels)
+			levels = append(levels, LevelQueue{Level: e.Level, Counts: t.countsAt(e.Level)})
 		}
-		e.Position = counts.Positions[e.ID]
-		levels[at].Entries = append(levels[at].Entries, e)
+		e.Position = t.position(&e, turns)
+		levels[i].Entries = append(levels[i].Entries, e)
 	}
 	return levels, nil
-}
-
-// count adds to the counts, which are in the order of the limits' names.
-func (l *LevelQueue) count(limit quota.LimitName, n int) {
-	i, there := slices.BinarySearchFunc(l.Counts, limit, func(w Waiting, name quota.LimitName) int {
-		return cmp.Compare(w.Limit, name)
-	})
-	if !there {
-		l.Counts = slices.Insert(l.Counts, i, Waiting{Limit: limit})
-	}
-	l.Counts[i].Count += n
 }

@@ -40,31 +40,46 @@ type Look struct {
 	History forecast.History
 }
 
-// Line is where something stands among what waits for the slots of a team.
+// Line is what waits for the slots of a team.
 type Line struct {
-	// Position is the place, from 1, zero where too many are in front to count them; Waiting is how many wait.
-	Position, Waiting int
+	// Waiting is how many do, zero where they are too many to count.
+	Waiting int
 	// History is that of all below the team, as in Look; nothing where too many are below it.
 	History forecast.History
 }
 
 // Store reads queues. Its errors wrap those of package ledger.
 type Store interface {
-	// LineAt reads the place of the nth (from 1) of what a user has waiting among what waits for a slot of a team. The
-	// path leads from the user's account to the team's.
-	LineAt(ctx context.Context, path []quota.AccountID, nth int) (Line, error)
-	// WaitingAccounts reads at most limit accounts below a team with something that waits, in the order of their ids
-	// and from one on; ErrNotFound if the team is not known.
-	WaitingAccounts(ctx context.Context, team string, from quota.AccountID, limit int) ([]quota.AccountID, error)
-	// QueuedOf reads as Queued, of one account.
-	QueuedOf(ctx context.Context, account quota.AccountID, after Spot, limit int) (Queued, error)
-	// Look reads where a queued admission stands; ErrNotFound if its user is not known.
-	Look(ctx context.Context, adm *ledger.Admission) (Look, error)
+	Places
+	Teams
+
 	// Queued reads, in the order of places, at most limit queued admissions behind the place, of one user or, where the
 	// name is empty, of all; ErrNotFound if that user is not known. Places of another user than that are before all.
 	Queued(ctx context.Context, userID string, after Spot, limit int) (Queued, error)
-	// Counts reads, as of one moment, what waits at the accounts, and the positions of the admissions there.
-	Counts(ctx context.Context, accounts []quota.AccountID, admissions []quota.AdmissionID) (Counts, error)
+	// QueuedOf reads as Queued, of one account.
+	QueuedOf(ctx context.Context, account quota.AccountID, after Spot, limit int) (Queued, error)
+	// QueuedAt reads, in the order of places, at most limit of what waits at some accounts, without what it is called.
+	QueuedAt(ctx context.Context, accounts []quota.AccountID, limit int) ([]Entry, error)
+}
+
+// Places are what a place is told from.
+type Places interface {
+	// Look reads where a queued admission stands; ErrNotFound if its user is not known.
+	Look(ctx context.Context, adm *ledger.Admission) (Look, error)
+	// Accounts reads the standings of users, not rolled, by user id; those that are not known are left out.
+	Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
+}
+
+// Teams are what waits below teams.
+type Teams interface {
+	// Line reads what waits for the slots of a team.
+	Line(ctx context.Context, team quota.AccountID) (Line, error)
+	// Turns reads the turns below some parents.
+	Turns(ctx context.Context, parents []quota.AccountID) (Turns, error)
+	// WaitingAccounts reads at most limit accounts below a team with something that waits, in the order of their ids
+	// and from one on; ErrNotFound if the team is not known. WaitingBelow reads those below several teams.
+	WaitingAccounts(ctx context.Context, team string, from quota.AccountID, limit int) ([]quota.AccountID, error)
+	WaitingBelow(ctx context.Context, teams []quota.AccountID, limit int) ([]quota.AccountID, error)
 }
 
 // Service shows queues. It is safe for concurrent use.
@@ -89,9 +104,7 @@ func (s *Service) PlaceOf(ctx context.Context, adm *ledger.Admission) (*Place, e
 		return nil, nil //nolint:nilerr // the store has reported it
 	}
 	u := look.Usage
-	for _, a := range u.Chain().Accounts() {
-		a.Roll(u.Now)
-	}
+	roll(&u)
 	p := &Place{Decision: u.Chain().Binding(&adm.Admission, u.Now), On: u.Chain(), Now: u.Now}
 	if p.Decision.Reason.Info().Limit != adm.Reason.Info().Limit {
 		return p, nil
@@ -99,14 +112,11 @@ func (s *Service) PlaceOf(ctx context.Context, adm *ledger.Admission) (*Place, e
 	history, above := look.History, p.Decision.Level.Kind == quota.LevelTeam
 	switch {
 	case above && adm.Parked:
-		// What is parked below a team stands in no line: all of it is looked at anew when the team has more.
-		return p, nil
+		return p, s.placeParked(ctx, adm, u, p)
 	case above:
-		line, err := s.store.LineAt(ctx, pathTo(u.Chain(), p.Decision.Level), look.Position)
-		if err != nil {
+		if history, err = s.placeInLine(ctx, look.Position, p); err != nil {
 			return nil, err
 		}
-		p.Position, p.Waiting, history = line.Position, line.Waiting, line.History
 	default:
 		p.Position, p.Waiting = look.Position, look.Waiting
 	}
@@ -117,6 +127,37 @@ func (s *Service) PlaceOf(ctx context.Context, adm *ledger.Admission) (*Place, e
 		p.Start = &r
 	}
 	return p, nil
+}
+
+// placeInLine tells the place among what waits for the slots of a team, of the nth that the user has waiting for one,
+// and returns how these are given.
+func (s *Service) placeInLine(ctx context.Context, nth int, p *Place) (forecast.History, error) {
+	path := pathTo(p.On, p.Decision.Level)
+	turns, err := s.store.Turns(ctx, path[1:])
+	if err != nil {
+		return forecast.History{}, err
+	}
+	line, err := s.store.Line(ctx, path[len(path)-1])
+	p.Position = turns.place(path, nth)
+	if line.Waiting > 0 {
+		p.Waiting = max(line.Waiting, p.Position)
+	}
+	return line.History, err
+}
+
+// placeParked tells the place among what waits for a limit of a team other than its slots.
+func (s *Service) placeParked(ctx context.Context, adm *ledger.Admission, u ledger.Usage, p *Place) error {
+	path := pathTo(p.On, p.Decision.Level)
+	t, err := s.tally(ctx, []quota.AccountID{adm.Account}, path[len(path)-1:], standings{adm.UserID: u}, ofPlace)
+	if err != nil {
+		return err
+	}
+	e := &Entry{ID: adm.ID, Reason: p.Decision.Reason, Level: p.Decision.Level, Parked: true, path: path}
+	p.Position = t.position(e, nil)
+	if !t.moreBelow {
+		p.Waiting = t.counts[e.group()]
+	}
+	return nil
 }
 
 // pathTo returns the accounts of the chain from the user's to the level's.

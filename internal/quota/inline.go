@@ -24,11 +24,14 @@ func (l InLine) Nth(n int) Virtual {
 }
 
 // Before returns how many of what waits below the others are served before the nth of the node, if each slot of the
-// parent goes to whoever is next. Only who starts no later than that nth has to be among them. It takes a step for each
-// that it counts, and for each of the n.
+// parent goes to whoever is next. Only who starts no later than that nth has to be among them; the node itself, if it
+// is among them, counts for nothing. It takes a step for each that it counts, and for each of the n.
 func (l InLine) Before(n int, others []InLine) int {
 	last, before := l.Nth(n), 0
 	for _, o := range others {
+		if o.ID == l.ID {
+			continue
+		}
 		at, first := o.Start, bytes.Compare(o.ID[:], l.ID[:]) < 0
 		for range o.Waiting {
 			if c := at.Compare(last); c > 0 || c == 0 && !first {

@@ -12,6 +12,63 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
+const QueuedAt = `-- name: QueuedAt :many
+SELECT c.id, c.user_id, u.user_id AS external_id, c.reason, c.parked, c.estimate, c.file_size, c.priority, c.arrived_seq
+FROM unnest($1::uuid[]) AS n (id) CROSS JOIN LATERAL (
+    SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency, q.cluster_uid, q.requeued_at, q.waited_for, q.max_wait_ms, q.levels FROM concurrent_processing AS q WHERE q.state = 'Queued' AND q.user_id = n.id
+    ORDER BY q.parked, q.priority DESC, q.arrived_seq LIMIT $2) AS c
+JOIN users AS u ON u.id = c.user_id
+ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq LIMIT $2
+`
+
+type QueuedAtParams struct {
+	Accounts []quota.ID
+	Most     int32
+}
+
+type QueuedAtRow struct {
+	ID         quota.ID
+	UserID     quota.ID
+	ExternalID string
+	Reason     string
+	Parked     bool
+	Estimate   int64
+	FileSize   int64
+	Priority   int32
+	ArrivedSeq int64
+}
+
+// What waits at some accounts, in the order of Queued.
+func (q *Queries) QueuedAt(ctx context.Context, arg QueuedAtParams) ([]QueuedAtRow, error) {
+	rows, err := q.db.Query(ctx, QueuedAt, arg.Accounts, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []QueuedAtRow
+	for rows.Next() {
+		var i QueuedAtRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.ExternalID,
+			&i.Reason,
+			&i.Parked,
+			&i.Estimate,
+			&i.FileSize,
+			&i.Priority,
+			&i.ArrivedSeq,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const StartsBelow = `-- name: StartsBelow :many
 WITH RECURSIVE below (id) AS (
     SELECT t.account_id FROM queue_turns AS t WHERE t.parent_id = $3::uuid
@@ -59,23 +116,23 @@ func (q *Queries) StartsBelow(ctx context.Context, arg StartsBelowParams) ([]Sta
 	return items, nil
 }
 
-const TurnsBefore = `-- name: TurnsBefore :many
-SELECT t.account_id, t.start_units, t.start_part, t.weight, greatest(a.queued - a.parked, 0)::integer AS waiting
-FROM queue_turns AS t JOIN usage_quotas AS a ON a.user_id = t.account_id
-WHERE t.parent_id = $1::uuid AND t.runnable AND (t.start_units, t.start_part) <= ($2::bigint, $3::bigint)
-  AND t.account_id <> $4::uuid
-ORDER BY t.start_units, t.start_part, t.account_id LIMIT $5
+const TurnsBelow = `-- name: TurnsBelow :many
+
+SELECT t.parent_id, t.account_id, t.start_units, t.start_part, t.weight,
+    coalesce((SELECT greatest(a.queued - a.parked, 0) FROM usage_quotas AS a WHERE a.user_id = t.account_id), 0)::integer AS waiting
+FROM unnest($1::uuid[]) AS p (id) CROSS JOIN LATERAL (
+    SELECT q.account_id, q.parent_id, q.start_units, q.start_part, q.now_units, q.now_part, q.weight, q.runnable FROM queue_turns AS q WHERE q.parent_id = p.id AND q.runnable
+    ORDER BY q.start_units, q.start_part, q.account_id LIMIT $2) AS t
+ORDER BY t.parent_id, t.start_units, t.start_part, t.account_id
 `
 
-type TurnsBeforeParams struct {
-	Parent  quota.ID
-	Units   int64
-	Part    int64
-	Account quota.ID
+type TurnsBelowParams struct {
+	Parents []quota.ID
 	Most    int32
 }
 
-type TurnsBeforeRow struct {
+type TurnsBelowRow struct {
+	ParentID   *quota.ID
 	AccountID  quota.ID
 	StartUnits int64
 	StartPart  int64
@@ -83,23 +140,20 @@ type TurnsBeforeRow struct {
 	Waiting    int32
 }
 
-// The other children of a parent that could run and start no later than a point, with how much waits below each.
-func (q *Queries) TurnsBefore(ctx context.Context, arg TurnsBeforeParams) ([]TurnsBeforeRow, error) {
-	rows, err := q.db.Query(ctx, TurnsBefore,
-		arg.Parent,
-		arg.Units,
-		arg.Part,
-		arg.Account,
-		arg.Most,
-	)
+// What is asked of those that wait below teams, without locks.
+// The first children of each parent that could run, in the order in which it is their turn, with how much waits below each: looked
+// up one by one, however many there may seem to be.
+func (q *Queries) TurnsBelow(ctx context.Context, arg TurnsBelowParams) ([]TurnsBelowRow, error) {
+	rows, err := q.db.Query(ctx, TurnsBelow, arg.Parents, arg.Most)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []TurnsBeforeRow
+	var items []TurnsBelowRow
 	for rows.Next() {
-		var i TurnsBeforeRow
+		var i TurnsBelowRow
 		if err := rows.Scan(
+			&i.ParentID,
 			&i.AccountID,
 			&i.StartUnits,
 			&i.StartPart,
@@ -116,47 +170,12 @@ func (q *Queries) TurnsBefore(ctx context.Context, arg TurnsBeforeParams) ([]Tur
 	return items, nil
 }
 
-const TurnsOf = `-- name: TurnsOf :many
-
-SELECT account_id, parent_id, start_units, start_part, now_units, now_part, weight, runnable FROM queue_turns WHERE account_id = ANY ($1::uuid[])
-`
-
-// What is asked of those that wait below teams, without locks.
-func (q *Queries) TurnsOf(ctx context.Context, accounts []quota.ID) ([]QueueTurn, error) {
-	rows, err := q.db.Query(ctx, TurnsOf, accounts)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []QueueTurn
-	for rows.Next() {
-		var i QueueTurn
-		if err := rows.Scan(
-			&i.AccountID,
-			&i.ParentID,
-			&i.StartUnits,
-			&i.StartPart,
-			&i.NowUnits,
-			&i.NowPart,
-			&i.Weight,
-			&i.Runnable,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const WaitingAccounts = `-- name: WaitingAccounts :many
 WITH RECURSIVE nodes AS MATERIALIZED (
     SELECT t.id, coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), t.id)) AS parent
     FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id),
 below (id) AS (
-    SELECT $3::uuid
+    SELECT unnest($3::uuid[])
     UNION
     SELECT n.id FROM nodes AS n JOIN below AS b ON n.parent = b.id)
 SELECT w.user_id FROM (
@@ -167,7 +186,7 @@ SELECT w.user_id FROM (
     UNION ALL
     (SELECT a.user_id FROM usage_quotas AS a
     WHERE a.user_id >= $1 AND a.user_id NOT IN (SELECT n.id FROM nodes AS n) AND a.queued > 0 AND a.member_of IS NULL
-      AND EXISTS (SELECT FROM teams AS r WHERE r.id = $3 AND r.active_root)
+      AND EXISTS (SELECT FROM teams AS r WHERE r.id = ANY ($3::uuid[]) AND r.active_root)
     ORDER BY a.user_id LIMIT $2)) AS w
 ORDER BY w.user_id LIMIT $2
 `
@@ -175,12 +194,12 @@ ORDER BY w.user_id LIMIT $2
 type WaitingAccountsParams struct {
 	Since quota.ID
 	Most  int32
-	Team  quota.ID
+	Teams []quota.ID
 }
 
-// The users below a team with something that waits, from an account on.
+// The users below some teams with something that waits, from an account on.
 func (q *Queries) WaitingAccounts(ctx context.Context, arg WaitingAccountsParams) ([]quota.ID, error) {
-	rows, err := q.db.Query(ctx, WaitingAccounts, arg.Since, arg.Most, arg.Team)
+	rows, err := q.db.Query(ctx, WaitingAccounts, arg.Since, arg.Most, arg.Teams)
 	if err != nil {
 		return nil, err
 	}

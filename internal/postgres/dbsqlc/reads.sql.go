@@ -922,62 +922,9 @@ func (q *Queries) PlaceOf(ctx context.Context, arg PlaceOfParams) (PlaceOfRow, e
 	return i, err
 }
 
-const QueueCounts = `-- name: QueueCounts :many
-SELECT w.id, w.user_id, w.reason::text AS reason, w.position::bigint AS position, (w.position = w.waiting)::boolean AS last
-FROM (
-    SELECT c.id, c.user_id, s.reason, row_number() OVER (PARTITION BY c.user_id, s.reason ORDER BY c.priority DESC, c.arrived_seq)
-        AS position, count(*) OVER (PARTITION BY c.user_id, s.reason) AS waiting
-    FROM concurrent_processing AS c
-    CROSS JOIN LATERAL (SELECT CASE WHEN c.parked THEN c.reason ELSE 'ConcurrencyLimit' END AS reason) AS s
-    WHERE c.state = 'Queued' AND c.user_id = ANY ($1::uuid[])) AS w
-WHERE w.id = ANY ($2::uuid[]) OR w.position = w.waiting
-ORDER BY w.user_id, w.reason, w.position
-`
-
-type QueueCountsParams struct {
-	Accounts []quota.ID
-	Ids      []quota.ID
-}
-
-type QueueCountsRow struct {
-	ID       quota.ID
-	UserID   quota.ID
-	Reason   string
-	Position int64
-	Last     bool
-}
-
-// The positions of these among those of their account that wait for the same, and the last of each such group, whose position
-// is its length.
-func (q *Queries) QueueCounts(ctx context.Context, arg QueueCountsParams) ([]QueueCountsRow, error) {
-	rows, err := q.db.Query(ctx, QueueCounts, arg.Accounts, arg.Ids)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []QueueCountsRow
-	for rows.Next() {
-		var i QueueCountsRow
-		if err := rows.Scan(
-			&i.ID,
-			&i.UserID,
-			&i.Reason,
-			&i.Position,
-			&i.Last,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const Queued = `-- name: Queued :many
-SELECT c.id, c.user_id, u.user_id AS external_id, c.source, c.namespace, c.name, c.reason, c.parked, c.estimate, c.priority,
-    c.arrived_seq, coalesce(c.requeued_at, c.created_at)::timestamptz AS since
+SELECT c.id, c.user_id, u.user_id AS external_id, c.source, c.namespace, c.name, c.reason, c.parked, c.estimate, c.file_size,
+    c.priority, c.arrived_seq, coalesce(c.requeued_at, c.created_at)::timestamptz AS since
 FROM (
     (SELECT p.id FROM concurrent_processing AS p
     WHERE p.state = 'Queued' AND p.user_id = $2::uuid AND p.parked = $3::boolean AND p.priority = $4::integer
@@ -1019,6 +966,7 @@ type QueuedRow struct {
 	Reason     string
 	Parked     bool
 	Estimate   int64
+	FileSize   int64
 	Priority   int32
 	ArrivedSeq int64
 	Since      time.Time
@@ -1051,6 +999,7 @@ func (q *Queries) Queued(ctx context.Context, arg QueuedParams) ([]QueuedRow, er
 			&i.Reason,
 			&i.Parked,
 			&i.Estimate,
+			&i.FileSize,
 			&i.Priority,
 			&i.ArrivedSeq,
 			&i.Since,

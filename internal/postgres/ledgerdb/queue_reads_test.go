@@ -54,6 +54,7 @@ func TestQueueReadsCostWhatTheyFind(t *testing.T) {
 		"page": func() int {
 			return pages(t, conn, dbsqlc.Queued, 10, account, false, 1000, 0, true)
 		},
+		"at": func() int { return pages(t, conn, dbsqlc.QueuedAt, []quota.ID{account}, 10) },
 	}
 	before := map[string]int{}
 	for name, read := range reads {

@@ -52,9 +52,8 @@ func TestTeamReadsCostWhatTheyFind(t *testing.T) {
 		exec("ANALYZE")
 	}
 	fill("newsroom", "^user-1.?$") // user-1 and user-10 to user-19
-	var id, member quota.ID
-	if err := conn.QueryRow(t.Context(), "SELECT md5('team-newsroom')::uuid, md5('user-11')::uuid").
-		Scan(&id, &member); err != nil {
+	var id quota.ID
+	if err := conn.QueryRow(t.Context(), "SELECT md5('team-newsroom')::uuid").Scan(&id); err != nil {
 		t.Fatal(err)
 	}
 	none := quota.ID{}
@@ -62,8 +61,8 @@ func TestTeamReadsCostWhatTheyFind(t *testing.T) {
 		"shares":   func() int { return pages(t, conn, dbsqlc.Shares, id, none, 2, 100) },
 		"history":  func() int { return pages(t, conn, dbsqlc.SharesBefore, id, 1000, 13, 101) },
 		"members":  func() int { return pages(t, conn, dbsqlc.TeamMembers, id, 101, none) },
-		"waiting":  func() int { return pages(t, conn, dbsqlc.WaitingAccounts, none, 501, id) },
-		"siblings": func() int { return pages(t, conn, dbsqlc.TurnsBefore, id, 100, 0, member, 1001) },
+		"waiting":  func() int { return pages(t, conn, dbsqlc.WaitingAccounts, none, 501, []quota.ID{id}) },
+		"siblings": func() int { return pages(t, conn, dbsqlc.TurnsBelow, []quota.ID{id}, 1001) },
 		"below":    func() int { return pages(t, conn, dbsqlc.WaitingBelow, id, 1001) },
 		"starts":   func() int { return pages(t, conn, dbsqlc.StartsBelow, 501, 40, id) },
 	}

@@ -1,15 +1,14 @@
 -- What is asked of those that wait below teams, without locks.
 
--- name: TurnsOf :many
-SELECT * FROM queue_turns WHERE account_id = ANY (@accounts::uuid[]);
-
--- name: TurnsBefore :many
--- The other children of a parent that could run and start no later than a point, with how much waits below each.
-SELECT t.account_id, t.start_units, t.start_part, t.weight, greatest(a.queued - a.parked, 0)::integer AS waiting
-FROM queue_turns AS t JOIN usage_quotas AS a ON a.user_id = t.account_id
-WHERE t.parent_id = @parent::uuid AND t.runnable AND (t.start_units, t.start_part) <= (@units::bigint, @part::bigint)
-  AND t.account_id <> @account::uuid
-ORDER BY t.start_units, t.start_part, t.account_id LIMIT @most;
+-- name: TurnsBelow :many
+-- The first children of each parent that could run, in the order in which it is their turn, with how much waits below each: looked
+-- up one by one, however many there may seem to be.
+SELECT t.parent_id, t.account_id, t.start_units, t.start_part, t.weight,
+    coalesce((SELECT greatest(a.queued - a.parked, 0) FROM usage_quotas AS a WHERE a.user_id = t.account_id), 0)::integer AS waiting
+FROM unnest(@parents::uuid[]) AS p (id) CROSS JOIN LATERAL (
+    SELECT q.* FROM queue_turns AS q WHERE q.parent_id = p.id AND q.runnable
+    ORDER BY q.start_units, q.start_part, q.account_id LIMIT @most) AS t
+ORDER BY t.parent_id, t.start_units, t.start_part, t.account_id;
 
 -- name: WaitingBelow :one
 -- How much waits below the first children of a team that could run, and how many these are.
@@ -32,12 +31,12 @@ FROM (SELECT b.id FROM below AS b LIMIT @accounts) AS n CROSS JOIN LATERAL (
     ORDER BY c.admitted_seq DESC LIMIT @each) AS s;
 
 -- name: WaitingAccounts :many
--- The users below a team with something that waits, from an account on.
+-- The users below some teams with something that waits, from an account on.
 WITH RECURSIVE nodes AS MATERIALIZED (
     SELECT t.id, coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), t.id)) AS parent
     FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id),
 below (id) AS (
-    SELECT @team::uuid
+    SELECT unnest(@teams::uuid[])
     UNION
     SELECT n.id FROM nodes AS n JOIN below AS b ON n.parent = b.id)
 SELECT w.user_id FROM (
@@ -48,6 +47,15 @@ SELECT w.user_id FROM (
     UNION ALL
     (SELECT a.user_id FROM usage_quotas AS a
     WHERE a.user_id >= @since AND a.user_id NOT IN (SELECT n.id FROM nodes AS n) AND a.queued > 0 AND a.member_of IS NULL
-      AND EXISTS (SELECT FROM teams AS r WHERE r.id = @team AND r.active_root)
+      AND EXISTS (SELECT FROM teams AS r WHERE r.id = ANY (@teams::uuid[]) AND r.active_root)
     ORDER BY a.user_id LIMIT @most)) AS w
 ORDER BY w.user_id LIMIT @most;
+
+-- name: QueuedAt :many
+-- What waits at some accounts, in the order of Queued.
+SELECT c.id, c.user_id, u.user_id AS external_id, c.reason, c.parked, c.estimate, c.file_size, c.priority, c.arrived_seq
+FROM unnest(@accounts::uuid[]) AS n (id) CROSS JOIN LATERAL (
+    SELECT q.* FROM concurrent_processing AS q WHERE q.state = 'Queued' AND q.user_id = n.id
+    ORDER BY q.parked, q.priority DESC, q.arrived_seq LIMIT @most) AS c
+JOIN users AS u ON u.id = c.user_id
+ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq LIMIT @most;

@@ -69,8 +69,8 @@ WHERE o.user_id = @account AND o.state = 'Queued' AND o.parked = @parked::boolea
 
 -- name: Queued :many
 -- What waits behind a place, in the order of Waiting, of one account or of all.
-SELECT c.id, c.user_id, u.user_id AS external_id, c.source, c.namespace, c.name, c.reason, c.parked, c.estimate, c.priority,
-    c.arrived_seq, coalesce(c.requeued_at, c.created_at)::timestamptz AS since
+SELECT c.id, c.user_id, u.user_id AS external_id, c.source, c.namespace, c.name, c.reason, c.parked, c.estimate, c.file_size,
+    c.priority, c.arrived_seq, coalesce(c.requeued_at, c.created_at)::timestamptz AS since
 FROM (
     (SELECT p.id FROM concurrent_processing AS p
     WHERE p.state = 'Queued' AND p.user_id = @account::uuid AND p.parked = @parked::boolean AND p.priority = @priority::integer
@@ -91,19 +91,6 @@ FROM (
     LIMIT @most
 ) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
 ORDER BY c.user_id, c.parked, c.priority DESC, c.arrived_seq;
-
--- name: QueueCounts :many
--- The positions of these among those of their account that wait for the same, and the last of each such group, whose position
--- is its length.
-SELECT w.id, w.user_id, w.reason::text AS reason, w.position::bigint AS position, (w.position = w.waiting)::boolean AS last
-FROM (
-    SELECT c.id, c.user_id, s.reason, row_number() OVER (PARTITION BY c.user_id, s.reason ORDER BY c.priority DESC, c.arrived_seq)
-        AS position, count(*) OVER (PARTITION BY c.user_id, s.reason) AS waiting
-    FROM concurrent_processing AS c
-    CROSS JOIN LATERAL (SELECT CASE WHEN c.parked THEN c.reason ELSE 'ConcurrencyLimit' END AS reason) AS s
-    WHERE c.state = 'Queued' AND c.user_id = ANY (@accounts::uuid[])) AS w
-WHERE w.id = ANY (@ids::uuid[]) OR w.position = w.waiting
-ORDER BY w.user_id, w.reason, w.position;
 
 -- name: RecentStarts :many
 -- The latest that had waited for a slot and nothing else.

@@ -16,28 +16,22 @@ import (
 )
 
 const (
-	// mostSiblings bounds how many children of one parent are looked at for a place, and how many accounts below a team
-	// for how fast its places are given, of which each tells eachStarts of its latest starts.
-	mostSiblings  = 1000
+	// mostHistories bounds how many accounts below a team are asked how fast its places are given, of which each tells
+	// eachStarts of its latest starts.
 	mostHistories = 500
 	eachStarts    = 40
 )
 
-// LineAt implements queue.Store. What it reads is bounded: at each level the children that start no later, and some of
-// the latest starts. All is as of now, not of one snapshot: nothing is decided by it.
-func (s *Store) LineAt(ctx context.Context, path []quota.AccountID, nth int) (queue.Line, error) {
-	team := path[len(path)-1]
-	position, err := s.placeBelow(ctx, path, nth)
+// Line implements queue.Store. What it reads is bounded: as many children as are counted, and some of the latest
+// starts. It is not of one snapshot: nothing is decided by it.
+func (s *Store) Line(ctx context.Context, team quota.AccountID) (queue.Line, error) {
+	var line queue.Line
+	waiting, err := s.Queries().WaitingBelow(ctx, dbsqlc.WaitingBelowParams{Team: team, Most: queue.MostTurns + 1})
 	if err != nil {
 		return queue.Line{}, postgres.MapError(err)
 	}
-	line := queue.Line{Position: position}
-	waiting, err := s.Queries().WaitingBelow(ctx, dbsqlc.WaitingBelowParams{Team: team, Most: mostSiblings + 1})
-	if err != nil {
-		return queue.Line{}, postgres.MapError(err)
-	}
-	if waiting.Children <= mostSiblings {
-		line.Waiting = max(int(waiting.Waiting), position)
+	if waiting.Children <= queue.MostTurns {
+		line.Waiting = int(waiting.Waiting)
 	}
 	rows, err := s.Queries().StartsBelow(ctx, dbsqlc.StartsBelowParams{
 		Team: team, Accounts: mostHistories + 1, Each: eachStarts,
@@ -46,42 +40,20 @@ func (s *Store) LineAt(ctx context.Context, path []quota.AccountID, nth int) (qu
 	return line, postgres.MapError(err)
 }
 
-// placeBelow returns the place of the nth of what the first of the path has waiting among all below the last; zero
-// where it is not known.
-func (s *Store) placeBelow(ctx context.Context, path []quota.AccountID, nth int) (int, error) {
-	rows, err := s.Queries().TurnsOf(ctx, postgres.IDs[quota.ID](path))
-	if err != nil {
-		return 0, err
-	}
-	turns := map[quota.AccountID]*dbsqlc.QueueTurn{}
-	for i := range rows {
-		turns[rows[i].AccountID] = &rows[i]
-	}
-	place := nth
-	for i, parent := range path[1:] {
-		t := turns[path[i]]
-		if t == nil || idOf(t.ParentID) != parent || place < 1 {
-			return 0, nil // it has been moved, and not been looked at since
-		}
-		start := quota.Virtual{Units: t.StartUnits, Part: t.StartPart}
-		own := quota.InLine{ID: t.AccountID, Start: start, Weight: t.Weight}
-		last := own.Nth(place)
-		others, err := s.Queries().TurnsBefore(ctx, dbsqlc.TurnsBeforeParams{
-			Parent: parent, Units: last.Units, Part: last.Part, Account: t.AccountID, Most: mostSiblings + 1,
+// Turns implements queue.Store.
+func (s *Store) Turns(ctx context.Context, parents []quota.AccountID) (queue.Turns, error) {
+	rows, err := s.Queries().TurnsBelow(ctx, dbsqlc.TurnsBelowParams{
+		Parents: postgres.IDs[quota.ID](parents), Most: queue.MostTurns + 1,
+	})
+	turns := queue.Turns{}
+	for _, r := range rows {
+		parent := idOf(r.ParentID)
+		turns[parent] = append(turns[parent], quota.InLine{
+			ID: r.AccountID, Start: quota.Virtual{Units: r.StartUnits, Part: r.StartPart}, Weight: r.Weight,
+			Waiting: int(r.Waiting),
 		})
-		if err != nil || len(others) > mostSiblings {
-			return 0, err
-		}
-		line := make([]quota.InLine, len(others))
-		for j, o := range others {
-			line[j] = quota.InLine{
-				ID: o.AccountID, Start: quota.Virtual{Units: o.StartUnits, Part: o.StartPart}, Weight: o.Weight,
-				Waiting: int(o.Waiting),
-			}
-		}
-		place += own.Before(place, line)
 	}
-	return place, nil
+	return turns, postgres.MapError(err)
 }
 
 // startsOf returns the latest of the starts, the latest first, as far back as all accounts have told theirs; none where
@@ -115,7 +87,19 @@ func (s *Store) WaitingAccounts(
 	if err != nil {
 		return nil, err
 	}
-	ids, err := s.Queries().WaitingAccounts(ctx,
-		dbsqlc.WaitingAccountsParams{Team: id, Since: from, Most: int32(limit)})
+	return s.waitingBelow(ctx, []quota.AccountID{id}, from, limit)
+}
+
+// WaitingBelow implements queue.Store.
+func (s *Store) WaitingBelow(ctx context.Context, teams []quota.AccountID, limit int) ([]quota.AccountID, error) {
+	return s.waitingBelow(ctx, teams, quota.AccountID{}, limit)
+}
+
+func (s *Store) waitingBelow(
+	ctx context.Context, teams []quota.AccountID, from quota.AccountID, limit int,
+) ([]quota.AccountID, error) {
+	ids, err := s.Queries().WaitingAccounts(ctx, dbsqlc.WaitingAccountsParams{
+		Teams: postgres.IDs[quota.ID](teams), Since: from, Most: int32(limit),
+	})
 	return postgres.IDs[quota.AccountID](ids), postgres.MapError(err)
 }

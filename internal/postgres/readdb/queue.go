@@ -98,30 +98,25 @@ func (s *Store) queued(ctx context.Context, after queue.Spot, alone bool, limit 
 		out.Entries[i] = queue.Entry{
 			ID: r.ID, Account: r.UserID, UserID: r.ExternalID, Source: quota.Source(r.Source), Namespace: r.Namespace,
 			Name: r.Name, Reason: quota.Reason(r.Reason), Parked: r.Parked, Estimate: quota.Credits(r.Estimate),
-			Place: ledger.Place{Priority: r.Priority, Arrived: r.ArrivedSeq}, Since: r.Since.UTC(),
+			FileSize: r.FileSize,
+			Place:    ledger.Place{Priority: r.Priority, Arrived: r.ArrivedSeq}, Since: r.Since.UTC(),
 		}
 	}
 	return out, nil
 }
 
-// Counts implements queue.Store.
-func (s *Store) Counts(
-	ctx context.Context, accounts []quota.AccountID, admissions []quota.AdmissionID,
-) (queue.Counts, error) {
-	rows, err := s.Queries().QueueCounts(ctx, dbsqlc.QueueCountsParams{
-		Accounts: postgres.IDs[quota.ID](accounts), Ids: postgres.IDs[quota.ID](admissions),
+// QueuedAt implements queue.Store.
+func (s *Store) QueuedAt(ctx context.Context, accounts []quota.AccountID, limit int) ([]queue.Entry, error) {
+	rows, err := s.Queries().QueuedAt(ctx, dbsqlc.QueuedAtParams{
+		Accounts: postgres.IDs[quota.ID](accounts), Most: int32(limit),
 	})
-	if err != nil {
-		return queue.Counts{}, postgres.MapError(err)
-	}
-	out := queue.Counts{Positions: make(map[quota.AdmissionID]int, len(admissions))}
-	for _, r := range rows {
-		out.Positions[r.ID] = int(r.Position)
-		if r.Last {
-			out.Groups = append(out.Groups, queue.Group{
-				Account: r.UserID, Reason: quota.Reason(r.Reason), Waiting: int(r.Position),
-			})
+	out := make([]queue.Entry, len(rows))
+	for i, r := range rows {
+		out[i] = queue.Entry{
+			ID: r.ID, Account: r.UserID, UserID: r.ExternalID, Reason: quota.Reason(r.Reason), Parked: r.Parked,
+			Estimate: quota.Credits(r.Estimate), FileSize: r.FileSize,
+			Place: ledger.Place{Priority: r.Priority, Arrived: r.ArrivedSeq},
 		}
 	}
-	return out, nil
+	return out, postgres.MapError(err)
 }
