@@ -48,33 +48,34 @@ var replays = []string{
 // above.
 const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id || ': ' || col AS what, want::text AS
     expected, got::text AS found
-	FROM (SELECT id, account,
+	FROM (SELECT *,
 	        sum(d_active) OVER (PARTITION BY account ORDER BY seq, id NULLS LAST
 	            ROWS UNBOUNDED PRECEDING) - d_active AS active,
 	        sum(d_reserved) OVER own - d_reserved AS reserved, sum(d_used) OVER own AS used
 	    FROM (
-	        SELECT id, account, period_no, admitted_seq AS seq, 1 AS d_active, estimate AS d_reserved, 0 AS d_used
+	        SELECT id, account, period_no, admitted_seq AS seq, 1 AS d_active, estimate AS d_reserved, 0 AS d_used,
+	            seen_active, seen_reserved, seen_used, seen_concurrent, seen_remaining
 	        FROM (` + held + `) AS h
 	        UNION ALL
-	        SELECT NULL, account, period_no, ended_seq, -1, -estimate, 0
+	        SELECT NULL, account, period_no, ended_seq, -1, -estimate, 0, NULL, NULL, NULL, NULL, NULL
 	        FROM (` + held + `) AS h WHERE ended_seq IS NOT NULL
 	        UNION ALL
-	        SELECT NULL, account, no, seq, 0, 0, sign * credits FROM (` + booked + `) AS e) AS changes
-	    WINDOW own AS (PARTITION BY account, period_no ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING)) AS r
-	JOIN (` + held + `) AS c ON c.id = r.id AND c.account = r.account
+	        SELECT NULL, account, no, seq, 0, 0, sign * credits, NULL, NULL, NULL, NULL, NULL
+	        FROM (` + booked + `) AS e) AS changes
+	    WINDOW own AS (PARTITION BY account, period_no ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING)) AS c
 	LEFT JOIN (` + names + `) AS u ON u.id = c.account
 	LEFT JOIN (` + constantLimits + `) AS k ON k.user_id = c.account
-	CROSS JOIN LATERAL (SELECT r.reserved + r.used AS taken) AS t
+	CROSS JOIN LATERAL (SELECT c.reserved + c.used AS taken) AS t
 	CROSS JOIN LATERAL (VALUES
-	    ('active seen', r.active::numeric, c.seen_active::numeric), ('reserved seen', r.reserved, c.seen_reserved),
-	    ('used seen', r.used, c.seen_used),
+	    ('active seen', c.active::numeric, c.seen_active::numeric), ('reserved seen', c.reserved, c.seen_reserved),
+	    ('used seen', c.used, c.seen_used),
 	    ('slots allowed', CASE WHEN k.user_id IS NULL THEN c.seen_concurrent ELSE k.concurrent_limit END,
 	        c.seen_concurrent),
 	    ('remaining seen', CASE WHEN k.user_id IS NULL OR k.lots THEN c.seen_remaining
 	        ELSE greatest(0, k.credits_limit - taken)
 	            + greatest(0, k.overage_max - greatest(0, taken - k.credits_limit)) END,
 	        c.seen_remaining)) AS v (col, want, got)
-	WHERE want IS DISTINCT FROM got`
+	WHERE c.id IS NOT NULL AND want IS DISTINCT FROM got`
 
 // constantLimits are the accounts whose limits have been the same from the beginning: users that never had a team.
 const constantLimits = `SELECT a.user_id, p.concurrent_limit, p.credits_limit, p.overage_max,
