@@ -15,8 +15,8 @@ import (
 
 // TestChecksReadOnce holds that a check of a ledger without violations reads the admissions once, whatever the planner
 // takes the table for: the statistics of a ledger that has just grown are those of a small one. A check that read them
-// again for each admission did not end in five minutes on 18,000 of them. Nor is a check compiled before it is run: with
-// 8,000 admissions below teams that took a minute.
+// again for each admission did not end in five minutes on 18,000 of them. Nor is a check compiled before it is run:
+// with 8,000 admissions below teams that took a minute.
 func TestChecksReadOnce(t *testing.T) {
 	t.Parallel()
 	conn, err := pgx.Connect(t.Context(), pgtest.New(t, postgres.Migrate))

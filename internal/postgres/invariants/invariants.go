@@ -62,8 +62,8 @@ const (
 	// mostViolations bounds what one statement reports: a ledger that is broken everywhere is not told in full.
 	mostViolations = 1000
 	// settings have sorts of a million admissions stay in memory. What an admission holds above its user is kept in
-	// lists, of which the planner expects a hundred entries each, so every statement seems worth compiling first: with a
-	// few thousand admissions that took seconds of each, and the statements milliseconds.
+	// lists, of which the planner expects a hundred entries each, so every statement seems worth compiling first: with
+	// a few thousand admissions that took seconds of each, and the statements milliseconds.
 	settings = "SET LOCAL work_mem = '128MB'; SET LOCAL jit = off"
 )
 

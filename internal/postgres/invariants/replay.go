@@ -57,10 +57,10 @@ const replay = `SELECT 'I3' AS invariant, u.user_id AS who, 'admission ' || c.id
 	            seen_active, seen_reserved, seen_used, seen_concurrent, seen_remaining
 	        FROM (` + held + `) AS h
 	        UNION ALL
-	        SELECT NULL, account, period_no, ended_seq, -1, -estimate, 0, NULL, NULL, NULL, NULL, NULL
+	        SELECT NULL, account, period_no, ended_seq, -1, -estimate, 0, 0, 0, 0, 0, 0
 	        FROM (` + held + `) AS h WHERE ended_seq IS NOT NULL
 	        UNION ALL
-	        SELECT NULL, account, no, seq, 0, 0, sign * credits, NULL, NULL, NULL, NULL, NULL
+	        SELECT NULL, account, no, seq, 0, 0, sign * credits, 0, 0, 0, 0, 0
 	        FROM (` + booked + `) AS e) AS changes
 	    WINDOW own AS (PARTITION BY account, period_no ORDER BY seq, id NULLS LAST ROWS UNBOUNDED PRECEDING)) AS c
 	LEFT JOIN (` + names + `) AS u ON u.id = c.account
