@@ -1626,7 +1626,8 @@ type ClientInterface interface {
 
 	// RemoveTeamMember Take a user out of a team.
 	//
-	// Who is no member is no error. 409 where a UserQuota says that the user is in the team.
+	// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
+	// known.
 	//
 	// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
 	RemoveTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1634,8 +1635,8 @@ type ClientInterface interface {
 	// AddTeamMember Put a user below a team.
 	//
 	// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
-	// it was booked. A member already is no error. 409 where another team has the user, or where a UserQuota says which team it is
-	// in.
+	// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
+	// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
 	//
 	// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
 	AddTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2021,7 +2022,8 @@ func (c *Client) ListTeamMembers(ctx context.Context, name TeamName, params *Lis
 
 // RemoveTeamMember Take a user out of a team.
 //
-// Who is no member is no error. 409 where a UserQuota says that the user is in the team.
+// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
+// known.
 //
 // Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
 func (c *Client) RemoveTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2039,8 +2041,8 @@ func (c *Client) RemoveTeamMember(ctx context.Context, name TeamName, user UserI
 // AddTeamMember Put a user below a team.
 //
 // What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
-// it was booked. A member already is no error. 409 where another team has the user, or where a UserQuota says which team it is
-// in.
+// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
+// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
 //
 // Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
 func (c *Client) AddTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3779,7 +3781,8 @@ type ClientWithResponsesInterface interface {
 
 	// RemoveTeamMemberWithResponse Take a user out of a team.
 	//
-	// Who is no member is no error. 409 where a UserQuota says that the user is in the team.
+	// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
+	// known.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -3789,8 +3792,8 @@ type ClientWithResponsesInterface interface {
 	// AddTeamMemberWithResponse Put a user below a team.
 	//
 	// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
-	// it was booked. A member already is no error. 409 where another team has the user, or where a UserQuota says which team it is
-	// in.
+	// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
+	// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -5275,7 +5278,8 @@ func (c *ClientWithResponses) ListTeamMembersWithResponse(ctx context.Context, n
 
 // RemoveTeamMemberWithResponse Take a user out of a team.
 //
-// Who is no member is no error. 409 where a UserQuota says that the user is in the team.
+// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
+// known.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -5291,8 +5295,8 @@ func (c *ClientWithResponses) RemoveTeamMemberWithResponse(ctx context.Context, 
 // AddTeamMemberWithResponse Put a user below a team.
 //
 // What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
-// it was booked. A member already is no error. 409 where another team has the user, or where a UserQuota says which team it is
-// in.
+// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
+// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
 //
 // Returns a wrapper object for the known response body format(s).
 //

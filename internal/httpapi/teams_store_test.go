@@ -194,7 +194,7 @@ func TestMembersOnTheRealStore(t *testing.T) {
 	if err := w.RetireTeam(t.Context(), "desk", quota.ClusterUID{}, "test"); err != nil {
 		t.Fatal(err)
 	}
-	w.member("PUT", "desk", "dave", 404, `team \"desk\" is retired`)
+	w.member("PUT", "desk", "dave", 409, `team \"desk\" is retired`)
 }
 
 func TestTeamsOnTheRealStore(t *testing.T) {

@@ -49,9 +49,9 @@ func NoTeam(field, name string) error {
 	return teamError(TeamUnknown, quota.ErrNotFound, field, "there is no team %q", name)
 }
 
-// RetiredTeam says that a field names a team that takes nobody else.
+// RetiredTeam says that a field names a team that takes nobody else. It is there, so that is a conflict.
 func RetiredTeam(field, name string) error {
-	return teamError(TeamIsRetired, quota.ErrNotFound, field,
+	return teamError(TeamIsRetired, quota.ErrConflict, field,
 		"team %q is retired, because its object is gone, and takes nobody else", name)
 }
 

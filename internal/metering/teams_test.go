@@ -3,6 +3,7 @@
 package metering_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -203,7 +204,7 @@ func TestTeamThatCannotBe(t *testing.T) {
 			`parentRef.name: "desk" is given and root is true`,
 		},
 		"retired parent": {
-			capped("x", "gone"), nil, quota.ErrNotFound, `parent: team "gone" is retired`,
+			capped("x", "gone"), nil, quota.ErrConflict, `parent: team "gone" is retired`,
 		},
 		"unknown plan": {
 			capped("x", ""), func(t *metering.Team) { t.PlanName = "gold" }, quota.ErrNotFound,
@@ -335,7 +336,7 @@ func TestMembers(t *testing.T) {
 			`team "nobody": not found`,
 		},
 		"retired": {
-			func() error { return w.AddMember(ctx, "desk", "dave", "test") }, quota.ErrNotFound,
+			func() error { return w.AddMember(ctx, "desk", "dave", "test") }, quota.ErrConflict,
 			`team: team "desk" is retired`,
 		},
 		"no such user": {
@@ -677,4 +678,38 @@ func activeIn(res metering.AdmitResult, account quota.AccountID) int32 {
 		return 1
 	}
 	return 0
+}
+
+// Who joins or leaves over HTTP changes the teams that are above before and after, and no others.
+func TestTeamChangesTellOfMembers(t *testing.T) {
+	t.Parallel()
+	w, ctx := newWorld(t), t.Context()
+	for _, team := range []metering.Team{capped("platform", ""), capped("newsroom", "platform"), capped("sports", "")} {
+		if _, err := w.ApplyTeam(ctx, team, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.register("alice")
+	for _, step := range []struct {
+		what   string
+		change func(ctx context.Context, team, userID, actor string) error
+	}{{"joins", w.AddMember}, {"leaves", w.RemoveMember}} {
+		// What is under way on the server counts as changed until it is over.
+		var before metering.TeamChanges
+		for deadline := time.Now().Add(30 * time.Second); before.Everything || before.Mark == (ledger.Mark{}) ||
+			len(before.Teams) > 0; {
+			var err error
+			if before, err = w.TeamChanges(ctx, before.Mark); err != nil || time.Now().After(deadline) {
+				t.Fatalf("%+v, %v", before, err)
+			}
+		}
+		if err := step.change(ctx, "newsroom", "alice", "test"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := w.TeamChanges(ctx, before.Mark)
+		slices.Sort(got.Teams)
+		if err != nil || got.Everything || !slices.Equal(got.Teams, []string{"newsroom", "platform"}) {
+			t.Errorf("alice %s: %+v, %v", step.what, got, err)
+		}
+	}
 }

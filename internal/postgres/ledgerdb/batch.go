@@ -67,6 +67,8 @@ type loaded struct {
 	admissions map[quota.AdmissionID]quota.Admission
 	periods    map[int64]quota.ClosedPeriod
 	turn       *dbsqlc.QueueTurn
+	// below says that somebody has come below it or has left, which its row is to tell by its transaction id.
+	below bool
 }
 
 // Begin implements ledger.Store: one round trip that locks, and behind the locks reads. Who is above the accounts is

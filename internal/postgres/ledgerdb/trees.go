@@ -342,7 +342,11 @@ func (b *batch) place(l *ledger.Ledger) {
 		if delete(b.placed, id); hangs {
 			b.placed[id] = parent
 		}
-		quota.Move(b.ledgers[id].Account, before, b.countedIn(id))
+		after := b.countedIn(id)
+		quota.Move(b.ledgers[id].Account, before, after)
+		for _, a := range slices.Concat(before, after) {
+			b.loaded[a.ID].below = true
+		}
 		b.moved = append(b.moved, placeRow{account: id, parent: parent})
 	}
 }

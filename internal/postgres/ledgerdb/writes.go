@@ -362,7 +362,7 @@ func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 		}
 		w.lots = append(w.lots, lotRow{account: l.Account.ID, now: l.Now, Lot: lot})
 	}
-	if settings || lots < len(w.lots) || l.Account.Balance != was.balance {
+	if settings || lots < len(w.lots) || was.below || l.Account.Balance != was.balance {
 		w.accounts = append(w.accounts, l)
 	}
 	if l.Account.Currency != was.balance.Currency || l.Account.Other != was.balance.Other {
