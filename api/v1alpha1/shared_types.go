@@ -131,6 +131,8 @@ const (
 const (
 	// ReasonTeamResolved: the user is a member of the team that teamRef names.
 	ReasonTeamResolved = "TeamResolved"
+	// ReasonTeamRetired: the team's object was deleted; it goes on for this user as it last was, and takes nobody else.
+	ReasonTeamRetired = "TeamRetired"
 	// ReasonTeamNotFound: there is no team of the name in teamRef that takes members.
 	ReasonTeamNotFound = "TeamNotFound"
 )

@@ -187,6 +187,8 @@ func TestDeletedTeamIsRetired(t *testing.T) {
 	c.remove(newsroom)
 	c.wants(desk, v1alpha1.ConditionParentResolved, metav1.ConditionTrue, v1alpha1.ReasonParentRetired, "newsroom")
 	c.ready(desk, alice)
+	c.wants(alice, v1alpha1.ConditionTeamResolved, metav1.ConditionTrue, v1alpha1.ReasonTeamRetired, "newsroom",
+		"takes nobody else")
 	if u := c.usage("alice"); u.Above[0] == nil || u.Above[0].Team.Name != "newsroom" {
 		t.Errorf("alice is below %+v", u.Above)
 	}
@@ -196,6 +198,9 @@ func TestDeletedTeamIsRetired(t *testing.T) {
 	back := newTeam("newsroom", "", teamCredits(50))
 	c.create(back)
 	c.ready(back, bob)
+	for _, q := range []*v1alpha1.UserQuota{alice, bob} {
+		c.wants(q, v1alpha1.ConditionTeamResolved, metav1.ConditionTrue, v1alpha1.ReasonTeamResolved, "newsroom")
+	}
 	c.wants(desk, v1alpha1.ConditionParentResolved, metav1.ConditionTrue, v1alpha1.ReasonParentResolved)
 
 	// While nobody watches it is found later.

@@ -41,7 +41,9 @@ type Usage struct {
 	// Parent is the account that it hangs below, zero if it is alone, and Above are those above it, rolled likewise.
 	Parent quota.AccountID
 	Above  quota.Ancestors
-	Now    time.Time
+	// Retired says that the team right above is retired: it takes nobody else.
+	Retired bool
+	Now     time.Time
 	// Last is the period that closed last, nil before the first.
 	Last *quota.ClosedPeriod
 	// QuotaUID is the UserQuota that owns the account's settings, zero without one.

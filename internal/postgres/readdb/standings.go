@@ -65,6 +65,7 @@ func (s *Store) readAbove(ctx context.Context, out map[string]ledger.Usage, plan
 		return err
 	}
 	teams, above := map[quota.AccountID]*quota.Account{}, map[quota.AccountID]quota.AccountID{}
+	retired := map[quota.AccountID]bool{}
 	var ids []quota.ID
 	for i := range rows {
 		r := &rows[i]
@@ -80,7 +81,7 @@ func (s *Store) readAbove(ctx context.Context, out map[string]ledger.Usage, plan
 				DecidedAt: r.UsageQuota.LastDecidedAt,
 			}
 		}
-		teams[a.ID], above[a.ID] = a, r.Parent
+		teams[a.ID], above[a.ID], retired[a.ID] = a, r.Parent, r.Team.Retired
 		ids = append(ids, a.ID)
 	}
 	lots, err := s.Queries().LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: ids, Now: s.Now()})
@@ -97,6 +98,7 @@ func (s *Store) readAbove(ctx context.Context, out map[string]ledger.Usage, plan
 	}
 	for name, u := range out {
 		at := u.Parent
+		u.Retired = retired[at]
 		for i := 0; i < len(u.Above) && teams[at] != nil; i++ {
 			u.Above[i], at = teams[at], above[at]
 		}
@@ -159,8 +161,8 @@ func (s *Store) AskStandings(
 		}))
 }
 
-// quotaChanges finds the accounts with a UserQuota that were written since a mark, or that are on a plan which was: a
-// row says by its transaction id that it is not older than the oldest transaction that was under way at the mark. So no
+// quotaChanges finds the accounts with a UserQuota that were written since a mark, or whose plan or team was declared
+// since: a row says by its transaction id that it is not older than the oldest transaction that was under way at the mark. So no
 // index has to change with each admission, and no clock decides. Of the server and the database that the mark was made
 // on nothing must have changed: another one counts transactions on its own, and it may be a copy of an earlier moment.
 const quotaChanges = `
@@ -172,10 +174,12 @@ WITH here AS MATERIALIZED (
             extract(epoch FROM pg_postmaster_start_time()) AS server) AS here),
 plans AS MATERIALIZED (
     SELECT array_agg(p.name) AS changed FROM user_plan_limits AS p, here WHERE age(p.xmin) <= here.behind),
+declared AS MATERIALIZED (
+    SELECT array_agg(t.id) AS changed FROM teams AS t, here WHERE age(t.xmin) <= here.behind),
 owned AS MATERIALIZED (
     SELECT count(*) AS accounts, array_agg(a.user_id) FILTER (WHERE here.everything OR age(a.xmin) <= here.behind
-        OR a.plan_name = ANY (plans.changed)) AS changed
-    FROM usage_quotas AS a, here, plans WHERE a.quota_uid IS NOT NULL)
+        OR a.plan_name = ANY (plans.changed) OR a.member_of = ANY (declared.changed)) AS changed
+    FROM usage_quotas AS a, here, plans, declared WHERE a.quota_uid IS NOT NULL)
 SELECT here.mark, here.server, here.everything, owned.accounts, coalesce($3::timestamptz, clock_timestamp()),
     ARRAY(SELECT u.user_id FROM users AS u WHERE u.id = ANY (owned.changed))
 FROM here, owned`
