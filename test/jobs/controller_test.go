@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -200,7 +202,7 @@ func (w *world) finish(t *testing.T, ns, name string, phase corev1.PodPhase, mes
 
 func TestJobsWithManager(t *testing.T) {
 	w := newWorld(t)
-	users := []string{"alice", "bob", "carol", "dora", "emil", "fay"}
+	users := []string{"alice", "bob", "carol", "dora", "emil", "fay", "gus", "hal"}
 	ns := namespace(t, w.Env, nil, users...)
 	once := func(user string, more ...func(*batchv1.Job)) func(*batchv1.Job) {
 		return func(j *batchv1.Job) {
@@ -359,6 +361,58 @@ func TestJobsWithManager(t *testing.T) {
 		if got := w.used(t, "emil"); got != "2" {
 			t.Errorf("used %s credits, want the 2 declared", got)
 		}
+	})
+
+	t.Run("a team's limit is named", func(t *testing.T) {
+		desk := metering.Team{Team: quota.Team{Name: "desk", Caps: quota.Caps{
+			Credits: new(quota.AtMost(6 * quota.Credit)), Concurrent: new(quota.AtMost[int32](1)),
+		}}, Zone: "UTC"}
+		if _, err := w.svc.ApplyTeam(t.Context(), desk, "test"); err != nil {
+			t.Fatal(err)
+		}
+		for _, user := range []string{"gus", "hal"} {
+			if err := w.svc.AddMember(t.Context(), "desk", user, "test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		create(t, "desk-runs", once("gus"))
+		w.waitState(t, ns, "desk-runs", v1alpha1.StateAdmitted)
+		err := w.Client.Create(t.Context(), newJob(ns, "desk-refused", once("hal",
+			annotate(v1alpha1.AudioDurationAnnotation, "7m"))))
+		refusedWith(t, err, `team "desk": 7 credits are needed, 4 of 6 remain in this period (0 used, 2 reserved)`)
+
+		create(t, "desk-waits", once("hal"))
+		create(t, "desk-parks", once("hal", annotate(v1alpha1.AudioDurationAnnotation, "4m")))
+		const slots = `team "desk": the limit of 1 running at once is reached; it starts by itself in its turn`
+		for _, name := range []string{"desk-waits", "desk-parks"} {
+			job := w.waitState(t, ns, name, v1alpha1.StateQueued)
+			if got := job.Annotations[v1alpha1.MessageAnnotation]; got != slots {
+				t.Errorf("%s says %q, want %q", name, got, slots)
+			}
+		}
+		w.finish(t, ns, "desk-runs", corev1.PodSucceeded, "")
+		w.waitState(t, ns, "desk-waits", v1alpha1.StateAdmitted)
+		w.finish(t, ns, "desk-waits", corev1.PodSucceeded, "")
+		parked := w.waitState(t, ns, "desk-parks", v1alpha1.StateParked)
+		const credits = `CreditsExhausted: team "desk": 4 credits are needed, and fewer remain of the 6 of this period; ` +
+			`it starts by itself when that has changed`
+		if got := parked.Annotations[v1alpha1.MessageAnnotation]; got != credits {
+			t.Errorf("it says %q, want %q", got, credits)
+		}
+		eventually(t, "an event names the team, the limit and the numbers", func(ctx context.Context) bool {
+			var events eventsv1.EventList
+			return w.Client.List(ctx, &events, client.InNamespace(ns)) == nil &&
+				slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool {
+					return e.Regarding.Name == "desk-parks" && e.Reason == v1alpha1.StateParked && e.Note == credits
+				})
+		})
+		desk.Caps.Credits = new(quota.AtMost(8 * quota.Credit))
+		if _, err := w.svc.ApplyTeam(t.Context(), desk, "test"); err != nil {
+			t.Fatal(err)
+		}
+		w.waitState(t, ns, "desk-parks", v1alpha1.StateAdmitted)
+		w.finish(t, ns, "desk-parks", corev1.PodSucceeded, "")
+		w.waitState(t, ns, "desk-parks", v1alpha1.StateSettled)
 	})
 
 	t.Run("a namespace that warns meters", func(t *testing.T) {
