@@ -75,6 +75,10 @@ func (s *story) play(row doctable.Row) {
 	if err != nil {
 		s.t.Fatalf("%s:%d: %s: %v", changesPage, row.Line, row.Cells["what happens"], err)
 	}
+	if _, below := row.Cells["payer"]; below {
+		s.playBelow(row, answer)
+		return
+	}
 	u := s.usage(s.quota.UserID)
 	got := map[string]string{
 		"date": row.Cells["date"], "what happens": row.Cells["what happens"], "answer": answer,
@@ -93,7 +97,44 @@ func (s *story) play(row doctable.Row) {
 	}
 }
 
+// playBelow compares what has come of a row about teams with the row's cells, of which those of who is not there yet
+// are empty.
+func (s *story) playBelow(row doctable.Row, answer string) {
+	s.t.Helper()
+	got := map[string]string{
+		"date": row.Cells["date"], "what happens": row.Cells["what happens"], "answer": answer,
+		"payer": "", "alice": "", "remaining": "",
+	}
+	stands := func(a *quota.Account) string { return a.Used.String() + " + " + a.Reserved.String() }
+	all, err := s.UsageOf(s.t.Context(), []string{s.quota.UserID})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if u, there := all[s.quota.UserID]; there {
+		on := u.Chain()
+		got["payer"], got["alice"] = on.Payer().Level().Name, stands(u.Account)
+		got["remaining"] = on.Remaining(u.Now).Max.String()
+	}
+	for _, team := range []string{"newsroom", "company"} {
+		if _, shown := row.Cells[team]; !shown {
+			continue
+		}
+		got[team] = ""
+		teams, err := s.TeamUsage(s.t.Context(), []string{team})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if u, there := teams[team]; there {
+			got[team] = stands(u.Usage.Account)
+		}
+	}
+	if diff := cmp.Diff(row.Cells, got); diff != "" {
+		s.t.Errorf("%s:%d: %s (-page +got):\n%s", changesPage, row.Line, row.Cells["what happens"], diff)
+	}
+}
+
 var (
+	pageTeam  = regexp.MustCompile(`^team (\w+): (\d+)(?: paid by (\w+))?(?: below (\w+))?(, suspended)?$`)
 	pageWork  = regexp.MustCompile(`^(admit|complete) (\w+): (\d+)$`)
 	pageGrant = regexp.MustCompile(`^grant (\w+): (\d+)(?: until (\S+))?$`)
 )
@@ -107,7 +148,14 @@ func (s *story) step(what string) (answer string, err error) {
 	switch verb {
 	case "-":
 		return "", nil
+	case "team":
+		return "", s.declare(what)
+	case "join", "leave":
+		return s.member(verb, object)
 	case "retire":
+		if team, of := strings.CutPrefix(object, "team "); of {
+			return "", s.RetireTeam(s.t.Context(), team, quota.ClusterUID{}, "test")
+		}
 		return "", s.RetirePlan(s.t.Context(), object, quota.ID{}, "test")
 	case "delete":
 		removed := s.quota.ObjectUID
@@ -156,6 +204,37 @@ func (s *story) work(verb, name, amount string) (answer string, err error) {
 	}
 	s.admissions[name] = res.Admission.ID
 	return "admitted", nil
+}
+
+// declare applies a UsageTeam.
+func (s *story) declare(what string) error {
+	m := pageTeam.FindStringSubmatch(what)
+	if m == nil {
+		return errors.New("not a team")
+	}
+	credits, err := wholeCredits(m[2])
+	if err != nil {
+		return err
+	}
+	team := metering.Team{
+		Team: quota.Team{Name: m[1], Caps: quota.Caps{Credits: new(quota.AtMost(credits))}}, PlanName: m[3],
+		Parent: m[4], Suspended: m[5] != "", Zone: "UTC",
+	}
+	_, err = s.ApplyTeam(s.t.Context(), team, "test")
+	return err
+}
+
+// member puts the user into a team or out of it, and returns what that is answered where it is refused.
+func (s *story) member(verb, team string) (answer string, err error) {
+	change := s.AddMember
+	if verb == "leave" {
+		change = s.RemoveMember
+	}
+	err = change(s.t.Context(), team, s.quota.UserID, "test")
+	if errors.Is(err, quota.ErrConflict) {
+		return "409", nil
+	}
+	return "", err
 }
 
 func (s *story) override(limit string) error {

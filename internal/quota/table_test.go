@@ -101,6 +101,13 @@ var tableOperations = map[string]func(*Account, *Admission, time.Time) (*Charge,
 		a.Suspended = false
 		return nil, nil
 	},
+	"promote, a team above is suspended": func(a *Account, adm *Admission, now time.Time) (*Charge, error) {
+		above := team(2, "newsroom", func(t *Account) {
+			t.Suspended, t.Queued, t.Parked = true, a.Queued, a.Parked
+		})
+		below(a, above).Promote([]*Admission{adm}, now)
+		return nil, nil
+	},
 	"promote, it has waited too long": func(a *Account, adm *Admission, now time.Time) (*Charge, error) {
 		was := a.Plan
 		a.Plan = plan(func(p *Plan) { p.MaxWait = 59 * time.Second })
