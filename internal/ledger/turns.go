@@ -267,18 +267,42 @@ type Walk struct {
 	Again bool
 }
 
-// WalkPage is how many accounts a walk finds at once.
-const WalkPage = 32
+const (
+	// WalkPage is how many accounts a walk has looked at anew by one batch.
+	WalkPage = 32
+	// WalkLook is how many it goes past at most to find them: of many that wait few may be what it looks for.
+	WalkLook = 256
+)
+
+// Seen is an account that a walk has come to. Helped says that it is what the walk looks for, More that it was the last
+// that was looked at, and others may be behind it.
+type Seen struct {
+	Account      quota.AccountID
+	Helped, More bool
+}
 
 // walk is what a batch of a walk has found.
 type walk struct {
 	Walk
 
 	found []quota.AccountID
+	// last is where the walk goes on, zero at its end.
+	last quota.AccountID
 }
 
-// Walked takes note of what a walk has found behind its place, WalkPage of them if there may be more.
-func (l *Ledger) Walked(w Walk, found []quota.AccountID) { l.walk = &walk{Walk: w, found: found} }
+// Walked takes note of what a walk has come to behind its place: all that it looks for, in order, and the last one if
+// there may be more.
+func (l *Ledger) Walked(w Walk, seen []Seen) {
+	l.walk = &walk{Walk: w}
+	for _, s := range seen {
+		if s.Helped {
+			l.walk.found = append(l.walk.found, s.Account)
+		}
+		if s.More {
+			l.walk.last = s.Account
+		}
+	}
+}
 
 // rememberTeam takes note of what work below the team could spend when the batch began.
 func (l *Ledger) rememberTeam() {
@@ -302,8 +326,8 @@ func (l *Ledger) walkOn(recheck bool) []*Op {
 			op.Recheck = true
 			ops = append(ops, op)
 		}
-		if n := len(l.walk.found); n == WalkPage {
-			w.After, w.Again = l.walk.found[n-1], l.walk.Again || more
+		if last := l.walk.last; last != (quota.AccountID{}) {
+			w.After, w.Again = last, l.walk.Again || more
 			more = true
 		} else {
 			more = more || l.walk.Again

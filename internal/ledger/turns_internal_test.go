@@ -313,13 +313,14 @@ func TestWalksGoOn(t *testing.T) {
 	if len(ops) != 1 || ops[0].Walk == nil || ops[0].Walk.Team != team.Account.ID || ops[0].Walk.After != (quota.ID{}) {
 		t.Fatalf("%+v, want a walk from the beginning", ops)
 	}
-	page := make([]quota.AccountID, WalkPage)
+	page := make([]Seen, WalkPage)
 	for i := range page {
-		page[i] = quota.AccountID{byte(i + 1)}
+		page[i] = Seen{Account: quota.AccountID{byte(i + 1)}, Helped: true}
 	}
+	page[WalkPage-1].More = true
 	team.Walked(*ops[0].Walk, page)
 	ops = team.walkOn(false)
-	last := page[WalkPage-1]
+	last := page[WalkPage-1].Account
 	if n := len(ops); n != WalkPage+1 || !ops[0].Recheck || ops[n-1].Walk.After != last || ops[n-1].Walk.Again {
 		t.Fatalf("%d operations, want those of a page and the walk's next", n)
 	}
@@ -336,6 +337,14 @@ func TestWalksGoOn(t *testing.T) {
 	team.Walked(w, page[:3])
 	if ops = team.walkOn(false); len(ops) != 3 {
 		t.Errorf("%d operations, want those of the last page", len(ops))
+	}
+	// Much that it goes past is not what it looks for, or the last of it is.
+	for _, helped := range []bool{false, true} {
+		team.Walked(w, []Seen{page[0], {Account: last, Helped: helped, More: true}})
+		ops = team.walkOn(false)
+		if n := len(ops); n != 2 && !helped || n != 3 && helped || ops[n-1].Walk.After != last {
+			t.Errorf("%d operations, want the walk to go on", n)
+		}
 	}
 	team.walk, team.Cut = nil, true
 	team.Account.Active--

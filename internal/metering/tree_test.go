@@ -265,3 +265,48 @@ func anyOperationsBelowTeams(t *testing.T, random *rand.Rand) {
 		}
 	}
 }
+
+// Admitting and completing below a team changes no column of an index: of the team's account no more than of the
+// user's, of the team's row nothing, and of the turns nothing as long as nothing waits.
+func TestUpdatesBelowATeamStayHOT(t *testing.T) {
+	t.Parallel()
+	w := newTeams(t)
+	w.roomyTeams(1000)
+	root, team := w.team(1, "platform", nil, w.now(), ""), w.team(9, "newsroom", new("roomy"), w.now(), "")
+	w.move(team, root)
+	w.move(w.register("alice"), team)
+	w.complete(w.admit("alice", "first", quota.Credit), quota.Credit)
+	w.exec("SELECT pg_stat_reset()")
+	const jobs = 100
+	for n := range jobs {
+		w.complete(w.admit("alice", fmt.Sprint(n), quota.Credit), quota.Credit)
+	}
+	type updates struct{ all, hot int }
+	got := map[string]updates{}
+	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); {
+		rows, err := w.db.Query(t.Context(), `SELECT relname, n_tup_upd, n_tup_hot_upd
+			FROM pg_sleep(0.1) CROSS JOIN pg_stat_user_tables
+			WHERE relname IN ('usage_quotas', 'teams', 'queue_turns')`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var table string
+		var u updates
+		if _, err := pgx.ForEachRow(rows, []any{&table, &u.all, &u.hot}, func() error {
+			got[table] = u
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got["usage_quotas"].all >= 6*jobs {
+			break
+		}
+	}
+	// Each call changes three accounts. Where a page is full while a reader holds on to what was there, one is not HOT.
+	if u := got["usage_quotas"]; u.all < 6*jobs || u.hot < u.all*95/100 {
+		t.Errorf("%d of %d updates of accounts are HOT, want %d of them", u.hot, u.all, 6*jobs)
+	}
+	if got["teams"].all != 0 || got["queue_turns"].all != 0 {
+		t.Errorf("%d updates of teams and %d of turns, want none", got["teams"].all, got["queue_turns"].all)
+	}
+}

@@ -1112,7 +1112,8 @@ func (q *Queries) LoadTurns(ctx context.Context, arg LoadTurnsParams) ([]QueueTu
 }
 
 const LoadWaitingBelow = `-- name: LoadWaitingBelow :many
-SELECT queue_waiting_below($1::uuid, $2::uuid, $3::bigint, $4::integer)::uuid AS account_id
+SELECT w.account_id::uuid AS account_id, w.helped::boolean AS helped, w.more::boolean AS more
+FROM queue_waiting_below($1::uuid, $2::uuid, $3::bigint, $4::integer, $5::integer) AS w
 `
 
 type LoadWaitingBelowParams struct {
@@ -1120,27 +1121,35 @@ type LoadWaitingBelowParams struct {
 	After   quota.ID
 	Credits int64
 	Most    int32
+	Look    int32
 }
 
-// The next below a team that more means may help.
-func (q *Queries) LoadWaitingBelow(ctx context.Context, arg LoadWaitingBelowParams) ([]quota.ID, error) {
+type LoadWaitingBelowRow struct {
+	AccountID quota.ID
+	Helped    bool
+	More      bool
+}
+
+// Of the next below a team those that more means may help, and the last that was looked at if there may be more.
+func (q *Queries) LoadWaitingBelow(ctx context.Context, arg LoadWaitingBelowParams) ([]LoadWaitingBelowRow, error) {
 	rows, err := q.db.Query(ctx, LoadWaitingBelow,
 		arg.Team,
 		arg.After,
 		arg.Credits,
 		arg.Most,
+		arg.Look,
 	)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []quota.ID
+	var items []LoadWaitingBelowRow
 	for rows.Next() {
-		var account_id quota.ID
-		if err := rows.Scan(&account_id); err != nil {
+		var i LoadWaitingBelowRow
+		if err := rows.Scan(&i.AccountID, &i.Helped, &i.More); err != nil {
 			return nil, err
 		}
-		items = append(items, account_id)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

@@ -78,15 +78,24 @@ func (s *Store) turns(b *batch) {
 	}
 }
 
+func seenBelow(rows []dbsqlc.LoadWaitingBelowRow) []ledger.Seen {
+	seen := make([]ledger.Seen, len(rows))
+	for i, r := range rows {
+		seen[i] = ledger.Seen{Account: r.AccountID, Helped: r.Helped, More: r.More}
+	}
+	return seen
+}
+
 // walk queues the walks.
 func (b *batch) walk(ctx context.Context, t *postgres.RoundTrip, walks []ledger.Walk) error {
 	for _, w := range walks {
 		if err := t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadWaitingBelow(ctx, dbsqlc.LoadWaitingBelowParams{
-				Team: w.Team, After: w.After, Credits: int64(w.Credits), Most: ledger.WalkPage,
+				Team: w.Team, After: w.After, Credits: int64(w.Credits),
+				Most: ledger.WalkPage, Look: ledger.WalkLook,
 			})
 			if l := b.ledgers[w.Team]; l != nil {
-				l.Walked(w, postgres.IDs[quota.AccountID](rows))
+				l.Walked(w, seenBelow(rows))
 			}
 			return err
 		}); err != nil {

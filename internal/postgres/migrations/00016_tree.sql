@@ -102,20 +102,34 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- The next below a team with something that waits and that more means may help: what is parked and needs at most so many credits,
--- or what waits for a limit of its own. Of a team among them its counts tell. The settings keep it to a page of the index.
+-- Of the next `look` below a team the first `most` with something that waits and that more means may help: what is parked and needs
+-- at most so many credits, or what waits for a limit of its own. Of a team among them its counts tell. The last that was looked at
+-- comes in any case if others may be behind it. The settings keep it to a page of the index.
 -- +goose StatementBegin
-CREATE OR REPLACE FUNCTION queue_waiting_below(team uuid, behind uuid, credits bigint, most integer) RETURNS SETOF uuid
-    LANGUAGE plpgsql STABLE ROWS 32
+CREATE OR REPLACE FUNCTION queue_waiting_below(team uuid, behind uuid, credits bigint, most integer, look integer)
+    RETURNS TABLE (account_id uuid, helped boolean, more boolean) LANGUAGE plpgsql STABLE ROWS 32
     SET enable_indexscan = on SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off AS $$
+DECLARE
+    ready boolean;
+    seen integer := 0;
+    helps integer := 0;
 BEGIN
-    RETURN QUERY SELECT t.account_id FROM queue_turns AS t
-    WHERE t.parent_id = team AND t.account_id > behind
-      AND EXISTS (SELECT FROM usage_quotas AS a WHERE a.user_id = t.account_id AND a.queued > 0 AND (NOT t.runnable OR a.parked > 0))
-      AND (EXISTS (SELECT FROM teams AS g WHERE g.id = t.account_id)
-           OR EXISTS (SELECT FROM concurrent_processing AS c WHERE c.user_id = t.account_id AND c.state = 'Queued'
-               AND (c.parked OR NOT t.runnable) AND c.estimate <= credits))
-    ORDER BY t.account_id LIMIT most;
+    FOR account_id, ready IN SELECT t.account_id, t.runnable FROM queue_turns AS t
+        WHERE t.parent_id = team AND t.account_id > behind ORDER BY t.account_id LIMIT look LOOP
+        helped := EXISTS (SELECT FROM usage_quotas AS a
+                WHERE a.user_id = queue_waiting_below.account_id AND a.queued > 0 AND (NOT ready OR a.parked > 0))
+            AND (EXISTS (SELECT FROM teams AS g WHERE g.id = queue_waiting_below.account_id)
+                OR EXISTS (SELECT FROM concurrent_processing AS c
+                    WHERE c.user_id = queue_waiting_below.account_id AND c.state = 'Queued' AND (c.parked OR NOT ready)
+                      AND c.estimate <= credits));
+        seen := seen + 1;
+        helps := helps + helped::integer;
+        more := seen = look OR helps = most;
+        IF helped OR more THEN
+            RETURN NEXT;
+        END IF;
+        EXIT WHEN more;
+    END LOOP;
 END $$;
 -- +goose StatementEnd
 

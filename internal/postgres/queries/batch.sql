@@ -319,5 +319,6 @@ ON CONFLICT (account_id) DO UPDATE SET parent_id = excluded.parent_id, start_uni
     runnable = excluded.runnable;
 
 -- name: LoadWaitingBelow :many
--- The next below a team that more means may help.
-SELECT queue_waiting_below(@team::uuid, @after::uuid, @credits::bigint, @most::integer)::uuid AS account_id;
+-- Of the next below a team those that more means may help, and the last that was looked at if there may be more.
+SELECT w.account_id::uuid AS account_id, w.helped::boolean AS helped, w.more::boolean AS more
+FROM queue_waiting_below(@team::uuid, @after::uuid, @credits::bigint, @most::integer, @look::integer) AS w;
