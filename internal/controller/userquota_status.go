@@ -44,8 +44,8 @@ func inForce(q *v1alpha1.UserQuota, u ledger.Usage) {
 	case q.Spec.TeamRef == nil:
 	case u.Retired:
 		conds.set(v1alpha1.ConditionTeamResolved, true, v1alpha1.ReasonTeamRetired, fmt.Sprintf(
-			"team %s is retired, because its UsageTeam was deleted: it goes on for this user as it last was, and takes "+
-				"nobody else", q.Spec.TeamRef.Name))
+			"team %s is retired, because its UsageTeam was deleted: it goes on for this user as it last was, "+
+				"and takes nobody else", q.Spec.TeamRef.Name))
 	default:
 		conds.set(v1alpha1.ConditionTeamResolved, true, v1alpha1.ReasonTeamResolved,
 			fmt.Sprintf("the user is a member of team %s", q.Spec.TeamRef.Name))

@@ -133,8 +133,8 @@ func queuePage(p queue.Page) QueuePage {
 		for j, e := range l.Entries {
 			level.Entries[j] = QueueEntry{
 				Id: uuid.UUID(e.ID), UserId: e.UserID, LimitName: e.Reason.Info().Limit, Reason: e.Reason,
-				Position: e.Position, Since: e.Since, Priority: e.Priority, EstimatedCredits: credits(e.Estimate), Source: e.Source,
-				Namespace: e.Namespace, Name: e.Name,
+				Position: e.Position, Since: e.Since, Priority: e.Priority,
+				EstimatedCredits: credits(e.Estimate), Source: e.Source, Namespace: e.Namespace, Name: e.Name,
 			}
 		}
 		out.Levels[i] = level

@@ -574,8 +574,8 @@ func (l *TeamLimits) lowerCost(currency string, limit quota.Limit[quota.Money], 
 	l.DailyCost[currency] = t
 }
 
-// TeamChanges finds the teams whose standing may have changed since the mark, by who is below them too: whoever comes or
-// goes is noted at all of them.
+// TeamChanges finds the teams whose standing may have changed since the mark, by who is below them too: whoever comes
+// or goes is noted at all of them.
 func (s *Service) TeamChanges(ctx context.Context, since ledger.Mark) (TeamChanges, error) {
 	return s.store.TeamChanges(ctx, since)
 }

@@ -394,8 +394,8 @@ func TestJobsWithManager(t *testing.T) {
 		w.waitState(t, ns, "desk-waits", v1alpha1.StateAdmitted)
 		w.finish(t, ns, "desk-waits", corev1.PodSucceeded, "")
 		parked := w.waitState(t, ns, "desk-parks", v1alpha1.StateParked)
-		const credits = `CreditsExhausted: team "desk": 4 credits are needed, and fewer remain of the 6 of this period; ` +
-			`it starts by itself when that has changed`
+		const credits = `CreditsExhausted: team "desk": 4 credits are needed, and fewer remain of the 6 of this ` +
+			`period; it starts by itself when that has changed`
 		if got := parked.Annotations[v1alpha1.MessageAnnotation]; got != credits {
 			t.Errorf("it says %q, want %q", got, credits)
 		}

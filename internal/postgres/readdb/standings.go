@@ -162,9 +162,10 @@ func (s *Store) AskStandings(
 }
 
 // quotaChanges finds the accounts with a UserQuota that were written since a mark, or whose plan or team was declared
-// since: a row says by its transaction id that it is not older than the oldest transaction that was under way at the mark. So no
-// index has to change with each admission, and no clock decides. Of the server and the database that the mark was made
-// on nothing must have changed: another one counts transactions on its own, and it may be a copy of an earlier moment.
+// since: a row says by its transaction id that it is not older than the oldest transaction that was under way at the
+// mark. So no index has to change with each admission, and no clock decides. Of the server and the database that the
+// mark was made on nothing must have changed: another one counts transactions on its own, and it may be a copy of an
+// earlier moment.
 const quotaChanges = `
 WITH here AS MATERIALIZED (
     SELECT here.*, server <> $2 OR $1 > mark OR mark - $1 > 1000000000 AS everything,
