@@ -19,6 +19,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -27,6 +28,9 @@ type observer struct {
 	mu      sync.Mutex
 	last    map[types.UID]*batchv1.Job
 	running map[string]int
+	// above are the teams that a user is below, and peak how many ran below each of them at once at most.
+	above map[string][]string
+	peak  map[string]int
 	// most is how many of one user's ran at once at most, and order are each user's Jobs as they started.
 	most  int
 	order map[string][]types.UID
@@ -37,7 +41,7 @@ type observer struct {
 func observe(t *testing.T, w *world, ns string) *observer {
 	t.Helper()
 	o := &observer{last: map[types.UID]*batchv1.Job{}, running: map[string]int{}, order: map[string][]types.UID{},
-		writes: map[types.UID]int{}}
+		writes: map[types.UID]int{}, above: map[string][]string{}, peak: map[string]int{}}
 	changes, err := w.Client.Watch(t.Context(), &batchv1.JobList{}, client.InNamespace(ns))
 	if err != nil {
 		t.Fatal(err)
@@ -69,9 +73,16 @@ func (o *observer) see(job *batchv1.Job) {
 		o.running[user]++
 		o.most = max(o.most, o.running[user])
 		o.order[user] = append(o.order[user], job.UID)
+		for _, team := range o.above[user] {
+			o.running[team]++
+			o.peak[team] = max(o.peak[team], o.running[team])
+		}
 	}
 	if job.Status.CompletionTime != nil && was.Status.CompletionTime == nil {
 		o.running[user]--
+		for _, team := range o.above[user] {
+			o.running[team]--
+		}
 	}
 }
 
@@ -174,6 +185,91 @@ func TestTheQueueOutlivesItsManager(t *testing.T) {
 	for i := range events.Items {
 		if e := &events.Items[i]; e.ReportingController == "usage-operator" {
 			t.Errorf("an event is one more write: %s %s", e.Reason, e.Note)
+		}
+	}
+}
+
+// Two hundred Jobs of two teams below a root wait when the manager ends, and go on with another one: each runs once, in
+// its user's order, and whoever watches the API server sees no limit exceeded, of a user, a team or the root.
+func TestTeamsOutliveTheManager(t *testing.T) {
+	const each = 25
+	w := newWorld(t)
+	users := []string{"alice", "bob", "carol", "dora", "emil", "fay", "gus", "hana"}
+	ns := namespace(t, w.Env, nil, users...)
+	seen := observe(t, w, ns)
+	limits := map[string]int32{"platform": 5, "desk": 3, "sports": 3}
+	for i, name := range []string{"platform", "desk", "sports"} {
+		if _, err := w.svc.ApplyTeam(t.Context(), metering.Team{
+			Team:      quota.Team{Name: name, Caps: quota.Caps{Concurrent: new(quota.AtMost(limits[name]))}},
+			ObjectUID: quota.ObjectUID{0x7e, byte(i)}, Root: name == "platform", Zone: "UTC",
+		}, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, user := range users {
+		team := []string{"desk", "sports"}[i%2]
+		if err := w.svc.AddMember(t.Context(), team, user, "test"); err != nil {
+			t.Fatal(err)
+		}
+		seen.above[user] = []string{team, "platform"}
+	}
+	create := func(from, to int) {
+		t.Helper()
+		for n := from; n < to; n++ {
+			for _, user := range users {
+				job := newJob(ns, fmt.Sprintf("%s-%d", user, n), label(v1alpha1.UserLabel, user),
+					annotate(v1alpha1.AudioDurationAnnotation, "30s"))
+				if err := w.Client.Create(t.Context(), job); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	settled := func(n int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d are settled", n), func(ctx context.Context) bool {
+			w.finishAll(ctx, ns)
+			return seen.states(v1alpha1.StateSettled) >= n
+		})
+	}
+	create(0, each-5)
+	settled(len(users))
+	w.stopManager()
+	w.finishAll(t.Context(), ns) // ends that nobody sees
+	create(each-5, each)
+	w.startManager(t)
+	for n := len(users); n <= len(users)*each; n += len(users) {
+		settled(n)
+	}
+
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	if seen.most != 1 {
+		t.Errorf("%d Jobs of one user ran at once, want 1", seen.most)
+	}
+	for team, limit := range limits {
+		if got := seen.peak[team]; got > int(limit) || got < int(limit)-1 {
+			t.Errorf("%d Jobs of %s ran at once at most, the limit is %d", got, team, limit)
+		}
+	}
+	for _, user := range users {
+		var arrived []int64
+		for _, uid := range seen.order[user] {
+			id, err := convert.UID(uid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			adm, err := w.svc.Get(t.Context(), quota.AdmissionID(id))
+			if err != nil {
+				t.Fatal(err)
+			}
+			arrived = append(arrived, adm.ArrivedSeq)
+		}
+		if len(arrived) != each || !slices.IsSorted(arrived) {
+			t.Errorf("Jobs of %s started by their arrival: %d, want all %d in order", user, arrived, each)
+		}
+		if got := w.used(t, user); got != "12.5" {
+			t.Errorf("%s used %s credits, want 12.5", user, got)
 		}
 	}
 }
