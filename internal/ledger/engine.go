@@ -56,9 +56,10 @@ type Call struct {
 	// lock.
 	unlessBusy bool
 	// group is the one whose calls it waits with, and top the account at the top of the tree that the account was found
-	// in; zero if it was not.
+	// in; zero if it was not. root says that this is the root team.
 	group *pending
 	top   quota.AccountID
+	root  bool
 	// err is the answer, valid once done is closed.
 	err  error
 	done chan struct{}
@@ -110,6 +111,9 @@ type Engine struct {
 	// tops are the tops of accounts that are not alone, as the last batch found them. An error costs a meeting in one
 	// batch and no more: who is above whom is read under the locks.
 	tops map[quota.AccountID]quota.AccountID
+	// root is the root team as the last batch below one found it, zero if there is none: an account that nothing is
+	// known of is below it.
+	root quota.AccountID
 	// waiting calls in all, and lanes that are busy.
 	waiting, busy int
 
@@ -244,14 +248,26 @@ func (e *Engine) enqueue(c *Call) error {
 	return nil
 }
 
+// add has a call wait with those of its account that do, wherever these are, and else with those of its tree.
 func (e *Engine) add(c *Call) {
-	e.waiting++
-	top := e.top(c.Account)
+	p := e.groups[c.Account]
+	if p == nil {
+		p = e.group(e.top(c.Account))
+	}
+	e.append(p, c)
+}
+
+func (e *Engine) group(top quota.AccountID) *pending {
 	p := e.groups[top]
 	if p == nil {
 		p = &pending{top: top}
 		e.groups[top] = p
 	}
+	return p
+}
+
+func (e *Engine) append(p *pending, c *Call) {
+	e.waiting++
 	c.group = p
 	p.calls = append(p.calls, c)
 	if p.taken || len(p.calls) > 1 {
@@ -334,29 +350,48 @@ func (e *Engine) done(groups []*pending, batch, held []*Call) {
 	}
 }
 
+// Place takes note of the account at the top of the tree that an account was found in, so that its first call meets
+// those of the others there.
+func (e *Engine) Place(account, top quota.AccountID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.place(account, top)
+}
+
+func (e *Engine) place(account, top quota.AccountID) {
+	if e.top(account) == top {
+		return
+	}
+	delete(e.tops, account)
+	if e.top(account) != top && len(e.tops) < mostTops {
+		e.tops[account] = top
+	}
+}
+
 // learn takes note of where the calls of a batch found their accounts. What waits behind them goes over to the other
 // group with them, in its order.
 func (e *Engine) learn(batch []*Call) {
 	for _, c := range batch {
-		if c.top == c.group.top || c.top == (quota.AccountID{}) || c.top == e.top(c.Account) {
+		switch {
+		case c.top == (quota.AccountID{}):
+			continue
+		case c.root:
+			e.root = c.top
+		default:
+			e.root = quota.AccountID{} // with a root nobody is below none
+		}
+		e.place(c.Account, c.top)
+		if c.group.top == c.top {
 			continue
 		}
-		if c.top == c.Account {
-			delete(e.tops, c.Account)
-		} else if len(e.tops) < mostTops {
-			e.tops[c.Account] = c.top
-		}
-		var over []*Call
+		to := e.group(c.top)
 		c.group.calls = slices.DeleteFunc(c.group.calls, func(o *Call) bool {
 			if o.Account == c.Account {
-				over = append(over, o)
+				e.waiting--
+				e.append(to, o)
 			}
 			return o.Account == c.Account
 		})
-		e.waiting -= len(over)
-		for _, o := range over {
-			e.add(o)
-		}
 	}
 }
 
@@ -366,6 +401,9 @@ func (e *Engine) top(account quota.AccountID) quota.AccountID {
 		if top, known := e.tops[account]; known {
 			return top
 		}
+	}
+	if e.root != (quota.AccountID{}) {
+		return e.root
 	}
 	return account
 }
@@ -483,7 +521,9 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 			out.errs[i] = noLedger(c, b)
 			continue
 		}
-		c.top = l.Top()
+		if !l.New {
+			c.top, c.root = l.Top(), l.top().isRoot()
+		}
 		unreadable := l.Unreadable
 		if all := l.unreadable(); all != nil && (all != unreadable || !c.Repairs || !all.Declared) {
 			out.errs[i] = all
@@ -590,9 +630,7 @@ func (e *Engine) followUp(ops []*Op, order []next) {
 	defer e.mu.Unlock()
 	for _, n := range order {
 		for _, id := range n.accounts {
-			if len(e.tops) < mostTops {
-				e.tops[id] = n.top
-			}
+			e.place(id, n.top)
 		}
 		if !n.now {
 			// Who frees a slot has the next one started in the same batch.

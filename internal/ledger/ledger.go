@@ -168,16 +168,21 @@ func (l *Ledger) unreadable() *UnreadableError {
 }
 
 // Top returns the account at the top of the tree that the account hangs from: itself, if it is alone.
-func (l *Ledger) Top() quota.AccountID {
-	top := l.Account.ID
+func (l *Ledger) Top() quota.AccountID { return l.top().Account.ID }
+
+func (l *Ledger) top() *Ledger {
+	top := l
 	for _, up := range l.Above {
 		if up == nil {
 			break
 		}
-		top = up.Account.ID
+		top = up
 	}
 	return top
 }
+
+// isRoot reports whether the account is the team that everybody is below.
+func (l *Ledger) isRoot() bool { return l.Team != nil && l.Team.Root && !l.Team.Retired }
 
 // below reports whether something is above the account.
 func (l *Ledger) below() bool { return l.Above[0] != nil }

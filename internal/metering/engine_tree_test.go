@@ -135,6 +135,65 @@ func TestCallsMeetAtTheTop(t *testing.T) {
 	g.wait(behind...)
 }
 
+// With a root everybody is below it: the first call of an account meets those of the others there, and those that wait
+// for it elsewhere by then follow. Without one it is as before.
+func TestCallsMeetAtTheRoot(t *testing.T) {
+	t.Parallel()
+	g := newGrouped(t)
+	alice, bob, carol := g.register("alice"), g.register("bob"), g.register("carol")
+	root := g.team(9, "platform", nil, g.now(), "is_root = true")
+
+	first := g.start(alice)
+	b := g.next(alice)
+	calls := []call{g.start(alice)}
+	close(b.pass)
+	g.wait(first)
+	b = g.next(alice) // by now it is known that there is a root
+	calls = append(calls, g.start(bob), g.start(carol), g.start(bob))
+	close(b.pass)
+	close(g.next(bob, carol).pass)
+	g.wait(calls...)
+	g.engine.Drain()
+
+	g.exec("UPDATE teams SET retired = true WHERE id = $1", [16]byte(root))
+	g.once(alice)
+	held := g.start(bob)
+	b = g.next(bob)
+	passes := g.start(carol)
+	close(g.next(carol).pass)
+	g.wait(passes)
+	close(b.pass)
+	g.wait(held)
+}
+
+// Who has been located below a team meets those of the team with the first call.
+func TestLocatedCallsMeetAtTheTop(t *testing.T) {
+	t.Parallel()
+	g := newGrouped(t)
+	alice, bob := g.register("alice"), g.register("bob")
+	desk, newsroom := g.team(8, "desk", nil, g.now(), ""), g.team(9, "newsroom", nil, g.now(), "")
+	g.move(desk, newsroom)
+	g.move(alice, desk)
+	g.move(bob, newsroom)
+	for _, user := range []string{"alice", "bob"} {
+		account, top, err := g.store.Locate(t.Context(), user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if top != newsroom {
+			t.Errorf("%s is located below %s, want %s", user, top, newsroom)
+		}
+		g.engine.Place(account, top)
+	}
+	first := g.start(alice)
+	b := g.next(alice)
+	behind := []call{g.start(bob), g.start(alice)}
+	close(b.pass)
+	g.wait(first)
+	close(g.next(alice, bob).pass)
+	g.wait(behind...)
+}
+
 // What waits goes over to another group when its account turns out to be below another top, in its order.
 func TestCallsFollowTheirAccount(t *testing.T) {
 	t.Parallel()

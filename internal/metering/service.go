@@ -111,14 +111,16 @@ func (s *Service) lookup(ctx context.Context, userID string) (quota.AccountID, e
 	if id, ok := s.accounts.Get(userID); ok {
 		return id, nil
 	}
-	id, err := s.store.Lookup(ctx, userID)
-	if errors.Is(err, ledger.ErrNotFound) {
+	id, top, err := s.store.Locate(ctx, userID)
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
 		return id, quota.Unknown(userID, quota.UnknownUser)
+	case err != nil:
+		return id, err
 	}
-	if err == nil {
-		s.accounts.Add(userID, id)
-	}
-	return id, err
+	s.engine.Place(id, top)
+	s.accounts.Add(userID, id)
+	return id, nil
 }
 
 // accountFor returns the account of a user who wants to spend, and makes it where the options say so.

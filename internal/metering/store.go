@@ -22,8 +22,9 @@ type Store interface {
 
 // Accounts finds accounts and reads where their users stand.
 type Accounts interface {
-	// Lookup returns a user's account id, or ErrNotFound.
-	Lookup(ctx context.Context, userID string) (quota.AccountID, error)
+	// Locate returns a user's account id and that of the account at the top of its tree, itself if it is alone; or
+	// ErrNotFound.
+	Locate(ctx context.Context, userID string) (account, top quota.AccountID, err error)
 	// Accounts reads standings without locks; users that are not known are missing from the result, those that cannot
 	// be read say so in theirs. Not rolled.
 	Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)

@@ -1157,6 +1157,36 @@ func (q *Queries) LoadWaitingBelow(ctx context.Context, arg LoadWaitingBelowPara
 	return items, nil
 }
 
+const LocateAccount = `-- name: LocateAccount :one
+SELECT a.user_id, a.member_of AS team, b.member_of AS second, c.member_of AS third,
+    coalesce((SELECT t.id FROM teams AS t WHERE t.active_root), '00000000-0000-0000-0000-000000000000')::uuid AS root
+FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
+LEFT JOIN usage_quotas AS b ON b.user_id = a.member_of LEFT JOIN usage_quotas AS c ON c.user_id = b.member_of
+WHERE u.user_id = $1
+`
+
+type LocateAccountRow struct {
+	UserID quota.ID
+	Team   *quota.ID
+	Second *quota.ID
+	Third  *quota.ID
+	Root   quota.ID
+}
+
+// A user's account, the teams that it is declared to be below, and the root team, which is above all of them.
+func (q *Queries) LocateAccount(ctx context.Context, userID string) (LocateAccountRow, error) {
+	row := q.db.QueryRow(ctx, LocateAccount, userID)
+	var i LocateAccountRow
+	err := row.Scan(
+		&i.UserID,
+		&i.Team,
+		&i.Second,
+		&i.Third,
+		&i.Root,
+	)
+	return i, err
+}
+
 const LockAccounts = `-- name: LockAccounts :many
 
 SELECT user_id FROM usage_quotas WHERE user_id = ANY ($1::uuid[]) ORDER BY user_id FOR NO KEY UPDATE

@@ -90,6 +90,17 @@ func (t *trees) knows(account quota.AccountID) bool {
 	return known
 }
 
+// expects reports whether all of those above an account would be locked with it.
+func (t *trees) expects(account quota.AccountID, above []quota.AccountID) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	ups, known := t.known[account]
+	if !known {
+		return len(above) == 1 && above[0] == t.root
+	}
+	return !slices.ContainsFunc(above, func(id quota.AccountID) bool { return !slices.Contains(ups, id) })
+}
+
 func (t *trees) learn(account quota.AccountID, above []quota.AccountID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -114,6 +125,28 @@ func (t *trees) keep(account quota.AccountID, need []quota.AccountID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.known, account)
+}
+
+// Locate implements metering.Store. Whoever batches are to lock with the account is known from then on.
+func (s *Store) Locate(ctx context.Context, userID string) (account, top quota.AccountID, err error) {
+	r, err := s.Queries().LocateAccount(ctx, userID)
+	if err != nil {
+		return account, top, fmt.Errorf("user %q: %w", userID, postgres.MapError(err))
+	}
+	account = r.UserID
+	var above []quota.AccountID
+	for _, up := range []quota.ID{idOf(r.Team), idOf(r.Second), idOf(r.Third), r.Root} {
+		if up != (quota.ID{}) && !slices.Contains(above, up) {
+			above = append(above, up)
+		}
+	}
+	if len(above) == 0 {
+		return account, account, nil
+	}
+	if !s.trees.expects(account, above) {
+		s.trees.learn(account, above)
+	}
+	return account, above[len(above)-1], nil
 }
 
 // withAbove returns the accounts and those above them, each once.

@@ -194,6 +194,47 @@ func TestMovedWhileABatchBegins(t *testing.T) {
 	f.exec("UPDATE usage_quotas SET member_of = NULL WHERE user_id = $1", alice)
 }
 
+// Who has been located is locked with all above it by the first batch: it begins once.
+func TestFirstBatchOfALocatedUserBeginsOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice, desk, newsroom := f.register("alice"), f.team(7, "desk", nil, ""), f.team(8, "newsroom", nil, "")
+	f.hang(alice, desk)
+	f.hang(desk, newsroom)
+	root := f.team(9, "platform", nil, "is_root = true")
+	f.load(ledger.Keys{Accounts: []quota.AccountID{alice}}) // it is moved below the root
+	asked := 0
+	s, err := ledgerdb.Open(t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time {
+		asked++
+		return f.clock.read()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	account, top, err := s.Locate(t.Context(), "alice")
+	if err != nil || account != alice || top != root {
+		t.Fatalf("located as %s below %s: %v, want %s below %s", account, top, err, alice, root)
+	}
+	var tries [2]int
+	for i := range tries {
+		asked = 0
+		b, err := s.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Rollback()
+		tries[i] = asked
+	}
+	if tries[0] != tries[1] {
+		t.Errorf("the clock was asked for %d times at first, then %d times: the first batch begins twice", tries[0],
+			tries[1])
+	}
+	if _, _, err := s.Locate(t.Context(), "nobody"); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("nobody is located: %v", err)
+	}
+}
+
 // What a batch below a root needs is known to those of others that follow, whoever they are of.
 func TestFirstBatchBelowTheRootBeginsOnce(t *testing.T) {
 	t.Parallel()

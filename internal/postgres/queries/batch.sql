@@ -21,6 +21,14 @@ SELECT sqlc.embed(a), coalesce(u.user_id, '')::text AS external_id, coalesce((SE
 FROM usage_quotas AS a LEFT JOIN users AS u ON u.id = a.user_id
 WHERE a.user_id = ANY (@ids::uuid[]);
 
+-- name: LocateAccount :one
+-- A user's account, the teams that it is declared to be below, and the root team, which is above all of them.
+SELECT a.user_id, a.member_of AS team, b.member_of AS second, c.member_of AS third,
+    coalesce((SELECT t.id FROM teams AS t WHERE t.active_root), '00000000-0000-0000-0000-000000000000')::uuid AS root
+FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id
+LEFT JOIN usage_quotas AS b ON b.user_id = a.member_of LEFT JOIN usage_quotas AS c ON c.user_id = b.member_of
+WHERE u.user_id = @user_id;
+
 -- name: LoadTeams :many
 SELECT * FROM teams WHERE id = ANY (@ids::uuid[]);
 

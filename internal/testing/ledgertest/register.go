@@ -16,7 +16,7 @@ import (
 type Accounts interface {
 	ledger.Store
 
-	Lookup(ctx context.Context, userID string) (quota.AccountID, error)
+	Locate(ctx context.Context, userID string) (account, top quota.AccountID, err error)
 }
 
 // Register returns the user's account, and makes it, as the engine does, where there is none: on the plan of that name
@@ -25,7 +25,8 @@ func Register(ctx context.Context, store Accounts, userID, plan string) (quota.A
 	id := quota.AccountID(uuid.New())
 	err := open(ctx, store, id, userID, plan)
 	if errors.Is(err, ledger.ErrRegistered) {
-		return store.Lookup(ctx, userID)
+		known, _, err := store.Locate(ctx, userID)
+		return known, err
 	}
 	return id, err
 }
