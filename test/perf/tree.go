@@ -94,8 +94,6 @@ func (b *bench) below(tree []string, processes int) func(context.Context) (*runn
 		s, err := b.start(ctx, processes, tree...)
 		if err == nil {
 			s.books.teams = true
-			// The replay of a root's admissions takes the square of their number.
-			s.books.lopsided = len(tree) == len(underOneRoot) && tree[0] == underOneRoot[0]
 		}
 		return s, err
 	}
