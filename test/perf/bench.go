@@ -243,7 +243,7 @@ func (b *bench) start(ctx context.Context, processes int, statements ...string) 
 	return b.program.start(ctx, b.lab.server.DSN(database), database, processes)
 }
 
-// check looks into the database for all that was acknowledged, and replays every decision. What was filled in beforehand
+// check looks into the database for all that was acknowledged, and replays every decision. What was filled in before
 // nobody has decided.
 func (b *bench) check(ctx context.Context, what, database string, books *books) error {
 	if err := b.lab.verify(ctx, database, books); err != nil {
