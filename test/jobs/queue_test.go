@@ -112,6 +112,29 @@ func (w *world) finishAll(ctx context.Context, ns string) {
 	}
 }
 
+// queueUp creates the nth Job of each user, from one n up to another.
+func (w *world) queueUp(t *testing.T, ns string, users []string, from, to int, change ...func(*batchv1.Job)) {
+	t.Helper()
+	for n := from; n < to; n++ {
+		for _, user := range users {
+			job := newJob(ns, fmt.Sprintf("%s-%d", user, n),
+				append([]func(*batchv1.Job){label(v1alpha1.UserLabel, user)}, change...)...)
+			if err := w.Client.Create(t.Context(), job); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// finishUntil has what runs end until so many are settled.
+func (w *world) finishUntil(t *testing.T, ns string, seen *observer, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d are settled", n), func(ctx context.Context) bool {
+		w.finishAll(ctx, ns)
+		return seen.states(v1alpha1.StateSettled) >= n
+	})
+}
+
 // The manager ends amid a queue, while Jobs end and are created, and another one goes on: each Job runs once, in its
 // user's order, never two of a user at once, and is written three times in its life.
 func TestTheQueueOutlivesItsManager(t *testing.T) {
@@ -120,24 +143,8 @@ func TestTheQueueOutlivesItsManager(t *testing.T) {
 	users := []string{"alice", "bob", "carol", "dora"}
 	ns := namespace(t, w.Env, nil, users...)
 	seen := observe(t, w, ns)
-	create := func(from, to int) {
-		t.Helper()
-		for n := from; n < to; n++ {
-			for _, user := range users {
-				job := newJob(ns, fmt.Sprintf("%s-%d", user, n), label(v1alpha1.UserLabel, user))
-				if err := w.Client.Create(t.Context(), job); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
-	settled := func(n int) {
-		t.Helper()
-		eventually(t, fmt.Sprintf("%d are settled", n), func(ctx context.Context) bool {
-			w.finishAll(ctx, ns)
-			return seen.states(v1alpha1.StateSettled) >= n
-		})
-	}
+	create := func(from, to int) { t.Helper(); w.queueUp(t, ns, users, from, to) }
+	settled := func(n int) { t.Helper(); w.finishUntil(t, ns, seen, n) }
 	create(0, each-2)
 	eventually(t, "one of each user runs and the others say that they wait", func(context.Context) bool {
 		return seen.states(v1alpha1.StateAdmitted) == len(users) &&
@@ -213,25 +220,9 @@ func TestTeamsOutliveTheManager(t *testing.T) {
 		}
 		seen.above[user] = []string{team, "platform"}
 	}
-	create := func(from, to int) {
-		t.Helper()
-		for n := from; n < to; n++ {
-			for _, user := range users {
-				job := newJob(ns, fmt.Sprintf("%s-%d", user, n), label(v1alpha1.UserLabel, user),
-					annotate(v1alpha1.AudioDurationAnnotation, "30s"))
-				if err := w.Client.Create(t.Context(), job); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
-	settled := func(n int) {
-		t.Helper()
-		eventually(t, fmt.Sprintf("%d are settled", n), func(ctx context.Context) bool {
-			w.finishAll(ctx, ns)
-			return seen.states(v1alpha1.StateSettled) >= n
-		})
-	}
+	half := annotate(v1alpha1.AudioDurationAnnotation, "30s")
+	create := func(from, to int) { t.Helper(); w.queueUp(t, ns, users, from, to, half) }
+	settled := func(n int) { t.Helper(); w.finishUntil(t, ns, seen, n) }
 	create(0, each-5)
 	settled(len(users))
 	w.stopManager()

@@ -194,6 +194,22 @@ func TestMovedWhileABatchBegins(t *testing.T) {
 	f.exec("UPDATE usage_quotas SET member_of = NULL WHERE user_id = $1", alice)
 }
 
+// counting opens the database once more, by a store that counts how often the clock is asked for, which each try at a
+// batch does anew.
+func (f *fixture) counting() (store *ledgerdb.Store, asked *int) {
+	f.t.Helper()
+	asked = new(int)
+	store, err := ledgerdb.Open(f.t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time {
+		*asked++
+		return f.clock.read()
+	}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(store.Close)
+	return store, asked
+}
+
 // Who has been located is locked with all above it by the first batch: it begins once.
 func TestFirstBatchOfALocatedUserBeginsOnce(t *testing.T) {
 	t.Parallel()
@@ -203,28 +219,20 @@ func TestFirstBatchOfALocatedUserBeginsOnce(t *testing.T) {
 	f.hang(desk, newsroom)
 	root := f.team(9, "platform", nil, "is_root = true")
 	f.load(ledger.Keys{Accounts: []quota.AccountID{alice}}) // it is moved below the root
-	asked := 0
-	s, err := ledgerdb.Open(t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time {
-		asked++
-		return f.clock.read()
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s, asked := f.counting()
 	account, top, err := s.Locate(t.Context(), "alice")
 	if err != nil || account != alice || top != root {
 		t.Fatalf("located as %s below %s: %v, want %s below %s", account, top, err, alice, root)
 	}
 	var tries [2]int
 	for i := range tries {
-		asked = 0
+		*asked = 0
 		b, err := s.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.Rollback()
-		tries[i] = asked
+		tries[i] = *asked
 	}
 	if tries[0] != tries[1] {
 		t.Errorf("the clock was asked for %d times at first, then %d times: the first batch begins twice", tries[0],
@@ -241,19 +249,11 @@ func TestFirstBatchBelowTheRootBeginsOnce(t *testing.T) {
 	f := newFixture(t)
 	alice, bob, carol, dave := f.register("alice"), f.register("bob"), f.register("carol"), f.register("dave")
 	root := f.team(9, "platform", nil, "is_root = true")
-	asked := 0
-	s, err := ledgerdb.Open(t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time {
-		asked++
-		return f.clock.read()
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	// begin returns how often the clock is asked for, which each try does anew.
+	s, asked := f.counting()
+	// begin returns how often the clock is asked for.
 	begin := func(account, top quota.AccountID) int {
 		t.Helper()
-		asked = 0
+		*asked = 0
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		b, err := s.Begin(ctx, ledger.Keys{Accounts: []quota.AccountID{account}, Wait: true})
@@ -264,7 +264,7 @@ func TestFirstBatchBelowTheRootBeginsOnce(t *testing.T) {
 		if l := b.Ledgers()[account]; l == nil || l.Top() != top {
 			t.Errorf("account %s has not %s on top", account, top)
 		}
-		return asked
+		return *asked
 	}
 	first, once := begin(alice, root), begin(alice, root)
 	if first <= once {

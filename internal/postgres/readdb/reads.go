@@ -20,7 +20,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Lookup implements metering.Store.
+// Lookup returns a user's account id, or ledger.ErrNotFound.
 func (s *Store) Lookup(ctx context.Context, userID string) (quota.AccountID, error) {
 	id, err := s.Queries().AccountID(ctx, userID)
 	if err != nil {
