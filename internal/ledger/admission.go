@@ -57,6 +57,17 @@ type Usage struct {
 // Chain returns the user's account with those above it.
 func (u *Usage) Chain() quota.Chain { return quota.Under(u.Account, u.Above) }
 
+// Top returns the account at the top of the tree that the account hangs from: itself, if it is alone.
+func (u *Usage) Top() quota.AccountID {
+	top := u.Account
+	for _, a := range u.Above {
+		if a != nil {
+			top = a
+		}
+	}
+	return top.ID
+}
+
 // MovesAt is when the standing next changes though nothing happens to the account: its period ends, or a lot expires.
 func (u *Usage) MovesAt() time.Time {
 	at := u.Account.Period.End

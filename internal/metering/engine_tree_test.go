@@ -11,7 +11,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -166,8 +168,8 @@ func TestCallsMeetAtTheRoot(t *testing.T) {
 	g.wait(held)
 }
 
-// Who has been located below a team meets those of the team with the first call.
-func TestLocatedCallsMeetAtTheTop(t *testing.T) {
+// Who has been located below a team, or whose standing was read there, meets those of the team with the first call.
+func TestCallsOfUsersThatWereReadMeetAtTheTop(t *testing.T) {
 	t.Parallel()
 	g := newGrouped(t)
 	alice, bob := g.register("alice"), g.register("bob")
@@ -175,15 +177,17 @@ func TestLocatedCallsMeetAtTheTop(t *testing.T) {
 	g.move(desk, newsroom)
 	g.move(alice, desk)
 	g.move(bob, newsroom)
-	for _, user := range []string{"alice", "bob"} {
-		account, top, err := g.store.Locate(t.Context(), user)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if top != newsroom {
-			t.Errorf("%s is located below %s, want %s", user, top, newsroom)
-		}
-		g.engine.Place(account, top)
+	account, top, err := g.store.Locate(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if top != newsroom {
+		t.Errorf("alice is located below %s, want %s", top, newsroom)
+	}
+	g.engine.Place(account, top)
+	service := metering.New(g.engine, g.store, access.NewSigner(g.store), metering.Options{})
+	if _, err := service.Check(t.Context(), "bob", quota.Request{Estimate: quota.Credit}); err != nil {
+		t.Fatal(err)
 	}
 	first := g.start(alice)
 	b := g.next(alice)

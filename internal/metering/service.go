@@ -123,6 +123,17 @@ func (s *Service) lookup(ctx context.Context, userID string) (quota.AccountID, e
 	return id, nil
 }
 
+// found takes note of the account of a user whose standing was read, so that the first call finds it, and meets those
+// of its tree.
+func (s *Service) found(u *ledger.Usage) {
+	a := u.Account
+	if id, ok := s.accounts.Get(a.UserID); ok && id == a.ID {
+		return
+	}
+	s.engine.Place(a.ID, u.Top())
+	s.accounts.Add(a.UserID, a.ID)
+}
+
 // accountFor returns the account of a user who wants to spend, and makes it where the options say so.
 func (s *Service) accountFor(ctx context.Context, userID string) (quota.AccountID, error) {
 	if s.opts.AutoRegister {
@@ -235,7 +246,7 @@ func (s *Service) Current(ctx context.Context, userID string) (ledger.Usage, err
 		return ledger.Usage{}, u.Unreadable
 	}
 	if u != nil {
-		s.accounts.Add(userID, u.Account.ID)
+		s.found(u)
 		if on := u.Chain(); on.Payer().Plan.AdmitWhenUnavailable {
 			s.remember(&on)
 		}

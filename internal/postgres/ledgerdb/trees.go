@@ -110,6 +110,13 @@ func (t *trees) learn(account quota.AccountID, above []quota.AccountID) {
 	t.known[account] = above
 }
 
+// seen takes note of those above an account, as a read without locks has found them.
+func (t *trees) seen(account quota.AccountID, above []quota.AccountID) {
+	if !t.expects(account, above) {
+		t.learn(account, above)
+	}
+}
+
 // keep forgets those that need not be locked with an account any more.
 func (t *trees) keep(account quota.AccountID, need []quota.AccountID) {
 	t.mu.RLock()
@@ -143,10 +150,25 @@ func (s *Store) Locate(ctx context.Context, userID string) (account, top quota.A
 	if len(above) == 0 {
 		return account, account, nil
 	}
-	if !s.trees.expects(account, above) {
-		s.trees.learn(account, above)
-	}
+	s.trees.seen(account, above)
 	return account, above[len(above)-1], nil
+}
+
+// Accounts implements metering.Store, with the same effect.
+func (s *Store) Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error) {
+	all, err := s.Store.Accounts(ctx, userIDs)
+	for _, u := range all {
+		var above []quota.AccountID
+		for _, a := range u.Above {
+			if a != nil {
+				above = append(above, a.ID)
+			}
+		}
+		if len(above) > 0 {
+			s.trees.seen(u.Account.ID, above)
+		}
+	}
+	return all, err
 }
 
 // withAbove returns the accounts and those above them, each once.

@@ -210,8 +210,8 @@ func (f *fixture) counting() (store *ledgerdb.Store, asked *int) {
 	return store, asked
 }
 
-// Who has been located is locked with all above it by the first batch: it begins once.
-func TestFirstBatchOfALocatedUserBeginsOnce(t *testing.T) {
+// Who has been located, or whose standing was read, is locked with all above it by the first batch: it begins once.
+func TestFirstBatchOfAUserThatWasReadBeginsOnce(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	alice, desk, newsroom := f.register("alice"), f.team(7, "desk", nil, ""), f.team(8, "newsroom", nil, "")
@@ -219,26 +219,37 @@ func TestFirstBatchOfALocatedUserBeginsOnce(t *testing.T) {
 	f.hang(desk, newsroom)
 	root := f.team(9, "platform", nil, "is_root = true")
 	f.load(ledger.Keys{Accounts: []quota.AccountID{alice}}) // it is moved below the root
-	s, asked := f.counting()
-	account, top, err := s.Locate(t.Context(), "alice")
-	if err != nil || account != alice || top != root {
-		t.Fatalf("located as %s below %s: %v, want %s below %s", account, top, err, alice, root)
-	}
-	var tries [2]int
-	for i := range tries {
-		*asked = 0
-		b, err := s.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice}})
-		if err != nil {
-			t.Fatal(err)
+	for name, find := range map[string]func(s *ledgerdb.Store) (account, top quota.AccountID, err error){
+		"located": func(s *ledgerdb.Store) (account, top quota.AccountID, err error) {
+			return s.Locate(t.Context(), "alice")
+		},
+		"read": func(s *ledgerdb.Store) (account, top quota.AccountID, err error) {
+			all, err := s.Accounts(t.Context(), []string{"alice"})
+			u := all["alice"]
+			return u.Account.ID, u.Top(), err
+		},
+	} {
+		s, asked := f.counting()
+		account, top, err := find(s)
+		if err != nil || account != alice || top != root {
+			t.Fatalf("%s as %s below %s: %v, want %s below %s", name, account, top, err, alice, root)
 		}
-		b.Rollback()
-		tries[i] = *asked
+		var tries [2]int
+		for i := range tries {
+			*asked = 0
+			b, err := s.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Rollback()
+			tries[i] = *asked
+		}
+		if tries[0] != tries[1] {
+			t.Errorf("%s: the clock was asked for %d times at first, then %d times: the first batch begins twice", name,
+				tries[0], tries[1])
+		}
 	}
-	if tries[0] != tries[1] {
-		t.Errorf("the clock was asked for %d times at first, then %d times: the first batch begins twice", tries[0],
-			tries[1])
-	}
-	if _, _, err := s.Locate(t.Context(), "nobody"); !errors.Is(err, ledger.ErrNotFound) {
+	if _, _, err := f.Locate(t.Context(), "nobody"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("nobody is located: %v", err)
 	}
 }
