@@ -188,7 +188,7 @@ func New(store Store, opts Options) *Engine {
 }
 
 // Do runs an operation in a batch and returns its answer. If ctx ends first the caller is let go; the operation may
-// still take effect.
+// still take effect, and what Apply writes is not to be read.
 func (e *Engine) Do(ctx context.Context, op Op) error {
 	c, err := e.Start(ctx, op)
 	if err != nil {

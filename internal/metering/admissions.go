@@ -55,23 +55,24 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 	if (req.ID == quota.ID{}) {
 		req.ID = quota.NameID("admission", account, req.Key)
 	}
-	var res AdmitResult
-	var seen *quota.Chain
-	var now time.Time
-	err = s.engine.Do(ctx, ledger.Op{Account: account, Admission: req.ID,
-		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
-			res, now = AdmitResult{}, l.Now
-			err := enter(l, req, &res)
-			seen = s.standingOf(l)
-			return err
-		}})
+	type entered struct {
+		AdmitResult
+		seen *quota.Chain
+		now  time.Time
+	}
+	res, err := ask(ctx, s.engine, ledger.Op{Account: account, Admission: req.ID},
+		func(l *ledger.Ledger, _ ledger.Batch) (res entered, err error) {
+			err = enter(l, req, &res.AdmitResult)
+			res.seen, res.now = s.standingOf(l), l.Now
+			return res, err
+		})
 	if s.again(err, req.UserID, account) {
 		return s.admit(ctx, asked)
 	}
 	if err != nil {
 		return AdmitResult{}, err
 	}
-	s.remember(seen)
+	s.remember(res.seen)
 	if adm := res.Admission; adm != nil && adm.Waiting > 0 && adm.Position == 0 && !adm.Parked {
 		// Within a long queue its place has to be counted, which holds up nobody here.
 		if res.Admission, err = s.store.Admission(ctx, adm.ID); err != nil {
@@ -79,8 +80,8 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 		}
 	}
 	res.Upgrade = s.upgrade(ctx, res.On,
-		quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, now)
-	return res, nil
+		quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, res.now)
+	return res.AdmitResult, nil
 }
 
 // enter decides on a request.
@@ -137,25 +138,25 @@ func (s *Service) on(
 		}
 		account = adm.Account
 	}
-	var res *ledger.Admission
-	var seen *quota.Chain
-	err := s.engine.Do(ctx, ledger.Op{Account: account, Admission: id,
-		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
-			res = nil
+	type became struct {
+		adm  *ledger.Admission
+		seen *quota.Chain
+	}
+	res, err := ask(ctx, s.engine, ledger.Op{Account: account, Admission: id},
+		func(l *ledger.Ledger, _ ledger.Batch) (res became, err error) {
 			adm := l.Admissions[id]
 			if adm == nil {
-				return quota.NotFound("admission %s", id)
+				return res, quota.NotFound("admission %s", id)
 			}
 			if err := op(l, adm); err != nil {
-				return err
+				return res, err
 			}
-			res, seen = l.Snapshot(adm), s.standingOf(l)
-			return nil
-		}})
+			return became{l.Snapshot(adm), s.standingOf(l)}, nil
+		})
 	if err == nil {
-		s.remember(seen)
+		s.remember(res.seen)
 	}
-	return res, err
+	return res.adm, err
 }
 
 // Heartbeat renews the lease of a queued or admitted admission. The account may be zero: it is looked up then.

@@ -64,45 +64,44 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	if err != nil {
 		return err
 	}
-	moved := false
-	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{q.PlanName}, Join: q.TeamName, Repairs: true,
-		Apply: func(l *ledger.Ledger, b ledger.Batch) error {
-			if home := l.Settings.Home; home != (quota.ID{}) && home != q.Cluster {
-				return &ledger.OwnedError{Subject: fmt.Sprintf("user %q", q.UserID), Cluster: home}
-			}
-			if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
-				return quota.Conflict("", "user %q belongs to UserQuota %q already", q.UserID, l.Settings.QuotaName)
-			}
-			plan := b.Plan(q.PlanName)
-			if plan == nil && q.PlanName == "" {
-				return quota.Unknown(q.UserID, quota.UnknownPlan)
-			}
-			if plan == nil {
-				return quota.NotFound("plan %q", q.PlanName)
-			}
-			if plan.Retired && plan.Name != l.Account.Plan.Name {
-				return quota.NotFound("plan %q, which is retired and takes no other users than it has,", q.PlanName)
-			}
-			team, err := memberOf(l, b, q.TeamName)
-			if err != nil {
-				return err
-			}
-			moved = team != l.Settings.MemberOf
-			anchor := q.Anchor
-			if anchor.IsZero() {
-				anchor = l.Account.Anchor
-			}
-			declare(l, declared{
-				settings: ledger.Settings{
-					QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone, Home: q.Cluster,
-					MemberOf: team, MemberDeclared: q.TeamName != "",
-				},
-				plan: plan, overrides: q.Overrides, suspended: q.Suspended,
-				anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
-			}, quota.AuditQuotaApplied, actor)
-			grant(l, q.Grants, actor)
-			return nil
-		}})
+	op := ledger.Op{Account: account, Plans: []string{q.PlanName}, Join: q.TeamName, Repairs: true}
+	moved, err := ask(ctx, s.engine, op, func(l *ledger.Ledger, b ledger.Batch) (moved bool, err error) {
+		if home := l.Settings.Home; home != (quota.ID{}) && home != q.Cluster {
+			return false, &ledger.OwnedError{Subject: fmt.Sprintf("user %q", q.UserID), Cluster: home}
+		}
+		if owner := l.Settings.QuotaUID; owner != (quota.ID{}) && owner != q.ObjectUID {
+			return false, quota.Conflict("", "user %q belongs to UserQuota %q already", q.UserID, l.Settings.QuotaName)
+		}
+		plan := b.Plan(q.PlanName)
+		if plan == nil && q.PlanName == "" {
+			return false, quota.Unknown(q.UserID, quota.UnknownPlan)
+		}
+		if plan == nil {
+			return false, quota.NotFound("plan %q", q.PlanName)
+		}
+		if plan.Retired && plan.Name != l.Account.Plan.Name {
+			return false, quota.NotFound("plan %q, which is retired and takes no other users than it has,", q.PlanName)
+		}
+		team, err := memberOf(l, b, q.TeamName)
+		if err != nil {
+			return false, err
+		}
+		moved = team != l.Settings.MemberOf
+		anchor := q.Anchor
+		if anchor.IsZero() {
+			anchor = l.Account.Anchor
+		}
+		declare(l, declared{
+			settings: ledger.Settings{
+				QuotaUID: q.ObjectUID, QuotaName: q.ObjectName, ZoneName: q.Zone, Home: q.Cluster,
+				MemberOf: team, MemberDeclared: q.TeamName != "",
+			},
+			plan: plan, overrides: q.Overrides, suspended: q.Suspended,
+			anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
+		}, quota.AuditQuotaApplied, actor)
+		grant(l, q.Grants, actor)
+		return moved, nil
+	})
 	if s.again(err, q.UserID, account) {
 		return s.ApplyQuota(ctx, q, actor)
 	}
@@ -135,27 +134,26 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor st
 	if err != nil {
 		return err
 	}
-	moved := false
-	err = s.engine.Do(ctx, ledger.Op{Account: account, Plans: []string{""}, Repairs: true,
-		Apply: func(l *ledger.Ledger, b ledger.Batch) error {
-			if moved = false; l.Settings.QuotaUID != uid {
-				return nil
-			}
-			team, err := memberOf(l, b, "")
-			if err != nil {
-				return err
-			}
-			moved = team != l.Settings.MemberOf
-			plan := b.Plan("")
-			if plan == nil {
-				plan = l.Account.Plan
-			}
-			declare(l, declared{
-				settings: ledger.Settings{ZoneName: l.Account.Zone.String(), MemberOf: team}, plan: plan,
-				anchor: l.Account.Anchor, zone: l.Account.Zone,
-			}, quota.AuditQuotaRemoved, actor)
-			return nil
-		}})
+	op := ledger.Op{Account: account, Plans: []string{""}, Repairs: true}
+	moved, err := ask(ctx, s.engine, op, func(l *ledger.Ledger, b ledger.Batch) (moved bool, err error) {
+		if l.Settings.QuotaUID != uid {
+			return false, nil
+		}
+		team, err := memberOf(l, b, "")
+		if err != nil {
+			return false, err
+		}
+		moved = team != l.Settings.MemberOf
+		plan := b.Plan("")
+		if plan == nil {
+			plan = l.Account.Plan
+		}
+		declare(l, declared{
+			settings: ledger.Settings{ZoneName: l.Account.Zone.String(), MemberOf: team}, plan: plan,
+			anchor: l.Account.Anchor, zone: l.Account.Zone,
+		}, quota.AuditQuotaRemoved, actor)
+		return moved, nil
+	})
 	if err == nil && moved {
 		err = s.touch(ctx, account)
 	}

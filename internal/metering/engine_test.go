@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -297,6 +298,72 @@ func TestEngineFinishesWhatItsCallerLeft(t *testing.T) {
 		t.Error("the call of the caller who left did not take effect")
 	}
 	w.wantUsage("alice", 0, quota.Credit, 1)
+}
+
+// Who does not wait for the answer gets none, also of an operation that has been applied and not committed: it may be
+// applied once more.
+func TestNoAnswerIsGivenBeforeTheCommit(t *testing.T) {
+	t.Parallel()
+	type gate struct{ applied, release chan struct{} }
+	var next atomic.Pointer[gate]
+	w := newWorldOn(t, &faulty{commit: func(_ ledger.Keys, really func() error) error {
+		if g := next.Swap(nil); g != nil {
+			close(g.applied)
+			<-g.release
+		}
+		return really()
+	}})
+	alice := w.register("alice")
+	adm := w.admit("alice", "k", quota.Credit).Admission
+	charge := w.record(use("alice", "charge", 1)).Event
+	calls := []struct {
+		name string
+		call func(context.Context) (answer any, err error)
+		none any
+	}{
+		{"heartbeat", func(ctx context.Context) (any, error) {
+			return w.Heartbeat(ctx, alice, adm.ID)
+		}, (*ledger.Admission)(nil)},
+		{"record", func(ctx context.Context) (any, error) {
+			return w.Record(ctx, use("alice", "other", 1))
+		}, metering.RecordResult{}},
+		{"adjust", func(ctx context.Context) (any, error) {
+			return w.Adjust(ctx, metering.AdjustRequest{
+				UserID: "alice", Key: "adjust", Credits: quota.Credit, Reason: "test", Actor: "test"})
+		}, metering.RecordResult{}},
+		{"reverse", func(ctx context.Context) (any, error) {
+			return w.Reverse(ctx, metering.ReverseRequest{
+				Account: alice, Event: charge.ID, Key: "reverse", Reason: "test", Actor: "test"})
+		}, metering.RecordResult{}},
+		{"complete", func(ctx context.Context) (any, error) {
+			return w.Complete(ctx, alice, adm.ID, quota.Credit)
+		}, (*ledger.Admission)(nil)},
+	}
+	for _, c := range calls {
+		ctx, cancel := context.WithCancel(t.Context())
+		g := &gate{applied: make(chan struct{}), release: make(chan struct{})}
+		next.Store(g)
+		type answer struct {
+			found any
+			err   error
+		}
+		left := make(chan answer)
+		go func() {
+			found, err := c.call(ctx)
+			left <- answer{found, err}
+		}()
+		<-g.applied
+		cancel()
+		got := <-left
+		close(g.release)
+		if !errors.Is(got.err, context.Canceled) || !reflect.DeepEqual(got.found, c.none) {
+			t.Errorf("%s: %+v, %v; want nothing and that the context ended", c.name, got.found, got.err)
+		}
+	}
+	if got := w.admit("alice", "k", quota.Credit).Admission.State; got != quota.Settled {
+		t.Errorf("the admission is %s after all of them", got)
+	}
+	w.wantUsage("alice", 3*quota.Credit, 0, 0)
 }
 
 // TestRunEndsWhileCallsArrive is for the race detector: a process drains while its last requests come in.

@@ -96,34 +96,35 @@ func (e *NoTicketError) Is(target error) bool { return target == ledger.ErrUnava
 // one that the same key got online is settled. A ticket that the ledger has not heard of in time is ErrTicketExpired.
 func (s *Service) CompleteTicket(ctx context.Context, t *Ticket, actual quota.Credits) (*ledger.Admission, error) {
 	id := t.AdmissionID()
-	var res *ledger.Admission
-	var charged bool
-	var seen *quota.Chain
-	err := s.engine.Do(ctx, ledger.Op{Account: t.Account, Admission: id,
-		Apply: func(l *ledger.Ledger, _ ledger.Batch) error {
-			res, charged = nil, false
+	type completed struct {
+		adm     *ledger.Admission
+		charged bool
+		seen    *quota.Chain
+	}
+	res, err := ask(ctx, s.engine, ledger.Op{Account: t.Account, Admission: id},
+		func(l *ledger.Ledger, _ ledger.Batch) (res completed, err error) {
 			adm, err := redeem(l, t)
 			if err != nil {
-				return err
+				return res, err
 			}
-			if charged, err = settleTicket(l, t, adm, actual); err != nil {
-				return err
+			if res.charged, err = settleTicket(l, t, adm, actual); err != nil {
+				return res, err
 			}
-			res, seen = l.Snapshot(adm), s.standingOf(l)
-			return nil
-		}})
+			res.adm, res.seen = l.Snapshot(adm), s.standingOf(l)
+			return res, nil
+		})
 	if errors.Is(err, ledger.ErrNoAccount) {
 		return s.completeOnAnother(ctx, t, actual)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.remember(seen)
-	if charged {
+	s.remember(res.seen)
+	if res.charged {
 		s.opts.Metrics.Ticket(TicketSettled)
 	}
 	s.dropTicket(id)
-	return res, nil
+	return res.adm, nil
 }
 
 // completeOnAnother completes a ticket whose account is not there: the database is an earlier copy, and the user has,

@@ -71,8 +71,8 @@ type RecordResult struct {
 
 // recording is one operation that makes an event under a key.
 type recording struct {
-	op  ledger.Op
-	res RecordResult
+	op    ledger.Op
+	apply func(*ledger.Ledger, ledger.Batch) (RecordResult, error)
 }
 
 // newRecording prepares an operation: unless the key has made an event before, book is asked for one and its audit row.
@@ -81,25 +81,22 @@ func newRecording(
 	account quota.AccountID, key string, bodyHash []byte, same func([]byte, time.Time) bool,
 	book func(l *ledger.Ledger) (*ledger.Event, error),
 ) *recording {
-	r := &recording{op: ledger.Op{Account: account, Key: key}}
-	r.op.Apply = func(l *ledger.Ledger, _ ledger.Batch) error {
-		r.res = RecordResult{}
+	apply := func(l *ledger.Ledger, _ ledger.Batch) (res RecordResult, err error) {
 		made, repeated := l.Made[key]
 		if !repeated {
 			event, err := book(l)
 			if err != nil {
-				return err
+				return res, err
 			}
 			made = l.Book(key, bodyHash, event)
 		}
 		if !bytes.Equal(made.BodyHash, bodyHash) && (same == nil || !same(made.BodyHash, made.OccurredAt)) {
-			return ledger.ErrKeyReused
+			return res, ledger.ErrKeyReused
 		}
 		event := *made.Event
-		r.res = RecordResult{Event: &event, On: l.Standing(), Now: l.Now, Created: !repeated}
-		return nil
+		return RecordResult{Event: &event, On: l.Standing(), Now: l.Now, Created: !repeated}, nil
 	}
-	return r
+	return &recording{op: ledger.Op{Account: account, Key: key}, apply: apply}
 }
 
 // Record charges a use that has happened, in full, whatever the limits say, to the period that it happened in. The same
@@ -117,18 +114,16 @@ func (s *Service) RecordAll(ctx context.Context, reqs []RecordRequest) ([]Record
 		recordings[i], errs[i] = s.newRecord(ctx, &reqs[i])
 		return nil
 	})
-	calls := make([]*ledger.Call, len(reqs))
+	calls := make([]*asked[RecordResult], len(reqs))
 	for i, r := range recordings {
 		if errs[i] == nil {
-			calls[i], errs[i] = s.engine.Start(ctx, r.op)
+			calls[i], errs[i] = start(ctx, s.engine, r.op, r.apply)
 		}
 	}
 	results := make([]RecordResult, len(reqs))
 	for i, r := range recordings {
 		if errs[i] == nil {
-			if errs[i] = calls[i].Wait(ctx); errs[i] == nil {
-				results[i] = r.res
-			}
+			results[i], errs[i] = calls[i].answer(ctx)
 			if s.again(errs[i], reqs[i].UserID, r.op.Account) {
 				results[i], errs[i] = s.Record(ctx, reqs[i])
 			}
@@ -190,8 +185,7 @@ func (s *Service) Reverse(ctx context.Context, req ReverseRequest) (RecordResult
 	r := newRecording(req.Account, req.Key, req.BodyHash, nil,
 		func(l *ledger.Ledger) (*ledger.Event, error) { return reverse(l, &req) })
 	r.op.Event = req.Event
-	err := s.engine.Do(ctx, r.op)
-	return r.res, err
+	return ask(ctx, s.engine, r.op, r.apply)
 }
 
 func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
@@ -262,11 +256,11 @@ func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, 
 		auditEvent(l, e, quota.AuditUsageAdjusted, before)
 		return e, nil
 	})
-	err = s.engine.Do(ctx, r.op)
+	res, err := ask(ctx, s.engine, r.op, r.apply)
 	if s.again(err, req.UserID, account) {
 		return s.Adjust(ctx, req)
 	}
-	return r.res, err
+	return res, err
 }
 
 // auditEvent tells of a correction. What it corrected, and why, stands in the event.

@@ -175,6 +175,45 @@ func (s *Service) register(ctx context.Context, userID, plan string) (quota.Acco
 	return id, err
 }
 
+// asked is an operation that the engine has been given, and what it finds. That is not to be looked at before the
+// operation is done: when a context ends the wait for it, it may still run.
+type asked[T any] struct {
+	call  *ledger.Call
+	found T
+}
+
+// start has the engine do an operation, as ledger.Engine.Start does.
+func start[T any](
+	ctx context.Context, e *ledger.Engine, op ledger.Op, apply func(*ledger.Ledger, ledger.Batch) (T, error),
+) (a *asked[T], err error) {
+	a = &asked[T]{}
+	op.Apply = func(l *ledger.Ledger, b ledger.Batch) (err error) {
+		a.found, err = apply(l, b)
+		return err
+	}
+	a.call, err = e.Start(ctx, op)
+	return a, err
+}
+
+// answer waits for the operation and returns what it found, or an error alone.
+func (a *asked[T]) answer(ctx context.Context) (found T, err error) {
+	if err := a.call.Wait(ctx); err != nil {
+		return found, err
+	}
+	return a.found, nil
+}
+
+// ask has the engine do an operation and returns what it found, or an error alone.
+func ask[T any](
+	ctx context.Context, e *ledger.Engine, op ledger.Op, apply func(*ledger.Ledger, ledger.Batch) (T, error),
+) (found T, err error) {
+	a, err := start(ctx, e, op, apply)
+	if err != nil {
+		return found, err
+	}
+	return a.answer(ctx)
+}
+
 // again reports whether a call that did not find the account of a user is to be made once more, because the account was
 // known from before: the database may be an earlier copy now, or an empty one.
 func (s *Service) again(err error, userID string, account quota.AccountID) bool {

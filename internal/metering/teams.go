@@ -481,14 +481,12 @@ func (s *Service) changeMember(
 	ctx context.Context, account quota.AccountID, team, userID string,
 	apply func(l *ledger.Ledger, b ledger.Batch) error,
 ) error {
-	moved := false
-	noted := func(l *ledger.Ledger, b ledger.Batch) error {
-		was := l.Settings.MemberOf
-		err := apply(l, b)
-		moved = err == nil && l.Settings.MemberOf != was
-		return err
-	}
-	err := s.engine.Do(ctx, ledger.Op{Account: account, Join: team, Apply: noted})
+	moved, err := ask(ctx, s.engine, ledger.Op{Account: account, Join: team},
+		func(l *ledger.Ledger, b ledger.Batch) (moved bool, err error) {
+			was := l.Settings.MemberOf
+			err = apply(l, b)
+			return l.Settings.MemberOf != was, err
+		})
 	if s.again(err, userID, account) {
 		if account, err = s.accountFor(ctx, userID); err != nil {
 			return err
