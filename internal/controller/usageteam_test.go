@@ -5,11 +5,13 @@ package controller_test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
@@ -220,16 +222,14 @@ func TestTeamStatusFollowsAtIntervals(t *testing.T) {
 	c.create(alice)
 	c.ready(alice)
 	shows(c, newsroom, func(t *v1alpha1.UsageTeam) int64 { return t.Status.Members }, 1)
-	var list v1alpha1.UsageTeamList
-	if err := c.client.List(t.Context(), &list); err != nil {
-		t.Fatal(err)
-	}
-	watcher, err := c.env.Client.Watch(t.Context(), &v1alpha1.UsageTeamList{},
-		&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer watcher.Stop()
+	var writes atomic.Int32
+	var seen atomic.Value
+	c.env.Follow(t, &v1alpha1.UsageTeamList{}, func(change watch.Event) {
+		if team, ok := change.Object.(*v1alpha1.UsageTeam); ok {
+			writes.Add(1)
+			seen.Store(team.Status.Usage.Used)
+		}
+	})
 	const jobs = 60
 	began := time.Now()
 	for n := range jobs {
@@ -244,17 +244,9 @@ func TestTeamStatusFollowsAtIntervals(t *testing.T) {
 		}
 	}
 	shows(c, newsroom, func(t *v1alpha1.UsageTeam) string { return t.Status.Usage.Used }, "60")
-	most := int(time.Since(began)/interval) + 2
-	writes := 0
-	for drained := false; !drained; {
-		select {
-		case <-watcher.ResultChan():
-			writes++
-		default:
-			drained = true
-		}
-	}
-	if writes > most {
+	c.eventually(func() string { return cmp.Diff(any("60"), seen.Load()) })
+	most := int32(time.Since(began)/interval) + 2
+	if writes := writes.Load(); writes > most {
 		t.Errorf("%d writes in %s, at most %d", writes, time.Since(began), most)
 	}
 	c.exec("UPDATE usage_quotas SET suspended = true WHERE user_id = (SELECT id FROM teams WHERE name = 'newsroom')")

@@ -42,20 +42,11 @@ func observe(t *testing.T, w *world, ns string) *observer {
 	t.Helper()
 	o := &observer{last: map[types.UID]*batchv1.Job{}, running: map[string]int{}, order: map[string][]types.UID{},
 		writes: map[types.UID]int{}, above: map[string][]string{}, peak: map[string]int{}}
-	changes, err := w.Client.Watch(t.Context(), &batchv1.JobList{}, client.InNamespace(ns))
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for change := range changes.ResultChan() {
-			if job, ok := change.Object.(*batchv1.Job); ok && change.Type != watch.Deleted {
-				o.see(job)
-			}
+	w.Follow(t, &batchv1.JobList{}, func(change watch.Event) {
+		if job, ok := change.Object.(*batchv1.Job); ok && change.Type != watch.Deleted {
+			o.see(job)
 		}
-	}()
-	t.Cleanup(func() { changes.Stop(); <-done })
+	}, client.InNamespace(ns))
 	return o
 }
 

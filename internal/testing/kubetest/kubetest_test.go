@@ -5,10 +5,13 @@ package kubetest_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +21,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
@@ -150,4 +155,62 @@ func (r recorder) Helper() {}
 func (r recorder) Fatalf(format string, args ...any) {
 	r.fatal <- fmt.Sprintf(format, args...)
 	runtime.Goexit()
+}
+
+// A busy API server ends a watch whenever it likes.
+func TestFollowGoesOnWhereAWatchEnded(t *testing.T) {
+	t.Parallel()
+	shared := kubetest.Shared(t)
+	ns := shared.Namespace(t)
+	env, config := *shared, rest.CopyConfig(shared.Config)
+	var watches atomic.Int32
+	config.Wrap(func(through http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			resp, err := through.RoundTrip(r)
+			if err == nil && r.URL.Query().Get("watch") == "true" && watches.Add(1) == 1 {
+				resp.Body = &firstLine{ReadCloser: resp.Body}
+			}
+			return resp, err
+		})
+	})
+	env.Client = env.NewClient(t, config)
+	names := make(chan string, 3)
+	env.Follow(t, &corev1.ConfigMapList{}, func(change watch.Event) {
+		if created, ok := change.Object.(*corev1.ConfigMap); ok && created.Name != "kube-root-ca.crt" {
+			names <- created.Name
+		}
+	}, client.InNamespace(ns))
+	for _, name := range []string{"a", "b", "c"} {
+		object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}
+		if err := shared.Client.Create(t.Context(), object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"a", "b", "c"} {
+		if got := <-names; got != want {
+			t.Errorf("%s was seen, want %s", got, want)
+		}
+	}
+	if n := watches.Load(); n != 2 {
+		t.Errorf("%d watches, want that the first one ended and another went on", n)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// firstLine is a body that ends after its first line.
+type firstLine struct {
+	io.ReadCloser
+	ended bool
+}
+
+func (f *firstLine) Read(p []byte) (int, error) {
+	if f.ended {
+		return 0, io.EOF
+	}
+	n, err := f.ReadCloser.Read(p[:1])
+	f.ended = n == 1 && p[0] == '\n'
+	return n, err
 }
