@@ -164,6 +164,7 @@ func (e *Error) Error() string {
 type response interface {
 	StatusCode() int
 	Status() string
+	GetApplicationproblemJSON429() *Problem
 	GetApplicationproblemJSONDefault() *Problem
 }
 
@@ -178,15 +179,18 @@ func Answered[T any](r response, err error, bodies ...*T) (*T, error) {
 			return b, nil
 		}
 	}
-	if p := r.GetApplicationproblemJSONDefault(); p != nil && p.Status == r.StatusCode() {
-		return nil, &Error{*p}
+	for _, p := range []*Problem{r.GetApplicationproblemJSON429(), r.GetApplicationproblemJSONDefault()} {
+		if p != nil && p.Status == r.StatusCode() {
+			return nil, &Error{*p}
+		}
 	}
 	// Something between here and the service answered.
 	return nil, &Error{Problem{Title: "the answer was " + r.Status(), Status: r.StatusCode()}}
 }
 
 // Temporary reports whether the same call may succeed when it is made again, and after which time at the earliest. That
-// is so where nothing is known to have refused it: the service is away, restarts, is overloaded or has failed.
+// is so where nothing is known to have refused it: the service is away, restarts, is overloaded, has failed or has been
+// asked too often.
 func Temporary(err error) (after time.Duration, ok bool) {
 	answer, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -194,6 +198,9 @@ func Temporary(err error) (after time.Duration, ok bool) {
 		_, network := errors.AsType[net.Error](err)
 		return 0, unreadable || network || errors.Is(err, io.ErrUnexpectedEOF) ||
 			errors.Is(err, context.DeadlineExceeded)
+	}
+	if answer.Reason == ReasonRateLimited { // what was asked for has not been looked at
+		return time.Duration(answer.RetryAfter) * time.Second, true
 	}
 	switch answer.Status {
 	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway,

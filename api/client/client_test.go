@@ -172,10 +172,12 @@ func TestTemporary(t *testing.T) {
 		after time.Duration
 		want  bool
 	}{
-		"unavailable":       {answer(503, 5), 5 * time.Second, true},
-		"internal error":    {answer(500, 0), 0, true},
-		"gateway":           {answer(502, 0), 0, true},
-		"limit":             {answer(429, 60), 0, false},
+		"unavailable":    {answer(503, 5), 5 * time.Second, true},
+		"internal error": {answer(500, 0), 0, true},
+		"gateway":        {answer(502, 0), 0, true},
+		"limit":          {answer(429, 60), 0, false},
+		"too many calls": {&Error{Problem{Status: 429, Reason: ReasonRateLimited, RetryAfter: 60}}, time.Minute,
+			true},
 		"conflict":          {answer(409, 0), 0, false},
 		"forbidden":         {answer(403, 0), 0, false},
 		"nobody there":      {&url.Error{Op: "Post", URL: "http://usaged", Err: syscall.ECONNREFUSED}, 0, true},

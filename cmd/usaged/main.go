@@ -13,12 +13,16 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/cantonesescribe/usage-operator/internal/httpapi"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
 func main() {
@@ -52,6 +56,9 @@ type options struct {
 	migrate, showVersion      bool
 	drainDelay, drainTimeout  time.Duration
 	offlineTickets            int
+	callerRate                string
+	addressFailures           int32
+	limits                    httpapi.RateLimits
 }
 
 func parse(args []string, getenv func(string) string, out io.Writer) (options, error) {
@@ -81,6 +88,15 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.IntVar(&o.offlineTickets, "offline-tickets", 1000,
 		"how many offline tickets this replica may have outstanding at once, for users whose plan admits work while "+
 			"the database is away; 0 gives none")
+	flags.StringVar(&o.callerRate, "caller-rate", "0",
+		"how many calls each caller may make of this replica, whoever they are about, as calls/window, such as "+
+			"1000/1m; 0 for any number. What a lease or a ticket is for does not count")
+	flags.Int32Var(&o.addressFailures, "address-failures", 300,
+		"how many bearer tokens that are not valid each address may send this replica in a minute, before only those "+
+			"that were valid already are looked at; 0 for any number")
+	flags.IntVar(&o.limits.Connections, "address-connections", 4096,
+		"how many connections each address may have with this replica at once; 0 for any number. A proxy is one "+
+			"address, whoever is behind it")
 	flags.DurationVar(&o.drainDelay, "drain-delay", 0,
 		"on SIGTERM, how long to go on serving while not ready, so that load balancers notice")
 	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second,
@@ -113,6 +129,28 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 		return o, fmt.Errorf("--offline-tickets %d: must lie between 0 and %d", o.offlineTickets, maxOfflineTickets)
 	case len(o.audiences) == 0:
 		return o, errors.New("--audience must name at least one audience")
+	case o.limits.Connections < 0:
+		return o, fmt.Errorf("--address-connections %d: must be 0 or more", o.limits.Connections)
 	}
-	return o, nil
+	return o, o.setRates()
+}
+
+// setRates reads the limits of calls that the flags name.
+func (o *options) setRates() error {
+	if o.addressFailures != 0 {
+		o.limits.Failures = quota.RateLimit{Requests: o.addressFailures, Window: time.Minute}
+	}
+	if o.callerRate != "0" {
+		calls, window, _ := strings.Cut(o.callerRate, "/")
+		n, err := strconv.ParseInt(calls, 10, 32)
+		d, also := time.ParseDuration(window)
+		if err != nil || also != nil {
+			return fmt.Errorf("--caller-rate %q: must be calls/window, such as 1000/1m, or 0", o.callerRate)
+		}
+		o.limits.Caller = quota.RateLimit{Requests: int32(n), Window: d}
+		if o.limits.Caller == (quota.RateLimit{}) {
+			return fmt.Errorf("--caller-rate %q: 0 calls must be between 1 and %d", o.callerRate, quota.MaxRateRequests)
+		}
+	}
+	return errors.Join(o.limits.Caller.Check("--caller-rate"), o.limits.Failures.Check("--address-failures"))
 }

@@ -97,7 +97,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Usage: service, Admissions: service, Tickets: service, Events: service, Teams: service,
 		History: past, TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log:      log,
-		Registry: registry,
+		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry),
 	}, service.Run)
 }
 
@@ -152,6 +152,9 @@ func run(
 		}
 		return nil
 	})
+	if opts.Limits != nil {
+		listener = opts.Limits.Listen(listener)
+	}
 	group.Go(func() error {
 		if err := serve(server, listener); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -24,6 +24,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/httpapi"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
@@ -43,8 +44,18 @@ func TestParse(t *testing.T) {
 		"key alone":        {args: []string{"--database-url=x", "--tls-key-file=k"}, want: "belong together"},
 		"no audience":      {args: []string{"--database-url=x", "--audience="}, want: "at least one audience"},
 		"tickets":          {args: []string{"--database-url=x", "--offline-tickets=-1"}, want: "between 0 and 100000"},
-		"argument":         {args: []string{"--database-url=x", "serve"}, want: `unexpected argument "serve"`},
-		"unknown flag":     {args: []string{"--port=1"}, want: "unknown flag: --port"},
+		"caller's rate": {
+			args: []string{"--database-url=x", "--caller-rate=1000"}, want: "must be calls/window, such as 1000/1m",
+		},
+		"caller's rate of none": {args: []string{"--database-url=x", "--caller-rate=0/1m"},
+			want: "--caller-rate: 0 calls must be between 1 and 1000000"},
+		"caller's rate in a blink": {args: []string{"--database-url=x", "--caller-rate=1/1ms"},
+			want: "--caller-rate: a window of 1ms must be whole seconds"},
+		"failures": {args: []string{"--database-url=x", "--address-failures=-1"},
+			want: "--address-failures: -1 calls must be between 1 and 1000000"},
+		"connections":  {args: []string{"--database-url=x", "--address-connections=-1"}, want: "must be 0 or more"},
+		"argument":     {args: []string{"--database-url=x", "serve"}, want: `unexpected argument "serve"`},
+		"unknown flag": {args: []string{"--port=1"}, want: "unknown flag: --port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, err := parse(tc.args, environment(tc.env), io.Discard)
@@ -55,6 +66,20 @@ func TestParse(t *testing.T) {
 				t.Errorf("error: got %v, want it to contain %q", err, tc.want)
 			}
 		})
+	}
+}
+
+func TestRatesOfFlags(t *testing.T) {
+	o, err := parse([]string{"--database-url=x", "--caller-rate=1000/1m30s"}, environment(nil), io.Discard)
+	want := httpapi.RateLimits{Caller: quota.RateLimit{Requests: 1000, Window: 90 * time.Second},
+		Failures: quota.RateLimit{Requests: 300, Window: time.Minute}, Connections: 4096}
+	if err != nil || o.limits != want {
+		t.Errorf("got %+v, %v, want %+v", o.limits, err, want)
+	}
+	o, err = parse([]string{"--database-url=x", "--address-failures=0", "--address-connections=0"}, environment(nil),
+		io.Discard)
+	if err != nil || o.limits != (httpapi.RateLimits{}) {
+		t.Errorf("got %+v, %v, want none", o.limits, err)
 	}
 }
 

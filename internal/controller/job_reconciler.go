@@ -414,7 +414,7 @@ func lasting(d quota.Decision) string {
 	case quota.QueueFull:
 		message = teamOf(d.Level) + fmt.Sprintf("the limit of %d waiting jobs is reached", b.Limit)
 	case quota.UserSuspended, quota.FileTooLarge, quota.AudioTooLong, quota.ConcurrencyLimit, quota.NotFirst,
-		quota.UnknownUser, quota.UnknownPlan, quota.WaitedTooLong:
+		quota.UnknownUser, quota.UnknownPlan, quota.WaitedTooLong, quota.RateLimited:
 	}
 	return string(d.Reason) + ": " + message
 }

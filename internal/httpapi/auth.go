@@ -17,11 +17,12 @@ import (
 )
 
 // caller is who sent a request: somebody with a token, or whoever holds a lease or an offline ticket. The operation
-// says what the caller needs.
+// says what the caller needs, and the answer what its limits have left.
 type caller struct {
 	user          user.Info
 	lease, ticket string
 	operation     *operation
+	rates         *rates
 }
 
 type callerKey struct{}
@@ -54,11 +55,6 @@ func (s *server) identify(r *http.Request) (caller, error) {
 			strings.Join(s.auth.Audiences, ", "))
 	}
 	return caller{user: who}, nil
-}
-
-// may says whether the caller has one of the rights on the user that the operation asks for.
-func (s *server) may(ctx context.Context, userID string) error {
-	return s.mayOn(ctx, callerFrom(ctx).operation.verbs, access.Resource, userID)
 }
 
 // mayOn says whether the caller has one of the rights on what the resource names so.

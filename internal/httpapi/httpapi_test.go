@@ -210,9 +210,16 @@ func (f *fake) TeamMembers(
 	return f.members, f.err
 }
 
-func (f *fake) Current(context.Context, string) (ledger.Usage, error) { return f.usage, f.err }
-func (f *fake) Plans(context.Context) ([]*metering.Plan, error)       { return f.plans, f.err }
-func (f *fake) ping(context.Context) error                            { return f.err }
+// Current is of nobody where the test did not say who stands where.
+func (f *fake) Current(_ context.Context, userID string) (ledger.Usage, error) {
+	if f.usage.Account == nil && f.err == nil {
+		return ledger.Usage{}, quota.Unknown(userID, quota.UnknownUser)
+	}
+	return f.usage, f.err
+}
+
+func (f *fake) Plans(context.Context) ([]*metering.Plan, error) { return f.plans, f.err }
+func (f *fake) ping(context.Context) error                      { return f.err }
 
 func (f *fake) VerifyTicket(context.Context, string) (*metering.Ticket, bool, error) {
 	return nil, false, nil
@@ -239,7 +246,8 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 }
 
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
-// on alice), "exporter", who may spend for alice and bob, "watcher", who may see the queue and list teams, "manager"
+// on alice), "exporter", who may spend for alice and bob, "backend", who may for everybody,
+// "watcher", who may see the queue and list teams, "manager"
 // and "reader", who have that right on the team newsroom, "nobody", who has no right,
 // "abroad", which is for another audience, and "broken", which cannot be checked.
 func testAuth() *access.Auth {
@@ -252,7 +260,7 @@ func testAuth() *access.Auth {
 				User:      &user.DefaultInfo{Name: "system:serviceaccount:transcripts:" + token},
 			}
 			switch token {
-			case "spender", "exporter", "reader", "admin", "watcher", "manager", "nobody", "unchecked":
+			case "spender", "backend", "exporter", "reader", "admin", "watcher", "manager", "nobody", "unchecked":
 				return resp, true, nil
 			case "abroad":
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
@@ -274,9 +282,10 @@ func testAuth() *access.Auth {
 					a.GetNamespace() == "" && a.GetAPIGroup() == "usage.cantonesescribe.io" && a.IsResourceRequest() {
 					return authorizer.DecisionAllow, "", nil
 				}
-				verbs := map[string]string{"spender": "spend", "exporter": "spend", "reader": "get", "admin": "adjust",
+				verbs := map[string]string{"spender": "spend", "backend": "spend", "exporter": "spend", "reader": "get",
+					"admin":   "adjust",
 					"manager": "manage"}
-				mine := a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")
+				mine := who == "backend" || a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")
 				if a.GetResource() == "teams" {
 					mine = a.GetName() == "newsroom"
 				}

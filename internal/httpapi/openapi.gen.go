@@ -25,6 +25,7 @@ import (
 // Defines values for Unit.
 const (
 	UnitBytes   Unit = "bytes"
+	UnitCalls   Unit = "calls"
 	UnitCredits Unit = "credits"
 	UnitJobs    Unit = "jobs"
 	UnitMoney   Unit = "money"
@@ -35,6 +36,8 @@ const (
 func (e Unit) Valid() bool {
 	switch e {
 	case UnitBytes:
+		return true
+	case UnitCalls:
 		return true
 	case UnitCredits:
 		return true

@@ -78,10 +78,16 @@ func (s *server) record(ctx context.Context, items []item) ([]metering.RecordRes
 	results, errs := make([]metering.RecordResult, len(items)), make([]error, len(items))
 	var reqs []metering.RecordRequest
 	var places []int
+	asked := map[string]error{} // one call is one call for each of its users, however many uses it has
 	for i := range items {
 		it := &items[i]
 		if errs[i] = it.err; errs[i] == nil {
-			errs[i] = s.may(ctx, it.req.UserID)
+			refused, known := asked[it.req.UserID]
+			if !known {
+				refused = s.may(ctx, it.req.UserID)
+				asked[it.req.UserID] = refused
+			}
+			errs[i] = refused
 		}
 		if errs[i] == nil {
 			it.req.RecordedBy = callerFrom(ctx).user.GetName()

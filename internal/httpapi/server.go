@@ -100,7 +100,7 @@ type Leases interface {
 	) (account quota.AccountID, ok bool, err error)
 }
 
-// Options of a handler. All are required.
+// Options of a handler. All but Limits are required.
 type Options struct {
 	Usage       Usage
 	Admissions  Admissions
@@ -117,6 +117,8 @@ type Options struct {
 	Database func(ctx context.Context) error
 	// Registry is shown under /metrics, and gets the handler's own metrics.
 	Registry *prometheus.Registry
+	// Limits are those of calls. Without them there are only those of the plans.
+	Limits *RateLimiter
 	// Draining is done when the process is about to end: the service is no longer ready, and nobody is kept waiting.
 	Draining context.Context //nolint:containedctx // it is about the process, not about a call
 }
@@ -132,6 +134,7 @@ type server struct {
 	queue       Queue
 	leases      Leases
 	auth        *access.Auth
+	limits      *RateLimiter
 	log         *slog.Logger
 	draining    context.Context //nolint:containedctx // see Options
 }
@@ -142,7 +145,10 @@ var _ StrictServerInterface = (*server)(nil)
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
 		history: opts.History, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue, leases: opts.Leases,
-		auth: opts.Auth, log: opts.Log, draining: opts.Draining}
+		auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
+	if s.limits == nil {
+		s.limits = NewRateLimiter(RateLimits{}, opts.Registry)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.Handle("GET /readyz", telemetry.Readiness(
@@ -162,12 +168,12 @@ func New(opts Options) http.Handler {
 	return measured(mux, opts.Registry)
 }
 
-// authenticated stands before every operation of the contract: it identifies the caller, refuses a lease or a ticket
-// where the operation takes none, and reads the body within its bounds.
+// authenticated stands before every operation of the contract: it identifies the caller, refuses one call too many
+// and a lease or a ticket where the operation takes none, and reads the body within its bounds.
 func (s *server) authenticated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		op := byPattern[r.Pattern]
-		c, err := s.identify(r)
+		c, err := s.identified(w, r)
 		switch {
 		case err != nil:
 		case c.user == nil && !op.held:

@@ -42,6 +42,14 @@ func withService(
 	t *testing.T, dsn string, opts metering.Options, admitWhenUnavailable bool, auth *access.Auth,
 ) (http.Handler, *metering.Service) {
 	t.Helper()
+	options, service := storeOptions(t, dsn, opts, admitWhenUnavailable, auth)
+	return New(options), service
+}
+
+func storeOptions(
+	t *testing.T, dsn string, opts metering.Options, admitWhenUnavailable bool, auth *access.Auth,
+) (Options, *metering.Service) {
+	t.Helper()
 	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
 	if err != nil {
 		t.Fatal(err)
@@ -69,11 +77,11 @@ func withService(
 		}
 	}
 	past := reports.New(store, service)
-	return New(Options{
+	return Options{
 		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Teams: service,
 		TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
-	}), service
+	}, service
 }
 
 func starter(p metering.Plan) metering.Plan {

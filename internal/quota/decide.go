@@ -328,7 +328,7 @@ func (c Chain) wouldAllow(req Request, refused Reason, now time.Time) bool {
 	case QueueFull:
 		return c.Decide(req, now).Outcome != Refuse
 	case UserSuspended, FileTooLarge, AudioTooLong, CreditsExhausted, DailyCostCeiling, WaitedTooLong, UnknownUser,
-		UnknownPlan:
+		UnknownPlan, RateLimited:
 	}
 	return true
 }
@@ -388,6 +388,8 @@ func (d Decision) message() string {
 		return "the user is not known"
 	case UnknownPlan:
 		return "the user's plan is not known and there is no default plan"
+	case RateLimited:
+		return "too many calls were made of late"
 	}
 	return string(d.Reason)
 }

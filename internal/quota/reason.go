@@ -22,6 +22,8 @@ const (
 	WaitedTooLong Reason = "WaitedTooLong"
 	UnknownUser   Reason = "UnknownUser"
 	UnknownPlan   Reason = "UnknownPlan"
+	// RateLimited means that there were too many calls of late. It is no decision about work: none has been looked at.
+	RateLimited Reason = "RateLimited"
 )
 
 // Retry says what has to happen before the same request can succeed.
@@ -35,6 +37,8 @@ const (
 	RetryTime Retry = "the end of the period or the day"
 	// RetryJobs: other jobs of the user end.
 	RetryJobs Retry = "the end of other jobs"
+	// RetryRate: time passes, and calls come back with it.
+	RetryRate Retry = "the time that the answer names"
 	// RetryChange: somebody changes the user, or what plans there are.
 	RetryChange Retry = "a change of the user or the plans"
 )
@@ -90,6 +94,7 @@ var Reasons = []ReasonInfo{
 	{WaitedTooLong, LimitWait, "Waited too long", http.StatusTooManyRequests, RetryNever, SeverityWarning},
 	{UnknownUser, "", "Unknown user", http.StatusNotFound, RetryChange, SeverityWarning},
 	{UnknownPlan, "", "Unknown plan", http.StatusNotFound, RetryChange, SeverityWarning},
+	{RateLimited, "", "Rate limited", http.StatusTooManyRequests, RetryRate, SeverityWarning},
 }
 
 // Info returns the row of Reasons; one without a Status for what is no reason.

@@ -345,7 +345,7 @@ func (w *tree) justified(t *rapid.T, c Chain, req Request, d Decision) {
 		if b.Requested <= b.Limit {
 			t.Fatalf("%+v", d)
 		}
-	case WaitedTooLong, UnknownUser, UnknownPlan:
+	case WaitedTooLong, UnknownUser, UnknownPlan, RateLimited:
 		t.Fatalf("%+v", d)
 	}
 }
