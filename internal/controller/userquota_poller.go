@@ -229,9 +229,22 @@ func (p *standingPoller) stale(
 	if err != nil || !found || drifted(declared, usage) {
 		return true
 	}
-	would := q.DeepCopy()
-	inForce(would, usage)
-	return !equality.Semantic.DeepEqual(would.Status, q.Status)
+	return !shows(q, usage)
+}
+
+// shows reports whether the status is what inForce would write. It is asked of all objects one after the other, so
+// nothing is copied but what inForce changes in place, the list of conditions. A condition that it leaves alone stays
+// the same to the bit; in the rest equal instants may be written differently.
+func shows(q *v1alpha1.UserQuota, usage ledger.Usage) bool {
+	would := *q
+	would.Status.Conditions = slices.Clone(q.Status.Conditions)
+	inForce(&would, usage)
+	if !slices.Equal(would.Status.Conditions, q.Status.Conditions) {
+		return false
+	}
+	is := q.Status
+	is.Conditions, would.Status.Conditions = nil, nil
+	return equality.Semantic.DeepEqual(&would.Status, &is)
 }
 
 // lacksPlan reports whether a UserQuota waits for a plan or a team. If that is made in this cluster its object wakes
