@@ -259,8 +259,7 @@ func (s *server) may(ctx context.Context, userID string) error {
 	c := callerFrom(ctx)
 	counts := c.operation.counts()
 	if counts {
-		forAll, err := s.auth.May(ctx, c.user, c.operation.verbs, access.Resource, "")
-		if forAll && err == nil {
+		if forAll, err := s.auth.ActsForAll(ctx, c.user, c.operation.verbs, access.Resource); forAll && err == nil {
 			return nil
 		}
 	}
