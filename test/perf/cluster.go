@@ -29,8 +29,8 @@ const (
 )
 
 // cluster answers what usaged asks an API server: who a token belongs to, and whether that one may spend. Its clients
-// may spend for every user, as backends may. So authentication is on as in production, and usaged is measured, not an
-// API server.
+// may spend for every user, as backends may, but for those that are to be limited. So authentication is on as in
+// production, and usaged is measured, not an API server.
 type cluster struct {
 	server           *httptest.Server
 	tokens, spenders atomic.Int64
@@ -91,7 +91,8 @@ func (c *cluster) reviewAccess(w http.ResponseWriter, r *http.Request) {
 	resource := review.Spec.ResourceAttributes
 	review.Status.Allowed = resource != nil && resource.Verb == "spend" && resource.Resource == "users" &&
 		resource.Group == "usage.cantonesescribe.io" &&
-		strings.HasPrefix(review.Spec.User, "system:serviceaccount:bench:")
+		strings.HasPrefix(review.Spec.User, "system:serviceaccount:bench:") &&
+		(resource.Name == limitedUser || !strings.Contains(review.Spec.User, ":client-"+limitedClient))
 	writeReview(w, review)
 }
 

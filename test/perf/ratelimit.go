@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+const (
+	// limitedClient begins the names of clients that may spend for limitedUser only: its calls count.
+	limitedClient = "limited-"
+	limitedUser   = "user-1"
+	// limitedPlan makes the limit one that is used up before anything is measured.
+	limitedPlan = "UPDATE user_plan_limits SET rate_requests = 100, rate_window_seconds = 3600"
+	// floodRate is how many calls the user makes in a second, bystandersRate how many pairs the others.
+	floodRate      = 5000
+	bystandersRate = 200
+	// floodRounds are measured with and without the flood, in turn. The medians are compared.
+	floodRounds = 3
+)
+
+// refusals is a target whose calls are refused by the user's rate limit.
+type refusals struct{ *overHTTP }
+
+func (t refusals) warm(ctx context.Context, l load) error {
+	for client := range l.clients {
+		if err := t.connect(ctx, client); err != nil {
+			return err
+		}
+		err := errors.New("not asked")
+		for tries := 0; err != nil; tries++ {
+			if err = t.pair(ctx, client, 1); err != nil && tries == 1000 {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t refusals) pair(ctx context.Context, client, user int) error {
+	return t.post(ctx, client, "/api/v1/usage/check", "Bearer "+tokenPrefix+limitedClient+strconv.Itoa(client),
+		workFor(user), http.StatusTooManyRequests, &struct{}{})
+}
+
+// rateLimits measures what a refusal takes, and what a flood of them does to others.
+func (b *bench) rateLimits(ctx context.Context) (err error) {
+	s, err := b.start(ctx, 1, limitedPlan)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	flood := refusals{newOverHTTP(s.target.addresses, some)}
+	defer flood.close()
+
+	refused, err := b.try(ctx, "refused checks over HTTP", flood, b.load(one, hot), &books{})
+	if err != nil {
+		return err
+	}
+	let, err := b.try(ctx, "checks over HTTP", checks{s.target}, b.load(one, uniform), &books{})
+	if err != nil {
+		return err
+	}
+	f := figure{name: "rate_limited_refusal_us", ours: micros(refused.p50), baseline: micros(let.p50), goal: 1.5}
+	f.ratio = f.baseline / f.ours
+	b.report.figure(f)
+
+	bystanders := b.load(some, uniform)
+	bystanders.rate = bystandersRate
+	var alone, beside []time.Duration
+	for range floodRounds {
+		r, err := b.try(ctx, "HTTP, open loop", s.target, bystanders, s.books)
+		if err != nil {
+			return err
+		}
+		alone = append(alone, r.p99)
+		if r, err = b.besideFlood(ctx, s, flood, bystanders); err != nil {
+			return err
+		}
+		beside = append(beside, r.p99)
+	}
+	slices.Sort(alone)
+	slices.Sort(beside)
+	b.report.latency("rate_limited_flood_p99_ms", beside[floodRounds/2], alone[floodRounds/2], 1/1.2)
+	return b.check(ctx, "rate limits", s.database, s.books)
+}
+
+// besideFlood puts the load on the service while one user's calls are refused.
+func (b *bench) besideFlood(ctx context.Context, s *running, flood refusals, l load) (result, error) {
+	f := b.load(some, hot)
+	f.rate, f.duration = floodRate, l.duration+l.warmup
+	if err := flood.warm(ctx, f); err != nil {
+		return result{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		result result
+		err    error
+	}
+	flooded := make(chan answer, 1)
+	go func() {
+		r, err := put(ctx, flood, f)
+		flooded <- answer{r, err}
+	}()
+	r, err := b.try(ctx, "HTTP, open loop, beside a flood", s.target, l, s.books)
+	if err != nil {
+		cancel()
+	}
+	of := <-flooded
+	b.report.progressf("the flood: %.0f calls/s, p99 %s", of.result.perSecond, millis(of.result.p99))
+	return r, errors.Join(err, of.err)
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
