@@ -532,24 +532,24 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 }
 
 const LoadAdmissions = `-- name: LoadAdmissions :many
-SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency, a.cluster_uid, a.requeued_at, a.waited_for, a.max_wait_ms, a.levels FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[]) AND a.user_id = ANY ($2::uuid[])
+SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency, a.cluster_uid, a.requeued_at, a.waited_for, a.max_wait_ms, a.levels FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[])
 UNION ALL
 SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency, q.cluster_uid, q.requeued_at, q.waited_for, q.max_wait_ms, q.levels FROM usage_quotas AS u CROSS JOIN LATERAL (
     SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels FROM concurrent_processing AS c
-    WHERE c.id = ANY (ARRAY(SELECT queue_heads(u.user_id, $3::integer))) OFFSET 0) AS q
-WHERE u.user_id = ANY ($2::uuid[]) AND u.queued > 0
+    WHERE c.id = ANY (ARRAY(SELECT queue_heads(u.user_id, $2::integer))) OFFSET 0) AS q
+WHERE u.user_id = ANY ($3::uuid[]) AND u.queued > 0
 `
 
 type LoadAdmissionsParams struct {
 	Ids      []quota.ID
-	Accounts []quota.ID
 	Most     int32
+	Accounts []quota.ID
 }
 
 // Those that are asked for, and what is in front in the queues of the accounts, which may be among them: those come twice then.
 // OFFSET keeps the planner from turning the second part round: a queue is looked for only where the account says that there is one.
 func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) ([]ConcurrentProcessing, error) {
-	rows, err := q.db.Query(ctx, LoadAdmissions, arg.Ids, arg.Accounts, arg.Most)
+	rows, err := q.db.Query(ctx, LoadAdmissions, arg.Ids, arg.Most, arg.Accounts)
 	if err != nil {
 		return nil, err
 	}
@@ -603,65 +603,6 @@ func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) 
 			&i.WaitedFor,
 			&i.MaxWaitMs,
 			&i.Levels,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const LoadLevelPeriods = `-- name: LoadLevelPeriods :many
-SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros, p.other_amounts FROM usage_periods AS p
-WHERE p.user_id = ANY ($1::uuid[]) AND (p.user_id, p.period_no) IN (
-    SELECT (l ->> 'account')::uuid, (l ->> 'period_no')::bigint
-    FROM concurrent_processing AS c CROSS JOIN LATERAL jsonb_array_elements(c.levels) AS l WHERE c.id = ANY ($2::uuid[])
-    UNION ALL
-    SELECT (l ->> 'account')::uuid, (l ->> 'period_no')::bigint
-    FROM usage_tracking AS e CROSS JOIN LATERAL jsonb_array_elements(e.levels) AS l WHERE e.id = ANY ($3::uuid[]))
-`
-
-type LoadLevelPeriodsParams struct {
-	Accounts []quota.ID
-	Ids      []quota.ID
-	Events   []quota.ID
-}
-
-// The periods above the users that the admissions and the events are booked in.
-func (q *Queries) LoadLevelPeriods(ctx context.Context, arg LoadLevelPeriodsParams) ([]UsagePeriod, error) {
-	rows, err := q.db.Query(ctx, LoadLevelPeriods, arg.Accounts, arg.Ids, arg.Events)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []UsagePeriod
-	for rows.Next() {
-		var i UsagePeriod
-		if err := rows.Scan(
-			&i.UserID,
-			&i.PeriodNo,
-			&i.PeriodStart,
-			&i.PeriodEnd,
-			&i.Used,
-			&i.Reserved,
-			&i.PlanUsed,
-			&i.PlanReserved,
-			&i.CostMicros,
-			&i.ChargedMicros,
-			&i.PlanName,
-			&i.PlanVersion,
-			&i.PlanCredits,
-			&i.CarryOver,
-			&i.CarryOverMax,
-			&i.Revision,
-			&i.ClosedAt,
-			&i.FinalAfterSeconds,
-			&i.Currency,
-			&i.OveragePriceMicros,
-			&i.OtherAmounts,
 		); err != nil {
 			return nil, err
 		}
@@ -834,18 +775,17 @@ func (q *Queries) LoadParked(ctx context.Context, arg LoadParkedParams) ([]Concu
 }
 
 const LoadPeriods = `-- name: LoadPeriods :many
-SELECT DISTINCT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros, p.other_amounts FROM usage_periods AS p
-JOIN concurrent_processing AS c ON c.user_id = p.user_id AND c.period_no = p.period_no
-WHERE c.id = ANY ($1::uuid[]) AND c.user_id = ANY ($2::uuid[])
+SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros, p.other_amounts FROM usage_periods AS p
+JOIN (SELECT DISTINCT unnest($1::uuid[]) AS account, unnest($2::bigint[]) AS no) AS v ON p.user_id = v.account AND p.period_no = v.no
 `
 
 type LoadPeriodsParams struct {
-	Ids      []quota.ID
 	Accounts []quota.ID
+	Nos      []int64
 }
 
 func (q *Queries) LoadPeriods(ctx context.Context, arg LoadPeriodsParams) ([]UsagePeriod, error) {
-	rows, err := q.db.Query(ctx, LoadPeriods, arg.Ids, arg.Accounts)
+	rows, err := q.db.Query(ctx, LoadPeriods, arg.Accounts, arg.Nos)
 	if err != nil {
 		return nil, err
 	}

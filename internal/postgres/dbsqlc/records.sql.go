@@ -368,22 +368,19 @@ func (q *Queries) LoadKeys(ctx context.Context, arg LoadKeysParams) ([]LoadKeysR
 }
 
 const LoadRecentPeriods = `-- name: LoadRecentPeriods :many
-SELECT p.user_id, p.period_no, p.period_start, p.period_end, p.used, p.reserved, p.plan_used, p.plan_reserved, p.cost_micros, p.charged_micros, p.plan_name, p.plan_version, p.plan_credits, p.carry_over, p.carry_over_max, p.revision, p.closed_at, p.final_after_seconds, p.currency, p.overage_price_micros, p.other_amounts FROM usage_periods AS p
-WHERE p.user_id = ANY ($1::uuid[])
-  AND (p.period_end > coalesce($2::timestamptz, clock_timestamp()) - interval '36 days'
-       OR EXISTS (SELECT FROM usage_tracking AS e
-           WHERE e.id = ANY ($3::uuid[]) AND e.user_id = p.user_id AND e.period_id = p.period_no))
+SELECT user_id, period_no, period_start, period_end, used, reserved, plan_used, plan_reserved, cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over, carry_over_max, revision, closed_at, final_after_seconds, currency, overage_price_micros, other_amounts FROM usage_periods
+WHERE user_id = ANY ($1::uuid[])
+  AND period_end > coalesce($2::timestamptz, clock_timestamp()) - interval '36 days'
 `
 
 type LoadRecentPeriodsParams struct {
 	Accounts []quota.ID
 	Now      *time.Time
-	Events   []quota.ID
 }
 
-// Those that a use of today could have happened in, and those that the events are booked in.
+// Those that a use of today could have happened in.
 func (q *Queries) LoadRecentPeriods(ctx context.Context, arg LoadRecentPeriodsParams) ([]UsagePeriod, error) {
-	rows, err := q.db.Query(ctx, LoadRecentPeriods, arg.Accounts, arg.Now, arg.Events)
+	rows, err := q.db.Query(ctx, LoadRecentPeriods, arg.Accounts, arg.Now)
 	if err != nil {
 		return nil, err
 	}

@@ -122,7 +122,11 @@ func (s *Store) load(ctx context.Context, b *batch, keys *ledger.Keys) error {
 	for _, last := range b.searched {
 		b.ledgers[last.Account].Searched(last)
 	}
-	return s.PlansFor(ctx, dbsqlc.New(b.conn), b.plansOf,
+	q := dbsqlc.New(b.conn)
+	if err := b.askPeriods(ctx, q); err != nil {
+		return err
+	}
+	return s.PlansFor(ctx, q, b.plansOf,
 		func(a *quota.Account, err error) { b.unreadable(a.ID, err, true) })
 }
 
@@ -142,7 +146,6 @@ func (b *batch) unreadable(account quota.AccountID, err error, declared bool) {
 // ask queues the statements of a batch's first round trip.
 func (s *Store) ask(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *ledger.Keys) error {
 	accounts := postgres.IDs[quota.ID](withAbove(keys.Accounts, b.above))
-	admissions := postgres.IDs[quota.ID](orEmpty(keys.Admissions))
 	return errors.Join(
 		t.Ask(func(q *dbsqlc.Queries) error {
 			lock := q.LockFreeAccounts
@@ -169,20 +172,13 @@ func (s *Store) ask(ctx context.Context, t *postgres.RoundTrip, b *batch, keys *
 		}),
 		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadAdmissions(ctx, dbsqlc.LoadAdmissionsParams{
-				Ids: admissions, Accounts: accounts, Most: int32(ledger.QueuePage + keys.Most),
+				Ids:      postgres.IDs[quota.ID](orEmpty(keys.Admissions)),
+				Accounts: postgres.IDs[quota.ID](keys.Accounts), Most: int32(ledger.QueuePage + keys.Most),
 			})
 			b.readAdmissions(rows, keys.Admissions)
 			return err
 		}),
 		b.search(ctx, t, keys.Searches),
-		t.Ask(func(q *dbsqlc.Queries) error {
-			if len(keys.Admissions) == 0 {
-				return nil
-			}
-			rows, err := q.LoadPeriods(ctx, dbsqlc.LoadPeriodsParams{Ids: admissions, Accounts: accounts})
-			b.readPeriods(rows)
-			return err
-		}),
 		t.Ask(func(q *dbsqlc.Queries) error {
 			if len(keys.Register) == 0 {
 				return nil

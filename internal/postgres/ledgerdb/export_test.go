@@ -41,6 +41,10 @@ func (s *Store) HotStatements(t *testing.T) map[string]string {
 		return err
 	})
 	trip.Tell(func(q *dbsqlc.Queries) error {
+		_, err := q.LoadPeriods(context.Background(), dbsqlc.LoadPeriodsParams{})
+		return err
+	})
+	trip.Tell(func(q *dbsqlc.Queries) error {
 		_, err := q.PeriodsBefore(context.Background(), dbsqlc.PeriodsBeforeParams{})
 		return err
 	})

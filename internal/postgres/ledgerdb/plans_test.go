@@ -139,7 +139,7 @@ func TestLongQueueCostsNoMore(t *testing.T) {
 			}
 		}
 		if err := conn.QueryRow(t.Context(),
-			`EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE load ('{}', ARRAY[md5('`+user+`')::uuid], 40)`,
+			`EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE load ('{}', 40, ARRAY[md5('`+user+`')::uuid])`,
 			pgx.QueryExecModeSimpleProtocol).Scan(&plans); err != nil {
 			t.Fatal(err)
 		}

@@ -31,8 +31,7 @@ func (s *Store) askRecords(ctx context.Context, t *postgres.RoundTrip, b *batch,
 			return err
 		}),
 		t.Ask(func(q *dbsqlc.Queries) error {
-			rows, err := q.LoadRecentPeriods(ctx,
-				dbsqlc.LoadRecentPeriodsParams{Accounts: accounts, Now: s.Now(), Events: events})
+			rows, err := q.LoadRecentPeriods(ctx, dbsqlc.LoadRecentPeriodsParams{Accounts: accounts, Now: s.Now()})
 			b.readPeriods(rows)
 			return err
 		}))
@@ -85,6 +84,42 @@ func (b *batch) readEvent(r *dbsqlc.UsageTracking, reversedBy *quota.ID) (*ledge
 		return nil, nil
 	}
 	return l, e
+}
+
+// askPeriods reads the closed periods that the admissions and the events of the batch are booked in and that are not
+// there yet. It takes a round trip of its own, but only for what is late: most of it is in periods that are open.
+func (b *batch) askPeriods(ctx context.Context, q *dbsqlc.Queries) error {
+	asked := dbsqlc.LoadPeriodsParams{}
+	for _, l := range b.ledgers {
+		for _, adm := range l.Admissions {
+			if adm.AdmittedAt.IsZero() {
+				continue
+			}
+			b.bookedIn(&asked, adm.Account, adm.PeriodNo)
+			for i := range adm.Levels {
+				b.bookedIn(&asked, adm.Levels[i].Account, adm.Levels[i].PeriodNo)
+			}
+		}
+		for _, e := range l.Events {
+			b.bookedIn(&asked, e.Account, e.PeriodNo)
+			for i := range e.Levels {
+				b.bookedIn(&asked, e.Levels[i].Account, e.Levels[i].PeriodNo)
+			}
+		}
+	}
+	if len(asked.Nos) == 0 {
+		return nil
+	}
+	rows, err := q.LoadPeriods(ctx, asked)
+	b.readPeriods(rows)
+	return err
+}
+
+// bookedIn adds a period of an account to those that are asked for, unless it is open or there.
+func (b *batch) bookedIn(asked *dbsqlc.LoadPeriodsParams, account quota.AccountID, no int64) {
+	if l := b.ledgers[account]; l != nil && l.Account.PeriodNo != no && l.Closed[no] == nil {
+		asked.Accounts, asked.Nos = append(asked.Accounts, account), append(asked.Nos, no)
+	}
 }
 
 // readPeriods adds closed periods to the ledgers. The one that is there already is kept.

@@ -198,14 +198,6 @@ func (s *Store) askTeams(ctx context.Context, t *postgres.RoundTrip, b *batch, k
 			return err
 		}),
 		t.Ask(func(q *dbsqlc.Queries) error {
-			rows, err := q.LoadLevelPeriods(ctx, dbsqlc.LoadLevelPeriodsParams{
-				Accounts: above, Ids: postgres.IDs[quota.ID](orEmpty(keys.Admissions)),
-				Events: postgres.IDs[quota.ID](orEmpty(keys.Events)),
-			})
-			b.readPeriods(rows)
-			return err
-		}),
-		t.Ask(func(q *dbsqlc.Queries) error {
 			rows, err := q.LoadTurns(ctx, dbsqlc.LoadTurnsParams{
 				Accounts: postgres.IDs[quota.ID](withAbove(keys.Accounts, b.above)), Teams: above,
 				Most: ledger.NextPage,

@@ -79,7 +79,7 @@ WHERE user_id = ANY (@ids::uuid[])
 -- name: LoadAdmissions :many
 -- Those that are asked for, and what is in front in the queues of the accounts, which may be among them: those come twice then.
 -- OFFSET keeps the planner from turning the second part round: a queue is looked for only where the account says that there is one.
-SELECT a.* FROM concurrent_processing AS a WHERE a.id = ANY (@ids::uuid[]) AND a.user_id = ANY (@accounts::uuid[])
+SELECT a.* FROM concurrent_processing AS a WHERE a.id = ANY (@ids::uuid[])
 UNION ALL
 SELECT q.* FROM usage_quotas AS u CROSS JOIN LATERAL (
     SELECT c.* FROM concurrent_processing AS c
@@ -94,19 +94,8 @@ WHERE user_id = @account AND state = 'Queued' AND parked AND estimate <= @credit
 ORDER BY priority DESC, arrived_seq LIMIT @most;
 
 -- name: LoadPeriods :many
-SELECT DISTINCT p.* FROM usage_periods AS p
-JOIN concurrent_processing AS c ON c.user_id = p.user_id AND c.period_no = p.period_no
-WHERE c.id = ANY (@ids::uuid[]) AND c.user_id = ANY (@accounts::uuid[]);
-
--- name: LoadLevelPeriods :many
--- The periods above the users that the admissions and the events are booked in.
 SELECT p.* FROM usage_periods AS p
-WHERE p.user_id = ANY (@accounts::uuid[]) AND (p.user_id, p.period_no) IN (
-    SELECT (l ->> 'account')::uuid, (l ->> 'period_no')::bigint
-    FROM concurrent_processing AS c CROSS JOIN LATERAL jsonb_array_elements(c.levels) AS l WHERE c.id = ANY (@ids::uuid[])
-    UNION ALL
-    SELECT (l ->> 'account')::uuid, (l ->> 'period_no')::bigint
-    FROM usage_tracking AS e CROSS JOIN LATERAL jsonb_array_elements(e.levels) AS l WHERE e.id = ANY (@events::uuid[]));
+JOIN (SELECT DISTINCT unnest(@accounts::uuid[]) AS account, unnest(@nos::bigint[]) AS no) AS v ON p.user_id = v.account AND p.period_no = v.no;
 
 -- name: UpdateAccounts :exec
 -- What decisions change. No column of an index but period_end changes, and that only once a period: the rest are HOT updates.

@@ -10,12 +10,10 @@ LEFT JOIN usage_reversals AS r ON r.event_id = e.id
 ORDER BY k.made_at;
 
 -- name: LoadRecentPeriods :many
--- Those that a use of today could have happened in, and those that the events are booked in.
-SELECT p.* FROM usage_periods AS p
-WHERE p.user_id = ANY (@accounts::uuid[])
-  AND (p.period_end > coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) - interval '36 days'
-       OR EXISTS (SELECT FROM usage_tracking AS e
-           WHERE e.id = ANY (@events::uuid[]) AND e.user_id = p.user_id AND e.period_id = p.period_no));
+-- Those that a use of today could have happened in.
+SELECT * FROM usage_periods
+WHERE user_id = ANY (@accounts::uuid[])
+  AND period_end > coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) - interval '36 days';
 
 -- name: LoadEvents :many
 SELECT sqlc.embed(e), r.reversal_id
