@@ -158,6 +158,7 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
+		registerArrays(conn.TypeMap())
 		return nil
 	}
 	return config, nil
