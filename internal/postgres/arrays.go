@@ -45,7 +45,7 @@ func (c arrayCodec) plan(oid uint32, value any) pgtype.EncodePlan {
 	case pgtype.UUIDArrayOID:
 		return planOf(element, value, func(buf []byte, v [16]byte) []byte { return append(buf, v[:]...) })
 	case pgtype.Int8ArrayOID:
-		return planOf(element, value, func(buf []byte, v int64) []byte { return appendInt64(buf, v) })
+		return planOf(element, value, appendInt64)
 	case pgtype.Int4ArrayOID:
 		return planOf(element, value, func(buf []byte, v int32) []byte { return appendInt32(buf, int(v)) })
 	case pgtype.BoolArrayOID:
