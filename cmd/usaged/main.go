@@ -50,6 +50,7 @@ type options struct {
 	listen, kubeconfig        string
 	databaseURL, directURL    string
 	audiences                 []string
+	authenticationConfig      string
 	tlsCert, tlsKey           string
 	logFormat, logLevel       string
 	autoRegister, allowUnsafe bool
@@ -75,6 +76,9 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 		"file that leads to the API server which checks tokens and rights; without it KUBECONFIG, else the pod's "+
 			"service account")
 	flags.StringSliceVar(&o.audiences, "audience", []string{"usaged"}, "audiences that a bearer token may be for")
+	flags.StringVar(&o.authenticationConfig, "authentication-config", "",
+		"file with an AuthenticationConfiguration, as the API server's flag of that name takes it: whose JWTs name "+
+			"people; read again when it changes")
 	flags.StringVar(&o.tlsCert, "tls-cert-file", "",
 		"certificate to serve HTTPS with, read again when it changes; plain HTTP without it")
 	flags.StringVar(&o.tlsKey, "tls-key-file", "", "key of the certificate")

@@ -57,7 +57,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	if err != nil {
 		return err
 	}
-	auth, err := newAuth(o)
+	auth, err := newAuth(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -76,11 +76,11 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	if err != nil {
 		return err
 	}
-	signer := access.NewSigner(store)
+	signer, loops := access.NewSigner(store), telemetry.Loops(registry)
+	failed := func(err error, message string) { log.Error(message, "error", err) }
 	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, metering.Options{
 		AutoRegister: o.autoRegister, OfflineTickets: o.offlineTickets, Replica: replica,
-		Metrics: telemetry.NewMetering(registry), Loops: telemetry.Loops(registry),
-		Log: func(err error, message string) { log.Error(message, "error", err) },
+		Metrics: telemetry.NewMetering(registry), Loops: loops, Log: failed,
 	})
 
 	if _, err := service.Plans(ctx); err != nil {
@@ -98,10 +98,20 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		History: past, TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log:      log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry),
-	}, service.Run)
+	}, func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		if auth.People != nil {
+			group.Go(func() error {
+				auth.People.Follow(ctx, loops, failed)
+				return nil
+			})
+		}
+		group.Go(func() error { return service.Run(ctx) })
+		return group.Wait()
+	})
 }
 
-func newAuth(o options) (*access.Auth, error) {
+func newAuth(ctx context.Context, o options) (*access.Auth, error) {
 	config, err := restConfig(o.kubeconfig)
 	if err != nil {
 		return nil,
@@ -112,7 +122,14 @@ func newAuth(o options) (*access.Auth, error) {
 	}
 	config.QPS, config.Burst = reviewQPS, reviewBurst
 	config.UserAgent = "usaged"
-	return access.NewAuth(config, o.audiences)
+	auth, err := access.NewAuth(config, o.audiences)
+	if err != nil || o.authenticationConfig == "" {
+		return auth, err
+	}
+	if auth.People, err = access.OpenPeople(ctx, o.authenticationConfig); err != nil {
+		return nil, fmt.Errorf("--authentication-config: %w", err)
+	}
+	return auth, nil
 }
 
 func restConfig(path string) (*rest.Config, error) {

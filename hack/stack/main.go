@@ -113,7 +113,7 @@ func wait(ctx context.Context, out *printer, stack *localstack.Stack) error {
 		"  export USAGED=" + stack.UsagedURL,
 		"  export DATABASE_URL='" + stack.DatabaseURL + "'",
 		"",
-		"  metrics of usaged   " + stack.UsagedURL + "/metrics",
+		"  metrics of usaged   " + stack.UsagedURL + "/metrics (needs a token)",
 		"  metrics of manager  " + stack.MetricsURL + " (needs a token)",
 		"  logs                " + stack.Dir() + "/*.log",
 		"",

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,8 +28,11 @@ const reviewTimeout = 5 * time.Second
 var (
 	// ErrUnauthenticated says that a bearer token is nobody's, or is for another audience.
 	ErrUnauthenticated = errors.New("the bearer token is not valid")
-	// ErrUndecided says that the API server could not be asked: that is neither a yes nor a no.
-	ErrUndecided = errors.New("the API server does not answer")
+	// ErrForbidden says that somebody lacks a right.
+	ErrForbidden = errors.New("not allowed")
+	// ErrUndecided says that the API server, or the issuer of a token, could not be asked: that is neither a yes nor a
+	// no.
+	ErrUndecided = errors.New("whoever knows does not answer")
 )
 
 // Auth says who sends a request and what they may do to a user's quota.
@@ -37,6 +41,10 @@ type Auth struct {
 	Authorizer    authorizer.Authorizer
 	// Audiences that a token must be for, at least one of them.
 	Audiences authenticator.Audiences
+	// People are those whom issuers outside the cluster name; nil if there are none.
+	People *PeopleFile
+	// Scrapers knows the tokens of whoever reads metrics, which are for the API server itself, as Prometheus has them.
+	Scrapers authenticator.Request
 }
 
 // NewAuth asks the API server that config leads to, by TokenReview and SubjectAccessReview, and caches what it says. It
@@ -46,31 +54,82 @@ func NewAuth(config *rest.Config, audiences []string) (*Auth, error) {
 	if err != nil {
 		return nil, err
 	}
-	authn, _, err := authenticatorfactory.DelegatingAuthenticatorConfig{
-		TokenAccessReviewClient: clients.AuthenticationV1(), TokenAccessReviewTimeout: reviewTimeout,
-		WebhookRetryBackoff: backoff(), CacheTTL: AllowTTL, APIAudiences: audiences,
-	}.New()
+	review := func(audiences []string) (authenticator.Request, error) {
+		authn, _, err := authenticatorfactory.DelegatingAuthenticatorConfig{
+			TokenAccessReviewClient: clients.AuthenticationV1(), TokenAccessReviewTimeout: reviewTimeout,
+			WebhookRetryBackoff: backoff(), CacheTTL: AllowTTL, APIAudiences: audiences,
+		}.New()
+		if err != nil {
+			return nil, fmt.Errorf("authentication by TokenReview: %w", err)
+		}
+		return authn, nil
+	}
+	authn, err := review(audiences)
 	if err != nil {
-		return nil, fmt.Errorf("authentication by TokenReview: %w", err)
+		return nil, err
+	}
+	scrapers, err := review(nil)
+	if err != nil {
+		return nil, err
 	}
 	authz, err := NewAuthorizer(clients.AuthorizationV1())
 	if err != nil {
 		return nil, err
 	}
-	return &Auth{Authenticator: authn, Authorizer: authz, Audiences: audiences}, nil
+	return &Auth{Authenticator: authn, Authorizer: authz, Audiences: audiences, Scrapers: scrapers}, nil
 }
 
-// Who returns the subject of a request's bearer token, ErrUnauthenticated or ErrUndecided.
+// Who returns the subject of a request's bearer token, a *Person or another one. The error is ErrUnauthenticated, which
+// says more where an issuer outside the cluster has made the token, or ErrUndecided.
 func (a *Auth) Who(r *http.Request) (user.Info, error) {
-	r = r.WithContext(authenticator.WithAudiences(r.Context(), a.Audiences))
-	resp, ok, err := a.Authenticator.AuthenticateRequest(r)
+	if a.People != nil {
+		_, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if person, err := a.People.Who(r.Context(), strings.TrimSpace(token)); err != nil {
+			return nil, err
+		} else if person != nil {
+			return person, nil
+		}
+	}
+	return reviewed(a.Authenticator, r, a.Audiences)
+}
+
+// reviewed asks the API server whose token it is, which is for one of the audiences or, without any, for itself.
+func reviewed(by authenticator.Request, r *http.Request, audiences authenticator.Audiences) (user.Info, error) {
+	if len(audiences) > 0 {
+		r = r.WithContext(authenticator.WithAudiences(r.Context(), audiences))
+	}
+	resp, ok, err := by.AuthenticateRequest(r)
 	switch {
 	case err != nil && unreachable(err):
 		return nil, fmt.Errorf("%w: %w", ErrUndecided, err)
-	case err != nil || !ok || len(a.Audiences) > 0 && len(a.Audiences.Intersect(resp.Audiences)) == 0:
+	case err != nil || !ok || len(audiences) > 0 && len(audiences.Intersect(resp.Audiences)) == 0:
 		return nil, ErrUnauthenticated
 	}
 	return resp.User, nil
+}
+
+// MayScrape returns nil if the request's sender has verb get on its path, as RBAC's nonResourceURLs give it. The error
+// is ErrUnauthenticated, ErrForbidden or ErrUndecided.
+func (a *Auth) MayScrape(r *http.Request) error {
+	who, err := reviewed(a.Scrapers, r, nil)
+	if err != nil {
+		return err
+	}
+	decision, _, err := a.Authorizer.Authorize(r.Context(),
+		authorizer.AttributesRecord{User: who, Verb: VerbGet, Path: r.URL.Path})
+	switch {
+	case decision == authorizer.DecisionAllow:
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUndecided, err)
+	}
+	return fmt.Errorf("%w: %s needs verb get on the nonResourceURL %s", ErrForbidden, who.GetName(), r.URL.Path)
+}
+
+// Owns reports whether a user's usage is the caller's own, who may then read it without a right.
+func Owns(who user.Info, userID string) bool {
+	person, ok := who.(*Person)
+	return ok && person.UserID == userID
 }
 
 // unreachable tells a reviewer that did not answer from one that refused.

@@ -50,11 +50,33 @@ func (s *server) identify(r *http.Request) (caller, error) {
 	switch {
 	case errors.Is(err, access.ErrUndecided):
 		return caller{}, fmt.Errorf("%w: %w", unavailable(retrySoon, "the token cannot be checked at the moment"), err)
-	case err != nil:
+	case err == access.ErrUnauthenticated: //nolint:errorlint // alone, it says no more
 		return caller{}, unauthorized("the bearer token is not valid for audience %s",
 			strings.Join(s.auth.Audiences, ", "))
+	case err != nil:
+		return caller{}, unauthorized("%v", err)
 	}
 	return caller{user: who}, nil
+}
+
+// mayScrape stands before the metrics.
+func (s *server) mayScrape(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := s.auth.MayScrape(r)
+		switch {
+		case errors.Is(err, access.ErrUndecided):
+			err = fmt.Errorf("%w: %w", unavailable(retrySoon, "the right to get %s cannot be checked", r.URL.Path), err)
+		case errors.Is(err, access.ErrForbidden):
+			err = forbidden("%v", err)
+		case err != nil:
+			err = unauthorized("the header Authorization must carry a bearer token for the API server")
+		}
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // mayOn says whether the caller has one of the rights on what the resource names so.

@@ -253,6 +253,10 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 func testAuth() *access.Auth {
 	return &access.Auth{
 		Audiences: authenticator.Audiences{"usaged"},
+		Scrapers: authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
+			return &authenticator.Response{User: &user.DefaultInfo{Name: "prometheus"}},
+				r.Header.Get("Authorization") == "Bearer prometheus", nil
+		}),
 		Authenticator: authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
 			token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 			resp := &authenticator.Response{
@@ -273,6 +277,10 @@ func testAuth() *access.Auth {
 		}),
 		Authorizer: authorizer.AuthorizerFunc(
 			func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+				if !a.IsResourceRequest() && a.GetVerb() == "get" && a.GetPath() == "/metrics" &&
+					a.GetUser().GetName() == "prometheus" {
+					return authorizer.DecisionAllow, "", nil
+				}
 				_, who, _ := strings.Cut(a.GetUser().GetName(), ":transcripts:")
 				if who == "unchecked" {
 					return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
@@ -982,7 +990,7 @@ func TestProbesAndMetrics(t *testing.T) {
 	}
 	do(h, request{method: "GET", path: admPath})
 	get("/no/such/path")
-	w := get("/metrics")
+	w := do(h, request{method: "GET", path: "/metrics", token: "Bearer prometheus"})
 	text, _ := io.ReadAll(w.Body)
 	for _, want := range []string{
 		`usaged_http_request_duration_seconds_count{code="200",route="GET /api/v1/admissions/{id}"} 1`,

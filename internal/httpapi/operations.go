@@ -12,12 +12,27 @@ type operation struct {
 	// media are the kinds of body that it takes, none where it takes no body, and limit is the most bytes of one.
 	media []string
 	limit int64
-	// verbs are the rights of which the caller needs one on the subject, which is a user or another resource. Where it
-	// is held, the lease or the ticket of the admission in the path does as well.
+	// verbs are the rights of which the caller needs one on the subject, which is a user or another resource, and also
+	// are those who need none.
 	verbs   []string
 	subject string
-	held    bool
+	also    also
 }
+
+// also are who may make a call without a right.
+type also uint8
+
+const (
+	// nobody is for calls that always take a right.
+	nobody also = 0
+	// holder is whoever has the lease or the ticket of the admission in the path.
+	holder also = 1 << (iota - 1)
+	// self is the person who is the user that the call is about.
+	self
+)
+
+// has reports whether all of those are among them.
+func (a also) has(those also) bool { return a&those == those }
 
 const (
 	kindJSON        = "application/json"
@@ -54,31 +69,31 @@ const (
 )
 
 var operations = []operation{
-	{"createAdmission", "POST /api/v1/admissions", onlyJSON, maxBody, spend, bodysUser, false},
-	{"getAdmission", "GET /api/v1/admissions/{id}", nil, 0, read, admissionsUser, true},
-	{"heartbeatAdmission", "POST /api/v1/admissions/{id}/heartbeat", nil, 0, spend, admissionsUser, true},
-	{"completeAdmission", "POST /api/v1/admissions/{id}/complete", onlyJSON, maxBody, spend, admissionsUser, true},
-	{"releaseAdmission", "POST /api/v1/admissions/{id}/release", nil, 0, spend, admissionsUser, true},
-	{"getQueue", "GET /api/v1/queue", nil, 0, list, wholeQueue, false},
+	{"createAdmission", "POST /api/v1/admissions", onlyJSON, maxBody, spend, bodysUser, nobody},
+	{"getAdmission", "GET /api/v1/admissions/{id}", nil, 0, read, admissionsUser, holder | self},
+	{"heartbeatAdmission", "POST /api/v1/admissions/{id}/heartbeat", nil, 0, spend, admissionsUser, holder},
+	{"completeAdmission", "POST /api/v1/admissions/{id}/complete", onlyJSON, maxBody, spend, admissionsUser, holder},
+	{"releaseAdmission", "POST /api/v1/admissions/{id}/release", nil, 0, spend, admissionsUser, holder},
+	{"getQueue", "GET /api/v1/queue", nil, 0, list, wholeQueue, nobody},
 	{"createUsage", "POST /api/v1/usage", []string{kindJSON, kindCloudEvent, kindCloudEvents}, maxBatchBody, spend,
-		itemsUser, false},
+		itemsUser, nobody},
 	{"getUsageEvent", "GET /api/v1/usage/events/{id}", nil, 0,
 		[]string{access.VerbSpend, access.VerbGet, access.VerbAdjust},
-		eventsUser, false},
-	{"reverseUsage", "POST /api/v1/usage/{id}/reverse", onlyJSON, maxBody, adjust, eventsUser, false},
-	{"createAdjustment", "POST /api/v1/usage/adjustments", onlyJSON, maxBody, adjust, bodysUser, false},
-	{"checkUsage", "POST /api/v1/usage/check", onlyJSON, maxBody, read, bodysUser, false},
-	{"checkTranscriptionLimits", "POST /api/v1/transcription/check-limits", onlyJSON, maxBody, read, bodysUser, false},
-	{"getCurrentUsage", "GET /api/v1/usage/current", nil, 0, read, querysUser, false},
-	{"getUsageHistory", "GET /api/v1/usage/history", nil, 0, read, querysUser, false},
-	{"getUsageLimits", "GET /api/v1/usage/limits", nil, 0, read, givenUser, false},
-	{"listTeams", "GET /api/v1/teams", nil, 0, list, allTeams, false},
-	{"getTeam", "GET /api/v1/teams/{name}", nil, 0, readTeam, pathsTeam, false},
-	{"getTeamUsage", "GET /api/v1/teams/{name}/usage", nil, 0, readTeam, pathsTeam, false},
-	{"getTeamHistory", "GET /api/v1/teams/{name}/history", nil, 0, readTeam, pathsTeam, false},
-	{"listTeamMembers", "GET /api/v1/teams/{name}/members", nil, 0, readTeam, pathsTeam, false},
-	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, false},
-	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, false},
+		eventsUser, self},
+	{"reverseUsage", "POST /api/v1/usage/{id}/reverse", onlyJSON, maxBody, adjust, eventsUser, nobody},
+	{"createAdjustment", "POST /api/v1/usage/adjustments", onlyJSON, maxBody, adjust, bodysUser, nobody},
+	{"checkUsage", "POST /api/v1/usage/check", onlyJSON, maxBody, read, bodysUser, self},
+	{"checkTranscriptionLimits", "POST /api/v1/transcription/check-limits", onlyJSON, maxBody, read, bodysUser, self},
+	{"getCurrentUsage", "GET /api/v1/usage/current", nil, 0, read, querysUser, self},
+	{"getUsageHistory", "GET /api/v1/usage/history", nil, 0, read, querysUser, self},
+	{"getUsageLimits", "GET /api/v1/usage/limits", nil, 0, read, givenUser, self},
+	{"listTeams", "GET /api/v1/teams", nil, 0, list, allTeams, nobody},
+	{"getTeam", "GET /api/v1/teams/{name}", nil, 0, readTeam, pathsTeam, nobody},
+	{"getTeamUsage", "GET /api/v1/teams/{name}/usage", nil, 0, readTeam, pathsTeam, nobody},
+	{"getTeamHistory", "GET /api/v1/teams/{name}/history", nil, 0, readTeam, pathsTeam, nobody},
+	{"listTeamMembers", "GET /api/v1/teams/{name}/members", nil, 0, readTeam, pathsTeam, nobody},
+	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},
+	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},
 }
 
 // byPattern finds an operation by its route.

@@ -58,7 +58,7 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 		}
 	}
 	for _, o := range operations {
-		got[o.pattern] = row{o.id, slices.Sorted(slices.Values(o.media)), o.held}
+		got[o.pattern] = row{o.id, slices.Sorted(slices.Values(o.media)), o.also.has(holder)}
 		if len(o.verbs) == 0 || o.subject == "" || (len(o.media) > 0) != (o.limit > 0) {
 			t.Errorf("%s: a row says whose quota it is about, which right that takes, and how large a body may be",
 				o.id)
@@ -74,8 +74,11 @@ func TestOperationsAreInTheDocs(t *testing.T) {
 	table.WriteString("| call | right, on the resource `users` unless it names another | body |\n|---|---|---|\n")
 	for _, o := range operations {
 		right := "`" + strings.Join(o.verbs, "` or `") + "` on " + o.subject
-		if o.held {
+		if o.also.has(holder) {
 			right += "; or its lease or ticket"
+		}
+		if o.also.has(self) {
+			right += "; or to be this user"
 		}
 		body := "none"
 		if o.limit > 0 {
@@ -96,6 +99,26 @@ func TestOperationsAreInTheDocs(t *testing.T) {
 	}
 }
 
+// example is a call of the operation about alice, or about team newsroom.
+func example(o operation) request {
+	bodies := map[string]string{
+		"createAdmission": goodBody, "checkUsage": goodBody, "checkTranscriptionLimits": goodBody,
+		"createUsage":       exportBody,
+		"completeAdmission": `{"duration_seconds":60}`, "reverseUsage": `{"reason":"r"}`,
+		"createAdjustment": `{"user_id":"alice","credits":1,"reason":"r"}`,
+	}
+	method, path, _ := strings.Cut(o.pattern, " ")
+	id := admID.String()
+	if o.subject == eventsUser {
+		id = eventID.String()
+	}
+	path = strings.NewReplacer("{id}", id, "{name}", "newsroom", "{user}", "bob").Replace(path)
+	if strings.HasPrefix(o.subject, "the query's") {
+		path += "?user_id=alice"
+	}
+	return request{method: method, path: path, body: bodies[o.id]}
+}
+
 // What a call needs is asked for before anything else of it is looked at, and nothing else is enough.
 func TestRightsOfOperations(t *testing.T) {
 	tokens := map[string]string{
@@ -106,33 +129,20 @@ func TestRightsOfOperations(t *testing.T) {
 		"Bearer manager": access.VerbManage,
 		"Bearer nobody":  "",
 	}
-	bodies := map[string]string{
-		"createAdmission": goodBody, "checkUsage": goodBody, "checkTranscriptionLimits": goodBody,
-		"createUsage":       exportBody,
-		"completeAdmission": `{"duration_seconds":60}`, "reverseUsage": `{"reason":"r"}`,
-		"createAdjustment": `{"user_id":"alice","credits":1,"reason":"r"}`,
-	}
 	for _, o := range operations {
-		method, path, _ := strings.Cut(o.pattern, " ")
-		id := admID.String()
-		if o.subject == eventsUser {
-			id = eventID.String()
-		}
-		path = strings.NewReplacer("{id}", id, "{name}", "newsroom", "{user}", "bob").Replace(path)
-		if strings.HasPrefix(o.subject, "the query's") {
-			path += "?user_id=alice"
-		}
 		call := func(token string) int {
 			f := &fake{err: ledger.ErrUnavailable, adm: admitted(), event: charge()}
-			return do(handler(t, f), request{method: method, path: path, token: token, body: bodies[o.id]}).Code
+			q := example(o)
+			q.token = token
+			return do(handler(t, f), q).Code
 		}
 		for token, verb := range tokens {
 			if got, want := call(token) != 403, slices.Contains(o.verbs, verb); got != want {
 				t.Errorf("%s with %s: allowed is %t, want %t", o.id, token, got, want)
 			}
 		}
-		if got := call("Lease "+lease) != 401; got != o.held {
-			t.Errorf("%s with a lease: taken is %t, want %t", o.id, got, o.held)
+		if got := call("Lease "+lease) != 401; got != o.also.has(holder) {
+			t.Errorf("%s with a lease: taken is %t, want %t", o.id, got, o.also.has(holder))
 		}
 	}
 }

@@ -253,18 +253,25 @@ func (o *operation) counts() bool {
 		slices.Contains([]string{bodysUser, itemsUser, querysUser, givenUser}, o.subject)
 }
 
-// may says whether the caller has one of the rights on the user that the operation asks for, and whether the user's
-// plan lets another call through. Who has the right on all users acts for them, and uses up nobody's calls.
+// may says whether the caller is the user where that is enough, or has one of the rights on the user that the operation
+// asks for, and whether the user's plan lets another call through. Who has the right on all users acts for them, and
+// uses up nobody's calls.
 func (s *server) may(ctx context.Context, userID string) error {
 	c := callerFrom(ctx)
 	counts := c.operation.counts()
-	if counts {
-		if forAll, err := s.auth.ActsForAll(ctx, c.user, c.operation.verbs, access.Resource); forAll && err == nil {
-			return nil
+	if !c.operation.also.has(self) || !access.Owns(c.user, userID) {
+		if counts {
+			forAll, err := s.auth.ActsForAll(ctx, c.user, c.operation.verbs, access.Resource)
+			if forAll && err == nil {
+				return nil
+			}
+		}
+		if err := s.mayOn(ctx, c.operation.verbs, access.Resource, userID); err != nil {
+			return err
 		}
 	}
-	if err := s.mayOn(ctx, c.operation.verbs, access.Resource, userID); err != nil || !counts {
-		return err
+	if !counts {
+		return nil
 	}
 	a := s.limits.user(userID, s.rateLimitOf)
 	if c.rates.user.Limit == (quota.RateLimit{}) || a.Remaining < c.rates.user.Remaining || !a.Taken {

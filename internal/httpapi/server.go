@@ -115,7 +115,7 @@ type Options struct {
 	Log         *slog.Logger
 	// Database fails while the database does not answer.
 	Database func(ctx context.Context) error
-	// Registry is shown under /metrics, and gets the handler's own metrics.
+	// Registry is shown under /metrics to whoever may get that, and gets the handler's own metrics.
 	Registry *prometheus.Registry
 	// Limits are those of calls. Without them there are only those of the plans.
 	Limits *RateLimiter
@@ -155,7 +155,8 @@ func New(opts Options) http.Handler {
 		telemetry.Check{Name: "serving", Ask: s.serving},
 		telemetry.Check{Name: "database", Ask: opts.Database, Once: true},
 	))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(opts.Registry, promhttp.HandlerOpts{Registry: opts.Registry}))
+	mux.Handle("GET /metrics",
+		s.mayScrape(promhttp.HandlerFor(opts.Registry, promhttp.HandlerOpts{Registry: opts.Registry})))
 	mux.HandleFunc("/", s.unknown(mux))
 
 	undecodable := func(w http.ResponseWriter, r *http.Request, err error) { s.fail(w, r, undecodable(err)) }
@@ -176,7 +177,7 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 		c, err := s.identified(w, r)
 		switch {
 		case err != nil:
-		case c.user == nil && !op.held:
+		case c.user == nil && !op.also.has(holder):
 			err = unauthorized("a lease or a ticket is good for its admission only; this call needs a bearer token")
 		default:
 			c.operation = op

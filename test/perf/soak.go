@@ -77,6 +77,7 @@ func (t *overHTTP) metric(ctx context.Context, name string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	req.Header.Set("Authorization", "Bearer "+token(0))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, err

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/oidctest"
+)
+
+// mayCall says who may make each call about alice, or about team newsroom. All others of everybody are refused it. A
+// call without a row fails the test.
+var mayCall = map[string][]string{
+	"createAdmission":          {"worker"},
+	"getAdmission":             {"alice", "worker", "support"},
+	"heartbeatAdmission":       {"worker"},
+	"completeAdmission":        {"worker"},
+	"releaseAdmission":         {"worker"},
+	"getQueue":                 {"operator"},
+	"createUsage":              {"worker"},
+	"getUsageEvent":            {"alice", "worker", "support", "admin"},
+	"reverseUsage":             {"admin"},
+	"createAdjustment":         {"admin"},
+	"checkUsage":               {"alice", "worker", "support"},
+	"checkTranscriptionLimits": {"alice", "worker", "support"},
+	"getCurrentUsage":          {"alice", "worker", "support"},
+	"getUsageHistory":          {"alice", "worker", "support"},
+	"getUsageLimits":           {"alice", "worker", "support"},
+	"listTeams":                {"operator"},
+	"getTeam":                  {"manager"},
+	"getTeamUsage":             {"manager"},
+	"getTeamHistory":           {"manager"},
+	"listTeamMembers":          {"manager"},
+	"addTeamMember":            {"manager"},
+	"removeTeamMember":         {"manager"},
+}
+
+// ruled gives a group of people rights in the whole cluster.
+func ruled(t *testing.T, env *kubetest.Env, group string, rule rbacv1.PolicyRule) {
+	t.Helper()
+	rule.APIGroups = []string{access.Group}
+	role := &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "matrix-"}, Rules: []rbacv1.PolicyRule{rule},
+	}
+	if err := env.Client.Create(t.Context(), role); err != nil {
+		t.Fatal(err)
+	}
+	if err := env.Client.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: group}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Every call by everybody: people of a real OpenID provider, and service accounts and rights of a real API server.
+func TestWhoMayMakeWhichCall(t *testing.T) {
+	env := kubetest.Shared(t)
+	provider, err := oidctest.Start("alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer provider.Close()
+	stranger, err := oidctest.Start("alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	work, elsewhere := env.Namespace(t), env.Namespace(t)
+	bind(t, env, work, "worker", work, "spend", "alice")
+	bind(t, env, elsewhere, "worker", elsewhere, "spend", "bob")
+	group := func(name string) string { return "oidc:" + work + "-" + name }
+	ruled(t, env, group("support"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"get"}})
+	ruled(t, env, group("admins"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"adjust"}})
+	ruled(t, env, group("operators"), rbacv1.PolicyRule{Resources: []string{"queue", "teams"}, Verbs: []string{"list"}})
+	for _, team := range []string{"newsroom", "sports"} {
+		ruled(t, env, group(team), rbacv1.PolicyRule{Resources: []string{"teams"}, ResourceNames: []string{team},
+			Verbs: []string{"manage"}})
+	}
+
+	unlimited := rest.CopyConfig(env.Config)
+	unlimited.QPS = -1
+	auth, err := access.NewAuth(unlimited, []string{"usaged"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config strings.Builder
+	if err := provider.Configuration(&config,
+		`{username: {claim: sub, prefix: "oidc:"}, groups: {claim: groups, prefix: "oidc:"}}`); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "authentication.yaml")
+	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if auth.People, err = access.OpenPeople(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+
+	person := func(by *oidctest.Provider, claims map[string]any) string {
+		t.Helper()
+		token, err := by.Token(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + token
+	}
+	member := func(name, of string) string {
+		return person(provider, map[string]any{"sub": name, "groups": []string{work + "-" + of}})
+	}
+	good := person(provider, map[string]any{"sub": "alice"})
+	unknown := map[string]string{
+		"nobody":         "-",
+		"another scheme": "Basic YWxpY2U6cGFzc3dvcmQ=",
+		"expired":        person(provider, map[string]any{"sub": "alice", "exp": time.Now().Add(-time.Minute).Unix()}),
+		"wrong audience": person(provider, map[string]any{"sub": "alice", "aud": "other"}),
+		"wrong issuer":   person(stranger, map[string]any{"sub": "alice"}),
+		"forged":         person(stranger, map[string]any{"sub": "alice", "iss": provider.URL}),
+		"changed":        good[:len(good)-6] + "AAAAAA",
+		"for Kubernetes": "Bearer " + env.Token(t, work, "worker"),
+	}
+	known := map[string]string{
+		"alice":                       good,
+		"bob":                         person(provider, map[string]any{"sub": "bob"}),
+		"worker":                      "Bearer " + env.Token(t, work, "worker", "usaged"),
+		"worker of another namespace": "Bearer " + env.Token(t, elsewhere, "worker", "usaged"),
+		"support":                     member("sue", "support"),
+		"admin":                       member("ada", "admins"),
+		"operator":                    member("oda", "operators"),
+		"manager":                     member("max", "newsroom"),
+		"manager of another team":     member("mia", "sports"),
+	}
+	for _, o := range operations {
+		allowed, ok := mayCall[o.id]
+		if !ok {
+			t.Errorf("%s: say who may call it", o.id)
+		}
+		call := func(token string) int {
+			f := &fake{err: ledger.ErrUnavailable, adm: admitted(), event: charge()}
+			q := example(o)
+			if q.path == "/api/v1/usage/limits" {
+				q.path += "?user_id=alice"
+			}
+			q.token = token
+			return do(New(f.options(t.Context(), auth)), q).Code
+		}
+		for who, token := range unknown {
+			if got := call(token); got != 401 {
+				t.Errorf("%s by %s: got %d, want 401", o.id, who, got)
+			}
+		}
+		for who, token := range known {
+			switch got := call(token); {
+			case got == 401:
+				t.Errorf("%s by %s: is not known", o.id, who)
+			case (got != 403) != slices.Contains(allowed, who):
+				t.Errorf("%s by %s: got %d, and who may is %v", o.id, who, got, allowed)
+			}
+		}
+	}
+}
+
+// What is wrong with a token is told whoever holds it, and what is missing whoever it names.
+func TestWhatPeopleAreTold(t *testing.T) {
+	provider, err := oidctest.Start("alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer provider.Close()
+	auth := testAuth()
+	var config strings.Builder
+	if err := provider.Configuration(&config, `{username: {claim: sub, prefix: "oidc:"}}`); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "authentication.yaml")
+	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if auth.People, err = access.OpenPeople(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	call := func(claims map[string]any) (int, string) {
+		t.Helper()
+		token, err := provider.Token(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := do(New((&fake{}).options(t.Context(), auth)),
+			request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer " + token})
+		return w.Code, w.Body.String()
+	}
+	for name, tc := range map[string]struct {
+		claims map[string]any
+		code   int
+		want   string
+	}{
+		"expired": {map[string]any{"sub": "alice", "exp": time.Now().Add(-time.Hour).Unix()}, 401,
+			"oidc: token is expired"},
+		"no user id": {map[string]any{"sub": "al ice"}, 401, `claimMappings.username: user id \"al ice\" must have`},
+		"another": {map[string]any{"sub": "bob"}, 403, `oidc:bob may not spend for user \"alice\": that needs verb ` +
+			`spend or get on resource users.usage.cantonesescribe.io with that name`},
+	} {
+		if code, body := call(tc.claims); code != tc.code || !strings.Contains(body, tc.want) {
+			t.Errorf("%s: got %d %s, want that it says %q", name, code, body, tc.want)
+		}
+	}
+	provider.SetAway(true)
+	if err := provider.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	if code, body := call(map[string]any{"sub": "alice"}); code != 503 && code != 401 {
+		t.Errorf("a key that cannot be had: got %d %s", code, body)
+	}
+}
+
+func TestMetricsAreForWhoMayReadThem(t *testing.T) {
+	env := kubetest.Shared(t)
+	ns := env.Namespace(t)
+	auth, err := access.NewAuth(env.Config, []string{"usaged"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{GenerateName: "scraper-"},
+		Rules: []rbacv1.PolicyRule{{NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}}}}
+	if err := env.Client.Create(t.Context(), role); err != nil {
+		t.Fatal(err)
+	}
+	if err := env.Client.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: ns, Name: "prometheus"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	h := New((&fake{}).options(t.Context(), auth))
+	for who, tc := range map[string]struct {
+		token string
+		want  int
+	}{
+		"nobody":                      {"-", 401},
+		"prometheus":                  {"Bearer " + env.Token(t, ns, "prometheus"), 200},
+		"somebody":                    {"Bearer " + env.Token(t, ns, "somebody"), 403},
+		"a token for another purpose": {"Bearer " + env.Token(t, ns, "prometheus", "usaged"), 401},
+	} {
+		if got := do(h, request{method: "GET", path: "/metrics", token: tc.token}); got.Code != tc.want {
+			t.Errorf("%s: got %d, want %d: %.200s", who, got.Code, tc.want, got.Body)
+		}
+	}
+}
