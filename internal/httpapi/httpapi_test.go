@@ -312,12 +312,15 @@ func handler(t *testing.T, f *fake) http.Handler {
 	return New(f.options(t.Context(), testAuth()))
 }
 
-// options are those of a handler that asks the fake whatever it asks.
+// options are those of a handler that asks the fake whatever it asks, and nothing beside the test: it learns no limits.
 func (f *fake) options(draining context.Context, auth *access.Auth) Options {
+	limits := NewRateLimiter(RateLimits{}, prometheus.NewRegistry())
+	limits.learning = nil
 	return Options{
 		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Teams: f, TeamReports: f, Queue: f, Leases: f,
 		Auth: auth, Database: f.ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
+		Limits: limits,
 	}
 }
 

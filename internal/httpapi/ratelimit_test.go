@@ -40,7 +40,7 @@ func limitedTo(limit quota.RateLimit) *fake {
 func limited(t *testing.T, f *fake, limits RateLimits) (http.Handler, *RateLimiter) {
 	t.Helper()
 	options := f.options(t.Context(), testAuth())
-	options.Limits = NewRateLimiter(limits, options.Registry)
+	options.Limits = NewRateLimiter(limits, prometheus.NewRegistry())
 	return New(options), options.Limits
 }
 
@@ -222,7 +222,7 @@ func TestLimitIsLearnedBesideTheCall(t *testing.T) {
 		f := limitedTo(quota.RateLimit{Requests: 10, Window: 100 * time.Second})
 		options := f.options(t.Context(), testAuth())
 		slow := slowPlans{f, make(chan error)}
-		options.Usage = slow
+		options.Usage, options.Limits = slow, NewRateLimiter(RateLimits{}, prometheus.NewRegistry())
 		h := New(options)
 		check := request{path: "/api/v1/usage/check", body: goodBody}
 		for range 4 {
