@@ -13,6 +13,10 @@ import (
 
 func TestCurl(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/back" {
+			http.Redirect(w, r, "/x?code=1", http.StatusFound)
+			return
+		}
 		body, _ := io.ReadAll(r.Body)
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = io.WriteString(w, r.Method+" "+r.URL.RequestURI()+" "+r.Header.Get("Authorization")+" "+string(body))
@@ -28,6 +32,10 @@ func TestCurl(t *testing.T) {
 			args: []string{"-sS", "-w", `\nHTTP %{http_code}\n`, "-X", "POST", server.URL + "/x?a=b", "-H",
 				"Authorization: Bearer t", "-d", "{}"},
 			want: "POST /x?a=b Bearer t {}\nHTTP 418\n",
+		},
+		"where a redirect leads": {
+			args: []string{"-sS", "-o", "/dev/null", "-w", `%{redirect_url}`, server.URL + "/back"},
+			want: server.URL + "/x?code=1",
 		},
 		"GET where nothing else is said": {
 			args: []string{server.URL},

@@ -25,7 +25,7 @@ const (
 	messageAnnotation = "usage.cantonesescribe.io/message"
 )
 
-func demo(ctx context.Context, out *printer, stack *localstack.Stack, root string) error {
+func demo(ctx context.Context, out *printer, stack *localstack.Stack, customers *people, root string) error {
 	s, err := newStory(out, stack, root)
 	if err != nil {
 		return err
@@ -41,6 +41,7 @@ func demo(ctx context.Context, out *printer, stack *localstack.Stack, root strin
 		{"A Job whose service account may not spend for that user is refused", refuseWrongAccount},
 		{"A pro user runs five at once", runFiveAtOnce},
 		{"The same over HTTP: check, admit, complete", overHTTP},
+		{"A customer signs in and sees what is hers, and nobody else's", customers.signIn},
 		{"A team of two shares 100 credits; the refusal names the team", shareCredits},
 		{"Under a root with one slot three users take turns by weight", takeTurns},
 		{"Where everybody stands", finalStanding},

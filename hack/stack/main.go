@@ -20,6 +20,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/cantonesescribe/usage-operator/internal/testing/localstack"
+	"github.com/cantonesescribe/usage-operator/internal/testing/oidctest"
 )
 
 const usage = "usage: stack demo | run"
@@ -61,8 +62,15 @@ func run(ctx context.Context, out *printer, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, stack, err := localstack.Start(ctx,
-		localstack.Options{Root: root, Programs: filepath.Dir(self), Progress: out.progress})
+	customers, err := startPeople()
+	if err != nil {
+		return err
+	}
+	defer customers.stop()
+	ctx, stack, err := localstack.Start(ctx, localstack.Options{
+		Root: root, Programs: filepath.Dir(self), Progress: out.progress,
+		Usaged: []string{"--authentication-config=" + customers.configuration()},
+	})
 	if err != nil {
 		return err
 	}
@@ -72,9 +80,9 @@ func run(ctx context.Context, out *printer, args []string) (err error) {
 	}()
 	out.progress("everything is up")
 	if args[0] == "run" {
-		return wait(ctx, out, stack)
+		return wait(ctx, out, stack, customers)
 	}
-	if err := demo(ctx, out, stack, root); err != nil {
+	if err := demo(ctx, out, stack, customers, root); err != nil {
 		return errors.Join(err, keepLogs(out, stack, filepath.Join(filepath.Dir(self), "demo-logs")))
 	}
 	return nil
@@ -105,7 +113,7 @@ func keepLogs(out *printer, stack *localstack.Stack, folder string) error {
 	return nil
 }
 
-func wait(ctx context.Context, out *printer, stack *localstack.Stack) error {
+func wait(ctx context.Context, out *printer, stack *localstack.Stack, customers *people) error {
 	out.text(strings.Join([]string{
 		"",
 		"  export KUBECONFIG=" + stack.Plane.Kubeconfig,
@@ -116,6 +124,8 @@ func wait(ctx context.Context, out *printer, stack *localstack.Stack) error {
 		"  metrics of usaged   " + stack.UsagedURL + "/metrics (needs a token)",
 		"  metrics of manager  " + stack.MetricsURL + " (needs a token)",
 		"  logs                " + stack.Dir() + "/*.log",
+		"  people sign in at   " + customers.URL + " (authority " + customers.authority() + "): mina and petra, password '" +
+			oidctest.Password + "'",
 		"",
 		"  kubectl apply -k config/samples && kubectl apply -f hack/demo/users.yaml",
 		"  TOKEN=$(kubectl -n transcripts create token transcriber --audience=usaged)",

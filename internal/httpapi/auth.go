@@ -88,9 +88,9 @@ func (s *server) mayOn(ctx context.Context, verbs []string, resource, name strin
 		return fmt.Errorf("%w: %w", unavailable(retrySoon, "the right to %s cannot be checked at the moment",
 			strings.Join(verbs, " or ")), err)
 	case !allowed:
+		either := strings.Join(verbs, " or ")
 		return forbidden("%s may not %s for %s %q: that needs verb %s on resource %s.%s with that name",
-			c.user.GetName(), verbs[0], strings.TrimSuffix(resource, "s"), name, strings.Join(verbs, " or "), resource,
-			access.Group)
+			c.user.GetName(), either, strings.TrimSuffix(resource, "s"), name, either, resource, access.Group)
 	}
 	return nil
 }

@@ -35,6 +35,8 @@ type Options struct {
 	Root string
 	// Programs is the folder with the product's programs.
 	Programs string
+	// Usaged are flags for usaged besides those that it needs.
+	Usaged []string
 	// Progress is told what is done next.
 	Progress func(what string)
 }
@@ -190,7 +192,8 @@ func (s *Stack) startProduct(ctx context.Context) error {
 	); err != nil {
 		return err
 	}
-	if err := s.startAs(ctx, Usaged, "usage-operator-usaged", "--listen="+usaged); err != nil {
+	if err := s.startAs(ctx, Usaged, "usage-operator-usaged",
+		append([]string{"--listen=" + usaged}, s.opts.Usaged...)...); err != nil {
 		return err
 	}
 	s.UsagedURL, s.MetricsURL = "http://"+usaged, "https://"+metrics+"/metrics"
