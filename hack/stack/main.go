@@ -124,8 +124,8 @@ func wait(ctx context.Context, out *printer, stack *localstack.Stack, customers 
 		"  metrics of usaged   " + stack.UsagedURL + "/metrics (needs a token)",
 		"  metrics of manager  " + stack.MetricsURL + " (needs a token)",
 		"  logs                " + stack.Dir() + "/*.log",
-		"  people sign in at   " + customers.URL + " (authority " + customers.authority() + "): mina and petra, password '" +
-			oidctest.Password + "'",
+		"  people sign in at   " + customers.URL + " (authority " + customers.authority() + "):",
+		"                      mina and petra, password '" + oidctest.Password + "'",
 		"",
 		"  kubectl apply -k config/samples && kubectl apply -f hack/demo/users.yaml",
 		"  TOKEN=$(kubectl -n transcripts create token transcriber --audience=usaged)",

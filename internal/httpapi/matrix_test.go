@@ -210,8 +210,8 @@ func TestWhatPeopleAreTold(t *testing.T) {
 		"expired": {map[string]any{"sub": "alice", "exp": time.Now().Add(-time.Hour).Unix()}, 401,
 			"oidc: token is expired"},
 		"no user id": {map[string]any{"sub": "al ice"}, 401, `claimMappings.username: user id \"al ice\" must have`},
-		"another": {map[string]any{"sub": "bob"}, 403, `oidc:bob may not spend or get for user \"alice\": that needs verb ` +
-			`spend or get on resource users.usage.cantonesescribe.io with that name`},
+		"another": {map[string]any{"sub": "bob"}, 403, `oidc:bob may not spend or get for user \"alice\": that needs ` +
+			`verb spend or get on resource users.usage.cantonesescribe.io with that name`},
 	} {
 		if code, body := call(tc.claims); code != tc.code || !strings.Contains(body, tc.want) {
 			t.Errorf("%s: got %d %s, want that it says %q", name, code, body, tc.want)
