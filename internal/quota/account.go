@@ -36,6 +36,8 @@ type Account struct {
 	// Lots other than the plan's, in no particular order. All that have not expired must be there, and all that a
 	// reservation pins: a charge is booked on them whether they have expired or not.
 	Lots []Lot
+	// Alerts are those that it has raised, see Chain.Alert.
+	Alerts *Raised
 }
 
 // Balance is what decisions change about an account, besides its lots. Two of them can be compared.

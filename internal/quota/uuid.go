@@ -22,6 +22,8 @@ type (
 	EventID = UUID[event]
 	// TicketID is the id of an offline ticket.
 	TicketID = UUID[ticket]
+	// AlertID is the id of an alert.
+	AlertID = UUID[RaisedAlert]
 	// ObjectUID is the UID of a Kubernetes object.
 	ObjectUID = UUID[object]
 	// ClusterUID is the UID of a cluster.
