@@ -24,6 +24,8 @@ const (
 	// DueMoved: something is queued and counted below others than those who are declared to be above, or it is a team
 	// without a plan, and so without a plan's reset, whose period has ended.
 	DueMoved Due = "moved"
+	// DueGrant: a grant with credits left ends soon, and its account was not told.
+	DueGrant Due = "grant"
 )
 
 // Candidate is an account, and for DueLease and DueWait an admission of it.

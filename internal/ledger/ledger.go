@@ -63,6 +63,8 @@ type Ledger struct {
 	// Booked are the events of this batch, and Audit tells what else it changed. Neither is ever changed once written.
 	Booked []Made
 	Audit  []quota.AuditRow
+	// Alerts are what the account is told of by this batch: the periods that it closed, and what Alert finds.
+	Alerts []quota.AlertChange
 }
 
 // Turn is what the queue's order keeps of an account.
@@ -89,6 +91,9 @@ func (l *Ledger) roll() {
 		l.Closed[p.No] = p
 		l.Rolled++
 		l.Tell(quota.SystemActor, quota.AuditPeriodClosed, nil, p.Audit())
+		if reset, tell := p.ResetAlert(l.Account.Period.End); tell {
+			l.Alerts = append(l.Alerts, reset)
+		}
 	}
 }
 

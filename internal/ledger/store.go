@@ -75,8 +75,8 @@ type Batch interface {
 	Plan(name string) *quota.Plan
 	// Teams returns those asked for by Keys.Tree and Keys.Join that there are.
 	Teams() Teams
-	// Commit writes what changed in the ledgers, and commits. If the outcome is not known it returns ErrUnknownOutcome:
-	// the same calls must then be run again before anybody is answered.
+	// Commit writes what changed in the ledgers with the alerts that follow from it, and commits. If the outcome is not
+	// known it returns ErrUnknownOutcome: the same calls must then be run again before anybody is answered.
 	Commit(ctx context.Context) error
 	// Rollback ends the transaction without a trace. After Commit it does nothing.
 	Rollback()

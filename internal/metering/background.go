@@ -24,6 +24,9 @@ const (
 	// stuckInterval is how often the metrics of stuck admissions are brought up to date.
 	stuckInterval = 30 * time.Second
 	stuckTimeout  = 5 * time.Minute
+	// grantInterval is how late a grant that ends soon may be told of to an account that nothing else touches.
+	grantInterval = 10 * time.Minute
+	grantTimeout  = 10 * time.Minute
 )
 
 // Run does what happens by itself until ctx ends: it returns slots whose lease has lapsed, starts waiting work that
@@ -46,6 +49,11 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error {
 		s.every(ctx, loop.Task{Name: "stuck", Period: stuckInterval, Jitter: stuckInterval / 10,
 			Timeout: stuckTimeout, Do: s.countStuck})
+		return nil
+	})
+	g.Go(func() error {
+		s.every(ctx, loop.Task{Name: "grants", Period: grantInterval, Jitter: grantInterval / 10,
+			Timeout: grantTimeout, Do: s.tellOfGrants})
 		return nil
 	})
 	err := g.Wait()
@@ -86,6 +94,13 @@ func (s *Service) countStuck(ctx context.Context) error {
 		s.opts.Metrics.Stuck(reason, n)
 	}
 	return s.failed(ctx, err, "looking for stuck admissions failed, trying again")
+}
+
+// tellOfGrants raises the alerts about grants that end soon: every batch does so, and this touches who has none.
+func (s *Service) tellOfGrants(ctx context.Context) error {
+	return s.failed(ctx, s.forEachDue(ctx, ledger.DueGrant,
+		func(c ledger.Candidate) error { return s.touch(ctx, c.Account) }),
+		"looking for grants that end soon failed, trying again")
 }
 
 // duePage is how many candidates one look brings; a page is worked off before the next is read.

@@ -88,9 +88,9 @@ func (q *Queries) HoldTeams(ctx context.Context, names []string) ([]HoldTeamsRow
 }
 
 const InsertAccounts = `-- name: InsertAccounts :exec
-INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
+INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency, alerts)
 SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::timestamptz[]), unnest($4::timestamptz[]),
-    unnest($5::timestamptz[]), unnest($6::timestamptz[]), unnest($7::text[])
+    unnest($5::timestamptz[]), unnest($6::timestamptz[]), unnest($7::text[]), ''
 `
 
 type InsertAccountsParams struct {
@@ -103,6 +103,7 @@ type InsertAccountsParams struct {
 	Currencies   []string
 }
 
+// Its alerts are known from the start: there are none.
 func (q *Queries) InsertAccounts(ctx context.Context, arg InsertAccountsParams) error {
 	_, err := q.db.Exec(ctx, InsertAccounts,
 		arg.Ids,
@@ -442,7 +443,7 @@ func (q *Queries) InsertUsers(ctx context.Context, arg InsertUsersParams) error 
 }
 
 const LoadAccounts = `-- name: LoadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, coalesce(u.user_id, '')::text AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, a.alerts, coalesce(u.user_id, '')::text AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
     coalesce(a.member_of, nullif((SELECT t.id FROM teams AS t WHERE t.active_root), a.user_id),
@@ -515,6 +516,7 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 			&i.UsageQuota.MemberOf,
 			&i.UsageQuota.MemberDeclared,
 			&i.UsageQuota.ParentID,
+			&i.UsageQuota.Alerts,
 			&i.ExternalID,
 			&i.PlanVersion,
 			&i.Home,

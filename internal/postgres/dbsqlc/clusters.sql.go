@@ -317,7 +317,7 @@ const MoveQuotas = `-- name: MoveQuotas :many
 UPDATE usage_quotas AS a SET home_cluster = $1::uuid, quota_uid = CASE WHEN $2::boolean THEN NULL ELSE a.quota_uid END
 FROM (SELECT b.user_id, b.home_cluster, b.quota_uid FROM usage_quotas AS b WHERE b.user_id = ANY ($3::uuid[])) AS was
 WHERE a.user_id = was.user_id
-RETURNING a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, was.home_cluster AS was_home, was.quota_uid AS was_quota_uid
+RETURNING a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, a.alerts, was.home_cluster AS was_home, was.quota_uid AS was_quota_uid
 `
 
 type MoveQuotasParams struct {
@@ -378,6 +378,7 @@ func (q *Queries) MoveQuotas(ctx context.Context, arg MoveQuotasParams) ([]MoveQ
 			&i.UsageQuota.MemberOf,
 			&i.UsageQuota.MemberDeclared,
 			&i.UsageQuota.ParentID,
+			&i.UsageQuota.Alerts,
 			&i.WasHome,
 			&i.WasQuotaUid,
 		); err != nil {
@@ -528,7 +529,7 @@ func (q *Queries) SeeCluster(ctx context.Context, arg SeeClusterParams) (Cluster
 }
 
 const TeamsOf = `-- name: TeamsOf :many
-SELECT t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
+SELECT t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, a.alerts FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id
 WHERE coalesce(t.home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first)) = $1::uuid
 ORDER BY t.name FOR UPDATE OF t
 `
@@ -606,6 +607,7 @@ func (q *Queries) TeamsOf(ctx context.Context, cluster quota.ID) ([]TeamsOfRow, 
 			&i.UsageQuota.MemberOf,
 			&i.UsageQuota.MemberDeclared,
 			&i.UsageQuota.ParentID,
+			&i.UsageQuota.Alerts,
 		); err != nil {
 			return nil, err
 		}

@@ -189,6 +189,27 @@ type TeamShare struct {
 	Used     int64
 }
 
+type UsageAlert struct {
+	ID             quota.ID
+	UserID         quota.ID
+	PeriodNo       int64
+	Kind           string
+	Threshold      int32
+	Subject        string
+	Number         int32
+	Severity       string
+	Used           int64
+	LimitValue     *int64
+	Currency       *string
+	PlanName       *string
+	RaisedAt       time.Time
+	Seq            int64
+	ResolvedAt     *time.Time
+	EndsAt         time.Time
+	AcknowledgedAt *time.Time
+	AcknowledgedBy *string
+}
+
 type UsagePeriod struct {
 	UserID             quota.ID
 	PeriodNo           int64
@@ -250,6 +271,7 @@ type UsageQuota struct {
 	MemberOf           *quota.ID
 	MemberDeclared     bool
 	ParentID           *quota.ID
+	Alerts             *string
 }
 
 type UsageReversal struct {

@@ -177,7 +177,7 @@ func (q *Queries) AllPlans(ctx context.Context) ([]UserPlanLimit, error) {
 }
 
 const AllTeams = `-- name: AllTeams :many
-SELECT t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id ORDER BY t.name
+SELECT t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, a.alerts FROM teams AS t JOIN usage_quotas AS a ON a.user_id = t.id ORDER BY t.name
 `
 
 type AllTeamsRow struct {
@@ -253,6 +253,7 @@ func (q *Queries) AllTeams(ctx context.Context) ([]AllTeamsRow, error) {
 			&i.UsageQuota.MemberOf,
 			&i.UsageQuota.MemberDeclared,
 			&i.UsageQuota.ParentID,
+			&i.UsageQuota.Alerts,
 		); err != nil {
 			return nil, err
 		}
@@ -1057,7 +1058,7 @@ WITH RECURSIVE above (id) AS (
     UNION
     SELECT coalesce(b.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), b.user_id))
     FROM usage_quotas AS b JOIN above ON above.id = b.user_id)
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, a.alerts, t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), a.user_id),
         '00000000-0000-0000-0000-000000000000')::uuid AS parent,
     EXISTS (SELECT FROM queue_turns AS n WHERE n.parent_id = a.user_id AND n.runnable OFFSET 0)::boolean AS contended
@@ -1120,6 +1121,7 @@ func (q *Queries) ReadAbove(ctx context.Context, parents []quota.ID) ([]ReadAbov
 			&i.UsageQuota.MemberOf,
 			&i.UsageQuota.MemberDeclared,
 			&i.UsageQuota.ParentID,
+			&i.UsageQuota.Alerts,
 			&i.Team.ID,
 			&i.Team.Name,
 			&i.Team.CapCurrency,
@@ -1157,7 +1159,7 @@ func (q *Queries) ReadAbove(ctx context.Context, parents []quota.ID) ([]ReadAbov
 }
 
 const ReadAccounts = `-- name: ReadAccounts :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, a.alerts, u.user_id AS external_id, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(a.home_cluster, CASE WHEN a.quota_uid IS NOT NULL THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS home,
     coalesce(a.member_of, nullif((SELECT t.id FROM teams AS t WHERE t.active_root), a.user_id),
@@ -1228,6 +1230,7 @@ func (q *Queries) ReadAccounts(ctx context.Context, arg ReadAccountsParams) ([]R
 			&i.UsageQuota.MemberOf,
 			&i.UsageQuota.MemberDeclared,
 			&i.UsageQuota.ParentID,
+			&i.UsageQuota.Alerts,
 			&i.ExternalID,
 			&i.PlanVersion,
 			&i.Home,
@@ -1287,7 +1290,7 @@ func (q *Queries) ReadLots(ctx context.Context, arg ReadLotsParams) ([]CreditLot
 }
 
 const ReadTeams = `-- name: ReadTeams :many
-SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
+SELECT a.user_id, a.plan_name, a.quota_uid, a.quota_name, a.credits_override, a.file_size_override, a.audio_ms_override, a.concurrent_override, a.queued_override, a.unlimited_overrides, a.suspended, a.anchor_at, a.time_zone, a.period_no, a.period_start, a.period_end, a.used, a.reserved, a.plan_used, a.plan_reserved, a.cost_micros, a.charged_micros, a.day, a.day_cost_micros, a.reserved_cost_micros, a.active, a.queued, a.parked, a.seq, a.last_decided_at, a.currency, a.other_amounts, a.home_cluster, a.member_of, a.member_declared, a.parent_id, a.alerts, t.id, t.name, t.cap_currency, t.credits_cap, t.concurrent_cap, t.queued_cap, t.daily_cost_cap_micros, t.member_credits, t.member_concurrent, t.member_queued, t.member_daily_cost_micros, t.unlimited_members, t.member_cost_currency, t.display_name, t.object_uid, t.home_cluster, t.weight, t.is_root, t.retired, t.active_root, t.created_at, t.updated_at, coalesce((SELECT p.version FROM user_plan_limits AS p WHERE p.name = a.plan_name), 0)::bigint AS plan_version,
     coalesce(t.home_cluster, (SELECT f.uid FROM clusters AS f WHERE f.first), '00000000-0000-0000-0000-000000000000')::uuid AS home,
     coalesce(a.member_of, nullif((SELECT r.id FROM teams AS r WHERE r.active_root), a.user_id),
         '00000000-0000-0000-0000-000000000000')::uuid AS parent,
@@ -1356,6 +1359,7 @@ func (q *Queries) ReadTeams(ctx context.Context, arg ReadTeamsParams) ([]ReadTea
 			&i.UsageQuota.MemberOf,
 			&i.UsageQuota.MemberDeclared,
 			&i.UsageQuota.ParentID,
+			&i.UsageQuota.Alerts,
 			&i.Team.ID,
 			&i.Team.Name,
 			&i.Team.CapCurrency,

@@ -63,6 +63,7 @@ type loaded struct {
 	lots       map[quota.LotID]quota.Lot
 	// team and bounds are a team's; bounds is replaced where they change, never changed.
 	team       ledger.TeamSettings
+	alerts     *quota.Raised
 	bounds     *quota.Team
 	admissions map[quota.AdmissionID]quota.Admission
 	periods    map[int64]quota.ClosedPeriod
@@ -251,6 +252,7 @@ func (s *Store) readAccounts(b *batch, rows []dbsqlc.LoadAccountsRow) {
 			overrides:  a.Overrides,
 			suspended:  a.Suspended,
 			anchor:     a.Anchor,
+			alerts:     a.Alerts,
 			admissions: map[quota.AdmissionID]quota.Admission{},
 			periods:    map[int64]quota.ClosedPeriod{},
 		}
@@ -425,6 +427,7 @@ func (b *batch) Commit(ctx context.Context) error {
 			}
 			continue
 		}
+		l.Alert()
 		if err := w.collect(l, b.loaded[id]); err != nil {
 			b.Rollback()
 			return err

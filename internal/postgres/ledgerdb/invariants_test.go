@@ -121,7 +121,20 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 			"INSERT INTO usage_reversals SELECT gen_random_uuid(), user_id, gen_random_uuid(), now() FROM usage_quotas",
 			"I4", "reversal"},
 		"silent reversal": {"DELETE FROM audit_log WHERE object_kind = 'UsageEvent'", "I8", "audit row of event"},
-		"silent grant":    {"UPDATE credit_lots SET kind = 'grant'", "I8", "audit row of grant 0"},
+		"never told": {"DELETE FROM usage_alerts WHERE kind = 'CreditsPercent'", "I11",
+			"alert CreditsPercent 80  of period 0, 0"},
+		"told of nobody":      {"UPDATE usage_alerts SET user_id = gen_random_uuid()", "I11", "alert CreditsPercent"},
+		"resolved in silence": {"UPDATE usage_alerts SET resolved_at = now()", "I11", "alert CreditsPercent 80"},
+		"told in vain": {"UPDATE usage_quotas SET alerts = '' WHERE alerts <> ''", "I11",
+			"alert CreditsPercent 80  of period 0, 0"},
+		"neither told nor remembered": {
+			"DELETE FROM usage_alerts WHERE kind <> 'PeriodReset'; UPDATE usage_quotas SET alerts = ''", "I11",
+			"alert CreditsPercent 80 of period 0"},
+		"told twice": {
+			"INSERT INTO usage_alerts SELECT (jsonb_populate_record(a, jsonb_build_object('id', gen_random_uuid(), " +
+				"'number', 1))).* FROM usage_alerts AS a WHERE kind = 'CreditsPercent'", "I11",
+			"alert CreditsPercent 80  of period 0, 1"},
+		"silent grant": {"UPDATE credit_lots SET kind = 'grant'", "I8", "audit row of grant 0"},
 		"silent limit": {"UPDATE user_plan_limits SET credits_limit = credits_limit + 1", "I8",
 			"of plan free, after: credits_units"},
 		"limit lifted": {"UPDATE user_plan_limits SET concurrent_limit = NULL", "I8",
@@ -174,7 +187,8 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 }
 
 // story leaves alice with a closed period with a charge, a carry-over that pays for what runs, and a queue; bob with
-// settings that changed twice; carol on limits that never did; and a plan that changed.
+// settings that changed twice; carol on limits that never did; dave with most of his credits used; and a plan that
+// changed.
 func (f *fixture) story() {
 	f.t.Helper()
 	alice := f.register("alice")
@@ -200,6 +214,11 @@ func (f *fixture) story() {
 	f.enter(carol, quota.ID{5}, 3*quota.Credit)
 	f.settle(carol, quota.ID{5}, 2*quota.Credit)
 	f.enter(carol, quota.ID{6}, 60*quota.Credit, func(a *ledger.Admission) { a.Priority = 3 })
+
+	// More than 80 % of the plan's 60 and 5 of overage.
+	dave := f.register("dave")
+	f.enter(dave, quota.ID{9}, 60*quota.Credit)
+	f.settle(dave, quota.ID{9}, 55*quota.Credit)
 
 	pro := plan("pro")
 	for range 2 {

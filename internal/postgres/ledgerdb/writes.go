@@ -40,6 +40,10 @@ type (
 		parent  *quota.ID
 		*ledger.Turn
 	}
+	alertRow struct {
+		l *ledger.Ledger
+		*quota.AlertChange
+	}
 	auditRow struct {
 		account       quota.AccountID
 		now           time.Time
@@ -76,6 +80,8 @@ type writes struct {
 	audit                                 []auditRow
 	placed                                []placeRow
 	turns                                 []turnRow
+	raised, resolved                      []alertRow
+	remembered                            []*ledger.Ledger
 	// shares are what the events add to each member's share, by what is shared.
 	shares map[share]quota.Credits
 	// offline are the admissions that an offline ticket made, or got out of the queue.
@@ -314,6 +320,34 @@ var (
 		col("Weights", func(r turnRow) int32 { return max(1, r.Weight) }),
 		col("Runnable", func(r turnRow) bool { return r.Runnable }),
 	)
+	alertID      = col("Ids", func(r alertRow) quota.ID { return r.ID(r.l.Account.ID) })
+	insertAlerts = newStatement[dbsqlc.InsertAlertsParams](dbsqlc.InsertAlerts,
+		alertID,
+		col("Accounts", func(r alertRow) quota.ID { return r.l.Account.ID }),
+		col("Periods", func(r alertRow) int64 { return r.PeriodNo }),
+		col("Kinds", func(r alertRow) string { return string(r.Kind) }),
+		col("Thresholds", func(r alertRow) int32 { return r.Threshold }),
+		col("Subjects", func(r alertRow) string { return r.Subject }),
+		col("Numbers", func(r alertRow) int32 { return r.Number }),
+		col("Severities", func(r alertRow) string { return string(r.Severity()) }),
+		col("Used", func(r alertRow) int64 { return r.Used }),
+		col("Limits", func(r alertRow) *int64 { return presentIf(!r.Unlimited, r.Limit) }),
+		col("Currencies", func(r alertRow) *string { return presentIf(r.Currency != "", r.Currency) }),
+		col("PlanNames", func(r alertRow) *string {
+			return presentIf(r.l.Account.Plan.Sells(), r.l.Account.Plan.Name)
+		}),
+		col("RaisedAt", func(r alertRow) time.Time { return r.l.Now }),
+		col("Seqs", func(r alertRow) int64 { return r.l.Account.Seq }),
+		col("EndsAt", func(r alertRow) time.Time { return r.Until }),
+	)
+	resolveAlerts = newStatement[dbsqlc.ResolveAlertsParams](dbsqlc.ResolveAlerts,
+		alertID,
+		col("ResolvedAt", func(r alertRow) *time.Time { return presentIf(r.State != quota.AlertOpen, r.l.Now) }),
+	)
+	rememberAlerts = newStatement[dbsqlc.RememberAlertsParams](dbsqlc.RememberAlerts,
+		col("Ids", func(l *ledger.Ledger) quota.ID { return l.Account.ID }),
+		col("Alerts", func(l *ledger.Ledger) string { return l.Account.Alerts.String() }),
+	)
 	insertAudit = newStatement[dbsqlc.InsertAuditParams](dbsqlc.InsertAudit,
 		col("At", func(r auditRow) time.Time { return r.now }),
 		col("Actors", func(r auditRow) string { return r.Actor.Name }),
@@ -362,7 +396,8 @@ func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 		}
 		w.lots = append(w.lots, lotRow{account: l.Account.ID, now: l.Now, Lot: lot})
 	}
-	if settings || lots < len(w.lots) || was.below || l.Account.Balance != was.balance {
+	alerts := w.alert(l, was.alerts)
+	if settings || lots < len(w.lots) || was.below || alerts || l.Account.Balance != was.balance {
 		w.accounts = append(w.accounts, l)
 	}
 	if l.Account.Currency != was.balance.Currency || l.Account.Other != was.balance.Other {
@@ -386,6 +421,23 @@ func (w *writes) collect(l *ledger.Ledger, was *loaded) error {
 	}
 	w.book(l)
 	return w.tell(l)
+}
+
+// alert takes note of what the account is told of, and reports whether it remembers anything else than before.
+func (w *writes) alert(l *ledger.Ledger, was *quota.Raised) bool {
+	for i := range l.Alerts {
+		row := alertRow{l: l, AlertChange: &l.Alerts[i]}
+		if row.New {
+			w.raised = append(w.raised, row)
+		} else {
+			w.resolved = append(w.resolved, row)
+		}
+	}
+	if l.Account.Alerts == was {
+		return false
+	}
+	w.remembered = append(w.remembered, l)
+	return true
 }
 
 // open takes note of a new account. A team is declared at once, with its grants; a user is later.
@@ -567,6 +619,9 @@ func (w *writes) queue(t *postgres.RoundTrip) {
 	}
 	updateAccounts.queue(q, w.accounts)
 	updateCurrencies.queue(q, w.currencies)
+	insertAlerts.queue(q, w.raised)
+	resolveAlerts.queue(q, w.resolved)
+	rememberAlerts.queue(q, w.remembered)
 	placeAccounts.queue(q, w.placed)
 	upsertTurns.queue(q, w.turns)
 }

@@ -297,9 +297,10 @@ FROM unnest(@user_ids::text[]) WITH ORDINALITY AS v (user_id, n) ORDER BY v.n;
 INSERT INTO users (id, user_id) SELECT unnest(@ids::uuid[]), unnest(@user_ids::text[]);
 
 -- name: InsertAccounts :exec
-INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency)
+-- Its alerts are known from the start: there are none.
+INSERT INTO usage_quotas (user_id, plan_name, anchor_at, period_start, period_end, last_decided_at, currency, alerts)
 SELECT unnest(@ids::uuid[]), unnest(@plan_names::text[]), unnest(@anchors::timestamptz[]), unnest(@period_starts::timestamptz[]),
-    unnest(@period_ends::timestamptz[]), unnest(@decided_at::timestamptz[]), unnest(@currencies::text[]);
+    unnest(@period_ends::timestamptz[]), unnest(@decided_at::timestamptz[]), unnest(@currencies::text[]), '';
 
 -- name: LoadTurns :many
 -- Of the accounts, and of the first others that are next below the teams.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -180,6 +181,13 @@ func (s *Store) Due(
 			postgres.MapError(err)
 	case ledger.DueMoved:
 		ids, err := s.Queries().DueMoved(ctx, dbsqlc.DueMovedParams{Now: s.Now(), After: after, Most: int32(limit)})
+		return candidates(ids, func(id quota.ID) ledger.Candidate { return ledger.Candidate{Account: id} }),
+			postgres.MapError(err)
+	case ledger.DueGrant:
+		ids, err := s.Queries().DueGrants(ctx, dbsqlc.DueGrantsParams{
+			Now: s.Now(), Notice: pgtype.Interval{Microseconds: quota.GrantNotice.Microseconds(), Valid: true},
+			After: after, Most: int32(limit),
+		})
 		return candidates(ids, func(id quota.ID) ledger.Candidate { return ledger.Candidate{Account: id} }),
 			postgres.MapError(err)
 	case ledger.DueLease:

@@ -124,9 +124,13 @@ func (s *Store) Account(
 	if err != nil {
 		unreadable = &ledger.UnreadableError{UserID: userID, What: err.Error()}
 	}
+	alerts, err := quota.ParseRaised(Text(r.Alerts))
+	if err != nil {
+		unreadable = &ledger.UnreadableError{UserID: userID, What: err.Error()}
+	}
 	return &quota.Account{
 		ID: r.UserID, UserID: userID, Overrides: overridesOf(r), Suspended: r.Suspended,
-		Anchor: r.AnchorAt.UTC(), Zone: zone,
+		Anchor: r.AnchorAt.UTC(), Zone: zone, Alerts: alerts,
 		Balance: quota.Balance{
 			Period: quota.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()}, PeriodNo: r.PeriodNo,
 			Used: quota.Credits(r.Used), Reserved: quota.Credits(r.Reserved),
