@@ -36,6 +36,57 @@ func (e AdmissionStuck) Valid() bool {
 	}
 }
 
+// Defines values for AlertKind.
+const (
+	AlertKindCreditsPercent   AlertKind = "CreditsPercent"
+	AlertKindDailyCostPercent AlertKind = "DailyCostPercent"
+	AlertKindGrantExpiring    AlertKind = "GrantExpiring"
+	AlertKindOverdrawn        AlertKind = "Overdrawn"
+	AlertKindPeriodReset      AlertKind = "PeriodReset"
+	AlertKindTeamShare        AlertKind = "TeamShare"
+)
+
+// Valid indicates whether the value is a known member of the AlertKind enum.
+func (e AlertKind) Valid() bool {
+	switch e {
+	case AlertKindCreditsPercent:
+		return true
+	case AlertKindDailyCostPercent:
+		return true
+	case AlertKindGrantExpiring:
+		return true
+	case AlertKindOverdrawn:
+		return true
+	case AlertKindPeriodReset:
+		return true
+	case AlertKindTeamShare:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertSeverity.
+const (
+	AlertSeverityCritical AlertSeverity = "critical"
+	AlertSeverityInfo     AlertSeverity = "info"
+	AlertSeverityWarning  AlertSeverity = "warning"
+)
+
+// Valid indicates whether the value is a known member of the AlertSeverity enum.
+func (e AlertSeverity) Valid() bool {
+	switch e {
+	case AlertSeverityCritical:
+		return true
+	case AlertSeverityInfo:
+		return true
+	case AlertSeverityWarning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CloudEventDatacontenttype.
 const (
 	CloudEventDatacontenttypeApplicationjson CloudEventDatacontenttype = "application/json"
@@ -451,6 +502,88 @@ type AdmissionRequest struct {
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
+}
+
+// Alert Something that a user or a team was told of its limits. `used` and `limit` are the numbers that raised it, and do not
+// change; where it stands now its usage says.
+type Alert struct {
+	AcknowledgedAt time.Time `json:"acknowledged_at,omitempty,omitzero"`
+	AcknowledgedBy string    `json:"acknowledged_by,omitempty,omitzero"`
+
+	// Action What to do about it.
+	Action string `json:"action"`
+
+	// ClosedPeriod Of `PeriodReset`, what the period has come to by now.
+	ClosedPeriod AlertPeriod `json:"closed_period,omitempty,omitzero"`
+
+	// Currency Of `used` and `limit` where they are money, else absent.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// EndsAt When it is over whatever happens: its period, day or grant ends.
+	EndsAt time.Time `json:"ends_at"`
+
+	// Grant Of `GrantExpiring`, the name of the grant.
+	Grant string `json:"grant,omitempty,omitzero"`
+
+	// Id The same for ever.
+	Id   openapi_types.UUID `json:"id"`
+	Kind AlertKind          `json:"kind"`
+
+	// Level A user or a team, of which a limit is, or who pays.
+	Level Level `json:"level"`
+
+	// Limit What it was counted against; absent where there is no limit.
+	Limit Decimal `json:"limit,omitempty,omitzero"`
+
+	// Message The alert in a sentence.
+	Message string `json:"message"`
+
+	// Period The number of the period that it is about, as in the history.
+	Period   int64     `json:"period"`
+	RaisedAt time.Time `json:"raised_at"`
+
+	// ResolvedAt Since when it holds no longer; absent while it does.
+	ResolvedAt time.Time `json:"resolved_at,omitempty,omitzero"`
+
+	// Severity How soon somebody should act. At `critical` new work is refused.
+	Severity AlertSeverity `json:"severity"`
+
+	// ThresholdPercent The percentage that was reached; absent of kinds without one.
+	ThresholdPercent int32 `json:"threshold_percent,omitempty,omitzero"`
+
+	// UpgradePlan The plan that has more room, for whoever pays, while the alert holds; absent if there is none.
+	UpgradePlan Plan `json:"upgrade_plan,omitempty,omitzero"`
+
+	// Used Credits, or an amount of `currency`, that were used.
+	Used Decimal `json:"used"`
+}
+
+// AlertKind defines model for Alert.Kind.
+type AlertKind string
+
+// AlertSeverity How soon somebody should act. At `critical` new work is refused.
+type AlertSeverity string
+
+// AlertPage defines model for AlertPage.
+type AlertPage struct {
+	Alerts []Alert   `json:"alerts"`
+	AsOf   time.Time `json:"as_of"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+}
+
+// AlertPeriod Of `PeriodReset`, what the period has come to by now.
+type AlertPeriod struct {
+	Currency string    `json:"currency"`
+	End      time.Time `json:"end"`
+
+	// LimitCredits The plan's credits; absent if they were unlimited.
+	LimitCredits Decimal   `json:"limit_credits,omitempty,omitzero"`
+	Price        Decimal   `json:"price"`
+	ProviderCost Decimal   `json:"provider_cost"`
+	Start        time.Time `json:"start"`
+	UsedCredits  Decimal   `json:"used_credits"`
 }
 
 // Amount defines model for Amount.
@@ -1249,6 +1382,9 @@ type UserLimits struct {
 // AdmissionID defines model for AdmissionID.
 type AdmissionID = openapi_types.UUID
 
+// AlertID defines model for AlertID.
+type AlertID = openapi_types.UUID
+
 // EventID defines model for EventID.
 type EventID = openapi_types.UUID
 
@@ -1306,6 +1442,18 @@ type ListTeamsParams struct {
 	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// ListTeamAlertsParams defines parameters for ListTeamAlerts.
+type ListTeamAlertsParams struct {
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Unread Only those that nobody has acknowledged.
+	Unread bool `form:"unread,omitempty" json:"unread,omitempty,omitzero"`
+}
+
 // GetTeamHistoryParams defines parameters for GetTeamHistory.
 type GetTeamHistoryParams struct {
 	// Limit The most periods that the page has; 12 unless given.
@@ -1354,6 +1502,20 @@ type CreateUsageParams struct {
 type CreateAdjustmentParams struct {
 	// IdempotencyKey The caller's name for this change, unique per user; 1 to 255 bytes of visible characters without spaces.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
+}
+
+// ListUsageAlertsParams defines parameters for ListUsageAlerts.
+type ListUsageAlertsParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Unread Only those that nobody has acknowledged.
+	Unread bool `form:"unread,omitempty" json:"unread,omitempty,omitzero"`
 }
 
 // GetCurrentUsageParams defines parameters for GetCurrentUsage.
@@ -1621,6 +1783,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/teams/{name} (the `GetTeam` operationId).
 	GetTeam(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListTeamAlerts What a team was told of its limits, the newest first.
+	//
+	// As of a user. What its members are told is theirs.
+	//
+	// Corresponds with GET /api/v1/teams/{name}/alerts (the `ListTeamAlerts` operationId).
+	ListTeamAlerts(ctx context.Context, name TeamName, params *ListTeamAlertsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetTeamHistory A team's periods, the newest first, with each member's share.
 	//
 	// As of a user. The periods are the team's own, whenever those of its members begin.
@@ -1761,6 +1930,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/usage/adjustments (the `CreateAdjustment` operationId).
 	CreateAdjustment(ctx context.Context, params *CreateAdjustmentParams, body CreateAdjustmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListUsageAlerts What a user was told of its limits, the newest first.
+	//
+	// Each alert is raised once by the charge, or the change, that crossed its threshold. docs/alerts.md has all kinds.
+	//
+	// Corresponds with GET /api/v1/usage/alerts (the `ListUsageAlerts` operationId).
+	ListUsageAlerts(ctx context.Context, params *ListUsageAlertsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcknowledgeUsageAlert Mark an alert, of a user or a team, as read.
+	//
+	// The first who does so stays; repeating it changes nothing. It resolves nothing.
+	//
+	// Corresponds with POST /api/v1/usage/alerts/{id}/acknowledge (the `AcknowledgeUsageAlert` operationId).
+	AcknowledgeUsageAlert(ctx context.Context, id AlertID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CheckUsageWithBody Would this be admitted now? Nothing is reserved.
 	//
@@ -1987,6 +2170,23 @@ func (c *Client) ListTeams(ctx context.Context, params *ListTeamsParams, reqEdit
 // Corresponds with GET /api/v1/teams/{name} (the `GetTeam` operationId).
 func (c *Client) GetTeam(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetTeamRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTeamAlerts What a team was told of its limits, the newest first.
+//
+// As of a user. What its members are told is theirs.
+//
+// Corresponds with GET /api/v1/teams/{name}/alerts (the `ListTeamAlerts` operationId).
+func (c *Client) ListTeamAlerts(ctx context.Context, name TeamName, params *ListTeamAlertsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTeamAlertsRequest(c.Server, name, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2258,6 +2458,40 @@ func (c *Client) CreateAdjustmentWithBody(ctx context.Context, params *CreateAdj
 // Corresponds with POST /api/v1/usage/adjustments (the `CreateAdjustment` operationId).
 func (c *Client) CreateAdjustment(ctx context.Context, params *CreateAdjustmentParams, body CreateAdjustmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateAdjustmentRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListUsageAlerts What a user was told of its limits, the newest first.
+//
+// Each alert is raised once by the charge, or the change, that crossed its threshold. docs/alerts.md has all kinds.
+//
+// Corresponds with GET /api/v1/usage/alerts (the `ListUsageAlerts` operationId).
+func (c *Client) ListUsageAlerts(ctx context.Context, params *ListUsageAlertsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListUsageAlertsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcknowledgeUsageAlert Mark an alert, of a user or a team, as read.
+//
+// The first who does so stays; repeating it changes nothing. It resolves nothing.
+//
+// Corresponds with POST /api/v1/usage/alerts/{id}/acknowledge (the `AcknowledgeUsageAlert` operationId).
+func (c *Client) AcknowledgeUsageAlert(ctx context.Context, id AlertID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcknowledgeUsageAlertRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -2814,6 +3048,83 @@ func NewGetTeamRequest(server string, name TeamName) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListTeamAlertsRequest constructs an http.Request for the ListTeamAlerts method
+func NewListTeamAlertsRequest(server string, name TeamName, params *ListTeamAlertsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/alerts", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "unread", params.Unread, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetTeamHistoryRequest constructs an http.Request for the GetTeamHistory method
 func NewGetTeamHistoryRequest(server string, name TeamName, params *GetTeamHistoryParams) (*http.Request, error) {
 	var err error
@@ -3337,6 +3648,118 @@ func NewCreateAdjustmentRequestWithBody(server string, params *CreateAdjustmentP
 	return req, nil
 }
 
+// NewListUsageAlertsRequest constructs an http.Request for the ListUsageAlerts method
+func NewListUsageAlertsRequest(server string, params *ListUsageAlertsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/usage/alerts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "unread", params.Unread, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAcknowledgeUsageAlertRequest constructs an http.Request for the AcknowledgeUsageAlert method
+func NewAcknowledgeUsageAlertRequest(server string, id AlertID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/usage/alerts/%s/acknowledge", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewCheckUsageRequest calls the generic CheckUsage builder with application/json body
 func NewCheckUsageRequest(server string, body CheckUsageJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -3772,6 +4195,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/teams/{name} (the `GetTeam` operationId).
 	GetTeamWithResponse(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*GetTeamResponse, error)
 
+	// ListTeamAlertsWithResponse What a team was told of its limits, the newest first.
+	//
+	// As of a user. What its members are told is theirs.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name}/alerts (the `ListTeamAlerts` operationId).
+	ListTeamAlertsWithResponse(ctx context.Context, name TeamName, params *ListTeamAlertsParams, reqEditors ...RequestEditorFn) (*ListTeamAlertsResponse, error)
+
 	// GetTeamHistoryWithResponse A team's periods, the newest first, with each member's share.
 	//
 	// As of a user. The periods are the team's own, whenever those of its members begin.
@@ -3922,6 +4354,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/usage/adjustments (the `CreateAdjustment` operationId).
 	CreateAdjustmentWithResponse(ctx context.Context, params *CreateAdjustmentParams, body CreateAdjustmentJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAdjustmentResponse, error)
+
+	// ListUsageAlertsWithResponse What a user was told of its limits, the newest first.
+	//
+	// Each alert is raised once by the charge, or the change, that crossed its threshold. docs/alerts.md has all kinds.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/usage/alerts (the `ListUsageAlerts` operationId).
+	ListUsageAlertsWithResponse(ctx context.Context, params *ListUsageAlertsParams, reqEditors ...RequestEditorFn) (*ListUsageAlertsResponse, error)
+
+	// AcknowledgeUsageAlertWithResponse Mark an alert, of a user or a team, as read.
+	//
+	// The first who does so stays; repeating it changes nothing. It resolves nothing.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/usage/alerts/{id}/acknowledge (the `AcknowledgeUsageAlert` operationId).
+	AcknowledgeUsageAlertWithResponse(ctx context.Context, id AlertID, reqEditors ...RequestEditorFn) (*AcknowledgeUsageAlertResponse, error)
 
 	// CheckUsageWithBodyWithResponse Would this be admitted now? Nothing is reserved.
 	//
@@ -4531,6 +4981,70 @@ func (r GetTeamResponse) ContentType() string {
 	return ""
 }
 
+// ListTeamAlertsResponse429Headers the declared response headers of an HTTP 429 response for ListTeamAlerts
+type ListTeamAlertsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ListTeamAlertsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertPage
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ListTeamAlertsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTeamAlertsResponse) GetJSON200() *AlertPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ListTeamAlertsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTeamAlertsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTeamAlertsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTeamAlertsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTeamAlertsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTeamAlertsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetTeamHistoryResponse429Headers the declared response headers of an HTTP 429 response for GetTeamHistory
 type GetTeamHistoryResponse429Headers struct {
 	RateLimit       string
@@ -5058,6 +5572,134 @@ func (r CreateAdjustmentResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CreateAdjustmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListUsageAlertsResponse429Headers the declared response headers of an HTTP 429 response for ListUsageAlerts
+type ListUsageAlertsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ListUsageAlertsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertPage
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ListUsageAlertsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListUsageAlertsResponse) GetJSON200() *AlertPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ListUsageAlertsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListUsageAlertsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListUsageAlertsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListUsageAlertsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListUsageAlertsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListUsageAlertsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// AcknowledgeUsageAlertResponse429Headers the declared response headers of an HTTP 429 response for AcknowledgeUsageAlert
+type AcknowledgeUsageAlertResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type AcknowledgeUsageAlertResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Alert
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *AcknowledgeUsageAlertResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AcknowledgeUsageAlertResponse) GetJSON200() *Alert {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r AcknowledgeUsageAlertResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AcknowledgeUsageAlertResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AcknowledgeUsageAlertResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AcknowledgeUsageAlertResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AcknowledgeUsageAlertResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AcknowledgeUsageAlertResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5609,6 +6251,21 @@ func (c *ClientWithResponses) GetTeamWithResponse(ctx context.Context, name Team
 	return ParseGetTeamResponse(rsp)
 }
 
+// ListTeamAlertsWithResponse What a team was told of its limits, the newest first.
+//
+// As of a user. What its members are told is theirs.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name}/alerts (the `ListTeamAlerts` operationId).
+func (c *ClientWithResponses) ListTeamAlertsWithResponse(ctx context.Context, name TeamName, params *ListTeamAlertsParams, reqEditors ...RequestEditorFn) (*ListTeamAlertsResponse, error) {
+	rsp, err := c.ListTeamAlerts(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTeamAlertsResponse(rsp)
+}
+
 // GetTeamHistoryWithResponse A team's periods, the newest first, with each member's share.
 //
 // As of a user. The periods are the team's own, whenever those of its members begin.
@@ -5836,6 +6493,36 @@ func (c *ClientWithResponses) CreateAdjustmentWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseCreateAdjustmentResponse(rsp)
+}
+
+// ListUsageAlertsWithResponse What a user was told of its limits, the newest first.
+//
+// Each alert is raised once by the charge, or the change, that crossed its threshold. docs/alerts.md has all kinds.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/usage/alerts (the `ListUsageAlerts` operationId).
+func (c *ClientWithResponses) ListUsageAlertsWithResponse(ctx context.Context, params *ListUsageAlertsParams, reqEditors ...RequestEditorFn) (*ListUsageAlertsResponse, error) {
+	rsp, err := c.ListUsageAlerts(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListUsageAlertsResponse(rsp)
+}
+
+// AcknowledgeUsageAlertWithResponse Mark an alert, of a user or a team, as read.
+//
+// The first who does so stays; repeating it changes nothing. It resolves nothing.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/usage/alerts/{id}/acknowledge (the `AcknowledgeUsageAlert` operationId).
+func (c *ClientWithResponses) AcknowledgeUsageAlertWithResponse(ctx context.Context, id AlertID, reqEditors ...RequestEditorFn) (*AcknowledgeUsageAlertResponse, error) {
+	rsp, err := c.AcknowledgeUsageAlert(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcknowledgeUsageAlertResponse(rsp)
 }
 
 // CheckUsageWithBodyWithResponse Would this be admitted now? Nothing is reserved.
@@ -6523,6 +7210,73 @@ func ParseGetTeamResponse(rsp *http.Response) (*GetTeamResponse, error) {
 	return response, nil
 }
 
+// ParseListTeamAlertsResponse parses an HTTP response from a ListTeamAlertsWithResponse call
+func ParseListTeamAlertsResponse(rsp *http.Response) (*ListTeamAlertsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTeamAlertsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ListTeamAlertsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseGetTeamHistoryResponse parses an HTTP response from a GetTeamHistoryWithResponse call
 func ParseGetTeamHistoryResponse(rsp *http.Response) (*GetTeamHistoryResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7065,6 +7819,140 @@ func ParseCreateAdjustmentResponse(rsp *http.Response) (*CreateAdjustmentRespons
 		response.Headers201 = &headers
 	case rsp.StatusCode == 429:
 		var headers CreateAdjustmentResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListUsageAlertsResponse parses an HTTP response from a ListUsageAlertsWithResponse call
+func ParseListUsageAlertsResponse(rsp *http.Response) (*ListUsageAlertsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListUsageAlertsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ListUsageAlertsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseAcknowledgeUsageAlertResponse parses an HTTP response from a AcknowledgeUsageAlertWithResponse call
+func ParseAcknowledgeUsageAlertResponse(rsp *http.Response) (*AcknowledgeUsageAlertResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AcknowledgeUsageAlertResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Alert
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers AcknowledgeUsageAlertResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

@@ -95,8 +95,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	past := reports.New(store, service)
 	return run(ctx, o, log, listener, httpapi.Options{
 		Usage: service, Admissions: service, Tickets: service, Events: service, Teams: service,
-		History: past, TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
-		Log:      log,
+		History: past, Alerts: past, TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth,
+		Database: store.Ping, Log: log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry),
 	}, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)

@@ -245,7 +245,7 @@ func currentUsage(u ledger.Usage) CurrentUsage {
 		UserId: a.UserID, Plan: planName(on.Payer().Plan), Payer: payer(on), Suspended: a.Suspended,
 		UsedCredits: credits(a.Used), ReservedCredits: credits(a.Reserved), Running: a.Active, Queued: a.Queued,
 		PeriodStart: a.Period.Start, ResetsAt: a.Period.End, Limits: userLimits(on),
-		Alerts: alerts(on.Payer(), u.Now), Amounts: amounts(a.Money()), AsOf: u.Now,
+		Alerts: on.Payer().ReachedThresholds(u.Now), Amounts: amounts(a.Money()), AsOf: u.Now,
 	}
 	if limit := on.Levels(u.Now)[0].Allowance; !limit.Unlimited {
 		out.LimitCredits = credits(limit.Max)
@@ -260,22 +260,6 @@ func currentUsage(u ledger.Usage) CurrentUsage {
 		out.LastPeriod = ClosedPeriod{Start: p.Period.Start, End: p.Period.End, UsedCredits: credits(p.Used)}
 	}
 	return out
-}
-
-// alerts returns the thresholds of the account's plan that are reached.
-func alerts(a *quota.Account, now time.Time) []int32 {
-	reached, limit := []int32{}, a.Allowance(now)
-	if limit.Unlimited || limit.Max == 0 {
-		return reached
-	}
-	for _, percent := range a.Plan.AlertThresholds {
-		// Divided, because the product of an amount and a percentage can be larger than an amount.
-		share := quota.Credits(percent)
-		if a.Used >= limit.Max/100*share+limit.Max%100*share/100 {
-			reached = append(reached, percent)
-		}
-	}
-	return reached
 }
 
 // offers returns the plans that can be bought, in upgrade order.

@@ -56,6 +56,7 @@ type fake struct {
 	adm   *ledger.Admission
 	usage ledger.Usage
 	past  reports.History
+	alert ledger.Alert
 	place *queue.Place
 	queue queue.Page
 	plans []*metering.Plan
@@ -219,7 +220,23 @@ func (f *fake) Current(_ context.Context, userID string) (ledger.Usage, error) {
 }
 
 func (f *fake) Plans(context.Context) ([]*metering.Plan, error) { return f.plans, f.err }
-func (f *fake) ping(context.Context) error                      { return f.err }
+
+func (f *fake) Upgrade(context.Context, quota.Chain, time.Time) *quota.Plan   { return nil }
+func (f *fake) AcknowledgeAlert(context.Context, quota.AlertID, string) error { return f.err }
+
+func (f *fake) Alerts(context.Context, quota.Level, quota.AlertID, bool, int) (reports.AlertPage, error) {
+	return reports.AlertPage{}, f.err
+}
+
+// Alert is alice's where the test did not say whose it is.
+func (f *fake) Alert(context.Context, quota.AlertID) (ledger.Alert, error) {
+	if f.alert.Level.Name == "" {
+		f.alert.Level = quota.Level{Kind: quota.LevelUser, Name: "alice"}
+	}
+	return f.alert, nil
+}
+
+func (f *fake) ping(context.Context) error { return f.err }
 
 func (f *fake) VerifyTicket(context.Context, string) (*metering.Ticket, bool, error) {
 	return nil, false, nil
@@ -317,8 +334,8 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits := NewRateLimiter(RateLimits{}, prometheus.NewRegistry())
 	limits.learning = nil
 	return Options{
-		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Teams: f, TeamReports: f, Queue: f, Leases: f,
-		Auth: auth, Database: f.ping,
+		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Alerts: f, Teams: f, TeamReports: f,
+		Queue: f, Leases: f, Auth: auth, Database: f.ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 		Limits: limits,
 	}

@@ -140,6 +140,74 @@ type AdmissionRequest struct {
 	UserId UserID `json:"user_id"`
 }
 
+// Alert Something that a user or a team was told of its limits. `used` and `limit` are the numbers that raised it, and do not
+// change; where it stands now its usage says.
+type Alert struct {
+	AcknowledgedAt time.Time `json:"acknowledged_at,omitempty,omitzero"`
+	AcknowledgedBy string    `json:"acknowledged_by,omitempty,omitzero"`
+
+	// Action What to do about it.
+	Action string `json:"action"`
+
+	// ClosedPeriod Of `PeriodReset`, what the period has come to by now.
+	ClosedPeriod AlertPeriod `json:"closed_period,omitempty,omitzero"`
+
+	// Currency Of `used` and `limit` where they are money, else absent.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// EndsAt When it is over whatever happens: its period, day or grant ends.
+	EndsAt time.Time `json:"ends_at"`
+
+	// Grant Of `GrantExpiring`, the name of the grant.
+	Grant string `json:"grant,omitempty,omitzero"`
+
+	// Id The same for ever.
+	Id   openapi_types.UUID `json:"id"`
+	Kind quota.AlertKind    `json:"kind"`
+
+	// Level A user or a team, of which a limit is, or who pays.
+	Level Level   `json:"level"`
+	Limit Decimal `json:"limit,omitempty,omitzero"`
+
+	// Message The alert in a sentence.
+	Message string `json:"message"`
+
+	// Period The number of the period that it is about, as in the history.
+	Period   int64     `json:"period"`
+	RaisedAt time.Time `json:"raised_at"`
+
+	// ResolvedAt Since when it holds no longer; absent while it does.
+	ResolvedAt time.Time `json:"resolved_at,omitempty,omitzero"`
+
+	// Severity How soon somebody should act. At `critical` new work is refused.
+	Severity quota.AlertSeverity `json:"severity"`
+
+	// ThresholdPercent The percentage that was reached; absent of kinds without one.
+	ThresholdPercent int32   `json:"threshold_percent,omitempty,omitzero"`
+	UpgradePlan      Plan    `json:"upgrade_plan,omitempty,omitzero"`
+	Used             Decimal `json:"used"`
+}
+
+// AlertPage defines model for AlertPage.
+type AlertPage struct {
+	Alerts []Alert   `json:"alerts"`
+	AsOf   time.Time `json:"as_of"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+}
+
+// AlertPeriod Of `PeriodReset`, what the period has come to by now.
+type AlertPeriod struct {
+	Currency     string    `json:"currency"`
+	End          time.Time `json:"end"`
+	LimitCredits Decimal   `json:"limit_credits,omitempty,omitzero"`
+	Price        Decimal   `json:"price"`
+	ProviderCost Decimal   `json:"provider_cost"`
+	Start        time.Time `json:"start"`
+	UsedCredits  Decimal   `json:"used_credits"`
+}
+
 // Amount defines model for Amount.
 type Amount struct {
 	// Currency Examples: USD
@@ -855,6 +923,9 @@ type UserLimits struct {
 // AdmissionID defines model for AdmissionID.
 type AdmissionID = openapi_types.UUID
 
+// AlertID defines model for AlertID.
+type AlertID = openapi_types.UUID
+
 // EventID defines model for EventID.
 type EventID = openapi_types.UUID
 
@@ -909,6 +980,18 @@ type ListTeamsParams struct {
 	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// ListTeamAlertsParams defines parameters for ListTeamAlerts.
+type ListTeamAlertsParams struct {
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Unread Only those that nobody has acknowledged.
+	Unread bool `form:"unread,omitempty" json:"unread,omitempty,omitzero"`
+}
+
 // GetTeamHistoryParams defines parameters for GetTeamHistory.
 type GetTeamHistoryParams struct {
 	// Limit The most periods that the page has; 12 unless given.
@@ -957,6 +1040,20 @@ type CreateUsageParams struct {
 type CreateAdjustmentParams struct {
 	// IdempotencyKey The caller's name for this change, unique per user; 1 to 255 bytes of visible characters without spaces.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
+}
+
+// ListUsageAlertsParams defines parameters for ListUsageAlerts.
+type ListUsageAlertsParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Unread Only those that nobody has acknowledged.
+	Unread bool `form:"unread,omitempty" json:"unread,omitempty,omitzero"`
 }
 
 // GetCurrentUsageParams defines parameters for GetCurrentUsage.
@@ -1039,6 +1136,9 @@ type ServerInterface interface {
 	// GetTeam What a team is, what bounds it, and where it and the teams above it stand.
 	// (GET /api/v1/teams/{name})
 	GetTeam(w http.ResponseWriter, r *http.Request, name TeamName)
+	// ListTeamAlerts What a team was told of its limits, the newest first.
+	// (GET /api/v1/teams/{name}/alerts)
+	ListTeamAlerts(w http.ResponseWriter, r *http.Request, name TeamName, params ListTeamAlertsParams)
 	// GetTeamHistory A team's periods, the newest first, with each member's share.
 	// (GET /api/v1/teams/{name}/history)
 	GetTeamHistory(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamHistoryParams)
@@ -1063,6 +1163,12 @@ type ServerInterface interface {
 	// CreateAdjustment Debit credits for a reason.
 	// (POST /api/v1/usage/adjustments)
 	CreateAdjustment(w http.ResponseWriter, r *http.Request, params CreateAdjustmentParams)
+	// ListUsageAlerts What a user was told of its limits, the newest first.
+	// (GET /api/v1/usage/alerts)
+	ListUsageAlerts(w http.ResponseWriter, r *http.Request, params ListUsageAlertsParams)
+	// AcknowledgeUsageAlert Mark an alert, of a user or a team, as read.
+	// (POST /api/v1/usage/alerts/{id}/acknowledge)
+	AcknowledgeUsageAlert(w http.ResponseWriter, r *http.Request, id AlertID)
 	// CheckUsage Would this be admitted now? Nothing is reserved.
 	// (POST /api/v1/usage/check)
 	CheckUsage(w http.ResponseWriter, r *http.Request)
@@ -1405,6 +1511,74 @@ func (siw *ServerInterfaceWrapper) GetTeam(w http.ResponseWriter, r *http.Reques
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetTeam(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListTeamAlerts operation middleware
+func (siw *ServerInterfaceWrapper) ListTeamAlerts(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTeamAlertsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "unread" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "unread", r.URL.Query(), &params.Unread, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "unread"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "unread", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTeamAlerts(w, r, name, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1876,6 +2050,104 @@ func (siw *ServerInterfaceWrapper) CreateAdjustment(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// ListUsageAlerts operation middleware
+func (siw *ServerInterfaceWrapper) ListUsageAlerts(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListUsageAlertsParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "unread" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "unread", r.URL.Query(), &params.Unread, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "unread"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "unread", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListUsageAlerts(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AcknowledgeUsageAlert operation middleware
+func (siw *ServerInterfaceWrapper) AcknowledgeUsageAlert(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id AlertID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AcknowledgeUsageAlert(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // CheckUsage operation middleware
 func (siw *ServerInterfaceWrapper) CheckUsage(w http.ResponseWriter, r *http.Request) {
 
@@ -2223,6 +2495,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/queue", wrapper.GetQueue)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams", wrapper.ListTeams)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}", wrapper.GetTeam)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/alerts", wrapper.ListTeamAlerts)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/history", wrapper.GetTeamHistory)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/members", wrapper.ListTeamMembers)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/teams/{name}/members/{user}", wrapper.RemoveTeamMember)
@@ -2232,6 +2505,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage", wrapper.CreateUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/{id}/reverse", wrapper.ReverseUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/adjustments", wrapper.CreateAdjustment)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/alerts", wrapper.ListUsageAlerts)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/alerts/{id}/acknowledge", wrapper.AcknowledgeUsageAlert)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/check", wrapper.CheckUsage)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/current", wrapper.GetCurrentUsage)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events/{id}", wrapper.GetUsageEvent)
@@ -2595,6 +2870,46 @@ type GetTeamdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetTeamdefaultApplicationProblemPlusJSONResponse) VisitGetTeamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTeamAlertsRequestObject struct {
+	Name   TeamName `json:"name"`
+	Params ListTeamAlertsParams
+}
+
+type ListTeamAlertsResponseObject interface {
+	VisitListTeamAlertsResponse(w http.ResponseWriter) error
+}
+
+type ListTeamAlerts200JSONResponse AlertPage
+
+func (response ListTeamAlerts200JSONResponse) VisitListTeamAlertsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTeamAlertsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListTeamAlertsdefaultApplicationProblemPlusJSONResponse) VisitListTeamAlertsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2973,6 +3288,84 @@ func (response CreateAdjustmentdefaultApplicationProblemPlusJSONResponse) VisitC
 	return err
 }
 
+type ListUsageAlertsRequestObject struct {
+	Params ListUsageAlertsParams
+}
+
+type ListUsageAlertsResponseObject interface {
+	VisitListUsageAlertsResponse(w http.ResponseWriter) error
+}
+
+type ListUsageAlerts200JSONResponse AlertPage
+
+func (response ListUsageAlerts200JSONResponse) VisitListUsageAlertsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUsageAlertsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListUsageAlertsdefaultApplicationProblemPlusJSONResponse) VisitListUsageAlertsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcknowledgeUsageAlertRequestObject struct {
+	Id AlertID `json:"id"`
+}
+
+type AcknowledgeUsageAlertResponseObject interface {
+	VisitAcknowledgeUsageAlertResponse(w http.ResponseWriter) error
+}
+
+type AcknowledgeUsageAlert200JSONResponse Alert
+
+func (response AcknowledgeUsageAlert200JSONResponse) VisitAcknowledgeUsageAlertResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcknowledgeUsageAlertdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AcknowledgeUsageAlertdefaultApplicationProblemPlusJSONResponse) VisitAcknowledgeUsageAlertResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CheckUsageRequestObject struct {
 	Body *CheckUsageJSONRequestBody
 }
@@ -3257,6 +3650,9 @@ type StrictServerInterface interface {
 	// GetTeam What a team is, what bounds it, and where it and the teams above it stand.
 	// (GET /api/v1/teams/{name})
 	GetTeam(ctx context.Context, request GetTeamRequestObject) (GetTeamResponseObject, error)
+	// ListTeamAlerts What a team was told of its limits, the newest first.
+	// (GET /api/v1/teams/{name}/alerts)
+	ListTeamAlerts(ctx context.Context, request ListTeamAlertsRequestObject) (ListTeamAlertsResponseObject, error)
 	// GetTeamHistory A team's periods, the newest first, with each member's share.
 	// (GET /api/v1/teams/{name}/history)
 	GetTeamHistory(ctx context.Context, request GetTeamHistoryRequestObject) (GetTeamHistoryResponseObject, error)
@@ -3281,6 +3677,12 @@ type StrictServerInterface interface {
 	// CreateAdjustment Debit credits for a reason.
 	// (POST /api/v1/usage/adjustments)
 	CreateAdjustment(ctx context.Context, request CreateAdjustmentRequestObject) (CreateAdjustmentResponseObject, error)
+	// ListUsageAlerts What a user was told of its limits, the newest first.
+	// (GET /api/v1/usage/alerts)
+	ListUsageAlerts(ctx context.Context, request ListUsageAlertsRequestObject) (ListUsageAlertsResponseObject, error)
+	// AcknowledgeUsageAlert Mark an alert, of a user or a team, as read.
+	// (POST /api/v1/usage/alerts/{id}/acknowledge)
+	AcknowledgeUsageAlert(ctx context.Context, request AcknowledgeUsageAlertRequestObject) (AcknowledgeUsageAlertResponseObject, error)
 	// CheckUsage Would this be admitted now? Nothing is reserved.
 	// (POST /api/v1/usage/check)
 	CheckUsage(ctx context.Context, request CheckUsageRequestObject) (CheckUsageResponseObject, error)
@@ -3563,6 +3965,33 @@ func (sh *strictHandler) GetTeam(w http.ResponseWriter, r *http.Request, name Te
 	}
 }
 
+// ListTeamAlerts operation middleware
+func (sh *strictHandler) ListTeamAlerts(w http.ResponseWriter, r *http.Request, name TeamName, params ListTeamAlertsParams) {
+	var request ListTeamAlertsRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTeamAlerts(ctx, request.(ListTeamAlertsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTeamAlerts")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTeamAlertsResponseObject); ok {
+		if err := validResponse.VisitListTeamAlertsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetTeamHistory operation middleware
 func (sh *strictHandler) GetTeamHistory(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamHistoryParams) {
 	var request GetTeamHistoryRequestObject
@@ -3811,6 +4240,58 @@ func (sh *strictHandler) CreateAdjustment(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CreateAdjustmentResponseObject); ok {
 		if err := validResponse.VisitCreateAdjustmentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListUsageAlerts operation middleware
+func (sh *strictHandler) ListUsageAlerts(w http.ResponseWriter, r *http.Request, params ListUsageAlertsParams) {
+	var request ListUsageAlertsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListUsageAlerts(ctx, request.(ListUsageAlertsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListUsageAlerts")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListUsageAlertsResponseObject); ok {
+		if err := validResponse.VisitListUsageAlertsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AcknowledgeUsageAlert operation middleware
+func (sh *strictHandler) AcknowledgeUsageAlert(w http.ResponseWriter, r *http.Request, id AlertID) {
+	var request AcknowledgeUsageAlertRequestObject
+
+	request.Id = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AcknowledgeUsageAlert(ctx, request.(AcknowledgeUsageAlertRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AcknowledgeUsageAlert")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AcknowledgeUsageAlertResponseObject); ok {
+		if err := validResponse.VisitAcknowledgeUsageAlertResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -65,6 +65,7 @@ const (
 	wholeQueue     = "the resource `queue`, in all namespaces; `manage` on the query's `team` of the resource " +
 		"`teams`, where it is given"
 	allTeams  = "the resource `teams`, in all namespaces"
+	alertsOf  = "the alert's user; `get` or `manage` on the alert's team of the resource `teams`, where it is a team's"
 	pathsTeam = "the team in the path, of the resource `teams`"
 )
 
@@ -86,11 +87,14 @@ var operations = []operation{
 	{"checkTranscriptionLimits", "POST /api/v1/transcription/check-limits", onlyJSON, maxBody, read, bodysUser, self},
 	{"getCurrentUsage", "GET /api/v1/usage/current", nil, 0, read, querysUser, self},
 	{"getUsageHistory", "GET /api/v1/usage/history", nil, 0, read, querysUser, self},
+	{"listUsageAlerts", "GET /api/v1/usage/alerts", nil, 0, read, querysUser, self},
+	{"acknowledgeUsageAlert", "POST /api/v1/usage/alerts/{id}/acknowledge", nil, 0, read, alertsOf, self},
 	{"getUsageLimits", "GET /api/v1/usage/limits", nil, 0, read, givenUser, self},
 	{"listTeams", "GET /api/v1/teams", nil, 0, list, allTeams, nobody},
 	{"getTeam", "GET /api/v1/teams/{name}", nil, 0, readTeam, pathsTeam, nobody},
 	{"getTeamUsage", "GET /api/v1/teams/{name}/usage", nil, 0, readTeam, pathsTeam, nobody},
 	{"getTeamHistory", "GET /api/v1/teams/{name}/history", nil, 0, readTeam, pathsTeam, nobody},
+	{"listTeamAlerts", "GET /api/v1/teams/{name}/alerts", nil, 0, readTeam, pathsTeam, nobody},
 	{"listTeamMembers", "GET /api/v1/teams/{name}/members", nil, 0, readTeam, pathsTeam, nobody},
 	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},
 	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},

@@ -33,6 +33,8 @@ type Usage interface {
 	Check(ctx context.Context, userID string, req quota.Request) (metering.CheckResult, error)
 	Current(ctx context.Context, userID string) (ledger.Usage, error)
 	Plans(ctx context.Context) ([]*metering.Plan, error)
+	Upgrade(ctx context.Context, on quota.Chain, now time.Time) *quota.Plan
+	AcknowledgeAlert(ctx context.Context, id quota.AlertID, by string) error
 }
 
 // Admissions are what holds a slot or waits for one.
@@ -67,6 +69,14 @@ type Events interface {
 // History reads closed periods; *reports.Service is one.
 type History interface {
 	History(ctx context.Context, userID string, before int64, limit int) (reports.History, error)
+}
+
+// Alerts read what users and teams were told of; *reports.Service is one.
+type Alerts interface {
+	Alerts(
+		ctx context.Context, of quota.Level, before quota.AlertID, unread bool, limit int,
+	) (reports.AlertPage, error)
+	Alert(ctx context.Context, id quota.AlertID) (ledger.Alert, error)
 }
 
 // Teams are what is above users; *metering.Service is one.
@@ -107,6 +117,7 @@ type Options struct {
 	Tickets     Tickets
 	Events      Events
 	History     History
+	Alerts      Alerts
 	Teams       Teams
 	TeamReports TeamReports
 	Queue       Queue
@@ -129,6 +140,7 @@ type server struct {
 	tickets     Tickets
 	events      Events
 	history     History
+	alerts      Alerts
 	teams       Teams
 	teamReports TeamReports
 	queue       Queue
@@ -144,8 +156,8 @@ var _ StrictServerInterface = (*server)(nil)
 // New returns the handler of everything that the service answers.
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
-		history: opts.History, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue, leases: opts.Leases,
-		auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
+		history: opts.History, alerts: opts.Alerts, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
+		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
 	if s.limits == nil {
 		s.limits = NewRateLimiter(RateLimits{}, opts.Registry)
 	}

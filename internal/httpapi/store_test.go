@@ -78,7 +78,8 @@ func storeOptions(
 	}
 	past := reports.New(store, service)
 	return Options{
-		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Teams: service,
+		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Alerts: past,
+		Teams:       service,
 		TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	}, service

@@ -225,6 +225,7 @@ const (
 	cursorTeams   = "teams/1/"
 	cursorShares  = "shares/1/"
 	cursorMembers = "members/1/"
+	cursorAlerts  = "alerts/1/"
 )
 
 func pageCursor(kind, last string) string {

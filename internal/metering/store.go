@@ -17,6 +17,7 @@ type Store interface {
 	Admissions
 	Declarations
 	Teams
+	Alerts
 	Upkeep
 }
 

@@ -53,6 +53,7 @@ type History struct {
 // Store reads closed periods, and what teams have used. Its errors wrap those of package ledger.
 type Store interface {
 	TeamStore
+	AlertStore
 
 	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the
 	// newest first. ErrNotFound if the user is not known.

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metering
+
+import (
+	"context"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Alerts keeps who has read what.
+type Alerts interface {
+	// AcknowledgeAlert notes who has read an alert, unless somebody has done so before.
+	AcknowledgeAlert(ctx context.Context, id quota.AlertID, by string) error
+}
+
+// AcknowledgeAlert notes that somebody has read an alert. The first one who has stays.
+func (s *Service) AcknowledgeAlert(ctx context.Context, id quota.AlertID, by string) error {
+	return s.store.AcknowledgeAlert(ctx, id, by)
+}
+
+// Upgrade returns the plan that would give whoever pays for a chain, rolled to now, more room, as a refusal names it;
+// nil if there is none, or nobody pays.
+func (s *Service) Upgrade(ctx context.Context, on quota.Chain, now time.Time) *quota.Plan {
+	if !on.Payer().Plan.Sells() {
+		return nil
+	}
+	return s.upgrade(ctx, on, quota.Request{Estimate: quota.Credit},
+		quota.Decision{Outcome: quota.Refuse, Reason: quota.CreditsExhausted}, now)
+}
