@@ -69,7 +69,8 @@ func SetupUsageTeam(mgr ctrl.Manager, teams Teams, opts UsageTeamOptions) error 
 		client: mgr.GetClient(), teams: teams, opts: opts, wake: make(chan event.GenericEvent),
 		applied: map[types.UID]time.Time{},
 	}
-	poller := &teamPoller{client: mgr.GetClient(), teams: teams, opts: opts, wake: r.wake}
+	poller := &teamPoller{client: mgr.GetClient(), teams: teams, opts: opts, wake: r.wake,
+		alerts: alertEvents{events: mgr.GetEventRecorder(recorderName)}}
 	if err := mgr.Add(leading{observe: opts.Loops, Task: loop.Task{
 		Name: "team-standings", Period: opts.StatusInterval, Timeout: turnTimeout, Do: poller.pollOnce,
 	}}); err != nil {

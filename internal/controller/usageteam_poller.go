@@ -34,6 +34,7 @@ type teamPoller struct {
 	opts   UsageTeamOptions
 	wake   chan<- event.GenericEvent
 
+	alerts   alertEvents
 	resynced time.Time
 	// mark is what the next poll asks for changes since.
 	mark ledger.Mark
@@ -112,6 +113,9 @@ func (p *teamPoller) look(ctx context.Context, names []string) error {
 		}
 		if usage.Unreadable == nil {
 			p.moves[name] = usage.MovesAt()
+			if team != nil && usage.Home == p.opts.Cluster.UID {
+				p.alerts.tell(team, usage.Usage.Account, usage.Now, p.resynced.IsZero())
+			}
 		}
 		if team == nil {
 			// What no object ever owned, or another cluster's does, is none of our business.

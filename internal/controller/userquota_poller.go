@@ -37,6 +37,7 @@ type standingPoller struct {
 	resynced time.Time
 	wake     chan<- event.GenericEvent
 
+	alerts alertEvents
 	// mark is what the next poll asks for changes since.
 	mark ledger.Mark
 	// moves has all users with a UserQuota that the ledger knows, and when to look at them again though nobody changes
@@ -153,6 +154,9 @@ func (p *standingPoller) look(
 			}
 		}
 		for _, q := range objects[user] {
+			if id, err := convert.UID(q.UID); err == nil && found && id == usage.QuotaUID && usage.Unreadable == nil {
+				p.alerts.tell(q, usage.Account, usage.Now, p.resynced.IsZero())
+			}
 			if !had.lack(q) && (!whole || !lacksPlan(q)) && !p.stale(ctx, q, usage, found, alive) {
 				continue
 			}
