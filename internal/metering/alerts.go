@@ -9,12 +9,6 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Alerts keeps who has read what.
-type Alerts interface {
-	// AcknowledgeAlert notes who has read an alert, unless somebody has done so before.
-	AcknowledgeAlert(ctx context.Context, id quota.AlertID, by string) error
-}
-
 // AcknowledgeAlert notes that somebody has read an alert. The first one who has stays.
 func (s *Service) AcknowledgeAlert(ctx context.Context, id quota.AlertID, by string) error {
 	return s.store.AcknowledgeAlert(ctx, id, by)

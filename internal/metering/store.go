@@ -17,11 +17,10 @@ type Store interface {
 	Admissions
 	Declarations
 	Teams
-	Alerts
 	Upkeep
 }
 
-// Accounts finds accounts and reads where their users stand.
+// Accounts finds accounts, reads where their users stand, and keeps who has read what they were told.
 type Accounts interface {
 	// Locate returns a user's account id and that of the account at the top of its tree, itself if it is alone; or
 	// ErrNotFound.
@@ -31,6 +30,8 @@ type Accounts interface {
 	Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 	// Due looks for accounts, without locks, in pages ordered by id after the given one.
 	Due(ctx context.Context, what ledger.Due, after quota.AccountID, limit int) ([]ledger.Candidate, error)
+	// AcknowledgeAlert notes who has read an alert, unless somebody has done so before.
+	AcknowledgeAlert(ctx context.Context, id quota.AlertID, by string) error
 }
 
 // Admissions reads admissions, and the events that they ended with, without locks.

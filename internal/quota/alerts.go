@@ -189,10 +189,8 @@ func (c Chain) Alert(now time.Time) []AlertChange {
 // anyHolds reports whether any threshold is reached, which is seldom and does without names.
 func anyHolds(all []measure) bool {
 	for i := range all {
-		for _, threshold := range all[i].thresholds {
-			if all[i].holds(threshold) {
-				return true
-			}
+		if m := &all[i]; slices.ContainsFunc(m.thresholds, m.holds) {
+			return true
 		}
 	}
 	return false
