@@ -41,7 +41,7 @@ func demo(ctx context.Context, out *printer, stack *localstack.Stack, customers 
 		{"A Job whose service account may not spend for that user is refused", refuseWrongAccount},
 		{"A pro user runs five at once", runFiveAtOnce},
 		{"The same over HTTP: check, admit, complete", overHTTP},
-		{"A customer signs in and sees what is hers, and nobody else's", customers.signIn},
+		{"A customer signs in, sees what is hers, and is told of the charge that comes near her limit", customers.signIn},
 		{"A team of two shares 100 credits; the refusal names the team", shareCredits},
 		{"Under a root with one slot three users take turns by weight", takeTurns},
 		{"Where everybody stands", finalStanding},
@@ -230,7 +230,7 @@ func runFiveAtOnce(ctx context.Context, s *story) error {
 
 func finalStanding(ctx context.Context, s *story) error {
 	// Three Jobs of 2, 2.5 and 3.5 minutes and 2.75 minutes over HTTP; five Jobs of 10 to 14 minutes.
-	want := map[string]string{"mina": "10.75", "petra": "60"}
+	want := map[string]string{"mina": "24.75", "petra": "60"}
 	err := s.eventually(ctx, "the quotas' status has caught up with the ledger",
 		func(ctx context.Context) (bool, error) {
 			got, err := s.standing(ctx)
@@ -246,7 +246,7 @@ func finalStanding(ctx context.Context, s *story) error {
 		return err
 	}
 	s.out.claim(
-		"mina has used 10.75 credits (2 + 2.5 + 3.5 in Jobs, 2.75 over HTTP), petra 60 (10 + 11 + 12 + 13 + 14)")
+		"mina has used 24.75 credits (2 + 2.5 + 3.5 in Jobs, 2.75 and 14 over HTTP), petra 60 (10 + 11 + 12 + 13 + 14)")
 	_, err = s.succeed(ctx, "kubectl get usageplans")
 	return err
 }

@@ -23,7 +23,7 @@ func passMonth(ctx context.Context, s *story) error {
 			return err
 		}
 	}
-	last := map[string]string{"mina": "10.75", "petra": "60"}
+	last := map[string]string{"mina": "24.75", "petra": "60"}
 	err := s.eventually(ctx, "the quotas' status shows the new period", func(ctx context.Context) (bool, error) {
 		standing, err := s.standing(ctx)
 		if err != nil {
@@ -42,13 +42,13 @@ func passMonth(ctx context.Context, s *story) error {
 	if err != nil {
 		return err
 	}
-	s.out.claim("nothing is used of the new period; of the last one mina used 10.75 credits and petra 60")
+	s.out.claim("nothing is used of the new period; of the last one mina used 24.75 credits and petra 60")
 	history, err := s.succeed(ctx,
 		`curl -sS -H "Authorization: Bearer $TOKEN" "$USAGED/api/v1/usage/history?user_id=mina"`)
 	if err != nil {
 		return err
 	}
-	return s.contains("the history", history, `"state":"Open"`, `"state":"Closed"`, `"used_credits":10.75`)
+	return s.contains("the history", history, `"state":"Open"`, `"state":"Closed"`, `"used_credits":24.75`)
 }
 
 // standing is what a UserQuota's status says about use.

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -104,5 +105,36 @@ func (p *people) signIn(ctx context.Context, s *story) error {
 	if err := s.curl(ctx, theirs, http.StatusForbidden, &problem); err != nil {
 		return err
 	}
-	return s.contains("the refusal", problem.Detail, `oidc:mina may not spend or get for user "petra"`)
+	if err := s.contains("the refusal", problem.Detail, `oidc:mina may not spend or get for user "petra"`); err != nil {
+		return err
+	}
+	return beTold(ctx, s)
+}
+
+// beTold has a charge take mina over a threshold of her plan, of which she reads at once.
+func beTold(ctx context.Context, s *story) error {
+	var event struct {
+		Credits json.Number `json:"credits"`
+	}
+	if err := s.curl(ctx, call{
+		method: http.MethodPost, path: "/api/v1/usage", headers: []string{"Idempotency-Key: long-talk"},
+		body: `{"user_id":"mina","usage_type":"transcription","duration_seconds":840}`,
+	}, http.StatusCreated, &event); err != nil {
+		return err
+	}
+	var told struct {
+		Alerts []struct {
+			Kind    string `json:"kind"`
+			Message string `json:"message"`
+		} `json:"alerts"`
+	}
+	if err := s.curl(ctx, call{
+		method: http.MethodGet, path: "/api/v1/usage/alerts?user_id=mina", authorization: "Bearer $ID_TOKEN",
+	}, http.StatusOK, &told); err != nil {
+		return err
+	}
+	if err := equal(s, "the number of alerts", len(told.Alerts), 1); err != nil {
+		return err
+	}
+	return s.contains("the alert", told.Alerts[0].Message, "80 %", "24.75 of 30")
 }

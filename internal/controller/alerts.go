@@ -23,7 +23,12 @@ type alertEvents struct {
 // tell makes an event of the object for each alert that is open by now and was not told of; none if it is the first
 // look at all.
 func (t *alertEvents) tell(object runtime.Object, a *quota.Account, now time.Time, first bool) {
-	name, open := a.Level().Name, map[quota.AlertID]bool{}
+	name := a.Level().Name
+	if a.Alerts == nil { // as nearly all are
+		delete(t.told, name)
+		return
+	}
+	open := map[quota.AlertID]bool{}
 	for _, r := range a.Alerts.Open(now) {
 		id := r.ID(a.ID)
 		open[id] = true
@@ -38,10 +43,6 @@ func (t *alertEvents) tell(object runtime.Object, a *quota.Account, now time.Tim
 	}
 	if t.told == nil {
 		t.told = map[string]map[quota.AlertID]bool{}
-	}
-	if len(open) == 0 {
-		delete(t.told, name)
-		return
 	}
 	t.told[name] = open
 }
