@@ -446,6 +446,7 @@ func (p *treePlay) join(user, team *treeNode) {
 				p.Fatal(err)
 			}
 			user.member = nil
+			p.settle() // whoever is in no team for a moment may start what waits
 		}
 		if team != nil {
 			err = w.AddMember(ctx, team.level.Name, name, "test")
