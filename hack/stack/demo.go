@@ -41,7 +41,7 @@ func demo(ctx context.Context, out *printer, stack *localstack.Stack, customers 
 		{"A Job whose service account may not spend for that user is refused", refuseWrongAccount},
 		{"A pro user runs five at once", runFiveAtOnce},
 		{"The same over HTTP: check, admit, complete", overHTTP},
-		{"A customer signs in, sees what is hers, and is told of the charge that comes near her limit", customers.signIn},
+		{"A customer signs in, sees what is hers, and is told of a charge near her limit", customers.signIn},
 		{"A team of two shares 100 credits; the refusal names the team", shareCredits},
 		{"Under a root with one slot three users take turns by weight", takeTurns},
 		{"Where everybody stands", finalStanding},

@@ -53,8 +53,8 @@ func TestCommitWritesWhatDiffers(t *testing.T) {
 		fixed, derived string
 	}{
 		{
-			name:    "account",
-			of:      func(l *ledger.Ledger) any { return l.Account },
+			name: "account",
+			of:   func(l *ledger.Ledger) any { return l.Account },
 			// Alerts are what Commit finds, see quota.Chain.Alert.
 			derived: "ID UserID Team Plan Zone Lots Contended Alerts",
 		},
