@@ -142,9 +142,12 @@ func unreachable(err error) bool {
 	return network || status || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// May reports whether who has one of the verbs on what the resource names so, a user's quota or a team, or
-// ErrUndecided. A service account's rights are those that it has in its own namespace, as for the Jobs there.
-func (a *Auth) May(ctx context.Context, who user.Info, verbs []string, resource, name string) (bool, error) {
+// May reports whether who has one of the verbs on what the resource names so, a user's quota or a team, and whether on
+// all of them, or ErrUndecided. A service account's rights are those that it has in its own namespace, as for the Jobs
+// there.
+func (a *Auth) May(
+	ctx context.Context, who user.Info, verbs []string, resource, name string,
+) (allowed, onAll bool, err error) {
 	namespace, _, err := serviceaccount.SplitUsername(who.GetName())
 	if err != nil {
 		namespace = ""
@@ -155,11 +158,11 @@ func (a *Auth) May(ctx context.Context, who user.Info, verbs []string, resource,
 		for _, verb := range verbs {
 			allowed, err := allows(ctx, a.Authorizer, who, namespace, verb, resource, on)
 			if allowed || err != nil {
-				return allowed, err
+				return allowed, allowed && on == "", err
 			}
 		}
 	}
-	return false, nil
+	return false, false, nil
 }
 
 // MayAll reports whether who has the verb on all of a resource, or ErrUndecided. That is no namespace's to give: a

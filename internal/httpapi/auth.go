@@ -81,18 +81,23 @@ func (s *server) mayScrape(next http.Handler) http.Handler {
 
 // mayOn says whether the caller has one of the rights on what the resource names so.
 func (s *server) mayOn(ctx context.Context, verbs []string, resource, name string) error {
-	c := callerFrom(ctx)
-	allowed, err := s.auth.May(ctx, c.user, verbs, resource, name)
+	_, err := s.rightOn(ctx, verbs, resource, name)
+	return err
+}
+
+// rightOn is mayOn, and reports whether the right is one on all of the resource.
+func (s *server) rightOn(ctx context.Context, verbs []string, resource, name string) (onAll bool, err error) {
+	c, either := callerFrom(ctx), strings.Join(verbs, " or ")
+	allowed, onAll, err := s.auth.May(ctx, c.user, verbs, resource, name)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w", unavailable(retrySoon, "the right to %s cannot be checked at the moment",
-			strings.Join(verbs, " or ")), err)
+		return false, fmt.Errorf("%w: %w",
+			unavailable(retrySoon, "the right to %s cannot be checked at the moment", either), err)
 	case !allowed:
-		either := strings.Join(verbs, " or ")
-		return forbidden("%s may not %s for %s %q: that needs verb %s on resource %s.%s with that name",
+		return false, forbidden("%s may not %s for %s %q: that needs verb %s on resource %s.%s with that name",
 			c.user.GetName(), either, strings.TrimSuffix(resource, "s"), name, either, resource, access.Group)
 	}
-	return nil
+	return onAll, nil
 }
 
 // mayAll says whether the caller has the operation's right on all of a resource.

@@ -69,6 +69,25 @@ func ruled(t *testing.T, env *kubetest.Env, group string, rule rbacv1.PolicyRule
 	}
 }
 
+// peopleOf are those whom a provider names, with their groups.
+func peopleOf(t *testing.T, provider *oidctest.Provider) *access.PeopleFile {
+	t.Helper()
+	var config strings.Builder
+	if err := provider.Configuration(&config,
+		`{username: {claim: sub, prefix: "oidc:"}, groups: {claim: groups, prefix: "oidc:"}}`); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "authentication.yaml")
+	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	people, err := access.OpenPeople(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return people
+}
+
 // Every call by everybody: people of a real OpenID provider, and service accounts and rights of a real API server.
 func TestWhoMayMakeWhichCall(t *testing.T) {
 	env := kubetest.Shared(t)
@@ -100,18 +119,7 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var config strings.Builder
-	if err := provider.Configuration(&config,
-		`{username: {claim: sub, prefix: "oidc:"}, groups: {claim: groups, prefix: "oidc:"}}`); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "authentication.yaml")
-	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if auth.People, err = access.OpenPeople(t.Context(), path); err != nil {
-		t.Fatal(err)
-	}
+	auth.People = peopleOf(t, provider)
 
 	person := func(by *oidctest.Provider, claims map[string]any) string {
 		t.Helper()
@@ -184,17 +192,7 @@ func TestWhatPeopleAreTold(t *testing.T) {
 	}
 	defer provider.Close()
 	auth := testAuth()
-	var config strings.Builder
-	if err := provider.Configuration(&config, `{username: {claim: sub, prefix: "oidc:"}}`); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "authentication.yaml")
-	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if auth.People, err = access.OpenPeople(t.Context(), path); err != nil {
-		t.Fatal(err)
-	}
+	auth.People = peopleOf(t, provider)
 	call := func(claims map[string]any) (int, string) {
 		t.Helper()
 		token, err := provider.Token(claims)

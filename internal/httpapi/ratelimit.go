@@ -258,19 +258,14 @@ func (o *operation) counts() bool {
 // uses up nobody's calls.
 func (s *server) may(ctx context.Context, userID string) error {
 	c := callerFrom(ctx)
-	counts := c.operation.counts()
+	forAll := false
 	if !c.operation.also.has(self) || !access.Owns(c.user, userID) {
-		if counts {
-			forAll, err := s.auth.ActsForAll(ctx, c.user, c.operation.verbs, access.Resource)
-			if forAll && err == nil {
-				return nil
-			}
-		}
-		if err := s.mayOn(ctx, c.operation.verbs, access.Resource, userID); err != nil {
+		var err error
+		if forAll, err = s.rightOn(ctx, c.operation.verbs, access.Resource, userID); err != nil {
 			return err
 		}
 	}
-	if !counts {
+	if forAll || !c.operation.counts() {
 		return nil
 	}
 	a := s.limits.user(userID, s.rateLimitOf)

@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/pem"
 	"io"
 	"log/slog"
@@ -245,11 +244,4 @@ func (s *rotating) KeySet(context.Context) ([]op.Key, error) {
 		all[i] = public{k}
 	}
 	return all, nil
-}
-
-// CertPool trusts the provider.
-func (p *Provider) CertPool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(p.server.Certificate())
-	return pool
 }
