@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package client calls usaged. The calls and their types are generated from api/openapi, every operation of the
-// contract; written by hand is what a caller in a pod needs besides: a connection that follows the CA bundle, a token
-// that is read anew as the kubelet rotates it, and errors that say whether the same call may succeed later.
+// contract; written by hand is what a caller needs besides: a connection that follows the CA bundle, tokens that are
+// read anew as the kubelet rotates them, errors that say whether the same call may succeed later, repetitions, and a
+// Meter, which runs a function under a user's quota.
 //
 // It is for programs outside this module as well: it imports nothing of the service and no Kubernetes.
 package client
@@ -19,7 +20,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
 	"time"
 )
 
@@ -36,8 +36,8 @@ const (
 
 // Connect returns a client of the service at server, such as https://usaged.example. With a caFile, HTTPS trusts only
 // the certificates in it; the file is read for every new connection, so it may change. Calls are bounded by their
-// contexts only.
-func Connect(server, caFile string) (*ClientWithResponses, error) {
+// contexts only, and made once, unless an option such as WithRetries says otherwise.
+func Connect(server, caFile string, options ...ClientOption) (*ClientWithResponses, error) {
 	u, err := url.Parse(server)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, fmt.Errorf("%q must be a URL such as https://usaged.example", server)
@@ -62,11 +62,12 @@ func Connect(server, caFile string) (*ClientWithResponses, error) {
 				Config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}).DialContext(ctx, network, address)
 		}
 	}
-	return NewClientWithResponses(server, WithHTTPClient(bounded{&http.Client{
+	connection := WithHTTPClient(bounded{&http.Client{
 		Transport: transport,
 		// A redirect would carry the credentials to somebody else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}))
+	}})
+	return NewClientWithResponses(server, append([]ClientOption{connection}, options...)...)
 }
 
 func roots(path string) (*x509.CertPool, error) {
@@ -95,10 +96,10 @@ func (b bounded) Do(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// Bearer authorises a call with the token in a file, which is read for each call.
-func Bearer(file string) RequestEditorFn {
-	return func(_ context.Context, r *http.Request) error {
-		token, err := Token(file)
+// Bearer authorises calls with the tokens of a source, which is asked for each call.
+func Bearer(tokens TokenSource) RequestEditorFn {
+	return func(ctx context.Context, r *http.Request) error {
+		token, err := tokens(ctx)
 		if err != nil {
 			return err
 		}
@@ -122,19 +123,6 @@ func Ticket(token string) RequestEditorFn {
 		r.Header.Set("Authorization", "Ticket "+token)
 		return nil
 	}
-}
-
-// Token returns the token in a file.
-func Token(file string) (string, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("token: %w", err)
-	}
-	token := strings.TrimSpace(string(data))
-	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("token: %s does not hold one", file)
-	}
-	return token, nil
 }
 
 // Error is an answer that is not the one that was asked for.

@@ -105,7 +105,7 @@ func TestCredentials(t *testing.T) {
 		if err := os.WriteFile(file, []byte(" "+token+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := get(t, c, Bearer(file))
+		_, err := get(t, c, Bearer(TokenFile(file)))
 		if answer, ok := errors.AsType[*Error](err); !ok || answer.Status != http.StatusFound {
 			t.Errorf("a redirect: got %v", err)
 		}
@@ -122,7 +122,7 @@ func TestCredentials(t *testing.T) {
 	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := get(t, c, Bearer(file)); err == nil || !strings.Contains(err.Error(), "does not hold one") {
+	if _, err := get(t, c, Bearer(TokenFile(file))); err == nil || !strings.Contains(err.Error(), "does not hold one") {
 		t.Errorf("an empty token: got %v", err)
 	}
 }
@@ -189,6 +189,21 @@ func TestTemporary(t *testing.T) {
 	} {
 		if after, ok := Temporary(tc.err); after != tc.after || ok != tc.want {
 			t.Errorf("%s: got %s, %t; want %s, %t", name, after, ok, tc.after, tc.want)
+		}
+	}
+}
+
+// TestOutcome: what is said of an admission that has ended.
+func TestOutcome(t *testing.T) {
+	for want, a := range map[string]Admission{
+		"Expired": {State: StateExpired},
+		"Cancelled (WaitedTooLong): it waited 2m0s": {
+			State: StateCancelled, Reason: "WaitedTooLong", Message: "it waited 2m0s",
+		},
+		"Cancelled (UnknownUser)": {State: StateCancelled, Reason: "UnknownUser"},
+	} {
+		if got := a.Outcome(); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

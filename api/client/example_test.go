@@ -9,9 +9,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
+	"time"
 
 	"github.com/cantonesescribe/usage-operator/api/client"
+	"github.com/cantonesescribe/usage-operator/internal/testing/usagedtest"
 )
 
 // An upload form asks before it takes a file, and tells its user what the service said.
@@ -22,21 +23,13 @@ func Example() {
 			`"message":"alice has 2 credits left of 30, 12.5 are needed"}`)
 	}))
 	defer service.Close()
-	token, err := os.CreateTemp("", "token")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer os.Remove(token.Name())
-	fmt.Fprintln(token, "eyJ...") // in a pod: a projected service account token with audience usaged
-
 	api, err := client.Connect(service.URL, "")
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	request := client.CheckRequest{UserId: "alice", EstimatedDurationSeconds: "750", FileSizeBytes: 24 << 20}
-	r, err := api.CheckUsageWithResponse(context.Background(), request, client.Bearer(token.Name()))
+	r, err := api.CheckUsageWithResponse(context.Background(), request, client.Bearer(client.StaticToken("eyJ...")))
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -48,4 +41,42 @@ func Example() {
 	}
 	fmt.Println(verdict.CanProcess, verdict.BlockingReason == client.ReasonCreditsExhausted, verdict.Message)
 	// Output: false true alice has 2 credits left of 30, 12.5 are needed
+}
+
+// A worker transcribes under a slot of its user, and is charged what it used.
+func ExampleMeter_Do() {
+	usaged, end := usagedtest.Example("eyJ...")
+	defer end()
+
+	api, err := client.Connect(usaged.URL(), "")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	meter := &client.Meter{API: api, Token: client.StaticToken("eyJ...")} // in a pod: client.ProjectedToken()
+	work := client.Work{UserID: "alice", Key: "interview-17", Audio: 13 * time.Minute, FileSize: 24 << 20}
+	transcribe := func(ctx context.Context) (time.Duration, error) {
+		return 12*time.Minute + 30*time.Second, ctx.Err() // what there was to hear
+	}
+	admission, err := meter.Do(context.Background(), work, transcribe)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(admission.State, admission.ChargedCredits)
+
+	// The same again is the same work.
+	_, err = meter.Do(context.Background(), work, transcribe)
+	fmt.Println(errors.Is(err, client.ErrCharged))
+
+	// What cannot be is refused with the limit.
+	work.Key, work.Audio = "interview-18", 20*time.Minute
+	_, err = meter.Do(context.Background(), work, transcribe)
+	if refusal, ok := errors.AsType[*client.Error](err); ok {
+		fmt.Println(refusal.Reason, refusal.Requested, refusal.Remaining, refusal.Unit)
+	}
+	// Output:
+	// Settled 12.5
+	// true
+	// CreditsExhausted 20 17.5 credits
 }

@@ -48,7 +48,7 @@ func run(args []string, getenv func(string) string, streams streams, signals <-c
 	if _, err := exec.LookPath(o.command[0]); err != nil {
 		return fail(log, notStarted(err))
 	}
-	if _, err := client.Token(o.tokenFile); err != nil {
+	if _, err := client.TokenFile(o.tokenFile)(context.Background()); err != nil {
 		return fail(log, fmt.Errorf("--token-file: %w", err))
 	}
 	w, err := describe(o)
@@ -59,15 +59,16 @@ func run(args []string, getenv func(string) string, streams streams, signals <-c
 	if err != nil {
 		return fail(log, fmt.Errorf("--server, --ca-file: %w", err))
 	}
-	s := &service{api: api, o: o, w: w, log: log}
+	meter := &client.Meter{API: api, Token: client.TokenFile(o.tokenFile), ReachTimeout: o.admitTimeout,
+		SettleTimeout: o.settleTimeout, Log: log}
+	s := &service{meter: meter, o: o, w: w, log: log}
 	a, err := interruptible(signals, s.acquire)
 	switch {
 	case errors.Is(err, errDone):
 		log("key %s is done and charged already: not run again", o.key)
 		return 0
 	case err != nil && a != nil: // A signal came together with the slot.
-		a.stop()
-		s.abandon(context.Background(), a)
+		s.abandon(a)
 		return fail(log, err)
 	case err != nil:
 		return fail(log, err)
@@ -75,21 +76,22 @@ func run(args []string, getenv func(string) string, streams streams, signals <-c
 	log("%s", begun(a, w))
 	code, err := execute(o.command, streams, signals)
 	if err != nil {
-		a.stop()
-		s.abandon(context.Background(), a)
+		s.abandon(a)
 		return fail(log, err)
 	}
 	return s.finish(a, code, signals)
 }
 
 func begun(a *admission, w work) string {
-	what := fmt.Sprintf("admitted: %s of audio, %s credits reserved for %s", w.duration, a.EstimatedCredits, a.UserId)
+	got := a.Admission
+	what := fmt.Sprintf("admitted: %s of audio, %s credits reserved for %s", w.duration, got.EstimatedCredits,
+		got.UserId)
 	switch {
 	case a.paid:
-		what = fmt.Sprintf("admitted: %s of audio, charged to %s before", w.duration, a.UserId)
+		what = fmt.Sprintf("admitted: %s of audio, charged to %s before", w.duration, got.UserId)
 	case a.joined:
-		what += fmt.Sprintf(" by Job %s", a.Id)
-	case a.Ticket != "":
+		what += fmt.Sprintf(" by Job %s", got.Id)
+	case got.Ticket != "":
 		what += " on an offline ticket, because the database is away"
 	}
 	return what
@@ -168,8 +170,7 @@ func (s *service) finish(a *admission, code int, signals <-chan os.Signal) int {
 		return code
 	}
 	s.writeTermination(a)
-	got, err := s.charge(ctx, a)
-	a.stop()
+	got, err := a.Complete(ctx, s.w.duration)
 	if err != nil {
 		s.log("the command ended with exit code %d, but its use of %s is not known to be recorded: %v", code,
 			s.w.duration, err)
@@ -188,7 +189,6 @@ func (s *service) finish(a *admission, code int, signals <-chan os.Signal) int {
 
 // giveBack ends an admission without a charge. A Job may have it run again, so its own is left to the Job controller.
 func (s *service) giveBack(ctx context.Context, a *admission, code int) {
-	defer a.stop()
 	ended := fmt.Sprintf("the command failed with exit code %d", code)
 	if code == 0 {
 		ended = "the command succeeded, and was charged before"
@@ -197,7 +197,7 @@ func (s *service) giveBack(ctx context.Context, a *admission, code int) {
 		s.log("%s: nothing is reported", ended)
 		return
 	}
-	if err := s.release(ctx, a); err != nil {
+	if _, err := a.Release(ctx); err != nil {
 		s.log("%s; return the slot: %v; it returns by itself within %s", ended, err, s.o.lease)
 		return
 	}

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/google/uuid"
 )
@@ -22,15 +21,6 @@ type name struct {
 	key string
 	// content says that the key follows from the audio, so that what has another name is other work.
 	content bool
-}
-
-// attempt is the key of the nth attempt, 1 being the first. What was asked for under a key before is answered again, so
-// each attempt has one of its own, the same ones in the same order after every restart.
-func (n name) attempt(i int) string {
-	if i == 1 {
-		return n.key
-	}
-	return n.key + "#" + strconv.Itoa(i)
 }
 
 // again is the key of a run of what an earlier attempt was charged for; each is another one.
@@ -43,7 +33,7 @@ func nameOf(ctx context.Context, o options, w work) (name, error) {
 	if o.key != "" {
 		return name{key: o.key}, nil
 	}
-	pod, _ := podUID(o.tokenFile) // a token of another kind names none
+	pod, _ := podUID(ctx, o.tokenFile) // a token of another kind names none
 	if pod == "" {
 		return name{key: uuid.NewString()}, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/pflag"
 
+	"github.com/cantonesescribe/usage-operator/api/client"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -60,7 +61,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.StringVar(&o.server, "server", "https://usage-operator-usaged.usage-operator-system.svc", "where usaged is")
 	flags.StringVar(&o.caFile, "ca-file", "",
 		"certificates that usaged's is verified with, read again when they change; the system's without it")
-	flags.StringVar(&o.tokenFile, "token-file", "/var/run/secrets/usage.cantonesescribe.io/token",
+	flags.StringVar(&o.tokenFile, "token-file", client.ProjectedTokenFile,
 		"service account token with audience usaged, read again for each call")
 	flags.StringVar(&o.user, "user", "", "whose quota is spent; else label usage.cantonesescribe.io/user of the pod")
 	flags.StringVar(&o.jobUID, "job-uid", "",

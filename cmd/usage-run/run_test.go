@@ -20,7 +20,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/cantonesescribe/usage-operator/api/client"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
@@ -34,7 +33,7 @@ func TestRuns(t *testing.T) {
 	if got := p.out.String(); got != "from stdin" {
 		t.Errorf("stdout: got %q", got)
 	}
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 func TestExitCodes(t *testing.T) {
@@ -95,7 +94,7 @@ func TestExitCodes(t *testing.T) {
 			w.launchIn(t, tc.args...).ends(tc.code, tc.said)
 		})
 	}
-	w.standing(toneCredits, 0, 0) // of key "taken" only
+	w.Standing(toneCredits, 0, 0) // of key "taken" only
 }
 
 // elsewhere is the URL of a server that is not usaged.
@@ -118,7 +117,7 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("USAGE_FILE_SIZE", "1000")
 	t.Setenv("USAGE_LEASE", "20s")
 	w.launch("--duration=60s", "true").ends(0, "1m0s of audio, 1 credits")
-	w.standing(quota.Credit, 0, 0)
+	w.Standing(quota.Credit, 0, 0)
 	t.Setenv("USAGE_LEASE", "soon")
 	w.launch("true").ends(125, "environment variable USAGE_LEASE", `"soon"`)
 }
@@ -126,7 +125,7 @@ func TestEnvironment(t *testing.T) {
 func TestChargeOnFailure(t *testing.T) {
 	w := newWorld(t)
 	w.launch("--charge-on-failure", "--", "sh", "-c", "exit 3", toneFile).ends(3, "0.021 credits are charged")
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 func TestQueued(t *testing.T) {
@@ -137,17 +136,17 @@ func TestQueued(t *testing.T) {
 	w.launch("--no-queue", "--", "true", toneFile).ends(75, "ConcurrencyLimit")
 	w.launch("--wait-timeout=200ms", "--", "sh", "-c", "true", toneFile).ends(75, "queued, position 1 of 1",
 		"no slot within 200ms")
-	if n := w.waiting(); n != 0 {
+	if n := w.Waiting(); n != 0 {
 		t.Errorf("%d wait after the only one has given up", n)
 	}
 	second := w.launch("--", "sh", "-c", "exit 0", toneFile)
 	second.says("queued, position 1 of 1 (ConcurrencyLimit)")
 	second.says(`waits because of user "alice": 1 of 1 jobs are running`)
-	w.standing(0, toneCredits, 1)
+	w.Standing(0, toneCredits, 1)
 	open()
 	first.ends(0)
 	second.ends(0, "charged")
-	w.standing(2*toneCredits, 0, 0)
+	w.Standing(2*toneCredits, 0, 0)
 }
 
 func TestSignals(t *testing.T) {
@@ -171,7 +170,7 @@ func TestSignals(t *testing.T) {
 			p.ends(tc.code)
 		})
 	}
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 func TestSignalWhileQueued(t *testing.T) {
@@ -184,7 +183,7 @@ func TestSignalWhileQueued(t *testing.T) {
 	second.signal(syscall.SIGUSR1) // asks for nothing
 	second.signal(syscall.SIGTERM)
 	second.ends(128 + 15)
-	if n := w.waiting(); n != 0 {
+	if n := w.Waiting(); n != 0 {
 		t.Errorf("%d still wait", n)
 	}
 	open()
@@ -196,13 +195,13 @@ func TestServiceIsKilled(t *testing.T) {
 	until, open := w.gate("first")
 	p := w.launch("--lease=5s", "--", "sh", "-c", until, toneFile)
 	p.says("admitted")
-	w.kill()
+	w.Kill()
 	p.says("renew the lease:")
 	open()
 	p.says("record the use:")
-	w.start()
+	w.Start()
 	p.ends(0, "0.021 credits are charged")
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 func TestServiceIsKilledWhileQueued(t *testing.T) {
@@ -212,21 +211,21 @@ func TestServiceIsKilledWhileQueued(t *testing.T) {
 	first.says("admitted")
 	second := w.launch("--", "true", toneFile)
 	second.says("queued")
-	w.kill()
+	w.Kill()
 	second.says("look at the admission:")
-	w.start()
+	w.Start()
 	open()
 	first.ends(0)
 	second.ends(0, "charged")
-	w.standing(2*toneCredits, 0, 0)
+	w.Standing(2*toneCredits, 0, 0)
 }
 
 // TestAnswersAreLost cuts the connection after the service has done what each first call of a kind asked for.
 func TestAnswersAreLost(t *testing.T) {
 	w := newWorld(t)
-	w.kill()
+	w.Kill()
 	var admissions, completes atomic.Int32
-	w.around = func(h http.Handler) http.Handler {
+	w.Around = func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			lose := strings.HasSuffix(r.URL.Path, "/complete") && completes.Add(1) <= 2
 			if r.URL.Path == "/api/v1/admissions" {
@@ -240,21 +239,21 @@ func TestAnswersAreLost(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		})
 	}
-	w.start()
+	w.Start()
 	w.launch("--", "true", toneFile).ends(0, "ask for admission:", "record the use:", "0.021 credits are charged")
 	if admissions.Load() != 3 || completes.Load() != 3 {
 		t.Errorf("got %d requests for admission and %d reports, want 3 of each", admissions.Load(), completes.Load())
 	}
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 // TestOverloaded answers 503 for a while, as the service does when its queues are full.
 func TestOverloaded(t *testing.T) {
 	w := newWorld(t)
-	w.kill()
+	w.Kill()
 	var calls atomic.Int32
 	var first, second time.Time
-	w.around = func(h http.Handler) http.Handler {
+	w.Around = func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			switch calls.Add(1) {
 			case 1:
@@ -272,28 +271,28 @@ func TestOverloaded(t *testing.T) {
 			}
 		})
 	}
-	w.start()
+	w.Start()
 	w.launch("--", "true", toneFile).ends(0, "overloaded; trying again", "ask for admission: done")
 	if pause := second.Sub(first); pause < time.Second {
 		t.Errorf("it came back after %s, the service asked for 1s", pause)
 	}
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 // TestOfflineTicket: a plan may let work start while the database is away; it is charged once that is back.
 func TestOfflineTicket(t *testing.T) {
 	w := newWorld(t)
 	w.launch("--", "true", toneFile).ends(0, "charged") // whom the service has not served it does not know
-	w.database.Refuse(true)
-	w.database.CutAll()
+	w.Database.Refuse(true)
+	w.Database.CutAll()
 	until, open := w.gate("first")
 	p := w.launch("--", "sh", "-c", until, toneFile)
 	p.says("reserved for alice on an offline ticket, because the database is away")
 	open()
 	p.says("record the use:")
-	w.database.Refuse(false)
+	w.Database.Refuse(false)
 	p.ends(0, "0.021 credits are charged")
-	w.standing(2*toneCredits, 0, 0)
+	w.Standing(2*toneCredits, 0, 0)
 }
 
 func TestUnrecorded(t *testing.T) {
@@ -309,18 +308,18 @@ func TestUnrecorded(t *testing.T) {
 		until, open := w.gate(tc.exit)
 		p := w.launch("--settle-timeout=300ms", "--", "sh", "-c", until+"; exit "+tc.exit, toneFile)
 		p.says("admitted")
-		w.kill()
+		w.Kill()
 		open()
 		p.ends(tc.code, tc.said)
-		w.start()
-		w.standing(0, toneCredits, 1)
-		w.advance(time.Hour)
+		w.Start()
+		w.Standing(0, toneCredits, 1)
+		w.Advance(time.Hour)
 		eventually(t, "the slot returns", func() bool {
-			usage, err := w.service.Current(t.Context(), "alice")
+			usage, err := w.Service.Current(t.Context(), "alice")
 			return err == nil && usage.Account.Active == 0
 		})
 	}
-	w.standing(0, 0, 0)
+	w.Standing(0, 0, 0)
 }
 
 func TestGivesUpRecordingWhenToldTwice(t *testing.T) {
@@ -328,14 +327,14 @@ func TestGivesUpRecordingWhenToldTwice(t *testing.T) {
 	until, open := w.gate("first")
 	p := w.launch("--", "sh", "-c", until, toneFile)
 	p.says("admitted")
-	w.kill()
+	w.Kill()
 	open()
 	p.says("record the use:")
 	p.signal(syscall.SIGTERM)
 	p.says("once more gives that up")
 	p.signal(syscall.SIGTERM)
 	p.ends(exitUnrecorded, "ended by signal: terminated")
-	w.start()
+	w.Start()
 }
 
 // TestLeaseEnds: what runs on after its lease is charged all the same, once.
@@ -344,11 +343,11 @@ func TestLeaseEnds(t *testing.T) {
 	until, open := w.gate("first")
 	p := w.launch("--lease=5s", "--", "sh", "-c", until, toneFile)
 	p.says("admitted")
-	w.advance(time.Hour)
+	w.Advance(time.Hour)
 	p.says("the lease has ended")
 	open()
 	p.ends(0, "0.021 credits are charged")
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 // TestPlaceIsLost: the lease of what waits can end as well; then it takes another place.
@@ -359,12 +358,12 @@ func TestPlaceIsLost(t *testing.T) {
 	first.says("admitted")
 	second := w.launch("--lease=5s", "--", "true", toneFile)
 	second.says("queued")
-	w.advance(time.Minute)
+	w.Advance(time.Minute)
 	second.says("the place in the queue was lost: Cancelled; taking another one")
 	open()
 	first.ends(0)
 	second.ends(0, "charged")
-	w.standing(2*toneCredits, 0, 0)
+	w.Standing(2*toneCredits, 0, 0)
 }
 
 // TestWaitsForItsTeam: what binds may be a team's limit.
@@ -373,15 +372,15 @@ func TestWaitsForItsTeam(t *testing.T) {
 	desk := metering.Team{
 		Team: quota.Team{Name: "desk", Caps: quota.Caps{Concurrent: new(quota.AtMost[int32](1))}}, Zone: "UTC",
 	}
-	if _, err := w.service.ApplyTeam(t.Context(), desk, "test"); err != nil {
+	if _, err := w.Service.ApplyTeam(t.Context(), desk, "test"); err != nil {
 		t.Fatal(err)
 	}
 	for _, user := range []string{"alice", "bob"} {
-		if err := w.service.AddMember(t.Context(), "desk", user, "test"); err != nil {
+		if err := w.Service.AddMember(t.Context(), "desk", user, "test"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	bobs, err := w.service.Admit(t.Context(), metering.AdmitRequest{
+	bobs, err := w.Service.Admit(t.Context(), metering.AdmitRequest{
 		UserID: "bob", Key: "k", BodyHash: []byte("k"), Source: quota.SourceAPI, RequestedBy: "test",
 		Estimate: quota.Credit, FileSize: 1,
 	})
@@ -390,11 +389,11 @@ func TestWaitsForItsTeam(t *testing.T) {
 	}
 	p := w.launch("--", "true", toneFile)
 	p.says(`waits because of team "desk": 1 of 1 jobs are running`)
-	if _, err := w.service.Release(t.Context(), bobs.Admission.Account, bobs.Admission.ID); err != nil {
+	if _, err := w.Service.Release(t.Context(), bobs.Admission.Account, bobs.Admission.ID); err != nil {
 		t.Fatal(err)
 	}
 	p.ends(0, "charged")
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 // TestWaitsTooLong: a plan may bound how long work waits, and then it says so.
@@ -403,7 +402,7 @@ func TestWaitsTooLong(t *testing.T) {
 	free := plans.Free(func(p *metering.Plan) {
 		p.Limits.Queued, p.MaxWait = quota.AtMost[int32](10), 20*time.Minute
 	})
-	if _, err := w.service.ApplyPlan(t.Context(), free, "test"); err != nil {
+	if _, err := w.Service.ApplyPlan(t.Context(), free, "test"); err != nil {
 		t.Fatal(err)
 	}
 	until, open := w.gate("first")
@@ -411,28 +410,13 @@ func TestWaitsTooLong(t *testing.T) {
 	first.says("admitted")
 	second := w.launch("--lease=1h", "--", "true", toneFile)
 	second.says("queued")
-	w.advance(25 * time.Minute) // within the leases
+	w.Advance(25 * time.Minute) // within the leases
 	second.says("the place in the queue was lost: Cancelled (WaitedTooLong): it waited 25m")
 	second.says("(ConcurrencyLimit), the plan lets work wait 20m0s at most; taking another one")
 	open()
 	first.ends(0)
 	second.ends(0, "charged")
-	w.standing(2*toneCredits, 0, 0)
-}
-
-// TestEnded: what is said of an admission that has ended.
-func TestEnded(t *testing.T) {
-	for want, a := range map[string]client.Admission{
-		"Expired": {State: client.StateExpired},
-		"Cancelled (WaitedTooLong): it waited 2m0s": {
-			State: client.StateCancelled, Reason: "WaitedTooLong", Message: "it waited 2m0s",
-		},
-		"Cancelled (UnknownUser)": {State: client.StateCancelled, Reason: "UnknownUser"},
-	} {
-		if got := ended(&admission{Admission: &a}); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
+	w.Standing(2*toneCredits, 0, 0)
 }
 
 // TestContainerRestarts: the same command in the same pod is the same work.
@@ -447,26 +431,26 @@ func TestContainerRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.ended
-	w.standing(0, toneCredits, 1)
+	w.Standing(0, toneCredits, 1)
 
 	// It takes up the slot that it holds, fails, and tries again.
 	w.token("pod-1")
 	again := w.launch(args...)
 	again.says("admitted")
-	w.standing(0, toneCredits, 1)
+	w.Standing(0, toneCredits, 1)
 	open()
 	again.ends(1, "nothing is charged")
-	w.standing(0, 0, 0)
+	w.Standing(0, 0, 0)
 	if err := os.WriteFile(mark, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w.launch(args...).ends(0, "0.021 credits are charged")
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 
 	// In another pod it is other work.
 	w.token("pod-2")
 	w.launch(args...).ends(0, "0.021 credits are charged")
-	w.standing(2*toneCredits, 0, 0)
+	w.Standing(2*toneCredits, 0, 0)
 }
 
 // recording is a WAV file of so many seconds whose every byte of samples is the same.
@@ -494,7 +478,7 @@ func TestOtherContent(t *testing.T) {
 	if got, err := os.ReadFile(transcripts); err != nil || string(got) != want {
 		t.Errorf("transcripts: got %q, %v; want %q", got, err, want)
 	}
-	w.standing(quota.Credits(60_000+60_000+120_000+50_000), 0, 0)
+	w.Standing(quota.Credits(60_000+60_000+120_000+50_000), 0, 0)
 }
 
 func cksum(t *testing.T, path string) string {
@@ -526,7 +510,7 @@ func TestChargedBefore(t *testing.T) {
 			t.Errorf("the command was to be run again; it wrote %q", got)
 		}
 	}
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 
 	until, open := w.gate("first")
 	other := w.launch("--", "sh", "-c", until, toneFile)
@@ -538,7 +522,7 @@ func TestChargedBefore(t *testing.T) {
 	open()
 	other.ends(0)
 	p.ends(3)
-	w.standing(2*toneCredits, 0, 0)
+	w.Standing(2*toneCredits, 0, 0)
 }
 
 // TestKey: whoever names a piece of work is told by 0 that it is done.
@@ -556,7 +540,7 @@ func TestKey(t *testing.T) {
 	w.launch(failing...).ends(3, "0.021 credits are charged")
 	w.launch(failing...).ends(3, "the same work was charged before, as interview-5: it is run again",
 		"nothing is charged")
-	w.standing(2*toneCredits, 0, 0)
+	w.Standing(2*toneCredits, 0, 0)
 }
 
 // TestContentUnknown: without a file nobody can tell whether it is the same audio.
@@ -568,14 +552,14 @@ func TestContentUnknown(t *testing.T) {
 		"nobody can tell whether this is the same audio: name the file by --audio, or the piece of work by --key")
 	w.launch("--duration=61s", "--file-size=1000", "true").ends(0, "1.017 credits are charged")
 	w.launch(append([]string{"--key=another"}, args...)...).ends(0, "1 credits are charged")
-	w.standing(quota.Credits(60_000+61_000+60_000), 0, 0)
+	w.Standing(quota.Credits(60_000+61_000+60_000), 0, 0)
 }
 
 // jobAdmission books the admission of a Job that declared a minute, as the Job controller does.
 func (w *world) jobAdmission() uuid.UUID {
 	w.t.Helper()
 	job := uuid.New()
-	res, err := w.service.Admit(w.t.Context(), metering.AdmitRequest{
+	res, err := w.Service.Admit(w.t.Context(), metering.AdmitRequest{
 		UserID: "alice", ID: quota.ID(job), Source: quota.SourceJob, Namespace: "transcripts", Name: "interview",
 		RequestedBy: "system:serviceaccount:transcripts:transcriber", Estimate: quota.Credit, Queue: true, Park: true,
 		Lease: metering.JobLease,
@@ -618,7 +602,7 @@ func TestJoinsItsJob(t *testing.T) {
 	w.token("pod-1")
 	open()
 	p.ends(0, "0.021 credits are recorded, charged when the Job is over")
-	w.standing(0, quota.Credit, 1)
+	w.Standing(0, quota.Credit, 1)
 	if text, err := os.ReadFile(message); err != nil || string(text) != `{"duration_seconds":1.234}` {
 		t.Errorf("termination message: got %q, %v", text, err)
 	}
@@ -628,10 +612,10 @@ func TestJoinsItsJob(t *testing.T) {
 	if text, err := os.ReadFile(message); err != nil || string(text) != "mine" {
 		t.Errorf("the command's own termination message: got %q, %v", text, err)
 	}
-	if _, err := w.service.SettleJob(t.Context(), quota.ID(job), quota.Credit); err != nil {
+	if _, err := w.Service.SettleJob(t.Context(), quota.ID(job), quota.Credit); err != nil {
 		t.Fatal(err)
 	}
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 	w.launch(append(flags, "true", toneFile)...).ends(exitOwn, "is over: Settled")
 }
 
@@ -640,14 +624,14 @@ func TestWaitsForItsJob(t *testing.T) {
 	first, second := w.jobAdmission(), w.jobAdmission()
 	p := w.launch("--job-uid="+second.String(), "--", "true", toneFile)
 	p.says("queued, position 1 of 1")
-	if _, err := w.service.SettleJob(t.Context(), quota.ID(first), 0); err != nil {
+	if _, err := w.Service.SettleJob(t.Context(), quota.ID(first), 0); err != nil {
 		t.Fatal(err)
 	}
 	p.ends(0, "recorded")
-	if _, err := w.service.SettleJob(t.Context(), quota.ID(second), 0); err != nil {
+	if _, err := w.Service.SettleJob(t.Context(), quota.ID(second), 0); err != nil {
 		t.Fatal(err)
 	}
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 func TestJobWithoutAdmission(t *testing.T) {
@@ -655,7 +639,7 @@ func TestJobWithoutAdmission(t *testing.T) {
 	job := "--job-uid=" + uuid.NewString()
 	w.launch(job, "--user=", "--join-timeout=100ms", "--", "true", toneFile).ends(75, "has no admission after 100ms")
 	w.launch(job, "--join-timeout=100ms", "--", "true", toneFile).ends(0, "one of its own is taken", "charged")
-	w.standing(toneCredits, 0, 0)
+	w.Standing(toneCredits, 0, 0)
 }
 
 func TestLabels(t *testing.T) {

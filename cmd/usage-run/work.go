@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -113,8 +114,8 @@ func theAudioAmong(args []string) (string, error) {
 }
 
 // podUID returns the pod that a projected token is bound to. The token is our own, so it need not be verified.
-func podUID(file string) (string, error) {
-	token, err := client.Token(file)
+func podUID(ctx context.Context, file string) (string, error) {
+	token, err := client.TokenFile(file)(ctx)
 	if err != nil {
 		return "", err
 	}

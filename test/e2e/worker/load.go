@@ -51,7 +51,7 @@ func runLoad(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	l := &load{api: api, user: *user, key: *key, token: client.Bearer(*tokenFile)}
+	l := &load{api: api, user: *user, key: *key, token: client.Bearer(client.TokenFile(*tokenFile))}
 	end := time.Now().Add(*duration)
 	var group errgroup.Group
 	for i := range *clients {
