@@ -43,6 +43,8 @@ type Auth struct {
 	Audiences authenticator.Audiences
 	// People are those whom issuers outside the cluster name; nil if there are none.
 	People *PeopleFile
+	// Portal knows the tokens of users' browsers; nil if there are none.
+	Portal *Portal
 	// Scrapers knows the tokens of whoever reads metrics, which are for the API server itself, as Prometheus has them.
 	Scrapers authenticator.Request
 }
@@ -79,12 +81,20 @@ func NewAuth(config *rest.Config, audiences []string) (*Auth, error) {
 	return &Auth{Authenticator: authn, Authorizer: authz, Audiences: audiences, Scrapers: scrapers}, nil
 }
 
-// Who returns the subject of a request's bearer token, a *Person or another one. The error is ErrUnauthenticated, which
-// says more where an issuer outside the cluster has made the token, or ErrUndecided.
+// Who returns the subject of a request's bearer token, a *Person, a *PortalUser or another one. The error is
+// ErrUnauthenticated, which says more where somebody else than the API server has made the token, or ErrUndecided.
 func (a *Auth) Who(r *http.Request) (user.Info, error) {
+	_, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	token = strings.TrimSpace(token)
+	if a.Portal != nil {
+		if browser, err := a.Portal.Who(r.Context(), token); err != nil {
+			return nil, err
+		} else if browser != nil {
+			return browser, nil
+		}
+	}
 	if a.People != nil {
-		_, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if person, err := a.People.Who(r.Context(), strings.TrimSpace(token)); err != nil {
+		if person, err := a.People.Who(r.Context(), token); err != nil {
 			return nil, err
 		} else if person != nil {
 			return person, nil
@@ -128,8 +138,13 @@ func (a *Auth) MayScrape(r *http.Request) error {
 
 // Owns reports whether a user's usage is the caller's own, who may then read it without a right.
 func Owns(who user.Info, userID string) bool {
-	person, ok := who.(*Person)
-	return ok && person.UserID == userID
+	switch who := who.(type) {
+	case *Person:
+		return who.UserID == userID
+	case *PortalUser:
+		return who.UserID == userID
+	}
+	return false
 }
 
 // unreachable tells a reviewer that did not answer from one that refused.
@@ -144,10 +159,13 @@ func unreachable(err error) bool {
 
 // May reports whether who has one of the verbs on what the resource names so, a user's quota or a team, and whether on
 // all of them, or ErrUndecided. A service account's rights are those that it has in its own namespace, as for the Jobs
-// there.
+// there. A portal token has none, whatever RBAC says of its name.
 func (a *Auth) May(
 	ctx context.Context, who user.Info, verbs []string, resource, name string,
 ) (allowed, onAll bool, err error) {
+	if _, browser := who.(*PortalUser); browser {
+		return false, false, nil
+	}
 	namespace, _, err := serviceaccount.SplitUsername(who.GetName())
 	if err != nil {
 		namespace = ""
@@ -168,5 +186,8 @@ func (a *Auth) May(
 // MayAll reports whether who has the verb on all of a resource, or ErrUndecided. That is no namespace's to give: a
 // service account too needs a ClusterRoleBinding.
 func (a *Auth) MayAll(ctx context.Context, who user.Info, verb, resource string) (bool, error) {
+	if _, browser := who.(*PortalUser); browser {
+		return false, nil
+	}
 	return allows(ctx, a.Authorizer, who, "", verb, resource, "")
 }

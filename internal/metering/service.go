@@ -142,6 +142,15 @@ func (s *Service) accountFor(ctx context.Context, userID string) (quota.AccountI
 	return s.lookup(ctx, userID)
 }
 
+// Account returns the account of a user, and makes it where anew asks for that and the options say so; quota.Unknown if
+// there is none.
+func (s *Service) Account(ctx context.Context, userID string, anew bool) (quota.AccountID, error) {
+	if anew {
+		return s.accountFor(ctx, userID)
+	}
+	return s.lookup(ctx, userID)
+}
+
 // register returns the user's account and makes it where it is missing, on the named plan or, without a name, the
 // default.
 func (s *Service) register(ctx context.Context, userID, plan string) (quota.AccountID, error) {

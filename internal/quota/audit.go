@@ -56,6 +56,8 @@ const (
 	AuditTeamRetired   AuditAction = "team.retired"
 	AuditTeamClaimed   AuditAction = "team.claimed"
 	AuditTeamAdopted   AuditAction = "team.adopted"
+	AuditPortalMinted  AuditAction = "portal.minted"
+	AuditPortalRevoked AuditAction = "portal.revoked"
 )
 
 const (
@@ -64,6 +66,7 @@ const (
 	auditKindUsageEvent = "UsageEvent"
 	auditKindUsagePlan  = "UsagePlan"
 	auditKindUsageTeam  = "UsageTeam"
+	auditKindPortal     = "PortalToken"
 )
 
 // auditForm says of what kind the object of an action is, and which struct tells what it was before and is after; nil:
@@ -97,6 +100,8 @@ var auditForms = map[AuditAction]auditForm{
 	AuditTeamRetired:   {auditKindUsageTeam, AuditTeam{}, AuditTeam{}},
 	AuditTeamClaimed:   {auditKindUsageTeam, AuditTeam{}, AuditTeam{}},
 	AuditTeamAdopted:   {auditKindUsageTeam, AuditTeam{}, AuditTeam{}},
+	AuditPortalMinted:  {auditKindPortal, nil, AuditPortal{}},
+	AuditPortalRevoked: {auditKindPortal, AuditPortal{}, nil},
 }
 
 // AuditActions returns all actions, in order.
@@ -127,7 +132,8 @@ func CallerActor(username string) Actor {
 type AuditRow struct {
 	Actor  Actor
 	Action AuditAction
-	// Object is what was changed: the id of an account, an admission or an event, or the name of a plan or a team.
+	// Object is what was changed: the id of an account, an admission, an event or a portal token, or the name of a plan
+	// or a team.
 	Object string
 	// Before and After are what the action asks for; nil where it asks for nothing.
 	Before, After AuditState
@@ -287,6 +293,12 @@ type AuditJob struct {
 	Cluster ClusterUID `json:"cluster"`
 }
 
+// AuditPortal is a portal token. Whose it is says the row's account.
+type AuditPortal struct {
+	Scope     PortalScope `json:"scope"`
+	ExpiresAt time.Time   `json:"expires_at"`
+}
+
 func (AuditPlan) auditState()     {}
 func (AuditSettings) auditState() {}
 func (AuditTeam) auditState()     {}
@@ -295,6 +307,7 @@ func (AuditPeriod) auditState()   {}
 func (AuditBalance) auditState()  {}
 func (AuditTicket) auditState()   {}
 func (AuditJob) auditState()      {}
+func (AuditPortal) auditState()   {}
 
 // Audit returns the overrides as the log tells them.
 func (o Overrides) Audit() AuditOverrides {

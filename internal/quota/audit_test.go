@@ -242,5 +242,5 @@ func TestAuditPage(t *testing.T) {
 var auditNamed = map[string]quota.AuditState{
 	"": nil, "plan": quota.AuditPlan{}, "settings": quota.AuditSettings{}, "grant": quota.AuditGrant{},
 	"period": quota.AuditPeriod{}, "balance": quota.AuditBalance{}, "ticket": quota.AuditTicket{},
-	"job": quota.AuditJob{}, "team": quota.AuditTeam{},
+	"job": quota.AuditJob{}, "team": quota.AuditTeam{}, "portal": quota.AuditPortal{},
 }

@@ -28,6 +28,8 @@ type (
 	ObjectUID = UUID[object]
 	// ClusterUID is the UID of a cluster.
 	ClusterUID = UUID[cluster]
+	// PortalTokenID is the id of a portal token.
+	PortalTokenID = UUID[portalToken]
 )
 
 // These give types to the ids of what this package has no type for.
@@ -36,6 +38,8 @@ type (
 	ticket  struct{}
 	object  struct{}
 	cluster struct{}
+
+	portalToken struct{}
 )
 
 // uuidLength is that of the text form, and uuidDashes are where it has its dashes.

@@ -126,6 +126,27 @@ type PlanVersion struct {
 	Definition []byte
 }
 
+type PortalKey struct {
+	ID         quota.ID
+	PublicKey  []byte
+	SignsFrom  time.Time
+	SignsUntil time.Time
+}
+
+type PortalSecret struct {
+	KeyID quota.ID
+	Seed  []byte
+}
+
+type PortalToken struct {
+	ID        quota.ID
+	UserID    quota.ID
+	Scope     string
+	IssuedAt  time.Time
+	ExpiresAt time.Time
+	RevokedAt *time.Time
+}
+
 type QueueTurn struct {
 	AccountID  quota.ID
 	ParentID   *quota.ID
