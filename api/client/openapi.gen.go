@@ -264,6 +264,24 @@ func (e PeriodState) Valid() bool {
 	}
 }
 
+// Defines values for PortalScope.
+const (
+	PortalScopeCheck PortalScope = "check"
+	PortalScopeRead  PortalScope = "read"
+)
+
+// Valid indicates whether the value is a known member of the PortalScope enum.
+func (e PortalScope) Valid() bool {
+	switch e {
+	case PortalScopeCheck:
+		return true
+	case PortalScopeRead:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for QueueEntrySource.
 const (
 	QueueEntrySourceApi QueueEntrySource = "api"
@@ -945,6 +963,35 @@ type Plan struct {
 	Name        string `json:"name"`
 }
 
+// PortalScope Reading what is the user's, or asking what would be allowed as well.
+type PortalScope string
+
+// PortalToken defines model for PortalToken.
+type PortalToken struct {
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Id What it is revoked by.
+	Id openapi_types.UUID `json:"id"`
+
+	// Scope Reading what is the user's, or asking what would be allowed as well.
+	Scope PortalScope `json:"scope"`
+
+	// Token The bearer token.
+	Token string `json:"token"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// PortalTokenRequest Examples: {"scope":"check","ttl_seconds":900}
+type PortalTokenRequest struct {
+	// Scope Reading what is the user's, or asking what would be allowed as well.
+	Scope PortalScope `json:"scope,omitempty,omitzero"`
+
+	// TtlSeconds How long the token is good.
+	TtlSeconds *int64 `json:"ttl_seconds,omitempty"`
+}
+
 // Problem RFC 9457. The members from `reason` on are there where a limit decided.
 type Problem struct {
 	// Currency Of the amounts, where `unit` is `money`.
@@ -1397,6 +1444,9 @@ type PageCursor = string
 // PageLimit defines model for PageLimit.
 type PageLimit = int32
 
+// PathUserID Examples: alice
+type PathUserID = UserID
+
 // Check defines model for Check.
 type Check = CheckResult
 
@@ -1571,6 +1621,9 @@ type CheckUsageJSONRequestBody = CheckRequest
 
 // ReverseUsageJSONRequestBody defines body for ReverseUsage for application/json ContentType.
 type ReverseUsageJSONRequestBody = ReverseRequest
+
+// CreatePortalTokenJSONRequestBody defines body for CreatePortalToken for application/json ContentType.
+type CreatePortalTokenJSONRequestBody = PortalTokenRequest
 
 // AsUsageRecord returns the union data inside the UsageRequest as a UsageRecord
 func (t UsageRequest) AsUsageRecord() (UsageRecord, error) {
@@ -2003,6 +2056,45 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/usage/{id}/reverse (the `ReverseUsage` operationId).
 	ReverseUsage(ctx context.Context, id EventID, params *ReverseUsageParams, body ReverseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokePortalTokens Revoke all portal tokens of a user.
+	//
+	// They end at once where this is answered, and within 10 seconds at every replica, as a rule within 2.
+	//
+	// Corresponds with DELETE /api/v1/users/{id}/portal-tokens (the `RevokePortalTokens` operationId).
+	RevokePortalTokens(ctx context.Context, id PathUserID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePortalTokenWithBody Give out a token for the browser of one user.
+	//
+	// Needs the right to `get` the user. The token is a bearer token that reads what is this user's, where the table of calls
+	// says so, and nothing else; one of scope `check` also asks what would be allowed. It changes nothing, and gives out no
+	// other. Send it in the header `Authorization`: in a URL it is not read. A user without an account gets one, where a first
+	// admission would make it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/users/{id}/portal-tokens (the `CreatePortalToken` operationId).
+	CreatePortalTokenWithBody(ctx context.Context, id PathUserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePortalToken Give out a token for the browser of one user.
+	//
+	// Needs the right to `get` the user. The token is a bearer token that reads what is this user's, where the table of calls
+	// says so, and nothing else; one of scope `check` also asks what would be allowed. It changes nothing, and gives out no
+	// other. Send it in the header `Authorization`: in a URL it is not read. A user without an account gets one, where a first
+	// admission would make it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/users/{id}/portal-tokens (the `CreatePortalToken` operationId).
+	CreatePortalToken(ctx context.Context, id PathUserID, body CreatePortalTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokePortalToken Revoke a portal token.
+	//
+	// It ends at once where this is answered, and within 10 seconds at every replica, as a rule within 2. One that has ended
+	// already is no error; 404 for one that the user never had, or that ended a while ago.
+	//
+	// Corresponds with DELETE /api/v1/users/{id}/portal-tokens/{tokenId} (the `RevokePortalToken` operationId).
+	RevokePortalToken(ctx context.Context, id PathUserID, tokenId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // CreateAdmissionWithBody Ask for a slot and reserve credits.
@@ -2631,6 +2723,85 @@ func (c *Client) ReverseUsageWithBody(ctx context.Context, id EventID, params *R
 // Corresponds with POST /api/v1/usage/{id}/reverse (the `ReverseUsage` operationId).
 func (c *Client) ReverseUsage(ctx context.Context, id EventID, params *ReverseUsageParams, body ReverseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewReverseUsageRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokePortalTokens Revoke all portal tokens of a user.
+//
+// They end at once where this is answered, and within 10 seconds at every replica, as a rule within 2.
+//
+// Corresponds with DELETE /api/v1/users/{id}/portal-tokens (the `RevokePortalTokens` operationId).
+func (c *Client) RevokePortalTokens(ctx context.Context, id PathUserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokePortalTokensRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePortalTokenWithBody Give out a token for the browser of one user.
+//
+// Needs the right to `get` the user. The token is a bearer token that reads what is this user's, where the table of calls
+// says so, and nothing else; one of scope `check` also asks what would be allowed. It changes nothing, and gives out no
+// other. Send it in the header `Authorization`: in a URL it is not read. A user without an account gets one, where a first
+// admission would make it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/users/{id}/portal-tokens (the `CreatePortalToken` operationId).
+func (c *Client) CreatePortalTokenWithBody(ctx context.Context, id PathUserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePortalTokenRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePortalToken Give out a token for the browser of one user.
+//
+// Needs the right to `get` the user. The token is a bearer token that reads what is this user's, where the table of calls
+// says so, and nothing else; one of scope `check` also asks what would be allowed. It changes nothing, and gives out no
+// other. Send it in the header `Authorization`: in a URL it is not read. A user without an account gets one, where a first
+// admission would make it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/users/{id}/portal-tokens (the `CreatePortalToken` operationId).
+func (c *Client) CreatePortalToken(ctx context.Context, id PathUserID, body CreatePortalTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePortalTokenRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokePortalToken Revoke a portal token.
+//
+// It ends at once where this is answered, and within 10 seconds at every replica, as a rule within 2. One that has ended
+// already is no error; 404 for one that the user never had, or that ended a while ago.
+//
+// Corresponds with DELETE /api/v1/users/{id}/portal-tokens/{tokenId} (the `RevokePortalToken` operationId).
+func (c *Client) RevokePortalToken(ctx context.Context, id PathUserID, tokenId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokePortalTokenRequest(c.Server, id, tokenId)
 	if err != nil {
 		return nil, err
 	}
@@ -4064,6 +4235,128 @@ func NewReverseUsageRequestWithBody(server string, id EventID, params *ReverseUs
 	return req, nil
 }
 
+// NewRevokePortalTokensRequest constructs an http.Request for the RevokePortalTokens method
+func NewRevokePortalTokensRequest(server string, id PathUserID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/portal-tokens", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreatePortalTokenRequest calls the generic CreatePortalToken builder with application/json body
+func NewCreatePortalTokenRequest(server string, id PathUserID, body CreatePortalTokenJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreatePortalTokenRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewCreatePortalTokenRequestWithBody constructs an http.Request for the CreatePortalToken method, with any body, and a specified content type
+func NewCreatePortalTokenRequestWithBody(server string, id PathUserID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/portal-tokens", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRevokePortalTokenRequest constructs an http.Request for the RevokePortalToken method
+func NewRevokePortalTokenRequest(server string, id PathUserID, tokenId openapi_types.UUID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "tokenId", tokenId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/portal-tokens/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -4439,6 +4732,49 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/usage/{id}/reverse (the `ReverseUsage` operationId).
 	ReverseUsageWithResponse(ctx context.Context, id EventID, params *ReverseUsageParams, body ReverseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*ReverseUsageResponse, error)
+
+	// RevokePortalTokensWithResponse Revoke all portal tokens of a user.
+	//
+	// They end at once where this is answered, and within 10 seconds at every replica, as a rule within 2.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/users/{id}/portal-tokens (the `RevokePortalTokens` operationId).
+	RevokePortalTokensWithResponse(ctx context.Context, id PathUserID, reqEditors ...RequestEditorFn) (*RevokePortalTokensResponse, error)
+
+	// CreatePortalTokenWithBodyWithResponse Give out a token for the browser of one user.
+	//
+	// Needs the right to `get` the user. The token is a bearer token that reads what is this user's, where the table of calls
+	// says so, and nothing else; one of scope `check` also asks what would be allowed. It changes nothing, and gives out no
+	// other. Send it in the header `Authorization`: in a URL it is not read. A user without an account gets one, where a first
+	// admission would make it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{id}/portal-tokens (the `CreatePortalToken` operationId).
+	CreatePortalTokenWithBodyWithResponse(ctx context.Context, id PathUserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePortalTokenResponse, error)
+
+	// CreatePortalTokenWithResponse Give out a token for the browser of one user.
+	//
+	// Needs the right to `get` the user. The token is a bearer token that reads what is this user's, where the table of calls
+	// says so, and nothing else; one of scope `check` also asks what would be allowed. It changes nothing, and gives out no
+	// other. Send it in the header `Authorization`: in a URL it is not read. A user without an account gets one, where a first
+	// admission would make it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{id}/portal-tokens (the `CreatePortalToken` operationId).
+	CreatePortalTokenWithResponse(ctx context.Context, id PathUserID, body CreatePortalTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePortalTokenResponse, error)
+
+	// RevokePortalTokenWithResponse Revoke a portal token.
+	//
+	// It ends at once where this is answered, and within 10 seconds at every replica, as a rule within 2. One that has ended
+	// already is no error; 404 for one that the user never had, or that ended a while ago.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/users/{id}/portal-tokens/{tokenId} (the `RevokePortalToken` operationId).
+	RevokePortalTokenWithResponse(ctx context.Context, id PathUserID, tokenId openapi_types.UUID, reqEditors ...RequestEditorFn) (*RevokePortalTokenResponse, error)
 }
 
 // CreateAdmissionResponse201Headers the declared response headers of an HTTP 201 response for CreateAdmission
@@ -6104,6 +6440,191 @@ func (r ReverseUsageResponse) ContentType() string {
 	return ""
 }
 
+// RevokePortalTokensResponse429Headers the declared response headers of an HTTP 429 response for RevokePortalTokens
+type RevokePortalTokensResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type RevokePortalTokensResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *RevokePortalTokensResponse429Headers
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r RevokePortalTokensResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokePortalTokensResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokePortalTokensResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokePortalTokensResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokePortalTokensResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokePortalTokensResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreatePortalTokenResponse201Headers the declared response headers of an HTTP 201 response for CreatePortalToken
+type CreatePortalTokenResponse201Headers struct {
+	CacheControl string
+}
+
+// CreatePortalTokenResponse429Headers the declared response headers of an HTTP 429 response for CreatePortalToken
+type CreatePortalTokenResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type CreatePortalTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *PortalToken
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreatePortalTokenResponse201Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *CreatePortalTokenResponse429Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreatePortalTokenResponse) GetJSON201() *PortalToken {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r CreatePortalTokenResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreatePortalTokenResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreatePortalTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreatePortalTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreatePortalTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreatePortalTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RevokePortalTokenResponse429Headers the declared response headers of an HTTP 429 response for RevokePortalToken
+type RevokePortalTokenResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type RevokePortalTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *RevokePortalTokenResponse429Headers
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r RevokePortalTokenResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RevokePortalTokenResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokePortalTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokePortalTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokePortalTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokePortalTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // CreateAdmissionWithBodyWithResponse Ask for a slot and reserve credits.
 //
 // Needs the right to `spend` for the user. The same user, key and body are the same admission, however often and
@@ -6638,6 +7159,73 @@ func (c *ClientWithResponses) ReverseUsageWithResponse(ctx context.Context, id E
 		return nil, err
 	}
 	return ParseReverseUsageResponse(rsp)
+}
+
+// RevokePortalTokensWithResponse Revoke all portal tokens of a user.
+//
+// They end at once where this is answered, and within 10 seconds at every replica, as a rule within 2.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/users/{id}/portal-tokens (the `RevokePortalTokens` operationId).
+func (c *ClientWithResponses) RevokePortalTokensWithResponse(ctx context.Context, id PathUserID, reqEditors ...RequestEditorFn) (*RevokePortalTokensResponse, error) {
+	rsp, err := c.RevokePortalTokens(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokePortalTokensResponse(rsp)
+}
+
+// CreatePortalTokenWithBodyWithResponse Give out a token for the browser of one user.
+//
+// Needs the right to `get` the user. The token is a bearer token that reads what is this user's, where the table of calls
+// says so, and nothing else; one of scope `check` also asks what would be allowed. It changes nothing, and gives out no
+// other. Send it in the header `Authorization`: in a URL it is not read. A user without an account gets one, where a first
+// admission would make it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{id}/portal-tokens (the `CreatePortalToken` operationId).
+func (c *ClientWithResponses) CreatePortalTokenWithBodyWithResponse(ctx context.Context, id PathUserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePortalTokenResponse, error) {
+	rsp, err := c.CreatePortalTokenWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePortalTokenResponse(rsp)
+}
+
+// CreatePortalTokenWithResponse Give out a token for the browser of one user.
+//
+// Needs the right to `get` the user. The token is a bearer token that reads what is this user's, where the table of calls
+// says so, and nothing else; one of scope `check` also asks what would be allowed. It changes nothing, and gives out no
+// other. Send it in the header `Authorization`: in a URL it is not read. A user without an account gets one, where a first
+// admission would make it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{id}/portal-tokens (the `CreatePortalToken` operationId).
+func (c *ClientWithResponses) CreatePortalTokenWithResponse(ctx context.Context, id PathUserID, body CreatePortalTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePortalTokenResponse, error) {
+	rsp, err := c.CreatePortalToken(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePortalTokenResponse(rsp)
+}
+
+// RevokePortalTokenWithResponse Revoke a portal token.
+//
+// It ends at once where this is answered, and within 10 seconds at every replica, as a rule within 2. One that has ended
+// already is no error; 404 for one that the user never had, or that ended a while ago.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/users/{id}/portal-tokens/{tokenId} (the `RevokePortalToken` operationId).
+func (c *ClientWithResponses) RevokePortalTokenWithResponse(ctx context.Context, id PathUserID, tokenId openapi_types.UUID, reqEditors ...RequestEditorFn) (*RevokePortalTokenResponse, error) {
+	rsp, err := c.RevokePortalToken(ctx, id, tokenId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokePortalTokenResponse(rsp)
 }
 
 // ParseCreateAdmissionResponse parses an HTTP response from a CreateAdmissionWithResponse call
@@ -8372,6 +8960,209 @@ func ParseReverseUsageResponse(rsp *http.Response) (*ReverseUsageResponse, error
 		response.Headers201 = &headers
 	case rsp.StatusCode == 429:
 		var headers ReverseUsageResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRevokePortalTokensResponse parses an HTTP response from a RevokePortalTokensWithResponse call
+func ParseRevokePortalTokensResponse(rsp *http.Response) (*RevokePortalTokensResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokePortalTokensResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers RevokePortalTokensResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreatePortalTokenResponse parses an HTTP response from a CreatePortalTokenWithResponse call
+func ParseCreatePortalTokenResponse(rsp *http.Response) (*CreatePortalTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreatePortalTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest PortalToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreatePortalTokenResponse201Headers
+		if values := rsp.Header.Values("Cache-Control"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Cache-Control", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.CacheControl = value
+		}
+		response.Headers201 = &headers
+	case rsp.StatusCode == 429:
+		var headers CreatePortalTokenResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRevokePortalTokenResponse parses an HTTP response from a RevokePortalTokenWithResponse call
+func ParseRevokePortalTokenResponse(rsp *http.Response) (*RevokePortalTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokePortalTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers RevokePortalTokenResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

@@ -76,6 +76,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	if err != nil {
 		return err
 	}
+	auth.Portal = access.NewPortal(store, nil)
 	signer, loops := access.NewSigner(store), telemetry.Loops(registry)
 	failed := func(err error, message string) { log.Error(message, "error", err) }
 	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, metering.Options{
@@ -106,6 +107,10 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 				return nil
 			})
 		}
+		group.Go(func() error {
+			auth.Portal.Follow(ctx, loops, failed)
+			return nil
+		})
 		group.Go(func() error { return service.Run(ctx) })
 		return group.Wait()
 	})

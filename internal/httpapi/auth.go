@@ -35,6 +35,11 @@ func callerFrom(ctx context.Context) caller {
 // identify finds out who calls. A lease or a ticket is only taken note of: it is for one admission, which the handler
 // knows.
 func (s *server) identify(r *http.Request) (caller, error) {
+	if strings.Contains(r.URL.RawQuery, "access_token") && r.URL.Query().Has("access_token") {
+		return caller{}, problem(http.StatusBadRequest, "malformed-request",
+			"access_token: a token in a URL ends up in logs and histories, and is not read: send it in the header "+
+				"Authorization, and make another one in place of this")
+	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
 	switch {

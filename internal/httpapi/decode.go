@@ -100,6 +100,12 @@ func (b *CheckRequest) UnmarshalJSON(data []byte) error {
 	return strict(data, (*plain)(b))
 }
 
+// UnmarshalJSON refuses unknown fields.
+func (b *PortalTokenRequest) UnmarshalJSON(data []byte) error {
+	type plain PortalTokenRequest
+	return strict(data, (*plain)(b))
+}
+
 func strict(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()

@@ -33,6 +33,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
+	"github.com/cantonesescribe/usage-operator/internal/testing/portaltest"
 )
 
 var (
@@ -85,6 +86,8 @@ type fake struct {
 	after  queue.Spot
 	actual quota.Credits
 	holder quota.AccountID
+	// made says that an account was to be made where there is none.
+	made bool
 }
 
 func (f *fake) Check(context.Context, string, quota.Request) (metering.CheckResult, error) {
@@ -236,6 +239,11 @@ func (f *fake) Alert(context.Context, quota.AlertID) (ledger.Alert, error) {
 	return f.alert, nil
 }
 
+func (f *fake) Account(_ context.Context, _ string, anew bool) (quota.AccountID, error) {
+	f.made = anew
+	return accountID, f.err
+}
+
 func (f *fake) ping(context.Context) error { return f.err }
 
 func (f *fake) VerifyTicket(context.Context, string) (*metering.Ticket, bool, error) {
@@ -270,6 +278,7 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 func testAuth() *access.Auth {
 	return &access.Auth{
 		Audiences: authenticator.Audiences{"usaged"},
+		Portal:    access.NewPortal(portaltest.New(time.Time{}), nil),
 		Scrapers: authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
 			return &authenticator.Response{User: &user.DefaultInfo{Name: "prometheus"}},
 				r.Header.Get("Authorization") == "Bearer prometheus", nil

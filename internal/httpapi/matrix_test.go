@@ -16,30 +16,32 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/kubetest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/oidctest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/portaltest"
 )
 
 // mayCall says who may make each call about alice, or about team newsroom. All others of everybody are refused it. A
 // call without a row fails the test.
 var mayCall = map[string][]string{
 	"createAdmission":          {"worker"},
-	"getAdmission":             {"alice", "worker", "support"},
+	"getAdmission":             {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"heartbeatAdmission":       {"worker"},
 	"completeAdmission":        {"worker"},
 	"releaseAdmission":         {"worker"},
 	"getQueue":                 {"operator"},
 	"createUsage":              {"worker"},
-	"getUsageEvent":            {"alice", "worker", "support", "admin"},
+	"getUsageEvent":            {"alice", "portal of alice", "portal of alice to check", "worker", "support", "admin"},
 	"reverseUsage":             {"admin"},
 	"createAdjustment":         {"admin"},
-	"checkUsage":               {"alice", "worker", "support"},
-	"checkTranscriptionLimits": {"alice", "worker", "support"},
-	"getCurrentUsage":          {"alice", "worker", "support"},
-	"getUsageHistory":          {"alice", "worker", "support"},
-	"listUsageAlerts":          {"alice", "worker", "support"},
+	"checkUsage":               {"alice", "portal of alice to check", "worker", "support"},
+	"checkTranscriptionLimits": {"alice", "portal of alice to check", "worker", "support"},
+	"getCurrentUsage":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
+	"getUsageHistory":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
+	"listUsageAlerts":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"acknowledgeUsageAlert":    {"alice", "worker", "support"},
-	"getUsageLimits":           {"alice", "worker", "support"},
+	"getUsageLimits":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"listTeams":                {"operator"},
 	"getTeam":                  {"manager"},
 	"getTeamUsage":             {"manager"},
@@ -48,6 +50,9 @@ var mayCall = map[string][]string{
 	"listTeamAlerts":           {"manager"},
 	"addTeamMember":            {"manager"},
 	"removeTeamMember":         {"manager"},
+	"createPortalToken":        {"support"},
+	"revokePortalTokens":       {"support"},
+	"revokePortalToken":        {"support"},
 }
 
 // ruled gives a group of people rights in the whole cluster.
@@ -120,6 +125,23 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	auth.People = peopleOf(t, provider)
+	auth.Portal = access.NewPortal(portaltest.New(time.Time{}), nil)
+	browser := func(user string, scope quota.PortalScope) (token string, id quota.PortalTokenID) {
+		t.Helper()
+		given, err := auth.Portal.Mint(t.Context(), accountID, user, scope, time.Hour, quota.SystemActor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + given.Token, given.ID
+	}
+	portal := map[string]string{}
+	portal["of alice"], _ = browser("alice", quota.PortalRead)
+	portal["of alice to check"], _ = browser("alice", quota.PortalCheck)
+	portal["of bob"], _ = browser("bob", quota.PortalCheck)
+	revoked, id := browser("alice", quota.PortalCheck)
+	if err := auth.Portal.Revoke(t.Context(), accountID, &id, quota.SystemActor); err != nil {
+		t.Fatal(err)
+	}
 
 	person := func(by *oidctest.Provider, claims map[string]any) string {
 		t.Helper()
@@ -142,6 +164,7 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 		"forged":         person(stranger, map[string]any{"sub": "alice", "iss": provider.URL}),
 		"changed":        good[:len(good)-6] + "AAAAAA",
 		"for Kubernetes": "Bearer " + env.Token(t, work, "worker"),
+		"revoked portal": revoked,
 	}
 	known := map[string]string{
 		"alice":                       good,
@@ -153,6 +176,9 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 		"operator":                    member("oda", "operators"),
 		"manager":                     member("max", "newsroom"),
 		"manager of another team":     member("mia", "sports"),
+		"portal of alice":             portal["of alice"],
+		"portal of alice to check":    portal["of alice to check"],
+		"portal of bob":               portal["of bob"],
 	}
 	for _, o := range operations {
 		allowed, ok := mayCall[o.id]

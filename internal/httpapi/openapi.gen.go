@@ -513,6 +513,35 @@ type Plan struct {
 	Name        string `json:"name"`
 }
 
+// PortalScope Reading what is the user's, or asking what would be allowed as well.
+type PortalScope = quota.PortalScope
+
+// PortalToken defines model for PortalToken.
+type PortalToken struct {
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Id What it is revoked by.
+	Id openapi_types.UUID `json:"id"`
+
+	// Scope Reading what is the user's, or asking what would be allowed as well.
+	Scope PortalScope `json:"scope"`
+
+	// Token The bearer token.
+	Token string `json:"token"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// PortalTokenRequest Examples: {"scope":"check","ttl_seconds":900}
+type PortalTokenRequest struct {
+	// Scope Reading what is the user's, or asking what would be allowed as well.
+	Scope PortalScope `json:"scope,omitempty,omitzero"`
+
+	// TtlSeconds How long the token is good.
+	TtlSeconds *Integer `json:"ttl_seconds,omitempty"`
+}
+
 // Problem RFC 9457. The members from `reason` on are there where a limit decided.
 type Problem struct {
 	// Currency Of the amounts, where `unit` is `money`.
@@ -938,6 +967,9 @@ type PageCursor = string
 // PageLimit defines model for PageLimit.
 type PageLimit = int32
 
+// PathUserID Examples: alice
+type PathUserID = UserID
+
 // Check defines model for Check.
 type Check = CheckResult
 
@@ -1110,6 +1142,9 @@ type CheckUsageJSONRequestBody = CheckRequest
 // ReverseUsageJSONRequestBody defines body for ReverseUsage for application/json ContentType.
 type ReverseUsageJSONRequestBody = ReverseRequest
 
+// CreatePortalTokenJSONRequestBody defines body for CreatePortalToken for application/json ContentType.
+type CreatePortalTokenJSONRequestBody = PortalTokenRequest
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// CreateAdmission Ask for a slot and reserve credits.
@@ -1187,6 +1222,15 @@ type ServerInterface interface {
 	// ReverseUsage Undo a whole charge or adjustment, once.
 	// (POST /api/v1/usage/{id}/reverse)
 	ReverseUsage(w http.ResponseWriter, r *http.Request, id EventID, params ReverseUsageParams)
+	// RevokePortalTokens Revoke all portal tokens of a user.
+	// (DELETE /api/v1/users/{id}/portal-tokens)
+	RevokePortalTokens(w http.ResponseWriter, r *http.Request, id PathUserID)
+	// CreatePortalToken Give out a token for the browser of one user.
+	// (POST /api/v1/users/{id}/portal-tokens)
+	CreatePortalToken(w http.ResponseWriter, r *http.Request, id PathUserID)
+	// RevokePortalToken Revoke a portal token.
+	// (DELETE /api/v1/users/{id}/portal-tokens/{tokenId})
+	RevokePortalToken(w http.ResponseWriter, r *http.Request, id PathUserID, tokenId openapi_types.UUID)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -2367,6 +2411,93 @@ func (siw *ServerInterfaceWrapper) ReverseUsage(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// RevokePortalTokens operation middleware
+func (siw *ServerInterfaceWrapper) RevokePortalTokens(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id PathUserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RevokePortalTokens(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreatePortalToken operation middleware
+func (siw *ServerInterfaceWrapper) CreatePortalToken(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id PathUserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreatePortalToken(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RevokePortalToken operation middleware
+func (siw *ServerInterfaceWrapper) RevokePortalToken(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id PathUserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "tokenId" -------------
+	var tokenId openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tokenId", r.PathValue("tokenId"), &tokenId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tokenId", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RevokePortalToken(w, r, id, tokenId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -2512,6 +2643,9 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events/{id}", wrapper.GetUsageEvent)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/history", wrapper.GetUsageHistory)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/limits", wrapper.GetUsageLimits)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/users/{id}/portal-tokens", wrapper.RevokePortalTokens)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/users/{id}/portal-tokens", wrapper.CreatePortalToken)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/users/{id}/portal-tokens/{tokenId}", wrapper.RevokePortalToken)
 
 	return m
 }
@@ -3624,6 +3758,121 @@ func (response ReverseUsagedefaultApplicationProblemPlusJSONResponse) VisitRever
 	return err
 }
 
+type RevokePortalTokensRequestObject struct {
+	Id PathUserID `json:"id"`
+}
+
+type RevokePortalTokensResponseObject interface {
+	VisitRevokePortalTokensResponse(w http.ResponseWriter) error
+}
+
+type RevokePortalTokens204Response struct {
+}
+
+func (response RevokePortalTokens204Response) VisitRevokePortalTokensResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RevokePortalTokensdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RevokePortalTokensdefaultApplicationProblemPlusJSONResponse) VisitRevokePortalTokensResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreatePortalTokenRequestObject struct {
+	Id   PathUserID `json:"id"`
+	Body *CreatePortalTokenJSONRequestBody
+}
+
+type CreatePortalTokenResponseObject interface {
+	VisitCreatePortalTokenResponse(w http.ResponseWriter) error
+}
+
+type CreatePortalToken201ResponseHeaders struct {
+	CacheControl string
+}
+
+type CreatePortalToken201JSONResponse struct {
+	Body    PortalToken
+	Headers CreatePortalToken201ResponseHeaders
+}
+
+func (response CreatePortalToken201JSONResponse) VisitCreatePortalTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", fmt.Sprint(response.Headers.CacheControl))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreatePortalTokendefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreatePortalTokendefaultApplicationProblemPlusJSONResponse) VisitCreatePortalTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RevokePortalTokenRequestObject struct {
+	Id      PathUserID         `json:"id"`
+	TokenId openapi_types.UUID `json:"tokenId"`
+}
+
+type RevokePortalTokenResponseObject interface {
+	VisitRevokePortalTokenResponse(w http.ResponseWriter) error
+}
+
+type RevokePortalToken204Response struct {
+}
+
+func (response RevokePortalToken204Response) VisitRevokePortalTokenResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RevokePortalTokendefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RevokePortalTokendefaultApplicationProblemPlusJSONResponse) VisitRevokePortalTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// CreateAdmission Ask for a slot and reserve credits.
@@ -3701,6 +3950,15 @@ type StrictServerInterface interface {
 	// ReverseUsage Undo a whole charge or adjustment, once.
 	// (POST /api/v1/usage/{id}/reverse)
 	ReverseUsage(ctx context.Context, request ReverseUsageRequestObject) (ReverseUsageResponseObject, error)
+	// RevokePortalTokens Revoke all portal tokens of a user.
+	// (DELETE /api/v1/users/{id}/portal-tokens)
+	RevokePortalTokens(ctx context.Context, request RevokePortalTokensRequestObject) (RevokePortalTokensResponseObject, error)
+	// CreatePortalToken Give out a token for the browser of one user.
+	// (POST /api/v1/users/{id}/portal-tokens)
+	CreatePortalToken(ctx context.Context, request CreatePortalTokenRequestObject) (CreatePortalTokenResponseObject, error)
+	// RevokePortalToken Revoke a portal token.
+	// (DELETE /api/v1/users/{id}/portal-tokens/{tokenId})
+	RevokePortalToken(ctx context.Context, request RevokePortalTokenRequestObject) (RevokePortalTokenResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -4461,6 +4719,92 @@ func (sh *strictHandler) ReverseUsage(w http.ResponseWriter, r *http.Request, id
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ReverseUsageResponseObject); ok {
 		if err := validResponse.VisitReverseUsageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RevokePortalTokens operation middleware
+func (sh *strictHandler) RevokePortalTokens(w http.ResponseWriter, r *http.Request, id PathUserID) {
+	var request RevokePortalTokensRequestObject
+
+	request.Id = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokePortalTokens(ctx, request.(RevokePortalTokensRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokePortalTokens")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RevokePortalTokensResponseObject); ok {
+		if err := validResponse.VisitRevokePortalTokensResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreatePortalToken operation middleware
+func (sh *strictHandler) CreatePortalToken(w http.ResponseWriter, r *http.Request, id PathUserID) {
+	var request CreatePortalTokenRequestObject
+
+	request.Id = id
+
+	var body CreatePortalTokenJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreatePortalToken(ctx, request.(CreatePortalTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreatePortalToken")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreatePortalTokenResponseObject); ok {
+		if err := validResponse.VisitCreatePortalTokenResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RevokePortalToken operation middleware
+func (sh *strictHandler) RevokePortalToken(w http.ResponseWriter, r *http.Request, id PathUserID, tokenId openapi_types.UUID) {
+	var request RevokePortalTokenRequestObject
+
+	request.Id = id
+	request.TokenId = tokenId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokePortalToken(ctx, request.(RevokePortalTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokePortalToken")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RevokePortalTokenResponseObject); ok {
+		if err := validResponse.VisitRevokePortalTokenResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -2,7 +2,12 @@
 
 package httpapi
 
-import "github.com/cantonesescribe/usage-operator/internal/access"
+import (
+	"net/http"
+	"strings"
+
+	"github.com/cantonesescribe/usage-operator/internal/access"
+)
 
 // operation is what holds of a call before its handler sees it: which body it takes, and who may make it. The contract
 // has the same, docs/http.md shows it, and a test compares the three.
@@ -27,8 +32,11 @@ const (
 	nobody also = 0
 	// holder is whoever has the lease or the ticket of the admission in the path.
 	holder also = 1 << (iota - 1)
-	// self is the person who is the user that the call is about.
+	// self is the person who is the user that the call is about; where it only reads, whoever has a portal token of
+	// that user as well.
 	self
+	// checker is whoever has a portal token of scope check.
+	checker
 )
 
 // has reports whether all of those are among them.
@@ -51,6 +59,7 @@ var (
 	adjust   = []string{access.VerbAdjust}
 	list     = []string{access.VerbList}
 	manage   = []string{access.VerbManage}
+	get      = []string{access.VerbGet}
 	readTeam = []string{access.VerbGet, access.VerbManage}
 )
 
@@ -67,6 +76,7 @@ const (
 	allTeams  = "the resource `teams`, in all namespaces"
 	alertsOf  = "the alert's user; `get` or `manage` on the alert's team of the resource `teams`, where it is a team's"
 	pathsTeam = "the team in the path, of the resource `teams`"
+	pathsUser = "the user in the path"
 )
 
 var operations = []operation{
@@ -83,8 +93,9 @@ var operations = []operation{
 		eventsUser, self},
 	{"reverseUsage", "POST /api/v1/usage/{id}/reverse", onlyJSON, maxBody, adjust, eventsUser, nobody},
 	{"createAdjustment", "POST /api/v1/usage/adjustments", onlyJSON, maxBody, adjust, bodysUser, nobody},
-	{"checkUsage", "POST /api/v1/usage/check", onlyJSON, maxBody, read, bodysUser, self},
-	{"checkTranscriptionLimits", "POST /api/v1/transcription/check-limits", onlyJSON, maxBody, read, bodysUser, self},
+	{"checkUsage", "POST /api/v1/usage/check", onlyJSON, maxBody, read, bodysUser, self | checker},
+	{"checkTranscriptionLimits", "POST /api/v1/transcription/check-limits", onlyJSON, maxBody, read, bodysUser,
+		self | checker},
 	{"getCurrentUsage", "GET /api/v1/usage/current", nil, 0, read, querysUser, self},
 	{"getUsageHistory", "GET /api/v1/usage/history", nil, 0, read, querysUser, self},
 	{"listUsageAlerts", "GET /api/v1/usage/alerts", nil, 0, read, querysUser, self},
@@ -98,6 +109,15 @@ var operations = []operation{
 	{"listTeamMembers", "GET /api/v1/teams/{name}/members", nil, 0, readTeam, pathsTeam, nobody},
 	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},
 	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},
+	{"createPortalToken", "POST /api/v1/users/{id}/portal-tokens", onlyJSON, maxBody, get, pathsUser, nobody},
+	{"revokePortalTokens", "DELETE /api/v1/users/{id}/portal-tokens", nil, 0, get, pathsUser, nobody},
+	{"revokePortalToken", "DELETE /api/v1/users/{id}/portal-tokens/{tokenId}", nil, 0, get, pathsUser, nobody},
+}
+
+// inPortal reports whether portal tokens are good for the operation, and whether only those of scope check are.
+func (o *operation) inPortal() (taken, checks bool) {
+	checks = o.also.has(checker)
+	return checks || o.also.has(self) && strings.HasPrefix(o.pattern, http.MethodGet+" "), checks
 }
 
 // byPattern finds an operation by its route.

@@ -80,6 +80,12 @@ func TestOperationsAreInTheDocs(t *testing.T) {
 		if o.also.has(self) {
 			right += "; or to be this user"
 		}
+		switch taken, checks := o.inPortal(); {
+		case checks:
+			right += ", or their portal token of scope `check`"
+		case taken:
+			right += ", or their portal token"
+		}
 		body := "none"
 		if o.limit > 0 {
 			kinds := slices.Clone(o.media)
@@ -105,14 +111,19 @@ func example(o operation) request {
 		"createAdmission": goodBody, "checkUsage": goodBody, "checkTranscriptionLimits": goodBody,
 		"createUsage":       exportBody,
 		"completeAdmission": `{"duration_seconds":60}`, "reverseUsage": `{"reason":"r"}`,
-		"createAdjustment": `{"user_id":"alice","credits":1,"reason":"r"}`,
+		"createAdjustment":  `{"user_id":"alice","credits":1,"reason":"r"}`,
+		"createPortalToken": `{}`,
 	}
 	method, path, _ := strings.Cut(o.pattern, " ")
 	id := admID.String()
-	if o.subject == eventsUser {
+	switch o.subject {
+	case eventsUser:
 		id = eventID.String()
+	case pathsUser:
+		id = "alice"
 	}
-	path = strings.NewReplacer("{id}", id, "{name}", "newsroom", "{user}", "bob").Replace(path)
+	path = strings.NewReplacer("{id}", id, "{tokenId}", admID.String(), "{name}", "newsroom", "{user}", "bob").
+		Replace(path)
 	if strings.HasPrefix(o.subject, "the query's") {
 		path += "?user_id=alice"
 	}

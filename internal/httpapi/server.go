@@ -35,6 +35,7 @@ type Usage interface {
 	Plans(ctx context.Context) ([]*metering.Plan, error)
 	Upgrade(ctx context.Context, on quota.Chain, now time.Time) *quota.Plan
 	AcknowledgeAlert(ctx context.Context, id quota.AlertID, by string) error
+	Account(ctx context.Context, userID string, anew bool) (quota.AccountID, error)
 }
 
 // Admissions are what holds a slot or waits for one.
@@ -193,7 +194,9 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 			err = unauthorized("a lease or a ticket is good for its admission only; this call needs a bearer token")
 		default:
 			c.operation = op
-			err = readBody(w, r, op)
+			if err = mayPortal(c.user, op); err == nil {
+				err = readBody(w, r, op)
+			}
 		}
 		if err != nil {
 			s.fail(w, r, err)

@@ -54,6 +54,7 @@ func storeOptions(
 	if err != nil {
 		t.Fatal(err)
 	}
+	auth.Portal = access.NewPortal(store, nil)
 	signer := access.NewSigner(store)
 	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, opts)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
