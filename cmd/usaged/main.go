@@ -60,6 +60,8 @@ type options struct {
 	callerRate                string
 	addressFailures           int32
 	limits                    httpapi.RateLimits
+	origins                   []string
+	browsers                  *httpapi.Browsers
 }
 
 func parse(args []string, getenv func(string) string, out io.Writer) (options, error) {
@@ -79,6 +81,9 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.StringVar(&o.authenticationConfig, "authentication-config", "",
 		"file with an AuthenticationConfiguration, as the API server's flag of that name takes it: whose JWTs name "+
 			"people; read again when it changes")
+	flags.StringArrayVar(&o.origins, "cors-origin", nil,
+		"origin whose pages may call from browsers, exactly as browsers send it, such as https://app.example.com; "+
+			"given once for each. None without it")
 	flags.StringVar(&o.tlsCert, "tls-cert-file", "",
 		"certificate to serve HTTPS with, read again when it changes; plain HTTP without it")
 	flags.StringVar(&o.tlsKey, "tls-key-file", "", "key of the certificate")
@@ -135,6 +140,10 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 		return o, errors.New("--audience must name at least one audience")
 	case o.limits.Connections < 0:
 		return o, fmt.Errorf("--address-connections %d: must be 0 or more", o.limits.Connections)
+	}
+	var err error
+	if o.browsers, err = httpapi.NewBrowsers(o.origins); err != nil {
+		return o, fmt.Errorf("--cors-origin: %w", err)
 	}
 	return o, o.setRates()
 }

@@ -98,7 +98,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Usage: service, Admissions: service, Tickets: service, Events: service, Teams: service,
 		History: past, Alerts: past, TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth,
 		Database: store.Ping, Log: log,
-		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry),
+		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry), Browsers: o.browsers,
 	}, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		if auth.People != nil {

@@ -53,7 +53,9 @@ func TestParse(t *testing.T) {
 			want: "--caller-rate: a window of 1ms must be whole seconds"},
 		"failures": {args: []string{"--database-url=x", "--address-failures=-1"},
 			want: "--address-failures: -1 calls must be between 1 and 1000000"},
-		"connections":  {args: []string{"--database-url=x", "--address-connections=-1"}, want: "must be 0 or more"},
+		"connections": {args: []string{"--database-url=x", "--address-connections=-1"}, want: "must be 0 or more"},
+		"origins": {args: []string{"--database-url=x", "--cors-origin=https://app.example.com", "--cors-origin=*"},
+			want: `--cors-origin: origin "*": a wildcard`},
 		"argument":     {args: []string{"--database-url=x", "serve"}, want: `unexpected argument "serve"`},
 		"unknown flag": {args: []string{"--port=1"}, want: "unknown flag: --port"},
 	} {

@@ -111,7 +111,7 @@ type Leases interface {
 	) (account quota.AccountID, ok bool, err error)
 }
 
-// Options of a handler. All but Limits are required.
+// Options of a handler. All but Browsers and Limits are required.
 type Options struct {
 	Usage       Usage
 	Admissions  Admissions
@@ -129,6 +129,8 @@ type Options struct {
 	Database func(ctx context.Context) error
 	// Registry is shown under /metrics to whoever may get that, and gets the handler's own metrics.
 	Registry *prometheus.Registry
+	// Browsers lets pages of other origins call; nil lets none.
+	Browsers *Browsers
 	// Limits are those of calls. Without them there are only those of the plans.
 	Limits *RateLimiter
 	// Draining is done when the process is about to end: the service is no longer ready, and nobody is kept waiting.
@@ -179,7 +181,7 @@ func New(opts Options) http.Handler {
 		StdHTTPServerOptions{BaseRouter: mux, Middlewares: []MiddlewareFunc{s.authenticated},
 			ErrorHandlerFunc: undecodable},
 	)
-	return measured(mux, opts.Registry)
+	return measured(opts.Browsers.before(mux), opts.Registry)
 }
 
 // authenticated stands before every operation of the contract: it identifies the caller, refuses one call too many
