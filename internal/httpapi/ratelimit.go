@@ -190,11 +190,11 @@ func (r *rates) tell() {
 func (l *RateLimiter) rateLimited(scope, detail string, a quota.Allowance) error {
 	l.refused.WithLabelValues(scope).Inc()
 	info := quota.RateLimited.Info()
-	at := time.Now().UTC().Add(a.Next)
+	at := roundUp(time.Now().UTC().Add(a.Next))
 	return &problemError{Problem{
 		Type: problemTypes + kebab(string(info.Reason)), Title: info.Title, Status: info.Status, Reason: info.Reason,
 		Detail: fmt.Sprintf("%s %d calls in %s, and all of them are used: the next is let through at %s",
-			detail, a.Limit.Requests, a.Limit.Window, roundUp(at).Format(time.RFC3339)),
+			detail, a.Limit.Requests, a.Limit.Window, at.Format(time.RFC3339)),
 		Limit: whole(int64(a.Limit.Requests)), Requested: whole(1), Remaining: whole(0), Unit: UnitCalls, ResetsAt: at,
 		RetryAfter: wholeSeconds(a.Next),
 	}}

@@ -275,7 +275,7 @@ type runningLoad struct {
 // startLoad returns when the load runs; it begins new work for the duration.
 func startLoad(ctx context.Context, duration time.Duration) runningLoad {
 	GinkgoHelper()
-	user := newUser(ctx, "pro")
+	user := newUser(ctx, newPlan(ctx, "pro", func(*v1alpha1.UsagePlanSpec) {}))
 	namespace := newNamespace(ctx, user)
 	copyBundle(ctx, namespace)
 	j := newJob(namespace, "load", user, "load",

@@ -13,7 +13,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/rand"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
@@ -26,7 +25,10 @@ const outageTime = 2 * time.Minute
 var _ = Describe("an outage of the database", Serial, func() {
 	It("keeps the Services up: tickets are given, Jobs are created and wait, and all is charged once afterwards",
 		func(ctx SpecContext) {
-			user := newUser(ctx, newOfflinePlan(ctx))
+			user := newUser(ctx, newPlan(ctx, "starter", func(spec *v1alpha1.UsagePlanSpec) {
+				spec.DatabaseUnavailable = v1alpha1.DatabaseUnavailableAdmit
+				spec.Limits.Concurrent = new(int32(20))
+			}))
 			namespace := newTeam(ctx, user)
 			meetBothReplicas(ctx, namespace, user)
 			before, err := charged(ctx, user)()
@@ -118,20 +120,6 @@ func scaleDatabase(ctx context.Context, replicas int) {
 		g.Expect(pods.Items).To(HaveLen(replicas))
 		g.Expect(ready(ctx, "postgres")).To(Equal(replicas))
 	}).Should(Succeed())
-}
-
-// newOfflinePlan makes a plan whose users are admitted while the database is away.
-func newOfflinePlan(ctx context.Context) string {
-	GinkgoHelper()
-	starter := &v1alpha1.UsagePlan{}
-	Expect(k8s.Get(ctx, client.ObjectKey{Name: "starter"}, starter)).To(Succeed())
-	plan := &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: "offline-" + rand.String(5)}, Spec: starter.Spec}
-	plan.Spec.DatabaseUnavailable = v1alpha1.DatabaseUnavailableAdmit
-	plan.Spec.Limits.Concurrent = new(int32(20))
-	Expect(k8s.Create(ctx, plan)).To(Succeed())
-	DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, plan)).To(Succeed()) }, NodeTimeout(timeout))
-	kubectl(ctx, "wait", "--for=condition=Ready", "usageplan/"+plan.Name, "--timeout=1m")
-	return plan.Name
 }
 
 // meetBothReplicas has the user served by each replica of usaged, for only such users get tickets. The Service chooses

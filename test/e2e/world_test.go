@@ -48,6 +48,22 @@ func newUser(ctx context.Context, plan string) string {
 	return user
 }
 
+// newPlan makes a plan of the spec's own out of one of the samples, whose users may make any number of calls: loads make
+// more in a second than the samples allow in an hour.
+func newPlan(ctx context.Context, like string, change func(spec *v1alpha1.UsagePlanSpec)) string {
+	GinkgoHelper()
+	sample := &v1alpha1.UsagePlan{}
+	Expect(k8s.Get(ctx, client.ObjectKey{Name: like}, sample)).To(Succeed())
+	plan := &v1alpha1.UsagePlan{ObjectMeta: metav1.ObjectMeta{Name: like + "-" + rand.String(5)}, Spec: sample.Spec}
+	plan.Spec.Default = false
+	plan.Spec.RateLimit = v1alpha1.UsagePlanRateLimit{Requests: 1_000_000, WindowSeconds: 1}
+	change(&plan.Spec)
+	Expect(k8s.Create(ctx, plan)).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, plan)).To(Succeed()) }, NodeTimeout(timeout))
+	kubectl(ctx, "wait", "--for=condition=Ready", "usageplan/"+plan.Name, "--timeout=1m")
+	return plan.Name
+}
+
 // newNamespace makes a namespace whose service account transcriber may spend for the users.
 func newNamespace(ctx context.Context, users ...string) string {
 	GinkgoHelper()
