@@ -283,3 +283,40 @@ func TestServesHTTPS(t *testing.T) {
 		t.Errorf("run: %v", err)
 	}
 }
+
+// What a request may have is bounded, and so is the time that it may take to be sent.
+func TestLimitsOfRequests(t *testing.T) {
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	opts := httpapi.Options{Database: func(context.Context) error { return nil }, Auth: &access.Auth{},
+		Log: slog.New(slog.DiscardHandler), Registry: telemetry.NewRegistry()}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, options{drainTimeout: time.Minute}, opts.Log, listener, opts,
+			func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	}()
+	for name, tc := range map[string]struct{ request, want string }{
+		"in order":    {"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200"},
+		"a long path": {"GET /" + strings.Repeat("x", 2*maxHeaders) + " HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 431"},
+		"a large header": {"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 2*maxHeaders) + "\r\n\r\n",
+			"HTTP/1.1 431"},
+	} {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = io.WriteString(conn, tc.request) }() // the service need not read it all
+		got := make([]byte, len(tc.want))
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != tc.want {
+			t.Errorf("%s: got %q, %v; want %q", name, got, err, tc.want)
+		}
+		_ = conn.Close()
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -69,6 +69,9 @@ func readBody(w http.ResponseWriter, r *http.Request, op *operation) error {
 		}
 		return malformed("%v", err)
 	}
+	if err := checkMembers(data); err != nil {
+		return err
+	}
 	r.Body = io.NopCloser(bytes.NewReader(data))
 	return nil
 }

@@ -69,7 +69,7 @@ func parseCursor(s string) (int64, error) {
 	text, err := base64.RawURLEncoding.DecodeString(s)
 	digits, ours := strings.CutPrefix(string(text), cursorPrefix)
 	before, numberErr := strconv.ParseInt(digits, 10, 64)
-	if err != nil || !ours || numberErr != nil || before < 1 {
+	if err != nil || !ours || numberErr != nil || before < 1 || cursor(before) != s {
 		return 0, problem(http.StatusBadRequest, "malformed-request",
 			"cursor: %.64q is not the next_cursor of a page", s)
 	}

@@ -238,7 +238,7 @@ func parsePageCursor(kind, text string) (string, error) {
 	}
 	decoded, err := base64.RawURLEncoding.DecodeString(text)
 	last, ours := strings.CutPrefix(string(decoded), kind)
-	if err != nil || !ours || quota.UserIDs.Check(last) != nil {
+	if err != nil || !ours || quota.UserIDs.Check(last) != nil || pageCursor(kind, last) != text {
 		return "", problem(http.StatusBadRequest, "malformed-request",
 			"cursor: %.64q is not the next_cursor of a page", text)
 	}
