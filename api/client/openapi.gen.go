@@ -660,7 +660,10 @@ type Binding struct {
 type CheckRequest struct {
 	EstimatedDurationSeconds Decimal `json:"estimated_duration_seconds"`
 	FileSizeBytes            int64   `json:"file_size_bytes"`
-	Queue                    *bool   `json:"queue,omitempty"`
+
+	// MaxAge How many seconds old the answer may be. `as_of` says of when it is. With 0 it is of now.
+	MaxAge int32 `json:"max_age,omitempty,omitzero"`
+	Queue  *bool `json:"queue,omitempty"`
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
@@ -668,6 +671,9 @@ type CheckRequest struct {
 
 // CheckResult defines model for CheckResult.
 type CheckResult struct {
+	// AsOf Of when this is.
+	AsOf time.Time `json:"as_of"`
+
 	// BlockingReason Why work was refused or waits.
 	BlockingReason Reason `json:"blocking_reason,omitempty,omitzero"`
 
@@ -1438,6 +1444,12 @@ type EventID = openapi_types.UUID
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
+// IfNoneMatch defines model for IfNoneMatch.
+type IfNoneMatch = string
+
+// MaxAge defines model for MaxAge.
+type MaxAge = int32
+
 // PageCursor defines model for PageCursor.
 type PageCursor = string
 
@@ -1481,6 +1493,9 @@ type GetQueueParams struct {
 
 	// Cursor The `next_cursor` of the page before.
 	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// IfNoneMatch The `ETag` of an earlier answer. If nothing else would be said now, the answer is 304 without a body.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
 }
 
 // ListTeamsParams defines parameters for ListTeams.
@@ -1502,6 +1517,9 @@ type ListTeamAlertsParams struct {
 
 	// Unread Only those that nobody has acknowledged.
 	Unread bool `form:"unread,omitempty" json:"unread,omitempty,omitzero"`
+
+	// IfNoneMatch The `ETag` of an earlier answer. If nothing else would be said now, the answer is 304 without a body.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
 }
 
 // GetTeamHistoryParams defines parameters for GetTeamHistory.
@@ -1511,6 +1529,9 @@ type GetTeamHistoryParams struct {
 
 	// Cursor The `next_cursor` of the page before; the newest periods without it.
 	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// IfNoneMatch The `ETag` of an earlier answer. If nothing else would be said now, the answer is 304 without a body.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
 }
 
 // ListTeamMembersParams defines parameters for ListTeamMembers.
@@ -1566,11 +1587,19 @@ type ListUsageAlertsParams struct {
 
 	// Unread Only those that nobody has acknowledged.
 	Unread bool `form:"unread,omitempty" json:"unread,omitempty,omitzero"`
+
+	// IfNoneMatch The `ETag` of an earlier answer. If nothing else would be said now, the answer is 304 without a body.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
 }
 
 // GetCurrentUsageParams defines parameters for GetCurrentUsage.
 type GetCurrentUsageParams struct {
+	// MaxAge How many seconds old the answer may be; 0 to 60. `as_of` says of when it is. With 0 it is of now.
+	MaxAge MaxAge `form:"max_age,omitempty" json:"max_age,omitempty,omitzero"`
 	UserId UserID `form:"user_id" json:"user_id"`
+
+	// IfNoneMatch The `ETag` of an earlier answer. If nothing else would be said now, the answer is 304 without a body.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
 }
 
 // GetUsageHistoryParams defines parameters for GetUsageHistory.
@@ -1582,6 +1611,9 @@ type GetUsageHistoryParams struct {
 
 	// Cursor The `next_cursor` of the page before; the newest periods without it.
 	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// IfNoneMatch The `ETag` of an earlier answer. If nothing else would be said now, the answer is 304 without a body.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
 }
 
 // GetUsageLimitsParams defines parameters for GetUsageLimits.
@@ -3120,6 +3152,19 @@ func NewGetQueueRequest(server string, params *GetQueueParams) (*http.Request, e
 		return nil, err
 	}
 
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam0)
+
+	}
+
 	return req, nil
 }
 
@@ -3293,6 +3338,19 @@ func NewListTeamAlertsRequest(server string, name TeamName, params *ListTeamAler
 		return nil, err
 	}
 
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam0)
+
+	}
+
 	return req, nil
 }
 
@@ -3360,6 +3418,19 @@ func NewGetTeamHistoryRequest(server string, name TeamName, params *GetTeamHisto
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam0)
+
 	}
 
 	return req, nil
@@ -3894,6 +3965,19 @@ func NewListUsageAlertsRequest(server string, params *ListUsageAlertsParams) (*h
 		return nil, err
 	}
 
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam0)
+
+	}
+
 	return req, nil
 }
 
@@ -3999,6 +4083,14 @@ func NewGetCurrentUsageRequest(server string, params *GetCurrentUsageParams) (*h
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "max_age", params.MaxAge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
@@ -4016,6 +4108,19 @@ func NewGetCurrentUsageRequest(server string, params *GetCurrentUsageParams) (*h
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam0)
+
 	}
 
 	return req, nil
@@ -4120,6 +4225,19 @@ func NewGetUsageHistoryRequest(server string, params *GetUsageHistoryParams) (*h
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam0)
+
 	}
 
 	return req, nil
@@ -5125,6 +5243,16 @@ func (r ReleaseAdmissionResponse) ContentType() string {
 	return ""
 }
 
+// GetQueueResponse200Headers the declared response headers of an HTTP 200 response for GetQueue
+type GetQueueResponse200Headers struct {
+	ETag string
+}
+
+// GetQueueResponse304Headers the declared response headers of an HTTP 304 response for GetQueue
+type GetQueueResponse304Headers struct {
+	ETag string
+}
+
 // GetQueueResponse429Headers the declared response headers of an HTTP 429 response for GetQueue
 type GetQueueResponse429Headers struct {
 	RateLimit       string
@@ -5141,6 +5269,10 @@ type GetQueueResponse struct {
 	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetQueueResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *GetQueueResponse304Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *GetQueueResponse429Headers
 }
@@ -5317,6 +5449,16 @@ func (r GetTeamResponse) ContentType() string {
 	return ""
 }
 
+// ListTeamAlertsResponse200Headers the declared response headers of an HTTP 200 response for ListTeamAlerts
+type ListTeamAlertsResponse200Headers struct {
+	ETag string
+}
+
+// ListTeamAlertsResponse304Headers the declared response headers of an HTTP 304 response for ListTeamAlerts
+type ListTeamAlertsResponse304Headers struct {
+	ETag string
+}
+
 // ListTeamAlertsResponse429Headers the declared response headers of an HTTP 429 response for ListTeamAlerts
 type ListTeamAlertsResponse429Headers struct {
 	RateLimit       string
@@ -5333,6 +5475,10 @@ type ListTeamAlertsResponse struct {
 	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListTeamAlertsResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *ListTeamAlertsResponse304Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *ListTeamAlertsResponse429Headers
 }
@@ -5381,6 +5527,16 @@ func (r ListTeamAlertsResponse) ContentType() string {
 	return ""
 }
 
+// GetTeamHistoryResponse200Headers the declared response headers of an HTTP 200 response for GetTeamHistory
+type GetTeamHistoryResponse200Headers struct {
+	ETag string
+}
+
+// GetTeamHistoryResponse304Headers the declared response headers of an HTTP 304 response for GetTeamHistory
+type GetTeamHistoryResponse304Headers struct {
+	ETag string
+}
+
 // GetTeamHistoryResponse429Headers the declared response headers of an HTTP 429 response for GetTeamHistory
 type GetTeamHistoryResponse429Headers struct {
 	RateLimit       string
@@ -5397,6 +5553,10 @@ type GetTeamHistoryResponse struct {
 	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetTeamHistoryResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *GetTeamHistoryResponse304Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *GetTeamHistoryResponse429Headers
 }
@@ -5914,6 +6074,16 @@ func (r CreateAdjustmentResponse) ContentType() string {
 	return ""
 }
 
+// ListUsageAlertsResponse200Headers the declared response headers of an HTTP 200 response for ListUsageAlerts
+type ListUsageAlertsResponse200Headers struct {
+	ETag string
+}
+
+// ListUsageAlertsResponse304Headers the declared response headers of an HTTP 304 response for ListUsageAlerts
+type ListUsageAlertsResponse304Headers struct {
+	ETag string
+}
+
 // ListUsageAlertsResponse429Headers the declared response headers of an HTTP 429 response for ListUsageAlerts
 type ListUsageAlertsResponse429Headers struct {
 	RateLimit       string
@@ -5930,6 +6100,10 @@ type ListUsageAlertsResponse struct {
 	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListUsageAlertsResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *ListUsageAlertsResponse304Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *ListUsageAlertsResponse429Headers
 }
@@ -6106,6 +6280,16 @@ func (r CheckUsageResponse) ContentType() string {
 	return ""
 }
 
+// GetCurrentUsageResponse200Headers the declared response headers of an HTTP 200 response for GetCurrentUsage
+type GetCurrentUsageResponse200Headers struct {
+	ETag string
+}
+
+// GetCurrentUsageResponse304Headers the declared response headers of an HTTP 304 response for GetCurrentUsage
+type GetCurrentUsageResponse304Headers struct {
+	ETag string
+}
+
 // GetCurrentUsageResponse429Headers the declared response headers of an HTTP 429 response for GetCurrentUsage
 type GetCurrentUsageResponse429Headers struct {
 	RateLimit       string
@@ -6122,6 +6306,10 @@ type GetCurrentUsageResponse struct {
 	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetCurrentUsageResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *GetCurrentUsageResponse304Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *GetCurrentUsageResponse429Headers
 }
@@ -6234,6 +6422,16 @@ func (r GetUsageEventResponse) ContentType() string {
 	return ""
 }
 
+// GetUsageHistoryResponse200Headers the declared response headers of an HTTP 200 response for GetUsageHistory
+type GetUsageHistoryResponse200Headers struct {
+	ETag string
+}
+
+// GetUsageHistoryResponse304Headers the declared response headers of an HTTP 304 response for GetUsageHistory
+type GetUsageHistoryResponse304Headers struct {
+	ETag string
+}
+
 // GetUsageHistoryResponse429Headers the declared response headers of an HTTP 429 response for GetUsageHistory
 type GetUsageHistoryResponse429Headers struct {
 	RateLimit       string
@@ -6250,6 +6448,10 @@ type GetUsageHistoryResponse struct {
 	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetUsageHistoryResponse200Headers
+	// Headers304 the parsed response headers for an HTTP 304 response
+	Headers304 *GetUsageHistoryResponse304Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *GetUsageHistoryResponse429Headers
 }
@@ -7618,6 +7820,9 @@ func ParseGetQueueResponse(rsp *http.Response) (*GetQueueResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case rsp.StatusCode == 304:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -7635,6 +7840,26 @@ func ParseGetQueueResponse(rsp *http.Response) (*GetQueueResponse, error) {
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers GetQueueResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers GetQueueResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers304 = &headers
 	case rsp.StatusCode == 429:
 		var headers GetQueueResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
@@ -7819,6 +8044,9 @@ func ParseListTeamAlertsResponse(rsp *http.Response) (*ListTeamAlertsResponse, e
 		}
 		response.JSON200 = &dest
 
+	case rsp.StatusCode == 304:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -7836,6 +8064,26 @@ func ParseListTeamAlertsResponse(rsp *http.Response) (*ListTeamAlertsResponse, e
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers ListTeamAlertsResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers ListTeamAlertsResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers304 = &headers
 	case rsp.StatusCode == 429:
 		var headers ListTeamAlertsResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
@@ -7886,6 +8134,9 @@ func ParseGetTeamHistoryResponse(rsp *http.Response) (*GetTeamHistoryResponse, e
 		}
 		response.JSON200 = &dest
 
+	case rsp.StatusCode == 304:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -7903,6 +8154,26 @@ func ParseGetTeamHistoryResponse(rsp *http.Response) (*GetTeamHistoryResponse, e
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers GetTeamHistoryResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers GetTeamHistoryResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers304 = &headers
 	case rsp.StatusCode == 429:
 		var headers GetTeamHistoryResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
@@ -8455,6 +8726,9 @@ func ParseListUsageAlertsResponse(rsp *http.Response) (*ListUsageAlertsResponse,
 		}
 		response.JSON200 = &dest
 
+	case rsp.StatusCode == 304:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -8472,6 +8746,26 @@ func ParseListUsageAlertsResponse(rsp *http.Response) (*ListUsageAlertsResponse,
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers ListUsageAlertsResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers ListUsageAlertsResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers304 = &headers
 	case rsp.StatusCode == 429:
 		var headers ListUsageAlertsResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
@@ -8656,6 +8950,9 @@ func ParseGetCurrentUsageResponse(rsp *http.Response) (*GetCurrentUsageResponse,
 		}
 		response.JSON200 = &dest
 
+	case rsp.StatusCode == 304:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -8673,6 +8970,26 @@ func ParseGetCurrentUsageResponse(rsp *http.Response) (*GetCurrentUsageResponse,
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers GetCurrentUsageResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers GetCurrentUsageResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers304 = &headers
 	case rsp.StatusCode == 429:
 		var headers GetCurrentUsageResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
@@ -8790,6 +9107,9 @@ func ParseGetUsageHistoryResponse(rsp *http.Response) (*GetUsageHistoryResponse,
 		}
 		response.JSON200 = &dest
 
+	case rsp.StatusCode == 304:
+		break // No content-type
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -8807,6 +9127,26 @@ func ParseGetUsageHistoryResponse(rsp *http.Response) (*GetUsageHistoryResponse,
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers GetUsageHistoryResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 304:
+		var headers GetUsageHistoryResponse304Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers304 = &headers
 	case rsp.StatusCode == 429:
 		var headers GetUsageHistoryResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {

@@ -22,7 +22,11 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-const maxWait = time.Minute
+const (
+	maxWait = time.Minute
+	// maxMaxAge is how many seconds old an answer may be.
+	maxMaxAge = 60
+)
 
 // readBody leaves in r a body that is one JSON value as the operation takes it, or says what is wrong with it. What the
 // value must hold is the generated code's business and that of the types below.
@@ -253,6 +257,14 @@ func parseAdmission(key string, b *AdmissionRequest) (metering.AdmitRequest, err
 		FileSize: work.FileSize,
 		Queue:    work.Queue, Priority: int32(b.Priority), Lease: lease,
 	}, nil
+}
+
+// parseMaxAge reads how old an answer may be.
+func parseMaxAge(seconds int64) (time.Duration, error) {
+	if seconds < 0 || seconds > maxMaxAge {
+		return 0, invalid("max_age: %d must be between 0 and %d", seconds, maxMaxAge)
+	}
+	return time.Duration(seconds) * time.Second, nil
 }
 
 func parseWait(s string) (time.Duration, error) {

@@ -138,7 +138,7 @@ func checkResult(res metering.CheckResult) CheckResult {
 	d := res.Decision
 	out := CheckResult{
 		CanProcess: d.Outcome != quota.Refuse, WouldQueue: d.Outcome == quota.Wait, BlockingReason: d.Reason,
-		Message: d.Message(),
+		Message: d.Message(), AsOf: res.Now,
 	}
 	if d.Outcome != quota.Admit {
 		b := bound(d, res.On, res.Now)

@@ -201,10 +201,14 @@ func (s *server) check(ctx context.Context, b *CheckRequest) (CheckResult, error
 	if err != nil {
 		return CheckResult{}, err
 	}
+	maxAge, err := parseMaxAge(int64(b.MaxAge))
+	if err != nil {
+		return CheckResult{}, err
+	}
 	if err := s.may(ctx, b.UserId); err != nil {
 		return CheckResult{}, err
 	}
-	res, err := s.usage.Check(ctx, b.UserId, req)
+	res, err := s.usage.Check(ctx, b.UserId, req, maxAge)
 	if err != nil {
 		return CheckResult{}, err
 	}
@@ -215,21 +219,25 @@ func (s *server) check(ctx context.Context, b *CheckRequest) (CheckResult, error
 func (s *server) GetCurrentUsage(
 	ctx context.Context, r GetCurrentUsageRequestObject,
 ) (GetCurrentUsageResponseObject, error) {
-	usage, err := s.current(ctx, r.Params.UserId)
+	maxAge, err := parseMaxAge(int64(r.Params.MaxAge))
+	if err != nil {
+		return nil, err
+	}
+	usage, err := s.current(ctx, r.Params.UserId, maxAge)
 	if err != nil {
 		return nil, err
 	}
 	return GetCurrentUsage200JSONResponse(currentUsage(usage)), nil
 }
 
-func (s *server) current(ctx context.Context, userID string) (ledger.Usage, error) {
+func (s *server) current(ctx context.Context, userID string, maxAge time.Duration) (ledger.Usage, error) {
 	if err := checkUserID(userID); err != nil {
 		return ledger.Usage{}, err
 	}
 	if err := s.may(ctx, userID); err != nil {
 		return ledger.Usage{}, err
 	}
-	return s.usage.Current(ctx, userID)
+	return s.usage.Recent(ctx, userID, maxAge)
 }
 
 // GetUsageLimits implements GET /api/v1/usage/limits. The plans are for everybody who is somebody.
@@ -238,7 +246,7 @@ func (s *server) GetUsageLimits(
 ) (GetUsageLimitsResponseObject, error) {
 	var out UsageLimits
 	if id := r.Params.UserId; id != "" {
-		usage, err := s.current(ctx, id)
+		usage, err := s.current(ctx, id, 0)
 		if err != nil {
 			return nil, err
 		}

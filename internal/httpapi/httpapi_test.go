@@ -80,6 +80,7 @@ type fake struct {
 	adjusted metering.AdjustRequest
 
 	got    metering.AdmitRequest
+	maxAge time.Duration
 	before int64
 	limit  int
 	filter queue.Filter
@@ -90,7 +91,10 @@ type fake struct {
 	made bool
 }
 
-func (f *fake) Check(context.Context, string, quota.Request) (metering.CheckResult, error) {
+func (f *fake) Check(
+	_ context.Context, _ string, _ quota.Request, maxAge time.Duration,
+) (metering.CheckResult, error) {
+	f.maxAge = maxAge
 	return f.check, f.err
 }
 
@@ -212,6 +216,11 @@ func (f *fake) TeamMembers(
 ) (reports.Members, error) {
 	f.behind, f.limit = after, limit
 	return f.members, f.err
+}
+
+func (f *fake) Recent(ctx context.Context, userID string, maxAge time.Duration) (ledger.Usage, error) {
+	f.maxAge = maxAge
+	return f.Current(ctx, userID)
 }
 
 // Current is of nobody where the test did not say who stands where.
@@ -947,7 +956,7 @@ func TestCheck(t *testing.T) {
 				if w.Code != 200 {
 					t.Fatalf("status: got %d: %s", w.Code, w.Body)
 				}
-				equalJSON(t, w.Body.String(), tc.want)
+				equalJSON(t, w.Body.String(), with(tc.want, `"as_of":"2026-03-14T12:00:00Z"`))
 			}
 		})
 	}

@@ -264,7 +264,10 @@ type Binding struct {
 type CheckRequest struct {
 	EstimatedDurationSeconds Decimal `json:"estimated_duration_seconds"`
 	FileSizeBytes            Integer `json:"file_size_bytes"`
-	Queue                    *bool   `json:"queue,omitempty"`
+
+	// MaxAge How many seconds old the answer may be. `as_of` says of when it is. With 0 it is of now.
+	MaxAge Integer `json:"max_age,omitempty,omitzero"`
+	Queue  *bool   `json:"queue,omitempty"`
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
@@ -272,6 +275,9 @@ type CheckRequest struct {
 
 // CheckResult defines model for CheckResult.
 type CheckResult struct {
+	// AsOf Of when this is.
+	AsOf time.Time `json:"as_of"`
+
 	// BlockingReason Why work was refused or waits.
 	BlockingReason Reason `json:"blocking_reason,omitempty,omitzero"`
 
@@ -961,6 +967,9 @@ type EventID = openapi_types.UUID
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
+// MaxAge defines model for MaxAge.
+type MaxAge = int32
+
 // PageCursor defines model for PageCursor.
 type PageCursor = string
 
@@ -1090,6 +1099,8 @@ type ListUsageAlertsParams struct {
 
 // GetCurrentUsageParams defines parameters for GetCurrentUsage.
 type GetCurrentUsageParams struct {
+	// MaxAge How many seconds old the answer may be; 0 to 60. `as_of` says of when it is. With 0 it is of now.
+	MaxAge MaxAge `form:"max_age,omitempty" json:"max_age,omitempty,omitzero"`
 	UserId UserID `form:"user_id" json:"user_id"`
 }
 
@@ -2214,6 +2225,19 @@ func (siw *ServerInterfaceWrapper) GetCurrentUsage(w http.ResponseWriter, r *htt
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params GetCurrentUsageParams
+
+	// ------------- Optional query parameter "max_age" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "max_age", r.URL.Query(), &params.MaxAge, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "max_age"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "max_age", Err: err})
+		}
+		return
+	}
 
 	// ------------- Required query parameter "user_id" -------------
 

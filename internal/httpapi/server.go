@@ -30,7 +30,10 @@ import (
 
 // Usage says where users stand and what they may do.
 type Usage interface {
-	Check(ctx context.Context, userID string, req quota.Request) (metering.CheckResult, error)
+	Check(
+		ctx context.Context, userID string, req quota.Request, maxAge time.Duration,
+	) (metering.CheckResult, error)
+	Recent(ctx context.Context, userID string, maxAge time.Duration) (ledger.Usage, error)
 	Current(ctx context.Context, userID string) (ledger.Usage, error)
 	Plans(ctx context.Context) ([]*metering.Plan, error)
 	Upgrade(ctx context.Context, on quota.Chain, now time.Time) *quota.Plan
@@ -204,7 +207,12 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 			s.fail(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+		if polled[op.id] {
+			serveTagged(w, r, next)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

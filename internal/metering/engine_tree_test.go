@@ -186,7 +186,7 @@ func TestCallsOfUsersThatWereReadMeetAtTheTop(t *testing.T) {
 	}
 	g.engine.Place(account, top)
 	service := metering.New(g.engine, g.store, access.NewSigner(g.store), metering.Options{})
-	if _, err := service.Check(t.Context(), "bob", quota.Request{Estimate: quota.Credit}); err != nil {
+	if _, err := service.Check(t.Context(), "bob", quota.Request{Estimate: quota.Credit}, 0); err != nil {
 		t.Fatal(err)
 	}
 	first := g.start(alice)

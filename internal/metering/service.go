@@ -61,6 +61,8 @@ type Service struct {
 	sealer Sealer
 	// standings reads for Check and Current.
 	standings standings
+	// recents are for those who accept an older answer.
+	recents *recents
 	// accounts caches user id -> account id, which never changes while the database is the same; see again.
 	accounts *lru.Cache[string, quota.AccountID]
 	// tickets are the offline ones; nil where none are given.
@@ -100,6 +102,7 @@ func New(engine *ledger.Engine, store Store, sealer Sealer, opts Options) *Servi
 		s.tickets = newTickets(opts.OfflineTickets)
 	}
 	s.standings.read = s.UsageOf
+	s.recents = newRecents(s.Current)
 	return s
 }
 
@@ -269,15 +272,22 @@ func (s *Service) upgrade(
 }
 
 // Check says what Admit would decide now, and reserves nothing. The user needs no account where AutoRegister would make
-// one.
-func (s *Service) Check(ctx context.Context, userID string, req quota.Request) (CheckResult, error) {
-	u, err := s.Current(ctx, userID)
+// one. The answer may be of a standing that is up to maxAge old, 0 or more; its Now says which.
+func (s *Service) Check(
+	ctx context.Context, userID string, req quota.Request, maxAge time.Duration,
+) (CheckResult, error) {
+	u, err := s.Recent(ctx, userID, maxAge)
 	if err != nil {
 		return CheckResult{}, err
 	}
 	on := u.Chain()
 	d := on.Decide(req, u.Now)
 	return CheckResult{Decision: d, On: on, Upgrade: s.upgrade(ctx, on, req, d, u.Now), Now: u.Now}, nil
+}
+
+// Recent is Current, or what that was up to maxAge ago.
+func (s *Service) Recent(ctx context.Context, userID string, maxAge time.Duration) (ledger.Usage, error) {
+	return s.recents.standing(ctx, userID, maxAge)
 }
 
 // Current returns the user's standing, rolled to now; its account must not be changed. A user without an account stands

@@ -27,7 +27,7 @@ func TestChecksAtOnce(t *testing.T) {
 	for n := range 400 {
 		wg.Go(func() {
 			i := n % users
-			res, err := w.Check(t.Context(), fmt.Sprintf("user-%d", i), quota.Request{Estimate: quota.Credit})
+			res, err := w.Check(t.Context(), fmt.Sprintf("user-%d", i), quota.Request{Estimate: quota.Credit}, 0)
 			if err != nil || res.On.User().UserID != fmt.Sprintf("user-%d", i) ||
 				res.On.User().Reserved != quota.Credits(i+1)*quota.Credit {
 				t.Errorf("user-%d: %+v, %v", i, res.On.User(), err)
@@ -54,7 +54,7 @@ func TestCheckBesideABrokenAccount(t *testing.T) {
 	for n := range 100 {
 		wg.Go(func() {
 			user := []string{"alice", "mallory"}[n%2]
-			_, err := w.Check(t.Context(), user, quota.Request{Estimate: quota.Credit})
+			_, err := w.Check(t.Context(), user, quota.Request{Estimate: quota.Credit}, 0)
 			if (err != nil) != (user == "mallory") || errors.Is(err, ledger.ErrUnavailable) {
 				t.Errorf("%s: %v", user, err)
 			}

@@ -465,7 +465,7 @@ func TestNewcomersWaitForTheirTurn(t *testing.T) {
 	newsroom := quota.Level{Kind: quota.LevelTeam, Name: "newsroom"}
 	// Who asks first hears the same.
 	for user, reason := range map[string]quota.Reason{"carol": quota.NotFirst, "dave": ""} {
-		asked, err := s.Check(t.Context(), user, quota.Request{Estimate: quota.Credit})
+		asked, err := s.Check(t.Context(), user, quota.Request{Estimate: quota.Credit}, 0)
 		if err != nil || asked.Decision.Reason != reason || reason != "" && asked.Decision.Level != newsroom {
 			t.Errorf("%s: %+v, %v", user, asked.Decision, err)
 		}

@@ -36,7 +36,9 @@ const checkTimeout = 2 * time.Second
 
 // JobChecker says what the user's quota would decide on a Job. It reserves nothing.
 type JobChecker interface {
-	Check(ctx context.Context, userID string, req quota.Request) (metering.CheckResult, error)
+	Check(
+		ctx context.Context, userID string, req quota.Request, maxAge time.Duration,
+	) (metering.CheckResult, error)
 }
 
 // SetupJob registers the webhook for Jobs that carry the user label.
@@ -111,7 +113,7 @@ func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Sta
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	res, err := h.svc.Check(ctx, declared.UserID,
-		quota.Request{Estimate: declared.Estimate, FileSize: declared.FileSize, Queue: true})
+		quota.Request{Estimate: declared.Estimate, FileSize: declared.FileSize, Queue: true}, 0)
 	if reason := quota.ReasonOf(err); reason != "" {
 		return status(reason, err.Error())
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -25,7 +26,7 @@ type verdict struct {
 	err    error
 }
 
-func (v verdict) Check(context.Context, string, quota.Request) (metering.CheckResult, error) {
+func (v verdict) Check(context.Context, string, quota.Request, time.Duration) (metering.CheckResult, error) {
 	return v.result, v.err
 }
 

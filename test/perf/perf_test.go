@@ -182,7 +182,7 @@ func TestBareHandler(t *testing.T) {
 	defer server.Close()
 	target := newOverHTTP([]string{server.Listener.Addr().String()}, 1)
 	defer target.close()
-	if err := (checks{target}).pair(t.Context(), 0, 7); err != nil {
+	if err := (checks{target, 0}).pair(t.Context(), 0, 7); err != nil {
 		t.Error(err)
 	}
 }

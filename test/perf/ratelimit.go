@@ -62,7 +62,7 @@ func (b *bench) rateLimits(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	let, err := b.try(ctx, "checks over HTTP", checks{s.target}, b.load(one, uniform), &books{})
+	let, err := b.try(ctx, "checks over HTTP", checks{s.target, 0}, b.load(one, uniform), &books{})
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ var scenarios = []scenario{
 		measure: (*bench).httpOpenLoop},
 	{figures: []string{"admit_http_uniform_16", "admit_http_uniform_1"}, measure: (*bench).httpFew},
 	{figures: []string{"admit_http_zipf_256"}, measure: (*bench).httpZipf},
-	{figures: []string{"check_http"}, measure: (*bench).checkHTTP},
+	{figures: []string{"check_http", "check_http_max_age"}, measure: (*bench).checkHTTP},
 	{figures: []string{"rate_limited_refusal_us", "rate_limited_flood_p99_ms"}, measure: (*bench).rateLimits},
 	{figures: []string{"admit_http_hot_256_best"}, measure: (*bench).httpHot},
 	{figures: []string{"admit_http_replicas_uniform_256", "admit_http_replicas_hot_256_best"},
