@@ -4,17 +4,23 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivermigrate"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 )
@@ -53,6 +59,10 @@ func Migrate(ctx context.Context, dsn string) (err error) {
 	if err := db.PingContext(ctx); err != nil {
 		return MapError(err)
 	}
+	// First, because who finds our schema's version takes all of it for being there.
+	if err := migrateQueue(ctx, dsn, db); err != nil {
+		return fmt.Errorf("migrate schema %s: %w", QueueSchema, MapError(err))
+	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -69,6 +79,66 @@ func Migrate(ctx context.Context, dsn string) (err error) {
 		return fmt.Errorf("migrate: %w", MapError(err))
 	}
 	return nil
+}
+
+// QueueSchema is where River has its tables, whose migrations are its own.
+const QueueSchema = "river"
+
+// queueLock is the advisory lock of whoever migrates QueueSchema.
+const queueLock = 0x7269766572
+
+// migrateQueue brings River's tables up to date. Its migrations are transactions of their own, so a lock of a session
+// keeps others out.
+func migrateQueue(ctx context.Context, dsn string, db *sql.DB) (err error) {
+	lock, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	// The lock ends with its connection, which is one of a pool that is about to be closed.
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	for turn := 0; ; turn++ {
+		var mine bool
+		if err := lock.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", queueLock).Scan(&mine); err != nil {
+			return err
+		}
+		if mine {
+			break
+		}
+		if turn >= migrationTurns {
+			return errors.New("somebody else has been migrating for too long")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+	defer func() {
+		_, unlocked := lock.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", queueLock)
+		err = errors.Join(err, unlocked)
+	}()
+	if _, err := lock.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+QueueSchema); err != nil {
+		return err
+	}
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return err
+	}
+	config.MaxConns = 2
+	config.ConnConfig.RuntimeParams["lock_timeout"] = migrationLockTimeout
+	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = migrationIdle
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	migrator, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Schema: QueueSchema,
+		Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	_, err = migrator.Migrate(ctx, rivermigrate.DirectionUp, nil)
+	return err
 }
 
 // schemaNeeded is the version of the newest migration, which this release's statements need.

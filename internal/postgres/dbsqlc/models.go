@@ -97,6 +97,24 @@ type CreditLot struct {
 	CreatedAt time.Time
 }
 
+type Delivery struct {
+	ID             quota.ID
+	EndpointID     quota.ID
+	AlertID        quota.ID
+	State          string
+	Attempts       int32
+	CreatedAt      time.Time
+	ExpiresAt      time.Time
+	NextAttemptAt  time.Time
+	QueuedAt       *time.Time
+	FirstAttemptAt *time.Time
+	LastAttemptAt  *time.Time
+	FinishedAt     *time.Time
+	LastStatus     *int32
+	LastError      *string
+	ResentBy       *string
+}
+
 type EventKey struct {
 	Key    string
 	UserID quota.ID
@@ -117,6 +135,41 @@ type IdempotencyKeysDefault struct {
 	MadeAt   time.Time
 	BodyHash []byte
 	EventID  quota.ID
+}
+
+type NotificationEndpoint struct {
+	ID             quota.ID
+	TeamID         *quota.ID
+	HomeCluster    *quota.ID
+	Name           string
+	Url            string
+	Kinds          []string
+	Plans          []string
+	Teams          []string
+	Users          []string
+	AllowedCidrs   []string
+	Signing        string
+	Suspended      bool
+	Version        int64
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
+	DisabledAt     *time.Time
+	DisabledReason *string
+	Failures       int32
+	RetryAt        *time.Time
+	Slow           bool
+	LastSuccessAt  *time.Time
+	LastFailureAt  *time.Time
+	LastFailure    *string
+}
+
+type NotificationKey struct {
+	EndpointID quota.ID
+	Name       string
+	Signing    string
+	Secret     []byte
+	CreatedAt  time.Time
+	EndsAt     *time.Time
 }
 
 type PlanVersion struct {
@@ -229,6 +282,7 @@ type UsageAlert struct {
 	EndsAt         time.Time
 	AcknowledgedAt *time.Time
 	AcknowledgedBy *string
+	Dispatched     bool
 }
 
 type UsagePeriod struct {

@@ -29,6 +29,7 @@ type batch struct {
 	conn    *pgxpool.Conn
 	db      *postgres.DB
 	report  func(*ledger.UnreadableError)
+	alerted func()
 	ledgers map[quota.AccountID]*ledger.Ledger
 	loaded  map[quota.AccountID]*loaded
 	locked  map[quota.AccountID]bool
@@ -91,8 +92,8 @@ func (s *Store) begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, erro
 	}
 	n := len(keys.Accounts)
 	b := &batch{
-		conn: conn, db: s.DB, report: s.Report, ledgers: make(map[quota.AccountID]*ledger.Ledger, n),
-		loaded: make(map[quota.AccountID]*loaded, n),
+		conn: conn, db: s.DB, report: s.Report, alerted: s.alerted,
+		ledgers: make(map[quota.AccountID]*ledger.Ledger, n), loaded: make(map[quota.AccountID]*loaded, n),
 		locked: make(map[quota.AccountID]bool, n), busy: map[quota.AccountID]bool{}, plans: map[string]*quota.Plan{},
 		plansOf: make(map[*quota.Account]readdb.ServedBy, n), above: s.trees.above(&keys),
 	}
@@ -447,6 +448,9 @@ func (b *batch) Commit(ctx context.Context) error {
 	}
 	if err == nil && writes {
 		b.db.Wrote()
+	}
+	if err == nil && len(w.raised) > 0 && b.alerted != nil {
+		b.alerted()
 	}
 	b.Rollback() // gives the connection back; after a commit there is nothing to roll back
 	return postgres.MapCommitError(err)

@@ -20,7 +20,12 @@ type Store struct {
 	*readdb.Store
 
 	trees trees
+	// alerted is told that a batch has raised alerts; nil if nobody wants to know.
+	alerted func()
 }
+
+// OnAlert has f called after each commit that has raised alerts. It must not block, and is set before the first batch.
+func (s *Store) OnAlert(f func()) { s.alerted = f }
 
 var (
 	_ ledger.Store   = (*Store)(nil)

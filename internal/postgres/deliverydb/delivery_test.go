@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package deliverydb_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/delivery"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// From the charge to a signature that the receiver can verify.
+func TestAlertIsDelivered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rc := newReceiver(t, nil)
+	e := w.declare("ops", rc.URL)
+	w.declare("others", rc.URL, func(e *delivery.Endpoint) { e.Users = []string{"bob"} })
+	w.run()
+	w.charge("alice", 24)
+	w.eventually(func() error {
+		if n := len(rc.all()); n != 1 {
+			return fmt.Errorf("%d requests, want 1", n)
+		}
+		return nil
+	})
+	g := rc.all()[0]
+	if g.subject != "user/alice" || g.kind != "CreditsPercent" || !g.verifiedBy(e.Keys[0].Public()) {
+		t.Errorf("got %+v", g)
+	}
+	w.eventually(func() error {
+		if all := w.deliveries(delivery.Filter{}); len(all) != 1 || all[0].State != delivery.Delivered ||
+			all[0].Alert.String() != g.id || all[0].Attempts != 1 || all[0].LastStatus != 200 {
+			return fmt.Errorf("got %+v", all)
+		}
+		return nil
+	})
+}
+
+// A receiver that fails gets the same id again; a redirect is a failure, and where it leads to is not called.
+func TestRetries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rc := newReceiver(t, func(n int, rw http.ResponseWriter, r *http.Request) {
+		switch n {
+		case 1:
+			rw.WriteHeader(http.StatusInternalServerError)
+		case 2:
+			http.Redirect(rw, r, "http://169.254.169.254/latest/meta-data/", http.StatusFound)
+		case 3:
+			<-r.Context().Done() // hangs
+		}
+	})
+	w.declare("ops", rc.URL)
+	w.run()
+	w.charge("alice", 24)
+	for n := 1; n <= 3; n++ {
+		w.eventually(func() error {
+			all := w.deliveries(delivery.Filter{})
+			if len(all) != 1 || all[0].Attempts != n || all[0].State != delivery.Waiting {
+				return fmt.Errorf("after %d: %+v", n, all)
+			}
+			return nil
+		})
+		text := w.deliveries(delivery.Filter{})[0].LastError
+		if want := []string{"answered 500", "redirect", "did not answer in time"}[n-1]; !strings.Contains(text, want) {
+			t.Errorf("attempt %d: %q, want that it says %q", n, text, want)
+		}
+		w.advance(time.Hour)
+	}
+	w.eventually(func() error {
+		if all := w.deliveries(delivery.Filter{State: delivery.Delivered}); len(all) != 1 || all[0].Attempts != 4 {
+			return fmt.Errorf("got %+v", all)
+		}
+		return nil
+	})
+	for _, g := range rc.all() {
+		if g.id != rc.all()[0].id {
+			t.Errorf("another id: %s", g.id)
+		}
+	}
+	if len(w.refused) > 0 {
+		t.Errorf("%v were about to be called", w.refused)
+	}
+}
+
+// 410 disables the endpoint, and a change of what is declared enables it.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rc := newReceiver(t, status(http.StatusGone))
+	w.declare("ops", rc.URL)
+	w.run()
+	w.charge("alice", 24)
+	w.eventually(func() error {
+		s, err := w.Endpoint(t.Context(), "", "ops")
+		if err == nil && (s.State.DisabledAt.IsZero() || !strings.Contains(s.State.DisabledReason, "410")) {
+			err = fmt.Errorf("not disabled: %+v", s.State)
+		}
+		return err
+	})
+	w.charge("alice", 6) // nothing is made for it
+	rc.answers(nil)
+	again := w.declare("ops", rc.URL+"/new")
+	if !again.State.DisabledAt.IsZero() {
+		t.Error("it is still disabled")
+	}
+	w.advance(time.Minute)
+	w.eventually(func() error {
+		if all := w.deliveries(delivery.Filter{State: delivery.Delivered}); len(all) == 0 {
+			return errors.New("nothing was delivered")
+		}
+		return nil
+	})
+}
+
+// What nobody takes for three days is dead, can be seen, and be sent again under the id that it had.
+func TestDeadLetters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rc := newReceiver(t, status(http.StatusServiceUnavailable))
+	w.declare("ops", rc.URL)
+	w.run()
+	w.charge("alice", 24)
+	w.eventually(func() error {
+		if len(rc.all()) == 0 {
+			return errors.New("no attempt")
+		}
+		return nil
+	})
+	w.advance(delivery.Keep + time.Hour)
+	w.eventually(func() error {
+		if err := w.store.Tidy(t.Context()); err != nil {
+			return err
+		}
+		dead := w.deliveries(delivery.Filter{State: delivery.Dead, Endpoint: "ops"})
+		if len(dead) != 1 || !strings.Contains(dead[0].LastError, "503") {
+			return fmt.Errorf("got %+v", w.deliveries(delivery.Filter{}))
+		}
+		return nil
+	})
+	if s, err := w.Endpoint(t.Context(), "", "ops"); err != nil || s.Dead != 1 || s.Waiting != 0 {
+		t.Errorf("got %+v, %v", s, err)
+	}
+	rc.answers(nil)
+	before := len(rc.all())
+	d, err := w.Resend(t.Context(), w.deliveries(delivery.Filter{})[0].ID, "oda")
+	if err != nil || d.State != delivery.Waiting || d.ResentBy != "oda" {
+		t.Errorf("got %+v, %v", d, err)
+	}
+	w.advance(maxPause)
+	w.eventually(func() error {
+		if all := w.deliveries(delivery.Filter{State: delivery.Delivered}); len(all) != 1 {
+			return fmt.Errorf("got %+v", w.deliveries(delivery.Filter{}))
+		}
+		return nil
+	})
+	if after := rc.all(); after[len(after)-1].id != after[0].id || len(after) <= before {
+		t.Errorf("%d requests before, %d after", before, len(after))
+	}
+	if _, err := w.Resend(t.Context(), delivery.ID{9}, "oda"); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("one that there is not: %v", err)
+	}
+}
+
+const maxPause = time.Hour
+
+// Two processes that look at the same alerts make one delivery of each, and one that ends in the middle leaves its
+// attempts to the other.
+func TestFanOutIsOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rc := newReceiver(t, nil)
+	w.declare("ops", rc.URL)
+	const users = 30
+	stop := w.run()
+	w.run()
+	for n := range users {
+		w.charge(fmt.Sprint("user", n), 24)
+		if n == users/2 {
+			stop()
+		}
+	}
+	w.eventually(func() error {
+		if all := w.deliveries(delivery.Filter{State: delivery.Delivered}); len(all) != users {
+			return fmt.Errorf("%d delivered, want %d", len(all), users)
+		}
+		return nil
+	})
+	seen := map[string]bool{}
+	for _, g := range rc.all() {
+		seen[g.id] = true
+	}
+	if len(seen) != users {
+		t.Errorf("%d ids, want %d", len(seen), users)
+	}
+}
+
+// Keys that are rotated sign together.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rc := newReceiver(t, nil)
+	first := w.declare("ops", rc.URL).Keys[0]
+	if _, _, err := w.Rotate(t.Context(), "", "ops"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := w.Endpoint(t.Context(), "", "ops")
+	if err != nil || len(s.Keys) != 2 {
+		t.Fatalf("got %+v, %v", s, err)
+	}
+	if _, outcome, err := w.Test(t.Context(), "", "ops"); err != nil || !outcome.OK() {
+		t.Fatalf("got %+v, %v", outcome, err)
+	}
+	g := rc.all()[0]
+	for _, key := range s.Keys {
+		if !g.verifiedBy(key.Public()) {
+			t.Errorf("key %s has not signed", key.Name)
+		}
+	}
+	w.advance(25 * time.Hour)
+	s, err = w.Endpoint(t.Context(), "", "ops")
+	if err != nil || len(s.Keys) != 1 || s.Keys[0].Name == first.Name {
+		t.Errorf("a day later: %+v, %v", s.Keys, err)
+	}
+}
+
+// What one endpoint has waiting is no more than its window in River, and does not hold others up.
+func TestDeadEndpointIsAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	hangs := newReceiver(t, func(_ int, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	rc := newReceiver(t, nil)
+	w.declare("dead", hangs.URL)
+	w.declare("alive", rc.URL)
+	const users = 60
+	for n := range users {
+		w.charge(fmt.Sprint("user", n), 24)
+	}
+	w.run()
+	w.eventually(func() error {
+		if n := len(w.deliveries(delivery.Filter{Endpoint: "alive", State: delivery.Delivered})); n != users {
+			return fmt.Errorf("%d delivered, want %d", n, users)
+		}
+		return nil
+	})
+	if n := len(hangs.all()); n > delivery.Window+4 {
+		t.Errorf("%d attempts at the dead one meanwhile", n)
+	}
+	// River marks as done in batches, so there are some more than in the windows.
+	var queued, jobs int
+	err := w.ledger.Pool().QueryRow(t.Context(), `SELECT count(*), (SELECT count(*) FROM river.river_job
+		WHERE finalized_at IS NULL) FROM deliveries WHERE queued_at IS NOT NULL`).Scan(&queued, &jobs)
+	if err != nil || queued > delivery.Window || jobs > users/2 {
+		t.Errorf("%d attempts queued, %d jobs, %v, want at most %d", queued, jobs, err, delivery.Window)
+	}
+	// It comes back: all of it is delivered.
+	hangs.answers(nil)
+	w.advance(maxPause)
+	w.eventually(func() error {
+		if n := len(w.deliveries(delivery.Filter{Endpoint: "dead", State: delivery.Delivered})); n != users {
+			return fmt.Errorf("%d delivered, want %d", n, users)
+		}
+		return nil
+	})
+}
+
+func TestEndpointsOfTeamsAndClusters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	e := &delivery.Endpoint{Team: "newsroom", Name: "chat", URL: "https://hooks.example/x", Signing: delivery.HMAC}
+	if _, _, err := w.PutTeamEndpoint(t.Context(), e); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("a team that there is not: %v", err)
+	}
+	if _, err := w.ledger.Pool().Exec(t.Context(),
+		"INSERT INTO teams (id, name, cap_currency) VALUES (gen_random_uuid(), 'newsroom', 'USD')"); err != nil {
+		t.Fatal(err)
+	}
+	s, made, err := w.PutTeamEndpoint(t.Context(), e)
+	if err != nil || !made || len(s.Keys) != 1 || s.Keys[0].SecretText() == "" {
+		t.Fatalf("got %+v, %t, %v", s, made, err)
+	}
+	again, made, err := w.PutTeamEndpoint(t.Context(), e)
+	if err != nil || made || again.State.Version != 1 || again.Keys[0].Name != s.Keys[0].Name {
+		t.Errorf("again: %+v, %t, %v", again, made, err)
+	}
+	e.Kinds = []quota.AlertKind{quota.AlertOverdrawn}
+	if s, _, err := w.PutTeamEndpoint(t.Context(), e); err != nil || s.State.Version != 2 || s.ID != again.ID {
+		t.Errorf("changed: %+v, %v", s, err)
+	}
+	for n := 1; n < delivery.MaxTeamEndpoints; n++ {
+		e.Name = fmt.Sprint("chat", n)
+		if _, _, err := w.PutTeamEndpoint(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.Name = "more"
+	if _, _, err := w.PutTeamEndpoint(t.Context(), e); !errors.Is(err, ledger.ErrConflict) {
+		t.Errorf("too many: %v", err)
+	}
+	if all, err := w.TeamEndpoints(t.Context(), "newsroom"); err != nil || len(all) != delivery.MaxTeamEndpoints {
+		t.Errorf("%d, %v", len(all), err)
+	}
+	if err := w.DeleteTeamEndpoint(t.Context(), "newsroom", "chat"); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.Endpoint(t.Context(), "newsroom", "chat"); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("after it was deleted: %v", err)
+	}
+
+	// The platform's are those of the cluster that has their objects.
+	w.declare("ops", "https://hooks.example/x")
+	other := &delivery.Endpoint{Name: "ops", URL: "https://hooks.example/y", Signing: delivery.Ed25519,
+		Cluster: quota.ClusterUID{2}}
+	if _, err := w.Declare(t.Context(), other, nil); !isOwned(err) {
+		t.Errorf("another cluster's: %v", err)
+	}
+	if err := w.Retire(t.Context(), "ops", quota.ClusterUID{2}); !isOwned(err) {
+		t.Errorf("another cluster's: %v", err)
+	}
+	if err := w.Retire(t.Context(), "ops", quota.ClusterUID{1}); err != nil {
+		t.Error(err)
+	}
+}
+
+func isOwned(err error) bool {
+	_, ok := errors.AsType[*ledger.OwnedError](err)
+	return ok
+}
