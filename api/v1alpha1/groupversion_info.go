@@ -30,6 +30,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&UsagePlan{}, &UsagePlanList{},
 		&UserQuota{}, &UserQuotaList{},
 		&UsageTeam{}, &UsageTeamList{},
+		&NotificationEndpoint{}, &NotificationEndpointList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

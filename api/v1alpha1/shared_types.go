@@ -55,6 +55,14 @@ const (
 	// It is False where one of those is stricter, which is allowed and binds. UsageTeam only.
 	ConditionWithinParent = "WithinParent"
 
+	// ConditionSigningResolved says whether there are keys to sign with, in the Secret that secretRef names or made.
+	// NotificationEndpoint only.
+	ConditionSigningResolved = "SigningResolved"
+
+	// ConditionDelivering says whether what is sent arrives. It is False where attempts fail or none is made, which
+	// Ready does not go by: the object is in force. NotificationEndpoint only.
+	ConditionDelivering = "Delivering"
+
 	// ConditionReady sums the others up: True when the object is in force. Wait for this one.
 	ConditionReady = "Ready"
 )
@@ -159,6 +167,31 @@ const (
 	ReasonWithinParent = "WithinParent"
 	// ReasonAboveParent: one is, so that other one binds; the message names both.
 	ReasonAboveParent = "AboveParent"
+)
+
+// Reasons of ConditionSigningResolved.
+const (
+	// ReasonSigningResolved: there are keys to sign with.
+	ReasonSigningResolved = "SigningResolved"
+	// ReasonSecretNotFound: there is no Secret of the name in secretRef in the manager's namespace.
+	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonSecretForbidden: the manager may not read the Secret.
+	ReasonSecretForbidden = "SecretForbidden"
+	// ReasonKeyInvalid: an entry of the Secret is no key; the message names it.
+	ReasonKeyInvalid = "KeyInvalid"
+)
+
+// Reasons of ConditionDelivering.
+const (
+	// ReasonDelivering: the last attempt succeeded, or there was none yet.
+	ReasonDelivering = "Delivering"
+	// ReasonFailing: the last attempts failed; they are made again by themselves.
+	ReasonFailing = "Failing"
+	// ReasonDisabled: the receiver said that it is gone. Nothing is sent to it until the spec changes, or
+	// EnableAnnotation.
+	ReasonDisabled = "Disabled"
+	// ReasonSuspended: the spec says that nothing is sent.
+	ReasonSuspended = "Suspended"
 )
 
 // Reasons of ConditionReady. When it is False its reason is that of the first condition that is not True.

@@ -27,6 +27,10 @@ const (
 	PriorityAnnotation = Group + "/priority"
 )
 
+// EnableAnnotation on a NotificationEndpoint that was disabled, or is left alone because it failed, has it tried again
+// whenever its value changes; any value does.
+const EnableAnnotation = Group + "/enable"
+
 // Annotations that the controller writes on a Job. Nobody else may.
 const (
 	// StateAnnotation is the Job's admission state, one of the State constants.

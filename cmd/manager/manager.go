@@ -33,10 +33,12 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/certs"
 	"github.com/cantonesescribe/usage-operator/internal/clusters"
 	"github.com/cantonesescribe/usage-operator/internal/controller"
+	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/deliverydb"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
@@ -235,6 +237,13 @@ func setup(
 		"UsageTeam controller": func() error {
 			return controller.SetupUsageTeam(mgr, svc, controller.UsageTeamOptions{
 				Cluster: cluster, StatusInterval: o.statusInterval, ResyncInterval: o.resync, Loops: loops,
+			})
+		},
+		"NotificationEndpoint controller": func() error {
+			endpoints := delivery.New(deliverydb.New(store.Store), delivery.Options{})
+			return controller.SetupNotificationEndpoint(mgr, endpoints, controller.NotificationEndpointOptions{
+				Cluster: cluster, Namespace: o.namespace, StatusInterval: o.statusInterval, ResyncInterval: o.resync,
+				Loops: loops,
 			})
 		},
 		"Job controller": func() error {

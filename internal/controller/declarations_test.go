@@ -28,9 +28,11 @@ import (
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/controller"
+	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/deliverydb"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
@@ -132,7 +134,8 @@ func newCluster(t *testing.T) *cluster {
 	}
 	c.run(func(ctx context.Context) error { return c.service.Run(ctx) })
 	t.Cleanup(func() {
-		for _, obj := range []client.Object{&v1alpha1.UserQuota{}, &v1alpha1.UsageTeam{}, &v1alpha1.UsagePlan{}} {
+		for _, obj := range []client.Object{&v1alpha1.UserQuota{}, &v1alpha1.UsageTeam{}, &v1alpha1.UsagePlan{},
+			&v1alpha1.NotificationEndpoint{}} {
 			if err := env.Client.DeleteAllOf(context.Background(), obj); err != nil {
 				t.Error(err)
 			}
@@ -185,6 +188,11 @@ func (c *cluster) start() {
 		controller.UsageTeamOptions{StatusInterval: interval, ResyncInterval: resync}); err != nil {
 		c.Fatal(err)
 	}
+	endpoints := delivery.New(deliverydb.New(c.store.Store), delivery.Options{})
+	if err := controller.SetupNotificationEndpoint(mgr, endpoints, controller.NotificationEndpointOptions{
+		Namespace: c.namespace, StatusInterval: interval, ResyncInterval: resync}); err != nil {
+		c.Fatal(err)
+	}
 	if err := controller.SetupResetMetrics(mgr, c.service, c.resets, resync, nil); err != nil {
 		c.Fatal(err)
 	}
@@ -229,6 +237,8 @@ func (c *cluster) wants(obj client.Object, kind string, status metav1.ConditionS
 		case *v1alpha1.UserQuota:
 			list, observed = obj.Status.Conditions, obj.Status.ObservedGeneration
 		case *v1alpha1.UsageTeam:
+			list, observed = obj.Status.Conditions, obj.Status.ObservedGeneration
+		case *v1alpha1.NotificationEndpoint:
 			list, observed = obj.Status.Conditions, obj.Status.ObservedGeneration
 		}
 		got := meta.FindStatusCondition(list, kind)

@@ -22,10 +22,24 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.GrantApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Level"):
 		return &apiv1alpha1.LevelApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NotificationEndpoint"):
+		return &apiv1alpha1.NotificationEndpointApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NotificationEndpointSpec"):
+		return &apiv1alpha1.NotificationEndpointSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NotificationEndpointStatus"):
+		return &apiv1alpha1.NotificationEndpointStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NotificationKey"):
+		return &apiv1alpha1.NotificationKeyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NotificationSelector"):
+		return &apiv1alpha1.NotificationSelectorApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NotificationSigning"):
+		return &apiv1alpha1.NotificationSigningApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PlanReference"):
 		return &apiv1alpha1.PlanReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("QuotaOverrides"):
 		return &apiv1alpha1.QuotaOverridesApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SecretReference"):
+		return &apiv1alpha1.SecretReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TeamDailyCost"):
 		return &apiv1alpha1.TeamDailyCostApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TeamLimits"):

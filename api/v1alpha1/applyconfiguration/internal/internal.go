@@ -51,6 +51,141 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.LimitName
   scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationEndpoint
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationEndpointSpec
+    - name: status
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationEndpointStatus
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationEndpointSpec
+  map:
+    fields:
+    - name: allowedCIDRs
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: kinds
+      type:
+        list:
+          elementType:
+            namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationKind
+          elementRelationship: associative
+    - name: selector
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationSelector
+    - name: signing
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationSigning
+      default:
+        method: ed25519
+    - name: suspended
+      type:
+        scalar: boolean
+      default: false
+    - name: url
+      type:
+        scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationEndpointStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: dead
+      type:
+        scalar: numeric
+    - name: id
+      type:
+        scalar: string
+    - name: keys
+      type:
+        list:
+          elementType:
+            namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationKey
+          elementRelationship: associative
+          keys:
+          - name
+    - name: lastFailure
+      type:
+        scalar: string
+    - name: lastFailureTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: lastSuccessTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: observedEnable
+      type:
+        scalar: string
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: waiting
+      type:
+        scalar: numeric
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationKey
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: publicKey
+      type:
+        scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationKind
+  scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationSelector
+  map:
+    fields:
+    - name: plans
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: teams
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: users
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationSigning
+  map:
+    fields:
+    - name: method
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationSigningMethod
+      default: ed25519
+    - name: secretRef
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.SecretReference
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationSigningMethod
+  scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.OveragePolicy
   scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.PeriodAnchor
@@ -89,6 +224,12 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.ResetState
   scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.SecretReference
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.TeamDailyCost
   map:
     fields:
