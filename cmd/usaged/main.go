@@ -45,6 +45,9 @@ func main() {
 // maxOfflineTickets is what a process can keep in mind without trouble.
 const maxOfflineTickets = 100_000
 
+// maxDeliveryWorkers is how many connections to receivers a process should have at most.
+const maxDeliveryWorkers = 1000
+
 // options are what the command line and the environment say.
 type options struct {
 	listen, kubeconfig        string
@@ -57,6 +60,7 @@ type options struct {
 	migrate, showVersion      bool
 	drainDelay, drainTimeout  time.Duration
 	offlineTickets            int
+	deliveryWorkers           int
 	callerRate                string
 	addressFailures           int32
 	limits                    httpapi.RateLimits
@@ -97,6 +101,9 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.IntVar(&o.offlineTickets, "offline-tickets", 1000,
 		"how many offline tickets this replica may have outstanding at once, for users whose plan admits work while "+
 			"the database is away; 0 gives none")
+	flags.IntVar(&o.deliveryWorkers, "delivery-workers", 16,
+		"how many alerts this replica sends to endpoints at once, and as many to endpoints that fail or are slow; 0 "+
+			"sends none, which another replica has to do then")
 	flags.StringVar(&o.callerRate, "caller-rate", "0",
 		"how many calls each caller may make of this replica, whoever they are about, as calls/window, such as "+
 			"1000/1m; 0 for any number. What a lease or a ticket is for does not count")
@@ -136,6 +143,9 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 		return o, errors.New("--tls-cert-file and --tls-key-file belong together: set both or neither")
 	case o.offlineTickets < 0 || o.offlineTickets > maxOfflineTickets:
 		return o, fmt.Errorf("--offline-tickets %d: must lie between 0 and %d", o.offlineTickets, maxOfflineTickets)
+	case o.deliveryWorkers < 0 || o.deliveryWorkers > maxDeliveryWorkers:
+		return o, fmt.Errorf("--delivery-workers %d: must lie between 0 and %d", o.deliveryWorkers,
+			maxDeliveryWorkers)
 	case len(o.audiences) == 0:
 		return o, errors.New("--audience must name at least one audience")
 	case o.limits.Connections < 0:

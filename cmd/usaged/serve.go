@@ -20,10 +20,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/httpapi"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/deliverydb"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
@@ -84,6 +87,11 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Metrics: telemetry.NewMetering(registry), Loops: loops, Log: failed,
 	})
 
+	sending, err := newSending(ctx, o, store, loops, log)
+	if err != nil {
+		return err
+	}
+
 	if _, err := service.Plans(ctx); err != nil {
 		return fmt.Errorf("the database cannot be used: %w", err)
 	}
@@ -111,9 +119,49 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 			auth.Portal.Follow(ctx, loops, failed)
 			return nil
 		})
+		group.Go(func() error { return sending.run(ctx) })
 		group.Go(func() error { return service.Run(ctx) })
 		return group.Wait()
 	})
+}
+
+// sending is what brings alerts to endpoints.
+type sending struct {
+	*delivery.Service
+
+	// queue is nil where other replicas do it.
+	queue *deliverydb.Queue
+}
+
+func newSending(
+	ctx context.Context, o options, store *ledgerdb.Store, loops loop.Observer, log *slog.Logger,
+) (*sending, error) {
+	deliveries := deliverydb.New(store.Store)
+	s := &sending{Service: delivery.New(deliveries, delivery.Options{
+		Sender: delivery.NewSender(delivery.SenderOptions{}), Loops: loops,
+		Log: func(err error, message string) { log.Error(message, "error", err) },
+	})}
+	if o.deliveryWorkers == 0 {
+		return s, nil
+	}
+	store.OnAlert(s.Wake)
+	var err error
+	s.queue, err = deliveries.OpenQueue(ctx, o.directURL, o.deliveryWorkers, log)
+	return s, err
+}
+
+// run sends until ctx ends.
+func (s *sending) run(ctx context.Context) error {
+	if s.queue == nil {
+		return nil
+	}
+	var group errgroup.Group
+	group.Go(func() error {
+		s.Relay(ctx)
+		return nil
+	})
+	group.Go(func() error { return s.queue.Run(ctx, s.Attempt) })
+	return group.Wait()
 }
 
 func newAuth(ctx context.Context, o options) (*access.Auth, error) {
