@@ -117,6 +117,27 @@ func (e CloudEventSpecversion) Valid() bool {
 	}
 }
 
+// Defines values for DeliveryState.
+const (
+	DeliveryStateDead      DeliveryState = "dead"
+	DeliveryStateDelivered DeliveryState = "delivered"
+	DeliveryStateWaiting   DeliveryState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the DeliveryState enum.
+func (e DeliveryState) Valid() bool {
+	switch e {
+	case DeliveryStateDead:
+		return true
+	case DeliveryStateDelivered:
+		return true
+	case DeliveryStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for EffectiveLimitLimitName.
 const (
 	EffectiveLimitLimitNameAudioDuration EffectiveLimitLimitName = "audio_duration"
@@ -237,6 +258,72 @@ func (e LimitsUnlimited) Valid() bool {
 	case LimitsUnlimitedFileSizeBytes:
 		return true
 	case LimitsUnlimitedQueued:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NotificationEndpointSigning.
+const (
+	NotificationEndpointSigningEd25519 NotificationEndpointSigning = "ed25519"
+	NotificationEndpointSigningHmac    NotificationEndpointSigning = "hmac"
+)
+
+// Valid indicates whether the value is a known member of the NotificationEndpointSigning enum.
+func (e NotificationEndpointSigning) Valid() bool {
+	switch e {
+	case NotificationEndpointSigningEd25519:
+		return true
+	case NotificationEndpointSigningHmac:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NotificationEndpointRequestKinds.
+const (
+	NotificationEndpointRequestKindsCreditsPercent   NotificationEndpointRequestKinds = "CreditsPercent"
+	NotificationEndpointRequestKindsDailyCostPercent NotificationEndpointRequestKinds = "DailyCostPercent"
+	NotificationEndpointRequestKindsGrantExpiring    NotificationEndpointRequestKinds = "GrantExpiring"
+	NotificationEndpointRequestKindsOverdrawn        NotificationEndpointRequestKinds = "Overdrawn"
+	NotificationEndpointRequestKindsPeriodReset      NotificationEndpointRequestKinds = "PeriodReset"
+	NotificationEndpointRequestKindsTeamShare        NotificationEndpointRequestKinds = "TeamShare"
+)
+
+// Valid indicates whether the value is a known member of the NotificationEndpointRequestKinds enum.
+func (e NotificationEndpointRequestKinds) Valid() bool {
+	switch e {
+	case NotificationEndpointRequestKindsCreditsPercent:
+		return true
+	case NotificationEndpointRequestKindsDailyCostPercent:
+		return true
+	case NotificationEndpointRequestKindsGrantExpiring:
+		return true
+	case NotificationEndpointRequestKindsOverdrawn:
+		return true
+	case NotificationEndpointRequestKindsPeriodReset:
+		return true
+	case NotificationEndpointRequestKindsTeamShare:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NotificationEndpointRequestSigning.
+const (
+	NotificationEndpointRequestSigningEd25519 NotificationEndpointRequestSigning = "ed25519"
+	NotificationEndpointRequestSigningHmac    NotificationEndpointRequestSigning = "hmac"
+)
+
+// Valid indicates whether the value is a known member of the NotificationEndpointRequestSigning enum.
+func (e NotificationEndpointRequestSigning) Valid() bool {
+	switch e {
+	case NotificationEndpointRequestSigningEd25519:
+		return true
+	case NotificationEndpointRequestSigningHmac:
 		return true
 	default:
 		return false
@@ -420,6 +507,27 @@ func (e UsageEventPayerKind) Valid() bool {
 	case UsageEventPayerKindTeam:
 		return true
 	case UsageEventPayerKindUser:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListDeliveriesParamsState.
+const (
+	ListDeliveriesParamsStateDead      ListDeliveriesParamsState = "dead"
+	ListDeliveriesParamsStateDelivered ListDeliveriesParamsState = "delivered"
+	ListDeliveriesParamsStateWaiting   ListDeliveriesParamsState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the ListDeliveriesParamsState enum.
+func (e ListDeliveriesParamsState) Valid() bool {
+	switch e {
+	case ListDeliveriesParamsStateDead:
+		return true
+	case ListDeliveriesParamsStateDelivered:
+		return true
+	case ListDeliveriesParamsStateWaiting:
 		return true
 	default:
 		return false
@@ -795,6 +903,44 @@ type CurrentUsage struct {
 // Decimal defines model for Decimal.
 type Decimal = Number
 
+// Delivery defines model for Delivery.
+type Delivery struct {
+	// AlertId The webhook-id.
+	AlertId   openapi_types.UUID `json:"alert_id"`
+	Attempts  int32              `json:"attempts"`
+	CreatedAt time.Time          `json:"created_at"`
+	Endpoint  string             `json:"endpoint"`
+
+	// ExpiresAt When it is given up.
+	ExpiresAt      time.Time          `json:"expires_at"`
+	FinishedAt     time.Time          `json:"finished_at,omitempty,omitzero"`
+	FirstAttemptAt time.Time          `json:"first_attempt_at,omitempty,omitzero"`
+	Id             openapi_types.UUID `json:"id"`
+	Kind           string             `json:"kind"`
+	LastAttemptAt  time.Time          `json:"last_attempt_at,omitempty,omitzero"`
+	LastError      string             `json:"last_error,omitempty,omitzero"`
+	LastStatus     int32              `json:"last_status,omitempty,omitzero"`
+
+	// NextAttemptAt When it is due; only while it waits.
+	NextAttemptAt time.Time     `json:"next_attempt_at,omitempty,omitzero"`
+	ResentBy      string        `json:"resent_by,omitempty,omitzero"`
+	State         DeliveryState `json:"state"`
+
+	// Team Whose own the endpoint is; absent of the platform's.
+	Team string `json:"team,omitempty,omitzero"`
+}
+
+// DeliveryState defines model for Delivery.State.
+type DeliveryState string
+
+// DeliveryPage defines model for DeliveryPage.
+type DeliveryPage struct {
+	Deliveries []Delivery `json:"deliveries"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+}
+
 // EffectiveLimit The strictest of a limit along the levels, with the one that sets it.
 type EffectiveLimit struct {
 	// Currency Of the value, where `unit` is `money`.
@@ -826,6 +972,21 @@ type EstimatedStart struct {
 
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind string
+
+// JSONWebKey defines model for JSONWebKey.
+type JSONWebKey struct {
+	Alg string `json:"alg"`
+	Crv string `json:"crv"`
+	Kid string `json:"kid"`
+	Kty string `json:"kty"`
+	Use string `json:"use"`
+	X   string `json:"x"`
+}
+
+// JSONWebKeySet defines model for JSONWebKeySet.
+type JSONWebKeySet struct {
+	Keys []JSONWebKey `json:"keys"`
+}
 
 // Level A user or a team, of which a limit is, or who pays.
 type Level struct {
@@ -884,6 +1045,97 @@ type Limits struct {
 
 // LimitsUnlimited defines model for Limits.Unlimited.
 type LimitsUnlimited string
+
+// NotificationEndpoint defines model for NotificationEndpoint.
+type NotificationEndpoint struct {
+	// Dead Deliveries that were given up.
+	Dead int64 `json:"dead"`
+
+	// Delivering Whether what is sent arrives.
+	Delivering bool `json:"delivering"`
+
+	// DisabledAt Since when nothing is sent because the receiver is gone.
+	DisabledAt     time.Time          `json:"disabled_at,omitempty,omitzero"`
+	DisabledReason string             `json:"disabled_reason,omitempty,omitzero"`
+	Id             openapi_types.UUID `json:"id"`
+	Keys           []NotificationKey  `json:"keys"`
+	Kinds          []string           `json:"kinds,omitempty,omitzero"`
+	LastFailure    string             `json:"last_failure,omitempty,omitzero"`
+	LastFailureAt  time.Time          `json:"last_failure_at,omitempty,omitzero"`
+	LastSuccessAt  time.Time          `json:"last_success_at,omitempty,omitzero"`
+
+	// Name The name of a UsageTeam.
+	//
+	// Examples: newsroom
+	Name TeamName `json:"name"`
+
+	// Secret An HMAC secret, in the answer that made it only.
+	Secret    string                      `json:"secret,omitempty,omitzero"`
+	Signing   NotificationEndpointSigning `json:"signing"`
+	Suspended bool                        `json:"suspended"`
+	Url       string                      `json:"url"`
+	Users     []string                    `json:"users,omitempty,omitzero"`
+
+	// Waiting Deliveries that are still to be made.
+	Waiting int64 `json:"waiting"`
+}
+
+// NotificationEndpointSigning defines model for NotificationEndpoint.Signing.
+type NotificationEndpointSigning string
+
+// NotificationEndpointRequest defines model for NotificationEndpointRequest.
+type NotificationEndpointRequest struct {
+	// Kinds Kinds of alerts; all if absent.
+	Kinds   []NotificationEndpointRequestKinds `json:"kinds,omitempty,omitzero"`
+	Signing NotificationEndpointRequestSigning `json:"signing,omitempty,omitzero"`
+
+	// Suspended Sends nothing; what is raised waits for three days.
+	Suspended bool `json:"suspended,omitempty,omitzero"`
+
+	// Url Each alert is posted to it. It is https, and no redirect is followed.
+	Url string `json:"url"`
+
+	// Users Only alerts of these users; of the team and everybody below it if absent.
+	Users []UserID `json:"users,omitempty,omitzero"`
+}
+
+// NotificationEndpointRequestKinds defines model for NotificationEndpointRequest.Kinds.
+type NotificationEndpointRequestKinds string
+
+// NotificationEndpointRequestSigning defines model for NotificationEndpointRequest.Signing.
+type NotificationEndpointRequestSigning string
+
+// NotificationEndpoints defines model for NotificationEndpoints.
+type NotificationEndpoints struct {
+	Endpoints []NotificationEndpoint `json:"endpoints"`
+}
+
+// NotificationKey defines model for NotificationKey.
+type NotificationKey struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// EndsAt When it signs no longer.
+	EndsAt time.Time `json:"ends_at,omitempty,omitzero"`
+	Name   string    `json:"name"`
+
+	// PublicKey As Standard Webhooks write it, whpk_; absent of an HMAC secret.
+	PublicKey string `json:"public_key,omitempty,omitzero"`
+}
+
+// NotificationTest defines model for NotificationTest.
+type NotificationTest struct {
+	Delivered bool `json:"delivered"`
+
+	// Error Why it was not delivered.
+	Error string `json:"error,omitempty,omitzero"`
+
+	// Id The webhook-id that it had.
+	Id string `json:"id"`
+
+	// Status What the receiver answered; absent if it did not.
+	Status int   `json:"status,omitempty,omitzero"`
+	TookMs int64 `json:"took_ms"`
+}
 
 // OfferedPlan defines model for OfferedPlan.
 type OfferedPlan struct {
@@ -1438,6 +1690,11 @@ type AdmissionID = openapi_types.UUID
 // AlertID defines model for AlertID.
 type AlertID = openapi_types.UUID
 
+// EndpointName The name of a UsageTeam.
+//
+// Examples: newsroom
+type EndpointName = TeamName
+
 // EventID defines model for EventID.
 type EventID = openapi_types.UUID
 
@@ -1476,6 +1733,25 @@ type GetAdmissionParams struct {
 	// Wait How long to wait while it is Queued, such as `30s`; at most `60s`.
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
+
+// ListDeliveriesParams defines parameters for ListDeliveries.
+type ListDeliveriesParams struct {
+	// Team Of this team's own endpoints.
+	Team TeamName `form:"team,omitempty" json:"team,omitempty,omitzero"`
+
+	// Endpoint Of this endpoint, of the platform or the team.
+	Endpoint TeamName                  `form:"endpoint,omitempty" json:"endpoint,omitempty,omitzero"`
+	State    ListDeliveriesParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListDeliveriesParamsState defines parameters for ListDeliveries.
+type ListDeliveriesParamsState string
 
 // GetQueueParams defines parameters for GetQueue.
 type GetQueueParams struct {
@@ -1632,6 +1908,9 @@ type CreateAdmissionJSONRequestBody = AdmissionRequest
 
 // CompleteAdmissionJSONRequestBody defines body for CompleteAdmission for application/json ContentType.
 type CompleteAdmissionJSONRequestBody = CompleteRequest
+
+// PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
+type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
 
 // CheckTranscriptionLimitsJSONRequestBody defines body for CheckTranscriptionLimits for application/json ContentType.
 type CheckTranscriptionLimitsJSONRequestBody = CheckRequest
@@ -1848,6 +2127,28 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListDeliveries What has been sent to whom, is to be, and could not be, the newest first.
+	//
+	// Corresponds with GET /api/v1/deliveries (the `ListDeliveries` operationId).
+	ListDeliveries(ctx context.Context, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResendDelivery Send an alert again that was delivered or given up.
+	//
+	// Under the id that it had. One that waits stays as it is.
+	//
+	// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
+	ResendDelivery(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestEndpoint Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
+	//
+	// Corresponds with POST /api/v1/notification-endpoints/{endpoint}/test (the `TestEndpoint` operationId).
+	TestEndpoint(ctx context.Context, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetNotificationKeys What verifies the signatures of an endpoint, as a JSON Web Key Set; empty where it signs by HMAC.
+	//
+	// Corresponds with GET /api/v1/notification-keys/{id} (the `GetNotificationKeys` operationId).
+	GetNotificationKeys(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetQueue Who waits for what, level by level.
 	//
 	// For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
@@ -1903,6 +2204,55 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
 	AddTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTeamEndpoints Where a team has its alerts sent to, in the order of their names.
+	//
+	// Corresponds with GET /api/v1/teams/{name}/notification-endpoints (the `ListTeamEndpoints` operationId).
+	ListTeamEndpoints(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteTeamEndpoint Send nothing more to an endpoint of a team, and forget what was to be sent.
+	//
+	// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
+	DeleteTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTeamEndpoint One of a team's endpoints, how it does, and what verifies its signatures.
+	//
+	// Corresponds with GET /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `GetTeamEndpoint` operationId).
+	GetTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutTeamEndpointWithBody Have a team's alerts, and those of whoever is below it, sent to a webhook.
+	//
+	// A key to sign with is made where there is none of the method asked for. An HMAC `secret` is in no other answer than
+	// the one that made it. A change has an endpoint tried again that was disabled or failed. 409 where the team has 20
+	// already.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
+	PutTeamEndpointWithBody(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutTeamEndpoint Have a team's alerts, and those of whoever is below it, sent to a webhook.
+	//
+	// A key to sign with is made where there is none of the method asked for. An HMAC `secret` is in no other answer than
+	// the one that made it. A change has an endpoint tried again that was disabled or failed. 409 where the team has 20
+	// already.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
+	PutTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, body PutTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateTeamEndpointKey Have an endpoint of a team sign with a new key.
+	//
+	// For a day the keys that it had sign as well. 409 where four sign already.
+	//
+	// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
+	RotateTeamEndpointKey(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestTeamEndpoint Send a test to an endpoint of a team, as alerts are sent, and say what came of it.
+	//
+	// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test (the `TestTeamEndpoint` operationId).
+	TestTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetTeamUsage What a team has used in a period, and each member's share of it.
 	//
@@ -2254,6 +2604,68 @@ func (c *Client) ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditor
 	return c.Client.Do(req)
 }
 
+// ListDeliveries What has been sent to whom, is to be, and could not be, the newest first.
+//
+// Corresponds with GET /api/v1/deliveries (the `ListDeliveries` operationId).
+func (c *Client) ListDeliveries(ctx context.Context, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDeliveriesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResendDelivery Send an alert again that was delivered or given up.
+//
+// Under the id that it had. One that waits stays as it is.
+//
+// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
+func (c *Client) ResendDelivery(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResendDeliveryRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestEndpoint Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
+//
+// Corresponds with POST /api/v1/notification-endpoints/{endpoint}/test (the `TestEndpoint` operationId).
+func (c *Client) TestEndpoint(ctx context.Context, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestEndpointRequest(c.Server, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetNotificationKeys What verifies the signatures of an endpoint, as a JSON Web Key Set; empty where it signs by HMAC.
+//
+// Corresponds with GET /api/v1/notification-keys/{id} (the `GetNotificationKeys` operationId).
+func (c *Client) GetNotificationKeys(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetNotificationKeysRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetQueue Who waits for what, level by level.
 //
 // For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
@@ -2380,6 +2792,125 @@ func (c *Client) RemoveTeamMember(ctx context.Context, name TeamName, user UserI
 // Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
 func (c *Client) AddTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAddTeamMemberRequest(c.Server, name, user)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTeamEndpoints Where a team has its alerts sent to, in the order of their names.
+//
+// Corresponds with GET /api/v1/teams/{name}/notification-endpoints (the `ListTeamEndpoints` operationId).
+func (c *Client) ListTeamEndpoints(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTeamEndpointsRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteTeamEndpoint Send nothing more to an endpoint of a team, and forget what was to be sent.
+//
+// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
+func (c *Client) DeleteTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteTeamEndpointRequest(c.Server, name, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTeamEndpoint One of a team's endpoints, how it does, and what verifies its signatures.
+//
+// Corresponds with GET /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `GetTeamEndpoint` operationId).
+func (c *Client) GetTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTeamEndpointRequest(c.Server, name, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutTeamEndpointWithBody Have a team's alerts, and those of whoever is below it, sent to a webhook.
+//
+// A key to sign with is made where there is none of the method asked for. An HMAC `secret` is in no other answer than
+// the one that made it. A change has an endpoint tried again that was disabled or failed. 409 where the team has 20
+// already.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
+func (c *Client) PutTeamEndpointWithBody(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutTeamEndpointRequestWithBody(c.Server, name, endpoint, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutTeamEndpoint Have a team's alerts, and those of whoever is below it, sent to a webhook.
+//
+// A key to sign with is made where there is none of the method asked for. An HMAC `secret` is in no other answer than
+// the one that made it. A change has an endpoint tried again that was disabled or failed. 409 where the team has 20
+// already.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
+func (c *Client) PutTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, body PutTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutTeamEndpointRequest(c.Server, name, endpoint, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateTeamEndpointKey Have an endpoint of a team sign with a new key.
+//
+// For a day the keys that it had sign as well. 409 where four sign already.
+//
+// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
+func (c *Client) RotateTeamEndpointKey(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateTeamEndpointKeyRequest(c.Server, name, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestTeamEndpoint Send a test to an endpoint of a team, as alerts are sent, and say what came of it.
+//
+// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test (the `TestTeamEndpoint` operationId).
+func (c *Client) TestTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestTeamEndpointRequest(c.Server, name, endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -3069,6 +3600,194 @@ func NewReleaseAdmissionRequest(server string, id AdmissionID) (*http.Request, e
 	return req, nil
 }
 
+// NewListDeliveriesRequest constructs an http.Request for the ListDeliveries method
+func NewListDeliveriesRequest(server string, params *ListDeliveriesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/deliveries")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "team", params.Team, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "endpoint", params.Endpoint, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResendDeliveryRequest constructs an http.Request for the ResendDelivery method
+func NewResendDeliveryRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/deliveries/%s/resend", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTestEndpointRequest constructs an http.Request for the TestEndpoint method
+func NewTestEndpointRequest(server string, endpoint EndpointName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "endpoint", endpoint, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/notification-endpoints/%s/test", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetNotificationKeysRequest constructs an http.Request for the GetNotificationKeys method
+func NewGetNotificationKeysRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/notification-keys/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetQueueRequest constructs an http.Request for the GetQueue method
 func NewGetQueueRequest(server string, params *GetQueueParams) (*http.Request, error) {
 	var err error
@@ -3580,6 +4299,258 @@ func NewAddTeamMemberRequest(server string, name TeamName, user UserID) (*http.R
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListTeamEndpointsRequest constructs an http.Request for the ListTeamEndpoints method
+func NewListTeamEndpointsRequest(server string, name TeamName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/notification-endpoints", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteTeamEndpointRequest constructs an http.Request for the DeleteTeamEndpoint method
+func NewDeleteTeamEndpointRequest(server string, name TeamName, endpoint EndpointName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "endpoint", endpoint, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/notification-endpoints/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTeamEndpointRequest constructs an http.Request for the GetTeamEndpoint method
+func NewGetTeamEndpointRequest(server string, name TeamName, endpoint EndpointName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "endpoint", endpoint, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/notification-endpoints/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutTeamEndpointRequest calls the generic PutTeamEndpoint builder with application/json body
+func NewPutTeamEndpointRequest(server string, name TeamName, endpoint EndpointName, body PutTeamEndpointJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutTeamEndpointRequestWithBody(server, name, endpoint, "application/json", bodyReader)
+}
+
+// NewPutTeamEndpointRequestWithBody constructs an http.Request for the PutTeamEndpoint method, with any body, and a specified content type
+func NewPutTeamEndpointRequestWithBody(server string, name TeamName, endpoint EndpointName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "endpoint", endpoint, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/notification-endpoints/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRotateTeamEndpointKeyRequest constructs an http.Request for the RotateTeamEndpointKey method
+func NewRotateTeamEndpointKeyRequest(server string, name TeamName, endpoint EndpointName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "endpoint", endpoint, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/notification-endpoints/%s/keys", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTestTeamEndpointRequest constructs an http.Request for the TestTeamEndpoint method
+func NewTestTeamEndpointRequest(server string, name TeamName, endpoint EndpointName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "endpoint", endpoint, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/notification-endpoints/%s/test", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -4580,6 +5551,36 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmissionWithResponse(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*ReleaseAdmissionResponse, error)
 
+	// ListDeliveriesWithResponse What has been sent to whom, is to be, and could not be, the newest first.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/deliveries (the `ListDeliveries` operationId).
+	ListDeliveriesWithResponse(ctx context.Context, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*ListDeliveriesResponse, error)
+
+	// ResendDeliveryWithResponse Send an alert again that was delivered or given up.
+	//
+	// Under the id that it had. One that waits stays as it is.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
+	ResendDeliveryWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*ResendDeliveryResponse, error)
+
+	// TestEndpointWithResponse Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/notification-endpoints/{endpoint}/test (the `TestEndpoint` operationId).
+	TestEndpointWithResponse(ctx context.Context, endpoint EndpointName, reqEditors ...RequestEditorFn) (*TestEndpointResponse, error)
+
+	// GetNotificationKeysWithResponse What verifies the signatures of an endpoint, as a JSON Web Key Set; empty where it signs by HMAC.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/notification-keys/{id} (the `GetNotificationKeys` operationId).
+	GetNotificationKeysWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetNotificationKeysResponse, error)
+
 	// GetQueueWithResponse Who waits for what, level by level.
 	//
 	// For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
@@ -4651,6 +5652,65 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
 	AddTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*AddTeamMemberResponse, error)
+
+	// ListTeamEndpointsWithResponse Where a team has its alerts sent to, in the order of their names.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name}/notification-endpoints (the `ListTeamEndpoints` operationId).
+	ListTeamEndpointsWithResponse(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*ListTeamEndpointsResponse, error)
+
+	// DeleteTeamEndpointWithResponse Send nothing more to an endpoint of a team, and forget what was to be sent.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
+	DeleteTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*DeleteTeamEndpointResponse, error)
+
+	// GetTeamEndpointWithResponse One of a team's endpoints, how it does, and what verifies its signatures.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `GetTeamEndpoint` operationId).
+	GetTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*GetTeamEndpointResponse, error)
+
+	// PutTeamEndpointWithBodyWithResponse Have a team's alerts, and those of whoever is below it, sent to a webhook.
+	//
+	// A key to sign with is made where there is none of the method asked for. An HMAC `secret` is in no other answer than
+	// the one that made it. A change has an endpoint tried again that was disabled or failed. 409 where the team has 20
+	// already.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
+	PutTeamEndpointWithBodyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutTeamEndpointResponse, error)
+
+	// PutTeamEndpointWithResponse Have a team's alerts, and those of whoever is below it, sent to a webhook.
+	//
+	// A key to sign with is made where there is none of the method asked for. An HMAC `secret` is in no other answer than
+	// the one that made it. A change has an endpoint tried again that was disabled or failed. 409 where the team has 20
+	// already.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
+	PutTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, body PutTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*PutTeamEndpointResponse, error)
+
+	// RotateTeamEndpointKeyWithResponse Have an endpoint of a team sign with a new key.
+	//
+	// For a day the keys that it had sign as well. 409 where four sign already.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
+	RotateTeamEndpointKeyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*RotateTeamEndpointKeyResponse, error)
+
+	// TestTeamEndpointWithResponse Send a test to an endpoint of a team, as alerts are sent, and say what came of it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test (the `TestTeamEndpoint` operationId).
+	TestTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*TestTeamEndpointResponse, error)
 
 	// GetTeamUsageWithResponse What a team has used in a period, and each member's share of it.
 	//
@@ -5243,6 +6303,262 @@ func (r ReleaseAdmissionResponse) ContentType() string {
 	return ""
 }
 
+// ListDeliveriesResponse429Headers the declared response headers of an HTTP 429 response for ListDeliveries
+type ListDeliveriesResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ListDeliveriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeliveryPage
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ListDeliveriesResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDeliveriesResponse) GetJSON200() *DeliveryPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ListDeliveriesResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListDeliveriesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDeliveriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDeliveriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDeliveriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDeliveriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ResendDeliveryResponse429Headers the declared response headers of an HTTP 429 response for ResendDelivery
+type ResendDeliveryResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ResendDeliveryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Delivery
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ResendDeliveryResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResendDeliveryResponse) GetJSON200() *Delivery {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ResendDeliveryResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResendDeliveryResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResendDeliveryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResendDeliveryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResendDeliveryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResendDeliveryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// TestEndpointResponse429Headers the declared response headers of an HTTP 429 response for TestEndpoint
+type TestEndpointResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type TestEndpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NotificationTest
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *TestEndpointResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestEndpointResponse) GetJSON200() *NotificationTest {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r TestEndpointResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TestEndpointResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestEndpointResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestEndpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestEndpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestEndpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetNotificationKeysResponse429Headers the declared response headers of an HTTP 429 response for GetNotificationKeys
+type GetNotificationKeysResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetNotificationKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *JSONWebKeySet
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetNotificationKeysResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetNotificationKeysResponse) GetJSON200() *JSONWebKeySet {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetNotificationKeysResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetNotificationKeysResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetNotificationKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetNotificationKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetNotificationKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetNotificationKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetQueueResponse200Headers the declared response headers of an HTTP 200 response for GetQueue
 type GetQueueResponse200Headers struct {
 	ETag string
@@ -5777,6 +7093,383 @@ func (r AddTeamMemberResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r AddTeamMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListTeamEndpointsResponse429Headers the declared response headers of an HTTP 429 response for ListTeamEndpoints
+type ListTeamEndpointsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ListTeamEndpointsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NotificationEndpoints
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ListTeamEndpointsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTeamEndpointsResponse) GetJSON200() *NotificationEndpoints {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ListTeamEndpointsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTeamEndpointsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTeamEndpointsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTeamEndpointsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTeamEndpointsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTeamEndpointsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DeleteTeamEndpointResponse429Headers the declared response headers of an HTTP 429 response for DeleteTeamEndpoint
+type DeleteTeamEndpointResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type DeleteTeamEndpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *DeleteTeamEndpointResponse429Headers
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r DeleteTeamEndpointResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteTeamEndpointResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteTeamEndpointResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteTeamEndpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteTeamEndpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteTeamEndpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetTeamEndpointResponse429Headers the declared response headers of an HTTP 429 response for GetTeamEndpoint
+type GetTeamEndpointResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetTeamEndpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NotificationEndpoint
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetTeamEndpointResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTeamEndpointResponse) GetJSON200() *NotificationEndpoint {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetTeamEndpointResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTeamEndpointResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTeamEndpointResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTeamEndpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTeamEndpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTeamEndpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PutTeamEndpointResponse429Headers the declared response headers of an HTTP 429 response for PutTeamEndpoint
+type PutTeamEndpointResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type PutTeamEndpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NotificationEndpoint
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *PutTeamEndpointResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutTeamEndpointResponse) GetJSON200() *NotificationEndpoint {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r PutTeamEndpointResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutTeamEndpointResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutTeamEndpointResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutTeamEndpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutTeamEndpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutTeamEndpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RotateTeamEndpointKeyResponse429Headers the declared response headers of an HTTP 429 response for RotateTeamEndpointKey
+type RotateTeamEndpointKeyResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type RotateTeamEndpointKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NotificationEndpoint
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *RotateTeamEndpointKeyResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RotateTeamEndpointKeyResponse) GetJSON200() *NotificationEndpoint {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r RotateTeamEndpointKeyResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RotateTeamEndpointKeyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RotateTeamEndpointKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateTeamEndpointKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateTeamEndpointKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateTeamEndpointKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// TestTeamEndpointResponse429Headers the declared response headers of an HTTP 429 response for TestTeamEndpoint
+type TestTeamEndpointResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type TestTeamEndpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NotificationTest
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *TestTeamEndpointResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TestTeamEndpointResponse) GetJSON200() *NotificationTest {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r TestTeamEndpointResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TestTeamEndpointResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestTeamEndpointResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestTeamEndpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestTeamEndpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestTeamEndpointResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6930,6 +8623,60 @@ func (c *ClientWithResponses) ReleaseAdmissionWithResponse(ctx context.Context, 
 	return ParseReleaseAdmissionResponse(rsp)
 }
 
+// ListDeliveriesWithResponse What has been sent to whom, is to be, and could not be, the newest first.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/deliveries (the `ListDeliveries` operationId).
+func (c *ClientWithResponses) ListDeliveriesWithResponse(ctx context.Context, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*ListDeliveriesResponse, error) {
+	rsp, err := c.ListDeliveries(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDeliveriesResponse(rsp)
+}
+
+// ResendDeliveryWithResponse Send an alert again that was delivered or given up.
+//
+// Under the id that it had. One that waits stays as it is.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
+func (c *ClientWithResponses) ResendDeliveryWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*ResendDeliveryResponse, error) {
+	rsp, err := c.ResendDelivery(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResendDeliveryResponse(rsp)
+}
+
+// TestEndpointWithResponse Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/notification-endpoints/{endpoint}/test (the `TestEndpoint` operationId).
+func (c *ClientWithResponses) TestEndpointWithResponse(ctx context.Context, endpoint EndpointName, reqEditors ...RequestEditorFn) (*TestEndpointResponse, error) {
+	rsp, err := c.TestEndpoint(ctx, endpoint, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestEndpointResponse(rsp)
+}
+
+// GetNotificationKeysWithResponse What verifies the signatures of an endpoint, as a JSON Web Key Set; empty where it signs by HMAC.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/notification-keys/{id} (the `GetNotificationKeys` operationId).
+func (c *ClientWithResponses) GetNotificationKeysWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*GetNotificationKeysResponse, error) {
+	rsp, err := c.GetNotificationKeys(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetNotificationKeysResponse(rsp)
+}
+
 // GetQueueWithResponse Who waits for what, level by level.
 //
 // For operators: needs the right to `list` the resource `queue`, in all namespaces; with `team`, the right to `manage` that
@@ -7048,6 +8795,107 @@ func (c *ClientWithResponses) AddTeamMemberWithResponse(ctx context.Context, nam
 		return nil, err
 	}
 	return ParseAddTeamMemberResponse(rsp)
+}
+
+// ListTeamEndpointsWithResponse Where a team has its alerts sent to, in the order of their names.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name}/notification-endpoints (the `ListTeamEndpoints` operationId).
+func (c *ClientWithResponses) ListTeamEndpointsWithResponse(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*ListTeamEndpointsResponse, error) {
+	rsp, err := c.ListTeamEndpoints(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTeamEndpointsResponse(rsp)
+}
+
+// DeleteTeamEndpointWithResponse Send nothing more to an endpoint of a team, and forget what was to be sent.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
+func (c *ClientWithResponses) DeleteTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*DeleteTeamEndpointResponse, error) {
+	rsp, err := c.DeleteTeamEndpoint(ctx, name, endpoint, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteTeamEndpointResponse(rsp)
+}
+
+// GetTeamEndpointWithResponse One of a team's endpoints, how it does, and what verifies its signatures.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `GetTeamEndpoint` operationId).
+func (c *ClientWithResponses) GetTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*GetTeamEndpointResponse, error) {
+	rsp, err := c.GetTeamEndpoint(ctx, name, endpoint, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTeamEndpointResponse(rsp)
+}
+
+// PutTeamEndpointWithBodyWithResponse Have a team's alerts, and those of whoever is below it, sent to a webhook.
+//
+// A key to sign with is made where there is none of the method asked for. An HMAC `secret` is in no other answer than
+// the one that made it. A change has an endpoint tried again that was disabled or failed. 409 where the team has 20
+// already.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
+func (c *ClientWithResponses) PutTeamEndpointWithBodyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutTeamEndpointResponse, error) {
+	rsp, err := c.PutTeamEndpointWithBody(ctx, name, endpoint, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutTeamEndpointResponse(rsp)
+}
+
+// PutTeamEndpointWithResponse Have a team's alerts, and those of whoever is below it, sent to a webhook.
+//
+// A key to sign with is made where there is none of the method asked for. An HMAC `secret` is in no other answer than
+// the one that made it. A change has an endpoint tried again that was disabled or failed. 409 where the team has 20
+// already.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
+func (c *ClientWithResponses) PutTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, body PutTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*PutTeamEndpointResponse, error) {
+	rsp, err := c.PutTeamEndpoint(ctx, name, endpoint, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutTeamEndpointResponse(rsp)
+}
+
+// RotateTeamEndpointKeyWithResponse Have an endpoint of a team sign with a new key.
+//
+// For a day the keys that it had sign as well. 409 where four sign already.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
+func (c *ClientWithResponses) RotateTeamEndpointKeyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*RotateTeamEndpointKeyResponse, error) {
+	rsp, err := c.RotateTeamEndpointKey(ctx, name, endpoint, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateTeamEndpointKeyResponse(rsp)
+}
+
+// TestTeamEndpointWithResponse Send a test to an endpoint of a team, as alerts are sent, and say what came of it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test (the `TestTeamEndpoint` operationId).
+func (c *ClientWithResponses) TestTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*TestTeamEndpointResponse, error) {
+	rsp, err := c.TestTeamEndpoint(ctx, name, endpoint, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestTeamEndpointResponse(rsp)
 }
 
 // GetTeamUsageWithResponse What a team has used in a period, and each member's share of it.
@@ -7799,6 +9647,274 @@ func ParseReleaseAdmissionResponse(rsp *http.Response) (*ReleaseAdmissionRespons
 	return response, nil
 }
 
+// ParseListDeliveriesResponse parses an HTTP response from a ListDeliveriesWithResponse call
+func ParseListDeliveriesResponse(rsp *http.Response) (*ListDeliveriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDeliveriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeliveryPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ListDeliveriesResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseResendDeliveryResponse parses an HTTP response from a ResendDeliveryWithResponse call
+func ParseResendDeliveryResponse(rsp *http.Response) (*ResendDeliveryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResendDeliveryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Delivery
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ResendDeliveryResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseTestEndpointResponse parses an HTTP response from a TestEndpointWithResponse call
+func ParseTestEndpointResponse(rsp *http.Response) (*TestEndpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestEndpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NotificationTest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers TestEndpointResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetNotificationKeysResponse parses an HTTP response from a GetNotificationKeysWithResponse call
+func ParseGetNotificationKeysResponse(rsp *http.Response) (*GetNotificationKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetNotificationKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest JSONWebKeySet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetNotificationKeysResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseGetQueueResponse parses an HTTP response from a GetQueueWithResponse call
 func ParseGetQueueResponse(rsp *http.Response) (*GetQueueResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8369,6 +10485,404 @@ func ParseAddTeamMemberResponse(rsp *http.Response) (*AddTeamMemberResponse, err
 	switch {
 	case rsp.StatusCode == 429:
 		var headers AddTeamMemberResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListTeamEndpointsResponse parses an HTTP response from a ListTeamEndpointsWithResponse call
+func ParseListTeamEndpointsResponse(rsp *http.Response) (*ListTeamEndpointsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTeamEndpointsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NotificationEndpoints
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ListTeamEndpointsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteTeamEndpointResponse parses an HTTP response from a DeleteTeamEndpointWithResponse call
+func ParseDeleteTeamEndpointResponse(rsp *http.Response) (*DeleteTeamEndpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteTeamEndpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers DeleteTeamEndpointResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetTeamEndpointResponse parses an HTTP response from a GetTeamEndpointWithResponse call
+func ParseGetTeamEndpointResponse(rsp *http.Response) (*GetTeamEndpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTeamEndpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NotificationEndpoint
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetTeamEndpointResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParsePutTeamEndpointResponse parses an HTTP response from a PutTeamEndpointWithResponse call
+func ParsePutTeamEndpointResponse(rsp *http.Response) (*PutTeamEndpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutTeamEndpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NotificationEndpoint
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers PutTeamEndpointResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRotateTeamEndpointKeyResponse parses an HTTP response from a RotateTeamEndpointKeyWithResponse call
+func ParseRotateTeamEndpointKeyResponse(rsp *http.Response) (*RotateTeamEndpointKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateTeamEndpointKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NotificationEndpoint
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers RotateTeamEndpointKeyResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseTestTeamEndpointResponse parses an HTTP response from a TestTeamEndpointWithResponse call
+func ParseTestTeamEndpointResponse(rsp *http.Response) (*TestTeamEndpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestTeamEndpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NotificationTest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers TestTeamEndpointResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

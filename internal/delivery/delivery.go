@@ -180,11 +180,11 @@ type Store interface {
 
 // Declarations say which endpoints there are.
 type Declarations interface {
-	// PutEndpoint makes or changes the endpoint of the name, and reports whether it made it. keys are all that it signs
-	// with from now on; nil keeps those that it has, and makes one where there is none of its way to sign. It fails
+	// PutEndpoint makes or changes the endpoint of the name. keys are all that it signs with from now on; nil keeps
+	// those that it has, and makes one where there is none of its way to sign, which is returned then. It fails
 	// with ErrOwned of another cluster's, ErrNotFound of a team that there is not, ErrConflict of a team that has most
 	// endpoints already; most is 0 for any number.
-	PutEndpoint(ctx context.Context, e *Endpoint, keys []Key, most int) (Status, bool, error)
+	PutEndpoint(ctx context.Context, e *Endpoint, keys []Key, most int) (Status, *Key, error)
 	// Enable lets a disabled endpoint be tried again.
 	Enable(ctx context.Context, id EndpointID) error
 	// DeleteEndpoint forgets an endpoint with its deliveries. cluster is that of the object, of one of the platform's.
@@ -197,6 +197,8 @@ type Declarations interface {
 type Endpoints interface {
 	// Endpoint reads one by its name, or ErrNotFound.
 	Endpoint(ctx context.Context, team, name string) (Status, error)
+	// Keys reads those that an endpoint signs with, the newest first, or ErrNotFound.
+	Keys(ctx context.Context, id EndpointID) ([]Key, error)
 	// EndpointsOf reads a team's own, in the order of their names.
 	EndpointsOf(ctx context.Context, team string) ([]Status, error)
 	// PlatformEndpoints reads at most so many of the platform's behind a name, in the order of their names.

@@ -176,16 +176,21 @@ func (s *Service) Retire(ctx context.Context, name string, cluster quota.Cluster
 // Enable lets an endpoint that was disabled be tried again.
 func (s *Service) Enable(ctx context.Context, id EndpointID) error { return s.store.Enable(ctx, id) }
 
-// PutTeamEndpoint makes or changes an endpoint of a team's own, and reports whether it made it. It can allow no
-// addresses that are not public.
-func (s *Service) PutTeamEndpoint(ctx context.Context, e *Endpoint) (Status, bool, error) {
+// PutTeamEndpoint makes or changes an endpoint of a team's own, and returns the key that was made for it, nil if it had
+// one. It can allow no addresses that are not public.
+func (s *Service) PutTeamEndpoint(ctx context.Context, e *Endpoint) (Status, *Key, error) {
 	if len(e.AllowedCIDRs) > 0 {
-		return Status{}, false, quota.Invalid("allowedCIDRs", "only the platform's endpoints can have them")
+		return Status{}, nil, quota.Invalid("allowedCIDRs", "only the platform's endpoints can have them")
 	}
 	if err := e.Check(); err != nil {
-		return Status{}, false, err
+		return Status{}, nil, err
 	}
 	return s.store.PutEndpoint(ctx, e, nil, MaxTeamEndpoints)
+}
+
+// Keys returns those that an endpoint signs with, the newest first, or ErrNotFound.
+func (s *Service) Keys(ctx context.Context, id EndpointID) ([]Key, error) {
+	return s.store.Keys(ctx, id)
 }
 
 // DeleteTeamEndpoint forgets an endpoint of a team's own, with its deliveries.
@@ -213,21 +218,21 @@ func (s *Service) PlatformEndpoints(ctx context.Context, after string, limit int
 }
 
 // Rotate has an endpoint of a team's own sign with a new key, and for a day with those that it had as well.
-func (s *Service) Rotate(ctx context.Context, team, name string) (Status, Key, error) {
+func (s *Service) Rotate(ctx context.Context, team, name string) (Status, *Key, error) {
 	status, err := s.store.Endpoint(ctx, team, name)
 	if err != nil {
-		return Status{}, Key{}, err
+		return Status{}, nil, err
 	}
 	if len(status.Keys) >= MaxKeys {
-		return Status{}, Key{}, quota.Conflict("endpoint "+name, "signs with %d keys already, which is the most: "+
+		return Status{}, nil, quota.Conflict("endpoint "+name, "signs with %d keys already, which is the most: "+
 			"the oldest ends within a day", len(status.Keys))
 	}
 	key := NewKey(status.Signing)
 	if err := s.store.AddKey(ctx, status.ID, key, overlap); err != nil {
-		return Status{}, Key{}, err
+		return Status{}, nil, err
 	}
 	status, err = s.store.Endpoint(ctx, team, name)
-	return status, key, err
+	return status, &key, err
 }
 
 // Page is a part of the deliveries.

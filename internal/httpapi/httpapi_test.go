@@ -27,6 +27,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/queue"
@@ -58,6 +59,7 @@ type fake struct {
 	usage ledger.Usage
 	past  reports.History
 	alert ledger.Alert
+	sent  delivery.Delivery
 	place *queue.Place
 	queue queue.Page
 	plans []*metering.Plan
@@ -281,7 +283,7 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
 // on alice), "exporter", who may spend for alice and bob, "backend", who may for everybody,
-// "watcher", who may see the queue and list teams, "manager"
+// "watcher", who may see the queue and list teams and deliveries, "master", who may do everything to those, "manager"
 // and "reader", who have that right on the team newsroom, "nobody", who has no right,
 // "abroad", which is for another audience, and "broken", which cannot be checked.
 func testAuth() *access.Auth {
@@ -299,7 +301,8 @@ func testAuth() *access.Auth {
 				User:      &user.DefaultInfo{Name: "system:serviceaccount:transcripts:" + token},
 			}
 			switch token {
-			case "spender", "backend", "exporter", "reader", "admin", "watcher", "manager", "nobody", "unchecked":
+			case "spender", "backend", "exporter", "reader", "admin", "watcher", "manager", "master", "nobody",
+				"unchecked":
 				return resp, true, nil
 			case "abroad":
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
@@ -320,8 +323,9 @@ func testAuth() *access.Auth {
 				if who == "unchecked" {
 					return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
 				}
-				if who == "watcher" && a.GetVerb() == "list" && a.GetName() == "" &&
-					(a.GetResource() == "queue" || a.GetResource() == "teams") &&
+				everywhere := map[string]string{"queue": "watcher list", "teams": "watcher list",
+					"deliveries": "watcher list, master admin"}
+				if strings.Contains(everywhere[a.GetResource()], who+" "+a.GetVerb()) && a.GetName() == "" &&
 					a.GetNamespace() == "" && a.GetAPIGroup() == "usage.cantonesescribe.io" && a.IsResourceRequest() {
 					return authorizer.DecisionAllow, "", nil
 				}
@@ -329,12 +333,15 @@ func testAuth() *access.Auth {
 					"admin":   "adjust",
 					"manager": "manage"}
 				mine := who == "backend" || a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")
-				if a.GetResource() == "teams" {
+				switch a.GetResource() {
+				case "teams":
 					mine = a.GetName() == "newsroom"
+				case "notificationkeys":
+					mine = a.GetName() == admID.String()
 				}
 				if verbs[who] == a.GetVerb() && mine && a.GetNamespace() == "transcripts" &&
 					a.GetAPIGroup() == "usage.cantonesescribe.io" && (a.GetResource() == "users" ||
-					a.GetResource() == "teams") && a.IsResourceRequest() {
+					a.GetResource() == "teams" || a.GetResource() == "notificationkeys") && a.IsResourceRequest() {
 					return authorizer.DecisionAllow, "", nil
 				}
 				return authorizer.DecisionNoOpinion, "", nil
@@ -353,7 +360,7 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits.learning = nil
 	return Options{
 		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Alerts: f, Teams: f, TeamReports: f,
-		Queue: f, Leases: f, Auth: auth, Database: f.ping,
+		Queue: f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 		Limits: limits,
 	}

@@ -50,9 +50,20 @@ var mayCall = map[string][]string{
 	"listTeamAlerts":           {"manager"},
 	"addTeamMember":            {"manager"},
 	"removeTeamMember":         {"manager"},
-	"createPortalToken":        {"support"},
-	"revokePortalTokens":       {"support"},
-	"revokePortalToken":        {"support"},
+
+	"listTeamEndpoints":     {"manager"},
+	"getTeamEndpoint":       {"manager"},
+	"putTeamEndpoint":       {"manager"},
+	"deleteTeamEndpoint":    {"manager"},
+	"testTeamEndpoint":      {"manager"},
+	"rotateTeamEndpointKey": {"manager"},
+	"testEndpoint":          {"admin"},
+	"getNotificationKeys":   {"receiver"},
+	"listDeliveries":        {"operator"},
+	"resendDelivery":        {"admin"},
+	"createPortalToken":     {"support"},
+	"revokePortalTokens":    {"support"},
+	"revokePortalToken":     {"support"},
 }
 
 // ruled gives a group of people rights in the whole cluster.
@@ -112,7 +123,11 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 	group := func(name string) string { return "oidc:" + work + "-" + name }
 	ruled(t, env, group("support"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"get"}})
 	ruled(t, env, group("admins"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"adjust"}})
-	ruled(t, env, group("operators"), rbacv1.PolicyRule{Resources: []string{"queue", "teams"}, Verbs: []string{"list"}})
+	ruled(t, env, group("operators"), rbacv1.PolicyRule{Resources: []string{"queue", "teams", "deliveries"},
+		Verbs: []string{"list"}})
+	ruled(t, env, group("admins"), rbacv1.PolicyRule{Resources: []string{"deliveries"}, Verbs: []string{"admin"}})
+	ruled(t, env, group("receivers"), rbacv1.PolicyRule{Resources: []string{"notificationkeys"},
+		ResourceNames: []string{admID.String()}, Verbs: []string{"get"}})
 	for _, team := range []string{"newsroom", "sports"} {
 		ruled(t, env, group(team), rbacv1.PolicyRule{Resources: []string{"teams"}, ResourceNames: []string{team},
 			Verbs: []string{"manage"}})
@@ -176,6 +191,7 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 		"operator":                    member("oda", "operators"),
 		"manager":                     member("max", "newsroom"),
 		"manager of another team":     member("mia", "sports"),
+		"receiver":                    member("rex", "receivers"),
 		"portal of alice":             portal["of alice"],
 		"portal of alice to check":    portal["of alice to check"],
 		"portal of bob":               portal["of bob"],

@@ -22,6 +22,93 @@ import (
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
+// Defines values for DeliveryState.
+const (
+	DeliveryStateDead      DeliveryState = "dead"
+	DeliveryStateDelivered DeliveryState = "delivered"
+	DeliveryStateWaiting   DeliveryState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the DeliveryState enum.
+func (e DeliveryState) Valid() bool {
+	switch e {
+	case DeliveryStateDead:
+		return true
+	case DeliveryStateDelivered:
+		return true
+	case DeliveryStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NotificationEndpointSigning.
+const (
+	NotificationEndpointSigningEd25519 NotificationEndpointSigning = "ed25519"
+	NotificationEndpointSigningHmac    NotificationEndpointSigning = "hmac"
+)
+
+// Valid indicates whether the value is a known member of the NotificationEndpointSigning enum.
+func (e NotificationEndpointSigning) Valid() bool {
+	switch e {
+	case NotificationEndpointSigningEd25519:
+		return true
+	case NotificationEndpointSigningHmac:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NotificationEndpointRequestKinds.
+const (
+	NotificationEndpointRequestKindsCreditsPercent   NotificationEndpointRequestKinds = "CreditsPercent"
+	NotificationEndpointRequestKindsDailyCostPercent NotificationEndpointRequestKinds = "DailyCostPercent"
+	NotificationEndpointRequestKindsGrantExpiring    NotificationEndpointRequestKinds = "GrantExpiring"
+	NotificationEndpointRequestKindsOverdrawn        NotificationEndpointRequestKinds = "Overdrawn"
+	NotificationEndpointRequestKindsPeriodReset      NotificationEndpointRequestKinds = "PeriodReset"
+	NotificationEndpointRequestKindsTeamShare        NotificationEndpointRequestKinds = "TeamShare"
+)
+
+// Valid indicates whether the value is a known member of the NotificationEndpointRequestKinds enum.
+func (e NotificationEndpointRequestKinds) Valid() bool {
+	switch e {
+	case NotificationEndpointRequestKindsCreditsPercent:
+		return true
+	case NotificationEndpointRequestKindsDailyCostPercent:
+		return true
+	case NotificationEndpointRequestKindsGrantExpiring:
+		return true
+	case NotificationEndpointRequestKindsOverdrawn:
+		return true
+	case NotificationEndpointRequestKindsPeriodReset:
+		return true
+	case NotificationEndpointRequestKindsTeamShare:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NotificationEndpointRequestSigning.
+const (
+	NotificationEndpointRequestSigningEd25519 NotificationEndpointRequestSigning = "ed25519"
+	NotificationEndpointRequestSigningHmac    NotificationEndpointRequestSigning = "hmac"
+)
+
+// Valid indicates whether the value is a known member of the NotificationEndpointRequestSigning enum.
+func (e NotificationEndpointRequestSigning) Valid() bool {
+	switch e {
+	case NotificationEndpointRequestSigningEd25519:
+		return true
+	case NotificationEndpointRequestSigningHmac:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Unit.
 const (
 	UnitBytes   Unit = "bytes"
@@ -46,6 +133,27 @@ func (e Unit) Valid() bool {
 	case UnitMoney:
 		return true
 	case UnitSeconds:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListDeliveriesParamsState.
+const (
+	ListDeliveriesParamsStateDead      ListDeliveriesParamsState = "dead"
+	ListDeliveriesParamsStateDelivered ListDeliveriesParamsState = "delivered"
+	ListDeliveriesParamsStateWaiting   ListDeliveriesParamsState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the ListDeliveriesParamsState enum.
+func (e ListDeliveriesParamsState) Valid() bool {
+	switch e {
+	case ListDeliveriesParamsStateDead:
+		return true
+	case ListDeliveriesParamsStateDelivered:
+		return true
+	case ListDeliveriesParamsStateWaiting:
 		return true
 	default:
 		return false
@@ -367,6 +475,44 @@ type CurrentUsage struct {
 // Decimal defines model for Decimal.
 type Decimal = Number
 
+// Delivery defines model for Delivery.
+type Delivery struct {
+	// AlertId The webhook-id.
+	AlertId   openapi_types.UUID `json:"alert_id"`
+	Attempts  int32              `json:"attempts"`
+	CreatedAt time.Time          `json:"created_at"`
+	Endpoint  string             `json:"endpoint"`
+
+	// ExpiresAt When it is given up.
+	ExpiresAt      time.Time          `json:"expires_at"`
+	FinishedAt     time.Time          `json:"finished_at,omitempty,omitzero"`
+	FirstAttemptAt time.Time          `json:"first_attempt_at,omitempty,omitzero"`
+	Id             openapi_types.UUID `json:"id"`
+	Kind           string             `json:"kind"`
+	LastAttemptAt  time.Time          `json:"last_attempt_at,omitempty,omitzero"`
+	LastError      string             `json:"last_error,omitempty,omitzero"`
+	LastStatus     int32              `json:"last_status,omitempty,omitzero"`
+
+	// NextAttemptAt When it is due; only while it waits.
+	NextAttemptAt time.Time     `json:"next_attempt_at,omitempty,omitzero"`
+	ResentBy      string        `json:"resent_by,omitempty,omitzero"`
+	State         DeliveryState `json:"state"`
+
+	// Team Whose own the endpoint is; absent of the platform's.
+	Team string `json:"team,omitempty,omitzero"`
+}
+
+// DeliveryState defines model for Delivery.State.
+type DeliveryState string
+
+// DeliveryPage defines model for DeliveryPage.
+type DeliveryPage struct {
+	Deliveries []Delivery `json:"deliveries"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+}
+
 // EffectiveLimit The strictest of a limit along the levels, with the one that sets it.
 type EffectiveLimit struct {
 	// Currency Of the value, where `unit` is `money`.
@@ -395,6 +541,21 @@ type EstimatedStart struct {
 
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind = ledger.EventKind
+
+// JSONWebKey defines model for JSONWebKey.
+type JSONWebKey struct {
+	Alg string `json:"alg"`
+	Crv string `json:"crv"`
+	Kid string `json:"kid"`
+	Kty string `json:"kty"`
+	Use string `json:"use"`
+	X   string `json:"x"`
+}
+
+// JSONWebKeySet defines model for JSONWebKeySet.
+type JSONWebKeySet struct {
+	Keys []JSONWebKey `json:"keys"`
+}
 
 // Level A user or a team, of which a limit is, or who pays.
 type Level struct {
@@ -444,6 +605,97 @@ type Limits struct {
 
 	// Unlimited The limits that do not exist.
 	Unlimited []string `json:"unlimited"`
+}
+
+// NotificationEndpoint defines model for NotificationEndpoint.
+type NotificationEndpoint struct {
+	// Dead Deliveries that were given up.
+	Dead int64 `json:"dead"`
+
+	// Delivering Whether what is sent arrives.
+	Delivering bool `json:"delivering"`
+
+	// DisabledAt Since when nothing is sent because the receiver is gone.
+	DisabledAt     time.Time          `json:"disabled_at,omitempty,omitzero"`
+	DisabledReason string             `json:"disabled_reason,omitempty,omitzero"`
+	Id             openapi_types.UUID `json:"id"`
+	Keys           []NotificationKey  `json:"keys"`
+	Kinds          []string           `json:"kinds,omitempty,omitzero"`
+	LastFailure    string             `json:"last_failure,omitempty,omitzero"`
+	LastFailureAt  time.Time          `json:"last_failure_at,omitempty,omitzero"`
+	LastSuccessAt  time.Time          `json:"last_success_at,omitempty,omitzero"`
+
+	// Name The name of a UsageTeam.
+	//
+	// Examples: newsroom
+	Name TeamName `json:"name"`
+
+	// Secret An HMAC secret, in the answer that made it only.
+	Secret    string                      `json:"secret,omitempty,omitzero"`
+	Signing   NotificationEndpointSigning `json:"signing"`
+	Suspended bool                        `json:"suspended"`
+	Url       string                      `json:"url"`
+	Users     []string                    `json:"users,omitempty,omitzero"`
+
+	// Waiting Deliveries that are still to be made.
+	Waiting int64 `json:"waiting"`
+}
+
+// NotificationEndpointSigning defines model for NotificationEndpoint.Signing.
+type NotificationEndpointSigning string
+
+// NotificationEndpointRequest defines model for NotificationEndpointRequest.
+type NotificationEndpointRequest struct {
+	// Kinds Kinds of alerts; all if absent.
+	Kinds   []NotificationEndpointRequestKinds `json:"kinds,omitempty,omitzero"`
+	Signing NotificationEndpointRequestSigning `json:"signing,omitempty,omitzero"`
+
+	// Suspended Sends nothing; what is raised waits for three days.
+	Suspended bool `json:"suspended,omitempty,omitzero"`
+
+	// Url Each alert is posted to it. It is https, and no redirect is followed.
+	Url string `json:"url"`
+
+	// Users Only alerts of these users; of the team and everybody below it if absent.
+	Users []UserID `json:"users,omitempty,omitzero"`
+}
+
+// NotificationEndpointRequestKinds defines model for NotificationEndpointRequest.Kinds.
+type NotificationEndpointRequestKinds string
+
+// NotificationEndpointRequestSigning defines model for NotificationEndpointRequest.Signing.
+type NotificationEndpointRequestSigning string
+
+// NotificationEndpoints defines model for NotificationEndpoints.
+type NotificationEndpoints struct {
+	Endpoints []NotificationEndpoint `json:"endpoints"`
+}
+
+// NotificationKey defines model for NotificationKey.
+type NotificationKey struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// EndsAt When it signs no longer.
+	EndsAt time.Time `json:"ends_at,omitempty,omitzero"`
+	Name   string    `json:"name"`
+
+	// PublicKey As Standard Webhooks write it, whpk_; absent of an HMAC secret.
+	PublicKey string `json:"public_key,omitempty,omitzero"`
+}
+
+// NotificationTest defines model for NotificationTest.
+type NotificationTest struct {
+	Delivered bool `json:"delivered"`
+
+	// Error Why it was not delivered.
+	Error string `json:"error,omitempty,omitzero"`
+
+	// Id The webhook-id that it had.
+	Id string `json:"id"`
+
+	// Status What the receiver answered; absent if it did not.
+	Status int   `json:"status,omitempty,omitzero"`
+	TookMs int64 `json:"took_ms"`
 }
 
 // OfferedPlan defines model for OfferedPlan.
@@ -961,6 +1213,11 @@ type AdmissionID = openapi_types.UUID
 // AlertID defines model for AlertID.
 type AlertID = openapi_types.UUID
 
+// EndpointName The name of a UsageTeam.
+//
+// Examples: newsroom
+type EndpointName = TeamName
+
 // EventID defines model for EventID.
 type EventID = openapi_types.UUID
 
@@ -993,6 +1250,25 @@ type GetAdmissionParams struct {
 	// Wait How long to wait while it is Queued, such as `30s`; at most `60s`.
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
+
+// ListDeliveriesParams defines parameters for ListDeliveries.
+type ListDeliveriesParams struct {
+	// Team Of this team's own endpoints.
+	Team TeamName `form:"team,omitempty" json:"team,omitempty,omitzero"`
+
+	// Endpoint Of this endpoint, of the platform or the team.
+	Endpoint TeamName                  `form:"endpoint,omitempty" json:"endpoint,omitempty,omitzero"`
+	State    ListDeliveriesParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListDeliveriesParamsState defines parameters for ListDeliveries.
+type ListDeliveriesParamsState string
 
 // GetQueueParams defines parameters for GetQueue.
 type GetQueueParams struct {
@@ -1132,6 +1408,9 @@ type CreateAdmissionJSONRequestBody = AdmissionRequest
 // CompleteAdmissionJSONRequestBody defines body for CompleteAdmission for application/json ContentType.
 type CompleteAdmissionJSONRequestBody = CompleteRequest
 
+// PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
+type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
+
 // CheckTranscriptionLimitsJSONRequestBody defines body for CheckTranscriptionLimits for application/json ContentType.
 type CheckTranscriptionLimitsJSONRequestBody = CheckRequest
 
@@ -1173,6 +1452,18 @@ type ServerInterface interface {
 	// ReleaseAdmission Return the slot and the reservation without a charge, or leave the queue.
 	// (POST /api/v1/admissions/{id}/release)
 	ReleaseAdmission(w http.ResponseWriter, r *http.Request, id AdmissionID)
+	// ListDeliveries What has been sent to whom, is to be, and could not be, the newest first.
+	// (GET /api/v1/deliveries)
+	ListDeliveries(w http.ResponseWriter, r *http.Request, params ListDeliveriesParams)
+	// ResendDelivery Send an alert again that was delivered or given up.
+	// (POST /api/v1/deliveries/{id}/resend)
+	ResendDelivery(w http.ResponseWriter, r *http.Request, id openapi_types.UUID)
+	// TestEndpoint Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
+	// (POST /api/v1/notification-endpoints/{endpoint}/test)
+	TestEndpoint(w http.ResponseWriter, r *http.Request, endpoint EndpointName)
+	// GetNotificationKeys What verifies the signatures of an endpoint, as a JSON Web Key Set; empty where it signs by HMAC.
+	// (GET /api/v1/notification-keys/{id})
+	GetNotificationKeys(w http.ResponseWriter, r *http.Request, id openapi_types.UUID)
 	// GetQueue Who waits for what, level by level.
 	// (GET /api/v1/queue)
 	GetQueue(w http.ResponseWriter, r *http.Request, params GetQueueParams)
@@ -1197,6 +1488,24 @@ type ServerInterface interface {
 	// AddTeamMember Put a user below a team.
 	// (PUT /api/v1/teams/{name}/members/{user})
 	AddTeamMember(w http.ResponseWriter, r *http.Request, name TeamName, user UserID)
+	// ListTeamEndpoints Where a team has its alerts sent to, in the order of their names.
+	// (GET /api/v1/teams/{name}/notification-endpoints)
+	ListTeamEndpoints(w http.ResponseWriter, r *http.Request, name TeamName)
+	// DeleteTeamEndpoint Send nothing more to an endpoint of a team, and forget what was to be sent.
+	// (DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint})
+	DeleteTeamEndpoint(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName)
+	// GetTeamEndpoint One of a team's endpoints, how it does, and what verifies its signatures.
+	// (GET /api/v1/teams/{name}/notification-endpoints/{endpoint})
+	GetTeamEndpoint(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName)
+	// PutTeamEndpoint Have a team's alerts, and those of whoever is below it, sent to a webhook.
+	// (PUT /api/v1/teams/{name}/notification-endpoints/{endpoint})
+	PutTeamEndpoint(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName)
+	// RotateTeamEndpointKey Have an endpoint of a team sign with a new key.
+	// (POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys)
+	RotateTeamEndpointKey(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName)
+	// TestTeamEndpoint Send a test to an endpoint of a team, as alerts are sent, and say what came of it.
+	// (POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test)
+	TestTeamEndpoint(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName)
 	// GetTeamUsage What a team has used in a period, and each member's share of it.
 	// (GET /api/v1/teams/{name}/usage)
 	GetTeamUsage(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamUsageParams)
@@ -1409,6 +1718,169 @@ func (siw *ServerInterfaceWrapper) ReleaseAdmission(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReleaseAdmission(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListDeliveries operation middleware
+func (siw *ServerInterfaceWrapper) ListDeliveries(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDeliveriesParams
+
+	// ------------- Optional query parameter "team" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "team", r.URL.Query(), &params.Team, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "team"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "team", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "endpoint" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "endpoint", r.URL.Query(), &params.Endpoint, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "endpoint"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "endpoint", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListDeliveries(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ResendDelivery operation middleware
+func (siw *ServerInterfaceWrapper) ResendDelivery(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResendDelivery(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// TestEndpoint operation middleware
+func (siw *ServerInterfaceWrapper) TestEndpoint(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "endpoint" -------------
+	var endpoint EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "endpoint", r.PathValue("endpoint"), &endpoint, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "endpoint", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.TestEndpoint(w, r, endpoint)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetNotificationKeys operation middleware
+func (siw *ServerInterfaceWrapper) GetNotificationKeys(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetNotificationKeys(w, r, id)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1814,6 +2286,207 @@ func (siw *ServerInterfaceWrapper) AddTeamMember(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.AddTeamMember(w, r, name, user)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListTeamEndpoints operation middleware
+func (siw *ServerInterfaceWrapper) ListTeamEndpoints(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTeamEndpoints(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteTeamEndpoint operation middleware
+func (siw *ServerInterfaceWrapper) DeleteTeamEndpoint(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "endpoint" -------------
+	var endpoint EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "endpoint", r.PathValue("endpoint"), &endpoint, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "endpoint", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteTeamEndpoint(w, r, name, endpoint)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTeamEndpoint operation middleware
+func (siw *ServerInterfaceWrapper) GetTeamEndpoint(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "endpoint" -------------
+	var endpoint EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "endpoint", r.PathValue("endpoint"), &endpoint, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "endpoint", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTeamEndpoint(w, r, name, endpoint)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutTeamEndpoint operation middleware
+func (siw *ServerInterfaceWrapper) PutTeamEndpoint(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "endpoint" -------------
+	var endpoint EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "endpoint", r.PathValue("endpoint"), &endpoint, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "endpoint", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutTeamEndpoint(w, r, name, endpoint)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RotateTeamEndpointKey operation middleware
+func (siw *ServerInterfaceWrapper) RotateTeamEndpointKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "endpoint" -------------
+	var endpoint EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "endpoint", r.PathValue("endpoint"), &endpoint, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "endpoint", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RotateTeamEndpointKey(w, r, name, endpoint)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// TestTeamEndpoint operation middleware
+func (siw *ServerInterfaceWrapper) TestTeamEndpoint(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "endpoint" -------------
+	var endpoint EndpointName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "endpoint", r.PathValue("endpoint"), &endpoint, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "endpoint", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.TestTeamEndpoint(w, r, name, endpoint)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2647,6 +3320,10 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/complete", wrapper.CompleteAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/deliveries", wrapper.ListDeliveries)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/deliveries/{id}/resend", wrapper.ResendDelivery)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/notification-endpoints/{endpoint}/test", wrapper.TestEndpoint)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/notification-keys/{id}", wrapper.GetNotificationKeys)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/queue", wrapper.GetQueue)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams", wrapper.ListTeams)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}", wrapper.GetTeam)
@@ -2655,6 +3332,12 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/members", wrapper.ListTeamMembers)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/teams/{name}/members/{user}", wrapper.RemoveTeamMember)
 	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/api/v1/teams/{name}/members/{user}", wrapper.AddTeamMember)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/notification-endpoints", wrapper.ListTeamEndpoints)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/teams/{name}/notification-endpoints/{endpoint}", wrapper.DeleteTeamEndpoint)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/notification-endpoints/{endpoint}", wrapper.GetTeamEndpoint)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/api/v1/teams/{name}/notification-endpoints/{endpoint}", wrapper.PutTeamEndpoint)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/teams/{name}/notification-endpoints/{endpoint}/keys", wrapper.RotateTeamEndpointKey)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/teams/{name}/notification-endpoints/{endpoint}/test", wrapper.TestTeamEndpoint)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/usage", wrapper.GetTeamUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/transcription/check-limits", wrapper.CheckTranscriptionLimits)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage", wrapper.CreateUsage)
@@ -2911,6 +3594,162 @@ type ReleaseAdmissiondefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ReleaseAdmissiondefaultApplicationProblemPlusJSONResponse) VisitReleaseAdmissionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDeliveriesRequestObject struct {
+	Params ListDeliveriesParams
+}
+
+type ListDeliveriesResponseObject interface {
+	VisitListDeliveriesResponse(w http.ResponseWriter) error
+}
+
+type ListDeliveries200JSONResponse DeliveryPage
+
+func (response ListDeliveries200JSONResponse) VisitListDeliveriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDeliveriesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListDeliveriesdefaultApplicationProblemPlusJSONResponse) VisitListDeliveriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResendDeliveryRequestObject struct {
+	Id openapi_types.UUID `json:"id"`
+}
+
+type ResendDeliveryResponseObject interface {
+	VisitResendDeliveryResponse(w http.ResponseWriter) error
+}
+
+type ResendDelivery200JSONResponse Delivery
+
+func (response ResendDelivery200JSONResponse) VisitResendDeliveryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResendDeliverydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ResendDeliverydefaultApplicationProblemPlusJSONResponse) VisitResendDeliveryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestEndpointRequestObject struct {
+	Endpoint EndpointName `json:"endpoint"`
+}
+
+type TestEndpointResponseObject interface {
+	VisitTestEndpointResponse(w http.ResponseWriter) error
+}
+
+type TestEndpoint200JSONResponse NotificationTest
+
+func (response TestEndpoint200JSONResponse) VisitTestEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestEndpointdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response TestEndpointdefaultApplicationProblemPlusJSONResponse) VisitTestEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNotificationKeysRequestObject struct {
+	Id openapi_types.UUID `json:"id"`
+}
+
+type GetNotificationKeysResponseObject interface {
+	VisitGetNotificationKeysResponse(w http.ResponseWriter) error
+}
+
+type GetNotificationKeys200JSONResponse JSONWebKeySet
+
+func (response GetNotificationKeys200JSONResponse) VisitGetNotificationKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNotificationKeysdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetNotificationKeysdefaultApplicationProblemPlusJSONResponse) VisitGetNotificationKeysResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3216,6 +4055,240 @@ type AddTeamMemberdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response AddTeamMemberdefaultApplicationProblemPlusJSONResponse) VisitAddTeamMemberResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTeamEndpointsRequestObject struct {
+	Name TeamName `json:"name"`
+}
+
+type ListTeamEndpointsResponseObject interface {
+	VisitListTeamEndpointsResponse(w http.ResponseWriter) error
+}
+
+type ListTeamEndpoints200JSONResponse NotificationEndpoints
+
+func (response ListTeamEndpoints200JSONResponse) VisitListTeamEndpointsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTeamEndpointsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListTeamEndpointsdefaultApplicationProblemPlusJSONResponse) VisitListTeamEndpointsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteTeamEndpointRequestObject struct {
+	Name     TeamName     `json:"name"`
+	Endpoint EndpointName `json:"endpoint"`
+}
+
+type DeleteTeamEndpointResponseObject interface {
+	VisitDeleteTeamEndpointResponse(w http.ResponseWriter) error
+}
+
+type DeleteTeamEndpoint204Response struct {
+}
+
+func (response DeleteTeamEndpoint204Response) VisitDeleteTeamEndpointResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteTeamEndpointdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteTeamEndpointdefaultApplicationProblemPlusJSONResponse) VisitDeleteTeamEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamEndpointRequestObject struct {
+	Name     TeamName     `json:"name"`
+	Endpoint EndpointName `json:"endpoint"`
+}
+
+type GetTeamEndpointResponseObject interface {
+	VisitGetTeamEndpointResponse(w http.ResponseWriter) error
+}
+
+type GetTeamEndpoint200JSONResponse NotificationEndpoint
+
+func (response GetTeamEndpoint200JSONResponse) VisitGetTeamEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamEndpointdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTeamEndpointdefaultApplicationProblemPlusJSONResponse) VisitGetTeamEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutTeamEndpointRequestObject struct {
+	Name     TeamName     `json:"name"`
+	Endpoint EndpointName `json:"endpoint"`
+	Body     *PutTeamEndpointJSONRequestBody
+}
+
+type PutTeamEndpointResponseObject interface {
+	VisitPutTeamEndpointResponse(w http.ResponseWriter) error
+}
+
+type PutTeamEndpoint200JSONResponse NotificationEndpoint
+
+func (response PutTeamEndpoint200JSONResponse) VisitPutTeamEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutTeamEndpointdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutTeamEndpointdefaultApplicationProblemPlusJSONResponse) VisitPutTeamEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateTeamEndpointKeyRequestObject struct {
+	Name     TeamName     `json:"name"`
+	Endpoint EndpointName `json:"endpoint"`
+}
+
+type RotateTeamEndpointKeyResponseObject interface {
+	VisitRotateTeamEndpointKeyResponse(w http.ResponseWriter) error
+}
+
+type RotateTeamEndpointKey200JSONResponse NotificationEndpoint
+
+func (response RotateTeamEndpointKey200JSONResponse) VisitRotateTeamEndpointKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateTeamEndpointKeydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RotateTeamEndpointKeydefaultApplicationProblemPlusJSONResponse) VisitRotateTeamEndpointKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestTeamEndpointRequestObject struct {
+	Name     TeamName     `json:"name"`
+	Endpoint EndpointName `json:"endpoint"`
+}
+
+type TestTeamEndpointResponseObject interface {
+	VisitTestTeamEndpointResponse(w http.ResponseWriter) error
+}
+
+type TestTeamEndpoint200JSONResponse NotificationTest
+
+func (response TestTeamEndpoint200JSONResponse) VisitTestTeamEndpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestTeamEndpointdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response TestTeamEndpointdefaultApplicationProblemPlusJSONResponse) VisitTestTeamEndpointResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3914,6 +4987,18 @@ type StrictServerInterface interface {
 	// ReleaseAdmission Return the slot and the reservation without a charge, or leave the queue.
 	// (POST /api/v1/admissions/{id}/release)
 	ReleaseAdmission(ctx context.Context, request ReleaseAdmissionRequestObject) (ReleaseAdmissionResponseObject, error)
+	// ListDeliveries What has been sent to whom, is to be, and could not be, the newest first.
+	// (GET /api/v1/deliveries)
+	ListDeliveries(ctx context.Context, request ListDeliveriesRequestObject) (ListDeliveriesResponseObject, error)
+	// ResendDelivery Send an alert again that was delivered or given up.
+	// (POST /api/v1/deliveries/{id}/resend)
+	ResendDelivery(ctx context.Context, request ResendDeliveryRequestObject) (ResendDeliveryResponseObject, error)
+	// TestEndpoint Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
+	// (POST /api/v1/notification-endpoints/{endpoint}/test)
+	TestEndpoint(ctx context.Context, request TestEndpointRequestObject) (TestEndpointResponseObject, error)
+	// GetNotificationKeys What verifies the signatures of an endpoint, as a JSON Web Key Set; empty where it signs by HMAC.
+	// (GET /api/v1/notification-keys/{id})
+	GetNotificationKeys(ctx context.Context, request GetNotificationKeysRequestObject) (GetNotificationKeysResponseObject, error)
 	// GetQueue Who waits for what, level by level.
 	// (GET /api/v1/queue)
 	GetQueue(ctx context.Context, request GetQueueRequestObject) (GetQueueResponseObject, error)
@@ -3938,6 +5023,24 @@ type StrictServerInterface interface {
 	// AddTeamMember Put a user below a team.
 	// (PUT /api/v1/teams/{name}/members/{user})
 	AddTeamMember(ctx context.Context, request AddTeamMemberRequestObject) (AddTeamMemberResponseObject, error)
+	// ListTeamEndpoints Where a team has its alerts sent to, in the order of their names.
+	// (GET /api/v1/teams/{name}/notification-endpoints)
+	ListTeamEndpoints(ctx context.Context, request ListTeamEndpointsRequestObject) (ListTeamEndpointsResponseObject, error)
+	// DeleteTeamEndpoint Send nothing more to an endpoint of a team, and forget what was to be sent.
+	// (DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint})
+	DeleteTeamEndpoint(ctx context.Context, request DeleteTeamEndpointRequestObject) (DeleteTeamEndpointResponseObject, error)
+	// GetTeamEndpoint One of a team's endpoints, how it does, and what verifies its signatures.
+	// (GET /api/v1/teams/{name}/notification-endpoints/{endpoint})
+	GetTeamEndpoint(ctx context.Context, request GetTeamEndpointRequestObject) (GetTeamEndpointResponseObject, error)
+	// PutTeamEndpoint Have a team's alerts, and those of whoever is below it, sent to a webhook.
+	// (PUT /api/v1/teams/{name}/notification-endpoints/{endpoint})
+	PutTeamEndpoint(ctx context.Context, request PutTeamEndpointRequestObject) (PutTeamEndpointResponseObject, error)
+	// RotateTeamEndpointKey Have an endpoint of a team sign with a new key.
+	// (POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys)
+	RotateTeamEndpointKey(ctx context.Context, request RotateTeamEndpointKeyRequestObject) (RotateTeamEndpointKeyResponseObject, error)
+	// TestTeamEndpoint Send a test to an endpoint of a team, as alerts are sent, and say what came of it.
+	// (POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test)
+	TestTeamEndpoint(ctx context.Context, request TestTeamEndpointRequestObject) (TestTeamEndpointResponseObject, error)
 	// GetTeamUsage What a team has used in a period, and each member's share of it.
 	// (GET /api/v1/teams/{name}/usage)
 	GetTeamUsage(ctx context.Context, request GetTeamUsageRequestObject) (GetTeamUsageResponseObject, error)
@@ -4169,6 +5272,110 @@ func (sh *strictHandler) ReleaseAdmission(w http.ResponseWriter, r *http.Request
 	}
 }
 
+// ListDeliveries operation middleware
+func (sh *strictHandler) ListDeliveries(w http.ResponseWriter, r *http.Request, params ListDeliveriesParams) {
+	var request ListDeliveriesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDeliveries(ctx, request.(ListDeliveriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDeliveries")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListDeliveriesResponseObject); ok {
+		if err := validResponse.VisitListDeliveriesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ResendDelivery operation middleware
+func (sh *strictHandler) ResendDelivery(w http.ResponseWriter, r *http.Request, id openapi_types.UUID) {
+	var request ResendDeliveryRequestObject
+
+	request.Id = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ResendDelivery(ctx, request.(ResendDeliveryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResendDelivery")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ResendDeliveryResponseObject); ok {
+		if err := validResponse.VisitResendDeliveryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TestEndpoint operation middleware
+func (sh *strictHandler) TestEndpoint(w http.ResponseWriter, r *http.Request, endpoint EndpointName) {
+	var request TestEndpointRequestObject
+
+	request.Endpoint = endpoint
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.TestEndpoint(ctx, request.(TestEndpointRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestEndpoint")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(TestEndpointResponseObject); ok {
+		if err := validResponse.VisitTestEndpointResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetNotificationKeys operation middleware
+func (sh *strictHandler) GetNotificationKeys(w http.ResponseWriter, r *http.Request, id openapi_types.UUID) {
+	var request GetNotificationKeysRequestObject
+
+	request.Id = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetNotificationKeys(ctx, request.(GetNotificationKeysRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetNotificationKeys")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetNotificationKeysResponseObject); ok {
+		if err := validResponse.VisitGetNotificationKeysResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetQueue operation middleware
 func (sh *strictHandler) GetQueue(w http.ResponseWriter, r *http.Request, params GetQueueParams) {
 	var request GetQueueRequestObject
@@ -4375,6 +5582,174 @@ func (sh *strictHandler) AddTeamMember(w http.ResponseWriter, r *http.Request, n
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(AddTeamMemberResponseObject); ok {
 		if err := validResponse.VisitAddTeamMemberResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListTeamEndpoints operation middleware
+func (sh *strictHandler) ListTeamEndpoints(w http.ResponseWriter, r *http.Request, name TeamName) {
+	var request ListTeamEndpointsRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTeamEndpoints(ctx, request.(ListTeamEndpointsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTeamEndpoints")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTeamEndpointsResponseObject); ok {
+		if err := validResponse.VisitListTeamEndpointsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteTeamEndpoint operation middleware
+func (sh *strictHandler) DeleteTeamEndpoint(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName) {
+	var request DeleteTeamEndpointRequestObject
+
+	request.Name = name
+	request.Endpoint = endpoint
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteTeamEndpoint(ctx, request.(DeleteTeamEndpointRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteTeamEndpoint")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteTeamEndpointResponseObject); ok {
+		if err := validResponse.VisitDeleteTeamEndpointResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTeamEndpoint operation middleware
+func (sh *strictHandler) GetTeamEndpoint(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName) {
+	var request GetTeamEndpointRequestObject
+
+	request.Name = name
+	request.Endpoint = endpoint
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTeamEndpoint(ctx, request.(GetTeamEndpointRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTeamEndpoint")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTeamEndpointResponseObject); ok {
+		if err := validResponse.VisitGetTeamEndpointResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutTeamEndpoint operation middleware
+func (sh *strictHandler) PutTeamEndpoint(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName) {
+	var request PutTeamEndpointRequestObject
+
+	request.Name = name
+	request.Endpoint = endpoint
+
+	var body PutTeamEndpointJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutTeamEndpoint(ctx, request.(PutTeamEndpointRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutTeamEndpoint")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutTeamEndpointResponseObject); ok {
+		if err := validResponse.VisitPutTeamEndpointResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RotateTeamEndpointKey operation middleware
+func (sh *strictHandler) RotateTeamEndpointKey(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName) {
+	var request RotateTeamEndpointKeyRequestObject
+
+	request.Name = name
+	request.Endpoint = endpoint
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateTeamEndpointKey(ctx, request.(RotateTeamEndpointKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateTeamEndpointKey")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RotateTeamEndpointKeyResponseObject); ok {
+		if err := validResponse.VisitRotateTeamEndpointKeyResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TestTeamEndpoint operation middleware
+func (sh *strictHandler) TestTeamEndpoint(w http.ResponseWriter, r *http.Request, name TeamName, endpoint EndpointName) {
+	var request TestTeamEndpointRequestObject
+
+	request.Name = name
+	request.Endpoint = endpoint
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.TestTeamEndpoint(ctx, request.(TestTeamEndpointRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestTeamEndpoint")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(TestTeamEndpointResponseObject); ok {
+		if err := validResponse.VisitTestTeamEndpointResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -61,6 +61,7 @@ var (
 	manage   = []string{access.VerbManage}
 	get      = []string{access.VerbGet}
 	readTeam = []string{access.VerbGet, access.VerbManage}
+	admin    = []string{access.VerbAdmin}
 )
 
 // Whose quota a call is about, or what else.
@@ -77,6 +78,13 @@ const (
 	alertsOf  = "the alert's user; `get` or `manage` on the alert's team of the resource `teams`, where it is a team's"
 	pathsTeam = "the team in the path, of the resource `teams`"
 	pathsUser = "the user in the path"
+
+	sentToAll = "the resource `deliveries`, in all namespaces; `manage` on the query's `team` of the resource `teams`, " +
+		"where it is given"
+	sentTo = "the resource `deliveries`, in all namespaces; `manage` on the delivery's team of the resource `teams`, " +
+		"where it is a team's"
+	platforms = "the resource `deliveries`, in all namespaces"
+	keysOf    = "the endpoint's id in the path, of the resource `notificationkeys`"
 )
 
 var operations = []operation{
@@ -112,6 +120,21 @@ var operations = []operation{
 	{"createPortalToken", "POST /api/v1/users/{id}/portal-tokens", onlyJSON, maxBody, get, pathsUser, nobody},
 	{"revokePortalTokens", "DELETE /api/v1/users/{id}/portal-tokens", nil, 0, get, pathsUser, nobody},
 	{"revokePortalToken", "DELETE /api/v1/users/{id}/portal-tokens/{tokenId}", nil, 0, get, pathsUser, nobody},
+	{"listTeamEndpoints", "GET /api/v1/teams/{name}/notification-endpoints", nil, 0, readTeam, pathsTeam, nobody},
+	{"getTeamEndpoint", "GET /api/v1/teams/{name}/notification-endpoints/{endpoint}", nil, 0, readTeam, pathsTeam,
+		nobody},
+	{"putTeamEndpoint", "PUT /api/v1/teams/{name}/notification-endpoints/{endpoint}", onlyJSON, maxBody, manage,
+		pathsTeam, nobody},
+	{"deleteTeamEndpoint", "DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint}", nil, 0, manage, pathsTeam,
+		nobody},
+	{"testTeamEndpoint", "POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test", nil, 0, manage, pathsTeam,
+		nobody},
+	{"rotateTeamEndpointKey", "POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys", nil, 0, manage,
+		pathsTeam, nobody},
+	{"testEndpoint", "POST /api/v1/notification-endpoints/{endpoint}/test", nil, 0, admin, platforms, nobody},
+	{"getNotificationKeys", "GET /api/v1/notification-keys/{id}", nil, 0, get, keysOf, nobody},
+	{"listDeliveries", "GET /api/v1/deliveries", nil, 0, list, sentToAll, nobody},
+	{"resendDelivery", "POST /api/v1/deliveries/{id}/resend", nil, 0, admin, sentTo, nobody},
 }
 
 // inPortal reports whether portal tokens are good for the operation, and whether only those of scope check are.

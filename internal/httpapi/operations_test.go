@@ -112,6 +112,7 @@ func example(o operation) request {
 		"createUsage":       exportBody,
 		"completeAdmission": `{"duration_seconds":60}`, "reverseUsage": `{"reason":"r"}`,
 		"createAdjustment":  `{"user_id":"alice","credits":1,"reason":"r"}`,
+		"putTeamEndpoint":   `{"url":"https://hooks.example/x"}`,
 		"createPortalToken": `{}`,
 	}
 	method, path, _ := strings.Cut(o.pattern, " ")
@@ -122,8 +123,8 @@ func example(o operation) request {
 	case pathsUser:
 		id = "alice"
 	}
-	path = strings.NewReplacer("{id}", id, "{tokenId}", admID.String(), "{name}", "newsroom", "{user}", "bob").
-		Replace(path)
+	path = strings.NewReplacer("{id}", id, "{tokenId}", admID.String(), "{name}", "newsroom", "{user}", "bob",
+		"{endpoint}", "ops").Replace(path)
 	if strings.HasPrefix(o.subject, "the query's") {
 		path += "?user_id=alice"
 	}
@@ -138,6 +139,7 @@ func TestRightsOfOperations(t *testing.T) {
 		"Bearer admin":   access.VerbAdjust,
 		"Bearer watcher": access.VerbList,
 		"Bearer manager": access.VerbManage,
+		"Bearer master":  access.VerbAdmin,
 		"Bearer nobody":  "",
 	}
 	for _, o := range operations {

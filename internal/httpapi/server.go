@@ -124,10 +124,13 @@ type Options struct {
 	Alerts      Alerts
 	Teams       Teams
 	TeamReports TeamReports
-	Queue       Queue
-	Leases      Leases
-	Auth        *access.Auth
-	Log         *slog.Logger
+	// Notifications and Deliveries are where alerts are sent to and what is sent.
+	Notifications Notifications
+	Deliveries    Deliveries
+	Queue         Queue
+	Leases        Leases
+	Auth          *access.Auth
+	Log           *slog.Logger
 	// Database fails while the database does not answer.
 	Database func(ctx context.Context) error
 	// Registry is shown under /metrics to whoever may get that, and gets the handler's own metrics.
@@ -149,12 +152,16 @@ type server struct {
 	alerts      Alerts
 	teams       Teams
 	teamReports TeamReports
-	queue       Queue
-	leases      Leases
-	auth        *access.Auth
-	limits      *RateLimiter
-	log         *slog.Logger
-	draining    context.Context //nolint:containedctx // see Options
+
+	notifications Notifications
+	deliveries    Deliveries
+
+	queue    Queue
+	leases   Leases
+	auth     *access.Auth
+	limits   *RateLimiter
+	log      *slog.Logger
+	draining context.Context //nolint:containedctx // see Options
 }
 
 var _ StrictServerInterface = (*server)(nil)
@@ -162,6 +169,7 @@ var _ StrictServerInterface = (*server)(nil)
 // New returns the handler of everything that the service answers.
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
+		notifications: opts.Notifications, deliveries: opts.Deliveries,
 		history: opts.History, alerts: opts.Alerts, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
 	if s.limits == nil {

@@ -283,12 +283,12 @@ func TestEndpointsOfTeamsAndClusters(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, made, err := w.PutTeamEndpoint(t.Context(), e)
-	if err != nil || !made || len(s.Keys) != 1 || s.Keys[0].SecretText() == "" {
-		t.Fatalf("got %+v, %t, %v", s, made, err)
+	if err != nil || made == nil || len(s.Keys) != 1 || made.SecretText() != s.Keys[0].SecretText() {
+		t.Fatalf("got %+v, %v, %v", s, made, err)
 	}
 	again, made, err := w.PutTeamEndpoint(t.Context(), e)
-	if err != nil || made || again.State.Version != 1 || again.Keys[0].Name != s.Keys[0].Name {
-		t.Errorf("again: %+v, %t, %v", again, made, err)
+	if err != nil || made != nil || again.State.Version != 1 || again.Keys[0].Name != s.Keys[0].Name {
+		t.Errorf("again: %+v, %v, %v", again, made, err)
 	}
 	e.Kinds = []quota.AlertKind{quota.AlertOverdrawn}
 	if s, _, err := w.PutTeamEndpoint(t.Context(), e); err != nil || s.State.Version != 2 || s.ID != again.ID {

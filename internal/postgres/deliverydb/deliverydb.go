@@ -59,7 +59,7 @@ func (s *Store) within(ctx context.Context, f func(tx pgx.Tx, q *dbsqlc.Queries,
 // PutEndpoint implements delivery.Endpoints.
 func (s *Store) PutEndpoint(
 	ctx context.Context, e *delivery.Endpoint, keys []delivery.Key, most int,
-) (status delivery.Status, made bool, err error) {
+) (status delivery.Status, key *delivery.Key, err error) {
 	err = s.within(ctx, func(_ pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
 		var team *quota.ID
 		if e.Team != "" {
@@ -70,7 +70,7 @@ func (s *Store) PutEndpoint(
 			team = &id
 		}
 		was, err := lockEndpoint(ctx, q, team, e.Name)
-		made = errors.Is(err, pgx.ErrNoRows)
+		made := errors.Is(err, pgx.ErrNoRows)
 		switch {
 		case err != nil && !made:
 			return err
@@ -91,13 +91,13 @@ func (s *Store) PutEndpoint(
 				return err
 			}
 		}
-		if err := putKeys(ctx, q, &row, keys, now); err != nil {
+		if key, err = putKeys(ctx, q, &row, keys, now); err != nil {
 			return err
 		}
 		status, err = statusOf(ctx, q, &row, e.Team, now)
 		return err
 	})
-	return status, made, err
+	return status, key, err
 }
 
 func lockEndpoint(
@@ -132,29 +132,31 @@ func declared(e *delivery.Endpoint, team *quota.ID, now time.Time) dbsqlc.Upsert
 	return p
 }
 
-// putKeys has an endpoint sign with some keys and no others, or if none are given with those that it has.
+// putKeys has an endpoint sign with some keys and no others, or if none are given with those that it has; with one that
+// it makes and returns if there are none.
 func putKeys(
 	ctx context.Context, q *dbsqlc.Queries, e *dbsqlc.NotificationEndpoint, keys []delivery.Key, now time.Time,
-) error {
+) (made *delivery.Key, err error) {
 	if len(keys) == 0 {
 		has, err := q.EndpointKeys(ctx, dbsqlc.EndpointKeysParams{Endpoint: e.ID, Now: now})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		fit := func(k dbsqlc.NotificationKey) bool { return k.Signing == e.Signing }
 		if len(has) > 0 && !slices.ContainsFunc(has, func(k dbsqlc.NotificationKey) bool { return !fit(k) }) {
-			return nil
+			return nil, nil
 		}
-		keys = []delivery.Key{delivery.NewKey(delivery.Signing(e.Signing))}
+		made = new(delivery.NewKey(delivery.Signing(e.Signing)))
+		keys = []delivery.Key{*made}
 	}
 	names := make([]string, len(keys))
 	for i, key := range keys {
 		names[i] = key.Name
 		if err := putKey(ctx, q, e.ID, &key, now); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return q.DropKeysBut(ctx, dbsqlc.DropKeysButParams{Endpoint: e.ID, Names: names})
+	return made, q.DropKeysBut(ctx, dbsqlc.DropKeysButParams{Endpoint: e.ID, Names: names})
 }
 
 func putKey(ctx context.Context, q *dbsqlc.Queries, endpoint quota.ID, key *delivery.Key, now time.Time) error {
@@ -237,6 +239,17 @@ func (s *Store) Endpoint(ctx context.Context, team, name string) (status deliver
 		return err
 	})
 	return status, err
+}
+
+// Keys implements delivery.Endpoints.
+func (s *Store) Keys(ctx context.Context, id delivery.EndpointID) (keys []delivery.Key, err error) {
+	err = s.within(ctx, func(_ pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
+		if keys, err = keysOf(ctx, q, id, now); err == nil && len(keys) == 0 {
+			err = quota.NotFound("notification endpoint %s", id)
+		}
+		return err
+	})
+	return keys, err
 }
 
 // EndpointsOf implements delivery.Endpoints.
