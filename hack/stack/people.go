@@ -110,8 +110,13 @@ func (p *people) signIn(ctx context.Context, s *story) error {
 	return beTold(ctx, s)
 }
 
-// beTold has a charge take mina over a threshold of her plan, of which she reads at once.
+// beTold has a charge take mina over a threshold of her plan, of which she reads at once, and a webhook is sent.
 func beTold(ctx context.Context, s *story) error {
+	receiver, got, err := listen(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer receiver.Close()
 	if err := s.curl(ctx, call{
 		method: http.MethodPost, path: "/api/v1/usage", headers: []string{"Idempotency-Key: long-talk"},
 		body: `{"user_id":"mina","usage_type":"transcription","duration_seconds":840}`,
@@ -132,5 +137,8 @@ func beTold(ctx context.Context, s *story) error {
 	if err := equal(s, "the number of alerts", len(told.Alerts), 1); err != nil {
 		return err
 	}
-	return s.contains("the alert", told.Alerts[0].Message, "80 %", "24.75 of 30")
+	if err := s.contains("the alert", told.Alerts[0].Message, "80 %", "24.75 of 30"); err != nil {
+		return err
+	}
+	return arrives(ctx, s, got)
 }
