@@ -57,6 +57,7 @@ type options struct {
 	tlsCert, tlsKey           string
 	logFormat, logLevel       string
 	autoRegister, allowUnsafe bool
+	publicPlans               bool
 	migrate, showVersion      bool
 	drainDelay, drainTimeout  time.Duration
 	offlineTickets            int
@@ -93,6 +94,8 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.StringVar(&o.tlsKey, "tls-key-file", "", "key of the certificate")
 	flags.BoolVar(&o.autoRegister, "auto-register", true,
 		"give unknown users an account on the default plan at their first admission")
+	flags.BoolVar(&o.publicPlans, "public-plans", false,
+		"show the plans on offer (GET /api/v1/plans) to whoever asks, without a token")
 	flags.BoolVar(&o.migrate, "migrate", false,
 		"bring the database's schema up to date where it is older or missing, at the start and whenever it turns out "+
 			"to be while running; needs the rights to")

@@ -104,7 +104,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	past := reports.New(store, service)
 	return run(ctx, o, log, listener, httpapi.Options{
 		Usage: service, Admissions: service, Tickets: service, Events: service, Teams: service,
-		History: past, Alerts: past, TeamReports: past, Queue: queue.New(store),
+		History: past, Alerts: past, Users: service, Search: past, PublicPlans: o.publicPlans,
+		TeamReports: past, Queue: queue.New(store),
 		Notifications: sending.Service, Deliveries: sending.Service, Leases: signer, Auth: auth,
 		Database: store.Ping, Log: log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry), Browsers: o.browsers,

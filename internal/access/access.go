@@ -17,27 +17,30 @@ import (
 )
 
 // The virtual resources that RBAC grants rights on. The names of Resource are user ids, those of ResourceTeams teams',
-// ResourceQueue is all that waits, whosever it is, and has no names; so is ResourceDeliveries of all that is sent. The names
-// of ResourceKeys are ids of endpoints.
+// ResourceQueue is all that waits, whosever it is, ResourceAudit the audit log and ResourceDeliveries all that is sent:
+// these have no names. The names of ResourceKeys are ids of endpoints.
 const (
 	Group         = "usage.cantonesescribe.io"
 	Resource      = "users"
 	ResourceTeams = "teams"
 	ResourceQueue = "queue"
 
+	ResourceAudit      = "audit"
 	ResourceDeliveries = "deliveries"
 	ResourceKeys       = "notificationkeys"
 )
 
-// The verbs on a user's quota: VerbSpend, VerbGet and VerbAdjust; on a team: VerbGet, and VerbManage, which is for its
-// members and lets read it too; VerbList on what is everybody's, and VerbAdmin to act on it.
+// The verbs on a user's quota: VerbSpend, VerbGet, VerbAdjust, VerbGrant, and VerbAdmin, which is for the account itself;
+// on a team: VerbGet, and VerbManage, which is for its members and lets read it too; VerbList on what is everybody's, and
+// VerbAdmin to act on it.
 const (
 	VerbSpend  = "spend"
 	VerbGet    = "get"
 	VerbAdjust = "adjust"
+	VerbGrant  = "grant"
+	VerbAdmin  = "admin"
 	VerbManage = "manage"
 	VerbList   = "list"
-	VerbAdmin  = "admin"
 )
 
 // Caches of the API server's answers. A right that is given works at once or within DenyTTL, one that is withdrawn

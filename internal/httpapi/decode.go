@@ -113,6 +113,24 @@ func (b *PortalTokenRequest) UnmarshalJSON(data []byte) error {
 	return strict(data, (*plain)(b))
 }
 
+// UnmarshalJSON refuses unknown fields.
+func (b *UserRequest) UnmarshalJSON(data []byte) error {
+	type plain UserRequest
+	return strict(data, (*plain)(b))
+}
+
+// UnmarshalJSON refuses unknown fields.
+func (b *UserPatch) UnmarshalJSON(data []byte) error {
+	type plain UserPatch
+	return strict(data, (*plain)(b))
+}
+
+// UnmarshalJSON refuses unknown fields.
+func (b *GrantRequest) UnmarshalJSON(data []byte) error {
+	type plain GrantRequest
+	return strict(data, (*plain)(b))
+}
+
 func strict(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()

@@ -5,7 +5,6 @@ package httpapi
 import (
 	"cmp"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -259,33 +258,5 @@ func currentUsage(u ledger.Usage) CurrentUsage {
 	if p := u.Last; p != nil {
 		out.LastPeriod = ClosedPeriod{Start: p.Period.Start, End: p.Period.End, UsedCredits: credits(p.Used)}
 	}
-	return out
-}
-
-// offers returns the plans that can be bought, in upgrade order.
-func offers(plans []*metering.Plan) []OfferedPlan {
-	out := []OfferedPlan{}
-	for _, p := range plans {
-		if p.Retired {
-			continue
-		}
-		offer := OfferedPlan{
-			Name: p.Name, DisplayName: cmp.Or(p.DisplayName, p.Name), Rank: p.Rank, Default: p.Default,
-			Currency:       p.Currency,
-			PricePerPeriod: Number(p.PeriodPrice.String()), Limits: encodeLimits(p.Plan.Limits),
-			Features: append([]string{}, p.Features...),
-		}
-		if p.CarryOverMax > 0 {
-			offer.CarryOverCredits = credits(p.CarryOverMax)
-		}
-		if p.OverageMax > 0 {
-			offer.Overage = Overage{MaxCredits: credits(p.OverageMax), PricePerCredit: Number(p.OveragePrice.String())}
-		}
-		out = append(out, offer)
-	}
-	slices.SortFunc(out, func(p, q OfferedPlan) int {
-		return cmp.Or(cmp.Compare(p.Rank, q.Rank),
-			cmp.Compare(p.Name, q.Name))
-	})
 	return out
 }

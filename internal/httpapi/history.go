@@ -5,7 +5,6 @@ package httpapi
 import (
 	"context"
 	"encoding/base64"
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -70,8 +69,7 @@ func parseCursor(s string) (int64, error) {
 	digits, ours := strings.CutPrefix(string(text), cursorPrefix)
 	before, numberErr := strconv.ParseInt(digits, 10, 64)
 	if err != nil || !ours || numberErr != nil || before < 1 || cursor(before) != s {
-		return 0, problem(http.StatusBadRequest, "malformed-request",
-			"cursor: %.64q is not the next_cursor of a page", s)
+		return 0, notACursor(s)
 	}
 	return before, nil
 }

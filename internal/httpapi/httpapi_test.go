@@ -225,6 +225,44 @@ func (f *fake) Recent(ctx context.Context, userID string, maxAge time.Duration) 
 	return f.Current(ctx, userID)
 }
 
+func (f *fake) Period(context.Context, string, *int64) (reports.HistoryPeriod, time.Time, error) {
+	return reports.HistoryPeriod{}, time.Time{}, f.err
+}
+
+func (f *fake) Stats(context.Context, string, int) (reports.Stats, error) {
+	return reports.Stats{}, f.err
+}
+
+func (f *fake) RegisterUser(context.Context, string, string, string, string) (bool, error) {
+	return true, f.err
+}
+
+func (f *fake) ChangeUser(context.Context, string, metering.UserChange, string) error { return f.err }
+
+func (f *fake) GrantCredits(context.Context, string, string, metering.Grant, string) (bool, error) {
+	return true, f.err
+}
+
+func (f *fake) Users(context.Context, string, string, int) ([]reports.User, bool, error) {
+	return nil, false, f.err
+}
+
+func (f *fake) User(context.Context, string) (reports.User, error) { return reports.User{}, f.err }
+
+func (f *fake) Admissions(
+	context.Context, string, reports.AdmissionFilter, int64, int,
+) ([]*ledger.Admission, int64, error) {
+	return nil, 0, f.err
+}
+
+func (f *fake) Events(context.Context, string, *int64, *reports.EventPlace, int) (reports.EventPage, error) {
+	return reports.EventPage{}, f.err
+}
+
+func (f *fake) Audit(context.Context, reports.AuditFilter, int64, int) (reports.AuditPage, error) {
+	return reports.AuditPage{}, f.err
+}
+
 // Current is of nobody where the test did not say who stands where.
 func (f *fake) Current(_ context.Context, userID string) (ledger.Usage, error) {
 	if f.usage.Account == nil && f.err == nil {
@@ -283,7 +321,8 @@ func (f *fake) VerifyLease(_ context.Context, token string, id quota.AdmissionID
 
 // testAuth knows the tokens "spender", "reader" and "admin" (service accounts of namespace transcripts with that right
 // on alice), "exporter", who may spend for alice and bob, "backend", who may for everybody,
-// "watcher", who may see the queue and list teams and deliveries, "master", who may do everything to those, "manager"
+// "granter", who may grant alice credits, "watcher", who may see the queue and the audit log and list users, teams and
+// deliveries, "master", who may do everything to those and to alice's account, "manager"
 // and "reader", who have that right on the team newsroom, "nobody", who has no right,
 // "abroad", which is for another audience, and "broken", which cannot be checked.
 func testAuth() *access.Auth {
@@ -301,8 +340,8 @@ func testAuth() *access.Auth {
 				User:      &user.DefaultInfo{Name: "system:serviceaccount:transcripts:" + token},
 			}
 			switch token {
-			case "spender", "backend", "exporter", "reader", "admin", "watcher", "manager", "master", "nobody",
-				"unchecked":
+			case "spender", "backend", "exporter", "reader", "admin", "watcher", "manager", "master", "granter",
+				"nobody", "unchecked":
 				return resp, true, nil
 			case "abroad":
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
@@ -324,14 +363,14 @@ func testAuth() *access.Auth {
 					return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
 				}
 				everywhere := map[string]string{"queue": "watcher list", "teams": "watcher list",
+					"users": "watcher list", "audit": "watcher list",
 					"deliveries": "watcher list, master admin"}
 				if strings.Contains(everywhere[a.GetResource()], who+" "+a.GetVerb()) && a.GetName() == "" &&
 					a.GetNamespace() == "" && a.GetAPIGroup() == "usage.cantonesescribe.io" && a.IsResourceRequest() {
 					return authorizer.DecisionAllow, "", nil
 				}
 				verbs := map[string]string{"spender": "spend", "backend": "spend", "exporter": "spend", "reader": "get",
-					"admin":   "adjust",
-					"manager": "manage"}
+					"admin": "adjust", "manager": "manage", "granter": "grant", "master": "admin"}
 				mine := who == "backend" || a.GetName() == "alice" || (who == "exporter" && a.GetName() == "bob")
 				switch a.GetResource() {
 				case "teams":
@@ -359,7 +398,8 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits := NewRateLimiter(RateLimits{}, prometheus.NewRegistry())
 	limits.learning = nil
 	return Options{
-		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Alerts: f, Teams: f, TeamReports: f,
+		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
+		Teams: f, TeamReports: f,
 		Queue: f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 		Limits: limits,

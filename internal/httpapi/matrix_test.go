@@ -26,12 +26,14 @@ import (
 // call without a row fails the test.
 var mayCall = map[string][]string{
 	"createAdmission":          {"worker"},
+	"listAdmissions":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"getAdmission":             {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"heartbeatAdmission":       {"worker"},
 	"completeAdmission":        {"worker"},
 	"releaseAdmission":         {"worker"},
 	"getQueue":                 {"operator"},
 	"createUsage":              {"worker"},
+	"listUsageEvents":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"getUsageEvent":            {"alice", "portal of alice", "portal of alice to check", "worker", "support", "admin"},
 	"reverseUsage":             {"admin"},
 	"createAdjustment":         {"admin"},
@@ -39,17 +41,27 @@ var mayCall = map[string][]string{
 	"checkTranscriptionLimits": {"alice", "portal of alice to check", "worker", "support"},
 	"getCurrentUsage":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"getUsageHistory":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
+	"getUsageStats":            {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
+	"getUsageWhatIf":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"listUsageAlerts":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"acknowledgeUsageAlert":    {"alice", "worker", "support"},
 	"getUsageLimits":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
-	"listTeams":                {"operator"},
-	"getTeam":                  {"manager"},
-	"getTeamUsage":             {"manager"},
-	"getTeamHistory":           {"manager"},
-	"listTeamMembers":          {"manager"},
-	"listTeamAlerts":           {"manager"},
-	"addTeamMember":            {"manager"},
-	"removeTeamMember":         {"manager"},
+	"listPlans": {"alice", "bob", "worker", "worker of another namespace", "support", "admin", "operator", "manager",
+		"manager of another team", "owner", "portal of alice", "portal of alice to check", "portal of bob"},
+	"listUsers":        {"operator"},
+	"createUser":       {"owner"},
+	"getUser":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
+	"updateUser":       {"owner"},
+	"putUserGrant":     {"owner"},
+	"listAuditEntries": {"operator"},
+	"listTeams":        {"operator"},
+	"getTeam":          {"manager"},
+	"getTeamUsage":     {"manager"},
+	"getTeamHistory":   {"manager"},
+	"listTeamMembers":  {"manager"},
+	"listTeamAlerts":   {"manager"},
+	"addTeamMember":    {"manager"},
+	"removeTeamMember": {"manager"},
 
 	"listTeamEndpoints":     {"manager"},
 	"getTeamEndpoint":       {"manager"},
@@ -123,11 +135,13 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 	group := func(name string) string { return "oidc:" + work + "-" + name }
 	ruled(t, env, group("support"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"get"}})
 	ruled(t, env, group("admins"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"adjust"}})
-	ruled(t, env, group("operators"), rbacv1.PolicyRule{Resources: []string{"queue", "teams", "deliveries"},
+	ruled(t, env, group("operators"), rbacv1.PolicyRule{Resources: []string{"queue", "teams", "deliveries",
+		"users", "audit"},
 		Verbs: []string{"list"}})
 	ruled(t, env, group("admins"), rbacv1.PolicyRule{Resources: []string{"deliveries"}, Verbs: []string{"admin"}})
 	ruled(t, env, group("receivers"), rbacv1.PolicyRule{Resources: []string{"notificationkeys"},
 		ResourceNames: []string{admID.String()}, Verbs: []string{"get"}})
+	ruled(t, env, group("owners"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"admin", "grant"}})
 	for _, team := range []string{"newsroom", "sports"} {
 		ruled(t, env, group(team), rbacv1.PolicyRule{Resources: []string{"teams"}, ResourceNames: []string{team},
 			Verbs: []string{"manage"}})
@@ -189,6 +203,7 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 		"support":                     member("sue", "support"),
 		"admin":                       member("ada", "admins"),
 		"operator":                    member("oda", "operators"),
+		"owner":                       member("otto", "owners"),
 		"manager":                     member("max", "newsroom"),
 		"manager of another team":     member("mia", "sports"),
 		"receiver":                    member("rex", "receivers"),

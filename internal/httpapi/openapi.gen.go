@@ -139,6 +139,63 @@ func (e Unit) Valid() bool {
 	}
 }
 
+// Defines values for ListAdmissionsParamsState.
+const (
+	ListAdmissionsParamsStateAdmitted  ListAdmissionsParamsState = "Admitted"
+	ListAdmissionsParamsStateCancelled ListAdmissionsParamsState = "Cancelled"
+	ListAdmissionsParamsStateExpired   ListAdmissionsParamsState = "Expired"
+	ListAdmissionsParamsStateQueued    ListAdmissionsParamsState = "Queued"
+	ListAdmissionsParamsStateReleased  ListAdmissionsParamsState = "Released"
+)
+
+// Valid indicates whether the value is a known member of the ListAdmissionsParamsState enum.
+func (e ListAdmissionsParamsState) Valid() bool {
+	switch e {
+	case ListAdmissionsParamsStateAdmitted:
+		return true
+	case ListAdmissionsParamsStateCancelled:
+		return true
+	case ListAdmissionsParamsStateExpired:
+		return true
+	case ListAdmissionsParamsStateQueued:
+		return true
+	case ListAdmissionsParamsStateReleased:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListAuditEntriesParamsObjectKind.
+const (
+	ListAuditEntriesParamsObjectKindAccount     ListAuditEntriesParamsObjectKind = "Account"
+	ListAuditEntriesParamsObjectKindAdmission   ListAuditEntriesParamsObjectKind = "Admission"
+	ListAuditEntriesParamsObjectKindPortalToken ListAuditEntriesParamsObjectKind = "PortalToken"
+	ListAuditEntriesParamsObjectKindUsageEvent  ListAuditEntriesParamsObjectKind = "UsageEvent"
+	ListAuditEntriesParamsObjectKindUsagePlan   ListAuditEntriesParamsObjectKind = "UsagePlan"
+	ListAuditEntriesParamsObjectKindUsageTeam   ListAuditEntriesParamsObjectKind = "UsageTeam"
+)
+
+// Valid indicates whether the value is a known member of the ListAuditEntriesParamsObjectKind enum.
+func (e ListAuditEntriesParamsObjectKind) Valid() bool {
+	switch e {
+	case ListAuditEntriesParamsObjectKindAccount:
+		return true
+	case ListAuditEntriesParamsObjectKindAdmission:
+		return true
+	case ListAuditEntriesParamsObjectKindPortalToken:
+		return true
+	case ListAuditEntriesParamsObjectKindUsageEvent:
+		return true
+	case ListAuditEntriesParamsObjectKindUsagePlan:
+		return true
+	case ListAuditEntriesParamsObjectKindUsageTeam:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListDeliveriesParamsState.
 const (
 	ListDeliveriesParamsStateDead      ListDeliveriesParamsState = "dead"
@@ -232,6 +289,17 @@ type Admission struct {
 
 	// Waiting Length of that queue.
 	Waiting int `json:"waiting,omitempty,omitzero"`
+}
+
+// AdmissionPage defines model for AdmissionPage.
+type AdmissionPage struct {
+	Admissions []Admission `json:"admissions"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
 }
 
 // AdmissionRequest defines model for AdmissionRequest.
@@ -328,6 +396,53 @@ type Amount struct {
 // currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
 // never added.
 type Amounts = []Amount
+
+// AuditEntry defines model for AuditEntry.
+type AuditEntry struct {
+	// Action Examples: plan.changed
+	Action string `json:"action"`
+
+	// Actor Who did it.
+	Actor string `json:"actor"`
+
+	// After What it is now; likewise.
+	After json.RawMessage `json:"after,omitempty,omitzero"`
+	At    time.Time       `json:"at"`
+
+	// Before What the object was; absent where the action says nothing.
+	Before     json.RawMessage `json:"before,omitempty,omitzero"`
+	Id         int64           `json:"id"`
+	ObjectKind string          `json:"object_kind"`
+	ObjectName string          `json:"object_name"`
+
+	// UserId The user that it is about, unless it is about something else.
+	UserId string `json:"user_id,omitempty,omitzero"`
+}
+
+// AuditPage defines model for AuditPage.
+type AuditPage struct {
+	Entries []AuditEntry `json:"entries"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+}
+
+// Bill `total` is `price_per_period` and `overage_credits` times `price_per_credit`.
+type Bill struct {
+	// Currency Examples: USD
+	Currency            string  `json:"currency"`
+	IncludedCredits     Decimal `json:"included_credits,omitempty,omitzero"`
+	OverageCredits      Decimal `json:"overage_credits"`
+	OveragePrice        Decimal `json:"overage_price"`
+	PaidByGrantsCredits Decimal `json:"paid_by_grants_credits"`
+	Plan                Plan    `json:"plan"`
+	PlanCredits         Decimal `json:"plan_credits"`
+	PricePerCredit      Decimal `json:"price_per_credit"`
+	PricePerPeriod      Decimal `json:"price_per_period"`
+	RefusedCredits      Decimal `json:"refused_credits"`
+	Total               Decimal `json:"total"`
+	UsedCredits         Decimal `json:"used_credits"`
+}
 
 // Binding What keeps a queued admission waiting: the level and its limit that bind, with the numbers, and the place among those
 // that wait there for the same. Only in answers to GET while it is Queued.
@@ -541,6 +656,29 @@ type EstimatedStart struct {
 
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind = ledger.EventKind
+
+// Grant defines model for Grant.
+type Grant struct {
+	Credits   int64     `json:"credits"`
+	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
+
+	// Name Examples: goodwill-2026-03
+	Name GrantName `json:"name"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// GrantName Examples: goodwill-2026-03
+type GrantName = string
+
+// GrantRequest defines model for GrantRequest.
+type GrantRequest struct {
+	Credits Integer `json:"credits"`
+
+	// ExpiresAt When what is left of it is gone; never without it.
+	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
+}
 
 // JSONWebKey defines model for JSONWebKey.
 type JSONWebKey struct {
@@ -769,6 +907,11 @@ type Period struct {
 type Plan struct {
 	DisplayName string `json:"display_name"`
 	Name        string `json:"name"`
+}
+
+// PlanList defines model for PlanList.
+type PlanList struct {
+	Plans []OfferedPlan `json:"plans"`
 }
 
 // PortalScope Reading what is the user's, or asking what would be allowed as well.
@@ -1137,6 +1280,20 @@ type UsageEvent struct {
 	UserId UserID `json:"user_id"`
 }
 
+// UsageEventPage defines model for UsageEventPage.
+type UsageEventPage struct {
+	Events []UsageEvent `json:"events"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+
+	// Period The number of the period.
+	Period int64 `json:"period"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
 // UsageHistory defines model for UsageHistory.
 type UsageHistory struct {
 	AsOf time.Time `json:"as_of"`
@@ -1191,6 +1348,49 @@ type UsageRecords = []UsageRecord
 // UsageRequest One use, or a batch of them.
 type UsageRequest = json.RawMessage
 
+// UsageStats defines model for UsageStats.
+type UsageStats struct {
+	// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
+	// currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
+	// never added.
+	Amounts        Amounts   `json:"amounts"`
+	AsOf           time.Time `json:"as_of"`
+	AverageCredits Decimal   `json:"average_credits,omitempty,omitzero"`
+
+	// ClosedPeriods How many closed periods are counted.
+	ClosedPeriods int32  `json:"closed_periods"`
+	Least         Period `json:"least,omitempty,omitzero"`
+	Most          Period `json:"most,omitempty,omitzero"`
+	OpenPeriod    Period `json:"open_period"`
+
+	// OpenPeriodElapsedPercent How much of the open period has passed.
+	OpenPeriodElapsedPercent int32   `json:"open_period_elapsed_percent,omitempty,omitzero"`
+	UsedCredits              Decimal `json:"used_credits"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// User defines model for User.
+type User struct {
+	// DeclaredBy The UserQuota that declares the user, which is to be changed instead; absent without one.
+	DeclaredBy string `json:"declared_by,omitempty,omitzero"`
+
+	// Plan The name of its own plan. Where a team pays for the user its usage names that.
+	Plan         string    `json:"plan"`
+	RegisteredAt time.Time `json:"registered_at"`
+	Suspended    bool      `json:"suspended"`
+
+	// Team The team that it is in; absent without one.
+	Team string `json:"team,omitempty,omitzero"`
+
+	// TimeZone Examples: Asia/Hong_Kong
+	TimeZone string `json:"time_zone"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
 // UserID Examples: alice
 type UserID = string
 
@@ -1202,6 +1402,49 @@ type UserLimits struct {
 	// Payer A user or a team, of which a limit is, or who pays.
 	Payer Level `json:"payer,omitempty,omitzero"`
 	Plan  Plan  `json:"plan"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// UserPage defines model for UserPage.
+type UserPage struct {
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+	Users      []User `json:"users"`
+}
+
+// UserPatch defines model for UserPatch.
+type UserPatch struct {
+	// Plan The name of a plan on offer.
+	Plan *string `json:"plan,omitempty"`
+
+	// Suspended Nothing new is admitted of a suspended user.
+	Suspended *bool `json:"suspended,omitempty"`
+
+	// TimeZone An IANA time zone.
+	TimeZone *string `json:"time_zone,omitempty"`
+}
+
+// UserRequest defines model for UserRequest.
+type UserRequest struct {
+	// Plan The name of a plan on offer; the default one without it.
+	Plan string `json:"plan,omitempty,omitzero"`
+
+	// TimeZone The IANA time zone that its periods are in; UTC without it.
+	//
+	// Examples: Asia/Hong_Kong
+	TimeZone string `json:"time_zone,omitempty,omitzero"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// WhatIf defines model for WhatIf.
+type WhatIf struct {
+	AsOf   time.Time `json:"as_of"`
+	Bills  []Bill    `json:"bills"`
+	Period Period    `json:"period"`
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
@@ -1239,6 +1482,26 @@ type PathUserID = UserID
 // Check defines model for Check.
 type Check = CheckResult
 
+// ListAdmissionsParams defines parameters for ListAdmissions.
+type ListAdmissionsParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// State Only those in that state; those that wait or run without it.
+	State ListAdmissionsParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// Reason Only those that wait, or were refused, for that reason.
+	Reason Reason `form:"reason,omitempty" json:"reason,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListAdmissionsParamsState defines parameters for ListAdmissions.
+type ListAdmissionsParamsState string
+
 // CreateAdmissionParams defines parameters for CreateAdmission.
 type CreateAdmissionParams struct {
 	// IdempotencyKey The caller's name for this piece of work, unique per user; 1 to 255 bytes of visible characters without spaces.
@@ -1250,6 +1513,37 @@ type GetAdmissionParams struct {
 	// Wait How long to wait while it is Queued, such as `30s`; at most `60s`.
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
+
+// ListAuditEntriesParams defines parameters for ListAuditEntries.
+type ListAuditEntriesParams struct {
+	// UserId Only about that user.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// ObjectKind With `object_name`, only about that object.
+	ObjectKind ListAuditEntriesParamsObjectKind `form:"object_kind,omitempty" json:"object_kind,omitempty,omitzero"`
+	ObjectName string                           `form:"object_name,omitempty" json:"object_name,omitempty,omitzero"`
+
+	// Action Only that action, such as `plan.changed`.
+	Action string `form:"action,omitempty" json:"action,omitempty,omitzero"`
+
+	// Actor Only by whom Kubernetes, or an OpenID provider, knows by that name.
+	Actor string `form:"actor,omitempty" json:"actor,omitempty,omitzero"`
+
+	// Since Only from that instant on.
+	Since time.Time `form:"since,omitempty" json:"since,omitempty,omitzero"`
+
+	// Until Only before that instant.
+	Until time.Time `form:"until,omitempty" json:"until,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListAuditEntriesParamsObjectKind defines parameters for ListAuditEntries.
+type ListAuditEntriesParamsObjectKind string
 
 // ListDeliveriesParams defines parameters for ListDeliveries.
 type ListDeliveriesParams struct {
@@ -1380,6 +1674,20 @@ type GetCurrentUsageParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
 }
 
+// ListUsageEventsParams defines parameters for ListUsageEvents.
+type ListUsageEventsParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// Period The number of one of the user's periods; the open one without it.
+	Period *int64 `form:"period,omitempty" json:"period,omitempty"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
 // GetUsageHistoryParams defines parameters for GetUsageHistory.
 type GetUsageHistoryParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
@@ -1396,10 +1704,41 @@ type GetUsageLimitsParams struct {
 	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
 }
 
+// GetUsageStatsParams defines parameters for GetUsageStats.
+type GetUsageStatsParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// Months How many closed periods are counted at most, besides the open one; 12 unless given.
+	Months *int32 `form:"months,omitempty" json:"months,omitempty"`
+}
+
+// GetUsageWhatIfParams defines parameters for GetUsageWhatIf.
+type GetUsageWhatIfParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// Plan The name of one plan on offer; all of them without it.
+	Plan string `form:"plan,omitempty" json:"plan,omitempty,omitzero"`
+
+	// Period The number of one of the user's periods; the open one without it.
+	Period *int64 `form:"period,omitempty" json:"period,omitempty"`
+}
+
 // ReverseUsageParams defines parameters for ReverseUsage.
 type ReverseUsageParams struct {
 	// IdempotencyKey The caller's name for this change, unique per user; 1 to 255 bytes of visible characters without spaces.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
+}
+
+// ListUsersParams defines parameters for ListUsers.
+type ListUsersParams struct {
+	// Prefix What their ids begin with; all of them without it.
+	Prefix string `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
 // CreateAdmissionJSONRequestBody defines body for CreateAdmission for application/json ContentType.
@@ -1432,11 +1771,23 @@ type CheckUsageJSONRequestBody = CheckRequest
 // ReverseUsageJSONRequestBody defines body for ReverseUsage for application/json ContentType.
 type ReverseUsageJSONRequestBody = ReverseRequest
 
+// CreateUserJSONRequestBody defines body for CreateUser for application/json ContentType.
+type CreateUserJSONRequestBody = UserRequest
+
+// UpdateUserJSONRequestBody defines body for UpdateUser for application/json ContentType.
+type UpdateUserJSONRequestBody = UserPatch
+
+// PutUserGrantJSONRequestBody defines body for PutUserGrant for application/json ContentType.
+type PutUserGrantJSONRequestBody = GrantRequest
+
 // CreatePortalTokenJSONRequestBody defines body for CreatePortalToken for application/json ContentType.
 type CreatePortalTokenJSONRequestBody = PortalTokenRequest
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListAdmissions A user's admissions that wait, run or ended without a charge, those that came last first.
+	// (GET /api/v1/admissions)
+	ListAdmissions(w http.ResponseWriter, r *http.Request, params ListAdmissionsParams)
 	// CreateAdmission Ask for a slot and reserve credits.
 	// (POST /api/v1/admissions)
 	CreateAdmission(w http.ResponseWriter, r *http.Request, params CreateAdmissionParams)
@@ -1452,6 +1803,9 @@ type ServerInterface interface {
 	// ReleaseAdmission Return the slot and the reservation without a charge, or leave the queue.
 	// (POST /api/v1/admissions/{id}/release)
 	ReleaseAdmission(w http.ResponseWriter, r *http.Request, id AdmissionID)
+	// ListAuditEntries The audit log, the newest row first.
+	// (GET /api/v1/audit)
+	ListAuditEntries(w http.ResponseWriter, r *http.Request, params ListAuditEntriesParams)
 	// ListDeliveries What has been sent to whom, is to be, and could not be, the newest first.
 	// (GET /api/v1/deliveries)
 	ListDeliveries(w http.ResponseWriter, r *http.Request, params ListDeliveriesParams)
@@ -1464,6 +1818,9 @@ type ServerInterface interface {
 	// GetNotificationKeys What verifies the signatures of an endpoint, as a JSON Web Key Set; empty where it signs by HMAC.
 	// (GET /api/v1/notification-keys/{id})
 	GetNotificationKeys(w http.ResponseWriter, r *http.Request, id openapi_types.UUID)
+	// ListPlans The plans on offer, in upgrade order.
+	// (GET /api/v1/plans)
+	ListPlans(w http.ResponseWriter, r *http.Request)
 	// GetQueue Who waits for what, level by level.
 	// (GET /api/v1/queue)
 	GetQueue(w http.ResponseWriter, r *http.Request, params GetQueueParams)
@@ -1530,6 +1887,9 @@ type ServerInterface interface {
 	// GetCurrentUsage Where a user stands.
 	// (GET /api/v1/usage/current)
 	GetCurrentUsage(w http.ResponseWriter, r *http.Request, params GetCurrentUsageParams)
+	// ListUsageEvents A user's charges, reversals and adjustments in a period, the newest first.
+	// (GET /api/v1/usage/events)
+	ListUsageEvents(w http.ResponseWriter, r *http.Request, params ListUsageEventsParams)
 	// GetUsageEvent Read an event.
 	// (GET /api/v1/usage/events/{id})
 	GetUsageEvent(w http.ResponseWriter, r *http.Request, id EventID)
@@ -1539,9 +1899,30 @@ type ServerInterface interface {
 	// GetUsageLimits The plans on offer, and the limits of one user.
 	// (GET /api/v1/usage/limits)
 	GetUsageLimits(w http.ResponseWriter, r *http.Request, params GetUsageLimitsParams)
+	// GetUsageStats What a user's latest periods come to.
+	// (GET /api/v1/usage/stats)
+	GetUsageStats(w http.ResponseWriter, r *http.Request, params GetUsageStatsParams)
+	// GetUsageWhatIf What a period's use would cost on the plans on offer, with the arithmetic.
+	// (GET /api/v1/usage/what-if)
+	GetUsageWhatIf(w http.ResponseWriter, r *http.Request, params GetUsageWhatIfParams)
 	// ReverseUsage Undo a whole charge or adjustment, once.
 	// (POST /api/v1/usage/{id}/reverse)
 	ReverseUsage(w http.ResponseWriter, r *http.Request, id EventID, params ReverseUsageParams)
+	// ListUsers Users, in the order of their ids.
+	// (GET /api/v1/users)
+	ListUsers(w http.ResponseWriter, r *http.Request, params ListUsersParams)
+	// CreateUser Give a user an account.
+	// (POST /api/v1/users)
+	CreateUser(w http.ResponseWriter, r *http.Request)
+	// GetUser What a user is.
+	// (GET /api/v1/users/{id})
+	GetUser(w http.ResponseWriter, r *http.Request, id PathUserID)
+	// UpdateUser Change a user's plan or time zone, suspend it or lift that.
+	// (PATCH /api/v1/users/{id})
+	UpdateUser(w http.ResponseWriter, r *http.Request, id PathUserID)
+	// PutUserGrant Give a user credits, once under that name.
+	// (PUT /api/v1/users/{id}/grants/{name})
+	PutUserGrant(w http.ResponseWriter, r *http.Request, id PathUserID, name GrantName)
 	// RevokePortalTokens Revoke all portal tokens of a user.
 	// (DELETE /api/v1/users/{id}/portal-tokens)
 	RevokePortalTokens(w http.ResponseWriter, r *http.Request, id PathUserID)
@@ -1561,6 +1942,91 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// ListAdmissions operation middleware
+func (siw *ServerInterfaceWrapper) ListAdmissions(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAdmissionsParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "reason" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "reason", r.URL.Query(), &params.Reason, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "reason"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "reason", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListAdmissions(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // CreateAdmission operation middleware
 func (siw *ServerInterfaceWrapper) CreateAdmission(w http.ResponseWriter, r *http.Request) {
@@ -1727,6 +2193,143 @@ func (siw *ServerInterfaceWrapper) ReleaseAdmission(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// ListAuditEntries operation middleware
+func (siw *ServerInterfaceWrapper) ListAuditEntries(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListAuditEntriesParams
+
+	// ------------- Optional query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "object_kind" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "object_kind", r.URL.Query(), &params.ObjectKind, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "object_kind"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "object_kind", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "object_name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "object_name", r.URL.Query(), &params.ObjectName, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "object_name"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "object_name", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "action" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "action", r.URL.Query(), &params.Action, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "action"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "action", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "actor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor", r.URL.Query(), &params.Actor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "actor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "actor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", r.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "since"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "since", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", r.URL.Query(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "until"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "until", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListAuditEntries(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListDeliveries operation middleware
 func (siw *ServerInterfaceWrapper) ListDeliveries(w http.ResponseWriter, r *http.Request) {
 
@@ -1881,6 +2484,20 @@ func (siw *ServerInterfaceWrapper) GetNotificationKeys(w http.ResponseWriter, r 
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetNotificationKeys(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListPlans operation middleware
+func (siw *ServerInterfaceWrapper) ListPlans(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListPlans(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2936,6 +3553,78 @@ func (siw *ServerInterfaceWrapper) GetCurrentUsage(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ListUsageEvents operation middleware
+func (siw *ServerInterfaceWrapper) ListUsageEvents(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListUsageEventsParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "period" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "period", r.URL.Query(), &params.Period, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "period"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "period", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListUsageEvents(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetUsageEvent operation middleware
 func (siw *ServerInterfaceWrapper) GetUsageEvent(w http.ResponseWriter, r *http.Request) {
 
@@ -3054,6 +3743,111 @@ func (siw *ServerInterfaceWrapper) GetUsageLimits(w http.ResponseWriter, r *http
 	handler.ServeHTTP(w, r)
 }
 
+// GetUsageStats operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageStats(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageStatsParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "months" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "months", r.URL.Query(), &params.Months, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "months"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "months", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageStats(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUsageWhatIf operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageWhatIf(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageWhatIfParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "plan" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "plan", r.URL.Query(), &params.Plan, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "plan"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "plan", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "period" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "period", r.URL.Query(), &params.Period, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "period"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "period", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageWhatIf(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ReverseUsage operation middleware
 func (siw *ServerInterfaceWrapper) ReverseUsage(w http.ResponseWriter, r *http.Request) {
 
@@ -3099,6 +3893,166 @@ func (siw *ServerInterfaceWrapper) ReverseUsage(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReverseUsage(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListUsers operation middleware
+func (siw *ServerInterfaceWrapper) ListUsers(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListUsersParams
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", r.URL.Query(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "prefix"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "prefix", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListUsers(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateUser operation middleware
+func (siw *ServerInterfaceWrapper) CreateUser(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateUser(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUser operation middleware
+func (siw *ServerInterfaceWrapper) GetUser(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id PathUserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUser(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateUser operation middleware
+func (siw *ServerInterfaceWrapper) UpdateUser(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id PathUserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateUser(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutUserGrant operation middleware
+func (siw *ServerInterfaceWrapper) PutUserGrant(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id PathUserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name GrantName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutUserGrant(w, r, id, name)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3315,15 +4269,18 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 		ErrorHandlerFunc:   options.ErrorHandlerFunc,
 	}
 
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/admissions", wrapper.ListAdmissions)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions", wrapper.CreateAdmission)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/admissions/{id}", wrapper.GetAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/complete", wrapper.CompleteAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/audit", wrapper.ListAuditEntries)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/deliveries", wrapper.ListDeliveries)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/deliveries/{id}/resend", wrapper.ResendDelivery)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/notification-endpoints/{endpoint}/test", wrapper.TestEndpoint)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/notification-keys/{id}", wrapper.GetNotificationKeys)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/plans", wrapper.ListPlans)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/queue", wrapper.GetQueue)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams", wrapper.ListTeams)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}", wrapper.GetTeam)
@@ -3347,9 +4304,17 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/alerts/{id}/acknowledge", wrapper.AcknowledgeUsageAlert)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/check", wrapper.CheckUsage)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/current", wrapper.GetCurrentUsage)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events", wrapper.ListUsageEvents)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events/{id}", wrapper.GetUsageEvent)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/history", wrapper.GetUsageHistory)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/limits", wrapper.GetUsageLimits)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/stats", wrapper.GetUsageStats)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/what-if", wrapper.GetUsageWhatIf)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/users", wrapper.ListUsers)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/users", wrapper.CreateUser)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/users/{id}", wrapper.GetUser)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/v1/users/{id}", wrapper.UpdateUser)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/api/v1/users/{id}/grants/{name}", wrapper.PutUserGrant)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/users/{id}/portal-tokens", wrapper.RevokePortalTokens)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/users/{id}/portal-tokens", wrapper.CreatePortalToken)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/users/{id}/portal-tokens/{tokenId}", wrapper.RevokePortalToken)
@@ -3362,6 +4327,45 @@ type AdmissionJSONResponse Admission
 type CheckJSONResponse CheckResult
 
 type ProblemApplicationProblemPlusJSONResponse Problem
+
+type ListAdmissionsRequestObject struct {
+	Params ListAdmissionsParams
+}
+
+type ListAdmissionsResponseObject interface {
+	VisitListAdmissionsResponse(w http.ResponseWriter) error
+}
+
+type ListAdmissions200JSONResponse AdmissionPage
+
+func (response ListAdmissions200JSONResponse) VisitListAdmissionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAdmissionsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAdmissionsdefaultApplicationProblemPlusJSONResponse) VisitListAdmissionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
 
 type CreateAdmissionRequestObject struct {
 	Params CreateAdmissionParams
@@ -3605,6 +4609,45 @@ func (response ReleaseAdmissiondefaultApplicationProblemPlusJSONResponse) VisitR
 	return err
 }
 
+type ListAuditEntriesRequestObject struct {
+	Params ListAuditEntriesParams
+}
+
+type ListAuditEntriesResponseObject interface {
+	VisitListAuditEntriesResponse(w http.ResponseWriter) error
+}
+
+type ListAuditEntries200JSONResponse AuditPage
+
+func (response ListAuditEntries200JSONResponse) VisitListAuditEntriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAuditEntriesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAuditEntriesdefaultApplicationProblemPlusJSONResponse) VisitListAuditEntriesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListDeliveriesRequestObject struct {
 	Params ListDeliveriesParams
 }
@@ -3750,6 +4793,44 @@ type GetNotificationKeysdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetNotificationKeysdefaultApplicationProblemPlusJSONResponse) VisitGetNotificationKeysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPlansRequestObject struct {
+}
+
+type ListPlansResponseObject interface {
+	VisitListPlansResponse(w http.ResponseWriter) error
+}
+
+type ListPlans200JSONResponse PlanList
+
+func (response ListPlans200JSONResponse) VisitListPlansResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPlansdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListPlansdefaultApplicationProblemPlusJSONResponse) VisitListPlansResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4675,6 +5756,45 @@ func (response GetCurrentUsagedefaultApplicationProblemPlusJSONResponse) VisitGe
 	return err
 }
 
+type ListUsageEventsRequestObject struct {
+	Params ListUsageEventsParams
+}
+
+type ListUsageEventsResponseObject interface {
+	VisitListUsageEventsResponse(w http.ResponseWriter) error
+}
+
+type ListUsageEvents200JSONResponse UsageEventPage
+
+func (response ListUsageEvents200JSONResponse) VisitListUsageEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUsageEventsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListUsageEventsdefaultApplicationProblemPlusJSONResponse) VisitListUsageEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetUsageEventRequestObject struct {
 	Id EventID `json:"id"`
 }
@@ -4792,6 +5912,84 @@ func (response GetUsageLimitsdefaultApplicationProblemPlusJSONResponse) VisitGet
 	return err
 }
 
+type GetUsageStatsRequestObject struct {
+	Params GetUsageStatsParams
+}
+
+type GetUsageStatsResponseObject interface {
+	VisitGetUsageStatsResponse(w http.ResponseWriter) error
+}
+
+type GetUsageStats200JSONResponse UsageStats
+
+func (response GetUsageStats200JSONResponse) VisitGetUsageStatsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageStatsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageStatsdefaultApplicationProblemPlusJSONResponse) VisitGetUsageStatsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageWhatIfRequestObject struct {
+	Params GetUsageWhatIfParams
+}
+
+type GetUsageWhatIfResponseObject interface {
+	VisitGetUsageWhatIfResponse(w http.ResponseWriter) error
+}
+
+type GetUsageWhatIf200JSONResponse WhatIf
+
+func (response GetUsageWhatIf200JSONResponse) VisitGetUsageWhatIfResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageWhatIfdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageWhatIfdefaultApplicationProblemPlusJSONResponse) VisitGetUsageWhatIfResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ReverseUsageRequestObject struct {
 	Id     EventID `json:"id"`
 	Params ReverseUsageParams
@@ -4844,6 +6042,240 @@ type ReverseUsagedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ReverseUsagedefaultApplicationProblemPlusJSONResponse) VisitReverseUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUsersRequestObject struct {
+	Params ListUsersParams
+}
+
+type ListUsersResponseObject interface {
+	VisitListUsersResponse(w http.ResponseWriter) error
+}
+
+type ListUsers200JSONResponse UserPage
+
+func (response ListUsers200JSONResponse) VisitListUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListUsersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListUsersdefaultApplicationProblemPlusJSONResponse) VisitListUsersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateUserRequestObject struct {
+	Body *CreateUserJSONRequestBody
+}
+
+type CreateUserResponseObject interface {
+	VisitCreateUserResponse(w http.ResponseWriter) error
+}
+
+type CreateUser200JSONResponse User
+
+func (response CreateUser200JSONResponse) VisitCreateUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateUser201ResponseHeaders struct {
+	Location string
+}
+
+type CreateUser201JSONResponse struct {
+	Body    User
+	Headers CreateUser201ResponseHeaders
+}
+
+func (response CreateUser201JSONResponse) VisitCreateUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateUserdefaultApplicationProblemPlusJSONResponse) VisitCreateUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserRequestObject struct {
+	Id PathUserID `json:"id"`
+}
+
+type GetUserResponseObject interface {
+	VisitGetUserResponse(w http.ResponseWriter) error
+}
+
+type GetUser200JSONResponse User
+
+func (response GetUser200JSONResponse) VisitGetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUserdefaultApplicationProblemPlusJSONResponse) VisitGetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserRequestObject struct {
+	Id   PathUserID `json:"id"`
+	Body *UpdateUserJSONRequestBody
+}
+
+type UpdateUserResponseObject interface {
+	VisitUpdateUserResponse(w http.ResponseWriter) error
+}
+
+type UpdateUser200JSONResponse User
+
+func (response UpdateUser200JSONResponse) VisitUpdateUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UpdateUserdefaultApplicationProblemPlusJSONResponse) VisitUpdateUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutUserGrantRequestObject struct {
+	Id   PathUserID `json:"id"`
+	Name GrantName  `json:"name"`
+	Body *PutUserGrantJSONRequestBody
+}
+
+type PutUserGrantResponseObject interface {
+	VisitPutUserGrantResponse(w http.ResponseWriter) error
+}
+
+type PutUserGrant200JSONResponse Grant
+
+func (response PutUserGrant200JSONResponse) VisitPutUserGrantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutUserGrant201JSONResponse Grant
+
+func (response PutUserGrant201JSONResponse) VisitPutUserGrantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutUserGrantdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutUserGrantdefaultApplicationProblemPlusJSONResponse) VisitPutUserGrantResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4972,6 +6404,9 @@ func (response RevokePortalTokendefaultApplicationProblemPlusJSONResponse) Visit
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListAdmissions A user's admissions that wait, run or ended without a charge, those that came last first.
+	// (GET /api/v1/admissions)
+	ListAdmissions(ctx context.Context, request ListAdmissionsRequestObject) (ListAdmissionsResponseObject, error)
 	// CreateAdmission Ask for a slot and reserve credits.
 	// (POST /api/v1/admissions)
 	CreateAdmission(ctx context.Context, request CreateAdmissionRequestObject) (CreateAdmissionResponseObject, error)
@@ -4987,6 +6422,9 @@ type StrictServerInterface interface {
 	// ReleaseAdmission Return the slot and the reservation without a charge, or leave the queue.
 	// (POST /api/v1/admissions/{id}/release)
 	ReleaseAdmission(ctx context.Context, request ReleaseAdmissionRequestObject) (ReleaseAdmissionResponseObject, error)
+	// ListAuditEntries The audit log, the newest row first.
+	// (GET /api/v1/audit)
+	ListAuditEntries(ctx context.Context, request ListAuditEntriesRequestObject) (ListAuditEntriesResponseObject, error)
 	// ListDeliveries What has been sent to whom, is to be, and could not be, the newest first.
 	// (GET /api/v1/deliveries)
 	ListDeliveries(ctx context.Context, request ListDeliveriesRequestObject) (ListDeliveriesResponseObject, error)
@@ -4999,6 +6437,9 @@ type StrictServerInterface interface {
 	// GetNotificationKeys What verifies the signatures of an endpoint, as a JSON Web Key Set; empty where it signs by HMAC.
 	// (GET /api/v1/notification-keys/{id})
 	GetNotificationKeys(ctx context.Context, request GetNotificationKeysRequestObject) (GetNotificationKeysResponseObject, error)
+	// ListPlans The plans on offer, in upgrade order.
+	// (GET /api/v1/plans)
+	ListPlans(ctx context.Context, request ListPlansRequestObject) (ListPlansResponseObject, error)
 	// GetQueue Who waits for what, level by level.
 	// (GET /api/v1/queue)
 	GetQueue(ctx context.Context, request GetQueueRequestObject) (GetQueueResponseObject, error)
@@ -5065,6 +6506,9 @@ type StrictServerInterface interface {
 	// GetCurrentUsage Where a user stands.
 	// (GET /api/v1/usage/current)
 	GetCurrentUsage(ctx context.Context, request GetCurrentUsageRequestObject) (GetCurrentUsageResponseObject, error)
+	// ListUsageEvents A user's charges, reversals and adjustments in a period, the newest first.
+	// (GET /api/v1/usage/events)
+	ListUsageEvents(ctx context.Context, request ListUsageEventsRequestObject) (ListUsageEventsResponseObject, error)
 	// GetUsageEvent Read an event.
 	// (GET /api/v1/usage/events/{id})
 	GetUsageEvent(ctx context.Context, request GetUsageEventRequestObject) (GetUsageEventResponseObject, error)
@@ -5074,9 +6518,30 @@ type StrictServerInterface interface {
 	// GetUsageLimits The plans on offer, and the limits of one user.
 	// (GET /api/v1/usage/limits)
 	GetUsageLimits(ctx context.Context, request GetUsageLimitsRequestObject) (GetUsageLimitsResponseObject, error)
+	// GetUsageStats What a user's latest periods come to.
+	// (GET /api/v1/usage/stats)
+	GetUsageStats(ctx context.Context, request GetUsageStatsRequestObject) (GetUsageStatsResponseObject, error)
+	// GetUsageWhatIf What a period's use would cost on the plans on offer, with the arithmetic.
+	// (GET /api/v1/usage/what-if)
+	GetUsageWhatIf(ctx context.Context, request GetUsageWhatIfRequestObject) (GetUsageWhatIfResponseObject, error)
 	// ReverseUsage Undo a whole charge or adjustment, once.
 	// (POST /api/v1/usage/{id}/reverse)
 	ReverseUsage(ctx context.Context, request ReverseUsageRequestObject) (ReverseUsageResponseObject, error)
+	// ListUsers Users, in the order of their ids.
+	// (GET /api/v1/users)
+	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
+	// CreateUser Give a user an account.
+	// (POST /api/v1/users)
+	CreateUser(ctx context.Context, request CreateUserRequestObject) (CreateUserResponseObject, error)
+	// GetUser What a user is.
+	// (GET /api/v1/users/{id})
+	GetUser(ctx context.Context, request GetUserRequestObject) (GetUserResponseObject, error)
+	// UpdateUser Change a user's plan or time zone, suspend it or lift that.
+	// (PATCH /api/v1/users/{id})
+	UpdateUser(ctx context.Context, request UpdateUserRequestObject) (UpdateUserResponseObject, error)
+	// PutUserGrant Give a user credits, once under that name.
+	// (PUT /api/v1/users/{id}/grants/{name})
+	PutUserGrant(ctx context.Context, request PutUserGrantRequestObject) (PutUserGrantResponseObject, error)
 	// RevokePortalTokens Revoke all portal tokens of a user.
 	// (DELETE /api/v1/users/{id}/portal-tokens)
 	RevokePortalTokens(ctx context.Context, request RevokePortalTokensRequestObject) (RevokePortalTokensResponseObject, error)
@@ -5125,6 +6590,32 @@ type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
 	options     StrictHTTPServerOptions
+}
+
+// ListAdmissions operation middleware
+func (sh *strictHandler) ListAdmissions(w http.ResponseWriter, r *http.Request, params ListAdmissionsParams) {
+	var request ListAdmissionsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAdmissions(ctx, request.(ListAdmissionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAdmissions")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListAdmissionsResponseObject); ok {
+		if err := validResponse.VisitListAdmissionsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
 }
 
 // CreateAdmission operation middleware
@@ -5272,6 +6763,32 @@ func (sh *strictHandler) ReleaseAdmission(w http.ResponseWriter, r *http.Request
 	}
 }
 
+// ListAuditEntries operation middleware
+func (sh *strictHandler) ListAuditEntries(w http.ResponseWriter, r *http.Request, params ListAuditEntriesParams) {
+	var request ListAuditEntriesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAuditEntries(ctx, request.(ListAuditEntriesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAuditEntries")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListAuditEntriesResponseObject); ok {
+		if err := validResponse.VisitListAuditEntriesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListDeliveries operation middleware
 func (sh *strictHandler) ListDeliveries(w http.ResponseWriter, r *http.Request, params ListDeliveriesParams) {
 	var request ListDeliveriesRequestObject
@@ -5369,6 +6886,30 @@ func (sh *strictHandler) GetNotificationKeys(w http.ResponseWriter, r *http.Requ
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetNotificationKeysResponseObject); ok {
 		if err := validResponse.VisitGetNotificationKeysResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListPlans operation middleware
+func (sh *strictHandler) ListPlans(w http.ResponseWriter, r *http.Request) {
+	var request ListPlansRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPlans(ctx, request.(ListPlansRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPlans")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListPlansResponseObject); ok {
+		if err := validResponse.VisitListPlansResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -6013,6 +7554,32 @@ func (sh *strictHandler) GetCurrentUsage(w http.ResponseWriter, r *http.Request,
 	}
 }
 
+// ListUsageEvents operation middleware
+func (sh *strictHandler) ListUsageEvents(w http.ResponseWriter, r *http.Request, params ListUsageEventsParams) {
+	var request ListUsageEventsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListUsageEvents(ctx, request.(ListUsageEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListUsageEvents")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListUsageEventsResponseObject); ok {
+		if err := validResponse.VisitListUsageEventsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetUsageEvent operation middleware
 func (sh *strictHandler) GetUsageEvent(w http.ResponseWriter, r *http.Request, id EventID) {
 	var request GetUsageEventRequestObject
@@ -6091,6 +7658,58 @@ func (sh *strictHandler) GetUsageLimits(w http.ResponseWriter, r *http.Request, 
 	}
 }
 
+// GetUsageStats operation middleware
+func (sh *strictHandler) GetUsageStats(w http.ResponseWriter, r *http.Request, params GetUsageStatsParams) {
+	var request GetUsageStatsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageStats(ctx, request.(GetUsageStatsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageStats")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageStatsResponseObject); ok {
+		if err := validResponse.VisitGetUsageStatsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUsageWhatIf operation middleware
+func (sh *strictHandler) GetUsageWhatIf(w http.ResponseWriter, r *http.Request, params GetUsageWhatIfParams) {
+	var request GetUsageWhatIfRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageWhatIf(ctx, request.(GetUsageWhatIfRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageWhatIf")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageWhatIfResponseObject); ok {
+		if err := validResponse.VisitGetUsageWhatIfResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ReverseUsage operation middleware
 func (sh *strictHandler) ReverseUsage(w http.ResponseWriter, r *http.Request, id EventID, params ReverseUsageParams) {
 	var request ReverseUsageRequestObject
@@ -6118,6 +7737,156 @@ func (sh *strictHandler) ReverseUsage(w http.ResponseWriter, r *http.Request, id
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ReverseUsageResponseObject); ok {
 		if err := validResponse.VisitReverseUsageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListUsers operation middleware
+func (sh *strictHandler) ListUsers(w http.ResponseWriter, r *http.Request, params ListUsersParams) {
+	var request ListUsersRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListUsers(ctx, request.(ListUsersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListUsers")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListUsersResponseObject); ok {
+		if err := validResponse.VisitListUsersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateUser operation middleware
+func (sh *strictHandler) CreateUser(w http.ResponseWriter, r *http.Request) {
+	var request CreateUserRequestObject
+
+	var body CreateUserJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateUser(ctx, request.(CreateUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateUser")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateUserResponseObject); ok {
+		if err := validResponse.VisitCreateUserResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUser operation middleware
+func (sh *strictHandler) GetUser(w http.ResponseWriter, r *http.Request, id PathUserID) {
+	var request GetUserRequestObject
+
+	request.Id = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUser(ctx, request.(GetUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUser")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUserResponseObject); ok {
+		if err := validResponse.VisitGetUserResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UpdateUser operation middleware
+func (sh *strictHandler) UpdateUser(w http.ResponseWriter, r *http.Request, id PathUserID) {
+	var request UpdateUserRequestObject
+
+	request.Id = id
+
+	var body UpdateUserJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateUser(ctx, request.(UpdateUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateUser")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UpdateUserResponseObject); ok {
+		if err := validResponse.VisitUpdateUserResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutUserGrant operation middleware
+func (sh *strictHandler) PutUserGrant(w http.ResponseWriter, r *http.Request, id PathUserID, name GrantName) {
+	var request PutUserGrantRequestObject
+
+	request.Id = id
+	request.Name = name
+
+	var body PutUserGrantJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutUserGrant(ctx, request.(PutUserGrantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutUserGrant")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutUserGrantResponseObject); ok {
+		if err := validResponse.VisitPutUserGrantResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -37,6 +37,8 @@ const (
 	self
 	// checker is whoever has a portal token of scope check.
 	checker
+	// everybody is whoever is known; and, of what is public where the service's settings say so, whoever is not.
+	everybody
 )
 
 // has reports whether all of those are among them.
@@ -60,8 +62,9 @@ var (
 	list     = []string{access.VerbList}
 	manage   = []string{access.VerbManage}
 	get      = []string{access.VerbGet}
-	readTeam = []string{access.VerbGet, access.VerbManage}
+	grant    = []string{access.VerbGrant}
 	admin    = []string{access.VerbAdmin}
+	readTeam = []string{access.VerbGet, access.VerbManage}
 )
 
 // Whose quota a call is about, or what else.
@@ -74,10 +77,13 @@ const (
 	eventsUser     = "the event's user"
 	wholeQueue     = "the resource `queue`, in all namespaces; `manage` on the query's `team` of the resource " +
 		"`teams`, where it is given"
-	allTeams  = "the resource `teams`, in all namespaces"
-	alertsOf  = "the alert's user; `get` or `manage` on the alert's team of the resource `teams`, where it is a team's"
-	pathsTeam = "the team in the path, of the resource `teams`"
-	pathsUser = "the user in the path"
+	allTeams   = "the resource `teams`, in all namespaces"
+	alertsOf   = "the alert's user; `get` or `manage` on the alert's team of the resource `teams`, where it is a team's"
+	pathsTeam  = "the team in the path, of the resource `teams`"
+	allUsers   = "the resource `users`, in all namespaces"
+	wholeAudit = "the resource `audit`, in all namespaces"
+	noUser     = "nothing"
+	pathsUser  = "the user in the path"
 
 	sentToAll = "the resource `deliveries`, in all namespaces; `manage` on the query's `team` of the resource `teams`, " +
 		"where it is given"
@@ -89,6 +95,7 @@ const (
 
 var operations = []operation{
 	{"createAdmission", "POST /api/v1/admissions", onlyJSON, maxBody, spend, bodysUser, nobody},
+	{"listAdmissions", "GET /api/v1/admissions", nil, 0, read, querysUser, self},
 	{"getAdmission", "GET /api/v1/admissions/{id}", nil, 0, read, admissionsUser, holder | self},
 	{"heartbeatAdmission", "POST /api/v1/admissions/{id}/heartbeat", nil, 0, spend, admissionsUser, holder},
 	{"completeAdmission", "POST /api/v1/admissions/{id}/complete", onlyJSON, maxBody, spend, admissionsUser, holder},
@@ -96,6 +103,7 @@ var operations = []operation{
 	{"getQueue", "GET /api/v1/queue", nil, 0, list, wholeQueue, nobody},
 	{"createUsage", "POST /api/v1/usage", []string{kindJSON, kindCloudEvent, kindCloudEvents}, maxBatchBody, spend,
 		itemsUser, nobody},
+	{"listUsageEvents", "GET /api/v1/usage/events", nil, 0, read, querysUser, self},
 	{"getUsageEvent", "GET /api/v1/usage/events/{id}", nil, 0,
 		[]string{access.VerbSpend, access.VerbGet, access.VerbAdjust},
 		eventsUser, self},
@@ -106,9 +114,18 @@ var operations = []operation{
 		self | checker},
 	{"getCurrentUsage", "GET /api/v1/usage/current", nil, 0, read, querysUser, self},
 	{"getUsageHistory", "GET /api/v1/usage/history", nil, 0, read, querysUser, self},
+	{"getUsageStats", "GET /api/v1/usage/stats", nil, 0, read, querysUser, self},
+	{"getUsageWhatIf", "GET /api/v1/usage/what-if", nil, 0, read, querysUser, self},
 	{"listUsageAlerts", "GET /api/v1/usage/alerts", nil, 0, read, querysUser, self},
 	{"acknowledgeUsageAlert", "POST /api/v1/usage/alerts/{id}/acknowledge", nil, 0, read, alertsOf, self},
 	{"getUsageLimits", "GET /api/v1/usage/limits", nil, 0, read, givenUser, self},
+	{"listPlans", "GET /api/v1/plans", nil, 0, nil, noUser, everybody},
+	{"listUsers", "GET /api/v1/users", nil, 0, list, allUsers, nobody},
+	{"createUser", "POST /api/v1/users", onlyJSON, maxBody, admin, bodysUser, nobody},
+	{"getUser", "GET /api/v1/users/{id}", nil, 0, read, pathsUser, self},
+	{"updateUser", "PATCH /api/v1/users/{id}", onlyJSON, maxBody, admin, pathsUser, nobody},
+	{"putUserGrant", "PUT /api/v1/users/{id}/grants/{name}", onlyJSON, maxBody, grant, pathsUser, nobody},
+	{"listAuditEntries", "GET /api/v1/audit", nil, 0, list, wholeAudit, nobody},
 	{"listTeams", "GET /api/v1/teams", nil, 0, list, allTeams, nobody},
 	{"getTeam", "GET /api/v1/teams/{name}", nil, 0, readTeam, pathsTeam, nobody},
 	{"getTeamUsage", "GET /api/v1/teams/{name}/usage", nil, 0, readTeam, pathsTeam, nobody},
@@ -140,7 +157,8 @@ var operations = []operation{
 // inPortal reports whether portal tokens are good for the operation, and whether only those of scope check are.
 func (o *operation) inPortal() (taken, checks bool) {
 	checks = o.also.has(checker)
-	return checks || o.also.has(self) && strings.HasPrefix(o.pattern, http.MethodGet+" "), checks
+	reads := o.also.has(self) && strings.HasPrefix(o.pattern, http.MethodGet+" ")
+	return checks || o.also.has(everybody) || reads, checks
 }
 
 // byPattern finds an operation by its route.

@@ -36,6 +36,7 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 			Post   *described `json:"post"`
 			Put    *described `json:"put"`
 			Delete *described `json:"delete"`
+			Patch  *described `json:"patch"`
 		} `json:"paths"`
 	}
 	if err := yaml.Unmarshal(data, &contract); err != nil {
@@ -50,6 +51,7 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 	for path, methods := range contract.Paths {
 		for method, o := range map[string]*described{
 			"GET": methods.Get, "POST": methods.Post, "PUT": methods.Put, "DELETE": methods.Delete,
+			"PATCH": methods.Patch,
 		} {
 			if o != nil {
 				want[method+" "+path] = row{o.OperationID, slices.Sorted(maps.Keys(o.RequestBody.Content)),
@@ -59,7 +61,7 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 	}
 	for _, o := range operations {
 		got[o.pattern] = row{o.id, slices.Sorted(slices.Values(o.media)), o.also.has(holder)}
-		if len(o.verbs) == 0 || o.subject == "" || (len(o.media) > 0) != (o.limit > 0) {
+		if (len(o.verbs) == 0) != o.also.has(everybody) || o.subject == "" || (len(o.media) > 0) != (o.limit > 0) {
 			t.Errorf("%s: a row says whose quota it is about, which right that takes, and how large a body may be",
 				o.id)
 		}
@@ -85,6 +87,9 @@ func TestOperationsAreInTheDocs(t *testing.T) {
 			right += ", or their portal token of scope `check`"
 		case taken:
 			right += ", or their portal token"
+		}
+		if o.also.has(everybody) {
+			right = "none; with `--public-plans` not even a token"
 		}
 		body := "none"
 		if o.limit > 0 {
@@ -114,6 +119,7 @@ func example(o operation) request {
 		"createAdjustment":  `{"user_id":"alice","credits":1,"reason":"r"}`,
 		"putTeamEndpoint":   `{"url":"https://hooks.example/x"}`,
 		"createPortalToken": `{}`,
+		"createUser":        `{"user_id":"alice"}`, "updateUser": `{"suspended":true}`, "putUserGrant": `{"credits":1}`,
 	}
 	method, path, _ := strings.Cut(o.pattern, " ")
 	id := admID.String()
@@ -140,6 +146,7 @@ func TestRightsOfOperations(t *testing.T) {
 		"Bearer watcher": access.VerbList,
 		"Bearer manager": access.VerbManage,
 		"Bearer master":  access.VerbAdmin,
+		"Bearer granter": access.VerbGrant,
 		"Bearer nobody":  "",
 	}
 	for _, o := range operations {
@@ -150,7 +157,7 @@ func TestRightsOfOperations(t *testing.T) {
 			return do(handler(t, f), q).Code
 		}
 		for token, verb := range tokens {
-			if got, want := call(token) != 403, slices.Contains(o.verbs, verb); got != want {
+			if got, want := call(token) != 403, slices.Contains(o.verbs, verb); got != (want || o.also.has(everybody)) {
 				t.Errorf("%s with %s: allowed is %t, want %t", o.id, token, got, want)
 			}
 		}

@@ -70,9 +70,31 @@ type Events interface {
 	Adjust(ctx context.Context, req metering.AdjustRequest) (metering.RecordResult, error)
 }
 
-// History reads closed periods; *reports.Service is one.
+// History reads closed periods, and sums them up; *reports.Service is one.
 type History interface {
+	Period(ctx context.Context, userID string, period *int64) (reports.HistoryPeriod, time.Time, error)
+	Stats(ctx context.Context, userID string, months int) (reports.Stats, error)
 	History(ctx context.Context, userID string, before int64, limit int) (reports.History, error)
+}
+
+// Users are those who have an account; *metering.Service is one.
+type Users interface {
+	RegisterUser(ctx context.Context, userID, plan, zone, actor string) (created bool, err error)
+	ChangeUser(ctx context.Context, userID string, change metering.UserChange, actor string) error
+	GrantCredits(ctx context.Context, userID, name string, g metering.Grant, actor string) (given bool, err error)
+}
+
+// Search finds what there is; *reports.Service is one.
+type Search interface {
+	Users(ctx context.Context, prefix, after string, limit int) (users []reports.User, more bool, err error)
+	User(ctx context.Context, userID string) (reports.User, error)
+	Admissions(
+		ctx context.Context, userID string, f reports.AdmissionFilter, before int64, limit int,
+	) (page []*ledger.Admission, next int64, err error)
+	Events(
+		ctx context.Context, userID string, period *int64, behind *reports.EventPlace, limit int,
+	) (reports.EventPage, error)
+	Audit(ctx context.Context, f reports.AuditFilter, before int64, limit int) (reports.AuditPage, error)
 }
 
 // Alerts read what users and teams were told of; *reports.Service is one.
@@ -122,6 +144,8 @@ type Options struct {
 	Events      Events
 	History     History
 	Alerts      Alerts
+	Users       Users
+	Search      Search
 	Teams       Teams
 	TeamReports TeamReports
 	// Notifications and Deliveries are where alerts are sent to and what is sent.
@@ -139,6 +163,8 @@ type Options struct {
 	Browsers *Browsers
 	// Limits are those of calls. Without them there are only those of the plans.
 	Limits *RateLimiter
+	// PublicPlans lets whoever asks see the plans on offer, without saying who it is.
+	PublicPlans bool
 	// Draining is done when the process is about to end: the service is no longer ready, and nobody is kept waiting.
 	Draining context.Context //nolint:containedctx // it is about the process, not about a call
 }
@@ -150,18 +176,21 @@ type server struct {
 	events      Events
 	history     History
 	alerts      Alerts
+	users       Users
+	search      Search
 	teams       Teams
 	teamReports TeamReports
 
 	notifications Notifications
 	deliveries    Deliveries
 
-	queue    Queue
-	leases   Leases
-	auth     *access.Auth
-	limits   *RateLimiter
-	log      *slog.Logger
-	draining context.Context //nolint:containedctx // see Options
+	queue       Queue
+	leases      Leases
+	auth        *access.Auth
+	limits      *RateLimiter
+	publicPlans bool
+	log         *slog.Logger
+	draining    context.Context //nolint:containedctx // see Options
 }
 
 var _ StrictServerInterface = (*server)(nil)
@@ -170,7 +199,8 @@ var _ StrictServerInterface = (*server)(nil)
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
 		notifications: opts.Notifications, deliveries: opts.Deliveries,
-		history: opts.History, alerts: opts.Alerts, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
+		history: opts.History, alerts: opts.Alerts, users: opts.Users, search: opts.Search, publicPlans: opts.PublicPlans,
+		teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
 	if s.limits == nil {
 		s.limits = NewRateLimiter(RateLimits{}, opts.Registry)
@@ -200,6 +230,10 @@ func New(opts Options) http.Handler {
 func (s *server) authenticated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		op := byPattern[r.Pattern]
+		if s.publicPlans && op.also.has(everybody) && r.Header.Get("Authorization") == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
 		c, err := s.identified(w, r)
 		switch {
 		case err != nil:
@@ -242,7 +276,8 @@ func answer(w http.ResponseWriter, status int, text string) {
 func (s *server) unknown(mux *http.ServeMux) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var allowed []string
-		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch,
+			http.MethodDelete} {
 			probe := *r
 			probe.Method = method
 			if _, pattern := mux.Handler(&probe); strings.HasPrefix(pattern, method) {

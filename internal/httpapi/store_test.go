@@ -80,6 +80,7 @@ func storeOptions(
 	past := reports.New(store, service)
 	return Options{
 		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Alerts: past,
+		Users: service, Search: past,
 		Teams:       service,
 		TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),

@@ -5,7 +5,6 @@ package httpapi
 import (
 	"context"
 	"encoding/base64"
-	"net/http"
 	"strings"
 	"time"
 
@@ -83,8 +82,8 @@ func (s *server) GetTeamUsage(ctx context.Context, r GetTeamUsageRequestObject) 
 		return nil, err
 	}
 	period := r.Params.Period
-	if period != nil && (*period < 0 || *period > maxPeriod) {
-		return nil, invalid("period: %d must be between 0 and %d", *period, maxPeriod)
+	if err := checkPeriod(period); err != nil {
+		return nil, err
 	}
 	after, err := parseAccountCursor(cursorShares, r.Params.Cursor)
 	if err != nil {
@@ -222,10 +221,14 @@ func pageLimit(given *PageLimit) (int, error) {
 
 // What cursors say where a page begins of; the number is that of their form.
 const (
-	cursorTeams   = "teams/1/"
-	cursorShares  = "shares/1/"
-	cursorMembers = "members/1/"
-	cursorAlerts  = "alerts/1/"
+	cursorTeams      = "teams/1/"
+	cursorShares     = "shares/1/"
+	cursorMembers    = "members/1/"
+	cursorAlerts     = "alerts/1/"
+	cursorUsers      = "users/1/"
+	cursorAdmissions = "admissions/1/"
+	cursorEvents     = "events/1/"
+	cursorAudit      = "audit/1/"
 )
 
 func pageCursor(kind, last string) string {
@@ -239,8 +242,7 @@ func parsePageCursor(kind, text string) (string, error) {
 	decoded, err := base64.RawURLEncoding.DecodeString(text)
 	last, ours := strings.CutPrefix(string(decoded), kind)
 	if err != nil || !ours || quota.UserIDs.Check(last) != nil || pageCursor(kind, last) != text {
-		return "", problem(http.StatusBadRequest, "malformed-request",
-			"cursor: %.64q is not the next_cursor of a page", text)
+		return "", notACursor(text)
 	}
 	return last, nil
 }
@@ -259,8 +261,7 @@ func parseAccountCursor(kind, text string) (quota.AccountID, error) {
 	}
 	id, err := uuid.Parse(last)
 	if err != nil || accountCursor(kind, quota.AccountID(id)) != text {
-		return quota.AccountID{}, problem(http.StatusBadRequest, "malformed-request",
-			"cursor: %.64q is not the next_cursor of a page", text)
+		return quota.AccountID{}, notACursor(text)
 	}
 	return quota.AccountID(id), nil
 }

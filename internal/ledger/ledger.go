@@ -257,10 +257,10 @@ func (l *Ledger) DropEnded() {
 }
 
 // Open gives a user who has none an account on the plan, from now on.
-func (l *Ledger) Open(plan *quota.Plan) {
+func (l *Ledger) Open(plan *quota.Plan, by quota.Actor) {
 	a := quota.Open(l.Account.ID, l.Account.UserID, plan, l.Now)
 	l.Account, l.Settings = a, Settings{ZoneName: a.Zone.String()}
-	l.Tell(quota.SystemActor, quota.AuditRegistered, nil, l.AuditSettings())
+	l.Tell(by, quota.AuditRegistered, nil, l.AuditSettings())
 }
 
 // Tell adds an audit row about the account.

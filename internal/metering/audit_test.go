@@ -208,6 +208,11 @@ func TestAuditKnowsNobody(t *testing.T) {
 	if _, err := o.ApplyTeam(t.Context(), team, "test"); err != nil {
 		t.Fatal(err)
 	}
+	for _, suspended := range []bool{true, false, false} {
+		if err := o.ChangeUser(t.Context(), user, metering.UserChange{Suspended: &suspended}, jane); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := errors.Join(o.AddMember(t.Context(), "newsroom", user, jane),
 		o.RemoveMember(t.Context(), "newsroom", user, jane),
 		o.RetireTeam(t.Context(), "newsroom", quota.ClusterUID{}, "test")); err != nil {
@@ -246,9 +251,9 @@ func TestAuditKnowsNobody(t *testing.T) {
 	}
 	const janes = "SELECT count(*) FROM audit_log AS l JOIN actors AS a ON l.actor = 'person:' || a.id " +
 		"WHERE a.name = '" + jane + "'"
-	if n := count(t, o.dsn, janes); n != 7 {
-		t.Errorf("%d audit rows are jane's, want two reversals, the grant of one, an adjustment, a ticket and a team "+
-			"joined and left", n)
+	if n := count(t, o.dsn, janes); n != 9 {
+		t.Errorf("%d audit rows are jane's, want two reversals, the grant of one, an adjustment, a ticket, a user "+
+			"suspended and not, and a team joined and left", n)
 	}
 }
 

@@ -60,7 +60,7 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	if err != nil || q.Zone == "Local" {
 		return quota.Invalid("time zone", "%q is not an IANA zone such as \"Asia/Hong_Kong\"", q.Zone)
 	}
-	account, err := s.register(ctx, q.UserID, q.PlanName)
+	account, err := s.register(ctx, q.UserID, q.PlanName, quota.SystemActor)
 	if err != nil {
 		return err
 	}
@@ -98,8 +98,8 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 			},
 			plan: plan, overrides: q.Overrides, suspended: q.Suspended,
 			anchor: anchor.UTC().Truncate(time.Microsecond), zone: zone,
-		}, quota.AuditQuotaApplied, actor)
-		grant(l, q.Grants, actor)
+		}, quota.AuditQuotaApplied, quota.Actor{Name: actor})
+		grant(l, q.Grants, quota.Actor{Name: actor})
 		return moved, nil
 	})
 	if s.again(err, q.UserID, account) {
@@ -151,7 +151,7 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor st
 		declare(l, declared{
 			settings: ledger.Settings{ZoneName: l.Account.Zone.String(), MemberOf: team}, plan: plan,
 			anchor: l.Account.Anchor, zone: l.Account.Zone,
-		}, quota.AuditQuotaRemoved, actor)
+		}, quota.AuditQuotaRemoved, quota.Actor{Name: actor})
 		return moved, nil
 	})
 	if err == nil && moved {
@@ -181,8 +181,9 @@ func (d declared) equal(e declared) bool {
 		d.suspended == e.suspended && d.anchor.Equal(e.anchor)
 }
 
-// declare changes what a UserQuota decides, with an audit row, if it differs.
-func declare(l *ledger.Ledger, to declared, action quota.AuditAction, actor string) {
+// declare changes what a UserQuota decides, or what is changed over HTTP where none does, with an audit row, if it
+// differs.
+func declare(l *ledger.Ledger, to declared, action quota.AuditAction, actor quota.Actor) {
 	from, before := declaredOf(l), l.AuditSettings()
 	if from.equal(to) && l.Unreadable == nil {
 		return
@@ -196,11 +197,11 @@ func declare(l *ledger.Ledger, to declared, action quota.AuditAction, actor stri
 	if fresh {
 		a.Period = a.Calendar().At(l.Now)
 	}
-	l.Tell(quota.Actor{Name: actor}, action, before, l.AuditSettings())
+	l.Tell(actor, action, before, l.AuditSettings())
 }
 
 // grant gives the lots that the account has not had yet.
-func grant(l *ledger.Ledger, grants map[string]Grant, actor string) {
+func grant(l *ledger.Ledger, grants map[string]Grant, actor quota.Actor) {
 	for _, name := range slices.Sorted(maps.Keys(grants)) {
 		g := grants[name]
 		id := quota.NewLotID(l.Account.ID, quota.LotGrant, name)
@@ -213,6 +214,6 @@ func grant(l *ledger.Ledger, grants map[string]Grant, actor string) {
 			ExpiresAt: g.ExpiresAt.UTC().Truncate(time.Microsecond),
 		}
 		l.Account.Lots = append(l.Account.Lots, lot)
-		l.Tell(quota.Actor{Name: actor}, quota.AuditGrantGiven, nil, lot.Audit())
+		l.Tell(actor, quota.AuditGrantGiven, nil, lot.Audit())
 	}
 }

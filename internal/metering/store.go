@@ -30,6 +30,8 @@ type Accounts interface {
 	Accounts(ctx context.Context, userIDs []string) (map[string]ledger.Usage, error)
 	// Due looks for accounts, without locks, in pages ordered by id after the given one.
 	Due(ctx context.Context, what ledger.Due, after quota.AccountID, limit int) ([]ledger.Candidate, error)
+	// Grant reads what was given once under a lot's id, spent or not, or ErrNotFound.
+	Grant(ctx context.Context, id quota.LotID) (Grant, error)
 	// AcknowledgeAlert notes who has read an alert, unless somebody has done so before.
 	AcknowledgeAlert(ctx context.Context, id quota.AlertID, by string) error
 }

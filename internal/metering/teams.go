@@ -262,7 +262,7 @@ func applyTeam(
 		}
 		l.TellTeam(quota.Actor{Name: actor}, action, before)
 	}
-	grant(l, t.Grants, actor)
+	grant(l, t.Grants, quota.Actor{Name: actor})
 	return changed, nil
 }
 

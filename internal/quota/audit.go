@@ -34,6 +34,7 @@ type AuditAction string
 // The actions of the audit log.
 const (
 	AuditRegistered    AuditAction = "account.registered"
+	AuditUserChanged   AuditAction = "account.changed"
 	AuditQuotaApplied  AuditAction = "quota.applied"
 	AuditQuotaRemoved  AuditAction = "quota.removed"
 	AuditQuotaClaimed  AuditAction = "quota.claimed"
@@ -78,6 +79,7 @@ type auditForm struct {
 
 var auditForms = map[AuditAction]auditForm{
 	AuditRegistered:    {auditKindAccount, nil, AuditSettings{}},
+	AuditUserChanged:   {auditKindAccount, AuditSettings{}, AuditSettings{}},
 	AuditQuotaApplied:  {auditKindAccount, AuditSettings{}, AuditSettings{}},
 	AuditQuotaRemoved:  {auditKindAccount, AuditSettings{}, AuditSettings{}},
 	AuditQuotaClaimed:  {auditKindAccount, AuditSettings{}, AuditSettings{}},
@@ -106,6 +108,14 @@ var auditForms = map[AuditAction]auditForm{
 
 // AuditActions returns all actions, in order.
 func AuditActions() []AuditAction { return slices.Sorted(maps.Keys(auditForms)) }
+
+// AuditKinds returns the kinds of objects that actions change, in order.
+func AuditKinds() []string {
+	return []string{
+		auditKindAccount, auditKindAdmission, auditKindPortal, auditKindUsageEvent, auditKindUsagePlan,
+		auditKindUsageTeam,
+	}
+}
 
 // Kind returns the kind of object that the action changes; empty for what is no action.
 func (a AuditAction) Kind() string { return auditForms[a].kind }
@@ -178,7 +188,7 @@ type AuditPlan struct {
 	ResetBatchSize       int32           `json:"reset_batch_size"`
 }
 
-// AuditSettings are what a UserQuota decides about an account.
+// AuditSettings are what a UserQuota decides about an account, and what else is changed over HTTP.
 type AuditSettings struct {
 	// QuotaUID is the object that owns the settings; nil: none.
 	QuotaUID *ObjectUID `json:"quota_uid"`

@@ -76,7 +76,9 @@ func TestGrammarsInTheirPlaces(t *testing.T) {
 		times int
 		path  string
 	}{
-		{quota.UserIDs, "user id", contract, "pattern: '%s'", 1, schema + "UserID/maxLength"},
+		// Once for user ids and once for names of grants.
+		{quota.UserIDs, "user id", contract, "pattern: '%s'", 2, schema + "UserID/maxLength"},
+		{quota.GrantNames, "grant", contract, "pattern: '%s'", 2, schema + "GrantName/maxLength"},
 		{quota.UserIDs, "user id", quotaCRD, "rule: self.matches('%s')", 1, spec + "userID/maxLength"},
 		{quota.UserIDs, "user id", jobPolicy, "variables.user.matches('%s')", 1, ""},
 		{quota.UserIDs, "user id", "config/policy/cronjobs.yaml", "variables.user.matches('%s')", 1, ""},

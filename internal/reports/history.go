@@ -54,6 +54,7 @@ type History struct {
 type Store interface {
 	TeamStore
 	AlertStore
+	SearchStore
 
 	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the
 	// newest first. ErrNotFound if the user is not known.

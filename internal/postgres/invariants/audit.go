@@ -83,14 +83,14 @@ const (
 		a.unlimited_overrides, a.credits_override, a.file_size_override, a.audio_ms_override,
 		a.concurrent_override, a.queued_override
 		FROM audit_log AS l JOIN users AS u ON u.id = l.user_id JOIN usage_quotas AS a ON a.user_id = l.user_id
-		WHERE l.action = 'account.registered' OR l.action LIKE 'quota.%' OR l.action LIKE 'member.%'
+		WHERE l.action LIKE 'account.%' OR l.action LIKE 'quota.%' OR l.action LIKE 'member.%'
 		ORDER BY l.user_id, l.id`
 	auditedTeams = `SELECT id, version, action, object_name, before, after FROM audit_log
 		WHERE object_kind = 'UsageTeam' ORDER BY object_name, id`
 	auditedElse = `SELECT l.id, l.version, l.action, l.object_name, l.before, l.after, coalesce(u.user_id, '') AS who
 		FROM audit_log AS l LEFT JOIN users AS u ON u.id = l.user_id
 		WHERE l.object_kind NOT IN ('UsagePlan', 'UsageTeam') AND l.action NOT LIKE 'member.%'
-		  AND l.action NOT IN ('account.registered', 'period.closed') AND l.action NOT LIKE 'quota.%'`
+		  AND l.action NOT LIKE 'account.%' AND l.action <> 'period.closed' AND l.action NOT LIKE 'quota.%'`
 )
 
 // trails (I8) reads what the audit log tells of plans, teams and of accounts' settings: what each row found is what the

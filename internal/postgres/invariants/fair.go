@@ -100,4 +100,5 @@ const changes = `SELECT CASE WHEN object_kind = 'UsagePlan' THEN at - interval '
 	    CASE WHEN object_kind = 'UsagePlan' THEN object_name END AS plan,
 	    CASE WHEN object_kind = 'UsageTeam' THEN object_name END AS team
 	FROM audit_log
-	WHERE object_kind IN ('UsagePlan', 'UsageTeam') OR action LIKE 'quota.%' OR action LIKE 'member.%'`
+	WHERE object_kind IN ('UsagePlan', 'UsageTeam') OR action LIKE 'quota.%' OR action LIKE 'member.%'
+	    OR action = 'account.changed'`

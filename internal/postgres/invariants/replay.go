@@ -85,7 +85,8 @@ const constantLimits = `SELECT a.user_id, p.concurrent_limit, p.credits_limit, p
 	WHERE a.parent_id IS NULL AND a.user_id IN (SELECT id FROM users)
 	    AND a.user_id NOT IN (SELECT user_id FROM concurrent_processing WHERE levels IS NOT NULL)
 	    AND a.user_id NOT IN (SELECT user_id FROM usage_tracking WHERE levels IS NOT NULL)
-	    AND NOT EXISTS (SELECT FROM audit_log AS t WHERE t.user_id = a.user_id AND t.action LIKE 'quota.%')`
+	    AND NOT EXISTS (SELECT FROM audit_log AS t WHERE t.user_id = a.user_id
+	        AND (t.action LIKE 'quota.%' OR t.action = 'account.changed'))`
 
 // I3: what was refused because it had waited for too long had, by the bound that it saw, which is its plan's where that
 // has always been the same; and nothing of such an account starts that has waited for longer.

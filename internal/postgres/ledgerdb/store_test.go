@@ -695,7 +695,7 @@ func TestRegisteredByAnEarlierTry(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer b.Rollback()
-		b.Ledgers()[id].Open(b.Plan(""))
+		b.Ledgers()[id].Open(b.Plan(""), quota.SystemActor)
 		tries[i] = b
 	}
 	if err := tries[0].Commit(t.Context()); err != nil {

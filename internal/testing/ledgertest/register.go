@@ -45,6 +45,6 @@ func open(ctx context.Context, store ledger.Store, id quota.AccountID, userID, p
 	case b.Plan(plan) == nil:
 		return ledger.ErrNotFound
 	}
-	l.Open(b.Plan(plan))
+	l.Open(b.Plan(plan), quota.SystemActor)
 	return b.Commit(ctx)
 }
