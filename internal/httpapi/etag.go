@@ -24,7 +24,7 @@ func serveTagged(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	next.ServeHTTP(kept, r)
 	if kept.status == http.StatusOK {
 		tag := entityTag(kept.body.Bytes())
-		w.Header().Set("Etag", tag)
+		w.Header().Set("ETag", tag)
 		w.Header().Set("Cache-Control", "private, no-cache")
 		if matches(r.Header.Values("If-None-Match"), tag) {
 			w.Header().Del("Content-Type")

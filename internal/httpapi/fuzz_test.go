@@ -137,8 +137,8 @@ func FuzzQueries(f *testing.F) {
 			}
 			return
 		}
-		r := httptest.NewRequest(method, strings.NewReplacer("{id}", admID.String(), "{name}", "newsroom").Replace(path),
-			http.NoBody)
+		path = strings.NewReplacer("{id}", admID.String(), "{name}", "newsroom").Replace(path)
+		r := httptest.NewRequest(method, path, http.NoBody)
 		r.URL.RawQuery = query
 		r.Header["Authorization"], r.Header["Idempotency-Key"] = []string{authorization}, []string{key}
 		w := httptest.NewRecorder()

@@ -25,9 +25,9 @@ type nesting struct {
 	seen  map[string]bool
 }
 
-// checkMembers refuses a body, which is JSON, that is nested too deep or where an object has a member twice: the decoder
-// would take the last one, and whoever looked at it on its way perhaps the first. Names that the decoder does not tell
-// apart, because it does not look at their case, are the same.
+// checkMembers refuses a body, which is JSON, that is nested too deep or where an object has a member twice: the
+// decoder would take the last one, and whoever looked at it on its way perhaps the first. Names that the decoder does
+// not tell apart, because it does not look at their case, are the same.
 func checkMembers(data []byte) error {
 	var (
 		space   [8]nesting

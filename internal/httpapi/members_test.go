@@ -20,26 +20,28 @@ func TestDuplicateMembers(t *testing.T) {
 		}
 		return "{" + b.String() + last + "}"
 	}
+	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+	long := strings.Repeat("x", 99)
 	for body, want := range map[string]string{
-		`{"user_id":"alice","user_id":"bob"}`:                                       `at byte 20: the member "user_id" is there twice`,
-		`{"user_id":"alice","User_ID":"bob"}`:                                       `"User_ID" is there twice`,
-		`{"user_id":"alice","user_\u0069d":"bob"}`:                                  `"user_id" is there twice`,
-		`{"a\"b":1,"a\u0022b":2}`:                                                   `"a\"b" is there twice`,
-		`[{"a":1},{"b":{"c":{},"d":[],"c":null}}]`:                                  `"c" is there twice`,
-		`{"a":{"metadata":{"k":"1","k":"2"}}}`:                                      `"k" is there twice`,
-		`{"":1,"":2}`:                                                               `"" is there twice`,
-		"{\"k\":1,\"\u212a\":2}":                                                    "\"\u212a\" is there twice",
-		many(`"member17":1`):                                                        `"member17" is there twice`,
-		strings.Repeat("[", 33) + strings.Repeat("]", 33):                           "at byte 33: nested deeper than the limit of 32",
-		`{"` + strings.Repeat("x", 99) + `":1,"` + strings.Repeat("x", 99) + `":1}`: `"` + strings.Repeat("x", 64) + `" is`,
+		`{"user_id":"alice","user_id":"bob"}`:      `at byte 20: the member "user_id" is there twice`,
+		`{"user_id":"alice","User_ID":"bob"}`:      `"User_ID" is there twice`,
+		`{"user_id":"alice","user_\u0069d":"bob"}`: `"user_id" is there twice`,
+		`{"a\"b":1,"a\u0022b":2}`:                  `"a\"b" is there twice`,
+		`[{"a":1},{"b":{"c":{},"d":[],"c":null}}]`: `"c" is there twice`,
+		`{"a":{"metadata":{"k":"1","k":"2"}}}`:     `"k" is there twice`,
+		`{"":1,"":2}`:                              `"" is there twice`,
+		"{\"k\":1,\"\u212a\":2}":                   "\"\u212a\" is there twice",
+		many(`"member17":1`):                       `"member17" is there twice`,
+		nested(33):                                 "at byte 33: nested deeper than the limit of 32",
+		`{"` + long + `":1,"` + long + `":1}`:      `"` + long[:64] + `" is`,
 
 		`{"a":{"a":{"a":["a","a",{"a":"a"}]}},"b":"a\"a"}`: "",
-		`[{"a":1},{"a":1}]`:                               "",
-		`{"metadata":{"K":"1","k":"2"},"k":3}`:            "",
-		`{"metadata":"x","inner":{"k":1}}`:                "",
-		many(`"member40":1`):                              "",
-		strings.Repeat("[", 32) + strings.Repeat("]", 32): "",
-		`"a"`: "", `1`: "", `{}`: "", `{"\\":1,"\\\\":2}`: "",
+		`[{"a":1},{"a":1}]`:                    "",
+		`{"metadata":{"K":"1","k":"2"},"k":3}`: "",
+		`{"metadata":"x","inner":{"k":1}}`:     "",
+		many(`"member40":1`):                   "",
+		nested(32):                             "",
+		`"a"`:                                  "", `1`: "", `{}`: "", `{"\\":1,"\\\\":2}`: "",
 	} {
 		if !json.Valid([]byte(body)) {
 			t.Fatalf("%s is no JSON", body)
@@ -70,14 +72,19 @@ func TestDuplicateMembersOverHTTP(t *testing.T) {
 
 // What the decoder reads does not depend on which of two members it takes, because there are no two.
 func FuzzDuplicateMembers(f *testing.F) {
-	for _, seed := range []string{goodBody, `{"a":1,"a":2}`, `{"a":{"b":[{"c":"\""}]}}`, `{"\u0061":1,"a":2}`, `[[{}]]`} {
+	for _, seed := range []string{
+		goodBody, `{"a":1,"a":2}`, `{"a":{"b":[{"c":"\""}]}}`, `{"\u0061":1,"a":2}`, `[[{}]]`,
+	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if !json.Valid(data) {
 			return
 		}
-		if got, want := checkMembers(data) != nil, hasDuplicate(t, data); got != want && !strings.Contains(string(data), freeNames) {
+		if strings.Contains(string(data), freeNames) {
+			return // whose names may differ by case
+		}
+		if got, want := checkMembers(data) != nil, hasDuplicate(t, data); got != want {
 			t.Errorf("%q: refused %t, want %t", data, got, want)
 		}
 	})

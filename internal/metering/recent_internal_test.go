@@ -50,7 +50,8 @@ func TestRecentIsNotOlder(t *testing.T) {
 			t.Helper()
 			u, err := recents.standing(t.Context(), "alice", maxAge)
 			if age := time.Since(u.Now); err != nil || (maxAge > 0 && age > maxAge) || r.count() != reads {
-				t.Errorf("at most %s: got one of %s ago, %v, after %d reads, want %d", maxAge, age, err, r.count(), reads)
+				t.Errorf("at most %s: got one of %s ago, %v, after %d reads, want %d", maxAge, age, err, r.count(),
+					reads)
 			}
 		}
 		ask(time.Second, 1)
