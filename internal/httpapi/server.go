@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/apipage"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/queue"
@@ -28,13 +29,18 @@ import (
 // What handlers ask, an interface for each tag of the contract and one for tickets. *metering.Service is all of Usage,
 // Admissions, Tickets and Events.
 
-// Usage says where users stand and what they may do.
-type Usage interface {
+// Standings say where users stand now, or stood up to maxAge ago, and what would become of a request then.
+type Standings interface {
 	Check(
 		ctx context.Context, userID string, req quota.Request, maxAge time.Duration,
 	) (metering.CheckResult, error)
 	Recent(ctx context.Context, userID string, maxAge time.Duration) (ledger.Usage, error)
 	Current(ctx context.Context, userID string) (ledger.Usage, error)
+}
+
+// Usage says where users stand and what they may do.
+type Usage interface {
+	Standings
 	Plans(ctx context.Context) ([]*metering.Plan, error)
 	Upgrade(ctx context.Context, on quota.Chain, now time.Time) *quota.Plan
 	AcknowledgeAlert(ctx context.Context, id quota.AlertID, by string) error
@@ -213,6 +219,13 @@ func New(opts Options) http.Handler {
 	))
 	mux.Handle("GET /metrics",
 		s.mayScrape(promhttp.HandlerFor(opts.Registry, promhttp.HandlerOpts{Registry: opts.Registry})))
+	pages, err := apipage.Handlers()
+	if err != nil {
+		panic(err) // the document is part of the program, and a test reads it
+	}
+	for pattern, page := range pages {
+		mux.Handle(pattern, page)
+	}
 	mux.HandleFunc("/", s.unknown(mux))
 
 	undecodable := func(w http.ResponseWriter, r *http.Request, err error) { s.fail(w, r, undecodable(err)) }
