@@ -49,7 +49,7 @@ const (
 	idleSettle = time.Minute
 	idleTime   = time.Minute
 	// idlePatience bounds how long the manager may take to write what it has to.
-	idlePatience = 15 * time.Minute
+	idlePatience = 40 * time.Minute
 	// idleBudget is what it may take, in percent of one processor.
 	idleBudget = 3
 	idlePlan   = "bench"
@@ -319,7 +319,8 @@ func (b *bench) idleSettled(ctx context.Context, c client.Client) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, idlePatience, late)
 	defer cancel()
 	for {
-		wait := 5 * time.Second
+		// Listing them all is work for the API server, which has the manager's to do.
+		wait := 20 * time.Second
 		settled, err := withStatus(ctx, c)
 		if err != nil {
 			return err
