@@ -23,6 +23,9 @@ const (
 	// growth is how much longer each pause is than the one before, and spread how much of one is added at random, so
 	// that not all come back at once.
 	growth, spread = 1.5, 0.5
+
+	// eventStream is the media type of server-sent events.
+	eventStream = "text/event-stream"
 )
 
 // Retries say how a call is repeated that may succeed later, as Temporary says. Pauses grow from 0.2 s to 10 s, each
@@ -112,7 +115,7 @@ var repeatablePosts = regexp.MustCompile(`/api/v1/(admissions/[^/]+/(heartbeat|c
 func repeatable(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete:
-		return r.Header.Get("Accept") != eventStream
+		return r.Header.Get("Accept") != eventStream // which has no end to wait for
 	case http.MethodPost:
 		return r.Header.Get("Idempotency-Key") != "" || repeatablePosts.MatchString(r.URL.Path)
 	}
