@@ -57,8 +57,8 @@ func tight(i int) string { return "tight-" + strconv.Itoa(i) }
 func poor(i int) string  { return "poor-" + strconv.Itoa(i) }
 func loose(i int) string { return "loose-" + strconv.Itoa(i) }
 
-// declare makes plans, teams, quotas and rights, and waits until the manager has taken them.
-func declare(ctx context.Context, plane *localstack.ControlPlane) (*cluster, error) {
+// declare makes plans, teams, quotas, an endpoint and rights, and waits until the manager has taken them.
+func declare(ctx context.Context, plane *localstack.ControlPlane, endpoint string) (*cluster, error) {
 	c := &cluster{plane: plane, jobs: map[string]jobEntry{}}
 	var err error
 	if c.clients, err = kubernetes.NewForConfig(plane.Config); err != nil {
@@ -83,10 +83,11 @@ func declare(ctx context.Context, plane *localstack.ControlPlane) (*cluster, err
 		userQuota(poor(i), "poor", now.Add(30*time.Second+time.Duration(i)*rollEvery).AddDate(-1, 0, 0))
 	}
 	objects.WriteString(teamObjects(now))
+	objects.WriteString(endpoint)
 	if err := c.kubectl(ctx, objects.Bytes(), "apply", "--server-side", "--filename=-"); err != nil {
 		return nil, err
 	}
-	if err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "--timeout=120s", "usageplans,userquotas,usageteams",
+	if err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "--timeout=120s", "usageplans,userquotas,usageteams,notificationendpoints",
 		"--all"); err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ type stack struct {
 	plane     *localstack.ControlPlane
 	processes *localstack.Processes
 	cluster   *cluster
+	receiver  *receiver
 
 	usaged  [replicas]*program
 	urls    [replicas]string
@@ -71,7 +72,8 @@ func startStack(ctx context.Context, programs string, r *report) (*stack, error)
 	if err := s.startProduct(ctx); err != nil {
 		return s, err
 	}
-	if s.cluster, err = declare(ctx, s.plane); err != nil {
+	s.receiver = newReceiver()
+	if s.cluster, err = declare(ctx, s.plane, s.receiver.object()); err != nil {
 		return s, err
 	}
 	return s, s.startMover(ctx)
@@ -165,6 +167,9 @@ func (s *stack) stop(keep bool, logs string) error {
 		if p != nil {
 			errs = append(errs, p.stop())
 		}
+	}
+	if s.receiver != nil {
+		s.receiver.Close()
 	}
 	if s.members != nil {
 		s.members.Close()

@@ -94,6 +94,10 @@ func (s *stack) verdict(ctx context.Context, l *load) (v verdict, err error) {
 	if err != nil {
 		return v, err
 	}
+	alerts, err := s.compareDeliveries(ctx, conn, &v)
+	if err != nil {
+		return v, err
+	}
 	contradictions, err := invariants.Check(ctx, conn)
 	if err != nil {
 		return v, err
@@ -103,9 +107,10 @@ func (s *stack) verdict(ctx context.Context, l *load) (v verdict, err error) {
 	}
 	v.checked = fmt.Sprintf(
 		"compared: %d admissions asked for, %d uses recorded, %d Jobs, with %d admissions of %d users in the "+
-			"database, %d of them booked below teams; %d periods ended and users changed their team %d times meanwhile",
+			"database, %d of them booked below teams; %d periods ended and users changed their team %d times meanwhile; "+
+			"%d alerts delivered",
 		len(journal), len(uses), len(s.cluster.jobs), len(books.rows), len(books.accounts), inTeams, books.periods,
-		s.moved)
+		s.moved, alerts)
 	return v, nil
 }
 
