@@ -23,7 +23,6 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/httpapi"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
-	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/deliverydb"
@@ -87,7 +86,10 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Metrics: telemetry.NewMetering(registry), Loops: loops, Log: failed,
 	})
 
-	sending, err := newSending(ctx, o, store, loops, log)
+	sending, err := newSending(ctx, o, store, delivery.Options{
+		Sender: delivery.NewSender(delivery.SenderOptions{}), Loops: loops, Log: failed,
+		Observe: telemetry.Deliveries(registry),
+	}, log)
 	if err != nil {
 		return err
 	}
@@ -136,13 +138,10 @@ type sending struct {
 }
 
 func newSending(
-	ctx context.Context, o options, store *ledgerdb.Store, loops loop.Observer, log *slog.Logger,
+	ctx context.Context, o options, store *ledgerdb.Store, opts delivery.Options, log *slog.Logger,
 ) (*sending, error) {
 	deliveries := deliverydb.New(store.Store)
-	s := &sending{Service: delivery.New(deliveries, delivery.Options{
-		Sender: delivery.NewSender(delivery.SenderOptions{}), Loops: loops,
-		Log: func(err error, message string) { log.Error(message, "error", err) },
-	})}
+	s := &sending{Service: delivery.New(deliveries, opts)}
 	if o.deliveryWorkers == 0 {
 		return s, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/clusters"
 	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -324,7 +325,14 @@ func TestEndpointsOfTeamsAndClusters(t *testing.T) {
 	if err := w.Retire(t.Context(), "ops", quota.ClusterUID{2}); !isOwned(err) {
 		t.Errorf("another cluster's: %v", err)
 	}
-	if err := w.Retire(t.Context(), "ops", quota.ClusterUID{1}); err != nil {
+	if _, err := w.ledger.MoveTeams(t.Context(), clusters.Move{From: quota.ClusterUID{1}, To: quota.ClusterUID{2},
+		Actor: "oda"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Declare(t.Context(), other, nil); err != nil {
+		t.Errorf("once it was adopted: %v", err)
+	}
+	if err := w.Retire(t.Context(), "ops", quota.ClusterUID{2}); err != nil {
 		t.Error(err)
 	}
 }

@@ -139,7 +139,7 @@ func (s *Store) movePlan(
 	return auditPlan(ctx, tx, action, actor, before, &after)
 }
 
-// MoveTeams implements clusters.Adopter.
+// MoveTeams implements clusters.Adopter. With the teams go the endpoints that notifications are sent to.
 func (s *Store) MoveTeams(ctx context.Context, m clusters.Move) ([]string, error) {
 	var names []string
 	err := s.Transaction(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
@@ -155,7 +155,9 @@ func (s *Store) MoveTeams(ctx context.Context, m clusters.Move) ([]string, error
 			}
 			names = append(names, teams[i].Team.Name)
 		}
-		return nil
+		_, err = q.MoveEndpoints(ctx, dbsqlc.MoveEndpointsParams{Cluster: (*quota.ID)(&m.To),
+			FromCluster: (*quota.ID)(&m.From)})
+		return err
 	})
 	return names, err
 }
