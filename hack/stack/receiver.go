@@ -72,7 +72,8 @@ func arrives(ctx context.Context, s *story, got <-chan told) error {
 			return errors.New("the receiver got something that the endpoint's key has not signed")
 		}
 		s.out.answer("the receiver got " + string(t.body))
-		if err := s.contains("what it got", string(t.body), `"subject":"user/mina"`, `"threshold_percent":80`); err != nil {
+		if err := s.contains("what it got", string(t.body), `"subject":"user/mina"`,
+			`"threshold_percent":80`); err != nil {
 			return err
 		}
 		s.out.claim("its signature is that of the endpoint's key")

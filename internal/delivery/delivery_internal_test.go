@@ -67,7 +67,8 @@ func TestCheck(t *testing.T) {
 func FuzzURL(f *testing.F) {
 	for _, seed := range []string{"https://hooks.example/x", "https://127.0.0.1/", "https://[::ffff:127.0.0.1]:443/",
 		"https://0177.0.0.1/", "https://example.com\\@127.0.0.1/", "https://a%2eb/", "http:///x",
-		"https://[fe80::1%25en0]/", "https://2130706433/", "https://x.example:99999/", "https://１２７.0.0.1/", "HTTPS://X/"} {
+		"https://[fe80::1%25en0]/", "https://2130706433/", "https://x.example:99999/", "https://１２７.0.0.1/",
+		"HTTPS://X/"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

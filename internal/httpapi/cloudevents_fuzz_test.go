@@ -11,10 +11,11 @@ import (
 // Whatever comes as a CloudEvent is either told what is wrong with it, or a use that the ledger can book.
 func FuzzCloudEvent(f *testing.F) {
 	for _, seed := range []string{
-		`{"specversion":"1.0","id":"1","source":"/a","type":"io.cantonesescribe.usage.transcription","subject":"alice",` +
-			`"data":{"duration_seconds":60}}`,
+		`{"specversion":"1.0","id":"1","source":"/a","type":"io.cantonesescribe.usage.transcription",` +
+			`"subject":"alice","data":{"duration_seconds":60}}`,
 		`{"specversion":"1.0","id":"1","source":"/a","type":"io.cantonesescribe.usage.export","subject":"alice",` +
-			`"time":"2026-03-14T12:00:00Z","datacontenttype":"application/json","data":{"credits":1.5,"metadata":{"a":"b"}}}`,
+			`"time":"2026-03-14T12:00:00Z","datacontenttype":"application/json",` +
+			`"data":{"credits":1.5,"metadata":{"a":"b"}}}`,
 		`{"specversion":"1.0","id":"1","source":"/a","type":"x","data_base64":"e30="}`,
 		`{"specversion":"0.3"}`, `{}`, `[]`, `{"id":"1","id":"2"}`,
 	} {

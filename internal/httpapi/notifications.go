@@ -230,8 +230,9 @@ func endpoint(s *delivery.Status, made *delivery.Key) NotificationEndpoint {
 	state := &s.State
 	out := NotificationEndpoint{
 		Id: uuid.UUID(s.ID), Name: s.Name, Url: s.URL, Users: s.Users,
-		Signing:   NotificationEndpointSigning(s.Signing),
-		Suspended: s.Suspended, Delivering: !s.Suspended && state.DisabledAt.IsZero() && state.Failures < delivery.Failing,
+		Signing:    NotificationEndpointSigning(s.Signing),
+		Suspended:  s.Suspended,
+		Delivering: !s.Suspended && state.DisabledAt.IsZero() && state.Failures < delivery.Failing,
 		DisabledAt: state.DisabledAt, DisabledReason: state.DisabledReason, LastSuccessAt: state.LastSuccess,
 		LastFailureAt: state.LastFailure, LastFailure: state.Failure, Waiting: s.Waiting, Dead: s.Dead,
 		Keys: make([]NotificationKey, len(s.Keys)),

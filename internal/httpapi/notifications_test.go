@@ -67,7 +67,8 @@ func sample() delivery.Status {
 		Endpoint: delivery.Endpoint{ID: delivery.EndpointID(admID), Team: "newsroom", Name: "ops",
 			URL: "https://hooks.example/x", Kinds: []quota.AlertKind{quota.AlertOverdrawn}, Signing: delivery.Ed25519,
 			State: delivery.EndpointState{Failures: delivery.Failing, Failure: "the receiver answered 500"}},
-		Keys: []delivery.Key{{Name: "k1", Signing: delivery.Ed25519, Secret: make([]byte, 32), CreatedAt: noon}}, Dead: 3,
+		Keys: []delivery.Key{{Name: "k1", Signing: delivery.Ed25519, Secret: make([]byte, 32), CreatedAt: noon}},
+		Dead: 3,
 	}
 }
 
@@ -84,7 +85,8 @@ func TestNotifications(t *testing.T) {
 		"get": {request{method: "GET", path: team + "/ops", token: "Bearer manager"}, 200,
 			[]string{`"kinds":["Overdrawn"]`}, "endpoint ops of newsroom"},
 		"put": {request{method: "PUT", path: team + "/ops", token: "Bearer manager",
-			body: `{"url":"https://h.example/","kinds":["Overdrawn"],"users":["alice"],"signing":"hmac","suspended":true}`},
+			body: `{"url":"https://h.example/","kinds":["Overdrawn"],"users":["alice"],"signing":"hmac",` +
+				`"suspended":true}`},
 			200, []string{`"secret":"whsec_AAAA`},
 			"put ops of newsroom: https://h.example/ hmac [Overdrawn] [alice] true"},
 		"put with more": {request{method: "PUT", path: team + "/ops", token: "Bearer manager",
@@ -98,13 +100,13 @@ func TestNotifications(t *testing.T) {
 		"rotate": {request{path: team + "/ops/keys", token: "Bearer manager"}, 200, []string{`"name":"k1"`}, ""},
 		"the platform's": {request{path: "/api/v1/notification-endpoints/ops/test", token: "Bearer master"}, 200,
 			[]string{`"id":"id"`}, "test ops of "},
-		"keys": {request{method: "GET", path: "/api/v1/notification-keys/" + admID.String(), token: "Bearer reader"}, 200,
-			[]string{`{"alg":"EdDSA","crv":"Ed25519","kid":"k1","kty":"OKP","use":"sig","x":"O2onvM62pC1`}, ""},
+		"keys": {request{method: "GET", path: "/api/v1/notification-keys/" + admID.String(),
+			token: "Bearer reader"}, 200, []string{`{"alg":"EdDSA","crv":"Ed25519","kid":"k1","kty":"OKP","use":"sig","x":"O2onvM62pC1`}, ""},
 		"deliveries": {request{method: "GET", path: "/api/v1/deliveries?endpoint=ops&state=dead&limit=7",
 			token: "Bearer watcher"}, 200, []string{`"state":"dead"`, `"last_status":503`, `"next_cursor":"`},
 			"list {Endpoint:ops Team: State:dead} behind 00000000-0000-0000-0000-000000000000, 7"},
-		"a team's": {request{method: "GET", path: "/api/v1/deliveries?team=newsroom", token: "Bearer manager"}, 200, nil,
-			"list {Endpoint: Team:newsroom State:} behind 00000000-0000-0000-0000-000000000000, 100"},
+		"a team's": {request{method: "GET", path: "/api/v1/deliveries?team=newsroom", token: "Bearer manager"}, 200,
+			nil, "list {Endpoint: Team:newsroom State:} behind 00000000-0000-0000-0000-000000000000, 100"},
 		"a state": {request{method: "GET", path: "/api/v1/deliveries?state=lost", token: "Bearer watcher"}, 422,
 			[]string{`state: \"lost\" must be waiting, delivered or dead`}, ""},
 		"resend": {request{path: "/api/v1/deliveries/" + admID.String() + "/resend", token: "Bearer master"}, 200,

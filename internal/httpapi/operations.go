@@ -85,8 +85,8 @@ const (
 	noUser     = "nothing"
 	pathsUser  = "the user in the path"
 
-	sentToAll = "the resource `deliveries`, in all namespaces; `manage` on the query's `team` of the resource `teams`, " +
-		"where it is given"
+	sentToAll = "the resource `deliveries`, in all namespaces; `manage` on the query's `team` of the resource " +
+		"`teams`, where it is given"
 	sentTo = "the resource `deliveries`, in all namespaces; `manage` on the delivery's team of the resource `teams`, " +
 		"where it is a team's"
 	platforms = "the resource `deliveries`, in all namespaces"
