@@ -4,6 +4,7 @@ package metering
 
 import (
 	"context"
+	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -20,8 +21,11 @@ type Store interface {
 	Upkeep
 }
 
-// Accounts finds accounts, reads where their users stand, and keeps who has read what they were told.
+// Accounts finds accounts, reads where their users stand and what of it changes, and keeps who has read what they were
+// told.
 type Accounts interface {
+	Watched
+
 	// Locate returns a user's account id and that of the account at the top of its tree, itself if it is alone; or
 	// ErrNotFound.
 	Locate(ctx context.Context, userID string) (account, top quota.AccountID, err error)
@@ -73,6 +77,23 @@ type Teams interface {
 	// TeamChanges finds the teams whose standing may have changed since the mark.
 	TeamChanges(ctx context.Context, since ledger.Mark) (TeamChanges, error)
 }
+
+// Watched finds out what has changed of those who are watched.
+type Watched interface {
+	// Changes compares accounts with what was known of them.
+	Changes(ctx context.Context, known Versions) (VersionChanges, error)
+	// TeamStandings is Teams without how many are below each.
+	TeamStandings(ctx context.Context, names []string) (map[string]TeamUsage, error)
+	// NewAlerts reads what accounts were told lately, the oldest first, and what nobody has acknowledged and still
+	// holds.
+	NewAlerts(ctx context.Context, accounts []quota.AccountID, since time.Duration) (
+		map[quota.AccountID][]ledger.Alert, error)
+	// Work counts what runs and what waits.
+	Work(ctx context.Context) (Work, error)
+}
+
+// Work is how much there is to do, of everybody.
+type Work struct{ Running, Queued int64 }
 
 // Upkeep is what the database itself needs, and whether it is there.
 type Upkeep interface {

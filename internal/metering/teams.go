@@ -505,6 +505,11 @@ func (s *Service) TeamUsage(ctx context.Context, names []string) (map[string]Tea
 	if err != nil {
 		return nil, err
 	}
+	return rolled(all), nil
+}
+
+// rolled closes the periods of teams that have ended by now, and says what binds below each.
+func rolled(all map[string]TeamUsage) map[string]TeamUsage {
 	for name, u := range all {
 		if u.Unreadable != nil {
 			continue
@@ -520,7 +525,7 @@ func (s *Service) TeamUsage(ctx context.Context, names []string) (map[string]Tea
 		u.Limits = limitsOf(&u)
 		all[name] = u
 	}
-	return all, nil
+	return all
 }
 
 // limitsOf returns the strictest limits of a team and those above it. Of their plans the nearest one's counts, which

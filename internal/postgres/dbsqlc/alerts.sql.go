@@ -270,6 +270,83 @@ func (q *Queries) ListAlerts(ctx context.Context, arg ListAlertsParams) ([]ListA
 	return items, nil
 }
 
+const NewAlerts = `-- name: NewAlerts :many
+SELECT a.id, a.user_id, a.period_no, a.kind, a.threshold, a.subject, a.number, a.severity, a.used, a.limit_value, a.currency, a.plan_name, a.raised_at, a.seq, a.resolved_at, a.ends_at, a.acknowledged_at, a.acknowledged_by, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
+    p.period_start, p.period_end, p.used AS period_used, p.plan_credits, p.cost_micros, p.charged_micros, p.currency AS period_currency
+FROM usage_alerts AS a
+LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS t ON t.id = a.user_id
+LEFT JOIN usage_periods AS p ON a.kind = 'PeriodReset' AND p.user_id = a.user_id AND p.period_no = a.period_no
+WHERE a.user_id = ANY ($1::uuid[]) AND a.raised_at > $2 AND a.acknowledged_at IS NULL AND a.resolved_at IS NULL
+ORDER BY a.raised_at, a.id
+`
+
+type NewAlertsParams struct {
+	Accounts []quota.ID
+	Since    time.Time
+}
+
+type NewAlertsRow struct {
+	UsageAlert     UsageAlert
+	ExternalID     string
+	Team           string
+	PeriodStart    *time.Time
+	PeriodEnd      *time.Time
+	PeriodUsed     *int64
+	PlanCredits    *int64
+	CostMicros     *int64
+	ChargedMicros  *int64
+	PeriodCurrency *string
+}
+
+// What the accounts were told since then, the oldest first, that nobody has read and that holds still.
+func (q *Queries) NewAlerts(ctx context.Context, arg NewAlertsParams) ([]NewAlertsRow, error) {
+	rows, err := q.db.Query(ctx, NewAlerts, arg.Accounts, arg.Since)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []NewAlertsRow
+	for rows.Next() {
+		var i NewAlertsRow
+		if err := rows.Scan(
+			&i.UsageAlert.ID,
+			&i.UsageAlert.UserID,
+			&i.UsageAlert.PeriodNo,
+			&i.UsageAlert.Kind,
+			&i.UsageAlert.Threshold,
+			&i.UsageAlert.Subject,
+			&i.UsageAlert.Number,
+			&i.UsageAlert.Severity,
+			&i.UsageAlert.Used,
+			&i.UsageAlert.LimitValue,
+			&i.UsageAlert.Currency,
+			&i.UsageAlert.PlanName,
+			&i.UsageAlert.RaisedAt,
+			&i.UsageAlert.Seq,
+			&i.UsageAlert.ResolvedAt,
+			&i.UsageAlert.EndsAt,
+			&i.UsageAlert.AcknowledgedAt,
+			&i.UsageAlert.AcknowledgedBy,
+			&i.ExternalID,
+			&i.Team,
+			&i.PeriodStart,
+			&i.PeriodEnd,
+			&i.PeriodUsed,
+			&i.PlanCredits,
+			&i.CostMicros,
+			&i.ChargedMicros,
+			&i.PeriodCurrency,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const RememberAlerts = `-- name: RememberAlerts :exec
 UPDATE usage_quotas AS a SET alerts = v.alerts
 FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::text[]) AS alerts) AS v

@@ -315,6 +315,23 @@ func (q *Queries) CountBelow(ctx context.Context, ids []quota.ID) ([]CountBelowR
 	return items, nil
 }
 
+const CountWork = `-- name: CountWork :one
+SELECT count(*) FILTER (WHERE state = 'Admitted') AS running, count(*) FILTER (WHERE state = 'Queued') AS queued
+FROM concurrent_processing WHERE state IN ('Queued', 'Admitted')
+`
+
+type CountWorkRow struct {
+	Running int64
+	Queued  int64
+}
+
+func (q *Queries) CountWork(ctx context.Context) (CountWorkRow, error) {
+	row := q.db.QueryRow(ctx, CountWork)
+	var i CountWorkRow
+	err := row.Scan(&i.Running, &i.Queued)
+	return i, err
+}
+
 const DueLeases = `-- name: DueLeases :many
 SELECT user_id, id FROM concurrent_processing
 WHERE state IN ('Queued', 'Admitted') AND source = 'api'

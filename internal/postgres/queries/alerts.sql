@@ -55,3 +55,13 @@ WHERE l.kind = 'grant' AND l.used < l.credits AND l.user_id > @after
   AND NOT EXISTS (SELECT FROM usage_alerts AS a
     WHERE a.user_id = l.user_id AND a.kind = 'GrantExpiring' AND a.subject = l.name)
 ORDER BY l.user_id LIMIT @most;
+
+-- name: NewAlerts :many
+-- What the accounts were told since then, the oldest first, that nobody has read and that holds still.
+SELECT sqlc.embed(a), coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
+    p.period_start, p.period_end, p.used AS period_used, p.plan_credits, p.cost_micros, p.charged_micros, p.currency AS period_currency
+FROM usage_alerts AS a
+LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS t ON t.id = a.user_id
+LEFT JOIN usage_periods AS p ON a.kind = 'PeriodReset' AND p.user_id = a.user_id AND p.period_no = a.period_no
+WHERE a.user_id = ANY (@accounts::uuid[]) AND a.raised_at > @since AND a.acknowledged_at IS NULL AND a.resolved_at IS NULL
+ORDER BY a.raised_at, a.id;

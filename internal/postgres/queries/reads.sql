@@ -284,3 +284,7 @@ SELECT ensure_usage_partition(((date_trunc('month', now() AT TIME ZONE 'UTC')) +
 -- name: GrantsOfUsers :many
 SELECT u.user_id, l.name FROM credit_lots AS l JOIN users AS u ON u.id = l.user_id
 WHERE u.user_id = ANY(@user_ids::text[]) AND l.kind = 'grant' ORDER BY u.user_id, l.name;
+
+-- name: CountWork :one
+SELECT count(*) FILTER (WHERE state = 'Admitted') AS running, count(*) FILTER (WHERE state = 'Queued') AS queued
+FROM concurrent_processing WHERE state IN ('Queued', 'Admitted');

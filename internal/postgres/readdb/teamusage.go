@@ -20,12 +20,19 @@ func (s *Store) TeamAccount(ctx context.Context, name string) (quota.AccountID, 
 
 // Teams implements metering.Store.
 func (s *Store) Teams(ctx context.Context, names []string) (map[string]metering.TeamUsage, error) {
-	out, err := s.teams(ctx, names)
+	out, err := s.teams(ctx, names, true)
+	return out, postgres.MapError(err)
+}
+
+// TeamStandings implements metering.Store.
+func (s *Store) TeamStandings(ctx context.Context, names []string) (map[string]metering.TeamUsage, error) {
+	out, err := s.teams(ctx, names, false)
 	return out, postgres.MapError(err)
 }
 
 // teams reads the teams, and those above them, each from a snapshot of its own: whoever decides does so under locks.
-func (s *Store) teams(ctx context.Context, names []string) (map[string]metering.TeamUsage, error) {
+// How many are below them is counted if that is asked for.
+func (s *Store) teams(ctx context.Context, names []string, counted bool) (map[string]metering.TeamUsage, error) {
 	q := s.Queries()
 	rows, err := q.ReadTeams(ctx, dbsqlc.ReadTeamsParams{Now: s.Now(), Names: names})
 	if err != nil || len(rows) == 0 {
@@ -54,7 +61,7 @@ func (s *Store) teams(ctx context.Context, names []string) (map[string]metering.
 			DisplayName: settings.DisplayName, Weight: r.Team.Weight, Root: settings.Root, Retired: settings.Retired,
 		}
 	}
-	if err := s.readMore(ctx, ids, standings, byID); err != nil {
+	if err := s.readMore(ctx, ids, standings, byID, counted); err != nil {
 		return nil, err
 	}
 	if err := s.readAbove(ctx, standings, plans); err != nil {
@@ -82,10 +89,10 @@ func (s *Store) teams(ctx context.Context, names []string) (map[string]metering.
 	return out, err
 }
 
-// readMore reads the teams' lots, their last closed periods, and how many are below them.
+// readMore reads the teams' lots, their last closed periods, and how many are below them if that is asked for.
 func (s *Store) readMore(
 	ctx context.Context, ids []quota.ID, standings map[string]ledger.Usage,
-	byID map[quota.AccountID]*metering.TeamUsage,
+	byID map[quota.AccountID]*metering.TeamUsage, counted bool,
 ) error {
 	q := s.Queries()
 	lots, err := q.LoadLots(ctx, dbsqlc.LoadLotsParams{Ids: ids, Now: s.Now()})
@@ -96,9 +103,11 @@ func (s *Store) readMore(
 	if err != nil {
 		return err
 	}
-	members, err := q.CountBelow(ctx, ids)
-	if err != nil {
-		return err
+	var members []dbsqlc.CountBelowRow
+	if counted {
+		if members, err = q.CountBelow(ctx, ids); err != nil {
+			return err
+		}
 	}
 	names := make(map[quota.ID]string, len(standings))
 	for name, u := range standings {
