@@ -465,6 +465,33 @@ func (e State) Valid() bool {
 	}
 }
 
+// Defines values for StreamEndReason.
+const (
+	StreamEndReasonForbidden    StreamEndReason = "forbidden"
+	StreamEndReasonGone         StreamEndReason = "gone"
+	StreamEndReasonShutdown     StreamEndReason = "shutdown"
+	StreamEndReasonUnauthorized StreamEndReason = "unauthorized"
+	StreamEndReasonUndecided    StreamEndReason = "undecided"
+)
+
+// Valid indicates whether the value is a known member of the StreamEndReason enum.
+func (e StreamEndReason) Valid() bool {
+	switch e {
+	case StreamEndReasonForbidden:
+		return true
+	case StreamEndReasonGone:
+		return true
+	case StreamEndReasonShutdown:
+		return true
+	case StreamEndReasonUnauthorized:
+		return true
+	case StreamEndReasonUndecided:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Unit.
 const (
 	UnitBytes   Unit = "bytes"
@@ -1194,6 +1221,55 @@ type Limits struct {
 // LimitsUnlimited defines model for Limits.Unlimited.
 type LimitsUnlimited string
 
+// LiveCounters defines model for LiveCounters.
+type LiveCounters struct {
+	// Admitted A second.
+	Admitted Decimal   `json:"admitted"`
+	AsOf     time.Time `json:"as_of"`
+
+	// ChargedCredits What these answers charged, a second.
+	ChargedCredits Decimal `json:"charged_credits"`
+
+	// Completed Answers to `complete` a second, repetitions among them.
+	Completed Decimal `json:"completed"`
+
+	// DatabaseUp Whether the database answers this replica.
+	DatabaseUp bool `json:"database_up"`
+
+	// InFlight Calls that are being answered, streams among them.
+	InFlight int64 `json:"in_flight"`
+
+	// Queued A second.
+	Queued Decimal `json:"queued"`
+
+	// Refused A second.
+	Refused Decimal `json:"refused"`
+
+	// RefusedByReason A second, of those reasons that there were.
+	RefusedByReason map[string]Decimal `json:"refused_by_reason"`
+
+	// Replica Whose rates these are.
+	Replica string `json:"replica"`
+
+	// Running Admissions that run, of everybody; absent while the database does not answer.
+	Running *int64 `json:"running,omitempty"`
+
+	// Seconds What the rates are over.
+	Seconds Decimal `json:"seconds"`
+
+	// Streams Streams that are open.
+	Streams int64 `json:"streams"`
+
+	// Waiting Admissions that wait, of everybody; absent while the database does not answer.
+	Waiting *int64 `json:"waiting,omitempty"`
+}
+
+// LiveStream The events of the operators' stream, by name.
+type LiveStream struct {
+	End  StreamEnd    `json:"end,omitempty,omitzero"`
+	Live LiveCounters `json:"live,omitempty,omitzero"`
+}
+
 // NotificationEndpoint defines model for NotificationEndpoint.
 type NotificationEndpoint struct {
 	// Dead Deliveries that were given up.
@@ -1538,6 +1614,21 @@ type Standing struct {
 // State defines model for State.
 type State string
 
+// StreamEnd defines model for StreamEnd.
+type StreamEnd struct {
+	Detail string `json:"detail,omitempty,omitzero"`
+
+	// Reason The credential is good no longer (`unauthorized`), the right is gone (`forbidden`), neither could be found out for a
+	// while (`undecided`), there is nothing to look at any more (`gone`), or this replica ends (`shutdown`): connect again,
+	// another one answers.
+	Reason StreamEndReason `json:"reason"`
+}
+
+// StreamEndReason The credential is good no longer (`unauthorized`), the right is gone (`forbidden`), neither could be found out for a
+// while (`undecided`), there is nothing to look at any more (`gone`), or this replica ends (`shutdown`): connect again,
+// another one answers.
+type StreamEndReason string
+
 // Team defines model for Team.
 type Team struct {
 	AsOf        time.Time `json:"as_of"`
@@ -1644,6 +1735,23 @@ type TeamPage struct {
 	// NextCursor Where the next page begins; absent on the last one.
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 	Teams      []Team `json:"teams"`
+}
+
+// TeamStanding defines model for TeamStanding.
+type TeamStanding struct {
+	AsOf time.Time `json:"as_of"`
+
+	// EffectiveLimits The strictest along the team and those above it, with the level that sets each.
+	EffectiveLimits []EffectiveLimit `json:"effective_limits"`
+
+	// Levels Where the team and those above it stand, the team first.
+	Levels []LevelStanding `json:"levels"`
+	Plan   Plan            `json:"plan,omitempty,omitzero"`
+
+	// Team The name of a UsageTeam.
+	//
+	// Examples: newsroom
+	Team TeamName `json:"team"`
 }
 
 // TeamUsage defines model for TeamUsage.
@@ -1860,6 +1968,16 @@ type UsageStats struct {
 	UserId UserID `json:"user_id"`
 }
 
+// UsageStream The events of a stream of usage, by name.
+type UsageStream struct {
+	// Alert Something that a user or a team was told of its limits. `used` and `limit` are the numbers that raised it, and do not
+	// change; where it stands now its usage says.
+	Alert    Alert        `json:"alert,omitempty,omitzero"`
+	End      StreamEnd    `json:"end,omitempty,omitzero"`
+	Standing CurrentUsage `json:"standing,omitempty,omitzero"`
+	Team     TeamStanding `json:"team,omitempty,omitzero"`
+}
+
 // User defines model for User.
 type User struct {
 	// DeclaredBy The UserQuota that declares the user, which is to be changed instead; absent without one.
@@ -1960,6 +2078,9 @@ type IdempotencyKey = string
 
 // IfNoneMatch defines model for IfNoneMatch.
 type IfNoneMatch = string
+
+// LastEventID defines model for LastEventID.
+type LastEventID = string
 
 // MaxAge defines model for MaxAge.
 type MaxAge = int32
@@ -2225,6 +2346,18 @@ type GetUsageStatsParams struct {
 
 	// Months How many closed periods are counted at most, besides the open one; 12 unless given.
 	Months *int32 `form:"months,omitempty" json:"months,omitempty"`
+}
+
+// StreamUsageParams defines parameters for StreamUsage.
+type StreamUsageParams struct {
+	// UserId About whom.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// Team About which team, instead of a user.
+	Team TeamName `form:"team,omitempty" json:"team,omitempty,omitzero"`
+
+	// LastEventID The `id` of the last event that was received, as browsers send it when they connect again.
+	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
 // GetUsageWhatIfParams defines parameters for GetUsageWhatIf.
@@ -2515,6 +2648,15 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
 	ResendDelivery(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StreamLive What this replica does, once a second.
+	//
+	// Server-sent events, for operators: needs the right to `get` the resource `system`, in all namespaces. Rates are this
+	// replica's since the event before; what runs and waits is everybody's. `end` with a reason comes before the service ends the
+	// stream. The right is looked at again every 30 seconds.
+	//
+	// Corresponds with GET /api/v1/live (the `StreamLive` operationId).
+	StreamLive(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// TestEndpoint Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
 	//
@@ -2816,6 +2958,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/usage/stats (the `GetUsageStats` operationId).
 	GetUsageStats(ctx context.Context, params *GetUsageStatsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StreamUsage Where a user or a team stands, now and whenever that changes.
+	//
+	// Server-sent events. First where the user (`standing`) or the team (`team`) stands, then the same whenever it has changed, at
+	// most a second after the commit and at most twice a second; `alert` for each new alert; `end` with a reason before the
+	// service ends the stream. A comment comes every 15 seconds. The `id` of an event stands for what it says: with it as
+	// `Last-Event-ID` the present standing is left out if it is the same still, with any other text it is sent. The right is
+	// looked at again every 30 seconds.
+	//
+	// Needs the right to read the user or, with `team`, to `get` or `manage` the team. Without either parameter it is about whoever
+	// calls, if that is a person or a portal token. 429 where as many streams are open about the user or the team as may be.
+	//
+	// Corresponds with GET /api/v1/usage/stream (the `StreamUsage` operationId).
+	StreamUsage(ctx context.Context, params *StreamUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetUsageWhatIf What a period's use would cost on the plans on offer, with the arithmetic.
 	//
@@ -3143,6 +3299,25 @@ func (c *Client) ListDeliveries(ctx context.Context, params *ListDeliveriesParam
 // Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
 func (c *Client) ResendDelivery(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewResendDeliveryRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StreamLive What this replica does, once a second.
+//
+// Server-sent events, for operators: needs the right to `get` the resource `system`, in all namespaces. Rates are this
+// replica's since the event before; what runs and waits is everybody's. `end` with a reason comes before the service ends the
+// stream. The right is looked at again every 30 seconds.
+//
+// Corresponds with GET /api/v1/live (the `StreamLive` operationId).
+func (c *Client) StreamLive(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamLiveRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -3814,6 +3989,30 @@ func (c *Client) GetUsageLimits(ctx context.Context, params *GetUsageLimitsParam
 // Corresponds with GET /api/v1/usage/stats (the `GetUsageStats` operationId).
 func (c *Client) GetUsageStats(ctx context.Context, params *GetUsageStatsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetUsageStatsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StreamUsage Where a user or a team stands, now and whenever that changes.
+//
+// Server-sent events. First where the user (`standing`) or the team (`team`) stands, then the same whenever it has changed, at
+// most a second after the commit and at most twice a second; `alert` for each new alert; `end` with a reason before the
+// service ends the stream. A comment comes every 15 seconds. The `id` of an event stands for what it says: with it as
+// `Last-Event-ID` the present standing is left out if it is the same still, with any other text it is sent. The right is
+// looked at again every 30 seconds.
+//
+// Needs the right to read the user or, with `team`, to `get` or `manage` the team. Without either parameter it is about whoever
+// calls, if that is a person or a portal token. 429 where as many streams are open about the user or the team as may be.
+//
+// Corresponds with GET /api/v1/usage/stream (the `StreamUsage` operationId).
+func (c *Client) StreamUsage(ctx context.Context, params *StreamUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamUsageRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4659,6 +4858,33 @@ func NewResendDeliveryRequest(server string, id openapi_types.UUID) (*http.Reque
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewStreamLiveRequest constructs an http.Request for the StreamLive method
+func NewStreamLiveRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/live")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -6381,6 +6607,77 @@ func NewGetUsageStatsRequest(server string, params *GetUsageStatsParams) (*http.
 	return req, nil
 }
 
+// NewStreamUsageRequest constructs an http.Request for the StreamUsage method
+func NewStreamUsageRequest(server string, params *StreamUsageParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/usage/stream")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "team", params.Team, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Last-Event-ID", params.LastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Last-Event-ID", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewGetUsageWhatIfRequest constructs an http.Request for the GetUsageWhatIf method
 func NewGetUsageWhatIfRequest(server string, params *GetUsageWhatIfParams) (*http.Request, error) {
 	var err error
@@ -7018,6 +7315,17 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
 	ResendDeliveryWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*ResendDeliveryResponse, error)
 
+	// StreamLiveWithResponse What this replica does, once a second.
+	//
+	// Server-sent events, for operators: needs the right to `get` the resource `system`, in all namespaces. Rates are this
+	// replica's since the event before; what runs and waits is everybody's. `end` with a reason comes before the service ends the
+	// stream. The right is looked at again every 30 seconds.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/live (the `StreamLive` operationId).
+	StreamLiveWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*StreamLiveResponse, error)
+
 	// TestEndpointWithResponse Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7368,6 +7676,22 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/usage/stats (the `GetUsageStats` operationId).
 	GetUsageStatsWithResponse(ctx context.Context, params *GetUsageStatsParams, reqEditors ...RequestEditorFn) (*GetUsageStatsResponse, error)
+
+	// StreamUsageWithResponse Where a user or a team stands, now and whenever that changes.
+	//
+	// Server-sent events. First where the user (`standing`) or the team (`team`) stands, then the same whenever it has changed, at
+	// most a second after the commit and at most twice a second; `alert` for each new alert; `end` with a reason before the
+	// service ends the stream. A comment comes every 15 seconds. The `id` of an event stands for what it says: with it as
+	// `Last-Event-ID` the present standing is left out if it is the same still, with any other text it is sent. The right is
+	// looked at again every 30 seconds.
+	//
+	// Needs the right to read the user or, with `team`, to `get` or `manage` the team. Without either parameter it is about whoever
+	// calls, if that is a person or a portal token. 429 where as many streams are open about the user or the team as may be.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/usage/stream (the `StreamUsage` operationId).
+	StreamUsageWithResponse(ctx context.Context, params *StreamUsageParams, reqEditors ...RequestEditorFn) (*StreamUsageResponse, error)
 
 	// GetUsageWhatIfWithResponse What a period's use would cost on the plans on offer, with the arithmetic.
 	//
@@ -8121,6 +8445,63 @@ func (r ResendDeliveryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ResendDeliveryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// StreamLiveResponse429Headers the declared response headers of an HTTP 429 response for StreamLive
+type StreamLiveResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type StreamLiveResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *StreamLiveResponse429Headers
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r StreamLiveResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r StreamLiveResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StreamLiveResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamLiveResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamLiveResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StreamLiveResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10145,6 +10526,63 @@ func (r GetUsageStatsResponse) ContentType() string {
 	return ""
 }
 
+// StreamUsageResponse429Headers the declared response headers of an HTTP 429 response for StreamUsage
+type StreamUsageResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type StreamUsageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *StreamUsageResponse429Headers
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r StreamUsageResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r StreamUsageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StreamUsageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamUsageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamUsageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StreamUsageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetUsageWhatIfResponse429Headers the declared response headers of an HTTP 429 response for GetUsageWhatIf
 type GetUsageWhatIfResponse429Headers struct {
 	RateLimit       string
@@ -10975,6 +11413,23 @@ func (c *ClientWithResponses) ResendDeliveryWithResponse(ctx context.Context, id
 	return ParseResendDeliveryResponse(rsp)
 }
 
+// StreamLiveWithResponse What this replica does, once a second.
+//
+// Server-sent events, for operators: needs the right to `get` the resource `system`, in all namespaces. Rates are this
+// replica's since the event before; what runs and waits is everybody's. `end` with a reason comes before the service ends the
+// stream. The right is looked at again every 30 seconds.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/live (the `StreamLive` operationId).
+func (c *ClientWithResponses) StreamLiveWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*StreamLiveResponse, error) {
+	rsp, err := c.StreamLive(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamLiveResponse(rsp)
+}
+
 // TestEndpointWithResponse Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -11546,6 +12001,28 @@ func (c *ClientWithResponses) GetUsageStatsWithResponse(ctx context.Context, par
 		return nil, err
 	}
 	return ParseGetUsageStatsResponse(rsp)
+}
+
+// StreamUsageWithResponse Where a user or a team stands, now and whenever that changes.
+//
+// Server-sent events. First where the user (`standing`) or the team (`team`) stands, then the same whenever it has changed, at
+// most a second after the commit and at most twice a second; `alert` for each new alert; `end` with a reason before the
+// service ends the stream. A comment comes every 15 seconds. The `id` of an event stands for what it says: with it as
+// `Last-Event-ID` the present standing is left out if it is the same still, with any other text it is sent. The right is
+// looked at again every 30 seconds.
+//
+// Needs the right to read the user or, with `team`, to `get` or `manage` the team. Without either parameter it is about whoever
+// calls, if that is a person or a portal token. 429 where as many streams are open about the user or the team as may be.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/usage/stream (the `StreamUsage` operationId).
+func (c *ClientWithResponses) StreamUsageWithResponse(ctx context.Context, params *StreamUsageParams, reqEditors ...RequestEditorFn) (*StreamUsageResponse, error) {
+	rsp, err := c.StreamUsage(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamUsageResponse(rsp)
 }
 
 // GetUsageWhatIfWithResponse What a period's use would cost on the plans on offer, with the arithmetic.
@@ -12401,6 +12878,66 @@ func ParseResendDeliveryResponse(rsp *http.Response) (*ResendDeliveryResponse, e
 	switch {
 	case rsp.StatusCode == 429:
 		var headers ResendDeliveryResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseStreamLiveResponse parses an HTTP response from a StreamLiveWithResponse call
+func ParseStreamLiveResponse(rsp *http.Response) (*StreamLiveResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamLiveResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers StreamLiveResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -14578,6 +15115,66 @@ func ParseGetUsageStatsResponse(rsp *http.Response) (*GetUsageStatsResponse, err
 	switch {
 	case rsp.StatusCode == 429:
 		var headers GetUsageStatsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseStreamUsageResponse parses an HTTP response from a StreamUsageWithResponse call
+func ParseStreamUsageResponse(rsp *http.Response) (*StreamUsageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamUsageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers StreamUsageResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

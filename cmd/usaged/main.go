@@ -66,6 +66,7 @@ type options struct {
 	addressFailures           int32
 	limits                    httpapi.RateLimits
 	origins                   []string
+	streams                   httpapi.StreamLimits
 	browsers                  *httpapi.Browsers
 }
 
@@ -116,6 +117,10 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.IntVar(&o.limits.Connections, "address-connections", 4096,
 		"how many connections each address may have with this replica at once; 0 for any number. A proxy is one "+
 			"address, whoever is behind it")
+	flags.IntVar(&o.streams.All, "max-streams", httpapi.DefaultStreamLimits.All,
+		"how many streams of events may be open at this replica at once")
+	flags.IntVar(&o.streams.Subject, "user-streams", httpapi.DefaultStreamLimits.Subject,
+		"how many of them may be about one user, one team, or the service itself")
 	flags.DurationVar(&o.drainDelay, "drain-delay", 0,
 		"on SIGTERM, how long to go on serving while not ready, so that load balancers notice")
 	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second,
@@ -151,6 +156,9 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 			maxDeliveryWorkers)
 	case len(o.audiences) == 0:
 		return o, errors.New("--audience must name at least one audience")
+	case o.streams.All < 1 || o.streams.Subject < 1:
+		return o, fmt.Errorf("--max-streams %d, --user-streams %d: each must be 1 or more", o.streams.All,
+			o.streams.Subject)
 	case o.limits.Connections < 0:
 		return o, fmt.Errorf("--address-connections %d: must be 0 or more", o.limits.Connections)
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres/deliverydb"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/queue"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testclock"
@@ -93,6 +94,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	if err != nil {
 		return err
 	}
+	watcher := metering.NewWatcher(service, httpapi.Shown())
 
 	if _, err := service.Plans(ctx); err != nil {
 		return fmt.Errorf("the database cannot be used: %w", err)
@@ -111,6 +113,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Notifications: sending.Service, Deliveries: sending.Service, Leases: signer, Auth: auth,
 		Database: store.Ping, Log: log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry), Browsers: o.browsers,
+		Watch: func(of quota.Level) httpapi.Watching { return watcher.Watch(of) }, Work: service.Work,
+		Streams: o.streams, Replica: replica,
 	}, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		if auth.People != nil {
@@ -124,6 +128,10 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 			return nil
 		})
 		group.Go(func() error { return sending.run(ctx) })
+		group.Go(func() error {
+			watcher.Run(ctx)
+			return nil
+		})
 		group.Go(func() error { return service.Run(ctx) })
 		return group.Wait()
 	})

@@ -54,6 +54,8 @@ func TestParse(t *testing.T) {
 		"failures": {args: []string{"--database-url=x", "--address-failures=-1"},
 			want: "--address-failures: -1 calls must be between 1 and 1000000"},
 		"connections": {args: []string{"--database-url=x", "--address-connections=-1"}, want: "must be 0 or more"},
+		"no streams": {args: []string{"--database-url=x", "--user-streams=0"},
+			want: "--max-streams 20000, --user-streams 0: each must be 1 or more"},
 		"origins": {args: []string{"--database-url=x", "--cors-origin=https://app.example.com", "--cors-origin=*"},
 			want: `--cors-origin: origin "*": a wildcard`},
 		"argument":     {args: []string{"--database-url=x", "serve"}, want: `unexpected argument "serve"`},

@@ -17,8 +17,8 @@ import (
 )
 
 // The virtual resources that RBAC grants rights on. The names of Resource are user ids, those of ResourceTeams teams',
-// ResourceQueue is all that waits, whosever it is, ResourceAudit the audit log and ResourceDeliveries all that is sent:
-// these have no names. The names of ResourceKeys are ids of endpoints.
+// ResourceQueue is all that waits, whosever it is, ResourceAudit the audit log, ResourceDeliveries all that is sent and
+// ResourceSystem what the service itself does: these have no names. The names of ResourceKeys are ids of endpoints.
 const (
 	Group         = "usage.cantonesescribe.io"
 	Resource      = "users"
@@ -28,6 +28,7 @@ const (
 	ResourceAudit      = "audit"
 	ResourceDeliveries = "deliveries"
 	ResourceKeys       = "notificationkeys"
+	ResourceSystem     = "system"
 )
 
 // The verbs on a user's quota: VerbSpend, VerbGet, VerbAdjust, VerbGrant, and VerbAdmin, which is for the account itself;

@@ -23,6 +23,8 @@ type caller struct {
 	lease, ticket string
 	operation     *operation
 	rates         *rates
+	// again finds out once more who it is, for answers that go on; nil for others.
+	again func() (caller, error)
 }
 
 type callerKey struct{}

@@ -33,6 +33,7 @@ func (s *server) CreateAdmission(
 	if err != nil {
 		return nil, err
 	}
+	s.live.answered(&res)
 	if res.Admission == nil {
 		return nil, refusal(res.Decision, res.On, res.Upgrade, time.Now())
 	}
@@ -128,7 +129,9 @@ func (s *server) CompleteAdmission(
 		ctx,
 		r.Id,
 		func(ctx context.Context, account quota.AccountID, id quota.AdmissionID) (*ledger.Admission, error) {
-			return s.admissions.Complete(ctx, account, id, actual)
+			adm, err := s.admissions.Complete(ctx, account, id, actual)
+			s.live.completed(adm, err)
+			return adm, err
 		},
 		func(ctx context.Context, t *metering.Ticket) (*ledger.Admission, error) {
 			return s.tickets.CompleteTicket(ctx, t, actual)

@@ -364,7 +364,7 @@ func testAuth() *access.Auth {
 				}
 				everywhere := map[string]string{"queue": "watcher list", "teams": "watcher list",
 					"users": "watcher list", "audit": "watcher list",
-					"deliveries": "watcher list, master admin"}
+					"deliveries": "watcher list, master admin", "system": "reader get"}
 				if strings.Contains(everywhere[a.GetResource()], who+" "+a.GetVerb()) && a.GetName() == "" &&
 					a.GetNamespace() == "" && a.GetAPIGroup() == "usage.cantonesescribe.io" && a.IsResourceRequest() {
 					return authorizer.DecisionAllow, "", nil
@@ -402,7 +402,8 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 		Teams: f, TeamReports: f,
 		Queue: f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
-		Limits: limits,
+		Limits: limits, Watch: func(quota.Level) Watching { return newWatching(metering.Frame{}, f.err) },
+		Work: func(context.Context) (metering.Work, error) { return metering.Work{}, f.err },
 	}
 }
 

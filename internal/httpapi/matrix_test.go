@@ -76,6 +76,8 @@ var mayCall = map[string][]string{
 	"createPortalToken":     {"support"},
 	"revokePortalTokens":    {"support"},
 	"revokePortalToken":     {"support"},
+	"streamUsage":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
+	"streamLive":            {"operator"},
 }
 
 // ruled gives a group of people rights in the whole cluster.
@@ -142,6 +144,7 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 	ruled(t, env, group("receivers"), rbacv1.PolicyRule{Resources: []string{"notificationkeys"},
 		ResourceNames: []string{admID.String()}, Verbs: []string{"get"}})
 	ruled(t, env, group("owners"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"admin", "grant"}})
+	ruled(t, env, group("operators"), rbacv1.PolicyRule{Resources: []string{"system"}, Verbs: []string{"get"}})
 	for _, team := range []string{"newsroom", "sports"} {
 		ruled(t, env, group(team), rbacv1.PolicyRule{Resources: []string{"teams"}, ResourceNames: []string{team},
 			Verbs: []string{"manage"}})
@@ -223,7 +226,7 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 				q.path += "?user_id=alice"
 			}
 			q.token = token
-			return do(New(f.options(t.Context(), auth)), q).Code
+			return do(New(f.options(briefly(t, o), auth)), q).Code
 		}
 		for who, token := range unknown {
 			if got := call(token); got != 401 {

@@ -5,6 +5,7 @@ package httpapi
 import (
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,20 +13,19 @@ import (
 
 // measured records how long each request took, by route and status. The route is the contract's, not the path, so its
 // number is bounded whatever is asked.
-func measured(next http.Handler, registry prometheus.Registerer) http.Handler {
+func measured(next http.Handler, inFlight *atomic.Int64, registry prometheus.Registerer) http.Handler {
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "usaged_http_request_duration_seconds",
 		Help: "How long HTTP requests took, by route and status code. " +
-			"Long polls take as long as their caller waits.",
+			"Long polls and streams take as long as their caller waits.",
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 	}, []string{"route", "code"})
-	inFlight := prometheus.NewGauge(prometheus.GaugeOpts{
+	registry.MustRegister(duration, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "usaged_http_requests_in_flight", Help: "HTTP requests that are being answered.",
-	})
-	registry.MustRegister(duration, inFlight)
+	}, func() float64 { return float64(inFlight.Load()) }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		inFlight.Inc()
-		defer inFlight.Dec()
+		inFlight.Add(1)
+		defer inFlight.Add(-1)
 		started := time.Now()
 		recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(recorder, r)

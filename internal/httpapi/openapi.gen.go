@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -103,6 +104,33 @@ func (e NotificationEndpointRequestSigning) Valid() bool {
 	case NotificationEndpointRequestSigningEd25519:
 		return true
 	case NotificationEndpointRequestSigningHmac:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StreamEndReason.
+const (
+	StreamEndReasonForbidden    StreamEndReason = "forbidden"
+	StreamEndReasonGone         StreamEndReason = "gone"
+	StreamEndReasonShutdown     StreamEndReason = "shutdown"
+	StreamEndReasonUnauthorized StreamEndReason = "unauthorized"
+	StreamEndReasonUndecided    StreamEndReason = "undecided"
+)
+
+// Valid indicates whether the value is a known member of the StreamEndReason enum.
+func (e StreamEndReason) Valid() bool {
+	switch e {
+	case StreamEndReasonForbidden:
+		return true
+	case StreamEndReasonGone:
+		return true
+	case StreamEndReasonShutdown:
+		return true
+	case StreamEndReasonUnauthorized:
+		return true
+	case StreamEndReasonUndecided:
 		return true
 	default:
 		return false
@@ -745,6 +773,44 @@ type Limits struct {
 	Unlimited []string `json:"unlimited"`
 }
 
+// LiveCounters defines model for LiveCounters.
+type LiveCounters struct {
+	Admitted       Decimal   `json:"admitted"`
+	AsOf           time.Time `json:"as_of"`
+	ChargedCredits Decimal   `json:"charged_credits"`
+	Completed      Decimal   `json:"completed"`
+
+	// DatabaseUp Whether the database answers this replica.
+	DatabaseUp bool `json:"database_up"`
+
+	// InFlight Calls that are being answered, streams among them.
+	InFlight int64   `json:"in_flight"`
+	Queued   Decimal `json:"queued"`
+	Refused  Decimal `json:"refused"`
+
+	// RefusedByReason A second, of those reasons that there were.
+	RefusedByReason map[string]Decimal `json:"refused_by_reason"`
+
+	// Replica Whose rates these are.
+	Replica string `json:"replica"`
+
+	// Running Admissions that run, of everybody; absent while the database does not answer.
+	Running *int64  `json:"running,omitempty"`
+	Seconds Decimal `json:"seconds"`
+
+	// Streams Streams that are open.
+	Streams int64 `json:"streams"`
+
+	// Waiting Admissions that wait, of everybody; absent while the database does not answer.
+	Waiting *int64 `json:"waiting,omitempty"`
+}
+
+// LiveStream The events of the operators' stream, by name.
+type LiveStream struct {
+	End  StreamEnd    `json:"end,omitempty,omitzero"`
+	Live LiveCounters `json:"live,omitempty,omitzero"`
+}
+
 // NotificationEndpoint defines model for NotificationEndpoint.
 type NotificationEndpoint struct {
 	// Dead Deliveries that were given up.
@@ -1069,6 +1135,21 @@ type Standing struct {
 // State defines model for State.
 type State = quota.State
 
+// StreamEnd defines model for StreamEnd.
+type StreamEnd struct {
+	Detail string `json:"detail,omitempty,omitzero"`
+
+	// Reason The credential is good no longer (`unauthorized`), the right is gone (`forbidden`), neither could be found out for a
+	// while (`undecided`), there is nothing to look at any more (`gone`), or this replica ends (`shutdown`): connect again,
+	// another one answers.
+	Reason StreamEndReason `json:"reason"`
+}
+
+// StreamEndReason The credential is good no longer (`unauthorized`), the right is gone (`forbidden`), neither could be found out for a
+// while (`undecided`), there is nothing to look at any more (`gone`), or this replica ends (`shutdown`): connect again,
+// another one answers.
+type StreamEndReason string
+
 // Team defines model for Team.
 type Team struct {
 	AsOf        time.Time `json:"as_of"`
@@ -1173,6 +1254,23 @@ type TeamPage struct {
 	// NextCursor Where the next page begins; absent on the last one.
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 	Teams      []Team `json:"teams"`
+}
+
+// TeamStanding defines model for TeamStanding.
+type TeamStanding struct {
+	AsOf time.Time `json:"as_of"`
+
+	// EffectiveLimits The strictest along the team and those above it, with the level that sets each.
+	EffectiveLimits []EffectiveLimit `json:"effective_limits"`
+
+	// Levels Where the team and those above it stand, the team first.
+	Levels []LevelStanding `json:"levels"`
+	Plan   Plan            `json:"plan,omitempty,omitzero"`
+
+	// Team The name of a UsageTeam.
+	//
+	// Examples: newsroom
+	Team TeamName `json:"team"`
 }
 
 // TeamUsage defines model for TeamUsage.
@@ -1371,6 +1469,16 @@ type UsageStats struct {
 	UserId UserID `json:"user_id"`
 }
 
+// UsageStream The events of a stream of usage, by name.
+type UsageStream struct {
+	// Alert Something that a user or a team was told of its limits. `used` and `limit` are the numbers that raised it, and do not
+	// change; where it stands now its usage says.
+	Alert    Alert        `json:"alert,omitempty,omitzero"`
+	End      StreamEnd    `json:"end,omitempty,omitzero"`
+	Standing CurrentUsage `json:"standing,omitempty,omitzero"`
+	Team     TeamStanding `json:"team,omitempty,omitzero"`
+}
+
 // User defines model for User.
 type User struct {
 	// DeclaredBy The UserQuota that declares the user, which is to be changed instead; absent without one.
@@ -1466,6 +1574,9 @@ type EventID = openapi_types.UUID
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
+
+// LastEventID defines model for LastEventID.
+type LastEventID = string
 
 // MaxAge defines model for MaxAge.
 type MaxAge = int32
@@ -1712,6 +1823,18 @@ type GetUsageStatsParams struct {
 	Months *int32 `form:"months,omitempty" json:"months,omitempty"`
 }
 
+// StreamUsageParams defines parameters for StreamUsage.
+type StreamUsageParams struct {
+	// UserId About whom.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// Team About which team, instead of a user.
+	Team TeamName `form:"team,omitempty" json:"team,omitempty,omitzero"`
+
+	// LastEventID The `id` of the last event that was received, as browsers send it when they connect again.
+	LastEventID LastEventID `json:"Last-Event-ID,omitempty,omitzero"`
+}
+
 // GetUsageWhatIfParams defines parameters for GetUsageWhatIf.
 type GetUsageWhatIfParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
@@ -1812,6 +1935,9 @@ type ServerInterface interface {
 	// ResendDelivery Send an alert again that was delivered or given up.
 	// (POST /api/v1/deliveries/{id}/resend)
 	ResendDelivery(w http.ResponseWriter, r *http.Request, id openapi_types.UUID)
+	// StreamLive What this replica does, once a second.
+	// (GET /api/v1/live)
+	StreamLive(w http.ResponseWriter, r *http.Request)
 	// TestEndpoint Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
 	// (POST /api/v1/notification-endpoints/{endpoint}/test)
 	TestEndpoint(w http.ResponseWriter, r *http.Request, endpoint EndpointName)
@@ -1902,6 +2028,9 @@ type ServerInterface interface {
 	// GetUsageStats What a user's latest periods come to.
 	// (GET /api/v1/usage/stats)
 	GetUsageStats(w http.ResponseWriter, r *http.Request, params GetUsageStatsParams)
+	// StreamUsage Where a user or a team stands, now and whenever that changes.
+	// (GET /api/v1/usage/stream)
+	StreamUsage(w http.ResponseWriter, r *http.Request, params StreamUsageParams)
 	// GetUsageWhatIf What a period's use would cost on the plans on offer, with the arithmetic.
 	// (GET /api/v1/usage/what-if)
 	GetUsageWhatIf(w http.ResponseWriter, r *http.Request, params GetUsageWhatIfParams)
@@ -2432,6 +2561,20 @@ func (siw *ServerInterfaceWrapper) ResendDelivery(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ResendDelivery(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// StreamLive operation middleware
+func (siw *ServerInterfaceWrapper) StreamLive(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StreamLive(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3789,6 +3932,73 @@ func (siw *ServerInterfaceWrapper) GetUsageStats(w http.ResponseWriter, r *http.
 	handler.ServeHTTP(w, r)
 }
 
+// StreamUsage operation middleware
+func (siw *ServerInterfaceWrapper) StreamUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params StreamUsageParams
+
+	// ------------- Optional query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "team" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "team", r.URL.Query(), &params.Team, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "team"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "team", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Last-Event-ID" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Last-Event-ID")]; found {
+		var LastEventID LastEventID
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Last-Event-ID", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Last-Event-ID", valueList[0], &LastEventID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Last-Event-ID", Err: err})
+			return
+		}
+
+		params.LastEventID = LastEventID
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StreamUsage(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetUsageWhatIf operation middleware
 func (siw *ServerInterfaceWrapper) GetUsageWhatIf(w http.ResponseWriter, r *http.Request) {
 
@@ -4278,6 +4488,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/audit", wrapper.ListAuditEntries)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/deliveries", wrapper.ListDeliveries)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/deliveries/{id}/resend", wrapper.ResendDelivery)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/live", wrapper.StreamLive)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/notification-endpoints/{endpoint}/test", wrapper.TestEndpoint)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/notification-keys/{id}", wrapper.GetNotificationKeys)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/plans", wrapper.ListPlans)
@@ -4309,6 +4520,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/history", wrapper.GetUsageHistory)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/limits", wrapper.GetUsageLimits)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/stats", wrapper.GetUsageStats)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/stream", wrapper.StreamUsage)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/what-if", wrapper.GetUsageWhatIf)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/users", wrapper.ListUsers)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/users", wrapper.CreateUser)
@@ -4715,6 +4927,73 @@ type ResendDeliverydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ResendDeliverydefaultApplicationProblemPlusJSONResponse) VisitResendDeliveryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StreamLiveRequestObject struct {
+}
+
+type StreamLiveResponseObject interface {
+	VisitStreamLiveResponse(w http.ResponseWriter) error
+}
+
+type StreamLive200TexteventStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response StreamLive200TexteventStreamResponse) VisitStreamLiveResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type StreamLivedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response StreamLivedefaultApplicationProblemPlusJSONResponse) VisitStreamLiveResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5951,6 +6230,74 @@ func (response GetUsageStatsdefaultApplicationProblemPlusJSONResponse) VisitGetU
 	return err
 }
 
+type StreamUsageRequestObject struct {
+	Params StreamUsageParams
+}
+
+type StreamUsageResponseObject interface {
+	VisitStreamUsageResponse(w http.ResponseWriter) error
+}
+
+type StreamUsage200TexteventStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response StreamUsage200TexteventStreamResponse) VisitStreamUsageResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type StreamUsagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response StreamUsagedefaultApplicationProblemPlusJSONResponse) VisitStreamUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetUsageWhatIfRequestObject struct {
 	Params GetUsageWhatIfParams
 }
@@ -6431,6 +6778,9 @@ type StrictServerInterface interface {
 	// ResendDelivery Send an alert again that was delivered or given up.
 	// (POST /api/v1/deliveries/{id}/resend)
 	ResendDelivery(ctx context.Context, request ResendDeliveryRequestObject) (ResendDeliveryResponseObject, error)
+	// StreamLive What this replica does, once a second.
+	// (GET /api/v1/live)
+	StreamLive(ctx context.Context, request StreamLiveRequestObject) (StreamLiveResponseObject, error)
 	// TestEndpoint Send a test to one of the platform's endpoints, as alerts are sent, and say what came of it.
 	// (POST /api/v1/notification-endpoints/{endpoint}/test)
 	TestEndpoint(ctx context.Context, request TestEndpointRequestObject) (TestEndpointResponseObject, error)
@@ -6521,6 +6871,9 @@ type StrictServerInterface interface {
 	// GetUsageStats What a user's latest periods come to.
 	// (GET /api/v1/usage/stats)
 	GetUsageStats(ctx context.Context, request GetUsageStatsRequestObject) (GetUsageStatsResponseObject, error)
+	// StreamUsage Where a user or a team stands, now and whenever that changes.
+	// (GET /api/v1/usage/stream)
+	StreamUsage(ctx context.Context, request StreamUsageRequestObject) (StreamUsageResponseObject, error)
 	// GetUsageWhatIf What a period's use would cost on the plans on offer, with the arithmetic.
 	// (GET /api/v1/usage/what-if)
 	GetUsageWhatIf(ctx context.Context, request GetUsageWhatIfRequestObject) (GetUsageWhatIfResponseObject, error)
@@ -6834,6 +7187,30 @@ func (sh *strictHandler) ResendDelivery(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ResendDeliveryResponseObject); ok {
 		if err := validResponse.VisitResendDeliveryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// StreamLive operation middleware
+func (sh *strictHandler) StreamLive(w http.ResponseWriter, r *http.Request) {
+	var request StreamLiveRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.StreamLive(ctx, request.(StreamLiveRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StreamLive")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(StreamLiveResponseObject); ok {
+		if err := validResponse.VisitStreamLiveResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -7677,6 +8054,32 @@ func (sh *strictHandler) GetUsageStats(w http.ResponseWriter, r *http.Request, p
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetUsageStatsResponseObject); ok {
 		if err := validResponse.VisitGetUsageStatsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// StreamUsage operation middleware
+func (sh *strictHandler) StreamUsage(w http.ResponseWriter, r *http.Request, params StreamUsageParams) {
+	var request StreamUsageRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.StreamUsage(ctx, request.(StreamUsageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StreamUsage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(StreamUsageResponseObject); ok {
+		if err := validResponse.VisitStreamUsageResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -91,6 +91,9 @@ const (
 		"where it is a team's"
 	platforms = "the resource `deliveries`, in all namespaces"
 	keysOf    = "the endpoint's id in the path, of the resource `notificationkeys`"
+	watched   = "the query's `user_id`, where it is given; `get` or `manage` on the query's `team` of the resource " +
+		"`teams`, where that is"
+	wholeSystem = "the resource `system`, in all namespaces"
 )
 
 var operations = []operation{
@@ -134,6 +137,8 @@ var operations = []operation{
 	{"listTeamMembers", "GET /api/v1/teams/{name}/members", nil, 0, readTeam, pathsTeam, nobody},
 	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},
 	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},
+	{"streamUsage", "GET /api/v1/usage/stream", nil, 0, read, watched, self},
+	{"streamLive", "GET /api/v1/live", nil, 0, get, wholeSystem, nobody},
 	{"createPortalToken", "POST /api/v1/users/{id}/portal-tokens", onlyJSON, maxBody, get, pathsUser, nobody},
 	{"revokePortalTokens", "DELETE /api/v1/users/{id}/portal-tokens", nil, 0, get, pathsUser, nobody},
 	{"revokePortalToken", "DELETE /api/v1/users/{id}/portal-tokens/{tokenId}", nil, 0, get, pathsUser, nobody},
@@ -160,6 +165,9 @@ func (o *operation) inPortal() (taken, checks bool) {
 	reads := o.also.has(self) && strings.HasPrefix(o.pattern, http.MethodGet+" ")
 	return checks || o.also.has(everybody) || reads, checks
 }
+
+// streams reports whether the operation's answer goes on.
+func (o *operation) streams() bool { return strings.HasPrefix(o.id, "stream") }
 
 // byPattern finds an operation by its route.
 var byPattern = func() map[string]*operation {

@@ -250,7 +250,7 @@ func (s *server) identifiedByAddress(r *http.Request) (caller, error) {
 // the right to spend may make. Of others the user is known only once the database has been asked.
 func (o *operation) counts() bool {
 	return slices.Contains(o.verbs, access.VerbSpend) &&
-		slices.Contains([]string{bodysUser, itemsUser, querysUser, givenUser}, o.subject)
+		slices.Contains([]string{bodysUser, itemsUser, querysUser, givenUser, watched}, o.subject)
 }
 
 // may says whether the caller is the user where that is enough, or has one of the rights on the user that the operation
@@ -258,15 +258,9 @@ func (o *operation) counts() bool {
 // uses up nobody's calls.
 func (s *server) may(ctx context.Context, userID string) error {
 	c := callerFrom(ctx)
-	forAll := false
-	if !c.operation.also.has(self) || !access.Owns(c.user, userID) {
-		var err error
-		if forAll, err = s.rightOn(ctx, c.operation.verbs, access.Resource, userID); err != nil {
-			return err
-		}
-	}
-	if forAll || !c.operation.counts() {
-		return nil
+	forAll, err := s.right(ctx, userID)
+	if err != nil || forAll || !c.operation.counts() {
+		return err
 	}
 	a := s.limits.user(userID, s.rateLimitOf)
 	if c.rates.user.Limit == (quota.RateLimit{}) || a.Remaining < c.rates.user.Remaining || !a.Taken {
@@ -277,6 +271,15 @@ func (s *server) may(ctx context.Context, userID string) error {
 		return nil
 	}
 	return s.limits.rateLimited(scopeUser, fmt.Sprintf("the plan of user %q allows", userID), a)
+}
+
+// right is may without its limit, and reports whether the caller has the right on all users.
+func (s *server) right(ctx context.Context, userID string) (forAll bool, err error) {
+	c := callerFrom(ctx)
+	if c.operation.also.has(self) && access.Owns(c.user, userID) {
+		return false, nil
+	}
+	return s.rightOn(ctx, c.operation.verbs, access.Resource, userID)
 }
 
 // rateLimitOf reads the limit of a user's plan.

@@ -165,6 +165,14 @@ type Options struct {
 	Database func(ctx context.Context) error
 	// Registry is shown under /metrics to whoever may get that, and gets the handler's own metrics.
 	Registry *prometheus.Registry
+	// Watch begins to watch a user or a team.
+	Watch func(of quota.Level) Watching
+	// Work counts what runs and what waits, of everybody.
+	Work func(ctx context.Context) (metering.Work, error)
+	// Streams bound the answers that go on.
+	Streams StreamLimits
+	// Replica is the name under which the process is known.
+	Replica string
 	// Browsers lets pages of other origins call; nil lets none.
 	Browsers *Browsers
 	// Limits are those of calls. Without them there are only those of the plans.
@@ -194,6 +202,9 @@ type server struct {
 	leases      Leases
 	auth        *access.Auth
 	limits      *RateLimiter
+	watch       func(of quota.Level) Watching
+	open        *openStreams
+	live        *live
 	publicPlans bool
 	log         *slog.Logger
 	draining    context.Context //nolint:containedctx // see Options
@@ -211,6 +222,8 @@ func New(opts Options) http.Handler {
 	if s.limits == nil {
 		s.limits = NewRateLimiter(RateLimits{}, opts.Registry)
 	}
+	s.watch, s.open = opts.Watch, newOpenStreams(opts.Streams, opts.Registry)
+	s.live = newLive(opts.Replica, opts.Work, s.open, opts.Registry)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.Handle("GET /readyz", telemetry.Readiness(
@@ -235,7 +248,7 @@ func New(opts Options) http.Handler {
 		StdHTTPServerOptions{BaseRouter: mux, Middlewares: []MiddlewareFunc{s.authenticated},
 			ErrorHandlerFunc: undecodable},
 	)
-	return measured(opts.Browsers.before(mux), opts.Registry)
+	return measured(opts.Browsers.before(mux), &s.live.inFlight, opts.Registry)
 }
 
 // authenticated stands before every operation of the contract: it identifies the caller, refuses one call too many
@@ -254,6 +267,9 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 			err = unauthorized("a lease or a ticket is good for its admission only; this call needs a bearer token")
 		default:
 			c.operation = op
+			if op.streams() {
+				c.again = func() (caller, error) { return s.identify(r) }
+			}
 			if err = mayPortal(c.user, op); err == nil {
 				err = readBody(w, r, op)
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,7 +79,15 @@ func storeOptions(
 		}
 	}
 	past := reports.New(store, service)
+	watcher := metering.NewWatcher(service, Shown())
+	var watching sync.WaitGroup
+	watching.Go(func() { watcher.Run(ctx) })
+	t.Cleanup(func() {
+		stop()
+		watching.Wait()
+	})
 	return Options{
+		Watch: func(of quota.Level) Watching { return watcher.Watch(of) }, Work: service.Work, Replica: "r1",
 		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Alerts: past,
 		Users: service, Search: past,
 		Teams:       service,

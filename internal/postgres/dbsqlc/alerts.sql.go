@@ -271,7 +271,7 @@ func (q *Queries) ListAlerts(ctx context.Context, arg ListAlertsParams) ([]ListA
 }
 
 const NewAlerts = `-- name: NewAlerts :many
-SELECT a.id, a.user_id, a.period_no, a.kind, a.threshold, a.subject, a.number, a.severity, a.used, a.limit_value, a.currency, a.plan_name, a.raised_at, a.seq, a.resolved_at, a.ends_at, a.acknowledged_at, a.acknowledged_by, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
+SELECT a.id, a.user_id, a.period_no, a.kind, a.threshold, a.subject, a.number, a.severity, a.used, a.limit_value, a.currency, a.plan_name, a.raised_at, a.seq, a.resolved_at, a.ends_at, a.acknowledged_at, a.acknowledged_by, a.dispatched, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
     p.period_start, p.period_end, p.used AS period_used, p.plan_credits, p.cost_micros, p.charged_micros, p.currency AS period_currency
 FROM usage_alerts AS a
 LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS t ON t.id = a.user_id
@@ -327,6 +327,7 @@ func (q *Queries) NewAlerts(ctx context.Context, arg NewAlertsParams) ([]NewAler
 			&i.UsageAlert.EndsAt,
 			&i.UsageAlert.AcknowledgedAt,
 			&i.UsageAlert.AcknowledgedBy,
+			&i.UsageAlert.Dispatched,
 			&i.ExternalID,
 			&i.Team,
 			&i.PeriodStart,

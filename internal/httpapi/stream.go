@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+const (
+	// pingEvery keeps proxies from taking silence for the end, and finds callers who are gone.
+	pingEvery = 15 * time.Second
+	// pingsPerCheck is how many pings lie between two looks at the caller's right: 30 s.
+	pingsPerCheck = 2
+	// undecidedChecks is how often in a row nobody may know of the right before the stream ends.
+	undecidedChecks = 3
+	// writeTimeout is how long a caller may take to read what is sent.
+	writeTimeout = 10 * time.Second
+	// reconnect is the least time after which browsers connect again, up to five times of it: replicas that end should
+	// not have all of their callers come back at once.
+	reconnect = time.Second
+	// maxEventID is the longest id that is looked at; those of this service are shorter.
+	maxEventID = 256
+)
+
+// The events of streams: members of UsageStream and LiveStream.
+const (
+	eventStanding = "standing"
+	eventTeam     = "team"
+	eventAlert    = "alert"
+	eventLive     = "live"
+	eventEnd      = "end"
+)
+
+// StreamLimits bound the streams of one process. Both are more than 0.
+type StreamLimits struct {
+	// All are all of them, and Subject those about one user, one team, or the service itself.
+	All, Subject int
+}
+
+// DefaultStreamLimits are enough for the tabs of a person, and for a replica with a gigabyte.
+var DefaultStreamLimits = StreamLimits{All: 20_000, Subject: 16}
+
+// Watching is how one user or team is watched; *metering.Watch is one.
+type Watching interface {
+	Changed() <-chan struct{}
+	Look() (frame metering.Frame, alerts [][]byte, err error)
+	Stop()
+}
+
+// openStreams counts the streams that are open.
+type openStreams struct {
+	limits StreamLimits
+
+	mu  sync.Mutex
+	of  map[string]int
+	all int
+}
+
+func newOpenStreams(limits StreamLimits, registry prometheus.Registerer) *openStreams {
+	limits.All = cmp.Or(limits.All, DefaultStreamLimits.All)
+	limits.Subject = cmp.Or(limits.Subject, DefaultStreamLimits.Subject)
+	o := &openStreams{limits: limits, of: map[string]int{}}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "usaged_http_streams", Help: "Streams of server-sent events that are open.",
+	}, func() float64 { return float64(o.count()) }))
+	return o
+}
+
+func (o *openStreams) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.all
+}
+
+// enter counts another stream about a subject, or refuses it.
+func (o *openStreams) enter(subject string) (leave func(), err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.of[subject] >= o.limits.Subject:
+		return nil, tooManyStreams("about %s as many streams are open at this replica as may be: %d", subject,
+			o.limits.Subject)
+	case o.all >= o.limits.All:
+		return nil, tooManyStreams("as many streams are open at this replica as may be: %d", o.limits.All)
+	}
+	o.of[subject]++
+	o.all++
+	return sync.OnceFunc(func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.all--
+		if o.of[subject]--; o.of[subject] == 0 {
+			delete(o.of, subject)
+		}
+	}), nil
+}
+
+func tooManyStreams(format string, args ...any) error {
+	p := *classify(problem(http.StatusTooManyRequests, "too-many-streams", format, args...))
+	p.RetryAfter = wholeSeconds(retrySoon) + rand.Int64N(wholeSeconds(retrySoon)+1)
+	return &problemError{p}
+}
+
+// stream is an answer that goes on.
+type stream struct {
+	server *server
+	ctx    context.Context //nolint:containedctx // the answer is written after the handler has returned
+	// first is what is sent before anything has happened.
+	first []byte
+	// right says whether the caller may still see it.
+	right func(ctx context.Context) error
+	// next has a token once look has something to send, or why there is nothing any more.
+	next <-chan struct{}
+	look func() (events []byte, end *StreamEnd)
+	// stop is called when it ends.
+	stop func()
+}
+
+// VisitStreamUsageResponse writes the stream.
+func (st *stream) VisitStreamUsageResponse(w http.ResponseWriter) error { return st.write(w) }
+
+// VisitStreamLiveResponse writes the stream.
+func (st *stream) VisitStreamLiveResponse(w http.ResponseWriter) error { return st.write(w) }
+
+// write sends events until the caller is gone or may see them no longer, or the service ends. It has no error: whoever
+// could be told is gone.
+func (st *stream) write(w http.ResponseWriter) error {
+	defer st.stop()
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{}) // the bound of a request; that it is not supported is a test's
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no")
+	w.WriteHeader(http.StatusOK)
+	send := func(events []byte) bool {
+		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_, err := w.Write(events) //nolint:gosec // no page: it says of what type it is, and all data is JSON
+		return err == nil && rc.Flush() == nil
+	}
+	begin := fmt.Appendf(nil, "retry: %d\n\n", (reconnect + rand.N(4*reconnect)).Milliseconds())
+	if !send(append(begin, st.first...)) {
+		return nil
+	}
+	st.first = nil
+	ping := time.NewTicker(pingEvery)
+	defer ping.Stop()
+	undecided := 0
+	for pings := 1; ; {
+		select {
+		case <-st.ctx.Done():
+			return nil
+		case <-st.server.draining.Done():
+			send(endEvent(&StreamEnd{Reason: StreamEndReasonShutdown}))
+			return nil
+		case <-st.next:
+			events, end := st.look()
+			if end != nil {
+				events = append(bytes.Clone(events), endEvent(end)...)
+			}
+			if len(events) > 0 && !send(events) || end != nil {
+				return nil
+			}
+		case <-ping.C:
+			if pings++; pings > pingsPerCheck {
+				pings = 1
+				if end := st.checked(&undecided); end != nil {
+					send(endEvent(end))
+					return nil
+				}
+			}
+			if !send([]byte(":\n\n")) {
+				return nil
+			}
+		}
+	}
+}
+
+// checked looks at the caller's credential and right once more, and says why the stream ends; nil if it does not.
+func (st *stream) checked(undecided *int) *StreamEnd {
+	c := callerFrom(st.ctx)
+	fresh, err := c.again()
+	if err == nil && (fresh.user == nil || fresh.user.GetName() != c.user.GetName()) {
+		err = unauthorized("the token is somebody else's now")
+	}
+	if err == nil {
+		fresh.operation, fresh.rates, fresh.again = c.operation, c.rates, c.again
+		err = st.right(context.WithValue(st.ctx, callerKey{}, fresh))
+	}
+	if err == nil {
+		*undecided = 0
+		return nil
+	}
+	p := classify(err)
+	switch p.Status {
+	case http.StatusUnauthorized, http.StatusBadRequest:
+		return &StreamEnd{Reason: StreamEndReasonUnauthorized, Detail: p.Detail}
+	case http.StatusForbidden:
+		return &StreamEnd{Reason: StreamEndReasonForbidden, Detail: p.Detail}
+	}
+	if *undecided++; *undecided < undecidedChecks {
+		return nil
+	}
+	return &StreamEnd{Reason: StreamEndReasonUndecided, Detail: p.Detail}
+}
+
+// sseEvent is one event as it is sent. data is JSON in one line.
+func sseEvent(name, id string, data []byte) []byte {
+	b := make([]byte, 0, len(name)+len(id)+len(data)+24)
+	b = append(append(b, "event: "...), name...)
+	if id != "" {
+		b = append(append(b, "\nid: "...), id...)
+	}
+	b = append(append(b, "\ndata: "...), data...)
+	return append(b, "\n\n"...)
+}
+
+func endEvent(end *StreamEnd) []byte {
+	data, err := json.Marshal(end)
+	if err != nil {
+		return nil // a struct of strings can be encoded
+	}
+	return sseEvent(eventEnd, "", data)
+}
+
+// StreamUsage implements GET /api/v1/usage/stream.
+func (s *server) StreamUsage(ctx context.Context, r StreamUsageRequestObject) (StreamUsageResponseObject, error) {
+	of, right, err := s.watchable(ctx, r.Params.UserId, r.Params.Team)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Params.LastEventID) > maxEventID {
+		return nil, problem(http.StatusBadRequest, "malformed-request",
+			"Last-Event-ID: has %d bytes, at most %d may be", len(r.Params.LastEventID), maxEventID)
+	}
+	if err := s.serving(ctx); err != nil {
+		return nil, unavailable(retryNow, "this replica is about to end: another one answers")
+	}
+	leave, err := s.open.enter(fmt.Sprintf("%s %q", of.Kind, of.Name))
+	if err != nil {
+		return nil, err
+	}
+	watch := s.watch(of)
+	stop := func() {
+		watch.Stop()
+		leave()
+	}
+	// The first look is waited for: what it finds wrong has a status of its own.
+	select {
+	case <-watch.Changed():
+	case <-ctx.Done():
+		stop()
+		return nil, ctx.Err()
+	}
+	last := r.Params.LastEventID
+	frame, _, err := watch.Look()
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	first := frame.Body
+	if frame.ID == last {
+		first = nil
+	}
+	last = frame.ID
+	return &stream{server: s, ctx: ctx, right: right, stop: stop, next: watch.Changed(), first: first,
+		look: func() ([]byte, *StreamEnd) {
+			frame, alerts, err := watch.Look()
+			if err != nil {
+				p := classify(err)
+				if p.Status < http.StatusInternalServerError {
+					return nil, &StreamEnd{Reason: StreamEndReasonGone, Detail: p.Detail}
+				}
+				return nil, nil // it is read again
+			}
+			var events []byte
+			if frame.ID != last {
+				events, last = frame.Body, frame.ID
+			}
+			for _, a := range alerts {
+				events = append(slices.Clip(events), a...)
+			}
+			return events, nil
+		}}, nil
+}
+
+// watchable says whom a stream is about, and what right that takes.
+func (s *server) watchable(
+	ctx context.Context, userID, team string,
+) (of quota.Level, right func(context.Context) error, err error) {
+	if team != "" && userID != "" {
+		return of, nil, invalid("user_id: %.64q and team: %.64q are given, a stream is about one of them", userID, team)
+	}
+	if team != "" {
+		of = quota.Level{Kind: quota.LevelTeam, Name: team}
+		right = func(ctx context.Context) error { return s.mayOn(ctx, readTeam, access.ResourceTeams, team) }
+		if err := checkTeam("team", team); err != nil {
+			return of, nil, err
+		}
+		return of, right, right(ctx)
+	}
+	if userID == "" {
+		switch who := callerFrom(ctx).user.(type) {
+		case *access.Person:
+			userID = who.UserID
+		case *access.PortalUser:
+			userID = who.UserID
+		}
+	}
+	if err := checkUserID(userID); err != nil {
+		return of, nil, err
+	}
+	right = func(ctx context.Context) error {
+		_, err := s.right(ctx, userID)
+		return err
+	}
+	return quota.Level{Kind: quota.LevelUser, Name: userID}, right, s.may(ctx, userID)
+}
+
+// Shown is how standings and alerts are shown in streams.
+func Shown() metering.Show { return metering.Show{Standing: showStanding, Alert: showAlert} }
+
+// showStanding makes the event of a standing. Its id is made of all that it says but of when.
+func showStanding(s *metering.Standing) (metering.Frame, error) {
+	name, at := eventStanding, s.Now
+	var say func(time.Time) any
+	if s.Team != nil {
+		name = eventTeam
+		t := teamStanding(s.Team)
+		say = func(at time.Time) any { t.AsOf = at; return t }
+	} else {
+		u := currentUsage(s.Usage)
+		say = func(at time.Time) any { u.AsOf = at; return u }
+	}
+	timeless, err := json.Marshal(say(time.Time{}))
+	if err != nil {
+		return metering.Frame{}, err
+	}
+	data, err := json.Marshal(say(at))
+	if err != nil {
+		return metering.Frame{}, err
+	}
+	sum := sha256.Sum256(timeless)
+	id := base64.RawURLEncoding.EncodeToString(sum[:12])
+	return metering.Frame{ID: id, Body: sseEvent(name, id, data)}, nil
+}
+
+func showAlert(a *ledger.Alert) ([]byte, error) {
+	data, err := json.Marshal(encodeAlert(a, nil))
+	return sseEvent(eventAlert, "", data), err
+}
+
+func teamStanding(u *metering.TeamUsage) TeamStanding {
+	on := quota.Over(u.Usage.Account, u.Above)
+	out := TeamStanding{
+		Team: u.Usage.Account.Team.Name, Levels: levelStandings(on, u.Now), EffectiveLimits: []EffectiveLimit{},
+	}
+	if u.Usage.Account.Plan.Sells() {
+		out.Plan = planName(u.Usage.Account.Plan)
+	}
+	for _, e := range on.Strictest() {
+		out.EffectiveLimits = append(out.EffectiveLimits, effectiveLimit(e))
+	}
+	return out
+}
