@@ -134,7 +134,9 @@ func (u *Usaged) Start() {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+	watcher := metering.NewWatcher(service, httpapi.Shown())
 	handler := httpapi.New(httpapi.Options{
+		Watch: func(of quota.Level) httpapi.Watching { return watcher.Watch(of) },
 		Usage: service, Admissions: service, Tickets: service, Events: service,
 		Queue:  queue.New(store),
 		Leases: signer, Auth: u.auth(), Database: store.Ping, Log: slog.New(slog.DiscardHandler),
@@ -147,6 +149,7 @@ func (u *Usaged) Start() {
 	server := &http.Server{Handler: handler} //nolint:gosec // only the test calls
 	var running sync.WaitGroup
 	running.Go(func() { _ = service.Run(ctx) })
+	running.Go(func() { watcher.Run(ctx) })
 	running.Go(func() { _ = server.Serve(listener) })
 	u.Service, u.Addr = service, listener.Addr().String()
 	u.kill = sync.OnceFunc(func() {
