@@ -15,9 +15,9 @@ import (
 type NotificationSigningApplyConfiguration struct {
 	// method is ed25519 (signatures v1a of Standard Webhooks) or hmac (v1).
 	Method *apiv1alpha1.NotificationSigningMethod `json:"method,omitempty"`
-	// secretRef names a Secret in the manager's namespace. Each of its entries, at most 4, is a key, as Standard Webhooks
-	// write them: whsk_ and the base64 of an ed25519 key, or whsec_ and that of 24 to 64 bytes. All of them sign, so a
-	// key is rotated by adding another one and later removing the first. Without it an ed25519 key is made.
+	// secretRef names a Secret in the manager's namespace. Each of its entries, at most 4, is a key, as Standard
+	// Webhooks write them: whsk_ and the base64 of an ed25519 key, or whsec_ and that of 24 to 64 bytes. All of them
+	// sign, so a key is rotated by adding another one and later removing the first. Without it an ed25519 key is made.
 	SecretRef *SecretReferenceApplyConfiguration `json:"secretRef,omitempty"`
 }
 
