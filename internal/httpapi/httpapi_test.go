@@ -230,7 +230,7 @@ func (f *fake) Period(context.Context, string, *int64) (reports.HistoryPeriod, t
 }
 
 func (f *fake) Stats(context.Context, string, int) (reports.Stats, error) {
-	return reports.Stats{}, f.err
+	return reports.Stats{Lasts: time.Hour}, f.err
 }
 
 func (f *fake) RegisterUser(context.Context, string, string, string, string) (bool, error) {

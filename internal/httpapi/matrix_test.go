@@ -47,7 +47,7 @@ var mayCall = map[string][]string{
 	"acknowledgeUsageAlert":    {"alice", "worker", "support"},
 	"getUsageLimits":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"listPlans": {"alice", "bob", "worker", "worker of another namespace", "support", "admin", "operator", "manager",
-		"manager of another team", "owner", "portal of alice", "portal of alice to check", "portal of bob"},
+		"manager of another team", "owner", "receiver", "portal of alice", "portal of alice to check", "portal of bob"},
 	"listUsers":        {"operator"},
 	"createUser":       {"owner"},
 	"getUser":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
