@@ -105,7 +105,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.IntVar(&o.offlineTickets, "offline-tickets", 1000,
 		"how many offline tickets this replica may have outstanding at once, for users whose plan admits work while "+
 			"the database is away; 0 gives none")
-	flags.IntVar(&o.deliveryWorkers, "delivery-workers", 16,
+	flags.IntVar(&o.deliveryWorkers, "delivery-workers", 32,
 		"how many alerts this replica sends to endpoints at once, and as many to endpoints that fail or are slow; 0 "+
 			"sends none, which another replica has to do then")
 	flags.StringVar(&o.callerRate, "caller-rate", "0",

@@ -24,7 +24,7 @@ const (
 	firstPause = 5 * time.Second
 	maxPause   = 15 * time.Minute
 	// Window is how many attempts at one endpoint are under way or about to be at once.
-	Window = 4
+	Window = 8
 	// maxRetryAfter bounds what a receiver may ask for.
 	maxRetryAfter = 24 * time.Hour
 	// slowAnswer is what takes so long that others should not wait for it.

@@ -20,8 +20,8 @@ import (
 const (
 	// waitingAlerts are those of the endpoint that is dead, sentAlerts those that are raised one after the other, an
 	// interval apart, for one that is not.
-	waitingAlerts, sentAlerts = 100_000, 500
-	sentInterval              = 20 * time.Millisecond
+	waitingAlerts, sentAlerts = 100_000, 200
+	sentInterval              = 100 * time.Millisecond
 	deliveryPatience          = time.Minute
 )
 
