@@ -19,7 +19,8 @@ func TestNotificationEndpointValidation(t *testing.T) {
 	testValidation(t, endpoint, map[string]validationCase{
 		"as it is": {},
 		"all of it": {patch: `spec: {url: "http://10.1.2.3:8080/x?y=z", kinds: [Overdrawn],
-  allowedCIDRs: [10.0.0.0/8, "fd00::/8"], selector: {plans: [pro], teams: [newsroom], users: [alice]}, signing: {method: hmac, secretRef: {name: keys}}}`},
+  allowedCIDRs: [10.0.0.0/8, "fd00::/8"], selector: {plans: [pro], teams: [newsroom], users: [alice]},
+  signing: {method: hmac, secretRef: {name: keys}}}`},
 		"no url":   {"spec: {url: null}", []string{"spec.url: Required"}},
 		"long url": {"spec: {url: https://" + strings.Repeat("x", 2048) + "}", []string{"spec.url: Too long"}},
 		"no TLS": {`spec: {url: "http://hooks.example/"}`,

@@ -31,9 +31,9 @@ const (
 	ResourceSystem     = "system"
 )
 
-// The verbs on a user's quota: VerbSpend, VerbGet, VerbAdjust, VerbGrant, and VerbAdmin, which is for the account itself;
-// on a team: VerbGet, and VerbManage, which is for its members and lets read it too; VerbList on what is everybody's, and
-// VerbAdmin to act on it.
+// The verbs on a user's quota: VerbSpend, VerbGet, VerbAdjust, VerbGrant, and VerbAdmin, which is for the account
+// itself; on a team: VerbGet, and VerbManage, which is for its members and lets read it too; VerbList on what is
+// everybody's, and VerbAdmin to act on it.
 const (
 	VerbSpend  = "spend"
 	VerbGet    = "get"

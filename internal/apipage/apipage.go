@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/api/openapi"
@@ -33,7 +34,10 @@ var (
 const policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // Handlers returns what is served, by route.
-func Handlers() (map[string]http.Handler, error) {
+func Handlers() (map[string]http.Handler, error) { return rendered() }
+
+// rendered are the handlers, made once: it takes tens of milliseconds, and tests make hundreds of services.
+var rendered = sync.OnceValues(func() (map[string]http.Handler, error) {
 	root, err := parse(openapi.Document())
 	if err != nil {
 		return nil, fmt.Errorf("the API document: %w", err)
@@ -55,7 +59,7 @@ func Handlers() (map[string]http.Handler, error) {
 		"GET /docs":          served("text/html; charset=utf-8", b.Bytes()),
 		"GET /docs/page.css": served("text/css; charset=utf-8", []byte(style)),
 	}, nil
-}
+})
 
 // served answers with what does not change while the process lives.
 func served(contentType string, content []byte) http.Handler {

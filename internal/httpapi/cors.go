@@ -23,9 +23,12 @@ const (
 // What scripts of other origins may send, and see of an answer, besides what every page may. Nothing of it is a cookie:
 // callers name themselves in the header Authorization, so browsers need no credentials.
 var (
-	browserMethods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete}
-	browserHeaders = strings.Split("Authorization Content-Type Idempotency-Key If-None-Match Last-Event-ID Cache-Control",
-		" ")
+	browserMethods = []string{
+		http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	}
+	browserHeaders = []string{
+		"Authorization", "Content-Type", headerKey, "If-None-Match", "Last-Event-ID", "Cache-Control",
+	}
 	shownHeaders = []string{"ETag", "Location", "Retry-After", headerLeft, headerPolicy, "WWW-Authenticate"}
 )
 

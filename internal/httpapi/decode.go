@@ -217,6 +217,9 @@ func checkUserID(id string) error {
 	return nil
 }
 
+// headerKey carries an idempotency key.
+const headerKey = "Idempotency-Key"
+
 func checkKey(key string) error {
 	if key == "" {
 		return problem(http.StatusBadRequest, "missing-header", "the header Idempotency-Key is required")

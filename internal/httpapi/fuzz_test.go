@@ -91,7 +91,7 @@ func FuzzBodies(f *testing.F) {
 		r := httptest.NewRequest(method, strings.NewReplacer("{id}", admID.String(), "{name}", "newsroom", "{user}",
 			"alice").Replace(path), strings.NewReader(body))
 		r.Header.Set("Authorization", "Bearer backend")
-		r.Header.Set("Idempotency-Key", "k")
+		r.Header.Set(headerKey, "k")
 		r.Header.Set("Content-Type", contentType)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
@@ -140,7 +140,7 @@ func FuzzQueries(f *testing.F) {
 		path = strings.NewReplacer("{id}", admID.String(), "{name}", "newsroom").Replace(path)
 		r := httptest.NewRequest(method, path, http.NoBody)
 		r.URL.RawQuery = query
-		r.Header["Authorization"], r.Header["Idempotency-Key"] = []string{authorization}, []string{key}
+		r.Header["Authorization"], r.Header[headerKey] = []string{authorization}, []string{key}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		if w.Code >= http.StatusInternalServerError && w.Code != http.StatusServiceUnavailable {

@@ -438,7 +438,7 @@ func do(h http.Handler, q request) *httptest.ResponseRecorder {
 		q.key = "k"
 	}
 	if q.key != "-" {
-		r.Header.Set("Idempotency-Key", q.key)
+		r.Header.Set(headerKey, q.key)
 	}
 	for name, value := range q.headers {
 		r.Header.Set(name, value)

@@ -24,6 +24,8 @@ const (
 	liveFresh = liveEvery * 9 / 10
 	// workTimeout bounds the count of what runs and waits.
 	workTimeout = 2 * time.Second
+
+	labelReason = "reason"
 )
 
 // live counts what this process answers, for its metrics and for operators who look on.
@@ -64,7 +66,7 @@ func newLive(
 	answers := func(outcome string, reason quota.Reason, n *atomic.Int64) {
 		show("usage_admission_answers_total",
 			"What this process has answered to requests for an admission, by outcome and, where it refused, by reason.",
-			prometheus.Labels{"outcome": outcome, "reason": string(reason)}, n, 1)
+			prometheus.Labels{"outcome": outcome, labelReason: string(reason)}, n, 1)
 	}
 	answers("admitted", "", &l.admitted)
 	answers("queued", "", &l.queued)

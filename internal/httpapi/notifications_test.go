@@ -101,7 +101,8 @@ func TestNotifications(t *testing.T) {
 		"the platform's": {request{path: "/api/v1/notification-endpoints/ops/test", token: "Bearer master"}, 200,
 			[]string{`"id":"id"`}, "test ops of "},
 		"keys": {request{method: "GET", path: "/api/v1/notification-keys/" + admID.String(),
-			token: "Bearer reader"}, 200, []string{`{"alg":"EdDSA","crv":"Ed25519","kid":"k1","kty":"OKP","use":"sig","x":"O2onvM62pC1`}, ""},
+			token: "Bearer reader"}, 200, []string{
+			`{"alg":"EdDSA","crv":"Ed25519","kid":"k1","kty":"OKP","use":"sig","x":"O2onvM62pC1`}, ""},
 		"deliveries": {request{method: "GET", path: "/api/v1/deliveries?endpoint=ops&state=dead&limit=7",
 			token: "Bearer watcher"}, 200, []string{`"state":"dead"`, `"last_status":503`, `"next_cursor":"`},
 			"list {Endpoint:ops Team: State:dead} behind 00000000-0000-0000-0000-000000000000, 7"},

@@ -60,7 +60,7 @@ func TestPortalTokenFromBeginningToEnd(t *testing.T) {
 			`takes a portal token of scope \"check\", this one has \"read\"`},
 		"asks for another": {"POST", check, strings.Replace(goodBody, "alice", "bob", 1), checking, 403,
 			"portal:alice may not"},
-		"spends":         {"POST", "/api/v1/admissions", goodBody, checking, 403, "not good for POST /api/v1/admissions"},
+		"spends":         {"POST", "/api/v1/admissions", goodBody, checking, 403, "is not good for POST"},
 		"gives out":      {"POST", "/api/v1/users/alice/portal-tokens", "{}", checking, 403, "is not good for"},
 		"revokes":        {"DELETE", "/api/v1/users/alice/portal-tokens", "", checking, 403, "is not good for"},
 		"sees the queue": {"GET", "/api/v1/queue", "", checking, 403, "is not good for"},

@@ -216,8 +216,8 @@ var _ StrictServerInterface = (*server)(nil)
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
 		notifications: opts.Notifications, deliveries: opts.Deliveries,
-		history: opts.History, alerts: opts.Alerts, users: opts.Users, search: opts.Search, publicPlans: opts.PublicPlans,
-		teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
+		history: opts.History, alerts: opts.Alerts, users: opts.Users, search: opts.Search,
+		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
 	if s.limits == nil {
 		s.limits = NewRateLimiter(RateLimits{}, opts.Registry)

@@ -87,8 +87,8 @@ func declare(ctx context.Context, plane *localstack.ControlPlane, endpoint strin
 	if err := c.kubectl(ctx, objects.Bytes(), "apply", "--server-side", "--filename=-"); err != nil {
 		return nil, err
 	}
-	if err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "--timeout=120s", "usageplans,userquotas,usageteams,notificationendpoints",
-		"--all"); err != nil {
+	if err := c.kubectl(ctx, nil, "wait", "--for=condition=Ready", "--timeout=120s",
+		"usageplans,userquotas,usageteams,notificationendpoints", "--all"); err != nil {
 		return nil, err
 	}
 	for i := range 2 {

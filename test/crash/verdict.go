@@ -107,8 +107,8 @@ func (s *stack) verdict(ctx context.Context, l *load) (v verdict, err error) {
 	}
 	v.checked = fmt.Sprintf(
 		"compared: %d admissions asked for, %d uses recorded, %d Jobs, with %d admissions of %d users in the "+
-			"database, %d of them booked below teams; %d periods ended and users changed their team %d times meanwhile; "+
-			"%d alerts delivered",
+			"database, %d of them booked below teams; %d periods ended and users changed their team %d times "+
+			"meanwhile; %d alerts delivered",
 		len(journal), len(uses), len(s.cluster.jobs), len(books.rows), len(books.accounts), inTeams, books.periods,
 		s.moved, alerts)
 	return v, nil

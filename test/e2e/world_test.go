@@ -48,8 +48,8 @@ func newUser(ctx context.Context, plan string) string {
 	return user
 }
 
-// newPlan makes a plan of the spec's own out of one of the samples, whose users may make any number of calls: loads make
-// more in a second than the samples allow in an hour.
+// newPlan makes a plan of the spec's own out of one of the samples, whose users may make any number of calls: loads
+// make more in a second than the samples allow in an hour.
 func newPlan(ctx context.Context, like string, change func(spec *v1alpha1.UsagePlanSpec)) string {
 	GinkgoHelper()
 	sample := &v1alpha1.UsagePlan{}

@@ -15,7 +15,7 @@ var withAlerts = []string{
 	 SELECT gen_random_uuid(), user_id, period_no, 'CreditsPercent', 80, 0, 'warning', 1, 1, period_start, 0,
 	    period_start, period_end
 	 FROM usage_quotas WHERE alerts <> ''`,
-	"VACUUM (ANALYZE, FREEZE)",
+	vacuum,
 }
 
 // alertsCost compares users whose plan has thresholds with users whose plan has none.

@@ -49,7 +49,7 @@ func endpoints(hangs, takes string) []string {
 		`INSERT INTO deliveries (id, endpoint_id, alert_id, state, created_at, expires_at, next_attempt_at)
 			SELECT gen_random_uuid(), e.id, a.id, 'waiting', a.raised_at, a.raised_at + interval '3 days', a.raised_at
 			FROM usage_alerts AS a, notification_endpoints AS e WHERE e.name = 'dead' AND a.subject = 'bench'`,
-		"VACUUM (ANALYZE, FREEZE)",
+		vacuum,
 	})
 }
 

@@ -23,7 +23,7 @@ var teamsOfTen = []string{
 	`UPDATE usage_quotas AS a SET member_of = t.id, parent_id = t.id
 	 FROM users AS u JOIN teams AS t ON t.name = 'team-' || (substr(u.user_id, 6)::integer - 1) / 10
 	 WHERE u.id = a.user_id`,
-	"VACUUM (ANALYZE, FREEZE)",
+	vacuum,
 }
 
 // underOneRoot puts everybody below the platform, which caps all of them together.
@@ -32,7 +32,7 @@ var underOneRoot = []string{
 	 VALUES (md5('platform')::uuid, 'platform', 'USD', 10000, 900000000000000, true)`,
 	teamAccounts,
 	"UPDATE usage_quotas SET parent_id = md5('platform')::uuid WHERE user_id <> md5('platform')::uuid",
-	"VACUUM (ANALYZE, FREEZE)",
+	vacuum,
 }
 
 const teamAccounts = `INSERT INTO usage_quotas (user_id, currency, anchor_at, period_start, period_end)
