@@ -255,6 +255,7 @@ func TestStreamEndsWithTheRight(t *testing.T) {
 			auth := testAuth()
 			st := startStream(t, (&fake{}).options(t.Context(), auth), "Bearer reader", "")
 			time.Sleep(time.Minute + time.Second)
+			synctest.Wait() // it has looked at the right
 			tc.change(auth)
 			synctest.Wait()
 			st.take()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/clusters"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -219,6 +220,19 @@ func TestAuditKnowsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	keeper, ok := o.store.(access.PortalStore)
+	if !ok {
+		t.Fatalf("%T keeps no portal tokens", o.store)
+	}
+	portal, account := access.NewPortal(keeper, nil), first.On.User().ID
+	if _, err := portal.Mint(t.Context(), account, user, quota.PortalRead, time.Minute,
+		quota.CallerActor(jane)); err != nil {
+		t.Fatal(err)
+	}
+	if err := portal.Revoke(t.Context(), account, nil, quota.CallerActor(jane)); err != nil {
+		t.Fatal(err)
+	}
+
 	req := request(user, "offline", quota.Credit)
 	req.RequestedBy, req.Name = jane, user
 	r.knows(user)
@@ -251,9 +265,9 @@ func TestAuditKnowsNobody(t *testing.T) {
 	}
 	const janes = "SELECT count(*) FROM audit_log AS l JOIN actors AS a ON l.actor = 'person:' || a.id " +
 		"WHERE a.name = '" + jane + "'"
-	if n := count(t, o.dsn, janes); n != 9 {
+	if n := count(t, o.dsn, janes); n != 11 {
 		t.Errorf("%d audit rows are jane's, want two reversals, the grant of one, an adjustment, a ticket, a user "+
-			"suspended and not, and a team joined and left", n)
+			"suspended and not, a portal token given out and revoked, and a team joined and left", n)
 	}
 }
 
