@@ -20,12 +20,13 @@ import (
 
 // Files that say again, each in its own language, how names are written and how large things may be.
 const (
-	contract  = "api/openapi/openapi.yaml"
-	planCRD   = "config/crd/bases/usage.cantonesescribe.io_usageplans.yaml"
-	quotaCRD  = "config/crd/bases/usage.cantonesescribe.io_userquotas.yaml"
-	teamCRD   = "config/crd/bases/usage.cantonesescribe.io_usageteams.yaml"
-	jobPolicy = "config/policy/jobs.yaml"
-	recording = "docs/recording.md"
+	contract    = "api/openapi/openapi.yaml"
+	planCRD     = "config/crd/bases/usage.cantonesescribe.io_usageplans.yaml"
+	quotaCRD    = "config/crd/bases/usage.cantonesescribe.io_userquotas.yaml"
+	teamCRD     = "config/crd/bases/usage.cantonesescribe.io_usageteams.yaml"
+	endpointCRD = "config/crd/bases/usage.cantonesescribe.io_notificationendpoints.yaml"
+	jobPolicy   = "config/policy/jobs.yaml"
+	recording   = "docs/recording.md"
 
 	spec   = "spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/"
 	schema = "components/schemas/"
@@ -92,6 +93,10 @@ func TestGrammarsInTheirPlaces(t *testing.T) {
 		{quota.PlanNames, "plan", teamCRD, "rule: self.matches('%s')", 2, spec + "planRef/properties/name/maxLength"},
 		{quota.TeamNames, "team", teamCRD, "rule: self.metadata.name.size() <= 63%.0s", 1, ""},
 		{quota.GrantNames, "grant", teamCRD, "self.all(name, name.size() <= 63 && name.matches('%s'))", 1, ""},
+		// Of plans and of teams, which are written alike.
+		{quota.PlanNames, "plan", endpointCRD, "self.all(n, n.matches('%s'))", 2, ""},
+		{quota.UserIDs, "user id", endpointCRD, "self.all(n, n.matches('%s'))", 1, ""},
+		{quota.TeamNames, "endpoint", "internal/postgres/migrations/00019_deliveries.sql", "CHECK (name ~ '%s')", 1, ""},
 		{quota.Currencies, "currency", teamCRD, "rule: self.matches('%s')", 2,
 			spec + "limits/properties/dailyCost/properties/currency/maxLength"},
 		{quota.PlanNames, "plan", planCRD, "rule: self.metadata.name.size() <= 63%.0s", 1, ""},
@@ -277,9 +282,10 @@ func TestReasonsInTheirPlaces(t *testing.T) {
 // Whoever writes such a pattern means a grammar that should stand here.
 func TestNoGrammarElsewhere(t *testing.T) {
 	allowed := map[string]bool{
-		"internal/quota/grammar.go":       true,
-		"api/v1alpha1/userquota_types.go": true, // the CRDs' markers, compared above
-		"api/v1alpha1/usageteam_types.go": true,
+		"internal/quota/grammar.go":                  true,
+		"api/v1alpha1/userquota_types.go":            true, // the CRDs' markers, compared above
+		"api/v1alpha1/usageteam_types.go":            true,
+		"api/v1alpha1/notificationendpoint_types.go": true,
 	}
 	for _, root := range []string{"api", "cmd", "internal"} {
 		err := filepath.WalkDir(filepath.Join("../..", root), func(path string, entry fs.DirEntry, err error) error {
