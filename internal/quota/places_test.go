@@ -96,7 +96,8 @@ func TestGrammarsInTheirPlaces(t *testing.T) {
 		// Of plans and of teams, which are written alike.
 		{quota.PlanNames, "plan", endpointCRD, "self.all(n, n.matches('%s'))", 2, ""},
 		{quota.UserIDs, "user id", endpointCRD, "self.all(n, n.matches('%s'))", 1, ""},
-		{quota.TeamNames, "endpoint", "internal/postgres/migrations/00019_deliveries.sql", "CHECK (name ~ '%s')", 1, ""},
+		{quota.TeamNames, "endpoint", "internal/postgres/migrations/00019_deliveries.sql",
+			"CHECK (name ~ '%s')", 1, ""},
 		{quota.Currencies, "currency", teamCRD, "rule: self.matches('%s')", 2,
 			spec + "limits/properties/dailyCost/properties/currency/maxLength"},
 		{quota.PlanNames, "plan", planCRD, "rule: self.metadata.name.size() <= 63%.0s", 1, ""},
