@@ -56,9 +56,9 @@ func (s *Service) RetirePlan(ctx context.Context, name string, cluster quota.Clu
 // account has had is not given again. The first object to claim a user id keeps it: another one is ErrConflict, and one
 // in another cluster an OwnedError.
 func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
-	zone, err := time.LoadLocation(q.Zone)
-	if err != nil || q.Zone == "Local" {
-		return quota.Invalid("time zone", "%q is not an IANA zone such as \"Asia/Hong_Kong\"", q.Zone)
+	zone, err := zoneOf(q.Zone)
+	if err != nil {
+		return err
 	}
 	account, err := s.register(ctx, q.UserID, q.PlanName, quota.SystemActor)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -184,11 +183,7 @@ func checkTeam(t *Team) (*time.Location, error) {
 	if err := checkDefaults(&t.Caps, &t.MemberDefaults); err != nil {
 		return nil, err
 	}
-	zone, err := time.LoadLocation(t.Zone)
-	if err != nil || t.Zone == "Local" {
-		return nil, quota.Invalid("time zone", "%q is not an IANA zone such as \"Asia/Hong_Kong\"", t.Zone)
-	}
-	return zone, nil
+	return zoneOf(t.Zone)
 }
 
 // checkDefaults checks that no member may take more than the team. A member without a bound takes what the team has.
@@ -438,10 +433,10 @@ func (s *Service) AddMember(ctx context.Context, team, userID, actor string) err
 		case was == to:
 			return nil
 		case l.Settings.MemberDeclared:
-			return quota.Conflict("user "+strconv.Quote(userID),
+			return quota.Conflict(userSubject(userID),
 				"UserQuota %q says which team the user is in: change its spec.teamRef", l.Settings.QuotaName)
 		case was != (quota.AccountID{}):
-			return quota.Conflict("user "+strconv.Quote(userID),
+			return quota.Conflict(userSubject(userID),
 				"is in another team than %q, and nobody is in two: take the user out of that one first", team)
 		}
 		before := l.AuditSettings()
@@ -466,7 +461,7 @@ func (s *Service) RemoveMember(ctx context.Context, team, userID, actor string) 
 		case l.Settings.MemberOf != from.ID:
 			return nil
 		case l.Settings.MemberDeclared:
-			return quota.Conflict("user "+strconv.Quote(userID),
+			return quota.Conflict(userSubject(userID),
 				"UserQuota %q says that the user is in team %q: change its spec.teamRef", l.Settings.QuotaName, team)
 		}
 		before := l.AuditSettings()

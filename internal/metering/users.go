@@ -5,7 +5,6 @@ package metering
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -27,7 +26,7 @@ type UserChange struct {
 // time zone or, without one, UTC, and says whether it did. A user who is on that plan in that zone already is no error,
 // with others it is ErrConflict. ErrNotFound if the plan is not on offer.
 func (s *Service) RegisterUser(ctx context.Context, userID, plan, zone, actor string) (created bool, err error) {
-	if err := checkZone(zone); err != nil {
+	if _, err := zoneOf(zone); err != nil {
 		return false, err
 	}
 	if _, err := s.lookup(ctx, userID); err != nil {
@@ -49,7 +48,7 @@ func (s *Service) RegisterUser(ctx context.Context, userID, plan, zone, actor st
 		if plan != "" {
 			change.Plan = &plan
 		}
-		return true, s.changeUser(ctx, account, userID, change, actor)
+		return true, s.changeUser(ctx, account, change, actor)
 	}
 	u, err := s.Current(ctx, userID)
 	switch {
@@ -77,7 +76,7 @@ func (s *Service) ChangeUser(ctx context.Context, userID string, change UserChan
 		if *change.Zone == "" {
 			return quota.Invalid("time zone", "is empty, it must be an IANA zone such as \"Asia/Hong_Kong\"")
 		}
-		if err := checkZone(*change.Zone); err != nil {
+		if _, err := zoneOf(*change.Zone); err != nil {
 			return err
 		}
 	}
@@ -85,18 +84,20 @@ func (s *Service) ChangeUser(ctx context.Context, userID string, change UserChan
 	if err != nil {
 		return err
 	}
-	err = s.changeUser(ctx, account, userID, change, actor)
+	err = s.changeUser(ctx, account, change, actor)
 	if s.again(err, userID, account) {
 		return s.ChangeUser(ctx, userID, change, actor)
 	}
 	return err
 }
 
-func checkZone(name string) error {
-	if _, err := time.LoadLocation(name); err != nil || name == "Local" {
-		return quota.Invalid("time zone", "%q is not an IANA zone such as \"Asia/Hong_Kong\"", name)
+// zoneOf returns an IANA time zone by its name, UTC without one.
+func zoneOf(name string) (*time.Location, error) {
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "Local" {
+		return nil, quota.Invalid("time zone", "%q is not an IANA zone such as \"Asia/Hong_Kong\"", name)
 	}
-	return nil
+	return zone, nil
 }
 
 func userSubject(userID string) string { return "user " + strconv.Quote(userID) }
@@ -111,7 +112,7 @@ func undeclared(l *ledger.Ledger, field string) error {
 }
 
 func (s *Service) changeUser(
-	ctx context.Context, account quota.AccountID, userID string, change UserChange, actor string,
+	ctx context.Context, account quota.AccountID, change UserChange, actor string,
 ) error {
 	op := ledger.Op{Account: account}
 	if change.Plan != nil {
@@ -137,9 +138,9 @@ func (s *Service) changeUser(
 			if err := undeclared(l, "timeZone"); err != nil {
 				return none, err
 			}
-			zone, err := time.LoadLocation(*change.Zone)
+			zone, err := zoneOf(*change.Zone)
 			if err != nil {
-				return none, fmt.Errorf("user %q: %w", userID, err)
+				return none, err
 			}
 			to.settings.ZoneName, to.zone = *change.Zone, zone
 		}
