@@ -387,7 +387,7 @@ func TestPlanWithoutDatabase(t *testing.T) {
 	free := newPlan("free", 30, true)
 	c.create(free)
 	c.wants(free, v1alpha1.ConditionSynced, metav1.ConditionFalse, v1alpha1.ReasonDatabaseUnavailable)
-	c.wants(free, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)
+	c.wants(free, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonDatabaseUnavailable)
 	c.service.down.Store(false)
 	c.ready(free)
 }

@@ -149,8 +149,7 @@ func (r *notificationReconciler) Reconcile(ctx context.Context, req reconcile.Re
 	conditions{&n.Status.Conditions, n.Generation}.sumUp("the endpoint is in force", v1alpha1.ConditionAccepted,
 		v1alpha1.ConditionSigningResolved, v1alpha1.ConditionSynced)
 	if !equality.Semantic.DeepEqual(before.Status, n.Status) {
-		err = errors.Join(err, client.IgnoreNotFound(
-			r.client.Status().Patch(ctx, n, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
+		err = errors.Join(err, writeStatus(ctx, r.client, before, n))
 	}
 	if err != nil {
 		return later(reconcile.Result{}, err)

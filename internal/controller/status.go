@@ -3,11 +3,15 @@
 package controller
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -53,21 +57,39 @@ func (c conditions) unknown(kind, message string) {
 	})
 }
 
-// sumUp sets Ready: True if all the parts are, else the first that is not says why.
+// sumUp sets Ready: True if all the parts are, else the first that is False says why, and where none is, the first that
+// is not known: what could not be told often follows from what is wrong.
 func (c conditions) sumUp(ready string, parts ...string) {
+	var unknown, wrong *metav1.Condition
 	for _, part := range parts {
 		got := meta.FindStatusCondition(*c.list, part)
-		if got != nil && got.Status == metav1.ConditionTrue {
-			continue
+		if got == nil {
+			got = &metav1.Condition{Reason: v1alpha1.ReasonProgressing, Message: part + " is not known yet"}
 		}
-		reason, message := v1alpha1.ReasonProgressing, part+" is not known yet"
-		if got != nil {
-			reason, message = got.Reason, got.Message
+		switch {
+		case got.Status == metav1.ConditionTrue:
+		case got.Status == metav1.ConditionFalse && wrong == nil:
+			wrong = got
+		case unknown == nil:
+			unknown = got
 		}
-		c.set(v1alpha1.ConditionReady, false, reason, message)
-		return
 	}
-	c.set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, ready)
+	if why := cmp.Or(wrong, unknown); why != nil {
+		c.set(v1alpha1.ConditionReady, false, why.Reason, why.Message)
+	} else {
+		c.set(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, ready)
+	}
+}
+
+// writeStatus writes an object's status, or returns errStale if the object has been written since it was read: from a
+// cache that lags behind our own last write, what that has found out would be taken for not known yet.
+func writeStatus(ctx context.Context, c client.Client, before, after client.Object) error {
+	err := c.Status().Patch(ctx, after,
+		client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldOwner))
+	if apierrors.IsConflict(err) {
+		return errStale
+	}
+	return client.IgnoreNotFound(err)
 }
 
 // describe is an error's text for a condition: what is wrong, without the object, which needs no telling in its own

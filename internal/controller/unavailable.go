@@ -18,11 +18,21 @@ import (
 // what waits should not come back all at once.
 const unavailableRetry = 5 * time.Second
 
-// later makes another try of the error of a database that is away. That it is away is logged once by the store, and is
-// no error of each object that waits for it.
+// staleRetry is when to look again at an object that was read from a cache that lags behind, up to twice as late.
+const staleRetry = 100 * time.Millisecond
+
+// errStale says that a status was worked out from what is no longer so.
+var errStale = errors.New("the object has been written since it was read")
+
+// later makes another try of the error of a database that is away, and of a status that somebody else has written since
+// its object was read. That the database is away is logged once by the store, and is no error of each object that waits
+// for it; that a cache lags behind is no error at all.
 func later(res reconcile.Result, err error) (reconcile.Result, error) {
 	if errors.Is(err, ledger.ErrUnavailable) {
 		return reconcile.Result{RequeueAfter: wait.Jitter(unavailableRetry, 1)}, nil
+	}
+	if errors.Is(err, errStale) {
+		return reconcile.Result{RequeueAfter: wait.Jitter(staleRetry, 1)}, nil
 	}
 	return res, err
 }

@@ -142,8 +142,7 @@ func (r *usagePlanReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 	conds.sumUp("the plan is in force",
 		v1alpha1.ConditionAccepted, v1alpha1.ConditionSynced, v1alpha1.ConditionResetScheduled)
 	if !equality.Semantic.DeepEqual(before.Status, plan.Status) {
-		err = errors.Join(err, client.IgnoreNotFound(
-			r.client.Status().Patch(ctx, plan, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
+		err = errors.Join(err, writeStatus(ctx, r.client, before, plan))
 	}
 	if err != nil {
 		return later(reconcile.Result{}, err)

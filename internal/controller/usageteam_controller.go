@@ -203,8 +203,7 @@ func (r *usageTeamReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 	err := r.sync(ctx, team)
 	sumUpTeam(team)
 	if !equality.Semantic.DeepEqual(before.Status, team.Status) {
-		err = errors.Join(err, client.IgnoreNotFound(
-			r.client.Status().Patch(ctx, team, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
+		err = errors.Join(err, writeStatus(ctx, r.client, before, team))
 	}
 	if err != nil {
 		return later(reconcile.Result{}, err)

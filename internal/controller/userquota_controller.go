@@ -275,8 +275,7 @@ func (r *userQuotaReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 	err := r.sync(ctx, q)
 	sumUpQuota(q)
 	if !equality.Semantic.DeepEqual(before.Status, q.Status) {
-		err = errors.Join(err, client.IgnoreNotFound(
-			r.client.Status().Patch(ctx, q, client.MergeFrom(before), client.FieldOwner(fieldOwner))))
+		err = errors.Join(err, writeStatus(ctx, r.client, before, q))
 	}
 	return later(reconcile.Result{}, err)
 }

@@ -33,7 +33,7 @@ import (
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
-// world is a ledger whose users can be told of, and a clock that is the database's or the test's.
+// world is a ledger whose users can be told of, and a clock that is the test's.
 type world struct {
 	*delivery.Service
 
@@ -44,20 +44,20 @@ type world struct {
 	meter  *metering.Service
 
 	mu sync.Mutex
-	// ahead is how far the clock is in front of the real one.
-	ahead time.Duration
+	// now is what the clock says, which stands still unless the test advances it.
+	now time.Time
 	// refused are the addresses that something wanted to call and no test may.
 	refused []string
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dsn: ledgertest.New(t)}
+	w := &world{t: t, dsn: ledgertest.New(t), now: time.Now()}
 	var err error
 	w.ledger, err = ledgerdb.Open(t.Context(), w.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return time.Now().Add(w.ahead)
+		return w.now
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func (w *world) run() (stop func()) {
 func (w *world) advance(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ahead += d
+	w.now = w.now.Add(d)
 }
 
 // charge has a user reach thresholds: 24 of 30 credits raise one alert, 30 another.
