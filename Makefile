@@ -61,6 +61,10 @@ test-pooler: ## Test the ledger through a real pgbouncer in transaction mode (in
 bench: ## Measure against pgbench in the same run, one BENCH line per figure (BENCHFLAGS='-run uniform')
 	@assets=$$(hack/controlplane/build.sh); KUBEBUILDER_ASSETS=$$assets go run ./test/perf $(BENCHFLAGS)
 
+.PHONY: forecast-oracle
+forecast-oracle: ## Have R's ets foretell the public series that forecasts are compared on (needs r-base-core and r-cran-forecast)
+	Rscript internal/forecast/testdata/ets.R internal/forecast/testdata
+
 .PHONY: crash
 crash: ## Kill servers and services under load, and compare what was acknowledged (CRASHFLAGS='-operations 1000000')
 	@assets=$$(hack/controlplane/build.sh); \
