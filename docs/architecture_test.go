@@ -104,8 +104,8 @@ func TestWalks(t *testing.T) {
 		}
 	}
 	each := strings.Split(walks, "\n### ")[1:]
-	if len(each) != 4 {
-		t.Errorf("%d walks, want an admit, a Job, a plan and a reset", len(each))
+	if len(each) != 5 {
+		t.Errorf("%d walks, want an admit, a Job, a plan, a reset and a rollup", len(each))
 	}
 	for _, walk := range each {
 		title, _, _ := strings.Cut(walk, "\n")

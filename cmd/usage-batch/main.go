@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command usage-batch does the work around the service that is run to its end: it migrates the database, closes the
-// periods of a plan (as the CronJobs do), and checks the ledger against its invariants.
+// periods of a plan and rolls up what was used (as the CronJobs do), and checks the ledger against its invariants.
 package main
 
 import (
@@ -62,7 +62,7 @@ func command(getenv func(string) string) *cobra.Command {
 	var o options
 	root := &cobra.Command{
 		Use:           "usage-batch",
-		Short:         "Migrate, reset and check the usage ledger, and move what is a cluster's",
+		Short:         "Migrate, reset, roll up and check the usage ledger, and move what is a cluster's",
 		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -74,7 +74,7 @@ func command(getenv func(string) string) *cobra.Command {
 	root.PersistentFlags().BoolVar(&o.allowUnsafe, "allow-unsafe-database", false,
 		"accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
 	root.AddCommand(migrateCommand(&o, getenv), checkCommand(&o, getenv), resetCommand(&o, getenv),
-		adoptCommand(&o, getenv))
+		rollupCommand(&o, getenv), adoptCommand(&o, getenv))
 	return root
 }
 

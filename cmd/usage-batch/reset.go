@@ -17,6 +17,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
+	"github.com/cantonesescribe/usage-operator/internal/rollup"
 	"github.com/cantonesescribe/usage-operator/internal/telemetry"
 	"github.com/cantonesescribe/usage-operator/internal/testclock"
 )
@@ -30,15 +31,15 @@ const (
 // The exit codes of usage-batch.
 const (
 	exitFailed         = 1 // wrong usage, no database, or a run that ended before it had seen all
-	exitAccountsFailed = 2 // the reset closed all that was due but some accounts, which it named
-	exitInterrupted    = 3 // the reset was asked to end, and did so in order
+	exitAccountsFailed = 2 // the reset or the rollup has done all but some accounts, which it named
+	exitInterrupted    = 3 // it was asked to end, and did so in order
 )
 
 func exitCode(err error) int {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, reset.ErrAccountsFailed):
+	case errors.Is(err, reset.ErrAccountsFailed), errors.Is(err, rollup.ErrAccountsFailed):
 		return exitAccountsFailed
 	}
 	return exitFailed

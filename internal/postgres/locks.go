@@ -34,4 +34,9 @@ const (
 	// beginBounded begins a transaction that is no batch, in one round trip: without arguments it goes by the simple
 	// protocol.
 	beginBounded = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT " + boundedLocks
+	// beginSnapshot begins one that reads much, all of it in one snapshot. The statements of batches are not to wait
+	// for it: it takes locks on rows that are its own kind's only. What it reads is seldom what the planner expects,
+	// and never worth compiling.
+	beginSnapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT " + boundedLocks +
+		", set_config('statement_timeout', '2min', true), set_config('jit', 'off', true)"
 )

@@ -208,3 +208,10 @@ func (d *DB) Transaction(ctx context.Context, f func(pgx.Tx, *dbsqlc.Queries) er
 	options := pgx.TxOptions{BeginQuery: beginBounded}
 	return MapError(pgx.BeginTxFunc(ctx, d.pool, options, func(tx pgx.Tx) error { return f(tx, d.queries.WithTx(tx)) }))
 }
+
+// Snapshot runs a transaction all of whose statements see one snapshot. Its errors are those of MapError: ErrRetry
+// where somebody else has changed what it was about to.
+func (d *DB) Snapshot(ctx context.Context, f func(pgx.Tx, *dbsqlc.Queries) error) error {
+	options := pgx.TxOptions{BeginQuery: beginSnapshot}
+	return MapError(pgx.BeginTxFunc(ctx, d.pool, options, func(tx pgx.Tx) error { return f(tx, d.queries.WithTx(tx)) }))
+}

@@ -285,6 +285,36 @@ type UsageAlert struct {
 	Dispatched     bool
 }
 
+type UsageAnalytic struct {
+	UserID       quota.ID
+	Day          time.Time
+	At           time.Time
+	PeriodNo     int64
+	PayerID      quota.ID
+	PlanName     string
+	UsageType    string
+	Currency     string
+	CostCurrency string
+	Events       int64
+	Reversals    int64
+	Credits      int64
+	Refunded     int64
+	PlanCredits  int64
+	Overage      int64
+	GrantCredits int64
+	CarryOver    int64
+	PriceMicros  int64
+	CostMicros   int64
+	AudioMs      int64
+	Bytes        int64
+	Tokens       int64
+	Quantity     int64
+	Admissions   int64
+	Uncharged    int64
+	WaitedMs     int64
+	RunningMs    int64
+}
+
 type UsagePeriod struct {
 	UserID             quota.ID
 	PeriodNo           int64
@@ -354,6 +384,19 @@ type UsageReversal struct {
 	UserID     quota.ID
 	ReversalID quota.ID
 	ReversedAt time.Time
+}
+
+type UsageRollup struct {
+	UserID    quota.ID
+	Seq       int64
+	DecidedAt time.Time
+	TimeZone  string
+	AsOf      time.Time
+}
+
+type UsageRollupsComplete struct {
+	OnlyOne bool
+	AsOf    time.Time
 }
 
 type UsageTracking struct {

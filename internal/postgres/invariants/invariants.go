@@ -81,7 +81,7 @@ func Check(ctx context.Context, db Querier, opts ...Option) ([]Violation, error)
 		if _, err := tx.Exec(ctx, settings); err != nil {
 			return err
 		}
-		for _, c := range slices.Concat(balances, replays, records, audits, order, alerts) {
+		for _, c := range slices.Concat(balances, replays, records, audits, order, alerts, rollups) {
 			some, err := violations(ctx, tx, c)
 			if err != nil {
 				return err

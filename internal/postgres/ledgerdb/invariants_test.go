@@ -10,6 +10,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
 func TestCheckerFindsWhatIsBroken(t *testing.T) {
@@ -154,6 +155,15 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"account's past": {
 			"UPDATE audit_log SET before = before || '{\"suspended\": true}' WHERE action = 'quota.applied'", "I8",
 			"settings, before: suspended"},
+		"rolled up twice":           {"UPDATE usage_analytics SET credits = credits + 1", "I9", "rollup of"},
+		"rolled up in another hour": {"UPDATE usage_analytics SET at = at - interval '1 hour'", "I9", "rollup of"},
+		"rollup lost":               {"DELETE FROM usage_analytics", "I9", "rollup of"},
+		"event after the rollup": {"UPDATE usage_tracking SET tokens = tokens + 1 WHERE kind <> 'reversal'", "I9",
+			"rollup of"},
+		"reversal not rolled up": {
+			"UPDATE usage_analytics SET reversals = 0 WHERE reversals > 0", "I9", "rollup of"},
+		"watermark of the future": {"UPDATE usage_rollups SET seq = seq + 1", "I9", "watermark"},
+		"watermark lost":          {"DELETE FROM usage_rollups", "I9", "watermark of rows"},
 		"change lost": {
 			"DELETE FROM audit_log WHERE id = (SELECT min(id) FROM audit_log WHERE action = 'quota.applied')", "I8",
 			"settings, before: overrides"},
@@ -162,6 +172,7 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 			t.Parallel()
 			f := newCorruptible(t)
 			f.story()
+			ledgertest.RollUp(t.Context(), t, f.dsn)
 			// Leases of a minute, renewed last just now, and a reaper that looks every ten seconds.
 			reaper := invariants.WithLeases(f.clock.read(), 10*time.Second)
 			if found, err := invariants.Check(t.Context(), f.Pool(), reaper); err != nil || len(found) > 0 {

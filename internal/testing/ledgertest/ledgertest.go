@@ -5,6 +5,7 @@ package ledgertest
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -12,6 +13,9 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/rollupdb"
+	"github.com/cantonesescribe/usage-operator/internal/rollup"
 	"github.com/cantonesescribe/usage-operator/internal/testing/pgtest"
 )
 
@@ -19,16 +23,35 @@ import (
 const checkTimeout = time.Minute
 
 // New returns the DSN of a migrated database of the test's own, as pgtest.New does. When the test ends its ledger is
-// checked, and each violation of an invariant is an error of the test.
+// checked, and each violation of an invariant is an error of the test. What is left is rolled up before: so each test
+// that books something is one of the rollup as well.
 func New(tb testing.TB) string {
 	tb.Helper()
 	dsn := pgtest.New(tb, postgres.Migrate)
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 		defer cancel()
+		RollUp(ctx, tb, dsn)
 		Check(ctx, tb, dsn)
 	})
 	return dsn
+}
+
+// RollUp brings the sums of all accounts in the database up to date, but for those that a test has broken on purpose,
+// so that nothing can be made of them.
+func RollUp(ctx context.Context, tb testing.TB, dsn string) {
+	tb.Helper()
+	db, err := postgres.Open(ctx, dsn, postgres.Options{AllowUnsafe: true, Name: "rollup"})
+	if err != nil {
+		tb.Errorf("roll up the ledger: %v", err)
+		return
+	}
+	defer db.Close()
+	store := rollupdb.New(readdb.New(db))
+	if _, err := rollup.Run(ctx, store, rollup.Options{FullSpeed: true, RetryFor: checkTimeout}); err != nil &&
+		!errors.Is(err, rollup.ErrAccountsFailed) {
+		tb.Errorf("roll up the ledger: %v", err)
+	}
 }
 
 // Check reports each violation of an invariant in the database as an error of the test.

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package invariants
+
+// rollups (I9) hold the sums of usage_analytics against the events up to the watermark of each account. Where nothing
+// is rolled up they read next to nothing.
+var rollups = []string{
+	// The sums of each hour by what it was booked under. Here events and reversals are added up one by one, each under
+	// the day of what was used.
+	`SELECT 'I9' AS invariant, n.user_id AS who, 'rollup of ' || day || ', ' || utc || ', period ' || period_no ||
+	    ', ' || plan_name || ', ' || usage_type || ', ' || payer_id || ', ' || currency || '/' || cost_currency AS what,
+	    'no difference to the events' AS expected,
+	    concat_ws(' ', 'events', sum(events), 'reversals', sum(reversals), 'credits', sum(credits), 'refunded',
+	        sum(refunded), 'plan', sum(plan_credits), 'overage', sum(overage), 'grants', sum(grants), 'carried',
+	        sum(carried), 'price', sum(price), 'cost', sum(cost), 'audio', sum(audio), 'bytes', sum(bytes), 'tokens',
+	        sum(tokens), 'quantity', sum(quantity), 'admissions', sum(admissions)) AS found
+	FROM (
+	    SELECT s.user_id, (t AT TIME ZONE zone)::date AS day, date_trunc('hour', t, 'UTC') AS utc,
+	        date_trunc('hour', t AT TIME ZONE zone) AS clock, period_no, payer_id, plan_name, usage_type, currency,
+	        cost_currency, events, reversals, credits, refunded, plan_part - overage AS plan_credits, overage,
+	        CASE WHEN lots IS NULL THEN 0 ELSE pays * ` + paidBy("grant") + ` END AS grants,
+	        CASE WHEN lots IS NULL THEN 0 ELSE pays * ` + paidBy("carry_over") + ` END AS carried,
+	        price, cost, audio, bytes, tokens, quantity, admissions
+	    FROM (
+	        SELECT e.user_id, m.time_zone AS zone, e.occurred_at AS t, e.period_id AS period_no,
+	            coalesce(e.payer_id, e.user_id) AS payer_id, e.plan_name, e.usage_type, e.currency,
+	            coalesce(e.cost_currency, e.currency) AS cost_currency, 1 AS events, 0 AS reversals, e.credits,
+	            0 AS refunded, e.plan_part, e.overage, e.lots, 1 AS pays, e.price_micros AS price,
+	            e.cost_micros AS cost, e.duration_ms AS audio, e.file_size AS bytes, e.tokens, e.quantity,
+	            (e.admission_id IS NOT NULL)::integer AS admissions
+	        FROM usage_rollups AS m JOIN usage_tracking AS e ON e.user_id = m.user_id AND e.seq <= m.seq
+	        WHERE e.kind <> 'reversal'
+	        UNION ALL
+	        SELECT e.user_id, m.time_zone, e.occurred_at, e.period_id, coalesce(e.payer_id, e.user_id), e.plan_name,
+	            e.usage_type, e.currency, coalesce(e.cost_currency, e.currency), 0, 1,
+	            CASE WHEN coalesce(r.void, r.refund_lot IS NOT NULL) THEN 0 ELSE -r.credits END,
+	            CASE WHEN coalesce(r.void, r.refund_lot IS NOT NULL) THEN r.credits ELSE 0 END,
+	            CASE WHEN r.refund_lot IS NULL THEN -r.plan_part ELSE 0 END,
+	            CASE WHEN r.refund_lot IS NULL THEN -r.overage ELSE 0 END, r.lots,
+	            CASE WHEN r.refund_lot IS NULL THEN -1 ELSE 0 END,
+	            CASE WHEN r.refund_lot IS NULL THEN -r.price_micros ELSE 0 END, 0, -e.duration_ms, -e.file_size,
+	            -e.tokens, -e.quantity, 0
+	        FROM usage_rollups AS m JOIN usage_tracking AS r ON r.user_id = m.user_id AND r.seq <= m.seq
+	        JOIN usage_tracking AS e ON e.id = r.reverses
+	        WHERE r.kind = 'reversal') AS s
+	    UNION ALL
+	    SELECT u.user_id, u.day, date_trunc('hour', u.at, 'UTC'), date_trunc('hour', u.at AT TIME ZONE m.time_zone),
+	        u.period_no, u.payer_id, u.plan_name, u.usage_type, u.currency, u.cost_currency, -u.events, -u.reversals,
+	        -u.credits, -u.refunded, -u.plan_credits, -u.overage, -u.grant_credits, -u.carry_over, -u.price_micros,
+	        -u.cost_micros, -u.audio_ms, -u.bytes, -u.tokens, -u.quantity, -u.admissions
+	    FROM usage_rollups AS m JOIN usage_analytics AS u ON u.user_id = m.user_id) AS a
+	LEFT JOIN (` + names + `) AS n ON n.id = a.user_id
+	GROUP BY a.user_id, n.user_id, day, utc, clock, period_no, payer_id, plan_name, usage_type, currency, cost_currency
+	HAVING (sum(events), sum(reversals), sum(credits), sum(refunded), sum(plan_credits), sum(overage), sum(grants),
+	        sum(carried), sum(price), sum(cost), sum(audio), sum(bytes), sum(tokens), sum(quantity), sum(admissions))
+	    <> (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)`,
+
+	// No sums without a watermark, and no watermark of what has not been decided.
+	`SELECT 'I9' AS invariant, n.user_id AS who, 'watermark' AS what, 'at most ' || coalesce(a.seq::text, 'no account')
+	    AS expected, m.seq::text AS found
+	FROM usage_rollups AS m LEFT JOIN usage_quotas AS a ON a.user_id = m.user_id
+	LEFT JOIN (` + names + `) AS n ON n.id = m.user_id
+	WHERE a.seq IS NULL OR m.seq > a.seq
+	UNION ALL
+	SELECT 'I9', n.user_id, 'watermark of rows', 'one', 'none'
+	FROM usage_analytics AS u LEFT JOIN (` + names + `) AS n ON n.id = u.user_id
+	WHERE NOT EXISTS (SELECT FROM usage_rollups AS m WHERE m.user_id = u.user_id)`,
+}
+
+// paidBy is what lots of a kind paid, of the column lots.
+func paidBy(kind string) string {
+	return `(SELECT coalesce(sum((l ->> 'credits')::bigint), 0) FROM jsonb_array_elements(lots) AS l
+	    JOIN credit_lots AS k ON k.id = (l ->> 'lot')::uuid WHERE k.kind = '` + kind + `')`
+}

@@ -1,0 +1,111 @@
+-- What the rollup reads and writes: usage_analytics is made anew for whole days of an account, in one snapshot with the account's
+-- seq.
+
+-- name: ChangedAccounts :many
+-- Users who have decided something that their rows do not have, or have moved to another zone; all of them to make all anew. From
+-- one id to the next.
+SELECT a.user_id FROM usage_quotas AS a LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id
+WHERE a.user_id > @after::uuid AND (a.seq <> coalesce(r.seq, 0) OR a.time_zone <> r.time_zone OR @rebuild::boolean AND a.seq > 0)
+  AND NOT EXISTS (SELECT FROM teams AS t WHERE t.id = a.user_id)
+ORDER BY a.user_id LIMIT @most;
+
+-- name: InsertWatermarks :exec
+-- No zone is called so: who is here for the first time is rolled up as a whole.
+INSERT INTO usage_rollups (user_id, seq, decided_at, time_zone, as_of)
+SELECT v.id, 0, 'epoch', '', 'epoch' FROM unnest(@ids::uuid[]) AS v (id) ORDER BY v.id
+ON CONFLICT (user_id) DO NOTHING;
+
+-- name: LockWatermarks :many
+-- Of those that nobody else is rolling up. now() is older than the snapshot, so that what was answered before is in it.
+SELECT r.user_id, r.seq AS rolled_seq, r.decided_at AS rolled_to, a.seq, a.last_decided_at, a.time_zone,
+    (@rebuild::boolean OR a.time_zone <> r.time_zone)::boolean AS whole,
+    greatest(coalesce(sqlc.narg('now')::timestamptz, now()), r.as_of)::timestamptz AS as_of
+FROM usage_rollups AS r JOIN usage_quotas AS a ON a.user_id = r.user_id
+WHERE r.user_id = ANY (@ids::uuid[])
+ORDER BY r.user_id FOR UPDATE OF r SKIP LOCKED;
+
+-- name: ChangedDays :many
+-- The accounts' own days that belong to what was decided since their watermarks: that of an event, of the event that a reversal
+-- undoes, and of what ended without a charge. Nothing of that was recorded before the watermark's instant, which keeps
+-- the search to the latest partitions.
+SELECT DISTINCT d.user_id::uuid AS user_id, d.day::date AS day FROM (
+    SELECT p.id AS user_id, (coalesce(t.occurred_at, e.occurred_at) AT TIME ZONE p.zone)::date AS day
+    FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@seqs::bigint[]) AS seq, unnest(@rolled_to::timestamptz[]) AS rolled_to,
+        unnest(@zones::text[]) AS zone) AS p
+    JOIN usage_tracking AS e ON e.user_id = p.id AND e.recorded_at >= p.rolled_to AND e.seq > p.seq
+    LEFT JOIN usage_tracking AS t ON t.id = e.reverses AND t.user_id = e.user_id
+    UNION ALL
+    SELECT p.id, (c.ended_at AT TIME ZONE p.zone)::date
+    FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@seqs::bigint[]) AS seq, unnest(@zones::text[]) AS zone) AS p
+    JOIN concurrent_processing AS c ON c.user_id = p.id AND c.ended_seq > p.seq
+    WHERE c.state IN ('Released', 'Expired', 'Cancelled')) AS d;
+
+-- name: DeleteRollups :exec
+DELETE FROM usage_analytics AS u USING (SELECT unnest(@accounts::uuid[]) AS id, unnest(@days::date[]) AS day) AS d
+WHERE u.user_id = d.id AND u.day = d.day;
+
+-- name: DeleteAllRollups :exec
+DELETE FROM usage_analytics WHERE user_id = ANY (@ids::uuid[]);
+
+-- name: InsertRollups :execrows
+-- Of some days of some accounts, of all days where whole. since keeps the search to the partitions that may have events of these
+-- days: none is recorded more than minutes before it occurred. What a reversal undid is left out of the day that it belongs to,
+-- but for the provider's cost, which was spent; where it changed no period, or gave a lot, that stays too.
+WITH page AS MATERIALIZED (
+    SELECT unnest(@ids::uuid[]) AS id, unnest(@since::timestamptz[]) AS since, unnest(@zones::text[]) AS zone,
+        unnest(@whole::boolean[]) AS whole),
+changed AS MATERIALIZED (SELECT unnest(@accounts::uuid[]) AS id, unnest(@days::date[]) AS day),
+facts AS (
+    SELECT p.id AS user_id, p.zone, e.occurred_at AS t, e.period_id AS period_no, coalesce(e.payer_id, e.user_id) AS payer_id,
+        e.plan_name, e.usage_type, e.currency, coalesce(e.cost_currency, e.currency) AS cost_currency,
+        1 AS events, CASE WHEN v.id IS NULL THEN 0 ELSE 1 END AS reversals,
+        CASE WHEN v.id IS NULL OR coalesce(v.void, v.refund_lot IS NOT NULL) THEN e.credits ELSE 0 END AS credits,
+        CASE WHEN v.id IS NOT NULL AND coalesce(v.void, v.refund_lot IS NOT NULL) THEN e.credits ELSE 0 END AS refunded,
+        CASE WHEN v.id IS NULL OR v.refund_lot IS NOT NULL THEN 1 ELSE 0 END AS pays,
+        e.plan_part - e.overage AS plan_credits, e.overage, coalesce(l.grants, 0) AS grant_credits,
+        coalesce(l.carried, 0) AS carry_over, e.price_micros, e.cost_micros,
+        CASE WHEN v.id IS NULL THEN 1 ELSE 0 END AS kept, e.duration_ms, e.file_size, e.tokens, e.quantity,
+        CASE WHEN c.id IS NULL THEN 0 ELSE 1 END AS admissions, 0 AS uncharged,
+        c.admitted_at - coalesce(c.requeued_at, c.created_at) AS waited, c.ended_at - c.admitted_at AS running
+    FROM page AS p
+    JOIN usage_tracking AS e ON e.user_id = p.id AND e.recorded_at >= p.since AND e.kind <> 'reversal'
+    LEFT JOIN usage_reversals AS r ON r.event_id = e.id
+    LEFT JOIN usage_tracking AS v ON v.id = r.reversal_id AND v.recorded_at = r.reversed_at
+    LEFT JOIN concurrent_processing AS c ON c.id = e.admission_id
+    LEFT JOIN LATERAL (
+        SELECT sum((s ->> 'credits')::bigint) FILTER (WHERE k.kind = 'grant') AS grants,
+            sum((s ->> 'credits')::bigint) FILTER (WHERE k.kind = 'carry_over') AS carried
+        FROM jsonb_array_elements(e.lots) AS s JOIN credit_lots AS k ON k.id = (s ->> 'lot')::uuid) AS l ON e.lots IS NOT NULL
+    WHERE p.whole OR (p.id, (e.occurred_at AT TIME ZONE p.zone)::date) IN (SELECT id, day FROM changed)
+    UNION ALL
+    SELECT p.id, p.zone, c.ended_at, coalesce(c.period_no, -1), coalesce(c.payer_id, c.user_id), '', 'transcription', '', '',
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+        coalesce(c.admitted_at, c.ended_at) - coalesce(c.requeued_at, c.created_at), c.ended_at - c.admitted_at
+    FROM page AS p JOIN concurrent_processing AS c ON c.user_id = p.id
+    WHERE c.state IN ('Released', 'Expired', 'Cancelled')
+      AND (p.whole OR (p.id, (c.ended_at AT TIME ZONE p.zone)::date) IN (SELECT id, day FROM changed)))
+INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type, currency, cost_currency,
+    events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros,
+    audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms)
+SELECT f.user_id, (f.t AT TIME ZONE f.zone)::date, greatest(date_trunc('hour', f.t, f.zone), date_trunc('hour', f.t, 'UTC')),
+    f.period_no, f.payer_id, f.plan_name, f.usage_type, f.currency, f.cost_currency,
+    sum(f.events), sum(f.reversals), sum(f.credits), sum(f.refunded), sum(f.pays * f.plan_credits), sum(f.pays * f.overage),
+    sum(f.pays * f.grant_credits), sum(f.pays * f.carry_over), sum(f.pays * f.price_micros), sum(f.cost_micros),
+    sum(f.kept * f.duration_ms), sum(f.kept * f.file_size), sum(f.kept * f.tokens), sum(f.kept * f.quantity),
+    sum(f.admissions), sum(f.uncharged), coalesce(sum((extract(epoch FROM f.waited) * 1000)::bigint), 0),
+    coalesce(sum((extract(epoch FROM f.running) * 1000)::bigint), 0)
+FROM facts AS f
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9;
+
+-- name: MoveWatermarks :exec
+UPDATE usage_rollups AS r SET seq = v.seq, decided_at = v.decided_at, time_zone = v.zone, as_of = v.as_of
+FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@seqs::bigint[]) AS seq, unnest(@decided_at::timestamptz[]) AS decided_at,
+    unnest(@zones::text[]) AS zone, unnest(@as_of::timestamptz[]) AS as_of) AS v
+WHERE r.user_id = v.id;
+
+-- name: CompleteRollups :exec
+INSERT INTO usage_rollups_complete (as_of) VALUES (@as_of)
+ON CONFLICT (only_one) DO UPDATE SET as_of = greatest(usage_rollups_complete.as_of, excluded.as_of);
+
+-- name: RollupsComplete :one
+SELECT as_of FROM usage_rollups_complete;

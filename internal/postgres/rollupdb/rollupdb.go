@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package rollupdb writes the sums of what accounts have used.
+package rollupdb
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/rollup"
+)
+
+// Store implements rollup.Store. It is safe for concurrent use.
+type Store struct {
+	db *readdb.Store
+}
+
+var _ rollup.Store = (*Store)(nil)
+
+// New returns the Store of a database.
+func New(db *readdb.Store) *Store { return &Store{db: db} }
+
+// Clock implements rollup.Store.
+func (s *Store) Clock(ctx context.Context) (time.Time, error) {
+	now, err := s.db.Queries().Clock(ctx, s.db.Now())
+	return now.UTC(), postgres.MapError(err)
+}
+
+// Changed implements rollup.Store.
+func (s *Store) Changed(
+	ctx context.Context, after quota.AccountID, rebuild bool, limit int,
+) ([]quota.AccountID, error) {
+	ids, err := s.db.Queries().ChangedAccounts(ctx,
+		dbsqlc.ChangedAccountsParams{After: quota.ID(after), Rebuild: rebuild, Most: int32(limit)})
+	return postgres.IDs[quota.AccountID](ids), postgres.MapError(err)
+}
+
+// Others implements rollup.Store.
+func (s *Store) Others(ctx context.Context) (int, error) { return s.db.Others(ctx) }
+
+// Complete implements rollup.Store.
+func (s *Store) Complete(ctx context.Context, asOf time.Time) error {
+	return postgres.MapError(s.db.Queries().CompleteRollups(ctx, asOf))
+}
+
+// margin is how much earlier than the beginning of a day, by whatever zone, something may have been recorded that
+// occurred on it.
+const margin = 48 * time.Hour
+
+// RollUp implements rollup.Store. The watermark's row is the lock of an account's sums; the account itself is only
+// read, so nothing of the hot path waits for it. All of it sees one snapshot: the account's seq and the events up to
+// it.
+func (s *Store) RollUp(ctx context.Context, accounts []quota.AccountID, rebuild bool) (rollup.Page, error) {
+	var page rollup.Page
+	ids := postgres.IDs[quota.ID](accounts)
+	err := s.db.Snapshot(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
+		page = rollup.Page{}
+		if err := q.InsertWatermarks(ctx, ids); err != nil {
+			return err
+		}
+		marks, err := q.LockWatermarks(ctx,
+			dbsqlc.LockWatermarksParams{Ids: ids, Rebuild: rebuild, Now: s.db.Now()})
+		if err != nil {
+			return err
+		}
+		w := newWork(marks)
+		page.Accounts, page.Held = int64(len(marks)), w.held(accounts)
+		if len(marks) == 0 {
+			return nil
+		}
+		if err := w.find(ctx, q); err != nil {
+			return err
+		}
+		page.Days = int64(len(w.days.Days) + len(w.whole))
+		page.Rows, err = w.write(ctx, q)
+		return err
+	})
+	return page, err
+}
+
+// work is what one transaction has to do.
+type work struct {
+	// at has the place of each account in what is written.
+	at map[quota.ID]int
+	// changed are the accounts of which some days are made anew, whole those of which all are.
+	changed dbsqlc.ChangedDaysParams
+	whole   []quota.ID
+	days    dbsqlc.DeleteRollupsParams
+	rows    dbsqlc.InsertRollupsParams
+	marks   dbsqlc.MoveWatermarksParams
+}
+
+func newWork(marks []dbsqlc.LockWatermarksRow) *work {
+	w := &work{at: make(map[quota.ID]int, len(marks))}
+	for i := range marks {
+		m := &marks[i]
+		w.at[m.UserID] = i
+		w.marks.Ids = append(w.marks.Ids, m.UserID)
+		w.marks.Seqs = append(w.marks.Seqs, m.Seq)
+		w.marks.DecidedAt = append(w.marks.DecidedAt, m.LastDecidedAt)
+		w.marks.Zones = append(w.marks.Zones, m.TimeZone)
+		w.marks.AsOf = append(w.marks.AsOf, m.AsOf)
+		w.rows.Ids = append(w.rows.Ids, m.UserID)
+		w.rows.Zones = append(w.rows.Zones, m.TimeZone)
+		w.rows.Whole = append(w.rows.Whole, m.Whole)
+		// Of an account whose days are not known yet: nothing.
+		since := m.LastDecidedAt.Add(margin)
+		if m.Whole {
+			since = time.Time{}
+			w.whole = append(w.whole, m.UserID)
+		} else if m.Seq != m.RolledSeq {
+			w.changed.Ids = append(w.changed.Ids, m.UserID)
+			w.changed.Seqs = append(w.changed.Seqs, m.RolledSeq)
+			w.changed.RolledTo = append(w.changed.RolledTo, m.RolledTo)
+			w.changed.Zones = append(w.changed.Zones, m.TimeZone)
+		}
+		w.rows.Since = append(w.rows.Since, since)
+	}
+	return w
+}
+
+// held are those of the accounts that somebody else is at work on.
+func (w *work) held(accounts []quota.AccountID) []quota.AccountID {
+	var held []quota.AccountID
+	for _, id := range accounts {
+		if _, mine := w.at[quota.ID(id)]; !mine {
+			held = append(held, id)
+		}
+	}
+	return held
+}
+
+// find finds the days that are to be made anew.
+func (w *work) find(ctx context.Context, q *dbsqlc.Queries) error {
+	if len(w.changed.Ids) == 0 {
+		return nil
+	}
+	days, err := q.ChangedDays(ctx, w.changed)
+	for _, d := range days {
+		w.days.Accounts = append(w.days.Accounts, d.UserID)
+		w.days.Days = append(w.days.Days, d.Day)
+		since := &w.rows.Since[w.at[d.UserID]]
+		if from := d.Day.Add(-margin); from.Before(*since) {
+			*since = from
+		}
+	}
+	return err
+}
+
+// write makes them anew and moves the watermarks.
+func (w *work) write(ctx context.Context, q *dbsqlc.Queries) (rows int64, err error) {
+	if len(w.whole) > 0 {
+		if err := q.DeleteAllRollups(ctx, w.whole); err != nil {
+			return 0, err
+		}
+	}
+	if len(w.days.Days) > 0 {
+		if err := q.DeleteRollups(ctx, w.days); err != nil {
+			return 0, err
+		}
+	}
+	if len(w.whole)+len(w.days.Days) > 0 {
+		w.rows.Accounts, w.rows.Days = w.days.Accounts, w.days.Days
+		if rows, err = q.InsertRollups(ctx, w.rows); err != nil {
+			return 0, err
+		}
+	}
+	return rows, q.MoveWatermarks(ctx, w.marks)
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package rollup keeps the sums from which questions about use are answered, so that nobody reads events for them.
+//
+// Sums are made anew for whole days, and never added to: whatever was late, reversed or counted by a run that was
+// killed comes right with the next run, and running twice, beside itself or again changes nothing more.
+package rollup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/loop"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// Options say how to roll up.
+type Options struct {
+	// BatchSize is how many accounts one transaction rolls up; 200 if zero.
+	BatchSize int
+	// RetryFor bounds how long the run waits for a database that does not answer; 5 min if zero.
+	RetryFor time.Duration
+	// Rebuild makes the sums of all accounts anew, not only of those that have changed.
+	Rebuild bool
+	// FullSpeed keeps the run from making way for others who are at work in the database.
+	FullSpeed bool
+	// Progress is told after each transaction how far the run has come; nil is told nothing.
+	Progress func(Result)
+}
+
+// Page is what one transaction did.
+type Page struct {
+	// Accounts that were brought up to date, Days of theirs that were made anew, and Rows that these have. An account
+	// whose days are made anew as a whole counts as one day.
+	Accounts, Days, Rows int64
+	// Held are accounts that somebody else is rolling up at the moment.
+	Held []quota.AccountID
+}
+
+// Result counts what a run did.
+type Result struct {
+	// Accounts, Days and Rows, as of a page.
+	Accounts, Days, Rows int64
+	// Failed accounts could not be rolled up. Failures names some of them.
+	Failed   int64
+	Failures []Failure
+	// AsOf is the instant before which everything that was answered is in the sums of all accounts; zero as long as
+	// the run has not come to its end.
+	AsOf time.Time
+}
+
+// Failure is an account that could not be rolled up.
+type Failure struct {
+	Account quota.AccountID
+	Err     error
+}
+
+func (f Failure) String() string { return fmt.Sprintf("account %s: %v", f.Account, f.Err) }
+
+// Store finds what is to be rolled up, and does it. Its errors wrap those of package ledger.
+type Store interface {
+	// Clock reads the database's clock.
+	Clock(ctx context.Context) (time.Time, error)
+	// Changed looks, without locks, for users who have decided something that their sums do not have, or all who have
+	// decided anything: at most limit, with ids behind one, in their order.
+	Changed(ctx context.Context, after quota.AccountID, rebuild bool, limit int) ([]quota.AccountID, error)
+	// RollUp makes the days anew that changed, or all days, in one snapshot and one transaction.
+	RollUp(ctx context.Context, accounts []quota.AccountID, rebuild bool) (Page, error)
+	// Complete writes down that the sums of all accounts have what was answered before an instant.
+	Complete(ctx context.Context, asOf time.Time) error
+	// Others counts the sessions that are at work in the database at this moment, except those of programs with this
+	// one's name.
+	Others(ctx context.Context) (int, error)
+}
+
+// ErrAccountsFailed says that all accounts were rolled up but some.
+var ErrAccountsFailed = errors.New("accounts could not be rolled up")
+
+const (
+	defaultBatch    = 200
+	defaultRetryFor = 5 * time.Minute
+	// firstPause is the first pause of a back-off that doubles.
+	firstPause = 200 * time.Millisecond
+	maxPause   = 10 * time.Second
+	// Beside others a transaction is followed by a pause of yield times its own length.
+	yield = 4
+	// maxFailures bounds how many accounts a result names.
+	maxFailures = 20
+)
+
+// Run rolls up the accounts that have changed, a batch a transaction. An account that fails is left behind, and
+// ErrAccountsFailed says so at the end. If ctx ends, the transaction under way is given up, and the cause is returned:
+// what was done stays done.
+func Run(ctx context.Context, store Store, o Options) (Result, error) {
+	r := &run{store: store, o: o}
+	if r.o.BatchSize <= 0 {
+		r.o.BatchSize = defaultBatch
+	}
+	if r.o.RetryFor <= 0 {
+		r.o.RetryFor = defaultRetryFor
+	}
+	err := r.all(ctx)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return r.res, err
+}
+
+type run struct {
+	store Store
+	o     Options
+	res   Result
+	// held are for the end: others were at work on them.
+	held []quota.AccountID
+}
+
+func (r *run) all(ctx context.Context) error {
+	var asOf time.Time
+	err := r.patiently(ctx, func() (err error) {
+		asOf, err = r.store.Clock(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var after quota.AccountID
+	for more := true; more; {
+		var accounts []quota.AccountID
+		err := r.patiently(ctx, func() (err error) {
+			accounts, err = r.store.Changed(ctx, after, r.o.Rebuild, r.o.BatchSize)
+			return err
+		})
+		if err == nil {
+			err = r.rollUp(ctx, accounts, r.o.Rebuild)
+		}
+		if err != nil {
+			return err
+		}
+		if more = len(accounts) == r.o.BatchSize; more {
+			after = accounts[len(accounts)-1]
+		}
+	}
+	if err := r.again(ctx); err != nil {
+		return err
+	}
+	if r.res.Failed > 0 {
+		return fmt.Errorf("%d %w", r.res.Failed, ErrAccountsFailed)
+	}
+	r.res.AsOf = asOf
+	return r.patiently(ctx, func() error { return r.store.Complete(ctx, asOf) })
+}
+
+// again waits for those whom others were at work on: what they have done may be older than this run.
+func (r *run) again(ctx context.Context) error {
+	deadline := time.Now().Add(r.o.RetryFor)
+	for len(r.held) > 0 {
+		loop.Pause(ctx, firstPause)
+		if time.Now().After(deadline) {
+			return fmt.Errorf("somebody else has been at work on %d accounts for %s", len(r.held), r.o.RetryFor)
+		}
+		n := min(len(r.held), r.o.BatchSize)
+		accounts := r.held[:n]
+		r.held = r.held[n:]
+		if err := r.rollUp(ctx, accounts, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rollUp does a batch, in halves if it fails for what one of its accounts has.
+func (r *run) rollUp(ctx context.Context, accounts []quota.AccountID, rebuild bool) error {
+	if len(accounts) == 0 {
+		return nil
+	}
+	var page Page
+	started := time.Now()
+	err := r.patiently(ctx, func() (err error) {
+		started = time.Now()
+		page, err = r.store.RollUp(ctx, accounts, rebuild)
+		return err
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return err
+	case errors.Is(err, ledger.ErrData) && len(accounts) > 1:
+		half := len(accounts) / 2
+		if err := r.rollUp(ctx, accounts[:half], rebuild); err != nil {
+			return err
+		}
+		return r.rollUp(ctx, accounts[half:], rebuild)
+	case errors.Is(err, ledger.ErrData):
+		r.res.Failed++
+		if len(r.res.Failures) < maxFailures {
+			r.res.Failures = append(r.res.Failures, Failure{Account: accounts[0], Err: err})
+		}
+		return nil
+	case err != nil:
+		return err
+	}
+	r.res.Accounts, r.res.Days, r.res.Rows = r.res.Accounts+page.Accounts, r.res.Days+page.Days, r.res.Rows+page.Rows
+	r.held = append(r.held, page.Held...)
+	if r.o.Progress != nil {
+		r.o.Progress(r.res)
+	}
+	if r.o.FullSpeed {
+		return nil
+	}
+	took := time.Since(started)
+	// A database that does not answer is the next batch's business.
+	if n, err := r.store.Others(ctx); err == nil && n > 0 {
+		loop.Pause(ctx, yield*took)
+	}
+	return nil
+}
+
+// patiently does something again while the database does not answer, or asks for it, for RetryFor at most.
+func (r *run) patiently(ctx context.Context, do func() error) error {
+	deadline := time.Now().Add(r.o.RetryFor)
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		err := do()
+		again := errors.Is(err, ledger.ErrRetry) ||
+			errors.Is(err, ledger.ErrUnavailable) && !errors.Is(err, ledger.ErrData)
+		if !again || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
+			return err
+		}
+		loop.Pause(ctx, pause)
+	}
+}
