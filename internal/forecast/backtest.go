@@ -37,19 +37,15 @@ func (f *Forecaster) backtest(horizon int) {
 	f.tell(days, horizon)
 }
 
-// tell has each method tell so many days from that one on. Nobody uses less than nothing.
+// tell has each method tell so many days from that one on.
 func (f *Forecaster) tell(day, length int) {
 	f.run.tell(day, f.paths[runRate][:length])
-	for h := range length {
-		f.paths[seasonalNaive][h] = f.use[day-f.season+h%f.season]
+	naive := f.paths[seasonalNaive][:length]
+	for h := copy(naive, f.use[day-f.season:day]); h < length; h++ {
+		naive[h] = naive[h-f.season]
 	}
 	f.holt.tell(day, f.paths[dampedHolt][:length])
 	f.weekly.tell(day, f.paths[weeklySmoothing][:length])
-	for k := range methods {
-		for h, use := range f.paths[k][:length] {
-			f.paths[k][h] = max(0, use)
-		}
-	}
 }
 
 // judge notes by how much each method is wrong.

@@ -168,7 +168,8 @@ func quantile(mean, variance, deviation float64) float64 {
 		return max(0, mean)
 	}
 	ninth := variance / (9 * mean * mean)
-	return mean * math.Pow(max(0, 1-ninth+deviation*math.Sqrt(ninth)), 3)
+	root := max(0, 1-ninth+deviation*math.Sqrt(ninth))
+	return mean * root * root * root
 }
 
 func seconds(s float64) time.Duration { return time.Duration(math.Round(s * float64(time.Second))) }

@@ -111,7 +111,7 @@ func (s *smoothing) see(day int, use float64) {
 	}
 }
 
-// tell lays what is to come from that day on into the path.
+// tell lays what is to come from that day on into the path. Nobody uses less than nothing.
 func (s *smoothing) tell(day int, path []float64) {
 	i, n := least(s.errors), len(s.rates)
 	r, level, slope := s.rates[i], s.level[i], s.trend[i]
@@ -119,10 +119,10 @@ func (s *smoothing) tell(day int, path []float64) {
 	for h := range path {
 		slope *= r.damping
 		level += slope
-		if r.factors {
-			path[h] = level * s.season[at*n+i]
+		if c := s.season[at*n+i]; r.factors {
+			path[h] = max(0, level) * c
 		} else {
-			path[h] = level + s.season[at*n+i]
+			path[h] = max(0, level+c)
 		}
 		if at++; at == s.length {
 			at = 0
