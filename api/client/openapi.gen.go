@@ -330,6 +330,36 @@ func (e NotificationEndpointRequestSigning) Valid() bool {
 	}
 }
 
+// Defines values for NotificationPreferencesRequestMuted.
+const (
+	NotificationPreferencesRequestMutedCreditsPercent   NotificationPreferencesRequestMuted = "CreditsPercent"
+	NotificationPreferencesRequestMutedDailyCostPercent NotificationPreferencesRequestMuted = "DailyCostPercent"
+	NotificationPreferencesRequestMutedGrantExpiring    NotificationPreferencesRequestMuted = "GrantExpiring"
+	NotificationPreferencesRequestMutedOverdrawn        NotificationPreferencesRequestMuted = "Overdrawn"
+	NotificationPreferencesRequestMutedPeriodReset      NotificationPreferencesRequestMuted = "PeriodReset"
+	NotificationPreferencesRequestMutedTeamShare        NotificationPreferencesRequestMuted = "TeamShare"
+)
+
+// Valid indicates whether the value is a known member of the NotificationPreferencesRequestMuted enum.
+func (e NotificationPreferencesRequestMuted) Valid() bool {
+	switch e {
+	case NotificationPreferencesRequestMutedCreditsPercent:
+		return true
+	case NotificationPreferencesRequestMutedDailyCostPercent:
+		return true
+	case NotificationPreferencesRequestMutedGrantExpiring:
+		return true
+	case NotificationPreferencesRequestMutedOverdrawn:
+		return true
+	case NotificationPreferencesRequestMutedPeriodReset:
+		return true
+	case NotificationPreferencesRequestMutedTeamShare:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for PeriodState.
 const (
 	PeriodStateClosed PeriodState = "Closed"
@@ -672,7 +702,10 @@ type Admission struct {
 	Priority int32 `json:"priority"`
 
 	// Reason Why work was refused or waits.
-	Reason          Reason  `json:"reason,omitempty,omitzero"`
+	Reason Reason `json:"reason,omitempty,omitzero"`
+
+	// ReleaseReason Why somebody else than its holder released it.
+	ReleaseReason   string  `json:"release_reason,omitempty,omitzero"`
 	ReportedCredits Decimal `json:"reported_credits,omitempty,omitzero"`
 
 	// ReportedMs What a Job's pod reported; charged when the Job is over.
@@ -1125,6 +1158,12 @@ type EstimatedStart struct {
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind string
 
+// ForceRelease defines model for ForceRelease.
+type ForceRelease struct {
+	// Reason Examples: its worker is gone
+	Reason string `json:"reason"`
+}
+
 // Grant defines model for Grant.
 type Grant struct {
 	Credits   int64     `json:"credits"`
@@ -1345,6 +1384,28 @@ type NotificationKey struct {
 	// PublicKey As Standard Webhooks write it, whpk_; absent of an HMAC secret.
 	PublicKey string `json:"public_key,omitempty,omitzero"`
 }
+
+// NotificationPreferences defines model for NotificationPreferences.
+type NotificationPreferences struct {
+	Muted []string `json:"muted"`
+
+	// UpdatedAt When they were last changed; absent if never.
+	UpdatedAt time.Time `json:"updated_at,omitempty,omitzero"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// NotificationPreferencesRequest defines model for NotificationPreferencesRequest.
+type NotificationPreferencesRequest struct {
+	// Muted The kinds of alerts that the user does not want to be told of; none to be told of all.
+	//
+	// Examples: ["PeriodReset"]
+	Muted []NotificationPreferencesRequestMuted `json:"muted"`
+}
+
+// NotificationPreferencesRequestMuted defines model for NotificationPreferencesRequest.Muted.
+type NotificationPreferencesRequestMuted string
 
 // NotificationTest defines model for NotificationTest.
 type NotificationTest struct {
@@ -2340,6 +2401,16 @@ type GetUsageLimitsParams struct {
 	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
 }
 
+// GetNotificationPreferencesParams defines parameters for GetNotificationPreferences.
+type GetNotificationPreferencesParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
+// PutNotificationPreferencesParams defines parameters for PutNotificationPreferences.
+type PutNotificationPreferencesParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
 // GetUsageStatsParams defines parameters for GetUsageStats.
 type GetUsageStatsParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
@@ -2395,6 +2466,9 @@ type CreateAdmissionJSONRequestBody = AdmissionRequest
 // CompleteAdmissionJSONRequestBody defines body for CompleteAdmission for application/json ContentType.
 type CompleteAdmissionJSONRequestBody = CompleteRequest
 
+// ForceReleaseAdmissionJSONRequestBody defines body for ForceReleaseAdmission for application/json ContentType.
+type ForceReleaseAdmissionJSONRequestBody = ForceRelease
+
 // PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
 type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
 
@@ -2415,6 +2489,9 @@ type CreateAdjustmentJSONRequestBody = AdjustmentRequest
 
 // CheckUsageJSONRequestBody defines body for CheckUsage for application/json ContentType.
 type CheckUsageJSONRequestBody = CheckRequest
+
+// PutNotificationPreferencesJSONRequestBody defines body for PutNotificationPreferences for application/json ContentType.
+type PutNotificationPreferencesJSONRequestBody = NotificationPreferencesRequest
 
 // ReverseUsageJSONRequestBody defines body for ReverseUsage for application/json ContentType.
 type ReverseUsageJSONRequestBody = ReverseRequest
@@ -2618,6 +2695,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/admissions/{id}/complete (the `CompleteAdmission` operationId).
 	CompleteAdmission(ctx context.Context, id AdmissionID, body CompleteAdmissionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ForceReleaseAdmissionWithBody Release an admission that somebody else holds, for a reason.
+	//
+	// Its slot and its reservation return at once and nothing is charged; its holder is told by the next call. The reason is in
+	// the admission, and who gave it in the audit log. 409 for one that has ended, and for a Job's, which is released by deleting
+	// the Job.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/admissions/{id}/force-release (the `ForceReleaseAdmission` operationId).
+	ForceReleaseAdmissionWithBody(ctx context.Context, id AdmissionID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ForceReleaseAdmission Release an admission that somebody else holds, for a reason.
+	//
+	// Its slot and its reservation return at once and nothing is charged; its holder is told by the next call. The reason is in
+	// the admission, and who gave it in the audit log. 409 for one that has ended, and for a Job's, which is released by deleting
+	// the Job.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/admissions/{id}/force-release (the `ForceReleaseAdmission` operationId).
+	ForceReleaseAdmission(ctx context.Context, id AdmissionID, body ForceReleaseAdmissionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// HeartbeatAdmission Renew the lease.
 	//
@@ -2954,6 +3053,31 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/usage/limits (the `GetUsageLimits` operationId).
 	GetUsageLimits(ctx context.Context, params *GetUsageLimitsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetNotificationPreferences What a user wants to be told of.
+	//
+	// Corresponds with GET /api/v1/usage/notification-preferences (the `GetNotificationPreferences` operationId).
+	GetNotificationPreferences(ctx context.Context, params *GetNotificationPreferencesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutNotificationPreferencesWithBody Say what a user wants to be told of.
+	//
+	// Alerts of a kind that is muted are raised and listed all the same, and go to endpoints of operators and teams; those whose
+	// `audience` is `users` do not get them. It holds for what is raised from now on.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/usage/notification-preferences (the `PutNotificationPreferences` operationId).
+	PutNotificationPreferencesWithBody(ctx context.Context, params *PutNotificationPreferencesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutNotificationPreferences Say what a user wants to be told of.
+	//
+	// Alerts of a kind that is muted are raised and listed all the same, and go to endpoints of operators and teams; those whose
+	// `audience` is `users` do not get them. It holds for what is raised from now on.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/usage/notification-preferences (the `PutNotificationPreferences` operationId).
+	PutNotificationPreferences(ctx context.Context, params *PutNotificationPreferencesParams, body PutNotificationPreferencesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetUsageStats What a user's latest periods come to.
 	//
 	// Corresponds with GET /api/v1/usage/stats (the `GetUsageStats` operationId).
@@ -3219,6 +3343,48 @@ func (c *Client) CompleteAdmissionWithBody(ctx context.Context, id AdmissionID, 
 // Corresponds with POST /api/v1/admissions/{id}/complete (the `CompleteAdmission` operationId).
 func (c *Client) CompleteAdmission(ctx context.Context, id AdmissionID, body CompleteAdmissionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCompleteAdmissionRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ForceReleaseAdmissionWithBody Release an admission that somebody else holds, for a reason.
+//
+// Its slot and its reservation return at once and nothing is charged; its holder is told by the next call. The reason is in
+// the admission, and who gave it in the audit log. 409 for one that has ended, and for a Job's, which is released by deleting
+// the Job.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/admissions/{id}/force-release (the `ForceReleaseAdmission` operationId).
+func (c *Client) ForceReleaseAdmissionWithBody(ctx context.Context, id AdmissionID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewForceReleaseAdmissionRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ForceReleaseAdmission Release an admission that somebody else holds, for a reason.
+//
+// Its slot and its reservation return at once and nothing is charged; its holder is told by the next call. The reason is in
+// the admission, and who gave it in the audit log. 409 for one that has ended, and for a Job's, which is released by deleting
+// the Job.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/admissions/{id}/force-release (the `ForceReleaseAdmission` operationId).
+func (c *Client) ForceReleaseAdmission(ctx context.Context, id AdmissionID, body ForceReleaseAdmissionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewForceReleaseAdmissionRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3984,6 +4150,61 @@ func (c *Client) GetUsageLimits(ctx context.Context, params *GetUsageLimitsParam
 	return c.Client.Do(req)
 }
 
+// GetNotificationPreferences What a user wants to be told of.
+//
+// Corresponds with GET /api/v1/usage/notification-preferences (the `GetNotificationPreferences` operationId).
+func (c *Client) GetNotificationPreferences(ctx context.Context, params *GetNotificationPreferencesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetNotificationPreferencesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutNotificationPreferencesWithBody Say what a user wants to be told of.
+//
+// Alerts of a kind that is muted are raised and listed all the same, and go to endpoints of operators and teams; those whose
+// `audience` is `users` do not get them. It holds for what is raised from now on.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/usage/notification-preferences (the `PutNotificationPreferences` operationId).
+func (c *Client) PutNotificationPreferencesWithBody(ctx context.Context, params *PutNotificationPreferencesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutNotificationPreferencesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutNotificationPreferences Say what a user wants to be told of.
+//
+// Alerts of a kind that is muted are raised and listed all the same, and go to endpoints of operators and teams; those whose
+// `audience` is `users` do not get them. It holds for what is raised from now on.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/usage/notification-preferences (the `PutNotificationPreferences` operationId).
+func (c *Client) PutNotificationPreferences(ctx context.Context, params *PutNotificationPreferencesParams, body PutNotificationPreferencesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutNotificationPreferencesRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetUsageStats What a user's latest periods come to.
 //
 // Corresponds with GET /api/v1/usage/stats (the `GetUsageStats` operationId).
@@ -4540,6 +4761,53 @@ func NewCompleteAdmissionRequestWithBody(server string, id AdmissionID, contentT
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/admissions/%s/complete", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewForceReleaseAdmissionRequest calls the generic ForceReleaseAdmission builder with application/json body
+func NewForceReleaseAdmissionRequest(server string, id AdmissionID, body ForceReleaseAdmissionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewForceReleaseAdmissionRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewForceReleaseAdmissionRequestWithBody constructs an http.Request for the ForceReleaseAdmission method, with any body, and a specified content type
+func NewForceReleaseAdmissionRequestWithBody(server string, id AdmissionID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/admissions/%s/force-release", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -6545,6 +6813,119 @@ func NewGetUsageLimitsRequest(server string, params *GetUsageLimitsParams) (*htt
 	return req, nil
 }
 
+// NewGetNotificationPreferencesRequest constructs an http.Request for the GetNotificationPreferences method
+func NewGetNotificationPreferencesRequest(server string, params *GetNotificationPreferencesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/usage/notification-preferences")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutNotificationPreferencesRequest calls the generic PutNotificationPreferences builder with application/json body
+func NewPutNotificationPreferencesRequest(server string, params *PutNotificationPreferencesParams, body PutNotificationPreferencesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutNotificationPreferencesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewPutNotificationPreferencesRequestWithBody constructs an http.Request for the PutNotificationPreferences method, with any body, and a specified content type
+func NewPutNotificationPreferencesRequestWithBody(server string, params *PutNotificationPreferencesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/usage/notification-preferences")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetUsageStatsRequest constructs an http.Request for the GetUsageStats method
 func NewGetUsageStatsRequest(server string, params *GetUsageStatsParams) (*http.Request, error) {
 	var err error
@@ -7275,6 +7656,28 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/admissions/{id}/complete (the `CompleteAdmission` operationId).
 	CompleteAdmissionWithResponse(ctx context.Context, id AdmissionID, body CompleteAdmissionJSONRequestBody, reqEditors ...RequestEditorFn) (*CompleteAdmissionResponse, error)
 
+	// ForceReleaseAdmissionWithBodyWithResponse Release an admission that somebody else holds, for a reason.
+	//
+	// Its slot and its reservation return at once and nothing is charged; its holder is told by the next call. The reason is in
+	// the admission, and who gave it in the audit log. 409 for one that has ended, and for a Job's, which is released by deleting
+	// the Job.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/admissions/{id}/force-release (the `ForceReleaseAdmission` operationId).
+	ForceReleaseAdmissionWithBodyWithResponse(ctx context.Context, id AdmissionID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ForceReleaseAdmissionResponse, error)
+
+	// ForceReleaseAdmissionWithResponse Release an admission that somebody else holds, for a reason.
+	//
+	// Its slot and its reservation return at once and nothing is charged; its holder is told by the next call. The reason is in
+	// the admission, and who gave it in the audit log. 409 for one that has ended, and for a Job's, which is released by deleting
+	// the Job.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/admissions/{id}/force-release (the `ForceReleaseAdmission` operationId).
+	ForceReleaseAdmissionWithResponse(ctx context.Context, id AdmissionID, body ForceReleaseAdmissionJSONRequestBody, reqEditors ...RequestEditorFn) (*ForceReleaseAdmissionResponse, error)
+
 	// HeartbeatAdmissionWithResponse Renew the lease.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7669,6 +8072,33 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/usage/limits (the `GetUsageLimits` operationId).
 	GetUsageLimitsWithResponse(ctx context.Context, params *GetUsageLimitsParams, reqEditors ...RequestEditorFn) (*GetUsageLimitsResponse, error)
+
+	// GetNotificationPreferencesWithResponse What a user wants to be told of.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/usage/notification-preferences (the `GetNotificationPreferences` operationId).
+	GetNotificationPreferencesWithResponse(ctx context.Context, params *GetNotificationPreferencesParams, reqEditors ...RequestEditorFn) (*GetNotificationPreferencesResponse, error)
+
+	// PutNotificationPreferencesWithBodyWithResponse Say what a user wants to be told of.
+	//
+	// Alerts of a kind that is muted are raised and listed all the same, and go to endpoints of operators and teams; those whose
+	// `audience` is `users` do not get them. It holds for what is raised from now on.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/usage/notification-preferences (the `PutNotificationPreferences` operationId).
+	PutNotificationPreferencesWithBodyWithResponse(ctx context.Context, params *PutNotificationPreferencesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutNotificationPreferencesResponse, error)
+
+	// PutNotificationPreferencesWithResponse Say what a user wants to be told of.
+	//
+	// Alerts of a kind that is muted are raised and listed all the same, and go to endpoints of operators and teams; those whose
+	// `audience` is `users` do not get them. It holds for what is raised from now on.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/usage/notification-preferences (the `PutNotificationPreferences` operationId).
+	PutNotificationPreferencesWithResponse(ctx context.Context, params *PutNotificationPreferencesParams, body PutNotificationPreferencesJSONRequestBody, reqEditors ...RequestEditorFn) (*PutNotificationPreferencesResponse, error)
 
 	// GetUsageStatsWithResponse What a user's latest periods come to.
 	//
@@ -8125,6 +8555,70 @@ func (r CompleteAdmissionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CompleteAdmissionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ForceReleaseAdmissionResponse429Headers the declared response headers of an HTTP 429 response for ForceReleaseAdmission
+type ForceReleaseAdmissionResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ForceReleaseAdmissionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Admission
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ForceReleaseAdmissionResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ForceReleaseAdmissionResponse) GetJSON200() *Admission {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ForceReleaseAdmissionResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ForceReleaseAdmissionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ForceReleaseAdmissionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ForceReleaseAdmissionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ForceReleaseAdmissionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ForceReleaseAdmissionResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10462,6 +10956,134 @@ func (r GetUsageLimitsResponse) ContentType() string {
 	return ""
 }
 
+// GetNotificationPreferencesResponse429Headers the declared response headers of an HTTP 429 response for GetNotificationPreferences
+type GetNotificationPreferencesResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetNotificationPreferencesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NotificationPreferences
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetNotificationPreferencesResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetNotificationPreferencesResponse) GetJSON200() *NotificationPreferences {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetNotificationPreferencesResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetNotificationPreferencesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetNotificationPreferencesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetNotificationPreferencesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetNotificationPreferencesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetNotificationPreferencesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PutNotificationPreferencesResponse429Headers the declared response headers of an HTTP 429 response for PutNotificationPreferences
+type PutNotificationPreferencesResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type PutNotificationPreferencesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NotificationPreferences
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *PutNotificationPreferencesResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutNotificationPreferencesResponse) GetJSON200() *NotificationPreferences {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r PutNotificationPreferencesResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutNotificationPreferencesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutNotificationPreferencesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutNotificationPreferencesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutNotificationPreferencesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutNotificationPreferencesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetUsageStatsResponse429Headers the declared response headers of an HTTP 429 response for GetUsageStats
 type GetUsageStatsResponse429Headers struct {
 	RateLimit       string
@@ -11343,6 +11965,40 @@ func (c *ClientWithResponses) CompleteAdmissionWithResponse(ctx context.Context,
 	return ParseCompleteAdmissionResponse(rsp)
 }
 
+// ForceReleaseAdmissionWithBodyWithResponse Release an admission that somebody else holds, for a reason.
+//
+// Its slot and its reservation return at once and nothing is charged; its holder is told by the next call. The reason is in
+// the admission, and who gave it in the audit log. 409 for one that has ended, and for a Job's, which is released by deleting
+// the Job.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/admissions/{id}/force-release (the `ForceReleaseAdmission` operationId).
+func (c *ClientWithResponses) ForceReleaseAdmissionWithBodyWithResponse(ctx context.Context, id AdmissionID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ForceReleaseAdmissionResponse, error) {
+	rsp, err := c.ForceReleaseAdmissionWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseForceReleaseAdmissionResponse(rsp)
+}
+
+// ForceReleaseAdmissionWithResponse Release an admission that somebody else holds, for a reason.
+//
+// Its slot and its reservation return at once and nothing is charged; its holder is told by the next call. The reason is in
+// the admission, and who gave it in the audit log. 409 for one that has ended, and for a Job's, which is released by deleting
+// the Job.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/admissions/{id}/force-release (the `ForceReleaseAdmission` operationId).
+func (c *ClientWithResponses) ForceReleaseAdmissionWithResponse(ctx context.Context, id AdmissionID, body ForceReleaseAdmissionJSONRequestBody, reqEditors ...RequestEditorFn) (*ForceReleaseAdmissionResponse, error) {
+	rsp, err := c.ForceReleaseAdmission(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseForceReleaseAdmissionResponse(rsp)
+}
+
 // HeartbeatAdmissionWithResponse Renew the lease.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -11990,6 +12646,51 @@ func (c *ClientWithResponses) GetUsageLimitsWithResponse(ctx context.Context, pa
 	return ParseGetUsageLimitsResponse(rsp)
 }
 
+// GetNotificationPreferencesWithResponse What a user wants to be told of.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/usage/notification-preferences (the `GetNotificationPreferences` operationId).
+func (c *ClientWithResponses) GetNotificationPreferencesWithResponse(ctx context.Context, params *GetNotificationPreferencesParams, reqEditors ...RequestEditorFn) (*GetNotificationPreferencesResponse, error) {
+	rsp, err := c.GetNotificationPreferences(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetNotificationPreferencesResponse(rsp)
+}
+
+// PutNotificationPreferencesWithBodyWithResponse Say what a user wants to be told of.
+//
+// Alerts of a kind that is muted are raised and listed all the same, and go to endpoints of operators and teams; those whose
+// `audience` is `users` do not get them. It holds for what is raised from now on.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/usage/notification-preferences (the `PutNotificationPreferences` operationId).
+func (c *ClientWithResponses) PutNotificationPreferencesWithBodyWithResponse(ctx context.Context, params *PutNotificationPreferencesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutNotificationPreferencesResponse, error) {
+	rsp, err := c.PutNotificationPreferencesWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutNotificationPreferencesResponse(rsp)
+}
+
+// PutNotificationPreferencesWithResponse Say what a user wants to be told of.
+//
+// Alerts of a kind that is muted are raised and listed all the same, and go to endpoints of operators and teams; those whose
+// `audience` is `users` do not get them. It holds for what is raised from now on.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/usage/notification-preferences (the `PutNotificationPreferences` operationId).
+func (c *ClientWithResponses) PutNotificationPreferencesWithResponse(ctx context.Context, params *PutNotificationPreferencesParams, body PutNotificationPreferencesJSONRequestBody, reqEditors ...RequestEditorFn) (*PutNotificationPreferencesResponse, error) {
+	rsp, err := c.PutNotificationPreferences(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutNotificationPreferencesResponse(rsp)
+}
+
 // GetUsageStatsWithResponse What a user's latest periods come to.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12543,6 +13244,73 @@ func ParseCompleteAdmissionResponse(rsp *http.Response) (*CompleteAdmissionRespo
 	switch {
 	case rsp.StatusCode == 429:
 		var headers CompleteAdmissionResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseForceReleaseAdmissionResponse parses an HTTP response from a ForceReleaseAdmissionWithResponse call
+func ParseForceReleaseAdmissionResponse(rsp *http.Response) (*ForceReleaseAdmissionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ForceReleaseAdmissionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Admission
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ForceReleaseAdmissionResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -15048,6 +15816,140 @@ func ParseGetUsageLimitsResponse(rsp *http.Response) (*GetUsageLimitsResponse, e
 	switch {
 	case rsp.StatusCode == 429:
 		var headers GetUsageLimitsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetNotificationPreferencesResponse parses an HTTP response from a GetNotificationPreferencesWithResponse call
+func ParseGetNotificationPreferencesResponse(rsp *http.Response) (*GetNotificationPreferencesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetNotificationPreferencesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NotificationPreferences
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetNotificationPreferencesResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParsePutNotificationPreferencesResponse parses an HTTP response from a PutNotificationPreferencesWithResponse call
+func ParsePutNotificationPreferencesResponse(rsp *http.Response) (*PutNotificationPreferencesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutNotificationPreferencesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NotificationPreferences
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers PutNotificationPreferencesResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

@@ -38,6 +38,18 @@ type NotificationSelector struct {
 	Users []string `json:"users,omitempty"`
 }
 
+// NotificationAudience is for whom the receiver of an endpoint is.
+// +kubebuilder:validation:Enum=operators;users
+type NotificationAudience string
+
+// The audiences.
+const (
+	// AudienceOperators get whatever the endpoint asks for.
+	AudienceOperators NotificationAudience = "operators"
+	// AudienceUsers get what they want to be told of.
+	AudienceUsers NotificationAudience = "users"
+)
+
 // NotificationSigningMethod is how deliveries are signed.
 // +kubebuilder:validation:Enum=ed25519;hmac
 type NotificationSigningMethod string
@@ -94,6 +106,13 @@ type NotificationEndpointSpec struct {
 	// selector says whose alerts are sent; everybody's when absent.
 	// +optional
 	Selector *NotificationSelector `json:"selector,omitempty"`
+
+	// audience is for whom the receiver is: operators get whatever the endpoint asks for; users is for a receiver that
+	// passes alerts on to the users whom they are about, by e-mail for example: it gets none of a team, and none that
+	// its user does not want.
+	// +optional
+	// +kubebuilder:default=operators
+	Audience NotificationAudience `json:"audience,omitempty"`
 
 	// signing is what deliveries are signed with; an ed25519 key that is made for it when absent.
 	// +optional

@@ -107,7 +107,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
 	past := reports.New(store, service)
 	return run(ctx, o, log, listener, httpapi.Options{
-		Usage: service, Admissions: service, Tickets: service, Events: service, Teams: service,
+		Usage: service, Admissions: service, Intervene: service, Tickets: service, Events: service,
+		Teams:   service,
 		History: past, Alerts: past, Users: service, Search: past, PublicPlans: o.publicPlans,
 		TeamReports: past, Queue: queue.New(store),
 		Notifications: sending.Service, Deliveries: sending.Service, Leases: signer, Auth: auth,

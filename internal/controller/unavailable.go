@@ -19,7 +19,7 @@ import (
 const unavailableRetry = 5 * time.Second
 
 // staleRetry is when to look again at an object that was read from a cache that lags behind, up to twice as late.
-const staleRetry = 100 * time.Millisecond
+const staleRetry = time.Second
 
 // errStale says that a status was worked out from what is no longer so.
 var errStale = errors.New("the object has been written since it was read")

@@ -18,9 +18,13 @@ func Endpoint(n *v1alpha1.NotificationEndpoint) (delivery.Endpoint, error) {
 	spec := &n.Spec
 	e := delivery.Endpoint{
 		Name: n.Name, URL: spec.URL, Signing: delivery.Ed25519, Suspended: spec.Suspended,
+		Audience: delivery.ForOperators,
 	}
 	for _, kind := range spec.Kinds {
 		e.Kinds = append(e.Kinds, quota.AlertKind(kind))
+	}
+	if spec.Audience != "" {
+		e.Audience = delivery.Audience(spec.Audience)
 	}
 	if s := spec.Selector; s != nil {
 		e.Plans, e.Teams, e.Users = s.Plans, s.Teams, s.Users

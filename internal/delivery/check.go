@@ -40,6 +40,9 @@ func (e *Endpoint) Check() error {
 	if e.Signing != Ed25519 && e.Signing != HMAC {
 		return quota.Invalid("signing", "%.20q must be %s or %s", string(e.Signing), Ed25519, HMAC)
 	}
+	if e.Audience != ForOperators && e.Audience != ForUsers {
+		return quota.Invalid("audience", "%.20q must be %s or %s", string(e.Audience), ForOperators, ForUsers)
+	}
 	for _, kind := range e.Kinds {
 		if !slices.Contains(Kinds, kind) {
 			return quota.Invalid("kinds", "%.40q must be one of %s", string(kind), join(Kinds))

@@ -31,6 +31,26 @@ const (
 	HMAC Signing = "hmac"
 )
 
+// Audience is for whom the receiver of an endpoint is.
+type Audience string
+
+// The audiences.
+const (
+	// ForOperators gets everything that the endpoint asks for.
+	ForOperators Audience = "operators"
+	// ForUsers passes alerts on to the users whom they are about, and gets what these want to be told of.
+	ForUsers Audience = "users"
+)
+
+// Preferences are what a user wants to be told of.
+type Preferences struct {
+	// Muted are the kinds of alerts that no endpoint for users brings to the user. They are raised and listed all the
+	// same.
+	Muted []quota.AlertKind
+	// UpdatedAt is when the user last changed them; zero for never.
+	UpdatedAt time.Time
+}
+
 // Endpoint is where alerts are sent to.
 type Endpoint struct {
 	ID EndpointID
@@ -48,6 +68,7 @@ type Endpoint struct {
 	// AllowedCIDRs are addresses that may be called although they are not public, without TLS too.
 	AllowedCIDRs []netip.Prefix
 	Signing      Signing
+	Audience     Audience
 	// Suspended keeps what comes until it no longer is, or the deliveries expire.
 	Suspended bool
 
@@ -59,7 +80,7 @@ func (e *Endpoint) DeclaredAs(o *Endpoint) bool {
 	return e.Team == o.Team && e.Name == o.Name && e.Cluster == o.Cluster && e.URL == o.URL &&
 		slices.Equal(e.Kinds, o.Kinds) && slices.Equal(e.Plans, o.Plans) && slices.Equal(e.Teams, o.Teams) &&
 		slices.Equal(e.Users, o.Users) && slices.Equal(e.AllowedCIDRs, o.AllowedCIDRs) && e.Signing == o.Signing &&
-		e.Suspended == o.Suspended
+		e.Audience == o.Audience && e.Suspended == o.Suspended
 }
 
 // SignsWith reports whether the keys of the endpoint are these; if there are none, whether it has some of its own.
@@ -176,6 +197,7 @@ type Store interface {
 	Endpoints
 	Outbox
 	Deliveries
+	Wishes
 }
 
 // Declarations say which endpoints there are.
@@ -183,14 +205,14 @@ type Declarations interface {
 	// PutEndpoint makes or changes the endpoint of the name. keys are all that it signs with from now on; nil keeps
 	// those that it has, and makes one where there is none of its way to sign, which is returned then. It fails
 	// with ErrOwned of another cluster's, ErrNotFound of a team that there is not, ErrConflict of a team that has most
-	// endpoints already; most is 0 for any number.
-	PutEndpoint(ctx context.Context, e *Endpoint, keys []Key, most int) (Status, *Key, error)
+	// endpoints already; most is 0 for any number. What changes is in the audit log, by the actor.
+	PutEndpoint(ctx context.Context, e *Endpoint, keys []Key, most int, by quota.Actor) (Status, *Key, error)
 	// Enable lets a disabled endpoint be tried again.
 	Enable(ctx context.Context, id EndpointID) error
 	// DeleteEndpoint forgets an endpoint with its deliveries. cluster is that of the object, of one of the platform's.
-	DeleteEndpoint(ctx context.Context, team, name string, cluster quota.ClusterUID) error
+	DeleteEndpoint(ctx context.Context, team, name string, cluster quota.ClusterUID, by quota.Actor) error
 	// AddKey has an endpoint sign with a further key, and those that it had until an instant.
-	AddKey(ctx context.Context, id EndpointID, key Key, overlap time.Duration) error
+	AddKey(ctx context.Context, id EndpointID, key Key, overlap time.Duration, by quota.Actor) error
 }
 
 // Endpoints are read.
@@ -231,4 +253,13 @@ type Deliveries interface {
 	Delivery(ctx context.Context, id ID) (Delivery, error)
 	// Resend has one that is over delivered again; one that waits is due at once.
 	Resend(ctx context.Context, id ID, by string) error
+}
+
+// Wishes are what users want to be told of.
+type Wishes interface {
+	// Preferences reads a user's, or ErrNotFound of whom nobody knows.
+	Preferences(ctx context.Context, userID string) (Preferences, error)
+	// PutPreferences has no endpoint for users bring those kinds to the user from now on, and all others. It returns
+	// ErrNotFound of whom nobody knows.
+	PutPreferences(ctx context.Context, userID string, muted []quota.AlertKind, by quota.Actor) (Preferences, error)
 }

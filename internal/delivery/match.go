@@ -16,6 +16,8 @@ type Pending struct {
 	// User it is about, empty if it is about a team. Teams are that team, and those above the user or the team.
 	User  string
 	Teams []string
+	// Muted says that the user does not want to be told of it.
+	Muted bool
 }
 
 // Match is an alert that an endpoint gets.
@@ -42,9 +44,13 @@ func Route(alerts []Pending, endpoints []Endpoint) []Match {
 	return all
 }
 
-// Wants reports whether the endpoint gets an alert: a team's own gets those of the team and of whom is below it.
+// Wants reports whether the endpoint gets an alert: a team's own gets those of the team and of whom is below it, and
+// one that brings alerts to users none of a team, and none that the user does not want.
 func (e *Endpoint) Wants(a *Pending) bool {
 	within := func(chosen []string, value string) bool { return len(chosen) == 0 || slices.Contains(chosen, value) }
+	if e.Audience == ForUsers && (a.User == "" || a.Muted) {
+		return false
+	}
 	return (e.Team == "" || slices.Contains(a.Teams, e.Team)) &&
 		(len(e.Kinds) == 0 || slices.Contains(e.Kinds, a.Kind)) &&
 		within(e.Plans, a.Plan) && within(e.Users, a.User) &&

@@ -5,6 +5,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -38,6 +39,9 @@ type Options struct {
 	// Observe is told how long after its alert's commit a delivery was first tried; nil keeps silent.
 	Observe func(time.Duration)
 }
+
+// controllers are who declares the platform's endpoints, for whoever wrote the object.
+var controllers = quota.Actor{Name: "usage-operator"}
 
 // Service brings alerts to endpoints. It is safe for concurrent use.
 type Service struct {
@@ -164,28 +168,29 @@ func (s *Service) Declare(ctx context.Context, e *Endpoint, keys []Key) (Status,
 	if len(keys) > MaxKeys {
 		return Status{}, quota.Invalid("signing", "%d keys: must be at most %d", len(keys), MaxKeys)
 	}
-	status, _, err := s.store.PutEndpoint(ctx, e, keys, 0)
+	status, _, err := s.store.PutEndpoint(ctx, e, keys, 0, controllers)
 	return status, err
 }
 
 // Retire takes one of the platform's endpoints out of force, with its deliveries.
 func (s *Service) Retire(ctx context.Context, name string, cluster quota.ClusterUID) error {
-	return s.store.DeleteEndpoint(ctx, "", name, cluster)
+	return s.store.DeleteEndpoint(ctx, "", name, cluster, controllers)
 }
 
 // Enable lets an endpoint that was disabled be tried again.
 func (s *Service) Enable(ctx context.Context, id EndpointID) error { return s.store.Enable(ctx, id) }
 
 // PutTeamEndpoint makes or changes an endpoint of a team's own, and returns the key that was made for it, nil if it had
-// one. It can allow no addresses that are not public.
-func (s *Service) PutTeamEndpoint(ctx context.Context, e *Endpoint) (Status, *Key, error) {
+// one. It can allow no addresses that are not public, and is for those who manage the team.
+func (s *Service) PutTeamEndpoint(ctx context.Context, e *Endpoint, actor string) (Status, *Key, error) {
+	e.Audience = ForOperators
 	if len(e.AllowedCIDRs) > 0 {
 		return Status{}, nil, quota.Invalid("allowedCIDRs", "only the platform's endpoints can have them")
 	}
 	if err := e.Check(); err != nil {
 		return Status{}, nil, err
 	}
-	return s.store.PutEndpoint(ctx, e, nil, MaxTeamEndpoints)
+	return s.store.PutEndpoint(ctx, e, nil, MaxTeamEndpoints, quota.CallerActor(actor))
 }
 
 // Keys returns those that an endpoint signs with, the newest first, or ErrNotFound.
@@ -194,8 +199,8 @@ func (s *Service) Keys(ctx context.Context, id EndpointID) ([]Key, error) {
 }
 
 // DeleteTeamEndpoint forgets an endpoint of a team's own, with its deliveries.
-func (s *Service) DeleteTeamEndpoint(ctx context.Context, team, name string) error {
-	return s.store.DeleteEndpoint(ctx, team, name, quota.ClusterUID{})
+func (s *Service) DeleteTeamEndpoint(ctx context.Context, team, name, actor string) error {
+	return s.store.DeleteEndpoint(ctx, team, name, quota.ClusterUID{}, quota.CallerActor(actor))
 }
 
 // Endpoint returns an endpoint of a team's own, or of the platform's if team is empty.
@@ -218,7 +223,7 @@ func (s *Service) PlatformEndpoints(ctx context.Context, after string, limit int
 }
 
 // Rotate has an endpoint of a team's own sign with a new key, and for a day with those that it had as well.
-func (s *Service) Rotate(ctx context.Context, team, name string) (Status, *Key, error) {
+func (s *Service) Rotate(ctx context.Context, team, name, actor string) (Status, *Key, error) {
 	status, err := s.store.Endpoint(ctx, team, name)
 	if err != nil {
 		return Status{}, nil, err
@@ -228,11 +233,34 @@ func (s *Service) Rotate(ctx context.Context, team, name string) (Status, *Key, 
 			"the oldest ends within a day", len(status.Keys))
 	}
 	key := NewKey(status.Signing)
-	if err := s.store.AddKey(ctx, status.ID, key, overlap); err != nil {
+	if err := s.store.AddKey(ctx, status.ID, key, overlap, quota.CallerActor(actor)); err != nil {
 		return Status{}, nil, err
 	}
 	status, err = s.store.Endpoint(ctx, team, name)
 	return status, &key, err
+}
+
+// Preferences returns what a user wants to be told of, or ErrNotFound of whom nobody knows.
+func (s *Service) Preferences(ctx context.Context, userID string) (Preferences, error) {
+	return s.store.Preferences(ctx, userID)
+}
+
+// PutPreferences has those kinds of alerts, each known and named once, not be brought to the user from now on, and all
+// others.
+func (s *Service) PutPreferences(
+	ctx context.Context, userID string, muted []quota.AlertKind, actor string,
+) (Preferences, error) {
+	for i, kind := range muted {
+		if !slices.Contains(Kinds, kind) {
+			return Preferences{}, quota.Invalid("muted", "%.40q must be one of %s", string(kind), join(Kinds))
+		}
+		if slices.Contains(muted[:i], kind) {
+			return Preferences{}, quota.Invalid("muted", "%s is there twice", kind)
+		}
+	}
+	sorted := append([]quota.AlertKind{}, muted...)
+	slices.Sort(sorted)
+	return s.store.PutPreferences(ctx, userID, sorted, quota.CallerActor(actor))
 }
 
 // Page is a part of the deliveries.

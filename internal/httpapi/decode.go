@@ -120,6 +120,12 @@ func (b *UserRequest) UnmarshalJSON(data []byte) error {
 }
 
 // UnmarshalJSON refuses unknown fields.
+func (b *ForceRelease) UnmarshalJSON(data []byte) error {
+	type plain ForceRelease
+	return strict(data, (*plain)(b))
+}
+
+// UnmarshalJSON refuses unknown fields.
 func (b *UserPatch) UnmarshalJSON(data []byte) error {
 	type plain UserPatch
 	return strict(data, (*plain)(b))

@@ -77,7 +77,7 @@ func planName(p *quota.Plan) Plan {
 func admission(a *ledger.Admission) Admission {
 	out := Admission{
 		Id: uuid.UUID(a.ID), UserId: a.UserID, State: a.State, Reason: a.Reason, Position: a.Position,
-		Waiting:                  a.Waiting,
+		Waiting: a.Waiting, ReleaseReason: a.ReleaseReason,
 		EstimatedDurationSeconds: milliseconds(int64(a.Request.Estimate)),
 		EstimatedCredits:         credits(a.Request.Estimate),
 		EstimatedMs:              int64(a.Request.Estimate), Late: a.Late, Offline: a.Offline, Stuck: a.Stuck,

@@ -154,6 +154,25 @@ func (s *server) ReleaseAdmission(
 	return ReleaseAdmission200JSONResponse{body}, nil
 }
 
+// ForceReleaseAdmission implements POST /api/v1/admissions/{id}/force-release.
+func (s *server) ForceReleaseAdmission(
+	ctx context.Context, r ForceReleaseAdmissionRequestObject,
+) (ForceReleaseAdmissionResponseObject, error) {
+	id := quota.AdmissionID(r.Id)
+	adm, err := s.admissions.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.may(ctx, adm.UserID); err != nil {
+		return nil, err
+	}
+	adm, err = s.intervene.ForceRelease(ctx, adm.Account, id, r.Body.Reason, callerFrom(ctx).user.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return ForceReleaseAdmission200JSONResponse{AdmissionJSONResponse(admission(adm))}, nil
+}
+
 // act does what only an admission's holder may, by its account and id or by its ticket.
 func (s *server) act(
 	ctx context.Context,

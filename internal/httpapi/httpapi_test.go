@@ -164,6 +164,16 @@ func (f *fake) Release(_ context.Context, account quota.AccountID, _ quota.Admis
 	return f.adm, f.err
 }
 
+func (f *fake) ForceRelease(
+	_ context.Context, account quota.AccountID, _ quota.AdmissionID, reason, actor string,
+) (*ledger.Admission, error) {
+	f.holder = account
+	f.changed = append(f.changed, "release by "+actor+": "+reason)
+	released := *admitted()
+	released.State, released.ReleaseReason = quota.Released, reason
+	return &released, f.err
+}
+
 func (f *fake) Get(_ context.Context, id quota.AdmissionID) (*ledger.Admission, error) {
 	if id != admID {
 		return nil, fmt.Errorf("admission %s: %w", id, ledger.ErrNotFound)
@@ -398,7 +408,7 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits := NewRateLimiter(RateLimits{}, prometheus.NewRegistry())
 	limits.learning = nil
 	return Options{
-		Usage: f, Admissions: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
+		Usage: f, Admissions: f, Intervene: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
 		Teams: f, TeamReports: f,
 		Queue: f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,

@@ -17,18 +17,24 @@ import (
 type Notifications interface {
 	TeamEndpoints(ctx context.Context, team string) ([]delivery.Status, error)
 	Endpoint(ctx context.Context, team, name string) (delivery.Status, error)
-	PutTeamEndpoint(ctx context.Context, e *delivery.Endpoint) (status delivery.Status, made *delivery.Key, err error)
-	DeleteTeamEndpoint(ctx context.Context, team, name string) error
-	Rotate(ctx context.Context, team, name string) (status delivery.Status, made *delivery.Key, err error)
+	PutTeamEndpoint(
+		ctx context.Context, e *delivery.Endpoint, actor string,
+	) (status delivery.Status, made *delivery.Key, err error)
+	DeleteTeamEndpoint(ctx context.Context, team, name, actor string) error
+	Rotate(ctx context.Context, team, name, actor string) (status delivery.Status, made *delivery.Key, err error)
 	Test(ctx context.Context, team, name string) (id string, outcome delivery.Outcome, err error)
 }
 
-// Deliveries are what is sent; *delivery.Service is one.
+// Deliveries are what is sent, and what users want to be sent; *delivery.Service is one.
 type Deliveries interface {
 	Keys(ctx context.Context, id delivery.EndpointID) ([]delivery.Key, error)
 	Deliveries(ctx context.Context, f delivery.Filter, before delivery.ID, limit int) (delivery.Page, error)
 	Delivery(ctx context.Context, id delivery.ID) (delivery.Delivery, error)
 	Resend(ctx context.Context, id delivery.ID, by string) (delivery.Delivery, error)
+	Preferences(ctx context.Context, userID string) (delivery.Preferences, error)
+	PutPreferences(
+		ctx context.Context, userID string, muted []quota.AlertKind, actor string,
+	) (delivery.Preferences, error)
 }
 
 const cursorDeliveries = "deliveries/1/"
@@ -74,7 +80,7 @@ func (s *server) PutTeamEndpoint(
 	for _, kind := range r.Body.Kinds {
 		e.Kinds = append(e.Kinds, quota.AlertKind(kind))
 	}
-	status, made, err := s.notifications.PutTeamEndpoint(ctx, e)
+	status, made, err := s.notifications.PutTeamEndpoint(ctx, e, callerFrom(ctx).user.GetName())
 	return PutTeamEndpoint200JSONResponse(endpoint(&status, made)), err
 }
 
@@ -85,7 +91,8 @@ func (s *server) DeleteTeamEndpoint(
 	if err := s.mayEndpoint(ctx, r.Name, r.Endpoint); err != nil {
 		return nil, err
 	}
-	return DeleteTeamEndpoint204Response{}, s.notifications.DeleteTeamEndpoint(ctx, r.Name, r.Endpoint)
+	return DeleteTeamEndpoint204Response{},
+		s.notifications.DeleteTeamEndpoint(ctx, r.Name, r.Endpoint, callerFrom(ctx).user.GetName())
 }
 
 // RotateTeamEndpointKey implements POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys.
@@ -95,7 +102,7 @@ func (s *server) RotateTeamEndpointKey(
 	if err := s.mayEndpoint(ctx, r.Name, r.Endpoint); err != nil {
 		return nil, err
 	}
-	status, made, err := s.notifications.Rotate(ctx, r.Name, r.Endpoint)
+	status, made, err := s.notifications.Rotate(ctx, r.Name, r.Endpoint, callerFrom(ctx).user.GetName())
 	return RotateTeamEndpointKey200JSONResponse(endpoint(&status, made)), err
 }
 
@@ -200,6 +207,53 @@ func (s *server) ResendDelivery(
 	return ResendDelivery200JSONResponse(encodeDelivery(&d)), err
 }
 
+// GetNotificationPreferences implements GET /api/v1/usage/notification-preferences.
+func (s *server) GetNotificationPreferences(
+	ctx context.Context, r GetNotificationPreferencesRequestObject,
+) (GetNotificationPreferencesResponseObject, error) {
+	user := r.Params.UserId
+	if err := s.mayQuerysUser(ctx, user); err != nil {
+		return nil, err
+	}
+	p, err := s.deliveries.Preferences(ctx, user)
+	return GetNotificationPreferences200JSONResponse(encodePreferences(user, &p)), err
+}
+
+// PutNotificationPreferences implements PUT /api/v1/usage/notification-preferences.
+func (s *server) PutNotificationPreferences(
+	ctx context.Context, r PutNotificationPreferencesRequestObject,
+) (PutNotificationPreferencesResponseObject, error) {
+	user := r.Params.UserId
+	if err := s.mayQuerysUser(ctx, user); err != nil {
+		return nil, err
+	}
+	if r.Body.Muted == nil {
+		return nil, invalid("muted: is missing, it must be a list of kinds of alerts, empty to be told of all")
+	}
+	muted := make([]quota.AlertKind, len(r.Body.Muted))
+	for i, kind := range r.Body.Muted {
+		muted[i] = quota.AlertKind(kind)
+	}
+	p, err := s.deliveries.PutPreferences(ctx, user, muted, callerFrom(ctx).user.GetName())
+	return PutNotificationPreferences200JSONResponse(encodePreferences(user, &p)), err
+}
+
+// mayQuerysUser says whether the caller may do this for the user that the query names.
+func (s *server) mayQuerysUser(ctx context.Context, user string) error {
+	if err := checkUserID(user); err != nil {
+		return err
+	}
+	return s.may(ctx, user)
+}
+
+func encodePreferences(user string, p *delivery.Preferences) NotificationPreferences {
+	out := NotificationPreferences{UserId: user, Muted: make([]string, len(p.Muted)), UpdatedAt: p.UpdatedAt}
+	for i, kind := range p.Muted {
+		out.Muted[i] = string(kind)
+	}
+	return out
+}
+
 // maySent says whether the caller may see and change what is sent to a team's own endpoints, or to all if it is empty.
 func (s *server) maySent(ctx context.Context, team string) error {
 	if team == "" {
@@ -217,6 +271,12 @@ func (s *server) mayEndpoint(ctx context.Context, team, name string) error {
 		return err
 	}
 	return checkTeam("endpoint", name)
+}
+
+// UnmarshalJSON refuses unknown fields.
+func (b *NotificationPreferencesRequest) UnmarshalJSON(data []byte) error {
+	type plain NotificationPreferencesRequest
+	return strict(data, (*plain)(b))
 }
 
 // UnmarshalJSON refuses unknown fields.

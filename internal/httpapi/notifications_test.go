@@ -23,18 +23,20 @@ func (f *fake) Endpoint(_ context.Context, team, name string) (delivery.Status, 
 	return sample(), f.err
 }
 
-func (f *fake) PutTeamEndpoint(_ context.Context, e *delivery.Endpoint) (delivery.Status, *delivery.Key, error) {
-	f.changed = append(f.changed, fmt.Sprintf("put %s of %s: %s %s %v %v %t", e.Name, e.Team, e.URL, e.Signing, e.Kinds,
-		e.Users, e.Suspended))
+func (f *fake) PutTeamEndpoint(
+	_ context.Context, e *delivery.Endpoint, actor string,
+) (delivery.Status, *delivery.Key, error) {
+	f.changed = append(f.changed, fmt.Sprintf("put %s of %s: %s %s %v %v %t by %s", e.Name, e.Team, e.URL, e.Signing,
+		e.Kinds, e.Users, e.Suspended, actor))
 	return sample(), &delivery.Key{Signing: delivery.HMAC, Secret: make([]byte, 32)}, f.err
 }
 
-func (f *fake) DeleteTeamEndpoint(_ context.Context, team, name string) error {
-	f.changed = append(f.changed, "delete "+name+" of "+team)
+func (f *fake) DeleteTeamEndpoint(_ context.Context, team, name, actor string) error {
+	f.changed = append(f.changed, "delete "+name+" of "+team+" by "+actor)
 	return f.err
 }
 
-func (f *fake) Rotate(context.Context, string, string) (delivery.Status, *delivery.Key, error) {
+func (f *fake) Rotate(context.Context, string, string, string) (delivery.Status, *delivery.Key, error) {
 	return sample(), nil, f.err
 }
 
@@ -62,6 +64,17 @@ func (f *fake) Resend(_ context.Context, id delivery.ID, by string) (delivery.De
 	return delivery.Delivery{ID: id, State: delivery.Waiting, ResentBy: by, NextAttemptAt: noon}, f.err
 }
 
+func (f *fake) Preferences(context.Context, string) (delivery.Preferences, error) {
+	return delivery.Preferences{Muted: []quota.AlertKind{quota.AlertOverdrawn}, UpdatedAt: noon}, f.err
+}
+
+func (f *fake) PutPreferences(
+	_ context.Context, userID string, muted []quota.AlertKind, actor string,
+) (delivery.Preferences, error) {
+	f.changed = append(f.changed, fmt.Sprintf("%s mutes %v by %s", userID, muted, actor))
+	return delivery.Preferences{Muted: muted, UpdatedAt: noon}, f.err
+}
+
 func sample() delivery.Status {
 	return delivery.Status{
 		Endpoint: delivery.Endpoint{ID: delivery.EndpointID(admID), Team: "newsroom", Name: "ops",
@@ -74,6 +87,7 @@ func sample() delivery.Status {
 
 func TestNotifications(t *testing.T) {
 	const team = "/api/v1/teams/newsroom/notification-endpoints"
+	const wishes = "/api/v1/usage/notification-preferences?user_id=alice"
 	for name, tc := range map[string]struct {
 		q       request
 		code    int
@@ -91,6 +105,16 @@ func TestNotifications(t *testing.T) {
 			"put ops of newsroom: https://h.example/ hmac [Overdrawn] [alice] true"},
 		"put with more": {request{method: "PUT", path: team + "/ops", token: "Bearer manager",
 			body: `{"url":"https://h.example/","allowedCIDRs":["10.0.0.0/8"]}`}, 400, []string{"allowedCIDRs"}, ""},
+		"preferences": {request{method: "GET", path: wishes, token: "Bearer reader"}, 200,
+			[]string{`{"muted":["Overdrawn"],"updated_at":"`, `"user_id":"alice"`}, ""},
+		"put preferences": {request{method: "PUT", path: wishes, token: "Bearer master",
+			body: `{"muted":["Overdrawn","PeriodReset"]}`}, 200, []string{`"muted":["Overdrawn","PeriodReset"]`},
+			"alice mutes [Overdrawn PeriodReset] by "},
+		"no preferences": {request{method: "PUT", path: wishes, token: "Bearer master", body: `{}`}, 422,
+			[]string{"muted: is missing"}, ""},
+		"force-release": {request{path: "/api/v1/admissions/" + admID.String() + "/force-release",
+			token: "Bearer admin", body: `{"reason":"its worker is gone"}`}, 200, []string{`"release_reason":"its worker is gone"`},
+			"release by system:serviceaccount:transcripts:admin: its worker is gone"},
 		"a name": {request{method: "GET", path: team + "/Ops", token: "Bearer manager"}, 422,
 			[]string{`endpoint: \"Ops\" must have 1 to 63`}, ""},
 		"delete": {request{method: "DELETE", path: team + "/ops", token: "Bearer manager"}, 204, nil,
@@ -114,7 +138,7 @@ func TestNotifications(t *testing.T) {
 			[]string{`"state":"waiting"`, `"next_attempt_at":"`}, "resend " + admID.String() + " by "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := &fake{}
+			f := &fake{adm: admitted()}
 			w := do(handler(t, f), tc.q)
 			if w.Code != tc.code {
 				t.Errorf("got %d, want %d: %s", w.Code, tc.code, w.Body)

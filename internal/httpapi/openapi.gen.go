@@ -110,6 +110,36 @@ func (e NotificationEndpointRequestSigning) Valid() bool {
 	}
 }
 
+// Defines values for NotificationPreferencesRequestMuted.
+const (
+	NotificationPreferencesRequestMutedCreditsPercent   NotificationPreferencesRequestMuted = "CreditsPercent"
+	NotificationPreferencesRequestMutedDailyCostPercent NotificationPreferencesRequestMuted = "DailyCostPercent"
+	NotificationPreferencesRequestMutedGrantExpiring    NotificationPreferencesRequestMuted = "GrantExpiring"
+	NotificationPreferencesRequestMutedOverdrawn        NotificationPreferencesRequestMuted = "Overdrawn"
+	NotificationPreferencesRequestMutedPeriodReset      NotificationPreferencesRequestMuted = "PeriodReset"
+	NotificationPreferencesRequestMutedTeamShare        NotificationPreferencesRequestMuted = "TeamShare"
+)
+
+// Valid indicates whether the value is a known member of the NotificationPreferencesRequestMuted enum.
+func (e NotificationPreferencesRequestMuted) Valid() bool {
+	switch e {
+	case NotificationPreferencesRequestMutedCreditsPercent:
+		return true
+	case NotificationPreferencesRequestMutedDailyCostPercent:
+		return true
+	case NotificationPreferencesRequestMutedGrantExpiring:
+		return true
+	case NotificationPreferencesRequestMutedOverdrawn:
+		return true
+	case NotificationPreferencesRequestMutedPeriodReset:
+		return true
+	case NotificationPreferencesRequestMutedTeamShare:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StreamEndReason.
 const (
 	StreamEndReasonForbidden    StreamEndReason = "forbidden"
@@ -298,7 +328,10 @@ type Admission struct {
 	Priority int32 `json:"priority"`
 
 	// Reason Why work was refused or waits.
-	Reason          Reason  `json:"reason,omitempty,omitzero"`
+	Reason Reason `json:"reason,omitempty,omitzero"`
+
+	// ReleaseReason Why somebody else than its holder released it.
+	ReleaseReason   string  `json:"release_reason,omitempty,omitzero"`
 	ReportedCredits Decimal `json:"reported_credits,omitempty,omitzero"`
 
 	// ReportedMs What a Job's pod reported; charged when the Job is over.
@@ -685,6 +718,12 @@ type EstimatedStart struct {
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind = ledger.EventKind
 
+// ForceRelease defines model for ForceRelease.
+type ForceRelease struct {
+	// Reason Examples: its worker is gone
+	Reason string `json:"reason"`
+}
+
 // Grant defines model for Grant.
 type Grant struct {
 	Credits   int64     `json:"credits"`
@@ -886,6 +925,28 @@ type NotificationKey struct {
 	// PublicKey As Standard Webhooks write it, whpk_; absent of an HMAC secret.
 	PublicKey string `json:"public_key,omitempty,omitzero"`
 }
+
+// NotificationPreferences defines model for NotificationPreferences.
+type NotificationPreferences struct {
+	Muted []string `json:"muted"`
+
+	// UpdatedAt When they were last changed; absent if never.
+	UpdatedAt time.Time `json:"updated_at,omitempty,omitzero"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// NotificationPreferencesRequest defines model for NotificationPreferencesRequest.
+type NotificationPreferencesRequest struct {
+	// Muted The kinds of alerts that the user does not want to be told of; none to be told of all.
+	//
+	// Examples: ["PeriodReset"]
+	Muted []NotificationPreferencesRequestMuted `json:"muted"`
+}
+
+// NotificationPreferencesRequestMuted defines model for NotificationPreferencesRequest.Muted.
+type NotificationPreferencesRequestMuted string
 
 // NotificationTest defines model for NotificationTest.
 type NotificationTest struct {
@@ -1815,6 +1876,16 @@ type GetUsageLimitsParams struct {
 	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
 }
 
+// GetNotificationPreferencesParams defines parameters for GetNotificationPreferences.
+type GetNotificationPreferencesParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
+// PutNotificationPreferencesParams defines parameters for PutNotificationPreferences.
+type PutNotificationPreferencesParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
 // GetUsageStatsParams defines parameters for GetUsageStats.
 type GetUsageStatsParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
@@ -1870,6 +1941,9 @@ type CreateAdmissionJSONRequestBody = AdmissionRequest
 // CompleteAdmissionJSONRequestBody defines body for CompleteAdmission for application/json ContentType.
 type CompleteAdmissionJSONRequestBody = CompleteRequest
 
+// ForceReleaseAdmissionJSONRequestBody defines body for ForceReleaseAdmission for application/json ContentType.
+type ForceReleaseAdmissionJSONRequestBody = ForceRelease
+
 // PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
 type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
 
@@ -1890,6 +1964,9 @@ type CreateAdjustmentJSONRequestBody = AdjustmentRequest
 
 // CheckUsageJSONRequestBody defines body for CheckUsage for application/json ContentType.
 type CheckUsageJSONRequestBody = CheckRequest
+
+// PutNotificationPreferencesJSONRequestBody defines body for PutNotificationPreferences for application/json ContentType.
+type PutNotificationPreferencesJSONRequestBody = NotificationPreferencesRequest
 
 // ReverseUsageJSONRequestBody defines body for ReverseUsage for application/json ContentType.
 type ReverseUsageJSONRequestBody = ReverseRequest
@@ -1920,6 +1997,9 @@ type ServerInterface interface {
 	// CompleteAdmission Report what was transcribed, charge it and return the slot.
 	// (POST /api/v1/admissions/{id}/complete)
 	CompleteAdmission(w http.ResponseWriter, r *http.Request, id AdmissionID)
+	// ForceReleaseAdmission Release an admission that somebody else holds, for a reason.
+	// (POST /api/v1/admissions/{id}/force-release)
+	ForceReleaseAdmission(w http.ResponseWriter, r *http.Request, id AdmissionID)
 	// HeartbeatAdmission Renew the lease.
 	// (POST /api/v1/admissions/{id}/heartbeat)
 	HeartbeatAdmission(w http.ResponseWriter, r *http.Request, id AdmissionID)
@@ -2025,6 +2105,12 @@ type ServerInterface interface {
 	// GetUsageLimits The plans on offer, and the limits of one user.
 	// (GET /api/v1/usage/limits)
 	GetUsageLimits(w http.ResponseWriter, r *http.Request, params GetUsageLimitsParams)
+	// GetNotificationPreferences What a user wants to be told of.
+	// (GET /api/v1/usage/notification-preferences)
+	GetNotificationPreferences(w http.ResponseWriter, r *http.Request, params GetNotificationPreferencesParams)
+	// PutNotificationPreferences Say what a user wants to be told of.
+	// (PUT /api/v1/usage/notification-preferences)
+	PutNotificationPreferences(w http.ResponseWriter, r *http.Request, params PutNotificationPreferencesParams)
 	// GetUsageStats What a user's latest periods come to.
 	// (GET /api/v1/usage/stats)
 	GetUsageStats(w http.ResponseWriter, r *http.Request, params GetUsageStatsParams)
@@ -2261,6 +2347,32 @@ func (siw *ServerInterfaceWrapper) CompleteAdmission(w http.ResponseWriter, r *h
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CompleteAdmission(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ForceReleaseAdmission operation middleware
+func (siw *ServerInterfaceWrapper) ForceReleaseAdmission(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id AdmissionID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ForceReleaseAdmission(w, r, id)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3886,6 +3998,72 @@ func (siw *ServerInterfaceWrapper) GetUsageLimits(w http.ResponseWriter, r *http
 	handler.ServeHTTP(w, r)
 }
 
+// GetNotificationPreferences operation middleware
+func (siw *ServerInterfaceWrapper) GetNotificationPreferences(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetNotificationPreferencesParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetNotificationPreferences(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutNotificationPreferences operation middleware
+func (siw *ServerInterfaceWrapper) PutNotificationPreferences(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PutNotificationPreferencesParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutNotificationPreferences(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetUsageStats operation middleware
 func (siw *ServerInterfaceWrapper) GetUsageStats(w http.ResponseWriter, r *http.Request) {
 
@@ -4483,6 +4661,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions", wrapper.CreateAdmission)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/admissions/{id}", wrapper.GetAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/complete", wrapper.CompleteAdmission)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/force-release", wrapper.ForceReleaseAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/audit", wrapper.ListAuditEntries)
@@ -4519,6 +4698,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events/{id}", wrapper.GetUsageEvent)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/history", wrapper.GetUsageHistory)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/limits", wrapper.GetUsageLimits)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/notification-preferences", wrapper.GetNotificationPreferences)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/api/v1/usage/notification-preferences", wrapper.PutNotificationPreferences)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/stats", wrapper.GetUsageStats)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/stream", wrapper.StreamUsage)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/what-if", wrapper.GetUsageWhatIf)
@@ -4732,6 +4913,46 @@ type CompleteAdmissiondefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response CompleteAdmissiondefaultApplicationProblemPlusJSONResponse) VisitCompleteAdmissionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ForceReleaseAdmissionRequestObject struct {
+	Id   AdmissionID `json:"id"`
+	Body *ForceReleaseAdmissionJSONRequestBody
+}
+
+type ForceReleaseAdmissionResponseObject interface {
+	VisitForceReleaseAdmissionResponse(w http.ResponseWriter) error
+}
+
+type ForceReleaseAdmission200JSONResponse struct{ AdmissionJSONResponse }
+
+func (response ForceReleaseAdmission200JSONResponse) VisitForceReleaseAdmissionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ForceReleaseAdmissiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ForceReleaseAdmissiondefaultApplicationProblemPlusJSONResponse) VisitForceReleaseAdmissionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6191,6 +6412,85 @@ func (response GetUsageLimitsdefaultApplicationProblemPlusJSONResponse) VisitGet
 	return err
 }
 
+type GetNotificationPreferencesRequestObject struct {
+	Params GetNotificationPreferencesParams
+}
+
+type GetNotificationPreferencesResponseObject interface {
+	VisitGetNotificationPreferencesResponse(w http.ResponseWriter) error
+}
+
+type GetNotificationPreferences200JSONResponse NotificationPreferences
+
+func (response GetNotificationPreferences200JSONResponse) VisitGetNotificationPreferencesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNotificationPreferencesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetNotificationPreferencesdefaultApplicationProblemPlusJSONResponse) VisitGetNotificationPreferencesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutNotificationPreferencesRequestObject struct {
+	Params PutNotificationPreferencesParams
+	Body   *PutNotificationPreferencesJSONRequestBody
+}
+
+type PutNotificationPreferencesResponseObject interface {
+	VisitPutNotificationPreferencesResponse(w http.ResponseWriter) error
+}
+
+type PutNotificationPreferences200JSONResponse NotificationPreferences
+
+func (response PutNotificationPreferences200JSONResponse) VisitPutNotificationPreferencesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutNotificationPreferencesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutNotificationPreferencesdefaultApplicationProblemPlusJSONResponse) VisitPutNotificationPreferencesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetUsageStatsRequestObject struct {
 	Params GetUsageStatsParams
 }
@@ -6763,6 +7063,9 @@ type StrictServerInterface interface {
 	// CompleteAdmission Report what was transcribed, charge it and return the slot.
 	// (POST /api/v1/admissions/{id}/complete)
 	CompleteAdmission(ctx context.Context, request CompleteAdmissionRequestObject) (CompleteAdmissionResponseObject, error)
+	// ForceReleaseAdmission Release an admission that somebody else holds, for a reason.
+	// (POST /api/v1/admissions/{id}/force-release)
+	ForceReleaseAdmission(ctx context.Context, request ForceReleaseAdmissionRequestObject) (ForceReleaseAdmissionResponseObject, error)
 	// HeartbeatAdmission Renew the lease.
 	// (POST /api/v1/admissions/{id}/heartbeat)
 	HeartbeatAdmission(ctx context.Context, request HeartbeatAdmissionRequestObject) (HeartbeatAdmissionResponseObject, error)
@@ -6868,6 +7171,12 @@ type StrictServerInterface interface {
 	// GetUsageLimits The plans on offer, and the limits of one user.
 	// (GET /api/v1/usage/limits)
 	GetUsageLimits(ctx context.Context, request GetUsageLimitsRequestObject) (GetUsageLimitsResponseObject, error)
+	// GetNotificationPreferences What a user wants to be told of.
+	// (GET /api/v1/usage/notification-preferences)
+	GetNotificationPreferences(ctx context.Context, request GetNotificationPreferencesRequestObject) (GetNotificationPreferencesResponseObject, error)
+	// PutNotificationPreferences Say what a user wants to be told of.
+	// (PUT /api/v1/usage/notification-preferences)
+	PutNotificationPreferences(ctx context.Context, request PutNotificationPreferencesRequestObject) (PutNotificationPreferencesResponseObject, error)
 	// GetUsageStats What a user's latest periods come to.
 	// (GET /api/v1/usage/stats)
 	GetUsageStats(ctx context.Context, request GetUsageStatsRequestObject) (GetUsageStatsResponseObject, error)
@@ -7057,6 +7366,39 @@ func (sh *strictHandler) CompleteAdmission(w http.ResponseWriter, r *http.Reques
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CompleteAdmissionResponseObject); ok {
 		if err := validResponse.VisitCompleteAdmissionResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ForceReleaseAdmission operation middleware
+func (sh *strictHandler) ForceReleaseAdmission(w http.ResponseWriter, r *http.Request, id AdmissionID) {
+	var request ForceReleaseAdmissionRequestObject
+
+	request.Id = id
+
+	var body ForceReleaseAdmissionJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ForceReleaseAdmission(ctx, request.(ForceReleaseAdmissionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ForceReleaseAdmission")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ForceReleaseAdmissionResponseObject); ok {
+		if err := validResponse.VisitForceReleaseAdmissionResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -8028,6 +8370,65 @@ func (sh *strictHandler) GetUsageLimits(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetUsageLimitsResponseObject); ok {
 		if err := validResponse.VisitGetUsageLimitsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetNotificationPreferences operation middleware
+func (sh *strictHandler) GetNotificationPreferences(w http.ResponseWriter, r *http.Request, params GetNotificationPreferencesParams) {
+	var request GetNotificationPreferencesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetNotificationPreferences(ctx, request.(GetNotificationPreferencesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetNotificationPreferences")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetNotificationPreferencesResponseObject); ok {
+		if err := validResponse.VisitGetNotificationPreferencesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutNotificationPreferences operation middleware
+func (sh *strictHandler) PutNotificationPreferences(w http.ResponseWriter, r *http.Request, params PutNotificationPreferencesParams) {
+	var request PutNotificationPreferencesRequestObject
+
+	request.Params = params
+
+	var body PutNotificationPreferencesJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutNotificationPreferences(ctx, request.(PutNotificationPreferencesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutNotificationPreferences")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutNotificationPreferencesResponseObject); ok {
+		if err := validResponse.VisitPutNotificationPreferencesResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

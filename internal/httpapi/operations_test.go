@@ -119,8 +119,9 @@ func example(o operation) request {
 		"completeAdmission": `{"duration_seconds":60}`, "reverseUsage": `{"reason":"r"}`,
 		"createAdjustment":  `{"user_id":"alice","credits":1,"reason":"r"}`,
 		"putTeamEndpoint":   `{"url":"https://hooks.example/x"}`,
-		"createPortalToken": `{}`,
-		"createUser":        `{"user_id":"alice"}`, "updateUser": `{"suspended":true}`, "putUserGrant": `{"credits":1}`,
+		"createPortalToken": `{}`, "forceReleaseAdmission": `{"reason":"r"}`,
+		"putNotificationPreferences": `{"muted":[]}`,
+		"createUser":                 `{"user_id":"alice"}`, "updateUser": `{"suspended":true}`, "putUserGrant": `{"credits":1}`,
 	}
 	method, path, _ := strings.Cut(o.pattern, " ")
 	id := admID.String()

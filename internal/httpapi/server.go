@@ -59,6 +59,13 @@ type Admissions interface {
 	Wait(ctx context.Context, id quota.AdmissionID, until time.Time) (*ledger.Admission, error)
 }
 
+// Interventions are made by who does not hold an admission; *metering.Service makes them.
+type Interventions interface {
+	ForceRelease(
+		ctx context.Context, account quota.AccountID, id quota.AdmissionID, reason, actor string,
+	) (*ledger.Admission, error)
+}
+
 // Tickets stand in for admissions while the database is away.
 type Tickets interface {
 	VerifyTicket(ctx context.Context, token string) (*metering.Ticket, bool, error)
@@ -146,6 +153,7 @@ type Leases interface {
 type Options struct {
 	Usage       Usage
 	Admissions  Admissions
+	Intervene   Interventions
 	Tickets     Tickets
 	Events      Events
 	History     History
@@ -186,6 +194,7 @@ type Options struct {
 type server struct {
 	usage       Usage
 	admissions  Admissions
+	intervene   Interventions
 	tickets     Tickets
 	events      Events
 	history     History
@@ -215,7 +224,7 @@ var _ StrictServerInterface = (*server)(nil)
 // New returns the handler of everything that the service answers.
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
-		notifications: opts.Notifications, deliveries: opts.Deliveries,
+		intervene: opts.Intervene, notifications: opts.Notifications, deliveries: opts.Deliveries,
 		history: opts.History, alerts: opts.Alerts, users: opts.Users, search: opts.Search,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}

@@ -15,7 +15,9 @@ type Admission struct {
 	UserID          string
 	Namespace, Name string
 	RequestedBy     string
-	BodyHash        []byte
+	// ReleaseReason is why somebody else than its holder released it; empty if nobody did.
+	ReleaseReason string
+	BodyHash      []byte
 	// Cluster that the Job is in; zero for other admissions, and where only one cluster has ever been.
 	Cluster quota.ClusterUID
 	// Position is the 1-based place in the user's queue, and Waiting the queue's length; zero unless Queued. In the

@@ -193,6 +193,41 @@ func (s *Service) Release(
 	})
 }
 
+// ForceRelease ends an admission for somebody who does not hold it, as Release does, and writes down who and why. One
+// that has ended already stays as it is.
+func (s *Service) ForceRelease(
+	ctx context.Context, account quota.AccountID, id quota.AdmissionID, reason, actor string,
+) (*ledger.Admission, error) {
+	if err := validateReason(reason); err != nil {
+		return nil, err
+	}
+	return s.on(ctx, account, id, func(l *ledger.Ledger, adm *ledger.Admission) error {
+		switch {
+		case adm.Source == quota.SourceJob:
+			return quota.Unfit(adm.State, "a Job's admission is released by deleting the Job")
+		case !adm.State.Live():
+			return quota.Unfit(adm.State, "only what is queued or admitted can be released")
+		}
+		told := func() quota.AuditRelease {
+			held := quota.Credits(0)
+			if adm.State == quota.Admitted {
+				held = adm.Request.Estimate
+			}
+			return quota.AuditRelease{State: adm.State, Reserved: held}
+		}
+		before := told()
+		if err := end(l, adm, quota.Released); err != nil {
+			return err
+		}
+		adm.ReleaseReason = reason
+		l.Audit = append(l.Audit, quota.AuditRow{
+			Actor: quota.CallerActor(actor), Action: quota.AuditAdmissionReleased, Object: adm.ID.String(),
+			Before: before, After: told(),
+		})
+		return nil
+	})
+}
+
 // SettleJob ends a Job's admission once the Job is over: it charges what the pod reported, else fallback if that is
 // above zero, else it releases.
 func (s *Service) SettleJob(

@@ -4,6 +4,7 @@ package metering_test
 
 import (
 	"errors"
+	"net/url"
 	"reflect"
 	"slices"
 	"testing"
@@ -13,8 +14,10 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/clusters"
+	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/deliverydb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
@@ -146,6 +149,24 @@ func change(t *testing.T, v reflect.Value) {
 	}
 }
 
+// wishes makes, changes and deletes an endpoint, and says what a user wants to be told of.
+func (o *outage) wishes(user, by, path string) {
+	o.t.Helper()
+	sending := delivery.New(deliverydb.New(o.open(o.t).Store), delivery.Options{})
+	e := &delivery.Endpoint{Name: "ops", URL: "https://hooks.example/" + url.PathEscape(path), Users: []string{user},
+		Signing: delivery.Ed25519, Audience: delivery.ForUsers, Cluster: quota.ClusterUID{1}}
+	for _, e.Suspended = range []bool{false, true} {
+		if _, err := sending.Declare(o.t.Context(), e, nil); err != nil {
+			o.t.Fatal(err)
+		}
+	}
+	_, _, err := sending.Rotate(o.t.Context(), "", e.Name, by)
+	_, failed := sending.PutPreferences(o.t.Context(), user, []quota.AlertKind{quota.AlertOverdrawn}, by)
+	if err := errors.Join(err, failed, sending.Retire(o.t.Context(), e.Name, e.Cluster)); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
 // TestAuditKnowsNobody has persons do, and have done to them, whatever the log tells about, and looks for their names
 // in it.
 func TestAuditKnowsNobody(t *testing.T) {
@@ -233,6 +254,15 @@ func TestAuditKnowsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	o.wishes(user, jane, reason)
+	held, err := o.Admit(t.Context(), request(user, "held", quota.Credit))
+	if err != nil || held.Admission == nil {
+		t.Fatalf("got %+v, %v", held, err)
+	}
+	if _, err := o.ForceRelease(t.Context(), account, held.Admission.ID, reason, jane); err != nil {
+		t.Fatal(err)
+	}
+
 	req := request(user, "offline", quota.Credit)
 	req.RequestedBy, req.Name = jane, user
 	r.knows(user)
@@ -265,9 +295,10 @@ func TestAuditKnowsNobody(t *testing.T) {
 	}
 	const janes = "SELECT count(*) FROM audit_log AS l JOIN actors AS a ON l.actor = 'person:' || a.id " +
 		"WHERE a.name = '" + jane + "'"
-	if n := count(t, o.dsn, janes); n != 11 {
+	if n := count(t, o.dsn, janes); n != 14 {
 		t.Errorf("%d audit rows are jane's, want two reversals, the grant of one, an adjustment, a ticket, a user "+
-			"suspended and not, a portal token given out and revoked, and a team joined and left", n)
+			"suspended and not, a portal token given out and revoked, a team joined and left, a key added, preferences "+
+			"and a release", n)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -117,6 +118,47 @@ func TestQueueIsServedInOrder(t *testing.T) {
 	if adm, err := w.Wait(t.Context(), waiting[2].Admission.ID, time.Now().Add(time.Minute)); err != nil ||
 		adm.State != quota.Admitted {
 		t.Errorf("want the last one admitted, got %+v, %v", adm, err)
+	}
+}
+
+// Who does not hold an admission gives back what it holds, once and for a reason.
+func TestForceRelease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	res := w.admit("alice", "1", 20*quota.Credit)
+	waiting := w.admit("alice", "2", quota.Credit)
+	release := func(id quota.AdmissionID, reason string) (*ledger.Admission, error) {
+		return w.ForceRelease(t.Context(), quota.ID{}, id, reason, "oda")
+	}
+	for reason, want := range map[string]string{
+		"": "reason: must not be empty", strings.Repeat("x", quota.MaxReason+1): "reason: has 257 ",
+	} {
+		if _, err := release(res.Admission.ID, reason); !errors.Is(err, ledger.ErrInvalid) ||
+			!strings.Contains(err.Error(), want) {
+			t.Errorf("%.5q: got %v, want %s", reason, err, want)
+		}
+	}
+	for _, tc := range []struct {
+		adm  *ledger.Admission
+		want quota.State
+	}{{waiting.Admission, quota.Cancelled}, {res.Admission, quota.Released}} {
+		adm, want := tc.adm, tc.want
+		got, err := release(adm.ID, "its worker is gone")
+		if err != nil || got.State != want || got.ReleaseReason != "its worker is gone" {
+			t.Errorf("got %+v, %v, want %s", got, err, want)
+		}
+		if got, err = w.Get(t.Context(), adm.ID); err != nil || got.ReleaseReason != "its worker is gone" {
+			t.Errorf("read again: %+v, %v", got, err)
+		}
+		if _, err := release(adm.ID, "again"); !errors.Is(err, quota.ErrConflict) {
+			t.Errorf("again: got %v, want a conflict", err)
+		}
+	}
+	if u := w.usage("alice"); u.Account.Reserved != 0 || u.Account.Active != 0 || u.Account.Queued != 0 {
+		t.Errorf("held still: %+v", u.Account)
+	}
+	if n := count(t, w.dsn, "SELECT count(*) FROM audit_log WHERE action = 'admission.released'"); n != 2 {
+		t.Errorf("%d audit rows, want 2", n)
 	}
 }
 

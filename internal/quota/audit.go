@@ -59,6 +59,13 @@ const (
 	AuditTeamAdopted   AuditAction = "team.adopted"
 	AuditPortalMinted  AuditAction = "portal.minted"
 	AuditPortalRevoked AuditAction = "portal.revoked"
+
+	AuditEndpointCreated    AuditAction = "endpoint.created"
+	AuditEndpointChanged    AuditAction = "endpoint.changed"
+	AuditEndpointDeleted    AuditAction = "endpoint.deleted"
+	AuditEndpointRotated    AuditAction = "endpoint.rotated"
+	AuditPreferencesChanged AuditAction = "preferences.changed"
+	AuditAdmissionReleased  AuditAction = "admission.released"
 )
 
 const (
@@ -68,6 +75,7 @@ const (
 	auditKindUsagePlan  = "UsagePlan"
 	auditKindUsageTeam  = "UsageTeam"
 	auditKindPortal     = "PortalToken"
+	auditKindEndpoint   = "NotificationEndpoint"
 )
 
 // auditForm says of what kind the object of an action is, and which struct tells what it was before and is after; nil:
@@ -104,6 +112,13 @@ var auditForms = map[AuditAction]auditForm{
 	AuditTeamAdopted:   {auditKindUsageTeam, AuditTeam{}, AuditTeam{}},
 	AuditPortalMinted:  {auditKindPortal, nil, AuditPortal{}},
 	AuditPortalRevoked: {auditKindPortal, AuditPortal{}, nil},
+
+	AuditEndpointCreated:    {auditKindEndpoint, nil, AuditEndpoint{}},
+	AuditEndpointChanged:    {auditKindEndpoint, AuditEndpoint{}, AuditEndpoint{}},
+	AuditEndpointDeleted:    {auditKindEndpoint, AuditEndpoint{}, nil},
+	AuditEndpointRotated:    {auditKindEndpoint, AuditEndpoint{}, AuditEndpoint{}},
+	AuditPreferencesChanged: {auditKindAccount, AuditPreferences{}, AuditPreferences{}},
+	AuditAdmissionReleased:  {auditKindAdmission, AuditRelease{}, AuditRelease{}},
 }
 
 // AuditActions returns all actions, in order.
@@ -112,8 +127,8 @@ func AuditActions() []AuditAction { return slices.Sorted(maps.Keys(auditForms)) 
 // AuditKinds returns the kinds of objects that actions change, in order.
 func AuditKinds() []string {
 	return []string{
-		auditKindAccount, auditKindAdmission, auditKindPortal, auditKindUsageEvent, auditKindUsagePlan,
-		auditKindUsageTeam,
+		auditKindAccount, auditKindAdmission, auditKindEndpoint, auditKindPortal, auditKindUsageEvent,
+		auditKindUsagePlan, auditKindUsageTeam,
 	}
 }
 
@@ -142,8 +157,8 @@ func CallerActor(username string) Actor {
 type AuditRow struct {
 	Actor  Actor
 	Action AuditAction
-	// Object is what was changed: the id of an account, an admission, an event or a portal token, or the name of a plan
-	// or a team.
+	// Object is what was changed: the id of an account, an admission, an event, an endpoint or a portal token, or the
+	// name of a plan or a team.
 	Object string
 	// Before and After are what the action asks for; nil where it asks for nothing.
 	Before, After AuditState
@@ -309,6 +324,32 @@ type AuditPortal struct {
 	ExpiresAt time.Time   `json:"expires_at"`
 }
 
+// AuditEndpoint is a notification endpoint, but for its URL, which may have a secret in it, its name, and the users
+// whose alerts it gets.
+type AuditEndpoint struct {
+	// Team is whose own it is; nil of the platform's, of which Home has the object.
+	Team      *AccountID  `json:"team"`
+	Home      *ClusterUID `json:"home_cluster"`
+	Version   int64       `json:"version"`
+	Kinds     []AlertKind `json:"kinds"`
+	Audience  string      `json:"audience"`
+	Signing   string      `json:"signing"`
+	Suspended bool        `json:"suspended"`
+	// Keys are how many it signs with.
+	Keys int32 `json:"keys"`
+}
+
+// AuditPreferences are the kinds of alerts that a user does not want to be told of.
+type AuditPreferences struct {
+	Muted []AlertKind `json:"muted"`
+}
+
+// AuditRelease is an admission that somebody else than its holder released. The reason is in the admission's row.
+type AuditRelease struct {
+	State    State   `json:"state"`
+	Reserved Credits `json:"reserved_units"`
+}
+
 func (AuditPlan) auditState()     {}
 func (AuditSettings) auditState() {}
 func (AuditTeam) auditState()     {}
@@ -318,6 +359,10 @@ func (AuditBalance) auditState()  {}
 func (AuditTicket) auditState()   {}
 func (AuditJob) auditState()      {}
 func (AuditPortal) auditState()   {}
+
+func (AuditEndpoint) auditState()    {}
+func (AuditPreferences) auditState() {}
+func (AuditRelease) auditState()     {}
 
 // Audit returns the overrides as the log tells them.
 func (o Overrides) Audit() AuditOverrides {

@@ -243,4 +243,5 @@ var auditNamed = map[string]quota.AuditState{
 	"": nil, "plan": quota.AuditPlan{}, "settings": quota.AuditSettings{}, "grant": quota.AuditGrant{},
 	"period": quota.AuditPeriod{}, "balance": quota.AuditBalance{}, "ticket": quota.AuditTicket{},
 	"job": quota.AuditJob{}, "team": quota.AuditTeam{}, "portal": quota.AuditPortal{},
+	"endpoint": quota.AuditEndpoint{}, "preferences": quota.AuditPreferences{}, "release": quota.AuditRelease{},
 }

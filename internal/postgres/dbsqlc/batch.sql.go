@@ -50,6 +50,22 @@ func (q *Queries) EndAdmissions(ctx context.Context, arg EndAdmissionsParams) er
 	return err
 }
 
+const ExplainReleases = `-- name: ExplainReleases :exec
+UPDATE concurrent_processing AS c SET release_reason = v.reason
+FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::text[]) AS reason) AS v
+WHERE c.id = v.id
+`
+
+type ExplainReleasesParams struct {
+	Ids     []quota.ID
+	Reasons []string
+}
+
+func (q *Queries) ExplainReleases(ctx context.Context, arg ExplainReleasesParams) error {
+	_, err := q.db.Exec(ctx, ExplainReleases, arg.Ids, arg.Reasons)
+	return err
+}
+
 const HoldTeams = `-- name: HoldTeams :many
 SELECT id, name, is_root, retired FROM teams WHERE name = ANY ($1::text[]) ORDER BY id FOR SHARE
 `
@@ -534,10 +550,10 @@ func (q *Queries) LoadAccounts(ctx context.Context, arg LoadAccountsParams) ([]L
 }
 
 const LoadAdmissions = `-- name: LoadAdmissions :many
-SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency, a.cluster_uid, a.requeued_at, a.waited_for, a.max_wait_ms, a.levels FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[])
+SELECT a.id, a.user_id, a.source, a.namespace, a.name, a.requested_by, a.body_hash, a.state, a.reason, a.estimate, a.file_size, a.priority, a.enforced, a.parked, a.ever_parked, a.period_no, a.period_end, a.plan_part, a.lots, a.estimated_cost_micros, a.provider_cost_micros, a.reported, a.actual, a.late, a.created_at, a.admitted_at, a.ended_at, a.lease_ms, a.lease_until, a.arrived_seq, a.admitted_seq, a.ended_seq, a.seen_remaining, a.seen_concurrent, a.seen_used, a.seen_reserved, a.seen_active, a.offline, a.payer_id, a.currency, a.cluster_uid, a.requeued_at, a.waited_for, a.max_wait_ms, a.levels, a.release_reason FROM concurrent_processing AS a WHERE a.id = ANY ($1::uuid[])
 UNION ALL
-SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency, q.cluster_uid, q.requeued_at, q.waited_for, q.max_wait_ms, q.levels FROM usage_quotas AS u CROSS JOIN LATERAL (
-    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels FROM concurrent_processing AS c
+SELECT q.id, q.user_id, q.source, q.namespace, q.name, q.requested_by, q.body_hash, q.state, q.reason, q.estimate, q.file_size, q.priority, q.enforced, q.parked, q.ever_parked, q.period_no, q.period_end, q.plan_part, q.lots, q.estimated_cost_micros, q.provider_cost_micros, q.reported, q.actual, q.late, q.created_at, q.admitted_at, q.ended_at, q.lease_ms, q.lease_until, q.arrived_seq, q.admitted_seq, q.ended_seq, q.seen_remaining, q.seen_concurrent, q.seen_used, q.seen_reserved, q.seen_active, q.offline, q.payer_id, q.currency, q.cluster_uid, q.requeued_at, q.waited_for, q.max_wait_ms, q.levels, q.release_reason FROM usage_quotas AS u CROSS JOIN LATERAL (
+    SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels, c.release_reason FROM concurrent_processing AS c
     WHERE c.id = ANY (ARRAY(SELECT queue_heads(u.user_id, $2::integer))) OFFSET 0) AS q
 WHERE u.user_id = ANY ($3::uuid[]) AND u.queued > 0
 `
@@ -605,6 +621,7 @@ func (q *Queries) LoadAdmissions(ctx context.Context, arg LoadAdmissionsParams) 
 			&i.WaitedFor,
 			&i.MaxWaitMs,
 			&i.Levels,
+			&i.ReleaseReason,
 		); err != nil {
 			return nil, err
 		}
@@ -689,7 +706,7 @@ func (q *Queries) LoadLots(ctx context.Context, arg LoadLotsParams) ([]CreditLot
 }
 
 const LoadParked = `-- name: LoadParked :many
-SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id, currency, cluster_uid, requeued_at, waited_for, max_wait_ms, levels FROM concurrent_processing
+SELECT id, user_id, source, namespace, name, requested_by, body_hash, state, reason, estimate, file_size, priority, enforced, parked, ever_parked, period_no, period_end, plan_part, lots, estimated_cost_micros, provider_cost_micros, reported, actual, late, created_at, admitted_at, ended_at, lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent, seen_used, seen_reserved, seen_active, offline, payer_id, currency, cluster_uid, requeued_at, waited_for, max_wait_ms, levels, release_reason FROM concurrent_processing
 WHERE user_id = $1 AND state = 'Queued' AND parked AND estimate <= $2
   AND (priority < $3 OR (priority = $3 AND arrived_seq > $4))
 ORDER BY priority DESC, arrived_seq LIMIT $5
@@ -765,6 +782,7 @@ func (q *Queries) LoadParked(ctx context.Context, arg LoadParkedParams) ([]Concu
 			&i.WaitedFor,
 			&i.MaxWaitMs,
 			&i.Levels,
+			&i.ReleaseReason,
 		); err != nil {
 			return nil, err
 		}

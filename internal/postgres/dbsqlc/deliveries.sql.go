@@ -13,7 +13,7 @@ import (
 )
 
 const ActiveEndpoints = `-- name: ActiveEndpoints :many
-SELECT e.id, e.team_id, e.home_cluster, e.name, e.url, e.kinds, e.plans, e.teams, e.users, e.allowed_cidrs, e.signing, e.suspended, e.version, e.created_at, e.updated_at, e.disabled_at, e.disabled_reason, e.failures, e.retry_at, e.slow, e.last_success_at, e.last_failure_at, e.last_failure, coalesce(t.name, '')::text AS team
+SELECT e.id, e.team_id, e.home_cluster, e.name, e.url, e.kinds, e.plans, e.teams, e.users, e.allowed_cidrs, e.signing, e.suspended, e.version, e.created_at, e.updated_at, e.disabled_at, e.disabled_reason, e.failures, e.retry_at, e.slow, e.last_success_at, e.last_failure_at, e.last_failure, e.audience, coalesce(t.name, '')::text AS team
 FROM notification_endpoints AS e LEFT JOIN teams AS t ON t.id = e.team_id
 WHERE e.disabled_at IS NULL ORDER BY e.id
 `
@@ -57,6 +57,7 @@ func (q *Queries) ActiveEndpoints(ctx context.Context) ([]ActiveEndpointsRow, er
 			&i.NotificationEndpoint.LastSuccessAt,
 			&i.NotificationEndpoint.LastFailureAt,
 			&i.NotificationEndpoint.LastFailure,
+			&i.NotificationEndpoint.Audience,
 			&i.Team,
 		); err != nil {
 			return nil, err
@@ -497,7 +498,7 @@ func (q *Queries) ListDeliveries(ctx context.Context, arg ListDeliveriesParams) 
 }
 
 const LockEndpoint = `-- name: LockEndpoint :one
-SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure FROM notification_endpoints WHERE id = $1 FOR NO KEY UPDATE
+SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience FROM notification_endpoints WHERE id = $1 FOR NO KEY UPDATE
 `
 
 func (q *Queries) LockEndpoint(ctx context.Context, id quota.ID) (NotificationEndpoint, error) {
@@ -527,12 +528,13 @@ func (q *Queries) LockEndpoint(ctx context.Context, id quota.ID) (NotificationEn
 		&i.LastSuccessAt,
 		&i.LastFailureAt,
 		&i.LastFailure,
+		&i.Audience,
 	)
 	return i, err
 }
 
 const LockPlatformEndpoint = `-- name: LockPlatformEndpoint :one
-SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure FROM notification_endpoints WHERE team_id IS NULL AND name = $1 FOR UPDATE
+SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience FROM notification_endpoints WHERE team_id IS NULL AND name = $1 FOR UPDATE
 `
 
 func (q *Queries) LockPlatformEndpoint(ctx context.Context, name string) (NotificationEndpoint, error) {
@@ -562,6 +564,7 @@ func (q *Queries) LockPlatformEndpoint(ctx context.Context, name string) (Notifi
 		&i.LastSuccessAt,
 		&i.LastFailureAt,
 		&i.LastFailure,
+		&i.Audience,
 	)
 	return i, err
 }
@@ -579,7 +582,7 @@ func (q *Queries) LockTeam(ctx context.Context, name string) (quota.ID, error) {
 }
 
 const LockTeamEndpoint = `-- name: LockTeamEndpoint :one
-SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure FROM notification_endpoints WHERE team_id = $1 AND name = $2 FOR UPDATE
+SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience FROM notification_endpoints WHERE team_id = $1 AND name = $2 FOR UPDATE
 `
 
 type LockTeamEndpointParams struct {
@@ -614,8 +617,21 @@ func (q *Queries) LockTeamEndpoint(ctx context.Context, arg LockTeamEndpointPara
 		&i.LastSuccessAt,
 		&i.LastFailureAt,
 		&i.LastFailure,
+		&i.Audience,
 	)
 	return i, err
+}
+
+const LockUser = `-- name: LockUser :one
+SELECT id FROM users WHERE user_id = $1 FOR UPDATE
+`
+
+// Whose preferences are about to change.
+func (q *Queries) LockUser(ctx context.Context, externalID string) (quota.ID, error) {
+	row := q.db.QueryRow(ctx, LockUser, externalID)
+	var id quota.ID
+	err := row.Scan(&id)
+	return id, err
 }
 
 const MarkDispatched = `-- name: MarkDispatched :exec
@@ -648,8 +664,9 @@ const PendingAlerts = `-- name: PendingAlerts :many
 
 SELECT a.id, a.kind, coalesce(a.plan_name, '')::text AS plan, coalesce(u.user_id, '')::text AS external_id,
     coalesce(t0.name, '')::text AS team, coalesce(t1.name, '')::text AS above1, coalesce(t2.name, '')::text AS above2,
-    coalesce(t3.name, '')::text AS above3
+    coalesce(t3.name, '')::text AS above3, coalesce(a.kind = ANY (p.muted), false)::boolean AS muted
 FROM usage_alerts AS a LEFT JOIN users AS u ON u.id = a.user_id
+    LEFT JOIN notification_preferences AS p ON p.user_id = a.user_id
     LEFT JOIN usage_quotas AS q0 ON q0.user_id = a.user_id LEFT JOIN teams AS t0 ON t0.id = a.user_id
     LEFT JOIN usage_quotas AS q1 ON q1.user_id = q0.parent_id LEFT JOIN teams AS t1 ON t1.id = q0.parent_id
     LEFT JOIN usage_quotas AS q2 ON q2.user_id = q1.parent_id LEFT JOIN teams AS t2 ON t2.id = q1.parent_id
@@ -667,6 +684,7 @@ type PendingAlertsRow struct {
 	Above1     string
 	Above2     string
 	Above3     string
+	Muted      bool
 }
 
 // Where alerts are sent to, and what has become of each. Nothing here is part of a batch.
@@ -689,6 +707,7 @@ func (q *Queries) PendingAlerts(ctx context.Context, most int32) ([]PendingAlert
 			&i.Above1,
 			&i.Above2,
 			&i.Above3,
+			&i.Muted,
 		); err != nil {
 			return nil, err
 		}
@@ -701,7 +720,7 @@ func (q *Queries) PendingAlerts(ctx context.Context, most int32) ([]PendingAlert
 }
 
 const PlatformEndpoint = `-- name: PlatformEndpoint :one
-SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure FROM notification_endpoints WHERE team_id IS NULL AND name = $1
+SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience FROM notification_endpoints WHERE team_id IS NULL AND name = $1
 `
 
 func (q *Queries) PlatformEndpoint(ctx context.Context, name string) (NotificationEndpoint, error) {
@@ -731,12 +750,13 @@ func (q *Queries) PlatformEndpoint(ctx context.Context, name string) (Notificati
 		&i.LastSuccessAt,
 		&i.LastFailureAt,
 		&i.LastFailure,
+		&i.Audience,
 	)
 	return i, err
 }
 
 const PlatformEndpoints = `-- name: PlatformEndpoints :many
-SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure FROM notification_endpoints WHERE team_id IS NULL AND name > $1::text ORDER BY name LIMIT $2
+SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience FROM notification_endpoints WHERE team_id IS NULL AND name > $1::text ORDER BY name LIMIT $2
 `
 
 type PlatformEndpointsParams struct {
@@ -777,6 +797,7 @@ func (q *Queries) PlatformEndpoints(ctx context.Context, arg PlatformEndpointsPa
 			&i.LastSuccessAt,
 			&i.LastFailureAt,
 			&i.LastFailure,
+			&i.Audience,
 		); err != nil {
 			return nil, err
 		}
@@ -786,6 +807,25 @@ func (q *Queries) PlatformEndpoints(ctx context.Context, arg PlatformEndpointsPa
 		return nil, err
 	}
 	return items, nil
+}
+
+const Preferences = `-- name: Preferences :one
+SELECT u.id, coalesce(p.muted, '{}')::text[] AS muted, p.updated_at
+FROM users AS u LEFT JOIN notification_preferences AS p ON p.user_id = u.id WHERE u.user_id = $1
+`
+
+type PreferencesRow struct {
+	ID        quota.ID
+	Muted     []string
+	UpdatedAt *time.Time
+}
+
+// Of a user who has none, all that says nothing.
+func (q *Queries) Preferences(ctx context.Context, externalID string) (PreferencesRow, error) {
+	row := q.db.QueryRow(ctx, Preferences, externalID)
+	var i PreferencesRow
+	err := row.Scan(&i.ID, &i.Muted, &i.UpdatedAt)
+	return i, err
 }
 
 const PruneDeliveries = `-- name: PruneDeliveries :execrows
@@ -835,8 +875,24 @@ func (q *Queries) PutKey(ctx context.Context, arg PutKeyParams) error {
 	return err
 }
 
+const PutPreferences = `-- name: PutPreferences :exec
+INSERT INTO notification_preferences (user_id, muted, updated_at) VALUES ($1, $2, $3)
+ON CONFLICT (user_id) DO UPDATE SET muted = excluded.muted, updated_at = excluded.updated_at
+`
+
+type PutPreferencesParams struct {
+	Account quota.ID
+	Muted   []string
+	Now     time.Time
+}
+
+func (q *Queries) PutPreferences(ctx context.Context, arg PutPreferencesParams) error {
+	_, err := q.db.Exec(ctx, PutPreferences, arg.Account, arg.Muted, arg.Now)
+	return err
+}
+
 const QueuedDelivery = `-- name: QueuedDelivery :one
-SELECT d.id, d.endpoint_id, d.alert_id, d.state, d.attempts, d.created_at, d.expires_at, d.next_attempt_at, d.queued_at, d.first_attempt_at, d.last_attempt_at, d.finished_at, d.last_status, d.last_error, d.resent_by, e.id, e.team_id, e.home_cluster, e.name, e.url, e.kinds, e.plans, e.teams, e.users, e.allowed_cidrs, e.signing, e.suspended, e.version, e.created_at, e.updated_at, e.disabled_at, e.disabled_reason, e.failures, e.retry_at, e.slow, e.last_success_at, e.last_failure_at, e.last_failure, coalesce(t.name, '')::text AS team
+SELECT d.id, d.endpoint_id, d.alert_id, d.state, d.attempts, d.created_at, d.expires_at, d.next_attempt_at, d.queued_at, d.first_attempt_at, d.last_attempt_at, d.finished_at, d.last_status, d.last_error, d.resent_by, e.id, e.team_id, e.home_cluster, e.name, e.url, e.kinds, e.plans, e.teams, e.users, e.allowed_cidrs, e.signing, e.suspended, e.version, e.created_at, e.updated_at, e.disabled_at, e.disabled_reason, e.failures, e.retry_at, e.slow, e.last_success_at, e.last_failure_at, e.last_failure, e.audience, coalesce(t.name, '')::text AS team
 FROM deliveries AS d JOIN notification_endpoints AS e ON e.id = d.endpoint_id LEFT JOIN teams AS t ON t.id = e.team_id
 WHERE d.id = $1 AND d.state = 'waiting' AND d.queued_at = $2
 `
@@ -895,6 +951,7 @@ func (q *Queries) QueuedDelivery(ctx context.Context, arg QueuedDeliveryParams) 
 		&i.NotificationEndpoint.LastSuccessAt,
 		&i.NotificationEndpoint.LastFailureAt,
 		&i.NotificationEndpoint.LastFailure,
+		&i.NotificationEndpoint.Audience,
 		&i.Team,
 	)
 	return i, err
@@ -999,7 +1056,7 @@ func (q *Queries) TakeDue(ctx context.Context, arg TakeDueParams) ([]quota.ID, e
 }
 
 const TeamEndpoint = `-- name: TeamEndpoint :one
-SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure FROM notification_endpoints WHERE team_id = $1 AND name = $2
+SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience FROM notification_endpoints WHERE team_id = $1 AND name = $2
 `
 
 type TeamEndpointParams struct {
@@ -1034,12 +1091,13 @@ func (q *Queries) TeamEndpoint(ctx context.Context, arg TeamEndpointParams) (Not
 		&i.LastSuccessAt,
 		&i.LastFailureAt,
 		&i.LastFailure,
+		&i.Audience,
 	)
 	return i, err
 }
 
 const TeamEndpoints = `-- name: TeamEndpoints :many
-SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure FROM notification_endpoints WHERE team_id = $1 ORDER BY name
+SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience FROM notification_endpoints WHERE team_id = $1 ORDER BY name
 `
 
 func (q *Queries) TeamEndpoints(ctx context.Context, team *quota.ID) ([]NotificationEndpoint, error) {
@@ -1075,6 +1133,7 @@ func (q *Queries) TeamEndpoints(ctx context.Context, team *quota.ID) ([]Notifica
 			&i.LastSuccessAt,
 			&i.LastFailureAt,
 			&i.LastFailure,
+			&i.Audience,
 		); err != nil {
 			return nil, err
 		}
@@ -1087,7 +1146,7 @@ func (q *Queries) TeamEndpoints(ctx context.Context, team *quota.ID) ([]Notifica
 }
 
 const TryLockEndpoint = `-- name: TryLockEndpoint :one
-SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure FROM notification_endpoints WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED
+SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience FROM notification_endpoints WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED
 `
 
 func (q *Queries) TryLockEndpoint(ctx context.Context, id quota.ID) (NotificationEndpoint, error) {
@@ -1117,20 +1176,22 @@ func (q *Queries) TryLockEndpoint(ctx context.Context, id quota.ID) (Notificatio
 		&i.LastSuccessAt,
 		&i.LastFailureAt,
 		&i.LastFailure,
+		&i.Audience,
 	)
 	return i, err
 }
 
 const UpsertEndpoint = `-- name: UpsertEndpoint :one
 INSERT INTO notification_endpoints AS e (id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing,
-    suspended, version, created_at, updated_at)
+    suspended, audience, version, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
-    $11, $12, 1, $13, $13)
+    $11, $12, $13, 1, $14, $14)
 ON CONFLICT (team_id, name) DO UPDATE SET url = excluded.url, kinds = excluded.kinds, plans = excluded.plans, teams = excluded.teams,
     users = excluded.users, allowed_cidrs = excluded.allowed_cidrs, signing = excluded.signing, suspended = excluded.suspended,
+    audience = excluded.audience,
     home_cluster = coalesce(e.home_cluster, excluded.home_cluster), version = e.version + 1, updated_at = excluded.updated_at,
     failures = 0, retry_at = NULL, disabled_at = NULL, disabled_reason = NULL
-RETURNING id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure
+RETURNING id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience
 `
 
 type UpsertEndpointParams struct {
@@ -1146,6 +1207,7 @@ type UpsertEndpointParams struct {
 	AllowedCidrs []string
 	Signing      string
 	Suspended    bool
+	Audience     string
 	Now          time.Time
 }
 
@@ -1164,6 +1226,7 @@ func (q *Queries) UpsertEndpoint(ctx context.Context, arg UpsertEndpointParams) 
 		arg.AllowedCidrs,
 		arg.Signing,
 		arg.Suspended,
+		arg.Audience,
 		arg.Now,
 	)
 	var i NotificationEndpoint
@@ -1191,6 +1254,7 @@ func (q *Queries) UpsertEndpoint(ctx context.Context, arg UpsertEndpointParams) 
 		&i.LastSuccessAt,
 		&i.LastFailureAt,
 		&i.LastFailure,
+		&i.Audience,
 	)
 	return i, err
 }

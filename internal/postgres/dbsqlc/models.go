@@ -83,6 +83,7 @@ type ConcurrentProcessing struct {
 	WaitedFor           *string
 	MaxWaitMs           *int64
 	Levels              []byte
+	ReleaseReason       *string
 }
 
 type CreditLot struct {
@@ -161,6 +162,7 @@ type NotificationEndpoint struct {
 	LastSuccessAt  *time.Time
 	LastFailureAt  *time.Time
 	LastFailure    *string
+	Audience       string
 }
 
 type NotificationKey struct {
@@ -170,6 +172,12 @@ type NotificationKey struct {
 	Secret     []byte
 	CreatedAt  time.Time
 	EndsAt     *time.Time
+}
+
+type NotificationPreference struct {
+	UserID    quota.ID
+	Muted     []string
+	UpdatedAt time.Time
 }
 
 type PlanVersion struct {

@@ -61,7 +61,7 @@ func (q *Queries) GrantOf(ctx context.Context, id quota.ID) (GrantOfRow, error) 
 }
 
 const ListAdmissions = `-- name: ListAdmissions :many
-SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels, u.user_id AS external_id,
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels, c.release_reason, u.user_id AS external_id,
     coalesce(c.cluster_uid, CASE WHEN c.source = 'job' THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
         '00000000-0000-0000-0000-000000000000')::uuid AS cluster,
     coalesce($1::timestamptz, clock_timestamp())::timestamptz AS now,
@@ -160,6 +160,7 @@ func (q *Queries) ListAdmissions(ctx context.Context, arg ListAdmissionsParams) 
 			&i.ConcurrentProcessing.WaitedFor,
 			&i.ConcurrentProcessing.MaxWaitMs,
 			&i.ConcurrentProcessing.Levels,
+			&i.ConcurrentProcessing.ReleaseReason,
 			&i.ExternalID,
 			&i.Cluster,
 			&i.Now,

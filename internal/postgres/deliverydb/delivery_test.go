@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -209,7 +210,7 @@ func TestRotation(t *testing.T) {
 	w := newWorld(t)
 	rc := newReceiver(t, nil)
 	first := w.declare("ops", rc.URL).Keys[0]
-	if _, _, err := w.Rotate(t.Context(), "", "ops"); err != nil {
+	if _, _, err := w.Rotate(t.Context(), "", "ops", "oda"); err != nil {
 		t.Fatal(err)
 	}
 	s, err := w.Endpoint(t.Context(), "", "ops")
@@ -281,39 +282,39 @@ func TestEndpointsOfTeamsAndClusters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	e := &delivery.Endpoint{Team: "newsroom", Name: "chat", URL: "https://hooks.example/x", Signing: delivery.HMAC}
-	if _, _, err := w.PutTeamEndpoint(t.Context(), e); !errors.Is(err, ledger.ErrNotFound) {
+	if _, _, err := w.PutTeamEndpoint(t.Context(), e, "oda"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("a team that there is not: %v", err)
 	}
 	if _, err := w.ledger.Pool().Exec(t.Context(),
 		"INSERT INTO teams (id, name, cap_currency) VALUES (gen_random_uuid(), 'newsroom', 'USD')"); err != nil {
 		t.Fatal(err)
 	}
-	s, made, err := w.PutTeamEndpoint(t.Context(), e)
+	s, made, err := w.PutTeamEndpoint(t.Context(), e, "oda")
 	if err != nil || made == nil || len(s.Keys) != 1 || made.SecretText() != s.Keys[0].SecretText() {
 		t.Fatalf("got %+v, %v, %v", s, made, err)
 	}
-	again, made, err := w.PutTeamEndpoint(t.Context(), e)
+	again, made, err := w.PutTeamEndpoint(t.Context(), e, "oda")
 	if err != nil || made != nil || again.State.Version != 1 || again.Keys[0].Name != s.Keys[0].Name {
 		t.Errorf("again: %+v, %v, %v", again, made, err)
 	}
 	e.Kinds = []quota.AlertKind{quota.AlertOverdrawn}
-	if s, _, err := w.PutTeamEndpoint(t.Context(), e); err != nil || s.State.Version != 2 || s.ID != again.ID {
+	if s, _, err := w.PutTeamEndpoint(t.Context(), e, "oda"); err != nil || s.State.Version != 2 || s.ID != again.ID {
 		t.Errorf("changed: %+v, %v", s, err)
 	}
 	for n := 1; n < delivery.MaxTeamEndpoints; n++ {
 		e.Name = fmt.Sprint("chat", n)
-		if _, _, err := w.PutTeamEndpoint(t.Context(), e); err != nil {
+		if _, _, err := w.PutTeamEndpoint(t.Context(), e, "oda"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	e.Name = "more"
-	if _, _, err := w.PutTeamEndpoint(t.Context(), e); !errors.Is(err, ledger.ErrConflict) {
+	if _, _, err := w.PutTeamEndpoint(t.Context(), e, "oda"); !errors.Is(err, ledger.ErrConflict) {
 		t.Errorf("too many: %v", err)
 	}
 	if all, err := w.TeamEndpoints(t.Context(), "newsroom"); err != nil || len(all) != delivery.MaxTeamEndpoints {
 		t.Errorf("%d, %v", len(all), err)
 	}
-	if err := w.DeleteTeamEndpoint(t.Context(), "newsroom", "chat"); err != nil {
+	if err := w.DeleteTeamEndpoint(t.Context(), "newsroom", "chat", "oda"); err != nil {
 		t.Error(err)
 	}
 	if _, err := w.Endpoint(t.Context(), "newsroom", "chat"); !errors.Is(err, ledger.ErrNotFound) {
@@ -323,7 +324,7 @@ func TestEndpointsOfTeamsAndClusters(t *testing.T) {
 	// The platform's are those of the cluster that has their objects.
 	w.declare("ops", "https://hooks.example/x")
 	other := &delivery.Endpoint{Name: "ops", URL: "https://hooks.example/y", Signing: delivery.Ed25519,
-		Cluster: quota.ClusterUID{2}}
+		Audience: delivery.ForOperators, Cluster: quota.ClusterUID{2}}
 	if _, err := w.Declare(t.Context(), other, nil); !isOwned(err) {
 		t.Errorf("another cluster's: %v", err)
 	}
@@ -345,4 +346,85 @@ func TestEndpointsOfTeamsAndClusters(t *testing.T) {
 func isOwned(err error) bool {
 	_, ok := errors.AsType[*ledger.OwnedError](err)
 	return ok
+}
+
+// What a user does not want to be told of goes to no endpoint for users, and to all others; nor does what is a team's.
+func TestPreferences(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	rc := newReceiver(t, nil)
+	w.declare("ops", rc.URL)
+	w.declare("mail", rc.URL, func(e *delivery.Endpoint) { e.Audience = delivery.ForUsers })
+	w.charge("alice", 1)
+	w.charge("bob", 1)
+	for range 2 {
+		p, err := w.PutPreferences(t.Context(), "alice", []quota.AlertKind{quota.AlertPeriodReset,
+			quota.AlertCreditsPercent}, "alice@example.com")
+		want := []quota.AlertKind{quota.AlertCreditsPercent, quota.AlertPeriodReset}
+		if err != nil || !slices.Equal(p.Muted, want) || p.UpdatedAt.IsZero() {
+			t.Errorf("got %+v, %v, want %v", p, err, want)
+		}
+		w.advance(time.Second)
+	}
+	w.charge("alice", 24)
+	w.charge("bob", 24)
+	w.run()
+	w.eventually(func() error {
+		all := w.deliveries(delivery.Filter{State: delivery.Delivered})
+		got := map[string]int{}
+		for i := range all {
+			got[all[i].Endpoint]++
+		}
+		if got["ops"] != 2 || got["mail"] != 1 {
+			return fmt.Errorf("got %v", got)
+		}
+		return nil
+	})
+	told := map[string]int{}
+	for _, g := range rc.all() {
+		told[g.subject]++
+	}
+	if told["user/alice"] != 1 || told["user/bob"] != 2 {
+		t.Errorf("got %v", told)
+	}
+	for muted, want := range map[quota.AlertKind]string{"Lost": `muted: "Lost" must be one of CreditsPercent`,
+		quota.AlertOverdrawn: "muted: Overdrawn is there twice"} {
+		_, err := w.PutPreferences(t.Context(), "alice", []quota.AlertKind{muted, muted}, "oda")
+		if !errors.Is(err, ledger.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	if _, err := w.PutPreferences(t.Context(), "nobody", nil, "oda"); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("of nobody: %v", err)
+	}
+	if p, err := w.Preferences(t.Context(), "bob"); err != nil || p.Muted == nil || len(p.Muted) > 0 ||
+		!p.UpdatedAt.IsZero() {
+		t.Errorf("of who has said nothing: %+v, %v", p, err)
+	}
+	// Once, by a person whom the log does not name.
+	w.audited("preferences.changed", 1, `{"muted": []}`, `{"muted": ["CreditsPercent", "PeriodReset"]}`)
+}
+
+// What is changed about endpoints is in the audit log, without what may be secret or somebody's name.
+func TestEndpointsAreAudited(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	mutes := func(e *delivery.Endpoint) {
+		e.Users, e.Kinds = []string{"alice"}, []quota.AlertKind{quota.AlertOverdrawn}
+	}
+	w.declare("ops", "https://127.0.0.1/secret", mutes)
+	w.declare("ops", "https://127.0.0.1/secret", mutes)
+	w.declare("ops", "https://127.0.0.1/other", mutes)
+	if _, _, err := w.Rotate(t.Context(), "", "ops", "oda@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Retire(t.Context(), "ops", quota.ClusterUID{1}); err != nil {
+		t.Fatal(err)
+	}
+	const is = `{"keys": %d, "team": null, "kinds": ["Overdrawn"], "signing": "ed25519", "version": %d, ` +
+		`"audience": "operators", "suspended": false, "home_cluster": "01000000-0000-0000-0000-000000000000"}`
+	w.audited("endpoint.created", 1, "", fmt.Sprintf(is, 1, 1))
+	w.audited("endpoint.changed", 1, fmt.Sprintf(is, 1, 1), fmt.Sprintf(is, 1, 2))
+	w.audited("endpoint.rotated", 1, fmt.Sprintf(is, 1, 2), fmt.Sprintf(is, 2, 2))
+	w.audited("endpoint.deleted", 1, fmt.Sprintf(is, 2, 2), "")
 }

@@ -58,9 +58,9 @@ func (s *Store) within(ctx context.Context, f func(tx pgx.Tx, q *dbsqlc.Queries,
 
 // PutEndpoint implements delivery.Endpoints.
 func (s *Store) PutEndpoint(
-	ctx context.Context, e *delivery.Endpoint, keys []delivery.Key, most int,
+	ctx context.Context, e *delivery.Endpoint, keys []delivery.Key, most int, by quota.Actor,
 ) (status delivery.Status, key *delivery.Key, err error) {
-	err = s.within(ctx, func(_ pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
+	err = s.within(ctx, func(tx pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
 		var team *quota.ID
 		if e.Team != "" {
 			id, err := q.LockTeam(ctx, e.Team)
@@ -69,24 +69,20 @@ func (s *Store) PutEndpoint(
 			}
 			team = &id
 		}
-		was, err := lockEndpoint(ctx, q, team, e.Name)
-		made := errors.Is(err, pgx.ErrNoRows)
-		switch {
-		case err != nil && !made:
+		was, made, err := endpointBefore(ctx, q, team, e, most)
+		if err != nil {
 			return err
-		case made && most > 0:
-			if n, err := q.CountTeamEndpoints(ctx, team); err != nil {
-				return err
-			} else if n >= int64(most) {
-				return quota.Conflict("team "+e.Team, "has %d notification endpoints, which is the most", n)
-			}
-		case !made:
-			if err := foreign(&was, e.Cluster); err != nil {
+		}
+		var before *quota.AuditEndpoint
+		if !made {
+			if before, err = auditOf(ctx, q, &was, now); err != nil {
 				return err
 			}
 		}
 		row := was
-		if is, unreadable := endpointOf(&was, e.Team); made || unreadable != nil || !is.DeclaredAs(e) {
+		is, unreadable := endpointOf(&was, e.Team)
+		changes := made || unreadable != nil || !is.DeclaredAs(e)
+		if changes {
 			if row, err = q.UpsertEndpoint(ctx, declared(e, team, now)); err != nil {
 				return err
 			}
@@ -94,10 +90,36 @@ func (s *Store) PutEndpoint(
 		if key, err = putKeys(ctx, q, &row, keys, now); err != nil {
 			return err
 		}
+		if changes || key != nil || len(keys) > 0 {
+			if err := tellEndpoint(ctx, tx, q, by, before, &row, now); err != nil {
+				return err
+			}
+		}
 		status, err = statusOf(ctx, q, &row, e.Team, now)
 		return err
 	})
 	return status, key, err
+}
+
+// endpointBefore locks the endpoint of that name, or says that it is to be made, if there may be another one.
+func endpointBefore(
+	ctx context.Context, q *dbsqlc.Queries, team *quota.ID, e *delivery.Endpoint, most int,
+) (was dbsqlc.NotificationEndpoint, made bool, err error) {
+	was, err = lockEndpoint(ctx, q, team, e.Name)
+	if err == nil {
+		return was, false, foreign(&was, e.Cluster)
+	}
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return was, false, err
+	}
+	if most <= 0 {
+		return was, true, nil
+	}
+	n, err := q.CountTeamEndpoints(ctx, team)
+	if err == nil && n >= int64(most) {
+		err = quota.Conflict("team "+e.Team, "has %d notification endpoints, which is the most", n)
+	}
+	return was, true, err
 }
 
 func lockEndpoint(
@@ -121,7 +143,7 @@ func declared(e *delivery.Endpoint, team *quota.ID, now time.Time) dbsqlc.Upsert
 	p := dbsqlc.UpsertEndpointParams{
 		ID: newID(e), TeamID: team, Name: e.Name, Url: e.URL, Kinds: texts(e.Kinds), Plans: texts(e.Plans),
 		Teams: texts(e.Teams), Users: texts(e.Users), AllowedCidrs: make([]string, len(e.AllowedCIDRs)),
-		Signing: string(e.Signing), Suspended: e.Suspended, Now: now,
+		Signing: string(e.Signing), Suspended: e.Suspended, Audience: string(e.Audience), Now: now,
 	}
 	for i, prefix := range e.AllowedCIDRs {
 		p.AllowedCidrs[i] = prefix.String()
@@ -166,16 +188,30 @@ func putKey(ctx context.Context, q *dbsqlc.Queries, endpoint quota.ID, key *deli
 
 // AddKey implements delivery.Endpoints.
 func (s *Store) AddKey(
-	ctx context.Context, id delivery.EndpointID, key delivery.Key, overlap time.Duration,
+	ctx context.Context, id delivery.EndpointID, key delivery.Key, overlap time.Duration, by quota.Actor,
 ) error {
-	return s.within(ctx, func(_ pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
-		if _, err := q.LockEndpoint(ctx, id); err != nil {
+	return s.within(ctx, func(tx pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
+		row, err := q.LockEndpoint(ctx, id)
+		if err != nil {
 			return missing(err, "endpoint %s", id)
+		}
+		before, err := auditOf(ctx, q, &row, now)
+		if err != nil {
+			return err
 		}
 		if err := q.EndKeys(ctx, dbsqlc.EndKeysParams{Endpoint: id, EndsAt: new(now.Add(overlap))}); err != nil {
 			return err
 		}
-		return putKey(ctx, q, id, &key, now)
+		if err := putKey(ctx, q, id, &key, now); err != nil {
+			return err
+		}
+		after, err := auditOf(ctx, q, &row, now)
+		if err != nil {
+			return err
+		}
+		return postgres.TellAudit(ctx, tx, now, audited(&row, quota.AuditRow{
+			Actor: by, Action: quota.AuditEndpointRotated, Before: *before, After: *after,
+		}))
 	})
 }
 
@@ -185,8 +221,10 @@ func (s *Store) Enable(ctx context.Context, id delivery.EndpointID) error {
 }
 
 // DeleteEndpoint implements delivery.Endpoints.
-func (s *Store) DeleteEndpoint(ctx context.Context, team, name string, cluster quota.ClusterUID) error {
-	return s.within(ctx, func(_ pgx.Tx, q *dbsqlc.Queries, _ time.Time) error {
+func (s *Store) DeleteEndpoint(
+	ctx context.Context, team, name string, cluster quota.ClusterUID, by quota.Actor,
+) error {
+	return s.within(ctx, func(tx pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
 		owner, err := ownerOf(ctx, q, team)
 		if err != nil {
 			return err
@@ -198,7 +236,16 @@ func (s *Store) DeleteEndpoint(ctx context.Context, team, name string, cluster q
 		if err := foreign(&row, cluster); err != nil {
 			return err
 		}
-		return q.DeleteEndpoint(ctx, row.ID)
+		before, err := auditOf(ctx, q, &row, now)
+		if err != nil {
+			return err
+		}
+		if err := q.DeleteEndpoint(ctx, row.ID); err != nil {
+			return err
+		}
+		return postgres.TellAudit(ctx, tx, now, audited(&row, quota.AuditRow{
+			Actor: by, Action: quota.AuditEndpointDeleted, Before: *before,
+		}))
 	})
 }
 
@@ -329,13 +376,14 @@ func keysOf(ctx context.Context, q *dbsqlc.Queries, endpoint quota.ID, now time.
 func endpointOf(r *dbsqlc.NotificationEndpoint, team string) (delivery.Endpoint, error) {
 	e := delivery.Endpoint{
 		ID: r.ID, Team: team, Name: r.Name, URL: r.Url, Plans: r.Plans, Teams: r.Teams, Users: r.Users,
-		Signing: delivery.Signing(r.Signing), Suspended: r.Suspended, State: stateOf(r),
+		Signing: delivery.Signing(r.Signing), Suspended: r.Suspended, Audience: delivery.Audience(r.Audience),
+		State: stateOf(r),
 	}
 	if r.HomeCluster != nil {
 		e.Cluster = *r.HomeCluster
 	}
-	for _, kind := range r.Kinds {
-		e.Kinds = append(e.Kinds, quota.AlertKind(kind))
+	if len(r.Kinds) > 0 {
+		e.Kinds = kindsOf(r.Kinds)
 	}
 	for _, text := range r.AllowedCidrs {
 		prefix, err := netip.ParsePrefix(text)

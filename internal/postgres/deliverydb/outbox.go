@@ -67,7 +67,8 @@ func (s *Store) FanOut(
 }
 
 func pendingOf(r *dbsqlc.PendingAlertsRow) delivery.Pending {
-	p := delivery.Pending{ID: r.ID, Kind: quota.AlertKind(r.Kind), Plan: r.Plan, User: r.ExternalID}
+	p := delivery.Pending{ID: r.ID, Kind: quota.AlertKind(r.Kind), Plan: r.Plan, User: r.ExternalID,
+		Muted: r.Muted}
 	for _, team := range []string{r.Team, r.Above1, r.Above2, r.Above3} {
 		if team != "" {
 			p.Teams = append(p.Teams, team)

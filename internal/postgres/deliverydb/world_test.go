@@ -140,7 +140,8 @@ func (w *world) charge(user string, minutes int) {
 func (w *world) declare(name, url string, change ...func(*delivery.Endpoint)) delivery.Status {
 	w.t.Helper()
 	e := &delivery.Endpoint{Name: name, URL: url, Signing: delivery.Ed25519, AllowedCIDRs: loopback,
-		Cluster: quota.ClusterUID{1}}
+		Audience: delivery.ForOperators,
+		Cluster:  quota.ClusterUID{1}}
 	for _, f := range change {
 		f(e)
 	}
@@ -170,6 +171,34 @@ func (w *world) deliveries(f delivery.Filter) []delivery.Delivery {
 		w.t.Fatal(err)
 	}
 	return page.Deliveries
+}
+
+// audited says that there are so many rows of an action, all with these states, and none that names anybody.
+func (w *world) audited(action string, n int, before, after string) {
+	w.t.Helper()
+	rows, err := w.ledger.Pool().Query(w.t.Context(), `SELECT actor, coalesce(before::text, ''),
+		coalesce(after::text, ''), l::text FROM audit_log AS l WHERE action = $1`, action)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer rows.Close()
+	for ; rows.Next(); n-- {
+		var actor, was, is, all string
+		if err := rows.Scan(&actor, &was, &is, &all); err != nil {
+			w.t.Fatal(err)
+		}
+		if was != before || is != after || actor != "usage-operator" && !strings.HasPrefix(actor, "person:") {
+			w.t.Errorf("%s by %s: %s, %s, want %s, %s", action, actor, was, is, before, after)
+		}
+		for _, name := range []string{"alice", "secret", "oda"} {
+			if strings.Contains(all, name) {
+				w.t.Errorf("%s has %q: %s", action, name, all)
+			}
+		}
+	}
+	if err := rows.Err(); err != nil || n != 0 {
+		w.t.Errorf("%s: %d rows are missing, %v", action, n, err)
+	}
 }
 
 // got is a request that a receiver has had.

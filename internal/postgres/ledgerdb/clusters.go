@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/clusters"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -172,7 +173,7 @@ func (s *Store) moveTeam(
 	if err != nil {
 		return err
 	}
-	return s.tellMoved(ctx, tx, []moved{{account: before.Team.ID, AuditRow: quota.AuditRow{
+	return s.tellMoved(ctx, tx, []postgres.Audited{{Account: before.Team.ID, AuditRow: quota.AuditRow{
 		Actor: quota.Actor{Name: actor}, Action: action, Object: before.Team.Name,
 		Before: readdb.AuditTeam(&before.Team, &before.UsageQuota), After: readdb.AuditTeam(&after, &before.UsageQuota),
 	}}})
@@ -187,12 +188,12 @@ func (s *Store) moveQuotas(
 	if err != nil {
 		return err
 	}
-	told := make([]moved, len(rows))
+	told := make([]postgres.Audited, len(rows))
 	for i := range rows {
 		after := &rows[i].UsageQuota
 		before := *after
 		before.HomeCluster, before.QuotaUid = rows[i].WasHome, rows[i].WasQuotaUid
-		told[i] = moved{account: after.UserID, AuditRow: quota.AuditRow{
+		told[i] = postgres.Audited{Account: after.UserID, AuditRow: quota.AuditRow{
 			Actor: quota.Actor{Name: actor}, Action: action, Object: quota.AccountID(after.UserID).String(),
 			Before: readdb.AuditSettings(&before), After: readdb.AuditSettings(after),
 		}}
@@ -200,27 +201,13 @@ func (s *Store) moveQuotas(
 	return s.tellMoved(ctx, tx, told)
 }
 
-// moved is what became another cluster's, for the audit log.
-type moved struct {
-	account quota.AccountID
-	quota.AuditRow
-}
-
-// tellMoved writes audit rows in one statement.
-func (s *Store) tellMoved(ctx context.Context, tx pgx.Tx, all []moved) error {
+// tellMoved writes the audit rows of what became another cluster's.
+func (s *Store) tellMoved(ctx context.Context, tx pgx.Tx, all []postgres.Audited) error {
 	now, err := dbsqlc.New(tx).Clock(ctx, s.Now())
 	if err != nil {
 		return err
 	}
-	rows := make([]auditRow, len(all))
-	for i := range all {
-		if rows[i], err = newAuditRow(all[i].account, now, &all[i].AuditRow); err != nil {
-			return err
-		}
-	}
-	var b pgx.Batch
-	queueAudit(&b, rows)
-	return tx.SendBatch(ctx, &b).Close()
+	return postgres.TellAudit(ctx, tx, now, all...)
 }
 
 // MoveQuotas implements clusters.Adopter.
@@ -266,9 +253,9 @@ func (s *Store) MoveJobs(
 		if err != nil {
 			return err
 		}
-		told := make([]moved, len(rows))
+		told := make([]postgres.Audited, len(rows))
 		for i := range rows {
-			told[i] = moved{account: rows[i].UserID, AuditRow: quota.AuditRow{
+			told[i] = postgres.Audited{Account: rows[i].UserID, AuditRow: quota.AuditRow{
 				Actor: quota.Actor{Name: m.Actor}, Action: quota.AuditJobAdopted,
 				Object: quota.AdmissionID(rows[i].ID).String(),
 				Before: quota.AuditJob{Cluster: m.From},

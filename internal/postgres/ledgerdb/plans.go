@@ -12,6 +12,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -107,17 +108,11 @@ func (s *Store) RetirePlan(ctx context.Context, name string, cluster quota.Clust
 func auditPlan(
 	ctx context.Context, tx pgx.Tx, action quota.AuditAction, actor string, before, after *dbsqlc.UserPlanLimit,
 ) error {
-	told := &quota.AuditRow{
+	told := postgres.Audited{AuditRow: quota.AuditRow{
 		Actor: quota.Actor{Name: actor}, Action: action, Object: after.Name, After: readdb.MeteringPlan(after).Audit(),
-	}
+	}}
 	if before != nil {
 		told.Before = readdb.MeteringPlan(before).Audit()
 	}
-	row, err := newAuditRow(quota.AccountID{}, after.UpdatedAt, told)
-	if err != nil {
-		return err
-	}
-	var b pgx.Batch
-	queueAudit(&b, []auditRow{row})
-	return tx.SendBatch(ctx, &b).Close()
+	return postgres.TellAudit(ctx, tx, after.UpdatedAt, told)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -140,24 +141,16 @@ func tellPortal(
 	ctx context.Context, tx pgx.Tx, now time.Time, actor quota.Actor, action quota.AuditAction,
 	tokens ...ledger.PortalToken,
 ) error {
-	rows := make([]auditRow, len(tokens))
+	rows := make([]postgres.Audited, len(tokens))
 	for i, t := range tokens {
-		told := &quota.AuditRow{Actor: actor, Action: action, Object: t.ID.String()}
+		told := quota.AuditRow{Actor: actor, Action: action, Object: t.ID.String()}
 		what := quota.AuditPortal{Scope: t.Scope, ExpiresAt: quota.AuditTime(t.ExpiresAt)}
 		if action == quota.AuditPortalRevoked {
 			told.Before = what
 		} else {
 			told.After = what
 		}
-		var err error
-		if rows[i], err = newAuditRow(t.Account, now, told); err != nil {
-			return err
-		}
+		rows[i] = postgres.Audited{Account: t.Account, AuditRow: told}
 	}
-	if len(rows) == 0 {
-		return nil
-	}
-	var b pgx.Batch
-	queueAudit(&b, rows)
-	return tx.SendBatch(ctx, &b).Close()
+	return postgres.TellAudit(ctx, tx, now, rows...)
 }

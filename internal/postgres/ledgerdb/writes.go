@@ -68,20 +68,20 @@ type shareRow struct {
 
 // writes are the rows that a batch changes.
 type writes struct {
-	newUsers, newAccounts                 []*ledger.Ledger
-	accounts, currencies                  []*ledger.Ledger
-	settings                              []dbsqlc.UpdateSettingsParams
-	teams                                 []dbsqlc.UpsertTeamParams
-	lots                                  []lotRow
-	newPeriods, periods                   []periodRow
-	newAdmissions, ended, renewed, others []*ledger.Admission
-	events, reversals                     []*ledger.Event
-	keys                                  []ledger.Made
-	audit                                 []auditRow
-	placed                                []placeRow
-	turns                                 []turnRow
-	raised, resolved                      []alertRow
-	remembered                            []*ledger.Ledger
+	newUsers, newAccounts                            []*ledger.Ledger
+	accounts, currencies                             []*ledger.Ledger
+	settings                                         []dbsqlc.UpdateSettingsParams
+	teams                                            []dbsqlc.UpsertTeamParams
+	lots                                             []lotRow
+	newPeriods, periods                              []periodRow
+	newAdmissions, ended, explained, renewed, others []*ledger.Admission
+	events, reversals                                []*ledger.Event
+	keys                                             []ledger.Made
+	audit                                            []auditRow
+	placed                                           []placeRow
+	turns                                            []turnRow
+	raised, resolved                                 []alertRow
+	remembered                                       []*ledger.Ledger
 	// shares are what the events add to each member's share, by what is shared.
 	shares map[share]quota.Credits
 	// offline are the admissions that an offline ticket made, or got out of the queue.
@@ -226,6 +226,8 @@ var (
 	}, admissionEnd...)
 	endAdmissions = newStatement[dbsqlc.EndAdmissionsParams](dbsqlc.EndAdmissions,
 		append([]column[*ledger.Admission]{admissionID}, admissionEnd...)...)
+	explainReleases = newStatement[dbsqlc.ExplainReleasesParams](dbsqlc.ExplainReleases, admissionID,
+		col("Reasons", func(a *ledger.Admission) string { return a.ReleaseReason }))
 	renewLeases = newStatement[dbsqlc.RenewLeasesParams](dbsqlc.RenewLeases, admissionID, admissionLease)
 	// What is new has never gone back to the queue, nor waited for too long.
 	updateAdmissions = newStatement[dbsqlc.UpdateAdmissionsParams](dbsqlc.UpdateAdmissions,
@@ -481,6 +483,9 @@ func (w *writes) change(before *quota.Admission, adm *ledger.Admission) error {
 	if before.Equal(&adm.Admission) {
 		return nil
 	}
+	if adm.ReleaseReason != "" {
+		w.explained = append(w.explained, adm)
+	}
 	renewed, ended := *before, *before
 	renewed.LeaseUntil = adm.LeaseUntil
 	ended.State, ended.Reason, ended.Actual, ended.Late = adm.State, adm.Reason, adm.Actual, adm.Late
@@ -602,6 +607,7 @@ func (w *writes) queue(t *postgres.RoundTrip) {
 		q.Queue(dbsqlc.MarkOffline, w.offline)
 	}
 	endAdmissions.queue(q, w.ended)
+	explainReleases.queue(q, w.explained)
 	renewLeases.queue(q, w.renewed)
 	updateAdmissions.queue(q, w.others)
 	insertEvents.queue(q, w.events)

@@ -219,6 +219,11 @@ FROM (SELECT
 ) AS v
 WHERE c.id = v.id;
 
+-- name: ExplainReleases :exec
+UPDATE concurrent_processing AS c SET release_reason = v.reason
+FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@reasons::text[]) AS reason) AS v
+WHERE c.id = v.id;
+
 -- name: RenewLeases :exec
 UPDATE concurrent_processing AS c SET lease_until = v.lease_until
 FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@lease_until::timestamptz[]) AS lease_until) AS v

@@ -4,8 +4,9 @@
 -- Alerts of which it is not known to whom they go, the oldest first, with the names of the teams that they are about or below.
 SELECT a.id, a.kind, coalesce(a.plan_name, '')::text AS plan, coalesce(u.user_id, '')::text AS external_id,
     coalesce(t0.name, '')::text AS team, coalesce(t1.name, '')::text AS above1, coalesce(t2.name, '')::text AS above2,
-    coalesce(t3.name, '')::text AS above3
+    coalesce(t3.name, '')::text AS above3, coalesce(a.kind = ANY (p.muted), false)::boolean AS muted
 FROM usage_alerts AS a LEFT JOIN users AS u ON u.id = a.user_id
+    LEFT JOIN notification_preferences AS p ON p.user_id = a.user_id
     LEFT JOIN usage_quotas AS q0 ON q0.user_id = a.user_id LEFT JOIN teams AS t0 ON t0.id = a.user_id
     LEFT JOIN usage_quotas AS q1 ON q1.user_id = q0.parent_id LEFT JOIN teams AS t1 ON t1.id = q0.parent_id
     LEFT JOIN usage_quotas AS q2 ON q2.user_id = q1.parent_id LEFT JOIN teams AS t2 ON t2.id = q1.parent_id
@@ -110,11 +111,12 @@ DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries AS d
 -- name: UpsertEndpoint :one
 -- What is declared. An endpoint whose declaration changes is tried again, however it failed before.
 INSERT INTO notification_endpoints AS e (id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing,
-    suspended, version, created_at, updated_at)
+    suspended, audience, version, created_at, updated_at)
 VALUES (@id, sqlc.narg('team_id'), sqlc.narg('home_cluster'), @name, @url, @kinds, @plans, @teams, @users, @allowed_cidrs,
-    @signing, @suspended, 1, @now, @now)
+    @signing, @suspended, @audience, 1, @now, @now)
 ON CONFLICT (team_id, name) DO UPDATE SET url = excluded.url, kinds = excluded.kinds, plans = excluded.plans, teams = excluded.teams,
     users = excluded.users, allowed_cidrs = excluded.allowed_cidrs, signing = excluded.signing, suspended = excluded.suspended,
+    audience = excluded.audience,
     home_cluster = coalesce(e.home_cluster, excluded.home_cluster), version = e.version + 1, updated_at = excluded.updated_at,
     failures = 0, retry_at = NULL, disabled_at = NULL, disabled_reason = NULL
 RETURNING *;
@@ -199,3 +201,16 @@ WHERE d.id = @id;
 UPDATE deliveries SET state = 'waiting', finished_at = NULL, next_attempt_at = @now, expires_at = @expires_at,
     resent_by = @by::text
 WHERE id = @id AND state <> 'waiting';
+
+-- name: LockUser :one
+-- Whose preferences are about to change.
+SELECT id FROM users WHERE user_id = @external_id FOR UPDATE;
+
+-- name: Preferences :one
+-- Of a user who has none, all that says nothing.
+SELECT u.id, coalesce(p.muted, '{}')::text[] AS muted, p.updated_at
+FROM users AS u LEFT JOIN notification_preferences AS p ON p.user_id = u.id WHERE u.user_id = @external_id;
+
+-- name: PutPreferences :exec
+INSERT INTO notification_preferences (user_id, muted, updated_at) VALUES (@account, @muted, @now)
+ON CONFLICT (user_id) DO UPDATE SET muted = excluded.muted, updated_at = excluded.updated_at;

@@ -449,7 +449,7 @@ func AdmissionOf(r *dbsqlc.ConcurrentProcessing, userID string) (*ledger.Admissi
 			ArrivedSeq: r.ArrivedSeq, AdmittedSeq: numberOf(r.AdmittedSeq), EndedSeq: numberOf(r.EndedSeq),
 		},
 		UserID: userID, Namespace: r.Namespace, Name: r.Name, RequestedBy: r.RequestedBy, BodyHash: r.BodyHash,
-		Cluster: idOf(r.ClusterUid),
+		Cluster: idOf(r.ClusterUid), ReleaseReason: Text(r.ReleaseReason),
 	}
 	adm.PeriodNo = numberOf(r.PeriodNo)
 	if r.AdmittedAt != nil {

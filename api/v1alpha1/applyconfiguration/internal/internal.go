@@ -51,6 +51,8 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.LimitName
   scalar: string
+- name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationAudience
+  scalar: string
 - name: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationEndpoint
   map:
     fields:
@@ -78,6 +80,10 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: associative
+    - name: audience
+      type:
+        namedType: com.github.cantonesescribe.usage-operator.api.v1alpha1.NotificationAudience
+      default: operators
     - name: kinds
       type:
         list:

@@ -19,6 +19,10 @@ type NotificationEndpointSpecApplyConfiguration struct {
 	Kinds []apiv1alpha1.NotificationKind `json:"kinds,omitempty"`
 	// selector says whose alerts are sent; everybody's when absent.
 	Selector *NotificationSelectorApplyConfiguration `json:"selector,omitempty"`
+	// audience is for whom the receiver is: operators get whatever the endpoint asks for; users is for a receiver that
+	// passes alerts on to the users whom they are about, by e-mail for example: it gets none of a team, and none that
+	// its user does not want.
+	Audience *apiv1alpha1.NotificationAudience `json:"audience,omitempty"`
 	// signing is what deliveries are signed with; an ed25519 key that is made for it when absent.
 	Signing *NotificationSigningApplyConfiguration `json:"signing,omitempty"`
 	// allowedCIDRs are networks that may be called although their addresses are not public, such as that of a receiver
@@ -57,6 +61,14 @@ func (b *NotificationEndpointSpecApplyConfiguration) WithKinds(values ...apiv1al
 // If called multiple times, the Selector field is set to the value of the last call.
 func (b *NotificationEndpointSpecApplyConfiguration) WithSelector(value *NotificationSelectorApplyConfiguration) *NotificationEndpointSpecApplyConfiguration {
 	b.Selector = value
+	return b
+}
+
+// WithAudience sets the Audience field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Audience field is set to the value of the last call.
+func (b *NotificationEndpointSpecApplyConfiguration) WithAudience(value apiv1alpha1.NotificationAudience) *NotificationEndpointSpecApplyConfiguration {
+	b.Audience = &value
 	return b
 }
 
