@@ -597,6 +597,30 @@ func (e ListAdmissionsParamsState) Valid() bool {
 	}
 }
 
+// Defines values for GetUsageAnalyticsParamsBy.
+const (
+	GetUsageAnalyticsParamsByDay   GetUsageAnalyticsParamsBy = "day"
+	GetUsageAnalyticsParamsByMonth GetUsageAnalyticsParamsBy = "month"
+	GetUsageAnalyticsParamsByType  GetUsageAnalyticsParamsBy = "type"
+	GetUsageAnalyticsParamsByWeek  GetUsageAnalyticsParamsBy = "week"
+)
+
+// Valid indicates whether the value is a known member of the GetUsageAnalyticsParamsBy enum.
+func (e GetUsageAnalyticsParamsBy) Valid() bool {
+	switch e {
+	case GetUsageAnalyticsParamsByDay:
+		return true
+	case GetUsageAnalyticsParamsByMonth:
+		return true
+	case GetUsageAnalyticsParamsByType:
+		return true
+	case GetUsageAnalyticsParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListAuditEntriesParamsObjectKind.
 const (
 	ListAuditEntriesParamsObjectKindAccount     ListAuditEntriesParamsObjectKind = "Account"
@@ -646,6 +670,24 @@ func (e ListDeliveriesParamsState) Valid() bool {
 	default:
 		return false
 	}
+}
+
+// ActivityDay defines model for ActivityDay.
+type ActivityDay struct {
+	// Days How many such days these sums are of.
+	Days int32 `json:"days"`
+
+	// Hours The 24 hours from midnight on.
+	Hours []ActivityHour `json:"hours"`
+
+	// Weekday 1 is Monday.
+	Weekday int32 `json:"weekday"`
+}
+
+// ActivityHour defines model for ActivityHour.
+type ActivityHour struct {
+	Credits Decimal `json:"credits"`
+	Events  int64   `json:"events"`
 }
 
 // AdjustmentRequest defines model for AdjustmentRequest.
@@ -1309,6 +1351,14 @@ type LiveStream struct {
 	Live LiveCounters `json:"live,omitempty,omitzero"`
 }
 
+// MeanCost defines model for MeanCost.
+type MeanCost struct {
+	// Currency Examples: USD
+	Currency       string  `json:"currency"`
+	ProviderCost   Decimal `json:"provider_cost"`
+	Transcriptions int64   `json:"transcriptions"`
+}
+
 // NotificationEndpoint defines model for NotificationEndpoint.
 type NotificationEndpoint struct {
 	// Dead Deliveries that were given up.
@@ -1833,6 +1883,39 @@ type TeamUsage struct {
 // Unit defines model for Unit.
 type Unit string
 
+// UsageActivity defines model for UsageActivity.
+type UsageActivity struct {
+	// AsOf Absent as long as there are no sums.
+	AsOf time.Time          `json:"as_of,omitempty,omitzero"`
+	From openapi_types.Date `json:"from"`
+
+	// TimeZone Examples: Asia/Hong_Kong
+	TimeZone string             `json:"time_zone"`
+	To       openapi_types.Date `json:"to"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+
+	// Weekdays Those of which something is known, Monday first.
+	Weekdays []ActivityDay `json:"weekdays"`
+}
+
+// UsageAnalytics defines model for UsageAnalytics.
+type UsageAnalytics struct {
+	// AsOf Whatever was answered before it is in the sums; absent as long as there are none.
+	AsOf   time.Time          `json:"as_of,omitempty,omitzero"`
+	From   openapi_types.Date `json:"from"`
+	Groups []UsageGroup       `json:"groups"`
+
+	// TimeZone Examples: Asia/Hong_Kong
+	TimeZone string             `json:"time_zone"`
+	To       openapi_types.Date `json:"to"`
+	Total    UsageFigures       `json:"total"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
 // UsageBatch defines model for UsageBatch.
 type UsageBatch struct {
 	Failed int `json:"failed"`
@@ -1857,6 +1940,50 @@ type UsageBatchItem struct {
 
 	// Status What a request of its own would have been answered: 201, 200 or that of `problem`.
 	Status int `json:"status"`
+}
+
+// UsageEngagement defines model for UsageEngagement.
+type UsageEngagement struct {
+	// ActiveDays Of the latest 30 days, those with a use that was not reversed.
+	ActiveDays int32 `json:"active_days"`
+
+	// AsOf Absent as long as there are no sums.
+	AsOf time.Time `json:"as_of,omitempty,omitzero"`
+
+	// CostPerTranscription What each transcription of the 28 days before today cost in the mean, by currency.
+	CostPerTranscription []MeanCost `json:"cost_per_transcription"`
+
+	// CurrentStreakDays Active days in a row, up to today or yesterday.
+	CurrentStreakDays int32 `json:"current_streak_days"`
+
+	// FirstUse The first active day of the latest 400; absent without one.
+	FirstUse openapi_types.Date `json:"first_use,omitempty,omitzero"`
+	LastUse  openapi_types.Date `json:"last_use,omitempty,omitzero"`
+
+	// LongestStreakDays The longest such row of the latest 400 days.
+	LongestStreakDays int32  `json:"longest_streak_days"`
+	OpenPeriod        Period `json:"open_period"`
+
+	// OpenPeriodElapsedPercent How much of the open period has passed.
+	OpenPeriodElapsedPercent int32 `json:"open_period_elapsed_percent"`
+
+	// OpenPeriodUsedPercent How much of its limit is used; absent without one. Above the former the credits will not last.
+	OpenPeriodUsedPercent *int32 `json:"open_period_used_percent,omitempty"`
+
+	// PreviousCredits The same of the 28 days before those.
+	PreviousCredits Decimal `json:"previous_credits,omitempty,omitzero"`
+
+	// RecentCredits What was used in the 28 days before today; absent of who is not that old.
+	RecentCredits Decimal `json:"recent_credits,omitempty,omitzero"`
+
+	// TimeZone Examples: Asia/Hong_Kong
+	TimeZone string `json:"time_zone"`
+
+	// TrendPercent By how much the former differs from the latter; absent where one is, or the latter is 0.
+	TrendPercent *int32 `json:"trend_percent,omitempty"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
 }
 
 // UsageEvent defines model for UsageEvent.
@@ -1941,6 +2068,71 @@ type UsageEventPage struct {
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
+}
+
+// UsageFigures defines model for UsageFigures.
+type UsageFigures struct {
+	// Admissions Admissions that were charged.
+	Admissions int64 `json:"admissions"`
+
+	// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
+	// currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
+	// never added.
+	Amounts Amounts `json:"amounts"`
+
+	// AudioSeconds The length of the audio, without what was reversed.
+	AudioSeconds Decimal `json:"audio_seconds"`
+	Bytes        int64   `json:"bytes"`
+
+	// CarryOverCredits What an earlier period had left and paid.
+	CarryOverCredits Decimal `json:"carry_over_credits"`
+
+	// Credits What the user's periods have used by them.
+	Credits Decimal `json:"credits"`
+
+	// CreditsMs The same, exactly.
+	CreditsMs int64 `json:"credits_ms"`
+
+	// Events Charges and adjustments, reversed or not.
+	Events int64 `json:"events"`
+
+	// GrantCredits What grants paid.
+	GrantCredits Decimal `json:"grant_credits"`
+
+	// OverageCredits What went beyond them.
+	OverageCredits Decimal `json:"overage_credits"`
+
+	// PlanCredits What the plan's own credits paid.
+	PlanCredits Decimal `json:"plan_credits"`
+	Quantity    int64   `json:"quantity"`
+
+	// RefundedCredits What was given back as a lot because its period was final.
+	RefundedCredits Decimal `json:"refunded_credits"`
+
+	// Reversals Those of them that were reversed.
+	Reversals int64 `json:"reversals"`
+
+	// RunningSeconds How long both had run.
+	RunningSeconds Decimal `json:"running_seconds"`
+	Tokens         int64   `json:"tokens"`
+
+	// Uncharged Admissions that ended without a charge: released, expired, cancelled.
+	Uncharged int64 `json:"uncharged"`
+
+	// WaitedSeconds How long both had waited.
+	WaitedSeconds Decimal `json:"waited_seconds"`
+}
+
+// UsageGroup defines model for UsageGroup.
+type UsageGroup struct {
+	Figures UsageFigures       `json:"figures"`
+	From    openapi_types.Date `json:"from"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
+
+	// UsageType Whose sums these are, `by=type`.
+	UsageType string `json:"usage_type,omitempty,omitzero"`
 }
 
 // UsageHistory defines model for UsageHistory.
@@ -2192,6 +2384,39 @@ type GetAdmissionParams struct {
 	// Wait How long to wait while it is Queued, such as `30s`; at most `60s`.
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
+
+// GetUsageActivityParams defines parameters for GetUsageActivity.
+type GetUsageActivityParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// From The first day, of the user's calendar; 56 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+}
+
+// GetUsageEngagementParams defines parameters for GetUsageEngagement.
+type GetUsageEngagementParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
+// GetUsageAnalyticsParams defines parameters for GetUsageAnalytics.
+type GetUsageAnalyticsParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// By How the sums are grouped; by days unless given. Weeks begin on Mondays.
+	By GetUsageAnalyticsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of the user's calendar; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+}
+
+// GetUsageAnalyticsParamsBy defines parameters for GetUsageAnalytics.
+type GetUsageAnalyticsParamsBy string
 
 // ListAuditEntriesParams defines parameters for ListAuditEntries.
 type ListAuditEntriesParams struct {
@@ -2727,6 +2952,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUsageActivity At which hours of the week a user uses the product.
+	//
+	// The hours are those of the user's time zone.
+	//
+	// Corresponds with GET /api/v1/analytics/activity (the `GetUsageActivity` operationId).
+	GetUsageActivity(ctx context.Context, params *GetUsageActivityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUsageEngagement How a user takes to the product.
+	//
+	// Active days, streaks, what changed over four weeks, what a transcription cost, and the pace of the open period.
+	//
+	// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
+	GetUsageEngagement(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUsageAnalytics What a user used, by days, weeks, months or types.
+	//
+	// The days are those of the user's time zone. A group that the sums cover is there, with zeros where nothing was used;
+	// what lies before the user's first day or after `as_of` is not.
+	//
+	// Corresponds with GET /api/v1/analytics/usage (the `GetUsageAnalytics` operationId).
+	GetUsageAnalytics(ctx context.Context, params *GetUsageAnalyticsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAuditEntries The audit log, the newest row first.
 	//
@@ -3415,6 +3662,58 @@ func (c *Client) HeartbeatAdmission(ctx context.Context, id AdmissionID, reqEdit
 // Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 func (c *Client) ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewReleaseAdmissionRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUsageActivity At which hours of the week a user uses the product.
+//
+// The hours are those of the user's time zone.
+//
+// Corresponds with GET /api/v1/analytics/activity (the `GetUsageActivity` operationId).
+func (c *Client) GetUsageActivity(ctx context.Context, params *GetUsageActivityParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUsageActivityRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUsageEngagement How a user takes to the product.
+//
+// Active days, streaks, what changed over four weeks, what a transcription cost, and the pace of the open period.
+//
+// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
+func (c *Client) GetUsageEngagement(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUsageEngagementRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUsageAnalytics What a user used, by days, weeks, months or types.
+//
+// The days are those of the user's time zone. A group that the sums cover is there, with zeros where nothing was used;
+// what lies before the user's first day or after `as_of` is not.
+//
+// Corresponds with GET /api/v1/analytics/usage (the `GetUsageAnalytics` operationId).
+func (c *Client) GetUsageAnalytics(ctx context.Context, params *GetUsageAnalyticsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUsageAnalyticsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4888,6 +5187,196 @@ func NewReleaseAdmissionRequest(server string, id AdmissionID) (*http.Request, e
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetUsageActivityRequest constructs an http.Request for the GetUsageActivity method
+func NewGetUsageActivityRequest(server string, params *GetUsageActivityParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/activity")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetUsageEngagementRequest constructs an http.Request for the GetUsageEngagement method
+func NewGetUsageEngagementRequest(server string, params *GetUsageEngagementParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/engagement")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetUsageAnalyticsRequest constructs an http.Request for the GetUsageAnalytics method
+func NewGetUsageAnalyticsRequest(server string, params *GetUsageAnalyticsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/usage")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -7692,6 +8181,34 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/admissions/{id}/release (the `ReleaseAdmission` operationId).
 	ReleaseAdmissionWithResponse(ctx context.Context, id AdmissionID, reqEditors ...RequestEditorFn) (*ReleaseAdmissionResponse, error)
 
+	// GetUsageActivityWithResponse At which hours of the week a user uses the product.
+	//
+	// The hours are those of the user's time zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/activity (the `GetUsageActivity` operationId).
+	GetUsageActivityWithResponse(ctx context.Context, params *GetUsageActivityParams, reqEditors ...RequestEditorFn) (*GetUsageActivityResponse, error)
+
+	// GetUsageEngagementWithResponse How a user takes to the product.
+	//
+	// Active days, streaks, what changed over four weeks, what a transcription cost, and the pace of the open period.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
+	GetUsageEngagementWithResponse(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*GetUsageEngagementResponse, error)
+
+	// GetUsageAnalyticsWithResponse What a user used, by days, weeks, months or types.
+	//
+	// The days are those of the user's time zone. A group that the sums cover is there, with zeros where nothing was used;
+	// what lies before the user's first day or after `as_of` is not.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/usage (the `GetUsageAnalytics` operationId).
+	GetUsageAnalyticsWithResponse(ctx context.Context, params *GetUsageAnalyticsParams, reqEditors ...RequestEditorFn) (*GetUsageAnalyticsResponse, error)
+
 	// ListAuditEntriesWithResponse The audit log, the newest row first.
 	//
 	// A page looks at 10,000 rows at most, so it may have few entries, or none, and a `next_cursor` all the same. docs/audit.md
@@ -8747,6 +9264,198 @@ func (r ReleaseAdmissionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ReleaseAdmissionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetUsageActivityResponse429Headers the declared response headers of an HTTP 429 response for GetUsageActivity
+type GetUsageActivityResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetUsageActivityResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UsageActivity
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetUsageActivityResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUsageActivityResponse) GetJSON200() *UsageActivity {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetUsageActivityResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetUsageActivityResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUsageActivityResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUsageActivityResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUsageActivityResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUsageActivityResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetUsageEngagementResponse429Headers the declared response headers of an HTTP 429 response for GetUsageEngagement
+type GetUsageEngagementResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetUsageEngagementResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UsageEngagement
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetUsageEngagementResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUsageEngagementResponse) GetJSON200() *UsageEngagement {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetUsageEngagementResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetUsageEngagementResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUsageEngagementResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUsageEngagementResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUsageEngagementResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUsageEngagementResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetUsageAnalyticsResponse429Headers the declared response headers of an HTTP 429 response for GetUsageAnalytics
+type GetUsageAnalyticsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetUsageAnalyticsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UsageAnalytics
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetUsageAnalyticsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUsageAnalyticsResponse) GetJSON200() *UsageAnalytics {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetUsageAnalyticsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetUsageAnalyticsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUsageAnalyticsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUsageAnalyticsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUsageAnalyticsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUsageAnalyticsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12025,6 +12734,52 @@ func (c *ClientWithResponses) ReleaseAdmissionWithResponse(ctx context.Context, 
 	return ParseReleaseAdmissionResponse(rsp)
 }
 
+// GetUsageActivityWithResponse At which hours of the week a user uses the product.
+//
+// The hours are those of the user's time zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/activity (the `GetUsageActivity` operationId).
+func (c *ClientWithResponses) GetUsageActivityWithResponse(ctx context.Context, params *GetUsageActivityParams, reqEditors ...RequestEditorFn) (*GetUsageActivityResponse, error) {
+	rsp, err := c.GetUsageActivity(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUsageActivityResponse(rsp)
+}
+
+// GetUsageEngagementWithResponse How a user takes to the product.
+//
+// Active days, streaks, what changed over four weeks, what a transcription cost, and the pace of the open period.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
+func (c *ClientWithResponses) GetUsageEngagementWithResponse(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*GetUsageEngagementResponse, error) {
+	rsp, err := c.GetUsageEngagement(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUsageEngagementResponse(rsp)
+}
+
+// GetUsageAnalyticsWithResponse What a user used, by days, weeks, months or types.
+//
+// The days are those of the user's time zone. A group that the sums cover is there, with zeros where nothing was used;
+// what lies before the user's first day or after `as_of` is not.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/usage (the `GetUsageAnalytics` operationId).
+func (c *ClientWithResponses) GetUsageAnalyticsWithResponse(ctx context.Context, params *GetUsageAnalyticsParams, reqEditors ...RequestEditorFn) (*GetUsageAnalyticsResponse, error) {
+	rsp, err := c.GetUsageAnalytics(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUsageAnalyticsResponse(rsp)
+}
+
 // ListAuditEntriesWithResponse The audit log, the newest row first.
 //
 // A page looks at 10,000 rows at most, so it may have few entries, or none, and a `next_cursor` all the same. docs/audit.md
@@ -13445,6 +14200,207 @@ func ParseReleaseAdmissionResponse(rsp *http.Response) (*ReleaseAdmissionRespons
 	switch {
 	case rsp.StatusCode == 429:
 		var headers ReleaseAdmissionResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetUsageActivityResponse parses an HTTP response from a GetUsageActivityWithResponse call
+func ParseGetUsageActivityResponse(rsp *http.Response) (*GetUsageActivityResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUsageActivityResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UsageActivity
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetUsageActivityResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetUsageEngagementResponse parses an HTTP response from a GetUsageEngagementWithResponse call
+func ParseGetUsageEngagementResponse(rsp *http.Response) (*GetUsageEngagementResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUsageEngagementResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UsageEngagement
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetUsageEngagementResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetUsageAnalyticsResponse parses an HTTP response from a GetUsageAnalyticsWithResponse call
+func ParseGetUsageAnalyticsResponse(rsp *http.Response) (*GetUsageAnalyticsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUsageAnalyticsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UsageAnalytics
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetUsageAnalyticsResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

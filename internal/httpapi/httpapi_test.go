@@ -243,6 +243,20 @@ func (f *fake) Stats(context.Context, string, int) (reports.Stats, error) {
 	return reports.Stats{Lasts: time.Hour}, f.err
 }
 
+func (f *fake) Analytics(context.Context, string, reports.By, reports.Span) (reports.Analytics, error) {
+	return reports.Analytics{Rollup: reports.Rollup{Zone: time.UTC}}, f.err
+}
+
+func (f *fake) Activity(context.Context, string, reports.Span) (reports.Activity, error) {
+	return reports.Activity{Rollup: reports.Rollup{Zone: time.UTC}}, f.err
+}
+
+func (f *fake) Engagement(context.Context, string) (reports.Engagement, error) {
+	e := reports.Engagement{Rollup: reports.Rollup{Zone: time.UTC}}
+	e.Open.Period.End = e.Open.Period.Start.Add(time.Hour)
+	return e, f.err
+}
+
 func (f *fake) RegisterUser(context.Context, string, string, string, string) (bool, error) {
 	return true, f.err
 }
@@ -409,7 +423,7 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits.learning = nil
 	return Options{
 		Usage: f, Admissions: f, Intervene: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
-		Teams: f, TeamReports: f,
+		Teams: f, TeamReports: f, Analytics: f,
 		Queue: f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 		Limits: limits, Watch: func(quota.Level) Watching { return newWatching(metering.Frame{}, f.err) },

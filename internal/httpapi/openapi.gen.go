@@ -224,6 +224,30 @@ func (e ListAdmissionsParamsState) Valid() bool {
 	}
 }
 
+// Defines values for GetUsageAnalyticsParamsBy.
+const (
+	GetUsageAnalyticsParamsByDay   GetUsageAnalyticsParamsBy = "day"
+	GetUsageAnalyticsParamsByMonth GetUsageAnalyticsParamsBy = "month"
+	GetUsageAnalyticsParamsByType  GetUsageAnalyticsParamsBy = "type"
+	GetUsageAnalyticsParamsByWeek  GetUsageAnalyticsParamsBy = "week"
+)
+
+// Valid indicates whether the value is a known member of the GetUsageAnalyticsParamsBy enum.
+func (e GetUsageAnalyticsParamsBy) Valid() bool {
+	switch e {
+	case GetUsageAnalyticsParamsByDay:
+		return true
+	case GetUsageAnalyticsParamsByMonth:
+		return true
+	case GetUsageAnalyticsParamsByType:
+		return true
+	case GetUsageAnalyticsParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListAuditEntriesParamsObjectKind.
 const (
 	ListAuditEntriesParamsObjectKindAccount     ListAuditEntriesParamsObjectKind = "Account"
@@ -273,6 +297,24 @@ func (e ListDeliveriesParamsState) Valid() bool {
 	default:
 		return false
 	}
+}
+
+// ActivityDay defines model for ActivityDay.
+type ActivityDay struct {
+	// Days How many such days these sums are of.
+	Days int32 `json:"days"`
+
+	// Hours The 24 hours from midnight on.
+	Hours []ActivityHour `json:"hours"`
+
+	// Weekday 1 is Monday.
+	Weekday int32 `json:"weekday"`
+}
+
+// ActivityHour defines model for ActivityHour.
+type ActivityHour struct {
+	Credits Decimal `json:"credits"`
+	Events  int64   `json:"events"`
 }
 
 // AdjustmentRequest defines model for AdjustmentRequest.
@@ -850,6 +892,14 @@ type LiveStream struct {
 	Live LiveCounters `json:"live,omitempty,omitzero"`
 }
 
+// MeanCost defines model for MeanCost.
+type MeanCost struct {
+	// Currency Examples: USD
+	Currency       string  `json:"currency"`
+	ProviderCost   Decimal `json:"provider_cost"`
+	Transcriptions int64   `json:"transcriptions"`
+}
+
 // NotificationEndpoint defines model for NotificationEndpoint.
 type NotificationEndpoint struct {
 	// Dead Deliveries that were given up.
@@ -1352,6 +1402,39 @@ type TeamUsage struct {
 // Unit defines model for Unit.
 type Unit string
 
+// UsageActivity defines model for UsageActivity.
+type UsageActivity struct {
+	// AsOf Absent as long as there are no sums.
+	AsOf time.Time          `json:"as_of,omitempty,omitzero"`
+	From openapi_types.Date `json:"from"`
+
+	// TimeZone Examples: Asia/Hong_Kong
+	TimeZone string             `json:"time_zone"`
+	To       openapi_types.Date `json:"to"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+
+	// Weekdays Those of which something is known, Monday first.
+	Weekdays []ActivityDay `json:"weekdays"`
+}
+
+// UsageAnalytics defines model for UsageAnalytics.
+type UsageAnalytics struct {
+	// AsOf Whatever was answered before it is in the sums; absent as long as there are none.
+	AsOf   time.Time          `json:"as_of,omitempty,omitzero"`
+	From   openapi_types.Date `json:"from"`
+	Groups []UsageGroup       `json:"groups"`
+
+	// TimeZone Examples: Asia/Hong_Kong
+	TimeZone string             `json:"time_zone"`
+	To       openapi_types.Date `json:"to"`
+	Total    UsageFigures       `json:"total"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
 // UsageBatch defines model for UsageBatch.
 type UsageBatch struct {
 	Failed int `json:"failed"`
@@ -1376,6 +1459,46 @@ type UsageBatchItem struct {
 
 	// Status What a request of its own would have been answered: 201, 200 or that of `problem`.
 	Status int `json:"status"`
+}
+
+// UsageEngagement defines model for UsageEngagement.
+type UsageEngagement struct {
+	// ActiveDays Of the latest 30 days, those with a use that was not reversed.
+	ActiveDays int32 `json:"active_days"`
+
+	// AsOf Absent as long as there are no sums.
+	AsOf time.Time `json:"as_of,omitempty,omitzero"`
+
+	// CostPerTranscription What each transcription of the 28 days before today cost in the mean, by currency.
+	CostPerTranscription []MeanCost `json:"cost_per_transcription"`
+
+	// CurrentStreakDays Active days in a row, up to today or yesterday.
+	CurrentStreakDays int32 `json:"current_streak_days"`
+
+	// FirstUse The first active day of the latest 400; absent without one.
+	FirstUse openapi_types.Date `json:"first_use,omitempty,omitzero"`
+	LastUse  openapi_types.Date `json:"last_use,omitempty,omitzero"`
+
+	// LongestStreakDays The longest such row of the latest 400 days.
+	LongestStreakDays int32  `json:"longest_streak_days"`
+	OpenPeriod        Period `json:"open_period"`
+
+	// OpenPeriodElapsedPercent How much of the open period has passed.
+	OpenPeriodElapsedPercent int32 `json:"open_period_elapsed_percent"`
+
+	// OpenPeriodUsedPercent How much of its limit is used; absent without one. Above the former the credits will not last.
+	OpenPeriodUsedPercent *int32  `json:"open_period_used_percent,omitempty"`
+	PreviousCredits       Decimal `json:"previous_credits,omitempty,omitzero"`
+	RecentCredits         Decimal `json:"recent_credits,omitempty,omitzero"`
+
+	// TimeZone Examples: Asia/Hong_Kong
+	TimeZone string `json:"time_zone"`
+
+	// TrendPercent By how much the former differs from the latter; absent where one is, or the latter is 0.
+	TrendPercent *int32 `json:"trend_percent,omitempty"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
 }
 
 // UsageEvent defines model for UsageEvent.
@@ -1451,6 +1574,53 @@ type UsageEventPage struct {
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
+}
+
+// UsageFigures defines model for UsageFigures.
+type UsageFigures struct {
+	// Admissions Admissions that were charged.
+	Admissions int64 `json:"admissions"`
+
+	// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
+	// currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
+	// never added.
+	Amounts          Amounts `json:"amounts"`
+	AudioSeconds     Decimal `json:"audio_seconds"`
+	Bytes            int64   `json:"bytes"`
+	CarryOverCredits Decimal `json:"carry_over_credits"`
+	Credits          Decimal `json:"credits"`
+
+	// CreditsMs The same, exactly.
+	CreditsMs int64 `json:"credits_ms"`
+
+	// Events Charges and adjustments, reversed or not.
+	Events          int64   `json:"events"`
+	GrantCredits    Decimal `json:"grant_credits"`
+	OverageCredits  Decimal `json:"overage_credits"`
+	PlanCredits     Decimal `json:"plan_credits"`
+	Quantity        int64   `json:"quantity"`
+	RefundedCredits Decimal `json:"refunded_credits"`
+
+	// Reversals Those of them that were reversed.
+	Reversals      int64   `json:"reversals"`
+	RunningSeconds Decimal `json:"running_seconds"`
+	Tokens         int64   `json:"tokens"`
+
+	// Uncharged Admissions that ended without a charge: released, expired, cancelled.
+	Uncharged     int64   `json:"uncharged"`
+	WaitedSeconds Decimal `json:"waited_seconds"`
+}
+
+// UsageGroup defines model for UsageGroup.
+type UsageGroup struct {
+	Figures UsageFigures       `json:"figures"`
+	From    openapi_types.Date `json:"from"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
+
+	// UsageType Whose sums these are, `by=type`.
+	UsageType string `json:"usage_type,omitempty,omitzero"`
 }
 
 // UsageHistory defines model for UsageHistory.
@@ -1685,6 +1855,39 @@ type GetAdmissionParams struct {
 	// Wait How long to wait while it is Queued, such as `30s`; at most `60s`.
 	Wait string `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
+
+// GetUsageActivityParams defines parameters for GetUsageActivity.
+type GetUsageActivityParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// From The first day, of the user's calendar; 56 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+}
+
+// GetUsageEngagementParams defines parameters for GetUsageEngagement.
+type GetUsageEngagementParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
+// GetUsageAnalyticsParams defines parameters for GetUsageAnalytics.
+type GetUsageAnalyticsParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// By How the sums are grouped; by days unless given. Weeks begin on Mondays.
+	By GetUsageAnalyticsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of the user's calendar; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+}
+
+// GetUsageAnalyticsParamsBy defines parameters for GetUsageAnalytics.
+type GetUsageAnalyticsParamsBy string
 
 // ListAuditEntriesParams defines parameters for ListAuditEntries.
 type ListAuditEntriesParams struct {
@@ -2006,6 +2209,15 @@ type ServerInterface interface {
 	// ReleaseAdmission Return the slot and the reservation without a charge, or leave the queue.
 	// (POST /api/v1/admissions/{id}/release)
 	ReleaseAdmission(w http.ResponseWriter, r *http.Request, id AdmissionID)
+	// GetUsageActivity At which hours of the week a user uses the product.
+	// (GET /api/v1/analytics/activity)
+	GetUsageActivity(w http.ResponseWriter, r *http.Request, params GetUsageActivityParams)
+	// GetUsageEngagement How a user takes to the product.
+	// (GET /api/v1/analytics/engagement)
+	GetUsageEngagement(w http.ResponseWriter, r *http.Request, params GetUsageEngagementParams)
+	// GetUsageAnalytics What a user used, by days, weeks, months or types.
+	// (GET /api/v1/analytics/usage)
+	GetUsageAnalytics(w http.ResponseWriter, r *http.Request, params GetUsageAnalyticsParams)
 	// ListAuditEntries The audit log, the newest row first.
 	// (GET /api/v1/audit)
 	ListAuditEntries(w http.ResponseWriter, r *http.Request, params ListAuditEntriesParams)
@@ -2425,6 +2637,170 @@ func (siw *ServerInterfaceWrapper) ReleaseAdmission(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReleaseAdmission(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUsageActivity operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageActivity(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageActivityParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageActivity(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUsageEngagement operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageEngagement(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageEngagementParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageEngagement(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUsageAnalytics operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageAnalytics(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageAnalyticsParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "by", r.URL.Query(), &params.By, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageAnalytics(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -4664,6 +5040,9 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/force-release", wrapper.ForceReleaseAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/activity", wrapper.GetUsageActivity)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/engagement", wrapper.GetUsageEngagement)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/usage", wrapper.GetUsageAnalytics)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/audit", wrapper.ListAuditEntries)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/deliveries", wrapper.ListDeliveries)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/deliveries/{id}/resend", wrapper.ResendDelivery)
@@ -5031,6 +5410,123 @@ type ReleaseAdmissiondefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ReleaseAdmissiondefaultApplicationProblemPlusJSONResponse) VisitReleaseAdmissionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageActivityRequestObject struct {
+	Params GetUsageActivityParams
+}
+
+type GetUsageActivityResponseObject interface {
+	VisitGetUsageActivityResponse(w http.ResponseWriter) error
+}
+
+type GetUsageActivity200JSONResponse UsageActivity
+
+func (response GetUsageActivity200JSONResponse) VisitGetUsageActivityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageActivitydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageActivitydefaultApplicationProblemPlusJSONResponse) VisitGetUsageActivityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageEngagementRequestObject struct {
+	Params GetUsageEngagementParams
+}
+
+type GetUsageEngagementResponseObject interface {
+	VisitGetUsageEngagementResponse(w http.ResponseWriter) error
+}
+
+type GetUsageEngagement200JSONResponse UsageEngagement
+
+func (response GetUsageEngagement200JSONResponse) VisitGetUsageEngagementResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageEngagementdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageEngagementdefaultApplicationProblemPlusJSONResponse) VisitGetUsageEngagementResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageAnalyticsRequestObject struct {
+	Params GetUsageAnalyticsParams
+}
+
+type GetUsageAnalyticsResponseObject interface {
+	VisitGetUsageAnalyticsResponse(w http.ResponseWriter) error
+}
+
+type GetUsageAnalytics200JSONResponse UsageAnalytics
+
+func (response GetUsageAnalytics200JSONResponse) VisitGetUsageAnalyticsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageAnalyticsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageAnalyticsdefaultApplicationProblemPlusJSONResponse) VisitGetUsageAnalyticsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7072,6 +7568,15 @@ type StrictServerInterface interface {
 	// ReleaseAdmission Return the slot and the reservation without a charge, or leave the queue.
 	// (POST /api/v1/admissions/{id}/release)
 	ReleaseAdmission(ctx context.Context, request ReleaseAdmissionRequestObject) (ReleaseAdmissionResponseObject, error)
+	// GetUsageActivity At which hours of the week a user uses the product.
+	// (GET /api/v1/analytics/activity)
+	GetUsageActivity(ctx context.Context, request GetUsageActivityRequestObject) (GetUsageActivityResponseObject, error)
+	// GetUsageEngagement How a user takes to the product.
+	// (GET /api/v1/analytics/engagement)
+	GetUsageEngagement(ctx context.Context, request GetUsageEngagementRequestObject) (GetUsageEngagementResponseObject, error)
+	// GetUsageAnalytics What a user used, by days, weeks, months or types.
+	// (GET /api/v1/analytics/usage)
+	GetUsageAnalytics(ctx context.Context, request GetUsageAnalyticsRequestObject) (GetUsageAnalyticsResponseObject, error)
 	// ListAuditEntries The audit log, the newest row first.
 	// (GET /api/v1/audit)
 	ListAuditEntries(ctx context.Context, request ListAuditEntriesRequestObject) (ListAuditEntriesResponseObject, error)
@@ -7451,6 +7956,84 @@ func (sh *strictHandler) ReleaseAdmission(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ReleaseAdmissionResponseObject); ok {
 		if err := validResponse.VisitReleaseAdmissionResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUsageActivity operation middleware
+func (sh *strictHandler) GetUsageActivity(w http.ResponseWriter, r *http.Request, params GetUsageActivityParams) {
+	var request GetUsageActivityRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageActivity(ctx, request.(GetUsageActivityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageActivity")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageActivityResponseObject); ok {
+		if err := validResponse.VisitGetUsageActivityResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUsageEngagement operation middleware
+func (sh *strictHandler) GetUsageEngagement(w http.ResponseWriter, r *http.Request, params GetUsageEngagementParams) {
+	var request GetUsageEngagementRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageEngagement(ctx, request.(GetUsageEngagementRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageEngagement")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageEngagementResponseObject); ok {
+		if err := validResponse.VisitGetUsageEngagementResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUsageAnalytics operation middleware
+func (sh *strictHandler) GetUsageAnalytics(w http.ResponseWriter, r *http.Request, params GetUsageAnalyticsParams) {
+	var request GetUsageAnalyticsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageAnalytics(ctx, request.(GetUsageAnalyticsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageAnalytics")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageAnalyticsResponseObject); ok {
+		if err := validResponse.VisitGetUsageAnalyticsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

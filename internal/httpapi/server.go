@@ -90,6 +90,13 @@ type History interface {
 	History(ctx context.Context, userID string, before int64, limit int) (reports.History, error)
 }
 
+// Analytics reads sums of what was used; *reports.Service is one.
+type Analytics interface {
+	Analytics(ctx context.Context, userID string, by reports.By, span reports.Span) (reports.Analytics, error)
+	Activity(ctx context.Context, userID string, span reports.Span) (reports.Activity, error)
+	Engagement(ctx context.Context, userID string) (reports.Engagement, error)
+}
+
 // Users are those who have an account; *metering.Service is one.
 type Users interface {
 	RegisterUser(ctx context.Context, userID, plan, zone, actor string) (created bool, err error)
@@ -157,6 +164,7 @@ type Options struct {
 	Tickets     Tickets
 	Events      Events
 	History     History
+	Analytics   Analytics
 	Alerts      Alerts
 	Users       Users
 	Search      Search
@@ -198,6 +206,7 @@ type server struct {
 	tickets     Tickets
 	events      Events
 	history     History
+	analytics   Analytics
 	alerts      Alerts
 	users       Users
 	search      Search
@@ -225,7 +234,7 @@ var _ StrictServerInterface = (*server)(nil)
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
 		intervene: opts.Intervene, notifications: opts.Notifications, deliveries: opts.Deliveries,
-		history: opts.History, alerts: opts.Alerts, users: opts.Users, search: opts.Search,
+		history: opts.History, analytics: opts.Analytics, alerts: opts.Alerts, users: opts.Users, search: opts.Search,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
 	if s.limits == nil {

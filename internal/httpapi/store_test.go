@@ -91,7 +91,7 @@ func storeOptions(
 		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Alerts: past,
 		Users: service, Search: past,
 		Teams:       service,
-		TeamReports: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
+		TeamReports: past, Analytics: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	}, service
 }

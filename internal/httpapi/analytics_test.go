@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+)
+
+// analysed is a service with alice, who has used it for some weeks and corrected some of that.
+type analysed struct {
+	*testing.T
+	dsn  string
+	get  func(path string) map[string]any
+	conn *pgx.Conn
+}
+
+func newAnalysed(t *testing.T) *analysed {
+	t.Helper()
+	a := &analysed{T: t, dsn: ledgertest.New(t)}
+	h := onDatabase(t, a.dsn, metering.Options{AutoRegister: true}, false)
+	a.get = func(path string) map[string]any {
+		t.Helper()
+		return must(t, h, request{method: "GET", path: "/api/v1/" + path, token: "Bearer backend"}, 200)
+	}
+	var err error
+	if a.conn, err = pgx.Connect(t.Context(), a.dsn); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.conn.Close(t.Context()) })
+	events := map[int]string{}
+	for i, hours := range []int{0, 1, 26, 26, 27, 9 * 24, 20 * 24, 33 * 24} {
+		at := time.Now().Add(-time.Duration(hours) * time.Hour).UTC().Format(time.RFC3339)
+		got := must(t, h, request{path: usagePath, key: fmt.Sprint("use-", i), body: fmt.Sprintf(
+			`{"user_id":"alice","usage_type":"transcription","duration_seconds":%d,"file_size_bytes":%d,`+
+				`"occurred_at":%q}`, 10*(i+1), 1000+i, at)}, 201)
+		events[i] = got["id"].(string)
+	}
+	must(t, h, request{path: usagePath + "/adjustments", key: "adjust", token: "Bearer admin",
+		body: `{"user_id":"alice","credits":2.5,"reason":"shared"}`}, 201)
+	for _, i := range []int{3, 6} {
+		must(t, h, request{path: usagePath + "/" + events[i] + "/reverse", key: fmt.Sprint("undo-", i),
+			token: "Bearer admin", body: `{"reason":"sent twice"}`}, 201)
+	}
+	job := must(t, h, request{body: work(3), key: "job"}, 201)
+	must(t, h, request{path: "/api/v1/admissions/" + job["id"].(string) + "/complete", body: `{"duration_seconds":45}`},
+		200)
+	return a
+}
+
+// sql returns the rows of a definition, each as JSON with numbers as they are written.
+func (a *analysed) sql(query string, args ...any) []map[string]any {
+	a.Helper()
+	rows, err := a.conn.Query(a.Context(), "SELECT to_jsonb(d) FROM ("+query+") AS d", args...)
+	if err != nil {
+		a.Fatal(err)
+	}
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		a.Fatalf("%s: %v", query, err)
+	}
+	out := make([]map[string]any, len(texts))
+	for i, text := range texts {
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.UseNumber()
+		if err := decoder.Decode(&out[i]); err != nil {
+			a.Fatal(err)
+		}
+	}
+	return out
+}
+
+// number writes a number as JSON has it, without zeros at its end.
+func number(v any) string {
+	s := fmt.Sprint(v)
+	if strings.Contains(s, ".") {
+		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
+	}
+	return s
+}
+
+// answeredAs are the columns of a row as the answer has them in an object, or in its figures.
+func answeredAs(row, object map[string]any) map[string]string {
+	figures, _ := object["figures"].(map[string]any)
+	out := map[string]string{}
+	for name := range row {
+		if v, there := object[name]; there {
+			out[name] = number(v)
+		} else {
+			out[name] = number(figures[name])
+		}
+	}
+	return out
+}
+
+func texts(row map[string]any) map[string]string {
+	out := map[string]string{}
+	for name, v := range row {
+		out[name] = number(v)
+	}
+	return out
+}
+
+// used are the groups of an answer in which anything was used.
+func used(groups []map[string]any) []map[string]any {
+	return slices.DeleteFunc(groups, func(g map[string]any) bool {
+		return g["figures"].(map[string]any)["events"] == json.Number("0")
+	})
+}
+
+// Each definition in docs/analytics.md is run on the events and compared with what is answered from the sums.
+func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
+	t.Parallel()
+	a := newAnalysed(t)
+	if got := a.get("analytics/usage?user_id=alice"); got["as_of"] != nil || len(listOf(got, "groups")) != 0 {
+		t.Errorf("nothing is rolled up, got %v", got)
+	}
+	ledgertest.RollUp(t.Context(), t, a.dsn)
+	page, err := os.ReadFile("../../docs/analytics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	today := time.Now().UTC().Truncate(24 * time.Hour)
+	from, to := today.AddDate(0, 0, -40), today.AddDate(0, 0, 1)
+	span := "&from=" + from.Format(time.DateOnly) + "&to=" + to.Format(time.DateOnly)
+	seen := 0
+	definition := regexp.MustCompile("(?s)<!-- (.*?) -->\n```sql\n(.*?)\n```")
+	for _, m := range definition.FindAllStringSubmatch(string(page), -1) {
+		rows := a.sql(m[2], "alice", from, to)
+		if len(rows) == 0 {
+			t.Errorf("%s: no rows", m[1])
+		}
+		seen++
+		var answered []map[string]any
+		switch m[1] {
+		case "usage by=day", "usage by=type":
+			_, by, _ := strings.Cut(m[1], " ")
+			answered = used(listOf(a.get("analytics/usage?user_id=alice&"+by+span), "groups"))
+		case "activity":
+			for _, day := range listOf(a.get("analytics/activity?user_id=alice"+span), "weekdays") {
+				for hour, sum := range listOf(day, "hours") {
+					if sum["events"] != json.Number("0") {
+						sum["weekday"], sum["hour"] = day["weekday"], hour
+						answered = append(answered, sum)
+					}
+				}
+			}
+		case "engagement: active days":
+			answered = []map[string]any{a.get("analytics/engagement?user_id=alice")}
+		case "engagement: cost per transcription":
+			for _, mean := range listOf(a.get("analytics/engagement?user_id=alice"), "cost_per_transcription") {
+				mean["provider_cost_micros"] = micros(t, mean["provider_cost"])
+				answered = append(answered, mean)
+			}
+			for _, row := range rows {
+				row["provider_cost_micros"] = rounded(t, row["provider_cost_micros"])
+			}
+		default:
+			t.Errorf("the test does not know %q", m[1])
+		}
+		want, got := make([]map[string]string, len(rows)), make([]map[string]string, len(answered))
+		for i := range rows {
+			want[i] = texts(rows[i])
+		}
+		for i := range answered {
+			got[i] = answeredAs(rows[0], answered[i])
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: (-events +answer)\n%s", m[1], diff)
+		}
+	}
+	if seen != 5 {
+		t.Errorf("docs/analytics.md has %d definitions, want 5", seen)
+	}
+}
+
+func micros(t *testing.T, decimal any) string {
+	t.Helper()
+	return rounded(t, fmt.Sprint(decimal)+"e6")
+}
+
+func rounded(t *testing.T, v any) string {
+	t.Helper()
+	var f float64
+	if _, err := fmt.Sscan(fmt.Sprint(v), &f); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%.0f", f)
+}
+
+// What SQL, Go and HTTP say of the same periods is the same.
+func TestStatsAgree(t *testing.T) {
+	t.Parallel()
+	a := newAnalysed(t)
+	ledgertest.RollUp(t.Context(), t, a.dsn)
+	sql := a.sql(`SELECT s.* FROM users AS u CROSS JOIN calculate_usage_stats(u.id) AS s
+		WHERE u.user_id = $1`, "alice")[0]
+	stats := a.get("usage/stats?user_id=alice")
+	today := time.Now().UTC()
+	all := a.get("analytics/usage?user_id=alice&by=month&from=" + today.AddDate(0, 0, -60).Format(time.DateOnly))
+	total := all["total"].(map[string]any)
+	booked := a.sql(`SELECT count(*) FILTER (WHERE kind <> 'reversal') AS events,
+		sum(CASE WHEN kind <> 'reversal' THEN credits WHEN coalesce(void, refund_lot IS NOT NULL) THEN 0
+		    ELSE -credits END) AS used_units FROM usage_tracking`)[0]
+	for what, got := range map[string][]any{
+		"credits": {sql["used_credits"], stats["used_credits"], total["credits"]},
+		"units":   {sql["used_units"], booked["used_units"], total["credits_ms"]},
+		"events":  {sql["events"], booked["events"], total["events"]},
+		"audio":   {sql["audio_seconds"], total["audio_seconds"]},
+		"cost": {
+			rounded(t, sql["amounts"].(map[string]any)["USD"].(map[string]any)["cost_micros"]),
+			micros(t, listOf(stats, "amounts")[0]["provider_cost"]),
+			micros(t, listOf(total, "amounts")[0]["provider_cost"]),
+		},
+		"periods": {sql["periods"], fmt.Sprint(1)},
+	} {
+		for _, v := range got[1:] {
+			if number(v) != number(got[0]) {
+				t.Errorf("%s: %v", what, got)
+			}
+		}
+	}
+}
+
+// Nobody has data of days before the first, and zeros are told from that.
+func TestNoDataIsNotZero(t *testing.T) {
+	t.Parallel()
+	a := newAnalysed(t)
+	ledgertest.RollUp(t.Context(), t, a.dsn)
+	today := time.Now().UTC().Truncate(24 * time.Hour)
+	day := func(n int) string { return today.AddDate(0, 0, n).Format(time.DateOnly) }
+	got := listOf(a.get("analytics/usage?user_id=alice&from="+day(-100)+"&to="+day(10)), "groups")
+	if len(got) < 34 || len(got) > 35 || got[len(got)-1]["from"] != day(0) {
+		t.Errorf("want the days from the first use to today, got %d from %v", len(got), got[0]["from"])
+	}
+	if zero := got[len(got)-6]["figures"].(map[string]any); zero["events"] != json.Number("0") {
+		t.Errorf("want a day without any use, got %v", zero)
+	}
+	// Somebody of whom nothing is known but that there might be an account.
+	if bob := a.get("analytics/usage?user_id=bob"); bob["as_of"] == nil || len(listOf(bob, "groups")) != 1 {
+		t.Errorf("bob: %v", bob)
+	}
+	if bob := a.get("analytics/engagement?user_id=bob"); bob["first_use"] != nil || bob["recent_credits"] != nil ||
+		bob["active_days"] != json.Number("0") {
+		t.Errorf("bob: %v", bob)
+	}
+	engaged := a.get("analytics/engagement?user_id=alice")
+	if engaged["recent_credits"] == nil || engaged["previous_credits"] != nil || engaged["trend_percent"] != nil ||
+		engaged["last_use"] != day(0) {
+		t.Errorf("there are days to compare that nothing is known of: %v", engaged)
+	}
+}
+
+func TestWrongQuestions(t *testing.T) {
+	t.Parallel()
+	h := handler(t, &fake{})
+	for query, want := range map[string]string{
+		"usage?user_id=alice&by=hour":          `by: "hour" must be day, week, month or type`,
+		"usage?user_id=alice&from=yesterday":   `from: "yesterday" must be a day from 2000-01-01`,
+		"activity?user_id=alice&to=1999-12-31": `to: "1999-12-31" must be a day from 2000-01-01`,
+		"engagement?user_id=-":                 "user_id",
+	} {
+		q := request{method: "GET", path: "/api/v1/analytics/" + query, token: "Bearer reader"}
+		if got := fmt.Sprint(must(t, h, q, 422)["detail"]); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %q, want %q", query, got, want)
+		}
+	}
+}

@@ -1,0 +1,28 @@
+-- +goose Up
+
+-- +goose StatementBegin
+-- What a user's open period and at most months_back periods before it come to, for consumers of SQL: the same figures as
+-- GET /api/v1/usage/stats, as of the last rollup (as_of; NULL: there was none). used_units are credits in 1/60000, amounts the money in
+-- micro-units, by currency.
+CREATE OR REPLACE FUNCTION calculate_usage_stats(user_uuid uuid, months_back integer DEFAULT 12)
+    RETURNS TABLE (periods bigint, events bigint, reversals bigint, used_credits numeric, used_units bigint, audio_seconds numeric,
+        amounts jsonb, as_of timestamptz)
+    LANGUAGE sql STABLE AS $$
+    WITH sums AS (
+        SELECT s.* FROM usage_quotas AS a JOIN usage_analytics AS s ON s.user_id = a.user_id
+        WHERE a.user_id = user_uuid AND s.period_no BETWEEN a.period_no - months_back AND a.period_no)
+    SELECT least(months_back, (SELECT count(*) FROM usage_periods AS p WHERE p.user_id = user_uuid)) + 1,
+        coalesce(sum(s.events), 0)::bigint, coalesce(sum(s.reversals), 0)::bigint, round(coalesce(sum(s.credits), 0) / 60000, 3),
+        coalesce(sum(s.credits), 0)::bigint, round(coalesce(sum(s.audio_ms), 0) / 1000, 3),
+        coalesce((SELECT jsonb_object_agg(m.currency, jsonb_build_object('cost_micros', m.cost, 'price_micros', m.price)) FROM (
+            SELECT c.currency, sum(c.cost) AS cost, sum(c.price) AS price FROM (
+                SELECT t.cost_currency AS currency, t.cost_micros AS cost, 0 AS price FROM sums AS t WHERE t.cost_micros <> 0
+                UNION ALL SELECT t.currency, 0, t.price_micros FROM sums AS t WHERE t.price_micros <> 0) AS c
+            GROUP BY c.currency) AS m), '{}'),
+        (SELECT r.as_of FROM usage_rollups AS r WHERE r.user_id = user_uuid)
+    FROM sums AS s
+$$;
+-- +goose StatementEnd
+
+-- +goose Down
+DROP FUNCTION calculate_usage_stats(uuid, integer);

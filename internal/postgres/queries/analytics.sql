@@ -1,0 +1,34 @@
+-- Sums of what users have used, for whoever asks. Only the asked days of one user are read.
+
+-- name: RollupOf :one
+-- How far a user's sums are, by which zone, and since when there can be any. Of who has decided nothing since they were made, or ever,
+-- they have all until now.
+SELECT a.user_id, coalesce(r.time_zone, a.time_zone)::text AS time_zone, u.created_at,
+    coalesce((SELECT min(s.day) FROM usage_analytics AS s WHERE s.user_id = a.user_id AND s.events > 0), '9999-12-31')::date AS first_day,
+    (r.user_id IS NOT NULL OR a.seq = 0)::boolean AS known,
+    CASE WHEN coalesce(r.seq, 0) = a.seq OR r.user_id IS NULL THEN c.now ELSE r.as_of END::timestamptz AS as_of, c.now::timestamptz AS now
+FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id
+CROSS JOIN (SELECT coalesce(sqlc.narg('now')::timestamptz, now()) AS now) AS c
+WHERE u.user_id = @user_id;
+
+-- name: SumsByDay :many
+SELECT s.day, s.usage_type, s.currency, s.cost_currency,
+    sum(s.events)::bigint AS events, sum(s.reversals)::bigint AS reversals, sum(s.credits)::bigint AS credits,
+    sum(s.refunded)::bigint AS refunded, sum(s.plan_credits)::bigint AS plan_credits, sum(s.overage)::bigint AS overage,
+    sum(s.grant_credits)::bigint AS grant_credits, sum(s.carry_over)::bigint AS carry_over,
+    sum(s.price_micros)::bigint AS price_micros, sum(s.cost_micros)::bigint AS cost_micros, sum(s.audio_ms)::bigint AS audio_ms,
+    sum(s.bytes)::bigint AS bytes, sum(s.tokens)::bigint AS tokens, sum(s.quantity)::bigint AS quantity,
+    sum(s.admissions)::bigint AS admissions, sum(s.uncharged)::bigint AS uncharged, sum(s.waited_ms)::bigint AS waited_ms,
+    sum(s.running_ms)::bigint AS running_ms
+FROM usage_analytics AS s
+WHERE s.user_id = @account AND s.day >= @from_day::date AND s.day < @to_day::date
+GROUP BY s.day, s.usage_type, s.currency, s.cost_currency
+ORDER BY s.day, s.usage_type, s.currency, s.cost_currency;
+
+-- name: SumsByHour :many
+-- By the day of the week, 1 for Monday, and the hour, both of the user's clock.
+SELECT extract(isodow FROM s.day)::integer AS weekday, extract(hour FROM s.at AT TIME ZONE @zone::text)::integer AS hour,
+    sum(s.events)::bigint AS events, sum(s.credits)::bigint AS credits
+FROM usage_analytics AS s
+WHERE s.user_id = @account AND s.day >= @from_day::date AND s.day < @to_day::date AND s.events > 0
+GROUP BY 1, 2 ORDER BY 1, 2;

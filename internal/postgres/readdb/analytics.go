@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package readdb
+
+import (
+	"context"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
+)
+
+// Rollup implements reports.AnalyticsStore.
+func (s *Store) Rollup(ctx context.Context, userID string) (reports.Rollup, error) {
+	r, err := s.Queries().RollupOf(ctx, dbsqlc.RollupOfParams{Now: s.Now(), UserID: userID})
+	if err != nil {
+		return reports.Rollup{}, postgres.MapError(err)
+	}
+	zone, err := s.zone(r.TimeZone)
+	if err != nil {
+		return reports.Rollup{}, &ledger.UnreadableError{UserID: userID, What: err.Error()}
+	}
+	out := reports.Rollup{Account: quota.AccountID(r.UserID), Zone: zone, Now: r.Now.UTC()}
+	if r.Known {
+		out.AsOf = r.AsOf.UTC()
+	}
+	out.First = reports.DayOf(r.CreatedAt, zone)
+	if first := reports.Day(r.FirstDay); first.Before(out.First) {
+		out.First = first
+	}
+	return out, nil
+}
+
+// Sums implements reports.AnalyticsStore.
+func (s *Store) Sums(ctx context.Context, account quota.AccountID, from, to reports.Day) ([]reports.Sum, error) {
+	rows, err := s.Queries().SumsByDay(ctx, dbsqlc.SumsByDayParams{
+		Account: quota.ID(account), FromDay: time.Time(from), ToDay: time.Time(to),
+	})
+	sums := make([]reports.Sum, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		u := &sums[i]
+		u.Day, u.UsageType, u.CostCurrency = reports.Day(r.Day), r.UsageType, r.CostCurrency
+		u.Figures = reports.Figures{
+			Events: r.Events, Reversals: r.Reversals, Credits: quota.Credits(r.Credits),
+			Refunded: quota.Credits(r.Refunded), Plan: quota.Credits(r.PlanCredits),
+			Overage: quota.Credits(r.Overage), Grants: quota.Credits(r.GrantCredits),
+			CarryOver: quota.Credits(r.CarryOver), Audio: milliseconds(r.AudioMs), Bytes: r.Bytes, Tokens: r.Tokens,
+			Quantity: r.Quantity, Admissions: r.Admissions, Uncharged: r.Uncharged, Waited: milliseconds(r.WaitedMs),
+			Running: milliseconds(r.RunningMs),
+		}
+		u.Figures.Owe(r.Currency, 0, quota.Money(r.PriceMicros))
+		u.Figures.Owe(r.CostCurrency, quota.Money(r.CostMicros), 0)
+	}
+	return sums, postgres.MapError(err)
+}
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// Hours implements reports.AnalyticsStore.
+func (s *Store) Hours(
+	ctx context.Context, account quota.AccountID, zone *time.Location, from, to reports.Day,
+) ([]reports.HourSum, error) {
+	rows, err := s.Queries().SumsByHour(ctx, dbsqlc.SumsByHourParams{
+		Account: quota.ID(account), Zone: zone.String(), FromDay: time.Time(from), ToDay: time.Time(to),
+	})
+	hours := make([]reports.HourSum, len(rows))
+	for i, r := range rows {
+		hours[i] = reports.HourSum{
+			Weekday: time.Weekday(r.Weekday % 7), Hour: int(r.Hour), Events: r.Events,
+			Credits: quota.Credits(r.Credits),
+		}
+	}
+	return hours, postgres.MapError(err)
+}
