@@ -42,7 +42,10 @@ func (s *server) GetUsageAnalytics(
 	}
 	out := GetUsageAnalytics200JSONResponse{
 		UserId: user, TimeZone: a.Zone.String(), From: date(a.From), To: date(a.To), Total: figures(&a.Total),
-		Groups: make([]UsageGroup, len(a.Buckets)), AsOf: a.AsOf,
+		Groups: make([]UsageGroup, len(a.Buckets)), Refusals: make([]RefusalCount, len(a.Refusals)), AsOf: a.AsOf,
+	}
+	for i, n := range a.Refusals {
+		out.Refusals[i] = RefusalCount{Reason: n.Reason, Refusals: n.Count, Credits: credits(n.Credits)}
 	}
 	for i := range a.Buckets {
 		b := &a.Buckets[i]

@@ -278,3 +278,19 @@ func TestWrongQuestions(t *testing.T) {
 		}
 	}
 }
+
+// What was refused is told with what was used.
+func TestRefusalsAreTold(t *testing.T) {
+	t.Parallel()
+	a := newAnalysed(t)
+	if _, err := a.conn.Exec(t.Context(), `INSERT INTO usage_refusals
+		SELECT id, date_trunc('hour', now()) - n * interval '1 day', 'CreditsExhausted', 'free', '', 2, 90000
+		FROM users, generate_series(0, 60, 30) AS n`); err != nil {
+		t.Fatal(err)
+	}
+	got := listOf(a.get("analytics/usage?user_id=alice"), "refusals")
+	if len(got) != 1 || got[0]["reason"] != "CreditsExhausted" || got[0]["refusals"] != json.Number("2") ||
+		got[0]["credits"] != json.Number("1.5") {
+		t.Errorf("want two of today, got %v", got)
+	}
+}

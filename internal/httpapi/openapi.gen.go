@@ -1217,6 +1217,15 @@ type QueuePage struct {
 // Reason Why work was refused or waits.
 type Reason = quota.Reason
 
+// RefusalCount defines model for RefusalCount.
+type RefusalCount struct {
+	Credits Decimal `json:"credits"`
+
+	// Reason Why work was refused or waits.
+	Reason   Reason `json:"reason"`
+	Refusals int64  `json:"refusals"`
+}
+
 // ReverseRequest defines model for ReverseRequest.
 type ReverseRequest struct {
 	Reason string `json:"reason"`
@@ -1425,6 +1434,10 @@ type UsageAnalytics struct {
 	AsOf   time.Time          `json:"as_of,omitempty,omitzero"`
 	From   openapi_types.Date `json:"from"`
 	Groups []UsageGroup       `json:"groups"`
+
+	// Refusals What was refused to the user in these days, by reason. It is counted beside the ledger and known some seconds later; what a
+	// process has counted when it is killed is lost.
+	Refusals []RefusalCount `json:"refusals"`
 
 	// TimeZone Examples: Asia/Hong_Kong
 	TimeZone string             `json:"time_zone"`

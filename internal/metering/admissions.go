@@ -81,6 +81,9 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 	}
 	res.Upgrade = s.upgrade(ctx, res.On,
 		quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, res.now)
+	if res.Admission == nil {
+		s.refusals.count(&res.AdmitResult, req.Estimate, res.now)
+	}
 	return res.AdmitResult, nil
 }
 

@@ -27,6 +27,9 @@ const (
 	// grantInterval is how late a grant that ends soon may be told of to an account that nothing else touches.
 	grantInterval = 10 * time.Minute
 	grantTimeout  = 10 * time.Minute
+	// refusalInterval is how long refusals are counted before they are written down.
+	refusalInterval = 5 * time.Second
+	refusalTimeout  = 10 * time.Second
 )
 
 // Run does what happens by itself until ctx ends: it returns slots whose lease has lapsed, starts waiting work that
@@ -56,8 +59,16 @@ func (s *Service) Run(ctx context.Context) error {
 			Timeout: grantTimeout, Do: s.tellOfGrants})
 		return nil
 	})
+	g.Go(func() error {
+		s.every(ctx, loop.Task{Name: "refusals", Period: refusalInterval, Jitter: refusalInterval / 10,
+			Timeout: refusalTimeout, Do: s.tellRefusals})
+		return nil
+	})
 	err := g.Wait()
 	s.engine.Drain()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
+	defer cancel()
+	_ = s.tellRefusals(last)
 	return err
 }
 

@@ -67,6 +67,8 @@ type Service struct {
 	accounts *lru.Cache[string, quota.AccountID]
 	// tickets are the offline ones; nil where none are given.
 	tickets *tickets
+	// refusals are counted, and written down by Run.
+	refusals refusals
 
 	planMu  sync.Mutex
 	plans   []*Plan

@@ -102,4 +102,6 @@ type Upkeep interface {
 	EnsurePartitions(ctx context.Context) error
 	// Ping reports whether the database answers.
 	Ping(ctx context.Context) error
+	// AddRefusals adds to what was counted before.
+	AddRefusals(ctx context.Context, counted []Refusals) error
 }

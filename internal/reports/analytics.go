@@ -21,6 +21,12 @@ func DayOf(t time.Time, zone *time.Location) Day {
 	return Day(time.Date(y, m, d, 0, 0, 0, 0, time.UTC))
 }
 
+// In returns when the day begins in a zone.
+func (d Day) In(zone *time.Location) time.Time {
+	y, m, n := time.Time(d).Date()
+	return time.Date(y, m, n, 0, 0, 0, 0, zone)
+}
+
 // ParseDay reads a day such as 2026-03-14.
 func ParseDay(s string) (Day, error) {
 	t, err := time.Parse(time.DateOnly, s)
@@ -125,12 +131,21 @@ type HourSum struct {
 	Credits quota.Credits
 }
 
+// Refusal is how often something was refused for a reason, and the credits that were asked for.
+type Refusal struct {
+	Reason  quota.Reason
+	Count   int64
+	Credits quota.Credits
+}
+
 // AnalyticsStore reads sums. No day that was not asked for is read.
 type AnalyticsStore interface {
 	// Rollup says how far the sums are, or ErrNotFound.
 	Rollup(ctx context.Context, userID string) (Rollup, error)
 	// Sums reads those of days from one on and before another, in their order.
 	Sums(ctx context.Context, account quota.AccountID, from, to Day) ([]Sum, error)
+	// Refusals reads what was refused in the hours that begin on these days, in the order of the reasons.
+	Refusals(ctx context.Context, account quota.AccountID, zone *time.Location, from, to Day) ([]Refusal, error)
 	// Hours reads those of the hours of these days together, by the clock of the zone.
 	Hours(ctx context.Context, account quota.AccountID, zone *time.Location, from, to Day) ([]HourSum, error)
 }
@@ -202,6 +217,8 @@ type Analytics struct {
 	// Buckets have every day that the sums cover, used or not; there is none for what is before the user's first day or
 	// after AsOf.
 	Buckets []Bucket
+	// Refusals of the span; they are counted by whoever refuses, and known some seconds later.
+	Refusals []Refusal
 }
 
 // Analytics sums up what a user used, in groups.
@@ -227,7 +244,10 @@ func (s *Service) Analytics(ctx context.Context, userID string, by By, span Span
 	} else {
 		out.Buckets = byTime(sums, covered, by)
 	}
-	return out, nil
+	if r.Account != (quota.AccountID{}) {
+		out.Refusals, err = s.store.Refusals(ctx, r.Account, r.Zone, out.From, out.To)
+	}
+	return out, err
 }
 
 // rollup says how far the sums of a user are, who may be one for whom the service would make an account.
@@ -293,6 +313,7 @@ func next(d Day, by By) Day {
 		return d.Add(7 - int(t.Weekday()+6)%7)
 	case ByMonth:
 		return Day(time.Date(t.Year(), t.Month()+1, 1, 0, 0, 0, 0, time.UTC))
+	case ByDay, ByType:
 	}
 	return d.Add(1)
 }

@@ -12,6 +12,46 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
+const RefusalsOf = `-- name: RefusalsOf :many
+SELECT r.reason, sum(r.refusals)::bigint AS refusals, least(sum(r.credits), 9223372036854775807)::bigint AS credits
+FROM usage_refusals AS r
+WHERE r.user_id = $1 AND r.at >= $2::timestamptz AND r.at < $3::timestamptz
+GROUP BY r.reason ORDER BY r.reason
+`
+
+type RefusalsOfParams struct {
+	Account quota.ID
+	Since   time.Time
+	Until   time.Time
+}
+
+type RefusalsOfRow struct {
+	Reason   string
+	Refusals int64
+	Credits  int64
+}
+
+// Of hours that begin within a span of time.
+func (q *Queries) RefusalsOf(ctx context.Context, arg RefusalsOfParams) ([]RefusalsOfRow, error) {
+	rows, err := q.db.Query(ctx, RefusalsOf, arg.Account, arg.Since, arg.Until)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RefusalsOfRow
+	for rows.Next() {
+		var i RefusalsOfRow
+		if err := rows.Scan(&i.Reason, &i.Refusals, &i.Credits); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const RollupOf = `-- name: RollupOf :one
 
 SELECT a.user_id, coalesce(r.time_zone, a.time_zone)::text AS time_zone, u.created_at,

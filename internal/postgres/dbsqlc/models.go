@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 type Actor struct {
@@ -385,6 +386,16 @@ type UsageQuota struct {
 	MemberDeclared     bool
 	ParentID           *quota.ID
 	Alerts             *string
+}
+
+type UsageRefusal struct {
+	UserID   quota.ID
+	At       time.Time
+	Reason   string
+	PlanName string
+	ServedBy string
+	Refusals int64
+	Credits  pgtype.Numeric
 }
 
 type UsageReversal struct {

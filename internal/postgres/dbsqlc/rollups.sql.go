@@ -12,6 +12,38 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
+const AddRefusals = `-- name: AddRefusals :exec
+INSERT INTO usage_refusals (user_id, at, reason, plan_name, served_by, refusals, credits)
+SELECT unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::text[]),
+    unnest($5::text[]), unnest($6::bigint[]), unnest($7::bigint[])
+ON CONFLICT (user_id, at, reason, plan_name, served_by) DO UPDATE SET refusals = usage_refusals.refusals + excluded.refusals,
+    credits = usage_refusals.credits + excluded.credits
+`
+
+type AddRefusalsParams struct {
+	Accounts []quota.ID
+	Hours    []time.Time
+	Reasons  []string
+	Plans    []string
+	ServedBy []string
+	Refusals []int64
+	Credits  []int64
+}
+
+// In the order in which they are given, as locks are taken in the same order by all.
+func (q *Queries) AddRefusals(ctx context.Context, arg AddRefusalsParams) error {
+	_, err := q.db.Exec(ctx, AddRefusals,
+		arg.Accounts,
+		arg.Hours,
+		arg.Reasons,
+		arg.Plans,
+		arg.ServedBy,
+		arg.Refusals,
+		arg.Credits,
+	)
+	return err
+}
+
 const ChangedAccounts = `-- name: ChangedAccounts :many
 
 SELECT a.user_id FROM usage_quotas AS a LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id

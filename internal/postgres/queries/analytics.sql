@@ -32,3 +32,10 @@ SELECT extract(isodow FROM s.day)::integer AS weekday, extract(hour FROM s.at AT
 FROM usage_analytics AS s
 WHERE s.user_id = @account AND s.day >= @from_day::date AND s.day < @to_day::date AND s.events > 0
 GROUP BY 1, 2 ORDER BY 1, 2;
+
+-- name: RefusalsOf :many
+-- Of hours that begin within a span of time.
+SELECT r.reason, sum(r.refusals)::bigint AS refusals, least(sum(r.credits), 9223372036854775807)::bigint AS credits
+FROM usage_refusals AS r
+WHERE r.user_id = @account AND r.at >= @since::timestamptz AND r.at < @until::timestamptz
+GROUP BY r.reason ORDER BY r.reason;

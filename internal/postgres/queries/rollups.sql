@@ -109,3 +109,11 @@ ON CONFLICT (only_one) DO UPDATE SET as_of = greatest(usage_rollups_complete.as_
 
 -- name: RollupsComplete :one
 SELECT as_of FROM usage_rollups_complete;
+
+-- name: AddRefusals :exec
+-- In the order in which they are given, as locks are taken in the same order by all.
+INSERT INTO usage_refusals (user_id, at, reason, plan_name, served_by, refusals, credits)
+SELECT unnest(@accounts::uuid[]), unnest(@hours::timestamptz[]), unnest(@reasons::text[]), unnest(@plans::text[]),
+    unnest(@served_by::text[]), unnest(@refusals::bigint[]), unnest(@credits::bigint[])
+ON CONFLICT (user_id, at, reason, plan_name, served_by) DO UPDATE SET refusals = usage_refusals.refusals + excluded.refusals,
+    credits = usage_refusals.credits + excluded.credits;

@@ -58,6 +58,22 @@ func (s *Store) Sums(ctx context.Context, account quota.AccountID, from, to repo
 	return sums, postgres.MapError(err)
 }
 
+// Refusals implements reports.AnalyticsStore.
+func (s *Store) Refusals(
+	ctx context.Context, account quota.AccountID, zone *time.Location, from, to reports.Day,
+) ([]reports.Refusal, error) {
+	rows, err := s.Queries().RefusalsOf(ctx, dbsqlc.RefusalsOfParams{
+		Account: quota.ID(account), Since: from.In(zone), Until: to.In(zone),
+	})
+	refusals := make([]reports.Refusal, len(rows))
+	for i, r := range rows {
+		refusals[i] = reports.Refusal{
+			Reason: quota.Reason(r.Reason), Count: r.Refusals, Credits: quota.Credits(r.Credits),
+		}
+	}
+	return refusals, postgres.MapError(err)
+}
+
 func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // Hours implements reports.AnalyticsStore.

@@ -1,5 +1,22 @@
 -- +goose Up
 
+-- What was refused, which no event tells: counted by whoever refused it and added here every few seconds, so what a process has
+-- counted when it is killed is lost.
+CREATE TABLE IF NOT EXISTS usage_refusals (
+    user_id   uuid NOT NULL,
+    -- The hour of UTC.
+    at        timestamptz NOT NULL,
+    reason    text NOT NULL,
+    -- Of whoever pays, and the cheapest one that would not have refused it; empty: none would.
+    plan_name text NOT NULL,
+    served_by text NOT NULL,
+    refusals  bigint NOT NULL CHECK (refusals > 0),
+    -- What was asked for, in 1/60000 credit.
+    credits   numeric NOT NULL,
+    PRIMARY KEY (user_id, at, reason, plan_name, served_by)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX IF NOT EXISTS usage_refusals_at_idx ON usage_refusals (at);
+
 -- +goose StatementBegin
 -- What a user's open period and at most months_back periods before it come to, for consumers of SQL: the same figures as
 -- GET /api/v1/usage/stats, as of the last rollup (as_of; NULL: there was none). used_units are credits in 1/60000, amounts the money in
@@ -26,3 +43,4 @@ $$;
 
 -- +goose Down
 DROP FUNCTION calculate_usage_stats(uuid, integer);
+DROP TABLE usage_refusals;
