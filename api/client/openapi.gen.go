@@ -570,6 +570,75 @@ func (e UsageEventPayerKind) Valid() bool {
 	}
 }
 
+// Defines values for UsageForecastAnswer.
+const (
+	UsageForecastAnswerForecast            UsageForecastAnswer = "forecast"
+	UsageForecastAnswerInsufficientHistory UsageForecastAnswer = "insufficient_history"
+)
+
+// Valid indicates whether the value is a known member of the UsageForecastAnswer enum.
+func (e UsageForecastAnswer) Valid() bool {
+	switch e {
+	case UsageForecastAnswerForecast:
+		return true
+	case UsageForecastAnswerInsufficientHistory:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UsageForecastMethod.
+const (
+	UsageForecastMethodDampedHolt      UsageForecastMethod = "damped_holt"
+	UsageForecastMethodRunRate         UsageForecastMethod = "run_rate"
+	UsageForecastMethodSeasonalNaive   UsageForecastMethod = "seasonal_naive"
+	UsageForecastMethodWeeklySmoothing UsageForecastMethod = "weekly_smoothing"
+)
+
+// Valid indicates whether the value is a known member of the UsageForecastMethod enum.
+func (e UsageForecastMethod) Valid() bool {
+	switch e {
+	case UsageForecastMethodDampedHolt:
+		return true
+	case UsageForecastMethodRunRate:
+		return true
+	case UsageForecastMethodSeasonalNaive:
+		return true
+	case UsageForecastMethodWeeklySmoothing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UsageForecastReason.
+const (
+	UsageForecastReasonNoRecentUse UsageForecastReason = "no_recent_use"
+	UsageForecastReasonNoneBetter  UsageForecastReason = "none_better"
+	UsageForecastReasonSumsBehind  UsageForecastReason = "sums_behind"
+	UsageForecastReasonTooFarAhead UsageForecastReason = "too_far_ahead"
+	UsageForecastReasonTooFewDays  UsageForecastReason = "too_few_days"
+)
+
+// Valid indicates whether the value is a known member of the UsageForecastReason enum.
+func (e UsageForecastReason) Valid() bool {
+	switch e {
+	case UsageForecastReasonNoRecentUse:
+		return true
+	case UsageForecastReasonNoneBetter:
+		return true
+	case UsageForecastReasonSumsBehind:
+		return true
+	case UsageForecastReasonTooFarAhead:
+		return true
+	case UsageForecastReasonTooFewDays:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListAdmissionsParamsState.
 const (
 	ListAdmissionsParamsStateAdmitted  ListAdmissionsParamsState = "Admitted"
@@ -925,6 +994,18 @@ type AuditPage struct {
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 }
 
+// Backtest What the method would have been worth if it had been asked on the days before.
+type Backtest struct {
+	// Coverage The share of the times as long as the rest of the period whose use lies within the interval of now.
+	Coverage *float64 `json:"coverage,omitempty"`
+
+	// Mase By how much it was wrong about a day on the average, against how much a day differs from the one a week before.
+	Mase float64 `json:"mase"`
+
+	// Origins On how many days it was asked.
+	Origins int32 `json:"origins"`
+}
+
 // Bill `total` is `price_per_period` and `overage_credits` times `price_per_credit`.
 type Bill struct {
 	// Currency Examples: USD
@@ -1127,6 +1208,16 @@ type CurrentUsage struct {
 	UserId UserID `json:"user_id"`
 }
 
+// DayOfUse defines model for DayOfUse.
+type DayOfUse struct {
+	Credits Decimal `json:"credits"`
+
+	// Date A day by the clock of the user's time zone.
+	//
+	// Examples: 2026-03-14
+	Date string `json:"date"`
+}
+
 // Decimal defines model for Decimal.
 type Decimal = Number
 
@@ -1199,6 +1290,21 @@ type EstimatedStart struct {
 
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind string
+
+// ExpectedCredits Of ten times one is expected to be less than `low`, and one to be more than `high`.
+type ExpectedCredits struct {
+	Expected Decimal `json:"expected"`
+	High     Decimal `json:"high"`
+	Low      Decimal `json:"low"`
+}
+
+// ExpectedExhaustion When `allowance_credits` are used up. Of ten times one is expected to be before `earliest`, and one after `latest`.
+// Each is absent where it is not before the period ends.
+type ExpectedExhaustion struct {
+	Earliest time.Time `json:"earliest,omitempty,omitzero"`
+	Expected time.Time `json:"expected,omitempty,omitzero"`
+	Latest   time.Time `json:"latest,omitempty,omitzero"`
+}
 
 // ForceRelease defines model for ForceRelease.
 type ForceRelease struct {
@@ -2137,6 +2243,52 @@ type UsageFigures struct {
 	WaitedSeconds Decimal `json:"waited_seconds"`
 }
 
+// UsageForecast defines model for UsageForecast.
+type UsageForecast struct {
+	// AllowanceCredits All credits that pay for the open period: the plan's, its overage, grants and what was carried over. Absent if
+	// they are unlimited, or a team's, whose other members use them as well.
+	AllowanceCredits Decimal `json:"allowance_credits,omitempty,omitzero"`
+
+	// Answer Whether there is one.
+	Answer UsageForecastAnswer `json:"answer"`
+	AsOf   time.Time           `json:"as_of"`
+
+	// Backtest What the method would have been worth if it had been asked on the days before.
+	Backtest Backtest `json:"backtest,omitempty,omitzero"`
+
+	// Days What it was drawn from, the earliest first. Days in between without an entry are days without use.
+	Days []DayOfUse `json:"days"`
+
+	// DaysAsOf Whatever was charged before is in the days. Absent before they were summed up for the first time.
+	DaysAsOf time.Time `json:"days_as_of,omitempty,omitzero"`
+
+	// Exhausted When `allowance_credits` are used up. Of ten times one is expected to be before `earliest`, and one after `latest`.
+	// Each is absent where it is not before the period ends.
+	Exhausted ExpectedExhaustion `json:"exhausted,omitempty,omitzero"`
+
+	// Method The method that was best on the days before. Absent where none was tried.
+	Method     UsageForecastMethod `json:"method,omitempty,omitzero"`
+	OpenPeriod Period              `json:"open_period"`
+
+	// Reason Why there is none.
+	Reason UsageForecastReason `json:"reason,omitempty,omitzero"`
+
+	// UsedAtEnd What will have been used in the open period by its end, `used_credits` included.
+	UsedAtEnd ExpectedCredits `json:"used_at_end,omitempty,omitzero"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// UsageForecastAnswer Whether there is one.
+type UsageForecastAnswer string
+
+// UsageForecastMethod The method that was best on the days before. Absent where none was tried.
+type UsageForecastMethod string
+
+// UsageForecastReason Why there is none.
+type UsageForecastReason string
+
 // UsageGroup defines model for UsageGroup.
 type UsageGroup struct {
 	Figures UsageFigures       `json:"figures"`
@@ -2619,6 +2771,11 @@ type ListUsageEventsParams struct {
 
 	// Cursor The `next_cursor` of the page before.
 	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// GetUsageForecastParams defines parameters for GetUsageForecast.
+type GetUsageForecastParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
 }
 
 // GetUsageHistoryParams defines parameters for GetUsageHistory.
@@ -3300,6 +3457,14 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/usage/events/{id} (the `GetUsageEvent` operationId).
 	GetUsageEvent(ctx context.Context, id EventID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUsageForecast What a user's open period will come to, and when its credits are used up.
+	//
+	// By the user's days before today, which are in the answer. Where these do not carry a number there is none: the
+	// answer is then `insufficient_history`, with the reason. docs/forecasts.md tells how it is made and what it is worth.
+	//
+	// Corresponds with GET /api/v1/usage/forecast (the `GetUsageForecast` operationId).
+	GetUsageForecast(ctx context.Context, params *GetUsageForecastParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetUsageHistory A user's periods, the newest first.
 	//
@@ -4420,6 +4585,24 @@ func (c *Client) ListUsageEvents(ctx context.Context, params *ListUsageEventsPar
 // Corresponds with GET /api/v1/usage/events/{id} (the `GetUsageEvent` operationId).
 func (c *Client) GetUsageEvent(ctx context.Context, id EventID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetUsageEventRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUsageForecast What a user's open period will come to, and when its credits are used up.
+//
+// By the user's days before today, which are in the answer. Where these do not carry a number there is none: the
+// answer is then `insufficient_history`, with the reason. docs/forecasts.md tells how it is made and what it is worth.
+//
+// Corresponds with GET /api/v1/usage/forecast (the `GetUsageForecast` operationId).
+func (c *Client) GetUsageForecast(ctx context.Context, params *GetUsageForecastParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUsageForecastRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7183,6 +7366,56 @@ func NewGetUsageEventRequest(server string, id EventID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetUsageForecastRequest constructs an http.Request for the GetUsageForecast method
+func NewGetUsageForecastRequest(server string, params *GetUsageForecastParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/usage/forecast")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetUsageHistoryRequest constructs an http.Request for the GetUsageHistory method
 func NewGetUsageHistoryRequest(server string, params *GetUsageHistoryParams) (*http.Request, error) {
 	var err error
@@ -8586,6 +8819,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/usage/events/{id} (the `GetUsageEvent` operationId).
 	GetUsageEventWithResponse(ctx context.Context, id EventID, reqEditors ...RequestEditorFn) (*GetUsageEventResponse, error)
+
+	// GetUsageForecastWithResponse What a user's open period will come to, and when its credits are used up.
+	//
+	// By the user's days before today, which are in the answer. Where these do not carry a number there is none: the
+	// answer is then `insufficient_history`, with the reason. docs/forecasts.md tells how it is made and what it is worth.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/usage/forecast (the `GetUsageForecast` operationId).
+	GetUsageForecastWithResponse(ctx context.Context, params *GetUsageForecastParams, reqEditors ...RequestEditorFn) (*GetUsageForecastResponse, error)
 
 	// GetUsageHistoryWithResponse A user's periods, the newest first.
 	//
@@ -11537,6 +11780,70 @@ func (r GetUsageEventResponse) ContentType() string {
 	return ""
 }
 
+// GetUsageForecastResponse429Headers the declared response headers of an HTTP 429 response for GetUsageForecast
+type GetUsageForecastResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetUsageForecastResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UsageForecast
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetUsageForecastResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUsageForecastResponse) GetJSON200() *UsageForecast {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetUsageForecastResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetUsageForecastResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUsageForecastResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUsageForecastResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUsageForecastResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUsageForecastResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetUsageHistoryResponse200Headers the declared response headers of an HTTP 200 response for GetUsageHistory
 type GetUsageHistoryResponse200Headers struct {
 	ETag string
@@ -13384,6 +13691,22 @@ func (c *ClientWithResponses) GetUsageEventWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseGetUsageEventResponse(rsp)
+}
+
+// GetUsageForecastWithResponse What a user's open period will come to, and when its credits are used up.
+//
+// By the user's days before today, which are in the answer. Where these do not carry a number there is none: the
+// answer is then `insufficient_history`, with the reason. docs/forecasts.md tells how it is made and what it is worth.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/usage/forecast (the `GetUsageForecast` operationId).
+func (c *ClientWithResponses) GetUsageForecastWithResponse(ctx context.Context, params *GetUsageForecastParams, reqEditors ...RequestEditorFn) (*GetUsageForecastResponse, error) {
+	rsp, err := c.GetUsageForecast(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUsageForecastResponse(rsp)
 }
 
 // GetUsageHistoryWithResponse A user's periods, the newest first.
@@ -16629,6 +16952,73 @@ func ParseGetUsageEventResponse(rsp *http.Response) (*GetUsageEventResponse, err
 	switch {
 	case rsp.StatusCode == 429:
 		var headers GetUsageEventResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetUsageForecastResponse parses an HTTP response from a GetUsageForecastWithResponse call
+func ParseGetUsageForecastResponse(rsp *http.Response) (*GetUsageForecastResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUsageForecastResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UsageForecast
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetUsageForecastResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

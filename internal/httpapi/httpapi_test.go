@@ -59,6 +59,9 @@ type fake struct {
 	usage ledger.Usage
 	past  reports.History
 	alert ledger.Alert
+
+	foretold reports.Forecast
+
 	sent  delivery.Delivery
 	place *queue.Place
 	queue queue.Page
@@ -238,6 +241,8 @@ func (f *fake) Recent(ctx context.Context, userID string, maxAge time.Duration) 
 func (f *fake) Period(context.Context, string, *int64) (reports.HistoryPeriod, time.Time, error) {
 	return reports.HistoryPeriod{}, time.Time{}, f.err
 }
+
+func (f *fake) Forecast(context.Context, string) (reports.Forecast, error) { return f.foretold, f.err }
 
 func (f *fake) Stats(context.Context, string, int) (reports.Stats, error) {
 	return reports.Stats{Lasts: time.Hour}, f.err

@@ -47,6 +47,7 @@ var mayCall = map[string][]string{
 	"getUsageAnalytics":          {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"getUsageActivity":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"getUsageEngagement":         {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
+	"getUsageForecast":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"getUsageWhatIf":             {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"listUsageAlerts":            {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"acknowledgeUsageAlert":      {"alice", "worker", "support"},

@@ -197,6 +197,75 @@ func (e Unit) Valid() bool {
 	}
 }
 
+// Defines values for UsageForecastAnswer.
+const (
+	UsageForecastAnswerForecast            UsageForecastAnswer = "forecast"
+	UsageForecastAnswerInsufficientHistory UsageForecastAnswer = "insufficient_history"
+)
+
+// Valid indicates whether the value is a known member of the UsageForecastAnswer enum.
+func (e UsageForecastAnswer) Valid() bool {
+	switch e {
+	case UsageForecastAnswerForecast:
+		return true
+	case UsageForecastAnswerInsufficientHistory:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UsageForecastMethod.
+const (
+	UsageForecastMethodDampedHolt      UsageForecastMethod = "damped_holt"
+	UsageForecastMethodRunRate         UsageForecastMethod = "run_rate"
+	UsageForecastMethodSeasonalNaive   UsageForecastMethod = "seasonal_naive"
+	UsageForecastMethodWeeklySmoothing UsageForecastMethod = "weekly_smoothing"
+)
+
+// Valid indicates whether the value is a known member of the UsageForecastMethod enum.
+func (e UsageForecastMethod) Valid() bool {
+	switch e {
+	case UsageForecastMethodDampedHolt:
+		return true
+	case UsageForecastMethodRunRate:
+		return true
+	case UsageForecastMethodSeasonalNaive:
+		return true
+	case UsageForecastMethodWeeklySmoothing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UsageForecastReason.
+const (
+	UsageForecastReasonNoRecentUse UsageForecastReason = "no_recent_use"
+	UsageForecastReasonNoneBetter  UsageForecastReason = "none_better"
+	UsageForecastReasonSumsBehind  UsageForecastReason = "sums_behind"
+	UsageForecastReasonTooFarAhead UsageForecastReason = "too_far_ahead"
+	UsageForecastReasonTooFewDays  UsageForecastReason = "too_few_days"
+)
+
+// Valid indicates whether the value is a known member of the UsageForecastReason enum.
+func (e UsageForecastReason) Valid() bool {
+	switch e {
+	case UsageForecastReasonNoRecentUse:
+		return true
+	case UsageForecastReasonNoneBetter:
+		return true
+	case UsageForecastReasonSumsBehind:
+		return true
+	case UsageForecastReasonTooFarAhead:
+		return true
+	case UsageForecastReasonTooFewDays:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListAdmissionsParamsState.
 const (
 	ListAdmissionsParamsStateAdmitted  ListAdmissionsParamsState = "Admitted"
@@ -530,6 +599,18 @@ type AuditPage struct {
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 }
 
+// Backtest What the method would have been worth if it had been asked on the days before.
+type Backtest struct {
+	// Coverage The share of the times as long as the rest of the period whose use lies within the interval of now.
+	Coverage *float64 `json:"coverage,omitempty"`
+
+	// Mase By how much it was wrong about a day on the average, against how much a day differs from the one a week before.
+	Mase float64 `json:"mase"`
+
+	// Origins On how many days it was asked.
+	Origins int32 `json:"origins"`
+}
+
 // Bill `total` is `price_per_period` and `overage_credits` times `price_per_credit`.
 type Bill struct {
 	// Currency Examples: USD
@@ -690,6 +771,16 @@ type CurrentUsage struct {
 	UserId UserID `json:"user_id"`
 }
 
+// DayOfUse defines model for DayOfUse.
+type DayOfUse struct {
+	Credits Decimal `json:"credits"`
+
+	// Date A day by the clock of the user's time zone.
+	//
+	// Examples: 2026-03-14
+	Date string `json:"date"`
+}
+
 // Decimal defines model for Decimal.
 type Decimal = Number
 
@@ -759,6 +850,21 @@ type EstimatedStart struct {
 
 // EventKind `charge`; `reversal` gives one back; `adjustment` is charged to the open period for a reason, or because its own was final.
 type EventKind = ledger.EventKind
+
+// ExpectedCredits Of ten times one is expected to be less than `low`, and one to be more than `high`.
+type ExpectedCredits struct {
+	Expected Decimal `json:"expected"`
+	High     Decimal `json:"high"`
+	Low      Decimal `json:"low"`
+}
+
+// ExpectedExhaustion When `allowance_credits` are used up. Of ten times one is expected to be before `earliest`, and one after `latest`.
+// Each is absent where it is not before the period ends.
+type ExpectedExhaustion struct {
+	Earliest time.Time `json:"earliest,omitempty,omitzero"`
+	Expected time.Time `json:"expected,omitempty,omitzero"`
+	Latest   time.Time `json:"latest,omitempty,omitzero"`
+}
 
 // ForceRelease defines model for ForceRelease.
 type ForceRelease struct {
@@ -1624,6 +1730,50 @@ type UsageFigures struct {
 	WaitedSeconds Decimal `json:"waited_seconds"`
 }
 
+// UsageForecast defines model for UsageForecast.
+type UsageForecast struct {
+	AllowanceCredits Decimal `json:"allowance_credits,omitempty,omitzero"`
+
+	// Answer Whether there is one.
+	Answer UsageForecastAnswer `json:"answer"`
+	AsOf   time.Time           `json:"as_of"`
+
+	// Backtest What the method would have been worth if it had been asked on the days before.
+	Backtest Backtest `json:"backtest,omitempty,omitzero"`
+
+	// Days What it was drawn from, the earliest first. Days in between without an entry are days without use.
+	Days []DayOfUse `json:"days"`
+
+	// DaysAsOf Whatever was charged before is in the days. Absent before they were summed up for the first time.
+	DaysAsOf time.Time `json:"days_as_of,omitempty,omitzero"`
+
+	// Exhausted When `allowance_credits` are used up. Of ten times one is expected to be before `earliest`, and one after `latest`.
+	// Each is absent where it is not before the period ends.
+	Exhausted ExpectedExhaustion `json:"exhausted,omitempty,omitzero"`
+
+	// Method The method that was best on the days before. Absent where none was tried.
+	Method     UsageForecastMethod `json:"method,omitempty,omitzero"`
+	OpenPeriod Period              `json:"open_period"`
+
+	// Reason Why there is none.
+	Reason UsageForecastReason `json:"reason,omitempty,omitzero"`
+
+	// UsedAtEnd Of ten times one is expected to be less than `low`, and one to be more than `high`.
+	UsedAtEnd ExpectedCredits `json:"used_at_end,omitempty,omitzero"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
+// UsageForecastAnswer Whether there is one.
+type UsageForecastAnswer string
+
+// UsageForecastMethod The method that was best on the days before. Absent where none was tried.
+type UsageForecastMethod string
+
+// UsageForecastReason Why there is none.
+type UsageForecastReason string
+
 // UsageGroup defines model for UsageGroup.
 type UsageGroup struct {
 	Figures UsageFigures       `json:"figures"`
@@ -2076,6 +2226,11 @@ type ListUsageEventsParams struct {
 	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// GetUsageForecastParams defines parameters for GetUsageForecast.
+type GetUsageForecastParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
 // GetUsageHistoryParams defines parameters for GetUsageHistory.
 type GetUsageHistoryParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
@@ -2324,6 +2479,9 @@ type ServerInterface interface {
 	// GetUsageEvent Read an event.
 	// (GET /api/v1/usage/events/{id})
 	GetUsageEvent(w http.ResponseWriter, r *http.Request, id EventID)
+	// GetUsageForecast What a user's open period will come to, and when its credits are used up.
+	// (GET /api/v1/usage/forecast)
+	GetUsageForecast(w http.ResponseWriter, r *http.Request, params GetUsageForecastParams)
 	// GetUsageHistory A user's periods, the newest first.
 	// (GET /api/v1/usage/history)
 	GetUsageHistory(w http.ResponseWriter, r *http.Request, params GetUsageHistoryParams)
@@ -4295,6 +4453,39 @@ func (siw *ServerInterfaceWrapper) GetUsageEvent(w http.ResponseWriter, r *http.
 	handler.ServeHTTP(w, r)
 }
 
+// GetUsageForecast operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageForecast(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageForecastParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageForecast(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetUsageHistory operation middleware
 func (siw *ServerInterfaceWrapper) GetUsageHistory(w http.ResponseWriter, r *http.Request) {
 
@@ -5088,6 +5279,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/current", wrapper.GetCurrentUsage)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events", wrapper.ListUsageEvents)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/events/{id}", wrapper.GetUsageEvent)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/forecast", wrapper.GetUsageForecast)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/history", wrapper.GetUsageHistory)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/limits", wrapper.GetUsageLimits)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/notification-preferences", wrapper.GetNotificationPreferences)
@@ -6843,6 +7035,45 @@ func (response GetUsageEventdefaultApplicationProblemPlusJSONResponse) VisitGetU
 	return err
 }
 
+type GetUsageForecastRequestObject struct {
+	Params GetUsageForecastParams
+}
+
+type GetUsageForecastResponseObject interface {
+	VisitGetUsageForecastResponse(w http.ResponseWriter) error
+}
+
+type GetUsageForecast200JSONResponse UsageForecast
+
+func (response GetUsageForecast200JSONResponse) VisitGetUsageForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageForecastdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageForecastdefaultApplicationProblemPlusJSONResponse) VisitGetUsageForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetUsageHistoryRequestObject struct {
 	Params GetUsageHistoryParams
 }
@@ -7683,6 +7914,9 @@ type StrictServerInterface interface {
 	// GetUsageEvent Read an event.
 	// (GET /api/v1/usage/events/{id})
 	GetUsageEvent(ctx context.Context, request GetUsageEventRequestObject) (GetUsageEventResponseObject, error)
+	// GetUsageForecast What a user's open period will come to, and when its credits are used up.
+	// (GET /api/v1/usage/forecast)
+	GetUsageForecast(ctx context.Context, request GetUsageForecastRequestObject) (GetUsageForecastResponseObject, error)
 	// GetUsageHistory A user's periods, the newest first.
 	// (GET /api/v1/usage/history)
 	GetUsageHistory(ctx context.Context, request GetUsageHistoryRequestObject) (GetUsageHistoryResponseObject, error)
@@ -8914,6 +9148,32 @@ func (sh *strictHandler) GetUsageEvent(w http.ResponseWriter, r *http.Request, i
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetUsageEventResponseObject); ok {
 		if err := validResponse.VisitGetUsageEventResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUsageForecast operation middleware
+func (sh *strictHandler) GetUsageForecast(w http.ResponseWriter, r *http.Request, params GetUsageForecastParams) {
+	var request GetUsageForecastRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageForecast(ctx, request.(GetUsageForecastRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageForecast")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageForecastResponseObject); ok {
+		if err := validResponse.VisitGetUsageForecastResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

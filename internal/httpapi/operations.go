@@ -126,6 +126,7 @@ var operations = []operation{
 	{"getUsageAnalytics", "GET /api/v1/analytics/usage", nil, 0, read, querysUser, self},
 	{"getUsageActivity", "GET /api/v1/analytics/activity", nil, 0, read, querysUser, self},
 	{"getUsageEngagement", "GET /api/v1/analytics/engagement", nil, 0, read, querysUser, self},
+	{"getUsageForecast", "GET /api/v1/usage/forecast", nil, 0, read, querysUser, self},
 	{"getUsageWhatIf", "GET /api/v1/usage/what-if", nil, 0, read, querysUser, self},
 	{"listUsageAlerts", "GET /api/v1/usage/alerts", nil, 0, read, querysUser, self},
 	{"acknowledgeUsageAlert", "POST /api/v1/usage/alerts/{id}/acknowledge", nil, 0, read, alertsOf, self},

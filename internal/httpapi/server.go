@@ -87,6 +87,7 @@ type Events interface {
 type History interface {
 	Period(ctx context.Context, userID string, period *int64) (reports.HistoryPeriod, time.Time, error)
 	Stats(ctx context.Context, userID string, months int) (reports.Stats, error)
+	Forecast(ctx context.Context, userID string) (reports.Forecast, error)
 	History(ctx context.Context, userID string, before int64, limit int) (reports.History, error)
 }
 
