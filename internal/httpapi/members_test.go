@@ -62,7 +62,11 @@ func TestDuplicateMembersOverHTTP(t *testing.T) {
 			continue
 		}
 		method, path, _ := strings.Cut(op.pattern, " ")
-		resp := do(h, request{method: method, path: strings.ReplaceAll(path, "{id}", admID.String()),
+		path = strings.ReplaceAll(path, "{id}", admID.String())
+		if op.subject == querysUser {
+			path += "?user_id=alice"
+		}
+		resp := do(h, request{method: method, path: path,
 			body: `{"user_id":"alice","file_size_bytes":1,"user_id":"alice"}`})
 		if resp.Code != http.StatusBadRequest || !strings.Contains(resp.Body.String(), `\"user_id\" is there twice`) {
 			t.Errorf("%s: got %d: %s", op.pattern, resp.Code, resp.Body)
