@@ -108,7 +108,8 @@ func SetupUserQuota(mgr ctrl.Manager, quotas Quotas, records QuotaRecords, opts 
 	}
 	poller := &standingPoller{
 		client: mgr.GetClient(), quotas: quotas, records: records, cluster: opts.Cluster,
-		resync: opts.ResyncInterval, wake: r.wake, alerts: alertEvents{events: mgr.GetEventRecorder(recorderName)},
+		interval: opts.StatusInterval, resync: opts.ResyncInterval, wake: r.wake,
+		alerts: alertEvents{events: mgr.GetEventRecorder(recorderName)},
 	}
 	for _, task := range []loop.Task{
 		{Name: "quotas-gone", Period: opts.ResyncInterval, Timeout: turnTimeout, Do: orphans.sweepOnce},

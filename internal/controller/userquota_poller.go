@@ -20,22 +20,35 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// pollPage is how many users one query asks about.
-const pollPage = 1000
+const (
+	// pollPage is how many users one query asks about.
+	pollPage = 1000
+	// patrolTime is in what time all users are looked at though nothing is known to have changed.
+	patrolTime = 10 * time.Minute
+)
 
 // standingPoller queues the UserQuotas whose status would change or whose row somebody changed. So writes follow the
 // number of objects, however much the users do. It reads where those users stand whose account was written since it
-// last asked, or whose standing the time has moved; all of them at the start and once per resync.
+// last asked, or whose standing the time has moved; all of them at the start, and a few at each turn, so that what
+// nothing tells of, such as a status that somebody has edited, is found in the end.
 type standingPoller struct {
 	client  client.Client
 	quotas  Quotas
 	records QuotaRecords
 	cluster Cluster
-	// resync is how often everything is looked at, grants as well and whether a plan is there now that another
-	// cluster may have made, and resynced when it was last.
+	// interval is how often it polls.
+	interval time.Duration
+	// resync is how often those are looked at of whom something may change that no account tells of: that have grants,
+	// which a restored database may lack, and that are not ready, for a plan that another cluster may make. resynced is
+	// when they were last.
 	resync   time.Duration
 	resynced time.Time
-	wake     chan<- event.GenericEvent
+	// patrol are the users that are still to be looked at though nothing is known to have changed, share how many at a
+	// time, and setOut when it began.
+	patrol []string
+	share  int
+	setOut time.Time
+	wake   chan<- event.GenericEvent
 
 	alerts alertEvents
 	// mark is what the next poll asks for changes since.
@@ -55,9 +68,6 @@ func (p *standingPoller) pollOnce(ctx context.Context) error {
 }
 
 func (p *standingPoller) poll(ctx context.Context, whole bool) error {
-	if whole {
-		p.mark = ledger.Mark{}
-	}
 	changes, err := p.records.QuotaChanges(ctx, p.mark)
 	if err == nil && !changes.Everything && p.lost(&changes) {
 		changes, err = p.records.QuotaChanges(ctx, ledger.Mark{})
@@ -65,7 +75,7 @@ func (p *standingPoller) poll(ctx context.Context, whole bool) error {
 	if err != nil {
 		return err
 	}
-	objects, err := p.objects(ctx, &changes)
+	objects, err := p.objects(ctx, &changes, whole)
 	if err != nil {
 		return err
 	}
@@ -97,24 +107,19 @@ func (p *standingPoller) lost(changes *ledger.QuotaChanges) bool {
 // objects returns the UserQuotas to be looked at, by user: all of them, or those of users that have changed or were to
 // be looked at by now. They are only read; what is changed is a copy.
 func (p *standingPoller) objects(
-	ctx context.Context, changes *ledger.QuotaChanges,
+	ctx context.Context, changes *ledger.QuotaChanges, whole bool,
 ) (map[string][]*v1alpha1.UserQuota, error) {
 	byUser := map[string][]*v1alpha1.UserQuota{}
-	list := func(which ...client.ListOption) error {
-		var found v1alpha1.UserQuotaList
-		err := p.client.List(ctx, &found, append(which, client.UnsafeDisableDeepCopy)...)
-		for i := range found.Items {
-			user := found.Items[i].Spec.UserID
-			byUser[user] = append(byUser[user], &found.Items[i])
-		}
-		return err
-	}
 	if changes.Everything {
 		p.moves = make(map[string]time.Time, len(changes.Users))
 		for _, user := range changes.Users {
 			p.moves[user] = time.Time{}
 		}
-		return byUser, list()
+		all, err := p.list(ctx)
+		for i := range all {
+			byUser[all[i].Spec.UserID] = append(byUser[all[i].Spec.UserID], &all[i])
+		}
+		return byUser, err
 	}
 	users := sets.New(changes.Users...)
 	for user, at := range p.moves {
@@ -122,12 +127,53 @@ func (p *standingPoller) objects(
 			users.Insert(user)
 		}
 	}
-	for user := range users {
-		if err := list(client.MatchingFields{userIDField: user}); err != nil {
+	begin := time.Since(p.setOut) >= patrolTime
+	if whole || begin {
+		all, err := p.list(ctx)
+		if err != nil {
 			return nil, err
+		}
+		for i := range all {
+			ready := meta.IsStatusConditionTrue(all[i].Status.Conditions, v1alpha1.ConditionReady)
+			if whole && (!ready || len(all[i].Spec.Grants) > 0) {
+				users.Insert(all[i].Spec.UserID)
+			}
+		}
+		if begin {
+			p.beginPatrol(all)
+		}
+	}
+	n := min(p.share, len(p.patrol))
+	users.Insert(p.patrol[:n]...)
+	p.patrol = p.patrol[n:]
+	for user := range users {
+		found, err := p.list(ctx, client.MatchingFields{userIDField: user})
+		if err != nil {
+			return nil, err
+		}
+		for i := range found {
+			byUser[user] = append(byUser[user], &found[i])
 		}
 	}
 	return byUser, nil
+}
+
+func (p *standingPoller) list(ctx context.Context, which ...client.ListOption) ([]v1alpha1.UserQuota, error) {
+	var found v1alpha1.UserQuotaList
+	err := p.client.List(ctx, &found, append(which, client.UnsafeDisableDeepCopy)...)
+	return found.Items, err
+}
+
+// beginPatrol has all users looked at, in equal shares within patrolTime. If the one before is not through, what it had
+// still to look at comes sooner or later in this one.
+func (p *standingPoller) beginPatrol(all []v1alpha1.UserQuota) {
+	users := sets.New[string]()
+	for i := range all {
+		users.Insert(all[i].Spec.UserID)
+	}
+	p.patrol, p.setOut = users.UnsortedList(), time.Now()
+	turns := max(1, int(patrolTime/p.interval)-1)
+	p.share = (len(p.patrol) + turns - 1) / turns
 }
 
 // look reads where users stand, and queues those of their objects that need it.

@@ -4,6 +4,7 @@ package controller
 
 import (
 	"encoding/json"
+	"strconv"
 	"testing"
 	"time"
 
@@ -93,5 +94,20 @@ func TestShows(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, q); diff != "" {
 		t.Errorf("the object, which the cache shares, was changed:\n%s", diff)
+	}
+}
+
+// Everybody is looked at within the patrol's time, however many there are.
+func TestPatrol(t *testing.T) {
+	for users, share := range map[int]int{0: 0, 1: 1, 119: 1, 120: 2, 20_000: 169} {
+		p := &standingPoller{interval: 5 * time.Second}
+		all := make([]v1alpha1.UserQuota, users)
+		for i := range all {
+			all[i].Spec.UserID = strconv.Itoa(i)
+		}
+		p.beginPatrol(all)
+		if len(p.patrol) != users || p.share != share || p.share*int(patrolTime/p.interval) < users {
+			t.Errorf("%d users: %d to be looked at, %d at a time, want %d", users, len(p.patrol), p.share, share)
+		}
 	}
 }
