@@ -220,18 +220,8 @@ func (b *bench) withReplicas(ctx context.Context, do func(context.Context, *over
 
 // start runs usaged on a fresh database, in which the statements have been run.
 func (b *bench) start(ctx context.Context, processes int, statements ...string) (*running, error) {
-	if b.program == nil {
-		kubeconfig := filepath.Join(b.dir, "kubeconfig")
-		b.kube = newCluster()
-		if err := b.kube.writeKubeconfig(kubeconfig); err != nil {
-			return nil, err
-		}
-		b.report.progressf("building usaged")
-		program := &usaged{dir: b.dir, kubeconfig: kubeconfig}
-		if err := program.build(ctx); err != nil {
-			return nil, err
-		}
-		b.program = program
+	if err := b.buildService(ctx); err != nil {
+		return nil, err
 	}
 	database, err := b.lab.fresh(ctx)
 	if err != nil {
@@ -241,6 +231,38 @@ func (b *bench) start(ctx context.Context, processes int, statements ...string) 
 		return nil, err
 	}
 	return b.program.start(ctx, b.lab.server.DSN(database), database, processes)
+}
+
+// startWith runs one process with further arguments, under a name of its own, on a fresh database.
+func (b *bench) startWith(ctx context.Context, name string, args ...string) (*running, error) {
+	if err := b.buildService(ctx); err != nil {
+		return nil, err
+	}
+	database, err := b.lab.fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	special := *b.program
+	special.path, special.name, special.args, special.started = b.program.binary(), name, args, 0
+	return special.start(ctx, b.lab.server.DSN(database), database, 1)
+}
+
+// buildService makes all ready that usaged needs, once.
+func (b *bench) buildService(ctx context.Context) error {
+	if b.program == nil {
+		kubeconfig := filepath.Join(b.dir, "kubeconfig")
+		b.kube = newCluster()
+		if err := b.kube.writeKubeconfig(kubeconfig); err != nil {
+			return err
+		}
+		b.report.progressf("building usaged")
+		program := &usaged{dir: b.dir, kubeconfig: kubeconfig}
+		if err := program.build(ctx); err != nil {
+			return err
+		}
+		b.program = program
+	}
+	return nil
 }
 
 // check looks into the database for all that was acknowledged, and replays every decision. What was filled in before

@@ -32,7 +32,9 @@ type usaged struct {
 	dir, kubeconfig string
 	// path of the program, and what its processes are called; empty: the one that build makes.
 	path, name string
-	started    int
+	// args are further arguments of the processes.
+	args    []string
+	started int
 }
 
 func (u *usaged) binary() string { return cmp.Or(u.path, filepath.Join(u.dir, localstack.Usaged)) }
@@ -70,7 +72,8 @@ func (u *usaged) start(ctx context.Context, dsn, database string, replicas int) 
 		address := "127.0.0.1:" + strconv.Itoa(port)
 		u.started++
 		name := cmp.Or(u.name, localstack.Usaged) + "-" + strconv.Itoa(u.started)
-		if err := processes.Start(name, u.binary(), env, "--listen="+address, "--log-level=warn"); err != nil {
+		args := append([]string{"--listen=" + address, "--log-level=warn"}, u.args...)
+		if err := processes.Start(name, u.binary(), env, args...); err != nil {
 			return nil, err
 		}
 		addresses = append(addresses, address)

@@ -32,6 +32,8 @@ var scenarios = []scenario{
 	{figures: []string{"admit_http_zipf_256"}, measure: (*bench).httpZipf},
 	{figures: []string{"check_http", "check_http_max_age"}, measure: (*bench).checkHTTP},
 	{figures: []string{"rate_limited_refusal_us", "rate_limited_flood_p99_ms"}, measure: (*bench).rateLimits},
+	{figures: []string{"jwt_check"}, measure: (*bench).jwtCheck},
+	{figures: []string{"stream_10k_memory_kib", "stream_10k_p99_ms"}, measure: (*bench).streams10k},
 	{figures: []string{"admit_http_hot_256_best"}, measure: (*bench).httpHot},
 	{figures: []string{"admit_http_replicas_uniform_256", "admit_http_replicas_hot_256_best"},
 		measure: (*bench).httpReplicas},

@@ -1,0 +1,222 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/testing/oidctest"
+)
+
+const (
+	// streams are open at once, one of each user.
+	streams = 10_000
+	// streamMemory is what one may take, in KiB.
+	streamMemory = 32
+	// streamRate is how many pairs the others make in a second meanwhile, each of which two streams' events tell of.
+	streamRate = 200
+	// streamRounds are measured without streams, and then beside them. The medians are compared.
+	streamRounds = 3
+	// openers open streams at once.
+	openers = 64
+)
+
+// peoplesChecks is a target of pre-flight checks in which each client asks for one user, by a token of its own.
+type peoplesChecks struct {
+	*overHTTP
+
+	token func(client int) string
+}
+
+func (t peoplesChecks) warm(ctx context.Context, l load) error {
+	for client := range l.clients {
+		if err := errors.Join(t.connect(ctx, client), t.pair(ctx, client, 0)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t peoplesChecks) pair(ctx context.Context, client, _ int) error {
+	return t.post(ctx, client, "/api/v1/usage/check", "Bearer "+t.token(client), workFor(client+1), http.StatusOK,
+		&struct{}{})
+}
+
+// jwtCheck compares people's checks, by tokens of an OpenID provider, with those of service accounts.
+func (b *bench) jwtCheck(ctx context.Context) (err error) {
+	names := make([]string, some)
+	for i := range names {
+		names[i] = fmt.Sprint("user-", i+1)
+	}
+	provider, err := oidctest.Start(names...)
+	if err != nil {
+		return err
+	}
+	defer provider.Close()
+	tokens := make([]string, some)
+	for i, name := range names {
+		if tokens[i], err = provider.Token(map[string]any{"sub": name}); err != nil {
+			return err
+		}
+	}
+	config := filepath.Join(b.dir, "authentication.yaml")
+	var text strings.Builder
+	if err := provider.Configuration(&text, `{username: {claim: sub, prefix: "oidc:"}}`); err != nil {
+		return err
+	}
+	if err := os.WriteFile(config, []byte(text.String()), 0o600); err != nil {
+		return err
+	}
+	s, err := b.startWith(ctx, "people", "--authentication-config="+config)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	var sums [2]float64
+	for range turns {
+		for i, token := range []func(int) string{func(client int) string { return tokens[client] }, token} {
+			what := [...]string{"checks by people", "checks by service accounts"}[i]
+			r, err := b.try(ctx, what, peoplesChecks{s.target, token}, b.load(some, uniform), &books{})
+			if err != nil {
+				return err
+			}
+			sums[i] += r.perSecond
+		}
+	}
+	b.report.rate("jwt_check", result{perSecond: sums[0] / turns}, result{perSecond: sums[1] / turns}, 1)
+	return nil
+}
+
+// streams10k measures what open streams take, and what they do to admissions.
+func (b *bench) streams10k(ctx context.Context) (err error) {
+	s, err := b.startWith(ctx, "streams", "--address-connections=0")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	l := b.load(some, uniform)
+	l.rate = streamRate
+	rounds := func(what string) (time.Duration, error) {
+		var all []time.Duration
+		for range streamRounds {
+			r, err := b.try(ctx, what, s.target, l, s.books)
+			if err != nil {
+				return 0, err
+			}
+			all = append(all, r.p99)
+		}
+		slices.Sort(all)
+		return all[streamRounds/2], nil
+	}
+	alone, err := rounds("HTTP, open loop")
+	if err != nil {
+		return err
+	}
+	before, err := s.target.metric(ctx, "process_resident_memory_bytes")
+	if err != nil {
+		return err
+	}
+	b.report.progressf("opening %d streams", streams)
+	closeAll, err := openStreams(ctx, s.target.addresses[0])
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	after, err := s.target.metric(ctx, "process_resident_memory_bytes")
+	if err != nil {
+		return err
+	}
+	each := (after - before) / streams / 1024
+	b.report.figure(figure{name: "stream_10k_memory_kib", ours: each, baseline: streamMemory, ratio: streamMemory / each,
+		goal: 1})
+	beside, err := rounds("HTTP, open loop, beside 10,000 streams")
+	if err != nil {
+		return err
+	}
+	b.report.latency("stream_10k_p99_ms", beside, alone, 1/1.1)
+	return b.check(ctx, "streams", s.database, s.books)
+}
+
+// openStreams opens the stream of each user, and returns once all have told where their users stand. What they tell from
+// then on is read and thrown away.
+func openStreams(ctx context.Context, address string) (closeAll func(), err error) {
+	var (
+		mu      sync.Mutex
+		conns   []net.Conn
+		reading sync.WaitGroup
+	)
+	closeAll = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		reading.Wait()
+	}
+	err = everyone(openers, streams, func(client, user int) error {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		conns = append(conns, c)
+		mu.Unlock()
+		if err := c.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(c, "GET /api/v1/usage/stream?user_id=user-%d HTTP/1.1\r\nHost: usaged\r\n"+
+			"Authorization: Bearer %s\r\n\r\n", user, token(client)); err != nil {
+			return err
+		}
+		// Small, for there are many of them in this process.
+		in := bufio.NewReaderSize(c, 512)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("the stream of user-%d: status %d", user, resp.StatusCode)
+		}
+		for line := ""; !strings.HasPrefix(line, "event: standing"); {
+			if line, err = readLine(resp.Body); err != nil {
+				return fmt.Errorf("the stream of user-%d: %w", user, err)
+			}
+		}
+		if err := c.SetDeadline(time.Time{}); err != nil {
+			return err
+		}
+		reading.Go(func() { _, _ = io.Copy(io.Discard, resp.Body) })
+		return nil
+	})
+	if err != nil {
+		closeAll()
+	}
+	return closeAll, err
+}
+
+// readLine reads up to the next end of a line, and no further.
+func readLine(r io.Reader) (string, error) {
+	var line []byte
+	for b := make([]byte, 1); ; {
+		if _, err := r.Read(b); err != nil {
+			return "", err
+		}
+		if b[0] == '\n' {
+			return string(line), nil
+		}
+		line = append(line, b[0])
+	}
+}
