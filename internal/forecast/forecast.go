@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package forecast says what is to be expected by what has been, and nothing where too little has been. It knows
-// neither users nor limits: times go in, ranges come out, the same for the same.
+// Package forecast says what is to be expected by what has been, and nothing where too little has been: when a turn in
+// a queue comes (Turn), and how much will be used (Use). It knows neither users nor limits: times and amounts go in,
+// ranges come out, the same for the same.
 package forecast
 
 import (

@@ -111,6 +111,18 @@ func TestUse(t *testing.T) {
 	}
 }
 
+// How far ahead anybody can ask, as the page says.
+func TestUseAhead(t *testing.T) {
+	for days, most := range map[int]float64{14: 7, 20: 13, 21: 14, 28: 14, 35: 21, 46: 31, 91: 61} {
+		if o := ask(t, question(series(days, 10), most)); o.Reason != "" || o.Backtest.Origins < int(most) {
+			t.Errorf("%d days ahead by %d: %q, asked on %d days", int(most), days, o.Reason, o.Backtest.Origins)
+		}
+		if o := ask(t, question(series(days, 10), most+0.01)); o.Reason != forecast.TooFarAhead {
+			t.Errorf("further ahead than %d days by %d: %q", int(most), days, o.Reason)
+		}
+	}
+}
+
 // Who knows the last week of such a user knows as much as any method.
 func TestUseNoneBetter(t *testing.T) {
 	// The pattern of the week changes to another one every month.

@@ -30,8 +30,9 @@ func TestForecast(t *testing.T) {
 	h := handler(t, f)
 	get := request{method: "GET", path: "/api/v1/usage/forecast?user_id=alice", token: "Bearer reader"}
 	const period = `"open_period":{"number":4,"start":"2026-03-01T00:00:00Z","end":"2026-04-01T00:00:00Z",
-		"state":"Open","final_at":"0001-01-01T00:00:00Z","revision":0,"plan":"free","limit_credits":30,"used_credits":1.5,
-		"reserved_credits":0,"carry_over_credits":0,"provider_cost":0,"price":0,"currency":"USD","amounts":[]}`
+		"state":"Open","final_at":"0001-01-01T00:00:00Z","revision":0,"plan":"free","limit_credits":30,
+		"used_credits":1.5,"reserved_credits":0,
+		"carry_over_credits":0,"provider_cost":0,"price":0,"currency":"USD","amounts":[]}`
 	equalJSON(t, do(h, get).Body.String(), `{"user_id":"alice","answer":"forecast",`+period+`,"allowance_credits":40,
 		"used_at_end":{"low":30,"expected":35,"high":45},"exhausted":{"earliest":"2026-03-14T13:00:00Z"},
 		"method":"weekly_smoothing","backtest":{"origins":30,"mase":0.75,"coverage":0.5},
