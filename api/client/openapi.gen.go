@@ -666,6 +666,54 @@ func (e ListAdmissionsParamsState) Valid() bool {
 	}
 }
 
+// Defines values for GetUsageTotalsParamsBy.
+const (
+	GetUsageTotalsParamsByDay   GetUsageTotalsParamsBy = "day"
+	GetUsageTotalsParamsByMonth GetUsageTotalsParamsBy = "month"
+	GetUsageTotalsParamsByPlan  GetUsageTotalsParamsBy = "plan"
+	GetUsageTotalsParamsByType  GetUsageTotalsParamsBy = "type"
+	GetUsageTotalsParamsByWeek  GetUsageTotalsParamsBy = "week"
+)
+
+// Valid indicates whether the value is a known member of the GetUsageTotalsParamsBy enum.
+func (e GetUsageTotalsParamsBy) Valid() bool {
+	switch e {
+	case GetUsageTotalsParamsByDay:
+		return true
+	case GetUsageTotalsParamsByMonth:
+		return true
+	case GetUsageTotalsParamsByPlan:
+		return true
+	case GetUsageTotalsParamsByType:
+		return true
+	case GetUsageTotalsParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetUsageTotalsParamsFormat.
+const (
+	GetUsageTotalsParamsFormatCsv    GetUsageTotalsParamsFormat = "csv"
+	GetUsageTotalsParamsFormatJson   GetUsageTotalsParamsFormat = "json"
+	GetUsageTotalsParamsFormatNdjson GetUsageTotalsParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetUsageTotalsParamsFormat enum.
+func (e GetUsageTotalsParamsFormat) Valid() bool {
+	switch e {
+	case GetUsageTotalsParamsFormatCsv:
+		return true
+	case GetUsageTotalsParamsFormatJson:
+		return true
+	case GetUsageTotalsParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GetUsageAnalyticsParamsBy.
 const (
 	GetUsageAnalyticsParamsByDay   GetUsageAnalyticsParamsBy = "day"
@@ -1808,6 +1856,21 @@ type RefusalCount struct {
 	Refusals int64  `json:"refusals"`
 }
 
+// RefusalTotal defines model for RefusalTotal.
+type RefusalTotal struct {
+	// Credits What was asked for.
+	Credits Decimal `json:"credits"`
+	Plan    string  `json:"plan"`
+
+	// Reason Why work was refused or waits.
+	Reason   Reason `json:"reason"`
+	Refusals int64  `json:"refusals"`
+
+	// ServedBy The cheapest plan that would not have refused it; absent if none would.
+	ServedBy string `json:"served_by,omitempty,omitzero"`
+	Users    int64  `json:"users"`
+}
+
 // ReverseRequest defines model for ReverseRequest.
 type ReverseRequest struct {
 	Reason string `json:"reason"`
@@ -1994,6 +2057,21 @@ type TeamUsage struct {
 	//
 	// Examples: newsroom
 	Team TeamName `json:"team"`
+}
+
+// TotalsGroup defines model for TotalsGroup.
+type TotalsGroup struct {
+	Figures UsageFigures       `json:"figures"`
+	From    openapi_types.Date `json:"from"`
+
+	// Plan Whose totals these are, `by=plan`; empty of admissions that ended without a charge.
+	Plan string `json:"plan,omitempty,omitzero"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
+
+	// UsageType Of what they are, `by=type`.
+	UsageType string `json:"usage_type,omitempty,omitzero"`
 }
 
 // Unit defines model for Unit.
@@ -2397,6 +2475,19 @@ type UsageStream struct {
 	Team     TeamStanding `json:"team,omitempty,omitzero"`
 }
 
+// UsageTotals defines model for UsageTotals.
+type UsageTotals struct {
+	// AsOf Whatever was answered before it is in the totals; absent as long as there are none.
+	AsOf   time.Time          `json:"as_of,omitempty,omitzero"`
+	From   openapi_types.Date `json:"from"`
+	Groups []TotalsGroup      `json:"groups"`
+
+	// Refusals What was refused in these days, by the payer's plan, reason and the plan that would not have refused it.
+	Refusals []RefusalTotal     `json:"refusals"`
+	To       openapi_types.Date `json:"to"`
+	Total    UsageFigures       `json:"total"`
+}
+
 // User defines model for User.
 type User struct {
 	// DeclaredBy The UserQuota that declares the user, which is to be changed instead; absent without one.
@@ -2566,6 +2657,25 @@ type GetUsageActivityParams struct {
 type GetUsageEngagementParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
 }
+
+// GetUsageTotalsParams defines parameters for GetUsageTotals.
+type GetUsageTotalsParams struct {
+	// By How the sums are grouped; by days unless given.
+	By GetUsageTotalsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To     string                     `form:"to,omitempty" json:"to,omitempty,omitzero"`
+	Format GetUsageTotalsParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetUsageTotalsParamsBy defines parameters for GetUsageTotals.
+type GetUsageTotalsParamsBy string
+
+// GetUsageTotalsParamsFormat defines parameters for GetUsageTotals.
+type GetUsageTotalsParamsFormat string
 
 // GetUsageAnalyticsParams defines parameters for GetUsageAnalytics.
 type GetUsageAnalyticsParams struct {
@@ -3137,6 +3247,15 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
 	GetUsageEngagement(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUsageTotals What all users used together, by days, months, plans or types.
+	//
+	// For operators: days are those of UTC. A group that the totals cover is there, with zeros where nothing was used; what lies
+	// before the first day of any use or after `as_of` is not. With `format` csv or ndjson it is one row for each day, plan, type
+	// and currencies, as docs/analytics.md names their columns, whatever `by` says.
+	//
+	// Corresponds with GET /api/v1/analytics/totals (the `GetUsageTotals` operationId).
+	GetUsageTotals(ctx context.Context, params *GetUsageTotalsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetUsageAnalytics What a user used, by days, weeks, months or types.
 	//
@@ -3875,6 +3994,25 @@ func (c *Client) GetUsageActivity(ctx context.Context, params *GetUsageActivityP
 // Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
 func (c *Client) GetUsageEngagement(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetUsageEngagementRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUsageTotals What all users used together, by days, months, plans or types.
+//
+// For operators: days are those of UTC. A group that the totals cover is there, with zeros where nothing was used; what lies
+// before the first day of any use or after `as_of` is not. With `format` csv or ndjson it is one row for each day, plan, type
+// and currencies, as docs/analytics.md names their columns, whatever `by` says.
+//
+// Corresponds with GET /api/v1/analytics/totals (the `GetUsageTotals` operationId).
+func (c *Client) GetUsageTotals(ctx context.Context, params *GetUsageTotalsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUsageTotalsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5486,6 +5624,80 @@ func NewGetUsageEngagementRequest(server string, params *GetUsageEngagementParam
 		var rawQueryFragments []string
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetUsageTotalsRequest constructs an http.Request for the GetUsageTotals method
+func NewGetUsageTotalsRequest(server string, params *GetUsageTotalsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/totals")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -8446,6 +8658,17 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
 	GetUsageEngagementWithResponse(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*GetUsageEngagementResponse, error)
 
+	// GetUsageTotalsWithResponse What all users used together, by days, months, plans or types.
+	//
+	// For operators: days are those of UTC. A group that the totals cover is there, with zeros where nothing was used; what lies
+	// before the first day of any use or after `as_of` is not. With `format` csv or ndjson it is one row for each day, plan, type
+	// and currencies, as docs/analytics.md names their columns, whatever `by` says.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/totals (the `GetUsageTotals` operationId).
+	GetUsageTotalsWithResponse(ctx context.Context, params *GetUsageTotalsParams, reqEditors ...RequestEditorFn) (*GetUsageTotalsResponse, error)
+
 	// GetUsageAnalyticsWithResponse What a user used, by days, weeks, months or types.
 	//
 	// The days are those of the user's time zone. A group that the sums cover is there, with zeros where nothing was used;
@@ -9649,6 +9872,70 @@ func (r GetUsageEngagementResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetUsageEngagementResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetUsageTotalsResponse429Headers the declared response headers of an HTTP 429 response for GetUsageTotals
+type GetUsageTotalsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetUsageTotalsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UsageTotals
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetUsageTotalsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUsageTotalsResponse) GetJSON200() *UsageTotals {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetUsageTotalsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetUsageTotalsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUsageTotalsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUsageTotalsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUsageTotalsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUsageTotalsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13085,6 +13372,23 @@ func (c *ClientWithResponses) GetUsageEngagementWithResponse(ctx context.Context
 	return ParseGetUsageEngagementResponse(rsp)
 }
 
+// GetUsageTotalsWithResponse What all users used together, by days, months, plans or types.
+//
+// For operators: days are those of UTC. A group that the totals cover is there, with zeros where nothing was used; what lies
+// before the first day of any use or after `as_of` is not. With `format` csv or ndjson it is one row for each day, plan, type
+// and currencies, as docs/analytics.md names their columns, whatever `by` says.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/totals (the `GetUsageTotals` operationId).
+func (c *ClientWithResponses) GetUsageTotalsWithResponse(ctx context.Context, params *GetUsageTotalsParams, reqEditors ...RequestEditorFn) (*GetUsageTotalsResponse, error) {
+	rsp, err := c.GetUsageTotals(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUsageTotalsResponse(rsp)
+}
+
 // GetUsageAnalyticsWithResponse What a user used, by days, weeks, months or types.
 //
 // The days are those of the user's time zone. A group that the sums cover is there, with zeros where nothing was used;
@@ -14671,6 +14975,76 @@ func ParseGetUsageEngagementResponse(rsp *http.Response) (*GetUsageEngagementRes
 	switch {
 	case rsp.StatusCode == 429:
 		var headers GetUsageEngagementResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetUsageTotalsResponse parses an HTTP response from a GetUsageTotalsWithResponse call
+func ParseGetUsageTotalsResponse(rsp *http.Response) (*GetUsageTotalsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUsageTotalsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UsageTotals
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/csv) unsupported
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetUsageTotalsResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

@@ -33,7 +33,7 @@ const (
 
 // The verbs on a user's quota: VerbSpend, VerbGet, VerbAdjust, VerbGrant, and VerbAdmin, which is for the account
 // itself; on a team: VerbGet, and VerbManage, which is for its members and lets read it too; VerbList on what is
-// everybody's, and VerbAdmin to act on it.
+// everybody's, and VerbAdmin to act on it. VerbAnalytics on all users reads their sums together.
 const (
 	VerbSpend  = "spend"
 	VerbGet    = "get"
@@ -42,6 +42,8 @@ const (
 	VerbAdmin  = "admin"
 	VerbManage = "manage"
 	VerbList   = "list"
+
+	VerbAnalytics = "analytics"
 )
 
 // Caches of the API server's answers. A right that is given works at once or within DenyTTL, one that is withdrawn

@@ -50,7 +50,7 @@ func (s *server) GetUsageAnalytics(
 	for i := range a.Buckets {
 		b := &a.Buckets[i]
 		out.Groups[i] = UsageGroup{
-			From: date(b.From), To: date(b.To), UsageType: b.UsageType, Figures: figures(&b.Figures),
+			From: date(b.From), To: date(b.To), UsageType: b.Name, Figures: figures(&b.Figures),
 		}
 	}
 	return out, nil

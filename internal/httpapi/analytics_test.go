@@ -3,11 +3,14 @@
 package httpapi
 
 import (
+	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +26,7 @@ import (
 type analysed struct {
 	*testing.T
 	dsn  string
+	h    http.Handler
 	get  func(path string) map[string]any
 	conn *pgx.Conn
 }
@@ -31,6 +35,7 @@ func newAnalysed(t *testing.T) *analysed {
 	t.Helper()
 	a := &analysed{T: t, dsn: ledgertest.New(t)}
 	h := onDatabase(t, a.dsn, metering.Options{AutoRegister: true}, false)
+	a.h = h
 	a.get = func(path string) map[string]any {
 		t.Helper()
 		return must(t, h, request{method: "GET", path: "/api/v1/" + path, token: "Bearer backend"}, 200)
@@ -58,6 +63,13 @@ func newAnalysed(t *testing.T) *analysed {
 	must(t, h, request{path: "/api/v1/admissions/" + job["id"].(string) + "/complete", body: `{"duration_seconds":45}`},
 		200)
 	return a
+}
+
+// totals are what somebody may read who has the right.
+func (a *analysed) totals(query string) map[string]any {
+	a.Helper()
+	q := request{method: "GET", path: "/api/v1/analytics/totals?" + query, token: "Bearer analyst"}
+	return must(a.T, a.h, q, 200)
 }
 
 // sql returns the rows of a definition, each as JSON with numbers as they are written.
@@ -157,6 +169,8 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 					}
 				}
 			}
+		case "totals by=plan":
+			answered = used(listOf(a.totals("by=plan"+span), "groups"))
 		case "engagement: active days":
 			answered = []map[string]any{a.get("analytics/engagement?user_id=alice")}
 		case "engagement: cost per transcription":
@@ -181,8 +195,8 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 			t.Errorf("%s: (-events +answer)\n%s", m[1], diff)
 		}
 	}
-	if seen != 5 {
-		t.Errorf("docs/analytics.md has %d definitions, want 5", seen)
+	if seen != 6 {
+		t.Errorf("docs/analytics.md has %d definitions, want 6", seen)
 	}
 }
 
@@ -270,9 +284,14 @@ func TestWrongQuestions(t *testing.T) {
 		"usage?user_id=alice&by=hour":          `by: "hour" must be day, week, month or type`,
 		"usage?user_id=alice&from=yesterday":   `from: "yesterday" must be a day from 2000-01-01`,
 		"activity?user_id=alice&to=1999-12-31": `to: "1999-12-31" must be a day from 2000-01-01`,
+		"totals?by=hour":                       `by: "hour" must be day, week, month, plan or type`,
+		"totals?format=xlsx":                   `format: "xlsx" must be json, csv or ndjson`,
 		"engagement?user_id=-":                 "user_id",
 	} {
 		q := request{method: "GET", path: "/api/v1/analytics/" + query, token: "Bearer reader"}
+		if strings.HasPrefix(query, "totals") {
+			q.token = "Bearer analyst"
+		}
 		if got := fmt.Sprint(must(t, h, q, 422)["detail"]); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: got %q, want %q", query, got, want)
 		}
@@ -292,5 +311,73 @@ func TestRefusalsAreTold(t *testing.T) {
 	if len(got) != 1 || got[0]["reason"] != "CreditsExhausted" || got[0]["refusals"] != json.Number("2") ||
 		got[0]["credits"] != json.Number("1.5") {
 		t.Errorf("want two of today, got %v", got)
+	}
+}
+
+// Totals are the same as JSON, CSV and lines, and nothing before the first rollup.
+func TestTotals(t *testing.T) {
+	t.Parallel()
+	a := newAnalysed(t)
+	if got := a.totals(""); got["as_of"] != nil || len(listOf(got, "groups")) != 0 {
+		t.Errorf("nothing is rolled up, got %v", got)
+	}
+	ledgertest.RollUp(t.Context(), t, a.dsn)
+	if _, err := a.conn.Exec(t.Context(), `INSERT INTO usage_refusals
+		SELECT id, date_trunc('hour', now()), 'CreditsExhausted', 'free', 'starter', 2, 90000 FROM users`); err != nil {
+		t.Fatal(err)
+	}
+	from := "from=" + time.Now().UTC().AddDate(0, 0, -40).Format(time.DateOnly)
+	all := a.totals(from)
+	total := all["total"].(map[string]any)
+	refused := listOf(all, "refusals")
+	if all["as_of"] == nil || len(refused) != 1 || refused[0]["served_by"] != "starter" ||
+		refused[0]["users"] != json.Number("1") || refused[0]["credits"] != json.Number("1.5") {
+		t.Errorf("refusals %v of %v", refused, all["as_of"])
+	}
+	mine := a.get("analytics/usage?user_id=alice&" + from)["total"].(map[string]any)
+	if diff := cmp.Diff(mine, total); diff != "" {
+		t.Errorf("there is one user: (-user +totals)\n%s", diff)
+	}
+	get := func(format string) string {
+		w := do(a.h, request{method: "GET", path: "/api/v1/analytics/totals?" + from + "&format=" + format,
+			token: "Bearer analyst"})
+		if w.Code != 200 {
+			t.Fatalf("%s: %d %s", format, w.Code, w.Body)
+		}
+		return w.Body.String()
+	}
+	rows, err := csv.NewReader(strings.NewReader(get("csv"))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(get("ndjson")), "\n")
+	if len(rows) != len(lines)+1 || len(lines) < 6 {
+		t.Fatalf("%d rows with a header, %d lines", len(rows), len(lines))
+	}
+	for i, text := range lines {
+		var line map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(text), &line); err != nil {
+			t.Fatal(err)
+		}
+		for n, name := range rows[0] {
+			if got := strings.Trim(string(line[name]), `"`); got != rows[i+1][n] {
+				t.Errorf("row %d: %s is %s as CSV, %s as JSON", i, name, rows[i+1][n], got)
+			}
+		}
+	}
+	stored := a.sql(`SELECT sum(credits)::text AS credits, sum(price_micros)::text AS price_micros,
+		sum(cost_micros)::text AS cost_micros, sum(users)::text AS users FROM usage_totals`)[0]
+	for name, want := range stored {
+		sum := int64(0)
+		for _, row := range rows[1:] {
+			n, err := strconv.ParseInt(row[slices.Index(rows[0], name)], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += n
+		}
+		if fmt.Sprint(sum) != want {
+			t.Errorf("%s: the rows have %d, the table %s", name, sum, want)
+		}
 	}
 }

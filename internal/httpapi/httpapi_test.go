@@ -252,6 +252,10 @@ func (f *fake) Analytics(context.Context, string, reports.By, reports.Span) (rep
 	return reports.Analytics{Rollup: reports.Rollup{Zone: time.UTC}}, f.err
 }
 
+func (f *fake) Totals(context.Context, reports.By, reports.Span) (reports.Totals, error) {
+	return reports.Totals{}, f.err
+}
+
 func (f *fake) Activity(context.Context, string, reports.Span) (reports.Activity, error) {
 	return reports.Activity{Rollup: reports.Rollup{Zone: time.UTC}}, f.err
 }
@@ -370,7 +374,7 @@ func testAuth() *access.Auth {
 			}
 			switch token {
 			case "spender", "backend", "exporter", "reader", "admin", "watcher", "manager", "master", "granter",
-				"nobody", "unchecked":
+				"analyst", "nobody", "unchecked":
 				return resp, true, nil
 			case "abroad":
 				resp.Audiences = authenticator.Audiences{"elsewhere"}
@@ -392,7 +396,7 @@ func testAuth() *access.Auth {
 					return authorizer.DecisionNoOpinion, "", errors.New("connection refused")
 				}
 				everywhere := map[string]string{"queue": "watcher list", "teams": "watcher list",
-					"users": "watcher list", "audit": "watcher list",
+					"users": "watcher list, analyst analytics", "audit": "watcher list",
 					"deliveries": "watcher list, master admin", "system": "reader get"}
 				if strings.Contains(everywhere[a.GetResource()], who+" "+a.GetVerb()) && a.GetName() == "" &&
 					a.GetNamespace() == "" && a.GetAPIGroup() == "usage.cantonesescribe.io" && a.IsResourceRequest() {

@@ -48,6 +48,7 @@ var mayCall = map[string][]string{
 	"getUsageActivity":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"getUsageEngagement":         {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"getUsageForecast":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
+	"getUsageTotals":             {"operator"},
 	"getUsageWhatIf":             {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"listUsageAlerts":            {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"acknowledgeUsageAlert":      {"alice", "worker", "support"},
@@ -153,6 +154,7 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 		ResourceNames: []string{admID.String()}, Verbs: []string{"get"}})
 	ruled(t, env, group("owners"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"admin", "grant"}})
 	ruled(t, env, group("operators"), rbacv1.PolicyRule{Resources: []string{"system"}, Verbs: []string{"get"}})
+	ruled(t, env, group("operators"), rbacv1.PolicyRule{Resources: []string{"users"}, Verbs: []string{"analytics"}})
 	for _, team := range []string{"newsroom", "sports"} {
 		ruled(t, env, group(team), rbacv1.PolicyRule{Resources: []string{"teams"}, ResourceNames: []string{team},
 			Verbs: []string{"manage"}})

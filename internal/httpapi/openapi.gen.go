@@ -293,6 +293,54 @@ func (e ListAdmissionsParamsState) Valid() bool {
 	}
 }
 
+// Defines values for GetUsageTotalsParamsBy.
+const (
+	GetUsageTotalsParamsByDay   GetUsageTotalsParamsBy = "day"
+	GetUsageTotalsParamsByMonth GetUsageTotalsParamsBy = "month"
+	GetUsageTotalsParamsByPlan  GetUsageTotalsParamsBy = "plan"
+	GetUsageTotalsParamsByType  GetUsageTotalsParamsBy = "type"
+	GetUsageTotalsParamsByWeek  GetUsageTotalsParamsBy = "week"
+)
+
+// Valid indicates whether the value is a known member of the GetUsageTotalsParamsBy enum.
+func (e GetUsageTotalsParamsBy) Valid() bool {
+	switch e {
+	case GetUsageTotalsParamsByDay:
+		return true
+	case GetUsageTotalsParamsByMonth:
+		return true
+	case GetUsageTotalsParamsByPlan:
+		return true
+	case GetUsageTotalsParamsByType:
+		return true
+	case GetUsageTotalsParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetUsageTotalsParamsFormat.
+const (
+	GetUsageTotalsParamsFormatCsv    GetUsageTotalsParamsFormat = "csv"
+	GetUsageTotalsParamsFormatJson   GetUsageTotalsParamsFormat = "json"
+	GetUsageTotalsParamsFormatNdjson GetUsageTotalsParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetUsageTotalsParamsFormat enum.
+func (e GetUsageTotalsParamsFormat) Valid() bool {
+	switch e {
+	case GetUsageTotalsParamsFormatCsv:
+		return true
+	case GetUsageTotalsParamsFormatJson:
+		return true
+	case GetUsageTotalsParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GetUsageAnalyticsParamsBy.
 const (
 	GetUsageAnalyticsParamsByDay   GetUsageAnalyticsParamsBy = "day"
@@ -1332,6 +1380,20 @@ type RefusalCount struct {
 	Refusals int64  `json:"refusals"`
 }
 
+// RefusalTotal defines model for RefusalTotal.
+type RefusalTotal struct {
+	Credits Decimal `json:"credits"`
+	Plan    string  `json:"plan"`
+
+	// Reason Why work was refused or waits.
+	Reason   Reason `json:"reason"`
+	Refusals int64  `json:"refusals"`
+
+	// ServedBy The cheapest plan that would not have refused it; absent if none would.
+	ServedBy string `json:"served_by,omitempty,omitzero"`
+	Users    int64  `json:"users"`
+}
+
 // ReverseRequest defines model for ReverseRequest.
 type ReverseRequest struct {
 	Reason string `json:"reason"`
@@ -1512,6 +1574,21 @@ type TeamUsage struct {
 	//
 	// Examples: newsroom
 	Team TeamName `json:"team"`
+}
+
+// TotalsGroup defines model for TotalsGroup.
+type TotalsGroup struct {
+	Figures UsageFigures       `json:"figures"`
+	From    openapi_types.Date `json:"from"`
+
+	// Plan Whose totals these are, `by=plan`; empty of admissions that ended without a charge.
+	Plan string `json:"plan,omitempty,omitzero"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
+
+	// UsageType Of what they are, `by=type`.
+	UsageType string `json:"usage_type,omitempty,omitzero"`
 }
 
 // Unit defines model for Unit.
@@ -1873,6 +1950,19 @@ type UsageStream struct {
 	Team     TeamStanding `json:"team,omitempty,omitzero"`
 }
 
+// UsageTotals defines model for UsageTotals.
+type UsageTotals struct {
+	// AsOf Whatever was answered before it is in the totals; absent as long as there are none.
+	AsOf   time.Time          `json:"as_of,omitempty,omitzero"`
+	From   openapi_types.Date `json:"from"`
+	Groups []TotalsGroup      `json:"groups"`
+
+	// Refusals What was refused in these days, by the payer's plan, reason and the plan that would not have refused it.
+	Refusals []RefusalTotal     `json:"refusals"`
+	To       openapi_types.Date `json:"to"`
+	Total    UsageFigures       `json:"total"`
+}
+
 // User defines model for User.
 type User struct {
 	// DeclaredBy The UserQuota that declares the user, which is to be changed instead; absent without one.
@@ -2034,6 +2124,25 @@ type GetUsageActivityParams struct {
 type GetUsageEngagementParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
 }
+
+// GetUsageTotalsParams defines parameters for GetUsageTotals.
+type GetUsageTotalsParams struct {
+	// By How the sums are grouped; by days unless given.
+	By GetUsageTotalsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To     string                     `form:"to,omitempty" json:"to,omitempty,omitzero"`
+	Format GetUsageTotalsParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetUsageTotalsParamsBy defines parameters for GetUsageTotals.
+type GetUsageTotalsParamsBy string
+
+// GetUsageTotalsParamsFormat defines parameters for GetUsageTotals.
+type GetUsageTotalsParamsFormat string
 
 // GetUsageAnalyticsParams defines parameters for GetUsageAnalytics.
 type GetUsageAnalyticsParams struct {
@@ -2383,6 +2492,9 @@ type ServerInterface interface {
 	// GetUsageEngagement How a user takes to the product.
 	// (GET /api/v1/analytics/engagement)
 	GetUsageEngagement(w http.ResponseWriter, r *http.Request, params GetUsageEngagementParams)
+	// GetUsageTotals What all users used together, by days, months, plans or types.
+	// (GET /api/v1/analytics/totals)
+	GetUsageTotals(w http.ResponseWriter, r *http.Request, params GetUsageTotalsParams)
 	// GetUsageAnalytics What a user used, by days, weeks, months or types.
 	// (GET /api/v1/analytics/usage)
 	GetUsageAnalytics(w http.ResponseWriter, r *http.Request, params GetUsageAnalyticsParams)
@@ -2900,6 +3012,78 @@ func (siw *ServerInterfaceWrapper) GetUsageEngagement(w http.ResponseWriter, r *
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetUsageEngagement(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUsageTotals operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageTotals(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageTotalsParams
+
+	// ------------- Optional query parameter "by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "by", r.URL.Query(), &params.By, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", r.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "format"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "format", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageTotals(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5246,6 +5430,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/activity", wrapper.GetUsageActivity)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/engagement", wrapper.GetUsageEngagement)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/totals", wrapper.GetUsageTotals)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/usage", wrapper.GetUsageAnalytics)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/audit", wrapper.ListAuditEntries)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/deliveries", wrapper.ListDeliveries)
@@ -5693,6 +5878,108 @@ type GetUsageEngagementdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetUsageEngagementdefaultApplicationProblemPlusJSONResponse) VisitGetUsageEngagementResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageTotalsRequestObject struct {
+	Params GetUsageTotalsParams
+}
+
+type GetUsageTotalsResponseObject interface {
+	VisitGetUsageTotalsResponse(w http.ResponseWriter) error
+}
+
+type GetUsageTotals200JSONResponse UsageTotals
+
+func (response GetUsageTotals200JSONResponse) VisitGetUsageTotalsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageTotals200ApplicationxNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetUsageTotals200ApplicationxNdjsonResponse) VisitGetUsageTotalsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type GetUsageTotals200TextcsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetUsageTotals200TextcsvResponse) VisitGetUsageTotalsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetUsageTotalsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageTotalsdefaultApplicationProblemPlusJSONResponse) VisitGetUsageTotalsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7818,6 +8105,9 @@ type StrictServerInterface interface {
 	// GetUsageEngagement How a user takes to the product.
 	// (GET /api/v1/analytics/engagement)
 	GetUsageEngagement(ctx context.Context, request GetUsageEngagementRequestObject) (GetUsageEngagementResponseObject, error)
+	// GetUsageTotals What all users used together, by days, months, plans or types.
+	// (GET /api/v1/analytics/totals)
+	GetUsageTotals(ctx context.Context, request GetUsageTotalsRequestObject) (GetUsageTotalsResponseObject, error)
 	// GetUsageAnalytics What a user used, by days, weeks, months or types.
 	// (GET /api/v1/analytics/usage)
 	GetUsageAnalytics(ctx context.Context, request GetUsageAnalyticsRequestObject) (GetUsageAnalyticsResponseObject, error)
@@ -8255,6 +8545,32 @@ func (sh *strictHandler) GetUsageEngagement(w http.ResponseWriter, r *http.Reque
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetUsageEngagementResponseObject); ok {
 		if err := validResponse.VisitGetUsageEngagementResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUsageTotals operation middleware
+func (sh *strictHandler) GetUsageTotals(w http.ResponseWriter, r *http.Request, params GetUsageTotalsParams) {
+	var request GetUsageTotalsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageTotals(ctx, request.(GetUsageTotalsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageTotals")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageTotalsResponseObject); ok {
+		if err := validResponse.VisitGetUsageTotalsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -64,6 +64,7 @@ var (
 	get      = []string{access.VerbGet}
 	grant    = []string{access.VerbGrant}
 	admin    = []string{access.VerbAdmin}
+	analyse  = []string{access.VerbAnalytics}
 	readTeam = []string{access.VerbGet, access.VerbManage}
 )
 
@@ -127,6 +128,7 @@ var operations = []operation{
 	{"getUsageActivity", "GET /api/v1/analytics/activity", nil, 0, read, querysUser, self},
 	{"getUsageEngagement", "GET /api/v1/analytics/engagement", nil, 0, read, querysUser, self},
 	{"getUsageForecast", "GET /api/v1/usage/forecast", nil, 0, read, querysUser, self},
+	{"getUsageTotals", "GET /api/v1/analytics/totals", nil, 0, analyse, allUsers, nobody},
 	{"getUsageWhatIf", "GET /api/v1/usage/what-if", nil, 0, read, querysUser, self},
 	{"listUsageAlerts", "GET /api/v1/usage/alerts", nil, 0, read, querysUser, self},
 	{"acknowledgeUsageAlert", "POST /api/v1/usage/alerts/{id}/acknowledge", nil, 0, read, alertsOf, self},

@@ -160,6 +160,7 @@ func TestRightsOfOperations(t *testing.T) {
 		"Bearer manager": access.VerbManage,
 		"Bearer master":  access.VerbAdmin,
 		"Bearer granter": access.VerbGrant,
+		"Bearer analyst": access.VerbAnalytics,
 		"Bearer nobody":  "",
 	}
 	for _, o := range operations {

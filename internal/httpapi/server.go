@@ -96,6 +96,7 @@ type Analytics interface {
 	Analytics(ctx context.Context, userID string, by reports.By, span reports.Span) (reports.Analytics, error)
 	Activity(ctx context.Context, userID string, span reports.Span) (reports.Activity, error)
 	Engagement(ctx context.Context, userID string) (reports.Engagement, error)
+	Totals(ctx context.Context, by reports.By, span reports.Span) (reports.Totals, error)
 }
 
 // Users are those who have an account; *metering.Service is one.

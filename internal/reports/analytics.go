@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -138,6 +139,33 @@ type Refusal struct {
 	Credits quota.Credits
 }
 
+// Total is what all users used on a day of UTC of one type, on one plan and at prices of one currency.
+type Total struct {
+	Sum
+
+	// Plan is empty of what ended without a charge, Currency is that of prices. Users are those who are counted in it.
+	Plan, Currency string
+	Users          int64
+}
+
+// RefusalTotal is what was refused to users of one plan for a reason, and which plan would not have: empty if none.
+type RefusalTotal struct {
+	Refusal
+
+	Plan, ServedBy string
+	Users          int64
+}
+
+// TotalsStore reads totals of all users.
+type TotalsStore interface {
+	// TotalsRollup says how far they are, in UTC.
+	TotalsRollup(ctx context.Context) (Rollup, error)
+	// Totals reads those of days from one on and before another, in their order.
+	Totals(ctx context.Context, from, to Day) ([]Total, error)
+	// AllRefusals reads what was refused in these days.
+	AllRefusals(ctx context.Context, from, to Day) ([]RefusalTotal, error)
+}
+
 // AnalyticsStore reads sums. No day that was not asked for is read.
 type AnalyticsStore interface {
 	// Rollup says how far the sums are, or ErrNotFound.
@@ -159,6 +187,8 @@ const (
 	ByWeek  By = "week"
 	ByMonth By = "month"
 	ByType  By = "type"
+	// ByPlan is for totals only.
+	ByPlan By = "plan"
 )
 
 // MaxDays is the longest span of days that can be asked for.
@@ -199,12 +229,12 @@ func (s Span) within(r *Rollup) (asked, covered Span, err error) {
 	return s, covered, nil
 }
 
-// Bucket is what was used in a span of days, of one type if that is not empty.
+// Bucket is what was used in a span of days: of all, or of the type or plan of a name.
 type Bucket struct {
 	Span
 
-	UsageType string
-	Figures   Figures
+	Name    string
+	Figures Figures
 }
 
 // Analytics are what a user has used.
@@ -240,7 +270,7 @@ func (s *Service) Analytics(ctx context.Context, userID string, by By, span Span
 		out.Total.Add(&sums[i].Figures)
 	}
 	if by == ByType {
-		out.Buckets = byType(sums, covered)
+		out.Buckets = byName(sums, covered, func(s *Sum) string { return s.UsageType })
 	} else {
 		out.Buckets = byTime(sums, covered, by)
 	}
@@ -273,18 +303,15 @@ func (s *Service) sums(ctx context.Context, r *Rollup, span Span) ([]Sum, error)
 	return s.store.Sums(ctx, r.Account, span.From, span.To)
 }
 
-// byType groups sums by their types, in the order of their names.
-func byType(sums []Sum, span Span) []Bucket {
+// byName groups sums by a name of theirs, in the order of the names.
+func byName(sums []Sum, span Span, name func(*Sum) string) []Bucket {
 	var all []Bucket
 	for i := range sums {
-		at := 0
-		for at < len(all) && all[at].UsageType < sums[i].UsageType {
-			at++
-		}
-		if at == len(all) || all[at].UsageType != sums[i].UsageType {
-			all = append(all, Bucket{})
-			copy(all[at+1:], all[at:])
-			all[at] = Bucket{Span: span, UsageType: sums[i].UsageType}
+		at, there := slices.BinarySearchFunc(all, name(&sums[i]), func(b Bucket, name string) int {
+			return cmp.Compare(b.Name, name)
+		})
+		if !there {
+			all = slices.Insert(all, at, Bucket{Span: span, Name: name(&sums[i])})
 		}
 		all[at].Figures.Add(&sums[i].Figures)
 	}
@@ -313,7 +340,7 @@ func next(d Day, by By) Day {
 		return d.Add(7 - int(t.Weekday()+6)%7)
 	case ByMonth:
 		return Day(time.Date(t.Year(), t.Month()+1, 1, 0, 0, 0, 0, time.UTC))
-	case ByDay, ByType:
+	case ByDay, ByType, ByPlan:
 	}
 	return d.Add(1)
 }

@@ -46,7 +46,7 @@ func TestGroups(t *testing.T) {
 	} {
 		groups := byTime(sums, span, by)
 		if by == ByType {
-			groups = byType(sums, span)
+			groups = byName(sums, span, func(s *Sum) string { return s.UsageType })
 		}
 		var got []string
 		for _, b := range groups {

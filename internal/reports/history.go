@@ -56,6 +56,7 @@ type Store interface {
 	AlertStore
 	SearchStore
 	AnalyticsStore
+	TotalsStore
 
 	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the
 	// newest first. ErrNotFound if the user is not known.

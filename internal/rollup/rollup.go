@@ -69,6 +69,9 @@ type Store interface {
 	Changed(ctx context.Context, after quota.AccountID, rebuild bool, limit int) ([]quota.AccountID, error)
 	// RollUp makes the days anew that changed, or all days, in one snapshot and one transaction.
 	RollUp(ctx context.Context, accounts []quota.AccountID, rebuild bool) (Page, error)
+	// StaleDays are the days of UTC whose totals are older than the sums of users, and Total makes those of one anew.
+	StaleDays(ctx context.Context) ([]time.Time, error)
+	Total(ctx context.Context, day time.Time) error
 	// Complete writes down that the sums of all accounts have what was answered before an instant.
 	Complete(ctx context.Context, asOf time.Time) error
 	// Others counts the sessions that are at work in the database at this moment, except those of programs with this
@@ -146,11 +149,42 @@ func (r *run) all(ctx context.Context) error {
 	if err := r.again(ctx); err != nil {
 		return err
 	}
+	if err := r.total(ctx); err != nil {
+		return err
+	}
 	if r.res.Failed > 0 {
 		return fmt.Errorf("%d %w", r.res.Failed, ErrAccountsFailed)
 	}
 	r.res.AsOf = asOf
 	return r.patiently(ctx, func() error { return r.store.Complete(ctx, asOf) })
+}
+
+// total makes the totals of all users anew of the days on which sums of users have changed, whoever has changed them.
+func (r *run) total(ctx context.Context) error {
+	var days []time.Time
+	err := r.patiently(ctx, func() (err error) {
+		days, err = r.store.StaleDays(ctx)
+		return err
+	})
+	for i := 0; i < len(days) && err == nil && ctx.Err() == nil; i++ {
+		started := time.Now()
+		err = r.patiently(ctx, func() error { return r.store.Total(ctx, days[i]) })
+		if err == nil {
+			r.makeWay(ctx, time.Since(started))
+		}
+	}
+	return err
+}
+
+// makeWay pauses while others are at work.
+func (r *run) makeWay(ctx context.Context, took time.Duration) {
+	if r.o.FullSpeed {
+		return
+	}
+	// A database that does not answer is the next transaction's business.
+	if n, err := r.store.Others(ctx); err == nil && n > 0 {
+		loop.Pause(ctx, yield*took)
+	}
 }
 
 // again waits for those whom others were at work on: what they have done may be older than this run.
@@ -206,14 +240,7 @@ func (r *run) rollUp(ctx context.Context, accounts []quota.AccountID, rebuild bo
 	if r.o.Progress != nil {
 		r.o.Progress(r.res)
 	}
-	if r.o.FullSpeed {
-		return nil
-	}
-	took := time.Since(started)
-	// A database that does not answer is the next batch's business.
-	if n, err := r.store.Others(ctx); err == nil && n > 0 {
-		loop.Pause(ctx, yield*took)
-	}
+	r.makeWay(ctx, time.Since(started))
 	return nil
 }
 

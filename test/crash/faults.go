@@ -20,6 +20,9 @@ const (
 	disturbEvery = 150 * time.Millisecond
 	// resetEvery is how often the reset runs beside everything else.
 	resetEvery = 5 * time.Second
+	// rollupEvery is how often the rollup does, and rollupKilled how long every second run of it lives at most.
+	rollupEvery  = 2 * time.Second
+	rollupKilled = time.Second
 )
 
 // kill is one way to kill something.
@@ -45,6 +48,11 @@ func (s *stack) disturb(ctx context.Context, o options) error {
 	// Its own source of chance: the network and the kills run side by side.
 	network.Go(func() { s.disturbNetwork(ctx, rand.New(rand.NewPCG(o.seed, 2<<32))) })
 	network.Go(func() { s.resetNowAndThen(ctx) })
+	// Two at once: they meet, now and then.
+	for n := range 2 {
+		random := rand.New(rand.NewPCG(o.seed, uint64(n+4)<<32))
+		network.Go(func() { s.rollUpNowAndThen(ctx, random) })
+	}
 	network.Go(func() { s.moveMembers(ctx, rand.New(rand.NewPCG(o.seed, 3<<32))) })
 
 	plan := s.plan(random, o.kills)
@@ -240,6 +248,33 @@ func (s *stack) stall(way *cutproxy.Proxy, d time.Duration) {
 	s.report.stalls.Add(1)
 	way.Stall(true)
 	time.AfterFunc(d, func() { way.Stall(false) })
+}
+
+// rollUpNowAndThen brings the sums up to date as the CronJob does. Every second run is killed after a while, and each
+// may fail while the database is away. Whatever is left behind, the sums have to be those of the events up to their
+// watermarks, which the check at the end compares.
+func (s *stack) rollUpNowAndThen(ctx context.Context, random *rand.Rand) {
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Duration(random.Int64N(int64(2 * rollupEvery)))):
+		}
+		lives := recoverWithin
+		if n%2 == 1 {
+			lives = time.Duration(random.Int64N(int64(rollupKilled)))
+		}
+		life, cancel := context.WithTimeout(ctx, lives)
+		args := []string{"rollup", "--full-speed", "--retry-for=5s"}
+		if n%5 == 4 {
+			args = append(args, "--rebuild")
+		}
+		out, err := s.run(life, s.batch, args...)
+		if err != nil && life.Err() == nil {
+			s.report.progressf("usage-batch rollup failed, as it may: %s", out)
+		}
+		cancel()
+	}
 }
 
 // resetNowAndThen closes ended periods as the CronJob does. It may fail while the database is away: the next one does

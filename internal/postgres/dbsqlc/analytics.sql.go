@@ -12,6 +12,55 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
+const AllRefusals = `-- name: AllRefusals :many
+SELECT r.plan_name, r.reason, r.served_by, sum(r.refusals)::bigint AS refusals, count(DISTINCT r.user_id)::bigint AS users,
+    least(sum(r.credits), 9223372036854775807)::bigint AS credits
+FROM usage_refusals AS r WHERE r.at >= $1::timestamptz AND r.at < $2::timestamptz
+GROUP BY r.plan_name, r.reason, r.served_by ORDER BY r.plan_name, r.reason, r.served_by
+`
+
+type AllRefusalsParams struct {
+	Since time.Time
+	Until time.Time
+}
+
+type AllRefusalsRow struct {
+	PlanName string
+	Reason   string
+	ServedBy string
+	Refusals int64
+	Users    int64
+	Credits  int64
+}
+
+// Of hours that begin within a span of time, of all users.
+func (q *Queries) AllRefusals(ctx context.Context, arg AllRefusalsParams) ([]AllRefusalsRow, error) {
+	rows, err := q.db.Query(ctx, AllRefusals, arg.Since, arg.Until)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AllRefusalsRow
+	for rows.Next() {
+		var i AllRefusalsRow
+		if err := rows.Scan(
+			&i.PlanName,
+			&i.Reason,
+			&i.ServedBy,
+			&i.Refusals,
+			&i.Users,
+			&i.Credits,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const RefusalsOf = `-- name: RefusalsOf :many
 SELECT r.reason, sum(r.refusals)::bigint AS refusals, least(sum(r.credits), 9223372036854775807)::bigint AS credits
 FROM usage_refusals AS r
@@ -236,4 +285,79 @@ func (q *Queries) SumsByHour(ctx context.Context, arg SumsByHourParams) ([]SumsB
 		return nil, err
 	}
 	return items, nil
+}
+
+const Totals = `-- name: Totals :many
+SELECT day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms FROM usage_totals WHERE day >= $1::date AND day < $2::date
+ORDER BY day, plan_name, usage_type, currency, cost_currency
+`
+
+type TotalsParams struct {
+	FromDay time.Time
+	ToDay   time.Time
+}
+
+func (q *Queries) Totals(ctx context.Context, arg TotalsParams) ([]UsageTotal, error) {
+	rows, err := q.db.Query(ctx, Totals, arg.FromDay, arg.ToDay)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UsageTotal
+	for rows.Next() {
+		var i UsageTotal
+		if err := rows.Scan(
+			&i.Day,
+			&i.PlanName,
+			&i.UsageType,
+			&i.Currency,
+			&i.CostCurrency,
+			&i.Users,
+			&i.Events,
+			&i.Reversals,
+			&i.Credits,
+			&i.Refunded,
+			&i.PlanCredits,
+			&i.Overage,
+			&i.GrantCredits,
+			&i.CarryOver,
+			&i.PriceMicros,
+			&i.CostMicros,
+			&i.AudioMs,
+			&i.Bytes,
+			&i.Tokens,
+			&i.Quantity,
+			&i.Admissions,
+			&i.Uncharged,
+			&i.WaitedMs,
+			&i.RunningMs,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const TotalsRollup = `-- name: TotalsRollup :one
+SELECT c.as_of, coalesce((SELECT min(t.day) FROM usage_totals AS t), (c.as_of AT TIME ZONE 'UTC')::date)::date AS first_day,
+    coalesce($1::timestamptz, now())::timestamptz AS now
+FROM usage_rollups_complete AS c
+`
+
+type TotalsRollupRow struct {
+	AsOf     time.Time
+	FirstDay time.Time
+	Now      time.Time
+}
+
+// How far the sums of all users are, and the first day of any; none before the first rollup that has seen everybody.
+func (q *Queries) TotalsRollup(ctx context.Context, now *time.Time) (TotalsRollupRow, error) {
+	row := q.db.QueryRow(ctx, TotalsRollup, now)
+	var i TotalsRollupRow
+	err := row.Scan(&i.AsOf, &i.FirstDay, &i.Now)
+	return i, err
 }

@@ -418,6 +418,37 @@ type UsageRollupsComplete struct {
 	AsOf    time.Time
 }
 
+type UsageTotal struct {
+	Day          time.Time
+	PlanName     string
+	UsageType    string
+	Currency     string
+	CostCurrency string
+	Users        int64
+	Events       int64
+	Reversals    int64
+	Credits      int64
+	Refunded     int64
+	PlanCredits  int64
+	Overage      int64
+	GrantCredits int64
+	CarryOver    int64
+	PriceMicros  int64
+	CostMicros   int64
+	AudioMs      int64
+	Bytes        int64
+	Tokens       int64
+	Quantity     int64
+	Admissions   int64
+	Uncharged    int64
+	WaitedMs     int64
+	RunningMs    int64
+}
+
+type UsageTotalsStale struct {
+	Day time.Time
+}
+
 type UsageTracking struct {
 	ID             quota.ID
 	RecordedAt     time.Time

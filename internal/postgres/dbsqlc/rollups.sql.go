@@ -170,6 +170,15 @@ func (q *Queries) DeleteRollups(ctx context.Context, arg DeleteRollupsParams) er
 	return err
 }
 
+const DeleteTotals = `-- name: DeleteTotals :exec
+DELETE FROM usage_totals WHERE day = $1
+`
+
+func (q *Queries) DeleteTotals(ctx context.Context, day time.Time) error {
+	_, err := q.db.Exec(ctx, DeleteTotals, day)
+	return err
+}
+
 const InsertRollups = `-- name: InsertRollups :execrows
 WITH page AS MATERIALIZED (
     SELECT unnest($1::uuid[]) AS id, unnest($2::timestamptz[]) AS since, unnest($3::text[]) AS zone,
@@ -245,6 +254,25 @@ func (q *Queries) InsertRollups(ctx context.Context, arg InsertRollupsParams) (i
 	return result.RowsAffected(), nil
 }
 
+const InsertTotals = `-- name: InsertTotals :exec
+INSERT INTO usage_totals (day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms)
+SELECT $1::date, u.plan_name, u.usage_type, u.currency, u.cost_currency, count(DISTINCT u.user_id),
+    sum(u.events), sum(u.reversals), sum(u.credits), sum(u.refunded), sum(u.plan_credits), sum(u.overage), sum(u.grant_credits), sum(u.carry_over), sum(u.price_micros), sum(u.cost_micros), sum(u.audio_ms), sum(u.bytes), sum(u.tokens), sum(u.quantity), sum(u.admissions), sum(u.uncharged), sum(u.waited_ms), sum(u.running_ms)
+FROM usage_analytics AS u WHERE u.at >= $2::timestamptz AND u.at < $3::timestamptz
+GROUP BY u.plan_name, u.usage_type, u.currency, u.cost_currency
+`
+
+type InsertTotalsParams struct {
+	Day   time.Time
+	Since time.Time
+	Until time.Time
+}
+
+func (q *Queries) InsertTotals(ctx context.Context, arg InsertTotalsParams) error {
+	_, err := q.db.Exec(ctx, InsertTotals, arg.Day, arg.Since, arg.Until)
+	return err
+}
+
 const InsertWatermarks = `-- name: InsertWatermarks :exec
 INSERT INTO usage_rollups (user_id, seq, decided_at, time_zone, as_of)
 SELECT v.id, 0, 'epoch', '', 'epoch' FROM unnest($1::uuid[]) AS v (id) ORDER BY v.id
@@ -313,6 +341,26 @@ func (q *Queries) LockWatermarks(ctx context.Context, arg LockWatermarksParams) 
 	return items, nil
 }
 
+const MarkStaleDays = `-- name: MarkStaleDays :exec
+INSERT INTO usage_totals_stale (day)
+SELECT (u.at AT TIME ZONE 'UTC')::date FROM usage_analytics AS u WHERE u.user_id = ANY ($1::uuid[])
+UNION
+SELECT (u.at AT TIME ZONE 'UTC')::date FROM usage_analytics AS u
+JOIN (SELECT unnest($2::uuid[]) AS id, unnest($3::date[]) AS day) AS d ON u.user_id = d.id AND u.day = d.day
+`
+
+type MarkStaleDaysParams struct {
+	Ids      []quota.ID
+	Accounts []quota.ID
+	Days     []time.Time
+}
+
+// The days of UTC on which the rows lie that are about to go, or have just been written.
+func (q *Queries) MarkStaleDays(ctx context.Context, arg MarkStaleDaysParams) error {
+	_, err := q.db.Exec(ctx, MarkStaleDays, arg.Ids, arg.Accounts, arg.Days)
+	return err
+}
+
 const MoveWatermarks = `-- name: MoveWatermarks :exec
 UPDATE usage_rollups AS r SET seq = v.seq, decided_at = v.decided_at, time_zone = v.zone, as_of = v.as_of
 FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::bigint[]) AS seq, unnest($3::timestamptz[]) AS decided_at,
@@ -348,4 +396,37 @@ func (q *Queries) RollupsComplete(ctx context.Context) (time.Time, error) {
 	var as_of time.Time
 	err := row.Scan(&as_of)
 	return as_of, err
+}
+
+const StaleDays = `-- name: StaleDays :many
+SELECT DISTINCT day FROM usage_totals_stale ORDER BY day
+`
+
+func (q *Queries) StaleDays(ctx context.Context) ([]time.Time, error) {
+	rows, err := q.db.Query(ctx, StaleDays)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []time.Time
+	for rows.Next() {
+		var day time.Time
+		if err := rows.Scan(&day); err != nil {
+			return nil, err
+		}
+		items = append(items, day)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const TakeStaleDay = `-- name: TakeStaleDay :exec
+DELETE FROM usage_totals_stale WHERE day = $1
+`
+
+func (q *Queries) TakeStaleDay(ctx context.Context, day time.Time) error {
+	_, err := q.db.Exec(ctx, TakeStaleDay, day)
+	return err
 }

@@ -17,6 +17,41 @@ CREATE TABLE IF NOT EXISTS usage_refusals (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX IF NOT EXISTS usage_refusals_at_idx ON usage_refusals (at);
 
+-- The same sums of all users together, by the day of UTC and what they were booked under, made anew from usage_analytics for whole
+-- days. users are those who have a row of it.
+CREATE TABLE IF NOT EXISTS usage_totals (
+    day           date NOT NULL,
+    plan_name     text NOT NULL,
+    usage_type    text NOT NULL,
+    currency      text NOT NULL,
+    cost_currency text NOT NULL,
+    users         bigint NOT NULL,
+    events        bigint NOT NULL,
+    reversals     bigint NOT NULL,
+    credits       bigint NOT NULL,
+    refunded      bigint NOT NULL,
+    plan_credits  bigint NOT NULL,
+    overage       bigint NOT NULL,
+    grant_credits bigint NOT NULL,
+    carry_over    bigint NOT NULL,
+    price_micros  bigint NOT NULL,
+    cost_micros   bigint NOT NULL,
+    audio_ms      bigint NOT NULL,
+    bytes         bigint NOT NULL,
+    tokens        bigint NOT NULL,
+    quantity      bigint NOT NULL,
+    admissions    bigint NOT NULL,
+    uncharged     bigint NOT NULL,
+    waited_ms     bigint NOT NULL,
+    running_ms    bigint NOT NULL,
+    PRIMARY KEY (day, plan_name, usage_type, currency, cost_currency)
+);
+
+-- Days whose totals are older than the rows of users: a rollup adds its own, with the rows, and whoever makes a day's total anew takes
+-- those away that it has seen. Without a key, so that nobody waits for anybody here.
+CREATE TABLE IF NOT EXISTS usage_totals_stale (day date NOT NULL);
+INSERT INTO usage_totals_stale (day) SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM usage_analytics;
+
 -- +goose StatementBegin
 -- What a user's open period and at most months_back periods before it come to, for consumers of SQL: the same figures as
 -- GET /api/v1/usage/stats, as of the last rollup (as_of; NULL: there was none). used_units are credits in 1/60000, amounts the money in
@@ -43,4 +78,4 @@ $$;
 
 -- +goose Down
 DROP FUNCTION calculate_usage_stats(uuid, integer);
-DROP TABLE usage_refusals;
+DROP TABLE usage_totals_stale, usage_totals, usage_refusals;

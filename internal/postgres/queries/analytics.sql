@@ -39,3 +39,20 @@ SELECT r.reason, sum(r.refusals)::bigint AS refusals, least(sum(r.credits), 9223
 FROM usage_refusals AS r
 WHERE r.user_id = @account AND r.at >= @since::timestamptz AND r.at < @until::timestamptz
 GROUP BY r.reason ORDER BY r.reason;
+
+-- name: TotalsRollup :one
+-- How far the sums of all users are, and the first day of any; none before the first rollup that has seen everybody.
+SELECT c.as_of, coalesce((SELECT min(t.day) FROM usage_totals AS t), (c.as_of AT TIME ZONE 'UTC')::date)::date AS first_day,
+    coalesce(sqlc.narg('now')::timestamptz, now())::timestamptz AS now
+FROM usage_rollups_complete AS c;
+
+-- name: Totals :many
+SELECT * FROM usage_totals WHERE day >= @from_day::date AND day < @to_day::date
+ORDER BY day, plan_name, usage_type, currency, cost_currency;
+
+-- name: AllRefusals :many
+-- Of hours that begin within a span of time, of all users.
+SELECT r.plan_name, r.reason, r.served_by, sum(r.refusals)::bigint AS refusals, count(DISTINCT r.user_id)::bigint AS users,
+    least(sum(r.credits), 9223372036854775807)::bigint AS credits
+FROM usage_refusals AS r WHERE r.at >= @since::timestamptz AND r.at < @until::timestamptz
+GROUP BY r.plan_name, r.reason, r.served_by ORDER BY r.plan_name, r.reason, r.served_by;

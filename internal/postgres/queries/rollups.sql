@@ -117,3 +117,27 @@ SELECT unnest(@accounts::uuid[]), unnest(@hours::timestamptz[]), unnest(@reasons
     unnest(@served_by::text[]), unnest(@refusals::bigint[]), unnest(@credits::bigint[])
 ON CONFLICT (user_id, at, reason, plan_name, served_by) DO UPDATE SET refusals = usage_refusals.refusals + excluded.refusals,
     credits = usage_refusals.credits + excluded.credits;
+
+-- name: MarkStaleDays :exec
+-- The days of UTC on which the rows lie that are about to go, or have just been written.
+INSERT INTO usage_totals_stale (day)
+SELECT (u.at AT TIME ZONE 'UTC')::date FROM usage_analytics AS u WHERE u.user_id = ANY (@ids::uuid[])
+UNION
+SELECT (u.at AT TIME ZONE 'UTC')::date FROM usage_analytics AS u
+JOIN (SELECT unnest(@accounts::uuid[]) AS id, unnest(@days::date[]) AS day) AS d ON u.user_id = d.id AND u.day = d.day;
+
+-- name: StaleDays :many
+SELECT DISTINCT day FROM usage_totals_stale ORDER BY day;
+
+-- name: TakeStaleDay :exec
+DELETE FROM usage_totals_stale WHERE day = @day;
+
+-- name: DeleteTotals :exec
+DELETE FROM usage_totals WHERE day = @day;
+
+-- name: InsertTotals :exec
+INSERT INTO usage_totals (day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms)
+SELECT @day::date, u.plan_name, u.usage_type, u.currency, u.cost_currency, count(DISTINCT u.user_id),
+    sum(u.events), sum(u.reversals), sum(u.credits), sum(u.refunded), sum(u.plan_credits), sum(u.overage), sum(u.grant_credits), sum(u.carry_over), sum(u.price_micros), sum(u.cost_micros), sum(u.audio_ms), sum(u.bytes), sum(u.tokens), sum(u.quantity), sum(u.admissions), sum(u.uncharged), sum(u.waited_ms), sum(u.running_ms)
+FROM usage_analytics AS u WHERE u.at >= @since::timestamptz AND u.at < @until::timestamptz
+GROUP BY u.plan_name, u.usage_type, u.currency, u.cost_currency;

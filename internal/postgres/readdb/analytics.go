@@ -4,7 +4,10 @@ package readdb
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
@@ -91,4 +94,53 @@ func (s *Store) Hours(
 		}
 	}
 	return hours, postgres.MapError(err)
+}
+
+// TotalsRollup implements reports.TotalsStore.
+func (s *Store) TotalsRollup(ctx context.Context) (reports.Rollup, error) {
+	r, err := s.Queries().TotalsRollup(ctx, s.Now())
+	if errors.Is(err, pgx.ErrNoRows) {
+		now, err := s.Queries().Clock(ctx, s.Now())
+		return reports.Rollup{Now: now.UTC()}, postgres.MapError(err)
+	}
+	return reports.Rollup{AsOf: r.AsOf.UTC(), Now: r.Now.UTC(), First: reports.Day(r.FirstDay)}, postgres.MapError(err)
+}
+
+// Totals implements reports.TotalsStore.
+func (s *Store) Totals(ctx context.Context, from, to reports.Day) ([]reports.Total, error) {
+	rows, err := s.Queries().Totals(ctx, dbsqlc.TotalsParams{FromDay: time.Time(from), ToDay: time.Time(to)})
+	totals := make([]reports.Total, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		t := &totals[i]
+		t.Day, t.UsageType, t.CostCurrency = reports.Day(r.Day), r.UsageType, r.CostCurrency
+		t.Plan, t.Currency, t.Users = r.PlanName, r.Currency, r.Users
+		t.Figures = reports.Figures{
+			Events: r.Events, Reversals: r.Reversals, Credits: quota.Credits(r.Credits),
+			Refunded: quota.Credits(r.Refunded), Plan: quota.Credits(r.PlanCredits),
+			Overage: quota.Credits(r.Overage), Grants: quota.Credits(r.GrantCredits),
+			CarryOver: quota.Credits(r.CarryOver), Audio: milliseconds(r.AudioMs), Bytes: r.Bytes, Tokens: r.Tokens,
+			Quantity: r.Quantity, Admissions: r.Admissions, Uncharged: r.Uncharged, Waited: milliseconds(r.WaitedMs),
+			Running: milliseconds(r.RunningMs),
+		}
+		t.Figures.Owe(r.Currency, 0, quota.Money(r.PriceMicros))
+		t.Figures.Owe(r.CostCurrency, quota.Money(r.CostMicros), 0)
+	}
+	return totals, postgres.MapError(err)
+}
+
+// AllRefusals implements reports.TotalsStore.
+func (s *Store) AllRefusals(ctx context.Context, from, to reports.Day) ([]reports.RefusalTotal, error) {
+	rows, err := s.Queries().AllRefusals(ctx,
+		dbsqlc.AllRefusalsParams{Since: from.In(time.UTC), Until: to.In(time.UTC)})
+	refusals := make([]reports.RefusalTotal, len(rows))
+	for i, r := range rows {
+		refusals[i] = reports.RefusalTotal{
+			Refusal: reports.Refusal{
+				Reason: quota.Reason(r.Reason), Count: r.Refusals, Credits: quota.Credits(r.Credits),
+			},
+			Plan: r.PlanName, ServedBy: r.ServedBy, Users: r.Users,
+		}
+	}
+	return refusals, postgres.MapError(err)
 }

@@ -49,6 +49,27 @@ func (s *Store) Complete(ctx context.Context, asOf time.Time) error {
 	return postgres.MapError(s.db.Queries().CompleteRollups(ctx, asOf))
 }
 
+// StaleDays implements rollup.Store.
+func (s *Store) StaleDays(ctx context.Context) ([]time.Time, error) {
+	days, err := s.db.Queries().StaleDays(ctx)
+	return days, postgres.MapError(err)
+}
+
+// Total implements rollup.Store. In one snapshot it takes the marks that it sees and reads the rows of users that they
+// were written with: a mark that comes later stays.
+func (s *Store) Total(ctx context.Context, day time.Time) error {
+	return s.db.Snapshot(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
+		if err := q.TakeStaleDay(ctx, day); err != nil {
+			return err
+		}
+		if err := q.DeleteTotals(ctx, day); err != nil {
+			return err
+		}
+		return q.InsertTotals(ctx,
+			dbsqlc.InsertTotalsParams{Day: day, Since: day, Until: day.AddDate(0, 0, 1)})
+	})
+}
+
 // margin is how much earlier than the beginning of a day, by whatever zone, something may have been recorded that
 // occurred on it.
 const margin = 48 * time.Hour
@@ -155,6 +176,13 @@ func (w *work) find(ctx context.Context, q *dbsqlc.Queries) error {
 
 // write makes them anew and moves the watermarks.
 func (w *work) write(ctx context.Context, q *dbsqlc.Queries) (rows int64, err error) {
+	if len(w.whole)+len(w.days.Days) == 0 {
+		return 0, q.MoveWatermarks(ctx, w.marks)
+	}
+	stale := dbsqlc.MarkStaleDaysParams{Ids: w.whole, Accounts: w.days.Accounts, Days: w.days.Days}
+	if err := q.MarkStaleDays(ctx, stale); err != nil {
+		return 0, err
+	}
 	if len(w.whole) > 0 {
 		if err := q.DeleteAllRollups(ctx, w.whole); err != nil {
 			return 0, err
@@ -165,11 +193,12 @@ func (w *work) write(ctx context.Context, q *dbsqlc.Queries) (rows int64, err er
 			return 0, err
 		}
 	}
-	if len(w.whole)+len(w.days.Days) > 0 {
-		w.rows.Accounts, w.rows.Days = w.days.Accounts, w.days.Days
-		if rows, err = q.InsertRollups(ctx, w.rows); err != nil {
-			return 0, err
-		}
+	w.rows.Accounts, w.rows.Days = w.days.Accounts, w.days.Days
+	if rows, err = q.InsertRollups(ctx, w.rows); err != nil {
+		return 0, err
+	}
+	if err := q.MarkStaleDays(ctx, stale); err != nil {
+		return 0, err
 	}
 	return rows, q.MoveWatermarks(ctx, w.marks)
 }
