@@ -2,6 +2,8 @@
 
 package forecast
 
+import "slices"
+
 // rates are how fast a smoothing follows what it sees: its level and its trend, how much of the trend is left after a
 // day, and its season. With factors the days of a season are so many times the level, else so much above or below it.
 type rates struct {
@@ -38,6 +40,7 @@ type smoothing struct {
 	level, trend []float64
 	season       []float64 // by day of the season, then by rates
 	length       int       // of the season
+	factors      int       // the first of the rates that have factors
 	errors       []float64 // sums of squares, one day ahead
 }
 
@@ -45,7 +48,10 @@ type smoothing struct {
 // where they go.
 func (s *smoothing) begin(tried []rates, use []float64, season, first int) {
 	n := len(tried)
-	s.rates, s.length = tried, season
+	s.rates, s.length, s.factors = tried, season, slices.IndexFunc(tried, func(r rates) bool { return r.factors })
+	if s.factors < 0 {
+		s.factors = n
+	}
 	s.level, s.trend, s.errors = resized(s.level, n), resized(s.trend, n), resized(s.errors, n)
 	s.season = resized(s.season, season*n)
 	mean, trend := 0.0, 0.0
@@ -78,24 +84,59 @@ func (s *smoothing) begin(tried []rates, use []float64, season, first int) {
 // see learns what was used on a day behind the first season.
 func (s *smoothing) see(day int, use float64) {
 	n := len(s.rates)
-	season, level, trend, errors := s.season[day%s.length*n:][:n], s.level[:n], s.trend[:n], s.errors[:n]
+	season := s.season[day%s.length*n:][:n]
 	// A season begins as the mean of those that were.
-	mean, most := 1/float64(day/s.length+1), float64(s.length)
+	mean := 1 / float64(day/s.length+1)
+	if s.rates[0].season == 0 {
+		s.seeLevel(use)
+		return
+	}
+	s.seeSeason(season, use, mean)
+	s.seeFactors(season, use, mean)
+}
+
+// seeLevel learns where days of the season do not differ.
+func (s *smoothing) seeLevel(use float64) {
+	n := len(s.rates)
+	level, trend, errors := s.level[:n], s.trend[:n], s.errors[:n]
 	for i := range s.rates {
 		r := &s.rates[i]
 		slope := r.damping * trend[i]
+		l := level[i] + slope
+		e := use - l
+		errors[i] += e * e
+		level[i] = l + r.level*e
+		trend[i] = slope + r.trend*e
+	}
+}
+
+// seeSeason learns with the rates that add a season.
+func (s *smoothing) seeSeason(season []float64, use, mean float64) {
+	rates := s.rates[:s.factors]
+	n := len(rates)
+	season, level, trend, errors := season[:n], s.level[:n], s.trend[:n], s.errors[:n]
+	for i := range rates {
+		r := &rates[i]
+		slope := r.damping * trend[i]
 		l, c := level[i]+slope, season[i]
-		if !r.factors {
-			e := use - l - c
-			errors[i] += e * e
-			level[i] = l + r.level*e
-			trend[i] = slope + r.trend*e
-			if r.season > 0 {
-				season[i] = c + max(mean, r.season)*e
-			}
-			continue
-		}
-		l = max(0, l)
+		e := use - l - c
+		errors[i] += e * e
+		level[i] = l + r.level*e
+		trend[i] = slope + r.trend*e
+		season[i] = c + max(mean, r.season)*e
+	}
+}
+
+// seeFactors learns with the rates that multiply by it.
+func (s *smoothing) seeFactors(season []float64, use, mean float64) {
+	rates := s.rates[s.factors:]
+	n, most := len(rates), float64(s.length)
+	season, level, trend, errors := season[s.factors:][:n], s.level[s.factors:][:n], s.trend[s.factors:][:n],
+		s.errors[s.factors:][:n]
+	for i := range rates {
+		r := &rates[i]
+		slope := r.damping * trend[i]
+		l, c := max(0, level[i]+slope), season[i]
 		e := use - l*c
 		errors[i] += e * e
 		// On a day of little use the level shows less.
