@@ -45,6 +45,7 @@ func demo(ctx context.Context, out *printer, stack *localstack.Stack, customers 
 		{"A team of two shares 100 credits; the refusal names the team", shareCredits},
 		{"Under a root with one slot three users take turns by weight", takeTurns},
 		{"Where everybody stands", finalStanding},
+		{"What somebody used, and was refused: sums that equal the ledger", sumUp},
 		{"A month passes: everybody is in a new period", passMonth},
 		{"Every invariant of the ledger holds", checkInvariants},
 	})
@@ -249,6 +250,20 @@ func finalStanding(ctx context.Context, s *story) error {
 		"mina has used 24.75 credits (2 + 2.5 + 3.5 in Jobs, 2.75 and 14 over HTTP), petra 60 (10 + 11 + 12 + 13 + 14)")
 	_, err = s.succeed(ctx, "kubectl get usageplans")
 	return err
+}
+
+// sumUp rolls up what was used, as a CronJob does every five minutes, and asks for it.
+func sumUp(ctx context.Context, s *story) error {
+	if _, err := s.succeed(ctx, "usage-batch rollup"); err != nil {
+		return err
+	}
+	sums, err := s.succeed(ctx,
+		`curl -sS -H "Authorization: Bearer $TOKEN" "$USAGED/api/v1/analytics/usage?user_id=mina&by=type"`)
+	if err != nil {
+		return err
+	}
+	// Three Jobs and two pieces of work over HTTP, as above.
+	return s.contains("the sums", sums, `"credits":24.75`, `"usage_type":"transcription"`)
 }
 
 func checkInvariants(ctx context.Context, s *story) error {
