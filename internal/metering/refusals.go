@@ -41,20 +41,21 @@ type refusals struct {
 // maxRefusals bounds what is kept while the database cannot take it: further kinds of refusals are not counted.
 const maxRefusals = 20_000
 
-// count counts a refusal of an admission.
-func (r *refusals) count(res *AdmitResult, asked quota.Credits, now time.Time) {
+// CountRefusal counts what somebody was refused. Admit counts by itself; who acts on a Check says so here. A user who
+// has no account yet is not counted.
+func (s *Service) CountRefusal(res *CheckResult, asked quota.Credits) {
 	user := res.On.User()
-	if res.Decision.Outcome != quota.Refuse || user == nil {
+	if res.Decision.Outcome != quota.Refuse || user == nil || user.ID == (quota.AccountID{}) {
 		return
 	}
-	key := Refused{Account: user.ID, Hour: now.UTC().Truncate(time.Hour), Reason: res.Decision.Reason}
+	key := Refused{Account: user.ID, Hour: res.Now.UTC().Truncate(time.Hour), Reason: res.Decision.Reason}
 	if payer := res.On.Payer(); payer != nil && payer.Plan != nil {
 		key.Plan = payer.Plan.Name
 	}
 	if res.Upgrade != nil {
 		key.ServedBy = res.Upgrade.Name
 	}
-	r.add(&Refusals{Refused: key, Count: 1, Credits: asked})
+	s.refusals.add(&Refusals{Refused: key, Count: 1, Credits: asked})
 }
 
 func (r *refusals) add(n *Refusals) {

@@ -39,6 +39,8 @@ type JobChecker interface {
 	Check(
 		ctx context.Context, userID string, req quota.Request, maxAge time.Duration,
 	) (metering.CheckResult, error)
+	// CountRefusal is told of what is refused because of that.
+	CountRefusal(res *metering.CheckResult, asked quota.Credits)
 }
 
 // SetupJob registers the webhook for Jobs that carry the user label.
@@ -57,7 +59,7 @@ func keepRunning(context.Context, admission.Request) admission.Response {
 			"would be deleted; to pause the Job set annotation " + v1alpha1.HoldAnnotation + ": \"true\"")
 }
 
-// jobHandler has no side effects at all, so a dry run needs no care.
+// jobHandler has one side effect: what it refuses is counted, unless it is a dry run.
 type jobHandler struct {
 	svc     JobChecker
 	enforce bool
@@ -72,7 +74,7 @@ func (h *jobHandler) Handle(ctx context.Context, req admission.Request) admissio
 	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
 		return admission.Errored(http.StatusBadRequest, fmt.Errorf("decode the Job: %w", err))
 	}
-	refusal := h.check(ctx, &object)
+	refusal := h.check(ctx, &object, h.enforce && (req.DryRun == nil || !*req.DryRun))
 	if !h.enforce {
 		response := admission.Allowed("")
 		if refusal != nil {
@@ -105,7 +107,7 @@ func patchSuspend(present, suspend bool) admission.Response {
 
 // check returns why the Job would be refused, or nil where it would not or where that cannot be told: the controller
 // decides in its turn.
-func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Status {
+func (h *jobHandler) check(ctx context.Context, object *batchv1.Job, counts bool) *metav1.Status {
 	declared, err := job.Parse(object.Labels, object.Annotations)
 	if err != nil {
 		return nil // What is wrong with it is the policy's to say.
@@ -124,6 +126,9 @@ func (h *jobHandler) check(ctx context.Context, object *batchv1.Job) *metav1.Sta
 	}
 	if res.Decision.Outcome != quota.Refuse {
 		return nil
+	}
+	if counts {
+		h.svc.CountRefusal(&res, declared.Estimate)
 	}
 	return status(res.Decision.Reason, refusal(declared.UserID, res))
 }

@@ -24,7 +24,11 @@ import (
 type verdict struct {
 	result metering.CheckResult
 	err    error
+	// counted are the refusals that it was told of.
+	counted *int
 }
+
+func (v verdict) CountRefusal(*metering.CheckResult, quota.Credits) { *v.counted++ }
 
 func (v verdict) Check(context.Context, string, quota.Request, time.Duration) (metering.CheckResult, error) {
 	return v.result, v.err
@@ -43,8 +47,9 @@ func TestRefusalsHaveTheStatusOfTheirReason(t *testing.T) {
 		Operation: admissionv1.Create, Object: runtime.RawExtension{Raw: object},
 	}}
 	for _, info := range quota.Reasons {
+		counted := 0
 		for how, v := range map[string]verdict{
-			"decided":   {result: metering.CheckResult{Decision: quota.Decision{Reason: info.Reason}}},
+			"decided":   {result: metering.CheckResult{Decision: quota.Decision{Reason: info.Reason}}, counted: &counted},
 			"found out": {err: quota.Unknown("alice", info.Reason)},
 		} {
 			got := (&jobHandler{svc: v, enforce: true}).Handle(t.Context(), create)
@@ -56,6 +61,15 @@ func TestRefusalsHaveTheStatusOfTheirReason(t *testing.T) {
 			if !warned.Allowed || len(warned.Warnings) != 1 {
 				t.Errorf("%s %s where it is only warned of: got %+v", info.Reason, how, warned)
 			}
+			dry := create
+			dry.DryRun = new(true)
+			if got := (&jobHandler{svc: v, enforce: true}).Handle(t.Context(), dry); got.Allowed {
+				t.Errorf("%s %s as a dry run: got %+v", info.Reason, how, got)
+			}
+		}
+		// One was refused in earnest by a decision about an account.
+		if counted != 1 {
+			t.Errorf("%s: %d refusals were counted, want 1", info.Reason, counted)
 		}
 	}
 }
