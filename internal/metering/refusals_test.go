@@ -60,7 +60,8 @@ func TestRefusalsAreCounted(t *testing.T) {
 	store.deaf = false
 	end()
 	end()
-	const counted = `SELECT u.user_id || ' ' || to_char(at AT TIME ZONE 'UTC', 'DD HH24:MI') || ' ' || reason || ' ' || plan_name || ' ' || served_by || ' ' || refusals || ' ' || credits
+	const counted = `SELECT concat_ws(' ', u.user_id, to_char(at AT TIME ZONE 'UTC', 'DD HH24:MI'), reason, plan_name,
+		    served_by, refusals, credits)
 		FROM usage_refusals AS r JOIN users AS u ON u.id = r.user_id ORDER BY 1`
 	rows, err := w.open(t).Pool().Query(t.Context(), counted)
 	if err != nil {

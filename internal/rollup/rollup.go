@@ -62,21 +62,32 @@ func (f Failure) String() string { return fmt.Sprintf("account %s: %v", f.Accoun
 
 // Store finds what is to be rolled up, and does it. Its errors wrap those of package ledger.
 type Store interface {
+	Users
+	Totals
+
 	// Clock reads the database's clock.
 	Clock(ctx context.Context) (time.Time, error)
-	// Changed looks, without locks, for users who have decided something that their sums do not have, or all who have
-	// decided anything: at most limit, with ids behind one, in their order.
-	Changed(ctx context.Context, after quota.AccountID, rebuild bool, limit int) ([]quota.AccountID, error)
-	// RollUp makes the days anew that changed, or all days, in one snapshot and one transaction.
-	RollUp(ctx context.Context, accounts []quota.AccountID, rebuild bool) (Page, error)
-	// StaleDays are the days of UTC whose totals are older than the sums of users, and Total makes those of one anew.
-	StaleDays(ctx context.Context) ([]time.Time, error)
-	Total(ctx context.Context, day time.Time) error
 	// Complete writes down that the sums of all accounts have what was answered before an instant.
 	Complete(ctx context.Context, asOf time.Time) error
 	// Others counts the sessions that are at work in the database at this moment, except those of programs with this
 	// one's name.
 	Others(ctx context.Context) (int, error)
+}
+
+// Users makes the sums of users.
+type Users interface {
+	// Changed looks, without locks, for users who have decided something that their sums do not have, or all who have
+	// decided anything: at most limit, with ids behind one, in their order.
+	Changed(ctx context.Context, after quota.AccountID, rebuild bool, limit int) ([]quota.AccountID, error)
+	// RollUp makes the days anew that changed, or all days, in one snapshot and one transaction.
+	RollUp(ctx context.Context, accounts []quota.AccountID, rebuild bool) (Page, error)
+}
+
+// Totals makes the totals of all users.
+type Totals interface {
+	// StaleDays are the days of UTC whose totals are older than the sums of users, and Total makes those of one anew.
+	StaleDays(ctx context.Context) ([]time.Time, error)
+	Total(ctx context.Context, day time.Time) error
 }
 
 // ErrAccountsFailed says that all accounts were rolled up but some.
