@@ -82,14 +82,15 @@ func (f *Forecaster) mase(method, horizon int) float64 {
 
 const (
 	// trust is how many sums of the length that is asked about say as much of how these vary as those over a season do.
-	trust = 4
+	trust = 3
 	// halvings is how many times the weight of what was missed halves from now back to the first origin: a method that
 	// has learned more, or a life that has changed, is not to be judged by what was.
 	halvings = 5
 )
 
-// bound is by how much sums of a length are missed: their variance, and how many deviations one in ten exceeds.
-type bound struct{ variance, deviations float64 }
+// bound is by how much sums of a length are missed: the variance of those that are too high and of those that are too
+// low, and how many deviations one in ten exceeds.
+type bound struct{ below, above, deviations float64 }
 
 // spread learns from the backtest how much the sums over each horizon vary about what was told, be it by chance,
 // because the level changes or because the method is wrong to the same side again and again.
@@ -102,43 +103,57 @@ func (f *Forecaster) spread(method, horizon int) {
 	origins := float64(len(f.use) - f.first)
 	f.bounds = f.bounds[:0]
 	for h := 1; h <= horizon; h++ {
-		seen, separate := f.variance(method, h, horizon), origins/float64(h)
+		below, above := f.variances(method, h, horizon)
+		separate := origins / float64(h)
 		if h <= f.season {
-			f.bounds = append(f.bounds, bound{seen, ninth(separate)})
+			f.bounds = append(f.bounds, bound{below, above, ninth(separate)})
 			continue
 		}
 		b := f.bounds[f.season-1]
-		alone := b.variance * float64(h) / float64(f.season)
-		if seen > alone {
-			b = bound{seen, max(b.deviations, ninth(trust+separate-1))}
-		} else {
-			b.variance = (trust*alone + (separate-1)*seen) / (trust + separate - 1)
+		depends := false
+		combined := func(short, seen float64) float64 {
+			alone := short * float64(h) / float64(f.season)
+			if seen > alone {
+				depends = true
+				return seen
+			}
+			return (trust*alone + (separate-1)*seen) / (trust + separate - 1)
+		}
+		b.below, b.above = combined(b.below, below), combined(b.above, above)
+		if depends {
+			b.deviations = max(b.deviations, ninth(trust+separate-1))
 		}
 		f.bounds = append(f.bounds, b)
 	}
 }
 
-// variance returns the mean square of what sums over so many days were missed by, the latest weighing most.
-func (f *Forecaster) variance(method, h, horizon int) float64 {
+// variances returns the mean square of what sums over so many days were missed by, the latest weighing most. That of
+// all is three quarters of either side's; the last one is that of those on this side, as if the others were like them.
+func (f *Forecaster) variances(method, h, horizon int) (below, above float64) {
 	origins := len(f.use) - f.first
 	gain := math.Exp2(halvings / float64(origins))
-	weight, weights, squares := 1.0, 0.0, 0.0
+	weight, weights := 1.0, 0.0
 	for i := range origins - h + 1 {
 		e := f.missed[method][i*horizon+h-1]
-		square := e * e
+		square := weight * e * e
 		if method == weeklySmoothing {
 			// It goes on learning how the days of a week differ: a mean of n days is off by a variance of 1/n for
 			// each day of the sum, on top of the day's own.
 			square *= float64(f.first+i) / float64(f.first+i+h)
 		}
-		squares += weight * square
+		if e > 0 {
+			above += square
+		} else {
+			below += square
+		}
 		weights += weight
 		weight *= gain
 	}
 	if method == weeklySmoothing {
-		squares *= float64(len(f.use)+h) / float64(len(f.use))
+		weights *= float64(len(f.use)) / float64(len(f.use)+h)
 	}
-	return squares / weights
+	all := (below + above) / weights
+	return 0.75*all + 0.25*2*below/weights, 0.75*all + 0.25*2*above/weights
 }
 
 // coverage returns the share of the sums over the whole horizon that lie within the bounds of now about what was told.
@@ -187,8 +202,9 @@ func (f *Forecaster) between(length float64) bound {
 		from.deviations = to.deviations
 	}
 	share := length - float64(above)
+	between := func(from, to float64) float64 { return from + share*(to-from) }
 	return bound{
-		from.variance + share*(to.variance-from.variance), from.deviations + share*(to.deviations-from.deviations),
+		between(from.below, to.below), between(from.above, to.above), between(from.deviations, to.deviations),
 	}
 }
 
@@ -196,8 +212,8 @@ func (f *Forecaster) between(length float64) bound {
 // bound is the further one away of what it would be with the gamma and with the normal distribution, the lower bound is
 // the former's.
 func (b bound) around(expected float64) (low, high float64) {
-	low = min(expected, quantile(expected, b.variance, -b.deviations))
-	high = max(quantile(expected, b.variance, b.deviations), expected+b.deviations*math.Sqrt(b.variance))
+	low = min(expected, quantile(expected, b.below, -b.deviations))
+	high = max(quantile(expected, b.above, b.deviations), expected+b.deviations*math.Sqrt(b.above))
 	return low, high
 }
 

@@ -313,7 +313,7 @@ func TestShapes(t *testing.T) {
 	table := "| shape | asked | told | within | below | above | MASE | seasonal naive |\n" +
 		"|---|---|---|---|---|---|---|---|\n"
 	for _, s := range shapes.All() {
-		r := rand.New(rand.NewPCG(14, 4))
+		r := rand.New(rand.NewPCG(201, 77))
 		var told, within, below int
 		var mase, naive float64
 		for range users {
