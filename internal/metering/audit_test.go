@@ -297,8 +297,8 @@ func TestAuditKnowsNobody(t *testing.T) {
 		"WHERE a.name = '" + jane + "'"
 	if n := count(t, o.dsn, janes); n != 14 {
 		t.Errorf("%d audit rows are jane's, want two reversals, the grant of one, an adjustment, a ticket, a user "+
-			"suspended and not, a portal token given out and revoked, a team joined and left, a key added, preferences "+
-			"and a release", n)
+			"suspended and not, a portal token given out and revoked, a team joined and left, a key added, "+
+			"preferences and a release", n)
 	}
 }
 

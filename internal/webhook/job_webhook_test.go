@@ -49,7 +49,10 @@ func TestRefusalsHaveTheStatusOfTheirReason(t *testing.T) {
 	for _, info := range quota.Reasons {
 		counted := 0
 		for how, v := range map[string]verdict{
-			"decided":   {result: metering.CheckResult{Decision: quota.Decision{Reason: info.Reason}}, counted: &counted},
+			"decided": {
+				result:  metering.CheckResult{Decision: quota.Decision{Reason: info.Reason}},
+				counted: &counted,
+			},
 			"found out": {err: quota.Unknown("alice", info.Reason)},
 		} {
 			got := (&jobHandler{svc: v, enforce: true}).Handle(t.Context(), create)
