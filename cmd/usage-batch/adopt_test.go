@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
@@ -32,13 +33,20 @@ func TestAdopt(t *testing.T) {
 	if err := store.ApplyPlan(t.Context(), free, "test"); err != nil {
 		t.Fatal(err)
 	}
+	service := metering.New(ledger.New(store, ledger.Options{}), store, nil, metering.Options{})
+	if _, err := service.ApplyTeam(t.Context(), metering.Team{
+		Team: quota.Team{Name: "newsroom", Caps: quota.Caps{Queued: new(quota.AtMost(int32(50)))}},
+		Zone: "UTC", ObjectUID: quota.ID{9}, Cluster: blue,
+	}, "test"); err != nil {
+		t.Fatal(err)
+	}
 	adopt := func(args ...string) (string, error) {
 		t.Helper()
 		return run(t, dsn, append([]string{"adopt", "--allow-unsafe-database"}, args...)...)
 	}
 	const what = ` from cluster "blue" (01000000-0000-0000-0000-000000000000) to cluster "green" ` +
 		"(02000000-0000-0000-0000-000000000000): "
-	const counts = "1 plans (free), 0 teams, 0 UserQuotas, 0 admissions of Jobs\n"
+	const counts = "1 plans (free), 1 teams (newsroom), 0 UserQuotas, 0 admissions of Jobs\n"
 	for _, tc := range []struct {
 		args []string
 		want string
