@@ -229,6 +229,9 @@ func setup(
 		"watch over the resets": func() error {
 			return controller.SetupResetMetrics(mgr, svc, resets, o.resync, loops)
 		},
+		"watch over the rollup": func() error {
+			return controller.SetupRollupMetrics(mgr, store, o.resync, loops)
+		},
 		"UserQuota controller": func() error {
 			return controller.SetupUserQuota(mgr, svc, store, controller.UserQuotaOptions{
 				Cluster: cluster, StatusInterval: o.statusInterval, ResyncInterval: o.resync, Loops: loops,

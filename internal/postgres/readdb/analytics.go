@@ -144,3 +144,12 @@ func (s *Store) AllRefusals(ctx context.Context, from, to reports.Day) ([]report
 	}
 	return refusals, postgres.MapError(err)
 }
+
+// RollupsComplete implements the manager's watch over the rollup.
+func (s *Store) RollupsComplete(ctx context.Context) (time.Time, error) {
+	asOf, err := s.Queries().RollupsComplete(ctx)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return time.Time{}, nil
+	}
+	return asOf.UTC(), postgres.MapError(err)
+}
