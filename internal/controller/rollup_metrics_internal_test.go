@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
 type rolledUp struct {
@@ -31,12 +31,17 @@ func TestRollupsAreMeasured(t *testing.T) {
 		if err := lookAtRollups(t.Context(), tc.given); !errors.Is(err, tc.given.err) {
 			t.Error(err)
 		}
-		var m dto.Metric
-		if err := rollupAsOf.Write(&m); err != nil {
+		families, err := metrics.Registry.Gather()
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got := m.GetGauge().GetValue(); got != tc.want {
-			t.Errorf("%v: got %f, want %f", tc.given, got, tc.want)
+		for _, family := range families {
+			if family.GetName() != "usage_rollup_as_of_timestamp_seconds" {
+				continue
+			}
+			if got := family.GetMetric()[0].GetGauge().GetValue(); got != tc.want {
+				t.Errorf("%v: got %f, want %f", tc.given, got, tc.want)
+			}
 		}
 	}
 }
