@@ -39,12 +39,12 @@ func SetupRollupMetrics(mgr ctrl.Manager, rollups Rollups, interval time.Duratio
 func lookAtRollups(ctx context.Context, rollups Rollups) error {
 	asOf, err := rollups.RollupsComplete(ctx)
 	switch {
-	case err != nil && ctx.Err() == nil:
-		ctrl.LoggerFrom(ctx).Error(err, "look at the rollups")
-	case err == nil && asOf.IsZero():
+	case err != nil:
+		return report(ctx, err, "look at how far the rollup is")
+	case asOf.IsZero():
 		rollupAsOf.Set(0)
-	case err == nil:
+	default:
 		rollupAsOf.Set(float64(asOf.UnixMilli()) / 1000)
 	}
-	return err
+	return nil
 }

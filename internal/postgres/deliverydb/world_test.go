@@ -31,6 +31,9 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
+// patience bounds how long is waited for anything.
+const patience = 2 * time.Minute
+
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
 // world is a ledger whose users can be told of, and a clock that is the test's.
@@ -80,7 +83,7 @@ func (w *world) open() (*deliverydb.Store, *delivery.Service) {
 	store := deliverydb.New(w.ledger.Store)
 	return store, delivery.New(store, delivery.Options{
 		Log: func(err error, message string) { w.t.Errorf("%s: %v", message, err) },
-		Sender: delivery.NewSender(delivery.SenderOptions{RootCAs: roots, Timeout: 2 * time.Second,
+		Sender: delivery.NewSender(delivery.SenderOptions{RootCAs: roots, Timeout: 5 * time.Second,
 			Control: func(address string) error {
 				if at, err := netip.ParseAddrPort(address); err == nil && at.Addr().IsLoopback() {
 					return nil
@@ -156,7 +159,7 @@ func (w *world) declare(name, url string, change ...func(*delivery.Endpoint)) de
 func (w *world) eventually(check func() error) {
 	w.t.Helper()
 	var err error
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
