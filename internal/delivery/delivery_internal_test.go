@@ -22,7 +22,8 @@ import (
 
 func TestCheck(t *testing.T) {
 	base := func() Endpoint {
-		return Endpoint{Name: "ops", URL: "https://hooks.example/usage?x=1", Signing: Ed25519}
+		return Endpoint{Name: "ops", URL: "https://hooks.example/usage?x=1", Signing: Ed25519,
+			Audience: ForOperators}
 	}
 	boom, many := []quota.AlertKind{"Boom"}, make([]netip.Prefix, 33)
 	for want, change := range map[string]func(*Endpoint){

@@ -188,6 +188,11 @@ func (s *Sender) post(ctx context.Context, e *Endpoint, header http.Header, body
 		return answer{}, err
 	}
 	defer func() { _ = response.Body.Close() }()
+	if err := ctx.Err(); err != nil {
+		// It was given up, and what the receiver says to that may mean anything: a server that notices it ends the
+		// handler, which says nothing, and then answers 200.
+		return answer{}, err
+	}
 	// What it says is not wanted. A receiver that does not come to its end has answered nevertheless.
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, maxAnswer))
 	return answer{status: response.StatusCode, retryAfter: response.Header.Get("Retry-After")}, nil
