@@ -16,7 +16,7 @@ var _ = Describe("the rollup CronJob", func() {
 	It("adds up what was used, and the sums equal the ledger", func(ctx SpecContext) {
 		user := newUser(ctx, "free")
 		namespace := newTeam(ctx, user)
-		j := newTranscription(namespace, "counted", user, "true")
+		j := newTranscription(namespace, "counted", user, "sleep", "1s")
 		Expect(k8s.Create(ctx, j)).To(Succeed())
 		Eventually(ctx, says(ctx, j)).Should(Equal("Settled: " + toneCredits + " credits were charged"))
 
