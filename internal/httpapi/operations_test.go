@@ -121,7 +121,9 @@ func example(o operation) request {
 		"putTeamEndpoint":   `{"url":"https://hooks.example/x"}`,
 		"createPortalToken": `{}`, "forceReleaseAdmission": `{"reason":"r"}`,
 		"putNotificationPreferences": `{"muted":[]}`,
-		"createUser":                 `{"user_id":"alice"}`, "updateUser": `{"suspended":true}`, "putUserGrant": `{"credits":1}`,
+		"createUser":                 `{"user_id":"alice"}`,
+		"updateUser":                 `{"suspended":true}`,
+		"putUserGrant":               `{"credits":1}`,
 	}
 	method, path, _ := strings.Cut(o.pattern, " ")
 	id := admID.String()

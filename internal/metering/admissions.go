@@ -82,7 +82,8 @@ func (s *Service) admit(ctx context.Context, req AdmitRequest) (AdmitResult, err
 	res.Upgrade = s.upgrade(ctx, res.On,
 		quota.Request{Estimate: req.Estimate, FileSize: req.FileSize, Queue: req.Queue}, res.Decision, res.now)
 	if res.Admission == nil {
-		s.CountRefusal(&CheckResult{Decision: res.Decision, On: res.On, Upgrade: res.Upgrade, Now: res.now}, req.Estimate)
+		refused := CheckResult{Decision: res.Decision, On: res.On, Upgrade: res.Upgrade, Now: res.now}
+		s.CountRefusal(&refused, req.Estimate)
 	}
 	return res.AdmitResult, nil
 }

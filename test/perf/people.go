@@ -140,8 +140,8 @@ func (b *bench) streams10k(ctx context.Context) (err error) {
 		return err
 	}
 	each := (after - before) / streams / 1024
-	b.report.figure(figure{name: "stream_10k_memory_kib", ours: each, baseline: streamMemory, ratio: streamMemory / each,
-		goal: 1})
+	b.report.figure(figure{name: "stream_10k_memory_kib", ours: each, baseline: streamMemory,
+		ratio: streamMemory / each, goal: 1})
 	beside, err := rounds("HTTP, open loop, beside 10,000 streams")
 	if err != nil {
 		return err
@@ -150,8 +150,8 @@ func (b *bench) streams10k(ctx context.Context) (err error) {
 	return b.check(ctx, "streams", s.database, s.books)
 }
 
-// openStreams opens the stream of each user, and returns once all have told where their users stand. What they tell from
-// then on is read and thrown away.
+// openStreams opens the stream of each user, and returns once all have told where their users stand. What they tell
+// from then on is read and thrown away.
 func openStreams(ctx context.Context, address string) (closeAll func(), err error) {
 	var (
 		mu      sync.Mutex
