@@ -18,10 +18,7 @@ func (s *server) ListUsageAlerts(
 	ctx context.Context, r ListUsageAlertsRequestObject,
 ) (ListUsageAlertsResponseObject, error) {
 	user := r.Params.UserId
-	if err := checkUserID(user); err != nil {
-		return nil, err
-	}
-	if err := s.may(ctx, user); err != nil {
+	if err := s.mayUser(ctx, user); err != nil {
 		return nil, err
 	}
 	page, err := s.alertPage(ctx, quota.Level{Kind: quota.LevelUser, Name: user}, r.Params.Limit, r.Params.Cursor,

@@ -135,10 +135,7 @@ func (s *server) GetUsageEngagement(
 	ctx context.Context, r GetUsageEngagementRequestObject,
 ) (GetUsageEngagementResponseObject, error) {
 	user := r.Params.UserId
-	if err := checkUserID(user); err != nil {
-		return nil, err
-	}
-	if err := s.may(ctx, user); err != nil {
+	if err := s.mayUser(ctx, user); err != nil {
 		return nil, err
 	}
 	e, err := s.analytics.Engagement(ctx, user)

@@ -123,6 +123,14 @@ func (s *server) mayAll(ctx context.Context, resource string) error {
 	return nil
 }
 
+// mayUser says whether the id can be a user's and the caller has the operation's right on it.
+func (s *server) mayUser(ctx context.Context, userID string) error {
+	if err := checkUserID(userID); err != nil {
+		return err
+	}
+	return s.may(ctx, userID)
+}
+
 // holder returns the account of an admission that the caller holds: by its lease, or by the operation's right on its
 // user.
 func (s *server) holder(ctx context.Context, id uuid.UUID) (account quota.AccountID, err error) {

@@ -13,10 +13,7 @@ func (s *server) GetUsageForecast(
 	ctx context.Context, r GetUsageForecastRequestObject,
 ) (GetUsageForecastResponseObject, error) {
 	user := r.Params.UserId
-	if err := checkUserID(user); err != nil {
-		return nil, err
-	}
-	if err := s.may(ctx, user); err != nil {
+	if err := s.mayUser(ctx, user); err != nil {
 		return nil, err
 	}
 	f, err := s.history.Forecast(ctx, user)

@@ -158,19 +158,15 @@ func (s *server) ReleaseAdmission(
 func (s *server) ForceReleaseAdmission(
 	ctx context.Context, r ForceReleaseAdmissionRequestObject,
 ) (ForceReleaseAdmissionResponseObject, error) {
-	id := quota.AdmissionID(r.Id)
-	adm, err := s.admissions.Get(ctx, id)
+	account, err := s.holder(ctx, r.Id)
+	body, err := encoded(err, func() (*ledger.Admission, error) {
+		return s.intervene.ForceRelease(ctx, account, quota.AdmissionID(r.Id), r.Body.Reason,
+			callerFrom(ctx).user.GetName())
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.may(ctx, adm.UserID); err != nil {
-		return nil, err
-	}
-	adm, err = s.intervene.ForceRelease(ctx, adm.Account, id, r.Body.Reason, callerFrom(ctx).user.GetName())
-	if err != nil {
-		return nil, err
-	}
-	return ForceReleaseAdmission200JSONResponse{AdmissionJSONResponse(admission(adm))}, nil
+	return ForceReleaseAdmission200JSONResponse{body}, nil
 }
 
 // act does what only an admission's holder may, by its account and id or by its ticket.
@@ -253,10 +249,7 @@ func (s *server) GetCurrentUsage(
 }
 
 func (s *server) current(ctx context.Context, userID string, maxAge time.Duration) (ledger.Usage, error) {
-	if err := checkUserID(userID); err != nil {
-		return ledger.Usage{}, err
-	}
-	if err := s.may(ctx, userID); err != nil {
+	if err := s.mayUser(ctx, userID); err != nil {
 		return ledger.Usage{}, err
 	}
 	return s.usage.Recent(ctx, userID, maxAge)

@@ -212,7 +212,7 @@ func (s *server) GetNotificationPreferences(
 	ctx context.Context, r GetNotificationPreferencesRequestObject,
 ) (GetNotificationPreferencesResponseObject, error) {
 	user := r.Params.UserId
-	if err := s.mayQuerysUser(ctx, user); err != nil {
+	if err := s.mayUser(ctx, user); err != nil {
 		return nil, err
 	}
 	p, err := s.deliveries.Preferences(ctx, user)
@@ -224,7 +224,7 @@ func (s *server) PutNotificationPreferences(
 	ctx context.Context, r PutNotificationPreferencesRequestObject,
 ) (PutNotificationPreferencesResponseObject, error) {
 	user := r.Params.UserId
-	if err := s.mayQuerysUser(ctx, user); err != nil {
+	if err := s.mayUser(ctx, user); err != nil {
 		return nil, err
 	}
 	if r.Body.Muted == nil {
@@ -236,14 +236,6 @@ func (s *server) PutNotificationPreferences(
 	}
 	p, err := s.deliveries.PutPreferences(ctx, user, muted, callerFrom(ctx).user.GetName())
 	return PutNotificationPreferences200JSONResponse(encodePreferences(user, &p)), err
-}
-
-// mayQuerysUser says whether the caller may do this for the user that the query names.
-func (s *server) mayQuerysUser(ctx context.Context, user string) error {
-	if err := checkUserID(user); err != nil {
-		return err
-	}
-	return s.may(ctx, user)
 }
 
 func encodePreferences(user string, p *delivery.Preferences) NotificationPreferences {

@@ -72,7 +72,7 @@ func (s *server) revokePortal(ctx context.Context, userID string, id *quota.Port
 	return s.auth.Portal.Revoke(ctx, account, id, actor(ctx))
 }
 
-// mayPathsUser says whether the id can be a user's and the caller has the operation's right on it.
+// mayPathsUser is mayUser where the field is the path's id.
 func (s *server) mayPathsUser(ctx context.Context, id string) error {
 	if err := quota.UserIDs.Check(id); err != nil {
 		return invalid("id: user id %v", err)

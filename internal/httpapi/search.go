@@ -23,10 +23,7 @@ func (s *server) ListAdmissions(
 	ctx context.Context, r ListAdmissionsRequestObject,
 ) (ListAdmissionsResponseObject, error) {
 	user := r.Params.UserId
-	if err := checkUserID(user); err != nil {
-		return nil, err
-	}
-	if err := s.may(ctx, user); err != nil {
+	if err := s.mayUser(ctx, user); err != nil {
 		return nil, err
 	}
 	limit, err := pageLimit(r.Params.Limit)
@@ -72,10 +69,7 @@ func (s *server) ListUsageEvents(
 	ctx context.Context, r ListUsageEventsRequestObject,
 ) (ListUsageEventsResponseObject, error) {
 	user := r.Params.UserId
-	if err := checkUserID(user); err != nil {
-		return nil, err
-	}
-	if err := s.may(ctx, user); err != nil {
+	if err := s.mayUser(ctx, user); err != nil {
 		return nil, err
 	}
 	limit, err := pageLimit(r.Params.Limit)

@@ -51,10 +51,7 @@ func (s *server) ListUsers(ctx context.Context, r ListUsersRequestObject) (ListU
 
 // CreateUser implements POST /api/v1/users.
 func (s *server) CreateUser(ctx context.Context, r CreateUserRequestObject) (CreateUserResponseObject, error) {
-	if err := checkUserID(r.Body.UserId); err != nil {
-		return nil, err
-	}
-	if err := s.may(ctx, r.Body.UserId); err != nil {
+	if err := s.mayUser(ctx, r.Body.UserId); err != nil {
 		return nil, err
 	}
 	created, err := s.users.RegisterUser(
