@@ -21,6 +21,8 @@ TESTFLAGS ?=
 CRASHFLAGS ?=
 
 GOLANGCI_LINT := bin/golangci-lint
+# The pages' sources, and what is made of them.
+WEB := internal/console/web
 # Every program that the image holds.
 PROGRAMS := manager usaged usage-batch usage-run
 
@@ -76,6 +78,12 @@ crash: ## Kill servers and services under load, and compare what was acknowledge
 generate: ## Regenerate everything that is generated: CRDs, RBAC, deep copies, SQL and HTTP code
 	hack/generate.sh
 
+.PHONY: web
+web: $(WEB)/node_modules/.package-lock.json ## Build the pages into $(WEB)/dist, which is committed (needs Node; building Go does not)
+	npm --prefix $(WEB) run --silent types
+	npm --prefix $(WEB) run --silent check
+	npm --prefix $(WEB) run --silent build
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters, the import directions among them
 	$(GOLANGCI_LINT) run ./...
@@ -86,6 +94,8 @@ fmt: $(GOLANGCI_LINT) ## Format the Go code
 
 .PHONY: verify
 verify: generate ## Regenerate, vet, lint; then nothing may differ from what is committed
+	@if command -v npm >/dev/null; then $(MAKE) web; \
+	else echo "verify: there is no Node here, so $(WEB)/dist is not compared with its sources" >&2; fi
 	go vet -tags e2e ./...
 	$(MAKE) lint
 	@if [ -n "$$(git status --porcelain)" ]; then \
@@ -122,3 +132,8 @@ $(GOLANGCI_LINT): hack/tools/go.mod
 	@mkdir -p $(@D)
 	@echo "building golangci-lint (first time only)" >&2
 	GOFLAGS= go build -C hack/tools -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# The pages' dependencies, as their lock file has them.
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	npm --prefix $(WEB) ci --silent
+	@touch $@

@@ -1,0 +1,12 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The console's languages.
+
+import { useI18n as useTexts, type Catalogue, type Locale } from '../../lib/i18n';
+import en, { type ConsoleKey } from './en';
+import zhHantHK from './zh-Hant-HK';
+
+export type { ConsoleKey } from './en';
+export const texts: Record<Locale, Catalogue<ConsoleKey>> = { en, 'zh-Hant-HK': zhHantHK };
+export const useI18n = useTexts<ConsoleKey>;

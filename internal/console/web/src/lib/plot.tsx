@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+// A plot of numbers over time, by uPlot, in the colours of the theme.
+
+import { useEffect, useRef } from 'preact/hooks';
+import uPlot from 'uplot';
+import { useI18n } from './i18n';
+
+export interface Series {
+  name: string;
+  /** A custom property of the theme, such as '--accent'. */
+  colour: string;
+  values: readonly (number | null)[];
+}
+
+/** `label` says to those who cannot see it what the plot shows; the numbers themselves belong in a table or text beside it. */
+export function Plot({ label, times, series, height = 200 }: {
+  label: string;
+  /** Seconds since 1970. */
+  times: readonly number[];
+  series: readonly Series[];
+  height?: number;
+}) {
+  const i18n = useI18n();
+  const place = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  // What is drawn anew, when the theme changes, is the latest.
+  const data = useRef<uPlot.AlignedData>([[]]);
+  data.current = [times, ...series.map((s) => s.values)] as uPlot.AlignedData;
+  const names = series.map((s) => `${s.name}${s.colour}`).join('\n');
+
+  useEffect(() => {
+    const element = place.current!;
+    const draw = () => {
+      const style = getComputedStyle(element);
+      // Custom properties that are made of light-dark() have no colour of their own: a probe has it computed.
+      const colour = (name: string) => {
+        element.style.setProperty('color', `var(${name})`);
+        const computed = getComputedStyle(element).color;
+        element.style.removeProperty('color');
+        return computed;
+      };
+      const ink = colour('--minor');
+      const grid = colour('--line');
+      const axis: uPlot.Axis = {
+        stroke: ink, font: `12px ${style.fontFamily}`, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 },
+      };
+      plot.current?.destroy();
+      plot.current = new uPlot(
+        {
+          width: element.clientWidth,
+          height,
+          cursor: { drag: { x: false, y: false } },
+          scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
+          axes: [
+            { ...axis, values: (_, ticks) => ticks.map((s) => i18n.time(s * 1000)), space: 90 },
+            { ...axis, values: (_, ticks) => ticks.map((v) => i18n.number(v)), size: 60 },
+          ],
+          series: [
+            { label: i18n.t('time'), value: (_, s) => (s === null || s === undefined ? '' : i18n.time(s * 1000)) },
+            ...series.map((s) => ({
+              label: s.name, stroke: colour(s.colour), width: 2, points: { show: false },
+              value: (_: uPlot, v: number | null) => (v === null ? '' : i18n.number(v, { maximumFractionDigits: 2 })),
+            })),
+          ],
+        },
+        data.current,
+        element,
+      );
+    };
+    draw();
+    const resized = new ResizeObserver(() => {
+      if (plot.current && element.clientWidth !== plot.current.width) plot.current.setSize({ width: element.clientWidth, height });
+    });
+    resized.observe(element);
+    const dark = matchMedia('(prefers-color-scheme: dark)');
+    dark.addEventListener('change', draw);
+    return () => {
+      dark.removeEventListener('change', draw);
+      resized.disconnect();
+      plot.current?.destroy();
+      plot.current = null;
+    };
+  }, [names, height, i18n.locale]);
+
+  useEffect(() => plot.current?.setData(data.current));
+  return <div ref={place} class="plot" role="img" aria-label={label} />;
+}
