@@ -264,6 +264,30 @@ func (e LimitsUnlimited) Valid() bool {
 	}
 }
 
+// Defines values for LotKind.
+const (
+	LotKindCarryOver LotKind = "carry_over"
+	LotKindGrant     LotKind = "grant"
+	LotKindOverage   LotKind = "overage"
+	LotKindPlan      LotKind = "plan"
+)
+
+// Valid indicates whether the value is a known member of the LotKind enum.
+func (e LotKind) Valid() bool {
+	switch e {
+	case LotKindCarryOver:
+		return true
+	case LotKindGrant:
+		return true
+	case LotKindOverage:
+		return true
+	case LotKindPlan:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NotificationEndpointSigning.
 const (
 	NotificationEndpointSigningEd25519 NotificationEndpointSigning = "ed25519"
@@ -1238,6 +1262,10 @@ type CurrentUsage struct {
 	// Limits Of a user these are the strictest of the user's and of all that is above.
 	Limits Limits `json:"limits"`
 
+	// Lots What pays for the user's open period, in the order in which it is taken; absent where a team pays. A grant or
+	// carry-over of which nothing is left or reserved is not among them.
+	Lots []Lot `json:"lots,omitempty,omitzero"`
+
 	// Payer The team that pays for the user, whose plan `plan` is; absent where the user pays.
 	Payer       Level     `json:"payer,omitempty,omitzero"`
 	PeriodStart time.Time `json:"period_start"`
@@ -1504,6 +1532,28 @@ type LiveStream struct {
 	End  StreamEnd    `json:"end,omitempty,omitzero"`
 	Live LiveCounters `json:"live,omitempty,omitzero"`
 }
+
+// Lot Credits with an end of their own. What was used and is reserved of a grant is so over all periods, of the plan and its
+// overage in the open one.
+type Lot struct {
+	// Credits All that was or is in it; absent if that is unlimited.
+	Credits Decimal `json:"credits,omitempty,omitzero"`
+
+	// EndsAt From when it pays for nothing new; absent if it never ends.
+	EndsAt time.Time `json:"ends_at,omitempty,omitzero"`
+	Kind   LotKind   `json:"kind"`
+
+	// Name Of a grant. Of what was carried over, the number of the period that left it.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// RemainingCredits What it still pays; absent if that is unlimited.
+	RemainingCredits Decimal `json:"remaining_credits,omitempty,omitzero"`
+	ReservedCredits  Decimal `json:"reserved_credits"`
+	UsedCredits      Decimal `json:"used_credits"`
+}
+
+// LotKind defines model for Lot.Kind.
+type LotKind string
 
 // MeanCost defines model for MeanCost.
 type MeanCost struct {

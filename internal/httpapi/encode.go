@@ -238,6 +238,20 @@ func levelStandings(on quota.Chain, now time.Time) []LevelStanding {
 	return out
 }
 
+func lots(parcels []quota.Parcel) []Lot {
+	out := make([]Lot, len(parcels))
+	for i, p := range parcels {
+		out[i] = Lot{
+			Kind: LotKind(p.Kind), Name: p.Name, UsedCredits: credits(p.Used), ReservedCredits: credits(p.Reserved),
+			EndsAt: p.ExpiresAt,
+		}
+		if left := p.Remaining(); !left.Unlimited {
+			out[i].Credits, out[i].RemainingCredits = credits(p.Credits.Max), credits(left.Max)
+		}
+	}
+	return out
+}
+
 func currentUsage(u ledger.Usage) CurrentUsage {
 	a, on := u.Account, u.Chain()
 	out := CurrentUsage{
@@ -251,6 +265,9 @@ func currentUsage(u ledger.Usage) CurrentUsage {
 	}
 	if left := on.Remaining(u.Now); !left.Unlimited {
 		out.RemainingCredits = credits(left.Max)
+	}
+	if out.Payer == (Level{}) {
+		out.Lots = lots(a.Parcels(u.Now))
 	}
 	if !on.Alone() {
 		out.Levels = levelStandings(on, u.Now)

@@ -1047,6 +1047,9 @@ func TestCurrentUsage(t *testing.T) {
 	usage := ledger.Usage{Account: alice(), Now: noon, Last: &quota.ClosedPeriod{
 		Period: quota.Period{Start: nextMonth.AddDate(0, -2, 0), End: nextMonth.AddDate(0, -1, 0)}, Used: 90_000,
 	}}
+	usage.Account.Lots = []quota.Lot{{
+		Kind: quota.LotGrant, Name: "goodwill", Credits: 600_000, Used: 90_000, Reserved: 30_000,
+	}}
 	usage.Account.Amounts = quota.Amounts{Currency: "USD", Cost: 144_000}
 	usage.Account.Other = &quota.OtherAmounts{List: []quota.Amounts{
 		{Currency: "EUR", Charged: 900_000}, {Currency: "JPY", ReservedCost: 1},
@@ -1055,11 +1058,14 @@ func TestCurrentUsage(t *testing.T) {
 		request{method: "GET", path: "/api/v1/usage/current?user_id=alice", token: "Bearer reader"})
 	equalJSON(t, w.Body.String(), `{"user_id":"alice","plan":{"name":"free","display_name":"Free"},"suspended":false,
 	    "used_credits":24,
-		"reserved_credits":0,"limit_credits":30,"remaining_credits":6,"running":1,"queued":0,
+		"reserved_credits":0,"limit_credits":38,"remaining_credits":14,"running":1,"queued":0,
 		    "period_start":"2026-03-01T00:00:00Z",
-		"resets_at":"2026-04-01T00:00:00Z","alerts":[80],"as_of":"2026-03-14T12:00:00Z",
+		"resets_at":"2026-04-01T00:00:00Z","alerts":[],"as_of":"2026-03-14T12:00:00Z",
 		"limits":{"credits":30,"file_size_bytes":26214400,"audio_duration_seconds":86400,"concurrent":1,"queued":0,
 		    "unlimited":[]},
+		"lots":[{"kind":"plan","credits":30,"used_credits":24,"reserved_credits":0,"remaining_credits":6,
+		    "ends_at":"2026-04-01T00:00:00Z"},
+		  {"kind":"grant","name":"goodwill","credits":10,"used_credits":1.5,"reserved_credits":0.5,"remaining_credits":8}],
 		"last_period":{"start":"2026-02-01T00:00:00Z","end":"2026-03-01T00:00:00Z","used_credits":1.5},
 		"amounts":[{"currency":"USD","provider_cost":0.144,"price":0},
 		    {"currency":"EUR","provider_cost":0,"price":0.9}]}`)

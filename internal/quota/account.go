@@ -214,23 +214,12 @@ func distribute(amount, plan Credits, planEnd time.Time, lots []Lot, now time.Ti
 	if len(lots) == 0 {
 		return Allocation{Plan: amount}
 	}
-	order := make([]*Lot, len(lots))
-	for i := range lots {
-		order[i] = &lots[i]
-	}
-	slices.SortFunc(order, func(x, y *Lot) int {
-		return cmp.Or(
-			cmp.Compare(expiryKey(x.ExpiresAt), expiryKey(y.ExpiresAt)),
-			cmp.Compare(kindOrder(x.Kind), kindOrder(y.Kind)),
-			cmp.Compare(x.Name, y.Name),
-		)
-	})
 	var al Allocation
 	takePlan := func() {
 		part := min(amount, plan)
 		al.Plan, amount, plan = al.Plan.Add(part), amount.Sub(part), 0
 	}
-	for _, lot := range order {
+	for _, lot := range payOrder(lots) {
 		if expiryKey(lot.ExpiresAt) > expiryKey(planEnd) {
 			takePlan()
 		}
@@ -242,6 +231,22 @@ func distribute(amount, plan Credits, planEnd time.Time, lots []Lot, now time.Ti
 	takePlan()
 	al.Plan = al.Plan.Add(amount)
 	return al
+}
+
+// payOrder returns the lots in the order in which they pay.
+func payOrder(lots []Lot) []*Lot {
+	order := make([]*Lot, len(lots))
+	for i := range lots {
+		order[i] = &lots[i]
+	}
+	slices.SortFunc(order, func(x, y *Lot) int {
+		return cmp.Or(
+			cmp.Compare(expiryKey(x.ExpiresAt), expiryKey(y.ExpiresAt)),
+			cmp.Compare(kindOrder(x.Kind), kindOrder(y.Kind)),
+			cmp.Compare(x.Name, y.Name),
+		)
+	})
+	return order
 }
 
 // kindOrder puts what the user got for free anyway before what somebody gave on purpose.

@@ -1872,6 +1872,11 @@ export interface components {
             limits: components["schemas"]["Limits"];
             /** @description The plan's alert thresholds that are reached, in percent of all credits of whoever pays. */
             alerts: number[];
+            /**
+             * @description What pays for the user's open period, in the order in which it is taken; absent where a team pays. A grant or
+             *     carry-over of which nothing is left or reserved is not among them.
+             */
+            lots?: components["schemas"]["Lot"][];
             amounts: components["schemas"]["Amounts"];
             last_period?: components["schemas"]["ClosedPeriod"];
             /** @description The team that pays for the user, whose plan `plan` is; absent where the user pays. */
@@ -1880,6 +1885,27 @@ export interface components {
             levels?: components["schemas"]["LevelStanding"][];
             /** Format: date-time */
             as_of: string;
+        };
+        /**
+         * @description Credits with an end of their own. What was used and is reserved of a grant is so over all periods, of the plan and its
+         *     overage in the open one.
+         */
+        Lot: {
+            /** @enum {string} */
+            kind: "plan" | "overage" | "grant" | "carry_over";
+            /** @description Of a grant. Of what was carried over, the number of the period that left it. */
+            name?: string;
+            /** @description All that was or is in it; absent if that is unlimited. */
+            credits?: components["schemas"]["Decimal"];
+            used_credits: components["schemas"]["Decimal"];
+            reserved_credits: components["schemas"]["Decimal"];
+            /** @description What it still pays; absent if that is unlimited. */
+            remaining_credits?: components["schemas"]["Decimal"];
+            /**
+             * Format: date-time
+             * @description From when it pays for nothing new; absent if it never ends.
+             */
+            ends_at?: string;
         };
         UsageHistory: {
             user_id: string;
