@@ -4,6 +4,7 @@
 // The public HTTP API, typed by its contract. A page calls it at its own origin with its session's cookie; a widget
 // calls it at another one with a portal token, which it is given by a function and never keeps elsewhere.
 
+import { signal, type ReadonlySignal } from '@preact/signals';
 import createClient, { type Client } from 'openapi-fetch';
 import type { components, paths } from './schema';
 
@@ -16,6 +17,11 @@ export interface Api {
   readonly client: Client<paths>;
   /** A plain fetch of a path of the API, with the same credentials; for streams and files. */
   fetch(path: string, init?: RequestInit): Promise<Response>;
+  /**
+   * The share of the user's calls that is left for this hour, 0 to 1, as the answers tell; 1 where nothing limits them.
+   * A page shares them with the user's own programs, so it does not spend them all.
+   */
+  readonly left: ReadonlySignal<number>;
   /** Whether it speaks for whoever has signed in, and not for the bearer of a portal token. */
   readonly signedIn: boolean;
 }
@@ -35,20 +41,29 @@ export function makeApi(base: string, token?: TokenSource): Api {
   const authorize = async (headers: Headers) => {
     if (token) headers.set('Authorization', `Bearer ${await token()}`);
   };
+  const left = signal(1);
+  const noted = (answer: Response) => {
+    const most = /"user";q=(\d+)/.exec(answer.headers.get('RateLimit-Policy') ?? '');
+    const rest = /"user";r=(\d+)/.exec(answer.headers.get('RateLimit') ?? '');
+    if (most && rest) left.value = Number(rest[1]) / Math.max(1, Number(most[1]));
+    return answer;
+  };
   const client = createClient<paths>({ baseUrl: base, credentials });
   client.use({
     async onRequest({ request }) {
       await authorize(request.headers);
       return request;
     },
+    onResponse: ({ response }) => void noted(response),
   });
   return {
     client,
+    left,
     signedIn: !token,
     async fetch(path, init = {}) {
       const headers = new Headers(init.headers);
       await authorize(headers);
-      return fetch(base + path, { ...init, headers, credentials });
+      return noted(await fetch(base + path, { ...init, headers, credentials }));
     },
   };
 }

@@ -4,21 +4,15 @@
 // What a page of our own stands in: its language, its parameters, its session and its keys.
 
 import { signal } from '@preact/signals';
+export { useApi } from './api-context';
 import { createContext, render, type ComponentChildren, type ComponentType } from 'preact';
 import { useContext, useEffect } from 'preact/hooks';
-import { makeApi, type Api } from './api';
+import { makeApi } from './api';
+import { ApiContext } from './api-context';
 import { choose, I18nContext, locales, makeI18n, type Catalogue, type Locale } from './i18n';
 import { ParamsContext, urlParams } from './params';
 import { useResource } from './resource';
 import { whoAmI, type Session } from './session';
-
-export const ApiContext = createContext<Api | null>(null);
-
-export function useApi(): Api {
-  const api = useContext(ApiContext);
-  if (!api) throw new Error('no API is given here');
-  return api;
-}
 
 const SessionContext = createContext<Session | null>(null);
 

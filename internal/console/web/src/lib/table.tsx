@@ -18,6 +18,8 @@ export interface Column<R> {
   show?(row: R): ComponentChildren;
   /** Numbers stand at the end of their column. */
   end?: boolean;
+  /** Only taken away as CSV, not shown. */
+  taken?: boolean;
   /** Heads its row for those who listen. One column at most. */
   heads?: boolean;
 }
@@ -73,6 +75,7 @@ export function select<R>(
 
 export function Table<R>(props: TableProps<R>) {
   const { columns, rows, prefix = '', file } = props;
+  const seen = columns.filter((column) => !column.taken);
   const i18n = useI18n();
   const { t } = i18n;
   const [filter, setFilter] = useParam(`${prefix}q`);
@@ -135,7 +138,7 @@ export function Table<R>(props: TableProps<R>) {
           <caption class="unseen">{props.caption}</caption>
           <thead>
             <tr>
-              {columns.map((column) => {
+              {seen.map((column) => {
                 const on = sort.replace(/^-/, '') === column.key;
                 const down = on && sort.startsWith('-');
                 return (
@@ -152,7 +155,7 @@ export function Table<R>(props: TableProps<R>) {
           <tbody ref={body} onKeyDown={move}>
             {shown.map((row, i) => (
               <tr key={props.rowKey(row)} tabIndex={i === 0 ? 0 : -1}>
-                {columns.map((column) => {
+                {seen.map((column) => {
                   const inside = column.show ? column.show(row) : column.value(row);
                   return column.heads
                     ? <th key={column.key} scope="row" class={column.end ? 'end' : undefined}>{inside}</th>

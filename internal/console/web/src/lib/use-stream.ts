@@ -5,7 +5,7 @@
 
 import { useEffect, useState } from 'preact/hooks';
 import type { Refused } from './api';
-import { useApi } from './page';
+import { useApi } from './api-context';
 import { follow, type StreamState } from './stream';
 
 /** Hears a path's events; `heard` may change from render to render. */

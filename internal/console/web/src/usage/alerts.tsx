@@ -1,0 +1,107 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+// What the user was told of its limits. A new one is read out when it arrives.
+
+import { useState } from 'preact/hooks';
+import { take } from '../lib/api';
+import { useApi } from '../lib/api-context';
+import { useI18n, type I18n, type Values } from '../lib/i18n';
+import { Trouble } from '../lib/parts';
+import { Refused } from '../lib/api';
+import type { UsageKey } from '../i18n';
+import { useFresh } from './fresh';
+import type { Alert } from './use-usage';
+
+export function Alerts({ of, news, path }: {
+  /** A user's id or a team's name, which changes when others are meant. */
+  of: string;
+  news: readonly Alert[];
+  path: 'user' | 'team';
+}) {
+  const i18n = useI18n<UsageKey>();
+  const { t } = i18n;
+  const api = useApi();
+  const [marked, setMarked] = useState<readonly Alert[]>([]);
+  const [refused, setRefused] = useState<Error>();
+  const fresh = useFresh(`alerts/${path}/${of}`, '', (signal) => path === 'user'
+    ? take(api.client.GET('/api/v1/usage/alerts', { params: { query: { user_id: of, limit: 20 } }, signal }))
+    : take(api.client.GET('/api/v1/teams/{name}/alerts', { params: { path: { name: of }, query: { limit: 20 } }, signal })));
+  const { data, error } = fresh;
+  const known = new Map<string, Alert>();
+  for (const alert of [...marked, ...news, ...(data?.alerts ?? [])]) if (!known.has(alert.id)) known.set(alert.id, alert);
+  const alerts = [...known.values()].sort((a, b) => b.raised_at.localeCompare(a.raised_at));
+  const open = alerts.filter((a) => !a.acknowledged_at);
+  const read = alerts.filter((a) => a.acknowledged_at);
+
+  const acknowledge = async (alert: Alert) => {
+    setRefused(undefined);
+    try {
+      const now = await take(api.client.POST('/api/v1/usage/alerts/{id}/acknowledge', { params: { path: { id: alert.id } } }));
+      setMarked((were) => [now, ...were.filter((a) => a.id !== now.id)]);
+    } catch (error) {
+      setRefused(error as Error);
+    }
+  };
+  return (
+    <section class="card" aria-labelledby={`usage-alerts-${path}`} ref={fresh.place}>
+      <h2 id={`usage-alerts-${path}`}>{t('alerts')}</h2>
+      {error && <Trouble error={error} again={fresh.reload} />}
+      {refused && <p class="notice bad" role="alert">{refused instanceof Refused ? refused.message : t('failedOffline')}</p>}
+      {data && alerts.length === 0 && <p class="minor">{t('noAlerts')}</p>}
+      <ul class="list" aria-live="polite">
+        {open.map((alert) => (
+          <li key={alert.id} class={`alert ${alert.resolved_at ? 'info' : alert.severity}`}>
+            <Words alert={alert} />
+            {api.signedIn && (
+              <button type="button" class="quiet" onClick={() => void acknowledge(alert)}>
+                {t('acknowledge')}<span class="unseen">: {words(alert, i18n)}</span>
+              </button>
+            )}
+          </li>
+        ))}
+      </ul>
+      {read.length > 0 && (
+        <details>
+          <summary>{i18n.plural('readAlerts', read.length)}</summary>
+          <ul class="list">
+            {read.map((alert) => <li key={alert.id} class="alert info"><Words alert={alert} /></li>)}
+          </ul>
+        </details>
+      )}
+    </section>
+  );
+}
+
+function Words({ alert }: { alert: Alert }) {
+  const i18n = useI18n<UsageKey>();
+  const { t } = i18n;
+  return (
+    <div>
+      <strong>{t(`severity.${alert.severity}`)}</strong> {words(alert, i18n)}
+      <div class="minor">
+        {alert.severity !== 'info' && !alert.resolved_at && <>{i18n.code('action', alert.kind)} </>}
+        {i18n.dateTime(alert.raised_at)}
+        {alert.resolved_at && <> · {t('resolved', { date: i18n.dateTime(alert.resolved_at) })}</>}
+        {alert.acknowledged_by && <> · {t('acknowledgedBy', { who: alert.acknowledged_by })}</>}
+      </div>
+    </div>
+  );
+}
+
+/** The alert in the page's language; in the service's own words where its kind is not known here. */
+export function words(alert: Alert, i18n: I18n<UsageKey>): string {
+  const amount = (value: number) => (alert.currency ? i18n.money(value, alert.currency) : i18n.credits(value));
+  const values: Values = {
+    percent: alert.threshold_percent ?? 0, used: amount(alert.used), limit: alert.limit === undefined ? '' : amount(alert.limit),
+    grant: alert.grant ?? '', ends: i18n.dateTime(alert.ends_at),
+  };
+  if (alert.closed_period) {
+    values.start = i18n.date(alert.closed_period.start);
+    values.end = i18n.date(alert.closed_period.end);
+    values.used = i18n.credits(alert.closed_period.used_credits);
+  }
+  const key = `alert.${alert.kind}`;
+  const text = i18n.t(key as UsageKey, values);
+  return text === key ? alert.message : text;
+}
