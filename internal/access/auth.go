@@ -45,6 +45,8 @@ type Auth struct {
 	People *PeopleFile
 	// Portal knows the tokens of users' browsers; nil if there are none.
 	Portal *Portal
+	// Sessions are those of people's browsers; nil if nobody can sign in here.
+	Sessions *Sessions
 	// Scrapers knows the tokens of whoever reads metrics, which are for the API server itself, as Prometheus has them.
 	Scrapers authenticator.Request
 }

@@ -40,6 +40,8 @@ const (
 	tokenTTL = 10 * time.Second
 	// issuerTimeout bounds a request to an issuer.
 	issuerTimeout = 10 * time.Second
+	// discoveryPath is where an issuer says what it is.
+	discoveryPath = "/.well-known/openid-configuration"
 	// reserved begins the names that are Kubernetes' own, of which an issuer outside can give none.
 	reserved = "system:"
 )
@@ -148,7 +150,7 @@ func newKeySet(source apiserver.Issuer) (*keySet, error) {
 		client: &http.Client{Transport: transport, Timeout: issuerTimeout},
 	}
 	if k.discovery == "" {
-		k.discovery = strings.TrimSuffix(source.URL, "/") + "/.well-known/openid-configuration"
+		k.discovery = strings.TrimSuffix(source.URL, "/") + discoveryPath
 	}
 	for _, a := range oidc.AllValidSigningAlgorithms() {
 		k.algorithms = append(k.algorithms, jose.SignatureAlgorithm(a))

@@ -6,7 +6,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -65,3 +68,28 @@ func (f *PeopleFile) reread(ctx context.Context) error {
 func (f *PeopleFile) Who(ctx context.Context, token string) (*Person, error) {
 	return f.current.Load().Who(ctx, token)
 }
+
+// Issuer is how one of the file's is asked.
+type Issuer struct {
+	// HTTP trusts it.
+	HTTP *http.Client
+	// Discovery is the URL below which it says what it is, without /.well-known/openid-configuration.
+	Discovery string
+}
+
+// SignsIn returns how the issuer is asked that people sign in at as the client. The error says what the file lacks:
+// that issuer, or the client among those whom its tokens may be for.
+func (f *PeopleFile) SignsIn(issuer, client string) (Issuer, error) {
+	known := f.current.Load().issuers[issuer]
+	if known == nil {
+		return Issuer{}, fmt.Errorf("issuer %s: %s does not name it", issuer, f.path)
+	}
+	if !slices.Contains(known.source.Audiences, client) {
+		return Issuer{}, fmt.Errorf("client %q: %s has only %q among the audiences of issuer %s", client, f.path,
+			known.source.Audiences, issuer)
+	}
+	return Issuer{HTTP: known.keys.client, Discovery: strings.TrimSuffix(known.keys.discovery, discoveryPath)}, nil
+}
+
+// knows reports whether the issuer is one of those whom the file names now.
+func (f *PeopleFile) knows(issuer string) bool { return f.current.Load().issuers[issuer] != nil }

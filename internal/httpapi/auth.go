@@ -35,16 +35,20 @@ func callerFrom(ctx context.Context) caller {
 }
 
 // identify finds out who calls. A lease or a ticket is only taken note of: it is for one admission, which the handler
-// knows.
-func (s *server) identify(r *http.Request) (caller, error) {
+// knows. A session's cookie is looked at where there is no header Authorization, and a request that is one again, for
+// an answer that goes on, does not put off the session's end.
+func (s *server) identify(r *http.Request, again bool) (caller, error) {
 	if strings.Contains(r.URL.RawQuery, "access_token") && r.URL.Query().Has("access_token") {
 		return caller{}, problem(http.StatusBadRequest, "malformed-request",
 			"access_token: a token in a URL ends up in logs and histories, and is not read: send it in the header "+
 				"Authorization, and make another one in place of this")
 	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	authorization := r.Header.Get("Authorization")
+	scheme, token, _ := strings.Cut(authorization, " ")
 	token = strings.TrimSpace(token)
 	switch {
+	case authorization == "" && s.auth.Sessions.Has(r):
+		return s.inSession(r, !again)
 	case strings.EqualFold(scheme, "Lease") && token != "":
 		return caller{lease: token}, nil
 	case strings.EqualFold(scheme, "Ticket") && token != "":
@@ -62,6 +66,22 @@ func (s *server) identify(r *http.Request) (caller, error) {
 			strings.Join(s.auth.Audiences, ", "))
 	case err != nil:
 		return caller{}, unauthorized("%v", err)
+	}
+	return caller{user: who}, nil
+}
+
+// inSession finds out whose session a request is of.
+func (s *server) inSession(r *http.Request, use bool) (caller, error) {
+	who, _, err := s.auth.Sessions.Who(r, use)
+	switch {
+	case errors.Is(err, access.ErrUndecided):
+		return caller{}, fmt.Errorf("%w: %w", unavailable(retrySoon, "the session cannot be checked at the moment"),
+			err)
+	case errors.Is(err, access.ErrCrossOrigin):
+		return caller{}, forbidden("%v: a session is good for the pages of this service only; a page of another "+
+			"origin needs a token, in the header Authorization", err)
+	case err != nil:
+		return caller{}, unauthorized("%v: sign in again at /auth/login", err)
 	}
 	return caller{user: who}, nil
 }

@@ -3,10 +3,15 @@
 package httpapi
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,7 +28,7 @@ import (
 )
 
 // mayCall says who may make each call about alice, or about team newsroom. All others of everybody are refused it. A
-// call without a row fails the test.
+// call without a row fails the test. The session of somebody may what that person may.
 var mayCall = map[string][]string{
 	"createAdmission":       {"worker"},
 	"listAdmissions":        {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
@@ -107,6 +112,44 @@ func ruled(t *testing.T, env *kubetest.Env, group string, rule rbacv1.PolicyRule
 		t.Fatal(err)
 	}
 }
+
+// cookieHeader begins what is sent as a cookie.
+const cookieHeader = "Cookie: "
+
+// sessionStore keeps sessions in memory, by the process's clock.
+type sessionStore struct {
+	of      sync.Map
+	touched atomic.Int64
+}
+
+func (s *sessionStore) Session(_ context.Context, hash []byte) (ledger.Session, time.Time, error) {
+	found, ok := s.of.Load(string(hash))
+	if session, _ := found.(ledger.Session); ok && time.Now().Before(session.IdleEndsAt) {
+		return session, time.Now(), nil
+	}
+	return ledger.Session{}, time.Time{}, ledger.ErrNotFound
+}
+
+func (s *sessionStore) BeginSession(
+	_ context.Context, session ledger.Session, idle, longest time.Duration, _ []byte,
+) (ledger.Session, error) {
+	now := time.Now()
+	session.SeenAt, session.IdleEndsAt, session.EndsAt = now, now.Add(idle), now.Add(longest)
+	s.of.Store(string(session.Hash), session)
+	return session, nil
+}
+
+func (s *sessionStore) TouchSession(context.Context, []byte, time.Time, time.Duration) error {
+	return nil
+}
+
+func (s *sessionStore) EndSession(_ context.Context, hash []byte) error {
+	s.of.Delete(string(hash))
+	return nil
+}
+
+func (s *sessionStore) EndSessions(context.Context, string) error { return nil }
+func (s *sessionStore) DropSessions(context.Context) error        { return nil }
 
 // peopleOf are those whom a provider names, with their groups.
 func peopleOf(t *testing.T, provider *oidctest.Provider) *access.PeopleFile {
@@ -200,15 +243,36 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 	unknown := map[string]string{
 		"nobody":         "-",
 		"another scheme": "Basic YWxpY2U6cGFzc3dvcmQ=",
-		"expired":        person(provider, map[string]any{"sub": "alice", "exp": time.Now().Add(-time.Minute).Unix()}),
-		"wrong audience": person(provider, map[string]any{"sub": "alice", "aud": "other"}),
-		"wrong issuer":   person(stranger, map[string]any{"sub": "alice"}),
-		"forged":         person(stranger, map[string]any{"sub": "alice", "iss": provider.URL}),
-		"changed":        good[:len(good)-6] + "AAAAAA",
-		"for Kubernetes": "Bearer " + env.Token(t, work, "worker"),
-		"revoked portal": revoked,
+		"expired": person(provider, map[string]any{"sub": "alice",
+			"exp": time.Now().Add(-time.Minute).Unix()}),
+		"wrong audience":       person(provider, map[string]any{"sub": "alice", "aud": "other"}),
+		"wrong issuer":         person(stranger, map[string]any{"sub": "alice"}),
+		"forged":               person(stranger, map[string]any{"sub": "alice", "iss": provider.URL}),
+		"changed":              good[:len(good)-6] + "AAAAAA",
+		"for Kubernetes":       "Bearer " + env.Token(t, work, "worker"),
+		"revoked portal":       revoked,
+		"session that is over": cookieHeader + "__Host-usage-session=" + strings.Repeat("A", 43),
+	}
+	sessions, err := access.NewSessions(&sessionStore{}, auth.People,
+		access.SessionLimits{Idle: time.Hour, Longest: time.Hour}, "https://usage.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth.Sessions = sessions
+	session := func(token string) string {
+		t.Helper()
+		cookie, _, err := sessions.Begin(t.Context(), httptest.NewRequest(http.MethodGet, "/", nil),
+			strings.TrimPrefix(token, "Bearer "))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cookieHeader + cookie.Name + "=" + cookie.Value
 	}
 	known := map[string]string{
+		"session of alice":            session(good),
+		"session of bob":              session(person(provider, map[string]any{"sub": "bob"})),
+		"session of operator":         session(member("oda", "operators")),
+		"session of owner":            session(member("otto", "owners")),
 		"alice":                       good,
 		"bob":                         person(provider, map[string]any{"sub": "bob"}),
 		"worker":                      "Bearer " + env.Token(t, work, "worker", "usaged"),
@@ -236,6 +300,9 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 				q.path += "?user_id=alice"
 			}
 			q.token = token
+			if cookie, is := strings.CutPrefix(token, cookieHeader); is {
+				q.token, q.headers = "-", map[string]string{"Cookie": cookie}
+			}
 			return do(New(f.options(briefly(t, o), auth)), q).Code
 		}
 		for who, token := range unknown {
@@ -247,7 +314,7 @@ func TestWhoMayMakeWhichCall(t *testing.T) {
 			switch got := call(token); {
 			case got == 401:
 				t.Errorf("%s by %s: is not known", o.id, who)
-			case (got != 403) != slices.Contains(allowed, who):
+			case (got != 403) != slices.Contains(allowed, strings.TrimPrefix(who, "session of ")):
 				t.Errorf("%s by %s: got %d, and who may is %v", o.id, who, got, allowed)
 			}
 		}

@@ -56,7 +56,7 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 		} {
 			if o != nil {
 				want[method+" "+path] = row{o.OperationID, slices.Sorted(maps.Keys(o.RequestBody.Content)),
-					len(o.Security) == 3}
+					len(o.Security) == 4}
 			}
 		}
 	}

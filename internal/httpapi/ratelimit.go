@@ -221,22 +221,27 @@ func (s *server) identified(w http.ResponseWriter, r *http.Request) (caller, err
 	return c, nil
 }
 
-// identifiedByAddress finds out who calls unless the address has sent too many tokens that are not valid.
+// identifiedByAddress finds out who calls unless the address has sent too many tokens that are not valid. Ids of
+// sessions count as tokens.
 func (s *server) identifiedByAddress(r *http.Request) (caller, error) {
 	l := s.limits
 	limit := l.limits.Failures
-	authorization := r.Header.Get("Authorization")
-	scheme, _, _ := strings.Cut(authorization, " ")
-	if limit == (quota.RateLimit{}) || !strings.EqualFold(scheme, "Bearer") {
-		return s.identify(r)
+	credential := r.Header.Get("Authorization")
+	scheme, _, _ := strings.Cut(credential, " ")
+	inSession := credential == "" && s.auth.Sessions.Has(r)
+	if limit == (quota.RateLimit{}) || !inSession && !strings.EqualFold(scheme, "Bearer") {
+		return s.identify(r, false)
 	}
-	address, hash := addressOf(r.RemoteAddr), maphash.String(l.seed, authorization)
+	if inSession {
+		credential = r.Header.Get("Cookie")
+	}
+	address, hash := addressOf(r.RemoteAddr), maphash.String(l.seed, credential)
 	a := l.addresses.look(address, limit, l.now())
 	if !a.Taken && !l.proven.Contains(hash) {
 		return caller{}, l.rateLimited(scopeAddress, fmt.Sprintf(
 			"address %s has sent too many bearer tokens that are not valid; it may make", address), a)
 	}
-	c, err := s.identify(r)
+	c, err := s.identify(r, false)
 	switch {
 	case err == nil:
 		l.proven.Add(hash, struct{}{})

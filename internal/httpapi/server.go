@@ -191,6 +191,8 @@ type Options struct {
 	Streams StreamLimits
 	// Replica is the name under which the process is known.
 	Replica string
+	// Pages are further routes, by pattern: those of another face.
+	Pages map[string]http.Handler
 	// Browsers lets pages of other origins call; nil lets none.
 	Browsers *Browsers
 	// Limits are those of calls. Without them there are only those of the plans.
@@ -256,8 +258,10 @@ func New(opts Options) http.Handler {
 	if err != nil {
 		panic(err) // the document is part of the program, and a test reads it
 	}
-	for pattern, page := range pages {
-		mux.Handle(pattern, page)
+	for _, routes := range []map[string]http.Handler{pages, opts.Pages} {
+		for pattern, page := range routes {
+			mux.Handle(pattern, page)
+		}
 	}
 	mux.HandleFunc("/", s.unknown(mux))
 
@@ -288,7 +292,7 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 		default:
 			c.operation = op
 			if op.streams() {
-				c.again = func() (caller, error) { return s.identify(r) }
+				c.again = func() (caller, error) { return s.identify(r, true) }
 			}
 			if err = mayPortal(c.user, op); err == nil {
 				err = readBody(w, r, op)

@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +27,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+	"github.com/cantonesescribe/usage-operator/internal/testing/oidctest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/portaltest"
 )
 
@@ -136,7 +139,11 @@ func startStream(t *testing.T, options Options, token, lastID string) *streaming
 	ctx, hang := context.WithCancel(t.Context())
 	st := &streaming{sink: &sink{header: http.Header{}}, shown: shown, ended: make(chan struct{}), hang: hang}
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, alicesStream, http.NoBody)
-	r.Header.Set("Authorization", token)
+	if cookie, is := strings.CutPrefix(token, cookieHeader); is {
+		r.Header.Set("Cookie", cookie)
+	} else {
+		r.Header.Set("Authorization", token)
+	}
 	if lastID != "" {
 		r.Header.Set("Last-Event-ID", lastID)
 	}
@@ -305,6 +312,56 @@ func TestStreamOfPortalToken(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A stream ends with its session, and does not keep that from ending.
+func TestStreamOfSession(t *testing.T) {
+	t.Parallel()
+	people := peopleOf(t, &oidctest.Provider{URL: "https://id.example", CA: someCA(t)})
+	for name, signsOut := range map[string]bool{"signed out": true, "over": false} {
+		synctest.Test(t, func(t *testing.T) {
+			auth, store := testAuth(), &sessionStore{}
+			var err error
+			auth.Sessions, err = access.NewSessions(store, people,
+				access.SessionLimits{Idle: time.Hour, Longest: time.Hour}, "https://usage.example")
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := strings.Repeat("A", 43)
+			hash := sha256.Sum256([]byte(id))
+			if _, err := store.BeginSession(t.Context(), ledger.Session{Hash: hash[:], Issuer: "https://id.example",
+				Username: "oidc:alice", UserID: "alice"}, 5*time.Minute, time.Hour, nil); err != nil {
+				t.Fatal(err)
+			}
+			st := startStream(t, (&fake{}).options(t.Context(), auth), cookieHeader+access.SessionCookie+"="+id, "")
+			if !strings.Contains(st.take(), "id-1") {
+				t.Fatalf("%s: %d", name, st.code)
+			}
+			time.Sleep(4 * time.Minute)
+			synctest.Wait()
+			if st.over() || store.touched.Load() > 0 {
+				t.Errorf("%s: over is %t, and used %d times", name, st.over(), store.touched.Load())
+			}
+			if signsOut {
+				_ = store.EndSession(t.Context(), hash[:])
+			} else {
+				time.Sleep(time.Minute)
+			}
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+			if got := st.take(); !st.over() || !strings.Contains(got, `"reason":"unauthorized"`) {
+				t.Errorf("%s: over is %t with %q", name, st.over(), got)
+			}
+		})
+	}
+}
+
+// someCA is a certificate that nothing is signed with.
+func someCA(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 }
 
 func TestSlowReadersAreCut(t *testing.T) {

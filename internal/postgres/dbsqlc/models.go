@@ -240,6 +240,20 @@ type ServiceKey struct {
 	CreatedAt time.Time
 }
 
+type Session struct {
+	IDHash     []byte
+	Issuer     string
+	Username   string
+	Uid        string
+	Groups     []string
+	Extra      []byte
+	ExternalID string
+	BeganAt    time.Time
+	SeenAt     time.Time
+	IdleEndsAt time.Time
+	EndsAt     time.Time
+}
+
 type Team struct {
 	ID                    quota.ID
 	Name                  string
