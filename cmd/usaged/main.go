@@ -20,6 +20,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/console"
 	"github.com/cantonesescribe/usage-operator/internal/httpapi"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -68,6 +70,9 @@ type options struct {
 	origins                   []string
 	streams                   httpapi.StreamLimits
 	browsers                  *httpapi.Browsers
+	signIn                    console.SignInOptions
+	sessions                  access.SessionLimits
+	framers                   []string
 }
 
 func parse(args []string, getenv func(string) string, out io.Writer) (options, error) {
@@ -90,6 +95,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.StringArrayVar(&o.origins, "cors-origin", nil,
 		"origin whose pages may call from browsers, exactly as browsers send it, such as https://app.example.com; "+
 			"given once for each. None without it")
+	o.pageFlags(flags)
 	flags.StringVar(&o.tlsCert, "tls-cert-file", "",
 		"certificate to serve HTTPS with, read again when it changes; plain HTTP without it")
 	flags.StringVar(&o.tlsKey, "tls-key-file", "", "key of the certificate")
@@ -165,6 +171,9 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	var err error
 	if o.browsers, err = httpapi.NewBrowsers(o.origins); err != nil {
 		return o, fmt.Errorf("--cors-origin: %w", err)
+	}
+	if err := o.checkPages(); err != nil {
+		return o, err
 	}
 	return o, o.setRates()
 }

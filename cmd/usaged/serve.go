@@ -80,6 +80,10 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		return err
 	}
 	auth.Portal = access.NewPortal(store, nil)
+	pages, err := newPages(o, auth, store, log)
+	if err != nil {
+		return err
+	}
 	signer, loops := access.NewSigner(store), telemetry.Loops(registry)
 	failed := func(err error, message string) { log.Error(message, "error", err) }
 	service := metering.New(ledger.New(store, ledger.Options{}), store, signer, metering.Options{
@@ -115,7 +119,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Database: store.Ping, Log: log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry), Browsers: o.browsers,
 		Watch: func(of quota.Level) httpapi.Watching { return watcher.Watch(of) }, Work: service.Work,
-		Streams: o.streams, Replica: replica,
+		Streams: o.streams, Replica: replica, Pages: pages,
 	}, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		if auth.People != nil {
@@ -128,6 +132,12 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 			auth.Portal.Follow(ctx, loops, failed)
 			return nil
 		})
+		if auth.Sessions != nil {
+			group.Go(func() error {
+				auth.Sessions.Follow(ctx, loops, failed)
+				return nil
+			})
+		}
 		group.Go(func() error { return sending.run(ctx) })
 		group.Go(func() error {
 			watcher.Run(ctx)

@@ -32,6 +32,8 @@ const (
 	ClientID = "usage"
 	// RedirectURI is where a sign-in leads back to.
 	RedirectURI = "http://127.0.0.1/signed-in"
+	// CallbackURI is where one to the service's own pages does, at whatever port of this machine.
+	CallbackURI = "http://127.0.0.1/auth/callback"
 	// Password is everybody's.
 	Password = "password"
 )
@@ -57,7 +59,7 @@ func Start(users ...string) (*Provider, error) {
 		known[name] = &storage.User{ID: name, Username: name, Password: Password, PreferredLanguage: language.English}
 	}
 	p.storage = &rotating{Storage: storage.NewStorageWithClients(known, map[string]*storage.Client{
-		ClientID: storage.NativeClient(ClientID, RedirectURI),
+		ClientID: storage.NativeClient(ClientID, RedirectURI, CallbackURI),
 	})}
 	if err := p.storage.rotate(); err != nil {
 		return nil, err
@@ -86,14 +88,17 @@ func Start(users ...string) (*Provider, error) {
 func (p *Provider) Close() { p.server.Close() }
 
 // form is sent to the address that it came from, which says whose sign-in it is.
-const form = `<form method="POST"><input name="username"><input name="password" type="password">
-<button>Sign in</button></form>`
+const form = `<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>Sign in</title>
+<form method="POST"><p><label>Name <input name="username" autocomplete="username" autofocus></label>
+<p><label>Password <input name="password" type="password" autocomplete="current-password"></label>
+<p><button>Sign in</button></form></html>`
 
 // login is the page where people sign in.
 func (p *Provider) login(callback func(context.Context, string) string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id := r.FormValue("authRequestID")
 		if r.Method != http.MethodPost {
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			_, _ = io.WriteString(w, form)
 			return
 		}
