@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -246,6 +247,10 @@ func (f *fake) Forecast(context.Context, string) (reports.Forecast, error) { ret
 
 func (f *fake) Stats(context.Context, string, int) (reports.Stats, error) {
 	return reports.Stats{Lasts: time.Hour}, f.err
+}
+
+func (f *fake) TotalsRows(context.Context, reports.Span) (time.Time, iter.Seq2[[]reports.Total, error], error) {
+	return time.Time{}, func(func([]reports.Total, error) bool) {}, f.err
 }
 
 func (f *fake) Analytics(context.Context, string, reports.By, reports.Span) (reports.Analytics, error) {

@@ -7,6 +7,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -97,6 +98,7 @@ type Analytics interface {
 	Activity(ctx context.Context, userID string, span reports.Span) (reports.Activity, error)
 	Engagement(ctx context.Context, userID string) (reports.Engagement, error)
 	Totals(ctx context.Context, by reports.By, span reports.Span) (reports.Totals, error)
+	TotalsRows(ctx context.Context, span reports.Span) (time.Time, iter.Seq2[[]reports.Total, error], error)
 }
 
 // Users are those who have an account; *metering.Service is one.

@@ -3,11 +3,7 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
-	"encoding/csv"
-	"encoding/json"
-	"strconv"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -33,17 +29,20 @@ func (s *server) GetUsageTotals(
 	if err != nil {
 		return nil, err
 	}
-	write := map[string]func([]reports.Total) (GetUsageTotalsResponseObject, error){"csv": asCSV, "ndjson": asLines}
-	rows, others := write[string(r.Params.Format)]
-	if f := r.Params.Format; !others && f != "" && f != "json" {
-		return nil, invalid("format: %.40q must be json, csv or ndjson", f)
+	rows, err := asRows(string(r.Params.Format))
+	if err != nil {
+		return nil, err
+	}
+	if rows {
+		asOf, pages, err := s.analytics.TotalsRows(ctx, span)
+		if err != nil {
+			return nil, err
+		}
+		return newDownload(ctx, string(r.Params.Format), asOf, totalsColumns, pages), nil
 	}
 	t, err := s.analytics.Totals(ctx, by, span)
 	if err != nil {
 		return nil, err
-	}
-	if others {
-		return rows(t.Rows)
 	}
 	return usageTotals(&t, by), nil
 }
@@ -72,37 +71,32 @@ func usageTotals(t *reports.Totals, by reports.By) GetUsageTotals200JSONResponse
 	return out
 }
 
-// totalsNumbers are the columns of a row that are numbers, under their names in usage_totals.
-var totalsNumbers = []struct {
-	name string
-	of   func(*reports.Total) int64
-}{
-	{"users", func(t *reports.Total) int64 { return t.Users }},
-	{"events", func(t *reports.Total) int64 { return t.Figures.Events }},
-	{"reversals", func(t *reports.Total) int64 { return t.Figures.Reversals }},
-	{"credits", func(t *reports.Total) int64 { return int64(t.Figures.Credits) }},
-	{"refunded", func(t *reports.Total) int64 { return int64(t.Figures.Refunded) }},
-	{"plan_credits", func(t *reports.Total) int64 { return int64(t.Figures.Plan) }},
-	{"overage", func(t *reports.Total) int64 { return int64(t.Figures.Overage) }},
-	{"grant_credits", func(t *reports.Total) int64 { return int64(t.Figures.Grants) }},
-	{"carry_over", func(t *reports.Total) int64 { return int64(t.Figures.CarryOver) }},
-	{"price_micros", func(t *reports.Total) int64 { return int64(amountIn(t, t.Currency).Charged) }},
-	{"cost_micros", func(t *reports.Total) int64 { return int64(amountIn(t, t.CostCurrency).Cost) }},
-	{"audio_ms", func(t *reports.Total) int64 { return t.Figures.Audio.Milliseconds() }},
-	{"bytes", func(t *reports.Total) int64 { return t.Figures.Bytes }},
-	{"tokens", func(t *reports.Total) int64 { return t.Figures.Tokens }},
-	{"quantity", func(t *reports.Total) int64 { return t.Figures.Quantity }},
-	{"admissions", func(t *reports.Total) int64 { return t.Figures.Admissions }},
-	{"uncharged", func(t *reports.Total) int64 { return t.Figures.Uncharged }},
-	{"waited_ms", func(t *reports.Total) int64 { return t.Figures.Waited.Milliseconds() }},
-	{"running_ms", func(t *reports.Total) int64 { return t.Figures.Running.Milliseconds() }},
-}
-
-// totalsNames are the columns before them.
-var totalsNames = []string{"day", "plan_name", "usage_type", "currency", "cost_currency"}
-
-func namesOf(t *reports.Total) []string {
-	return []string{t.Day.String(), t.Plan, t.UsageType, t.Currency, t.CostCurrency}
+// totalsColumns are the columns of a row under their names in usage_totals.
+var totalsColumns = []column[reports.Total]{
+	{"day", func(t *reports.Total) any { return t.Day.String() }},
+	{"plan_name", func(t *reports.Total) any { return t.Plan }},
+	{"usage_type", func(t *reports.Total) any { return t.UsageType }},
+	{"currency", func(t *reports.Total) any { return t.Currency }},
+	{"cost_currency", func(t *reports.Total) any { return t.CostCurrency }},
+	{"users", func(t *reports.Total) any { return t.Users }},
+	{"events", func(t *reports.Total) any { return t.Figures.Events }},
+	{"reversals", func(t *reports.Total) any { return t.Figures.Reversals }},
+	{"credits", func(t *reports.Total) any { return int64(t.Figures.Credits) }},
+	{"refunded", func(t *reports.Total) any { return int64(t.Figures.Refunded) }},
+	{"plan_credits", func(t *reports.Total) any { return int64(t.Figures.Plan) }},
+	{"overage", func(t *reports.Total) any { return int64(t.Figures.Overage) }},
+	{"grant_credits", func(t *reports.Total) any { return int64(t.Figures.Grants) }},
+	{"carry_over", func(t *reports.Total) any { return int64(t.Figures.CarryOver) }},
+	{"price_micros", func(t *reports.Total) any { return int64(amountIn(t, t.Currency).Charged) }},
+	{"cost_micros", func(t *reports.Total) any { return int64(amountIn(t, t.CostCurrency).Cost) }},
+	{"audio_ms", func(t *reports.Total) any { return t.Figures.Audio.Milliseconds() }},
+	{"bytes", func(t *reports.Total) any { return t.Figures.Bytes }},
+	{"tokens", func(t *reports.Total) any { return t.Figures.Tokens }},
+	{"quantity", func(t *reports.Total) any { return t.Figures.Quantity }},
+	{"admissions", func(t *reports.Total) any { return t.Figures.Admissions }},
+	{"uncharged", func(t *reports.Total) any { return t.Figures.Uncharged }},
+	{"waited_ms", func(t *reports.Total) any { return t.Figures.Waited.Milliseconds() }},
+	{"running_ms", func(t *reports.Total) any { return t.Figures.Running.Milliseconds() }},
 }
 
 func amountIn(t *reports.Total, currency string) quota.Amounts {
@@ -112,44 +106,4 @@ func amountIn(t *reports.Total, currency string) quota.Amounts {
 		}
 	}
 	return quota.Amounts{}
-}
-
-// asCSV writes rows with a header.
-func asCSV(rows []reports.Total) (GetUsageTotalsResponseObject, error) {
-	var out bytes.Buffer
-	w := csv.NewWriter(&out)
-	header := append([]string{}, totalsNames...)
-	for _, column := range totalsNumbers {
-		header = append(header, column.name)
-	}
-	// A buffer takes everything; Flush tells.
-	_ = w.Write(header)
-	for i := range rows {
-		record := namesOf(&rows[i])
-		for _, column := range totalsNumbers {
-			record = append(record, strconv.FormatInt(column.of(&rows[i]), 10))
-		}
-		_ = w.Write(record)
-	}
-	w.Flush()
-	return GetUsageTotals200TextcsvResponse{Body: &out, ContentLength: int64(out.Len())}, w.Error()
-}
-
-// asLines writes each row as a line of JSON.
-func asLines(rows []reports.Total) (GetUsageTotalsResponseObject, error) {
-	var out bytes.Buffer
-	lines := json.NewEncoder(&out)
-	for i := range rows {
-		line := make(map[string]any, len(totalsNames)+len(totalsNumbers))
-		for n, text := range namesOf(&rows[i]) {
-			line[totalsNames[n]] = text
-		}
-		for _, column := range totalsNumbers {
-			line[column.name] = column.of(&rows[i])
-		}
-		if err := lines.Encode(line); err != nil {
-			return nil, err
-		}
-	}
-	return GetUsageTotals200ApplicationxNdjsonResponse{Body: &out, ContentLength: int64(out.Len())}, nil
 }

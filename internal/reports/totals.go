@@ -4,6 +4,7 @@ package reports
 
 import (
 	"context"
+	"iter"
 	"time"
 )
 
@@ -12,36 +13,30 @@ type Totals struct {
 	Rollup
 	Span
 
-	Total   Figures
-	Buckets []Bucket
-	// Rows are what Total and Buckets are made of.
-	Rows     []Total
+	Total    Figures
+	Buckets  []Bucket
 	Refusals []RefusalTotal
 }
 
 // Totals sums up what all users used, in groups, by days of UTC.
 func (s *Service) Totals(ctx context.Context, by By, span Span) (Totals, error) {
-	r, err := s.store.TotalsRollup(ctx)
+	r, asked, covered, err := s.totalsSpan(ctx, span)
 	if err != nil {
 		return Totals{}, err
 	}
-	r.Zone = time.UTC
-	out := Totals{Rollup: r}
-	var covered Span
-	if out.Span, covered, err = span.within(&r); err != nil {
-		return Totals{}, err
-	}
+	out := Totals{Rollup: r, Span: asked}
+	var rows []Total
 	if covered.From.Before(covered.To) {
-		if out.Rows, err = s.store.Totals(ctx, covered.From, covered.To); err != nil {
+		if rows, err = s.store.Totals(ctx, covered.From, covered.To); err != nil {
 			return Totals{}, err
 		}
 	}
-	sums := make([]Sum, len(out.Rows))
-	for i := range out.Rows {
-		sums[i] = out.Rows[i].Sum
+	sums := make([]Sum, len(rows))
+	for i := range rows {
+		sums[i] = rows[i].Sum
 		if by == ByPlan {
 			// It is grouped by this name.
-			sums[i].UsageType = out.Rows[i].Plan
+			sums[i].UsageType = rows[i].Plan
 		}
 		out.Total.Add(&sums[i].Figures)
 	}
@@ -52,4 +47,32 @@ func (s *Service) Totals(ctx context.Context, by By, span Span) (Totals, error) 
 	}
 	out.Refusals, err = s.store.AllRefusals(ctx, out.From, out.To)
 	return out, err
+}
+
+// totalsSpan says how far totals are, which days were asked for, and which of them the totals cover.
+func (s *Service) totalsSpan(ctx context.Context, span Span) (r Rollup, asked, covered Span, err error) {
+	if r, err = s.store.TotalsRollup(ctx); err != nil {
+		return r, asked, covered, err
+	}
+	r.Zone = time.UTC
+	asked, covered, err = span.within(&r)
+	return r, asked, covered, err
+}
+
+// pageDays is how many days of totals are read at once where their rows are asked for.
+const pageDays = 7
+
+// TotalsRows returns what Totals are made of, in the order of the days and a page at a time, and the moment up to which
+// it is complete. A page is read when it is asked for, and nothing is held in between, so the rows of two pages may be
+// of two rollups.
+func (s *Service) TotalsRows(ctx context.Context, span Span) (asOf time.Time, pages iter.Seq2[[]Total, error], err error) {
+	r, _, covered, err := s.totalsSpan(ctx, span)
+	return r.AsOf, func(yield func([]Total, error) bool) {
+		for from := covered.From; from.Before(covered.To); from = from.Add(pageDays) {
+			rows, err := s.store.Totals(ctx, from, earlier(from.Add(pageDays), covered.To))
+			if !yield(rows, err) || err != nil {
+				return
+			}
+		}
+	}, err
 }
