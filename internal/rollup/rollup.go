@@ -25,6 +25,9 @@ type Options struct {
 	RetryFor time.Duration
 	// Rebuild makes the sums of all accounts anew, not only of those that have changed.
 	Rebuild bool
+	// PeriodsEvery is how old what periods come to may be before it is made anew, which Rebuild does in any case; an hour
+	// if zero.
+	PeriodsEvery time.Duration
 	// FullSpeed keeps the run from making way for others who are at work in the database.
 	FullSpeed bool
 	// Progress is told after each transaction how far the run has come; nil is told nothing.
@@ -64,6 +67,7 @@ func (f Failure) String() string { return fmt.Sprintf("account %s: %v", f.Accoun
 type Store interface {
 	Users
 	Totals
+	Periods
 
 	// Clock reads the database's clock.
 	Clock(ctx context.Context) (time.Time, error)
@@ -90,12 +94,22 @@ type Totals interface {
 	Total(ctx context.Context, day time.Time) error
 }
 
+// Periods makes what the periods of all accounts come to: how much of their credits they used, what they were sold for,
+// and who came back month by month.
+type Periods interface {
+	// PeriodsSummed is when that was made last; zero: never.
+	PeriodsSummed(ctx context.Context) (time.Time, error)
+	// SumPeriods makes all of it anew.
+	SumPeriods(ctx context.Context, asOf time.Time) error
+}
+
 // ErrAccountsFailed says that all accounts were rolled up but some.
 var ErrAccountsFailed = errors.New("accounts could not be rolled up")
 
 const (
 	defaultBatch    = 200
 	defaultRetryFor = 5 * time.Minute
+	defaultPeriods  = time.Hour
 	// firstPause is the first pause of a back-off that doubles.
 	firstPause = 200 * time.Millisecond
 	maxPause   = 10 * time.Second
@@ -115,6 +129,9 @@ func Run(ctx context.Context, store Store, o Options) (Result, error) {
 	}
 	if r.o.RetryFor <= 0 {
 		r.o.RetryFor = defaultRetryFor
+	}
+	if r.o.PeriodsEvery <= 0 {
+		r.o.PeriodsEvery = defaultPeriods
 	}
 	err := r.all(ctx)
 	if cause := context.Cause(ctx); cause != nil {
@@ -163,6 +180,9 @@ func (r *run) all(ctx context.Context) error {
 	if err := r.total(ctx); err != nil {
 		return err
 	}
+	if err := r.periods(ctx, asOf); err != nil {
+		return err
+	}
 	if r.res.Failed > 0 {
 		return fmt.Errorf("%d %w", r.res.Failed, ErrAccountsFailed)
 	}
@@ -185,6 +205,19 @@ func (r *run) total(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// periods makes what periods come to anew, where that is old. It reads every period, so not each run does.
+func (r *run) periods(ctx context.Context, now time.Time) error {
+	var last time.Time
+	err := r.patiently(ctx, func() (err error) {
+		last, err = r.store.PeriodsSummed(ctx)
+		return err
+	})
+	if err != nil || !r.o.Rebuild && now.Before(last.Add(r.o.PeriodsEvery)) {
+		return err
+	}
+	return r.patiently(ctx, func() error { return r.store.SumPeriods(ctx, now) })
 }
 
 // makeWay pauses while others are at work.

@@ -288,7 +288,7 @@ func (q *Queries) SumsByHour(ctx context.Context, arg SumsByHourParams) ([]SumsB
 }
 
 const Totals = `-- name: Totals :many
-SELECT day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms FROM usage_totals WHERE day >= $1::date AND day < $2::date
+SELECT day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms, expired, cancelled, waited_1s, waited_1m, waited_10m, waited_1h FROM usage_totals WHERE day >= $1::date AND day < $2::date
 ORDER BY day, plan_name, usage_type, currency, cost_currency
 `
 
@@ -331,6 +331,12 @@ func (q *Queries) Totals(ctx context.Context, arg TotalsParams) ([]UsageTotal, e
 			&i.Uncharged,
 			&i.WaitedMs,
 			&i.RunningMs,
+			&i.Expired,
+			&i.Cancelled,
+			&i.Waited1s,
+			&i.Waited1m,
+			&i.Waited10m,
+			&i.Waited1h,
 		); err != nil {
 			return nil, err
 		}

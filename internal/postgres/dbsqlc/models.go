@@ -181,6 +181,11 @@ type NotificationPreference struct {
 	UpdatedAt time.Time
 }
 
+type PayingAccount struct {
+	UserID quota.ID
+	TeamID quota.ID
+}
+
 type PlanVersion struct {
 	PlanName   string
 	Version    int64
@@ -309,33 +314,71 @@ type UsageAlert struct {
 }
 
 type UsageAnalytic struct {
-	UserID       quota.ID
+	UserID         quota.ID
+	Day            time.Time
+	At             time.Time
+	PeriodNo       int64
+	PayerID        quota.ID
+	PlanName       string
+	UsageType      string
+	Currency       string
+	CostCurrency   string
+	Events         int64
+	Reversals      int64
+	Credits        int64
+	Refunded       int64
+	PlanCredits    int64
+	Overage        int64
+	GrantCredits   int64
+	CarryOver      int64
+	PriceMicros    int64
+	CostMicros     int64
+	AudioMs        int64
+	Bytes          int64
+	Tokens         int64
+	Quantity       int64
+	Admissions     int64
+	Uncharged      int64
+	WaitedMs       int64
+	RunningMs      int64
+	Expired        int64
+	Cancelled      int64
+	Waited1s       int64
+	Waited1m       int64
+	Waited10m      int64
+	Waited1h       int64
+	LargestAudioMs int64
+	LargestBytes   int64
+}
+
+type UsageCohort struct {
+	Cohort time.Time
+	Month  time.Time
+	Users  int64
+}
+
+type UsageMonth struct {
+	UserID          quota.ID
+	Month           time.Time
+	Currency        string
+	Uses            int64
+	Credits         int64
+	PriceMicros     int64
+	CostMicros      int64
+	PreviousCredits int64
+}
+
+type UsagePayerTotal struct {
 	Day          time.Time
-	At           time.Time
-	PeriodNo     int64
-	PayerID      quota.ID
 	PlanName     string
-	UsageType    string
+	TeamID       quota.ID
 	Currency     string
 	CostCurrency string
+	Users        int64
 	Events       int64
-	Reversals    int64
 	Credits      int64
-	Refunded     int64
-	PlanCredits  int64
-	Overage      int64
-	GrantCredits int64
-	CarryOver    int64
 	PriceMicros  int64
 	CostMicros   int64
-	AudioMs      int64
-	Bytes        int64
-	Tokens       int64
-	Quantity     int64
-	Admissions   int64
-	Uncharged    int64
-	WaitedMs     int64
-	RunningMs    int64
 }
 
 type UsagePeriod struct {
@@ -360,6 +403,20 @@ type UsagePeriod struct {
 	Currency           *string
 	OveragePriceMicros *int64
 	OtherAmounts       []byte
+}
+
+type UsagePeriodPrice struct {
+	Day         time.Time
+	PlanName    string
+	TeamID      quota.ID
+	Currency    string
+	Periods     int64
+	PriceMicros int64
+}
+
+type UsagePeriodsSummed struct {
+	OnlyOne bool
+	AsOf    time.Time
 }
 
 type UsageQuota struct {
@@ -457,6 +514,12 @@ type UsageTotal struct {
 	Uncharged    int64
 	WaitedMs     int64
 	RunningMs    int64
+	Expired      int64
+	Cancelled    int64
+	Waited1s     int64
+	Waited1m     int64
+	Waited10m    int64
+	Waited1h     int64
 }
 
 type UsageTotalsStale struct {
@@ -526,6 +589,14 @@ type UsageTrackingDefault struct {
 	Late        bool
 	Seq         int64
 	Metadata    []byte
+}
+
+type UsageUtilisation struct {
+	Day      time.Time
+	PlanName string
+	Percent  int16
+	Periods  int64
+	Idle     int64
 }
 
 type User struct {

@@ -146,12 +146,58 @@ func (q *Queries) CompleteRollups(ctx context.Context, asOf time.Time) error {
 	return err
 }
 
+const DeleteAllMonths = `-- name: DeleteAllMonths :exec
+DELETE FROM usage_months WHERE user_id = ANY ($1::uuid[])
+`
+
+func (q *Queries) DeleteAllMonths(ctx context.Context, ids []quota.ID) error {
+	_, err := q.db.Exec(ctx, DeleteAllMonths, ids)
+	return err
+}
+
 const DeleteAllRollups = `-- name: DeleteAllRollups :exec
 DELETE FROM usage_analytics WHERE user_id = ANY ($1::uuid[])
 `
 
 func (q *Queries) DeleteAllRollups(ctx context.Context, ids []quota.ID) error {
 	_, err := q.db.Exec(ctx, DeleteAllRollups, ids)
+	return err
+}
+
+const DeleteMonths = `-- name: DeleteMonths :exec
+DELETE FROM usage_months AS m USING (
+    SELECT unnest($1::uuid[]) AS id, unnest($2::date[]) AS day) AS d
+WHERE m.user_id = d.id AND m.month >= date_trunc('month', d.day - 1)::date
+  AND m.month <= (date_trunc('month', d.day + 1) + interval '1 month')::date
+`
+
+type DeleteMonthsParams struct {
+	Accounts []quota.ID
+	Days     []time.Time
+}
+
+// Those that days of accounts lie in, by whatever zone, and those behind these; all of some.
+func (q *Queries) DeleteMonths(ctx context.Context, arg DeleteMonthsParams) error {
+	_, err := q.db.Exec(ctx, DeleteMonths, arg.Accounts, arg.Days)
+	return err
+}
+
+const DeletePayerTotals = `-- name: DeletePayerTotals :exec
+DELETE FROM usage_payer_totals WHERE day = $1
+`
+
+func (q *Queries) DeletePayerTotals(ctx context.Context, day time.Time) error {
+	_, err := q.db.Exec(ctx, DeletePayerTotals, day)
+	return err
+}
+
+const DeletePeriodSums = `-- name: DeletePeriodSums :exec
+WITH utilisation AS (DELETE FROM usage_utilisation), prices AS (DELETE FROM usage_period_prices)
+DELETE FROM usage_cohorts
+`
+
+func (q *Queries) DeletePeriodSums(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, DeletePeriodSums)
 	return err
 }
 
@@ -179,6 +225,101 @@ func (q *Queries) DeleteTotals(ctx context.Context, day time.Time) error {
 	return err
 }
 
+const InsertCohorts = `-- name: InsertCohorts :exec
+INSERT INTO usage_cohorts (cohort, month, users)
+SELECT f.first, m.month, count(DISTINCT m.user_id)
+FROM (SELECT u.user_id, min(u.month)::date AS first FROM usage_months AS u WHERE u.uses > 0 GROUP BY u.user_id) AS f
+JOIN usage_months AS m ON m.user_id = f.user_id AND m.uses > 0
+GROUP BY 1, 2
+`
+
+func (q *Queries) InsertCohorts(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, InsertCohorts)
+	return err
+}
+
+const InsertMonths = `-- name: InsertMonths :exec
+WITH touched AS MATERIALIZED (
+    SELECT d.id, generate_series(date_trunc('month', d.day - 1), date_trunc('month', d.day + 1) + interval '1 month',
+        interval '1 month')::date AS month
+    FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::date[]) AS day) AS d
+    UNION
+    SELECT w.id, generate_series(date_trunc('month', min(u.day) - interval '1 day'), date_trunc('month', max(u.day) + interval '1 day')
+        + interval '1 month', interval '1 month')::date
+    FROM unnest($3::uuid[]) AS w (id) JOIN usage_analytics AS u ON u.user_id = w.id GROUP BY w.id),
+rows AS MATERIALIZED (
+    SELECT b.id, b.month, u.currency, u.cost_currency, u.events - u.reversals AS uses, u.credits, u.price_micros, u.cost_micros
+    FROM (SELECT t.id, t.month FROM touched AS t UNION SELECT t.id, (t.month - interval '1 month')::date FROM touched AS t) AS b
+    JOIN usage_analytics AS u ON u.user_id = b.id AND u.day >= b.month - 1 AND u.day <= (b.month + interval '1 month')::date
+      AND u.at >= b.month::timestamp AT TIME ZONE 'UTC' AND u.at < (b.month + interval '1 month') AT TIME ZONE 'UTC'
+    WHERE u.events > 0),
+sums AS MATERIALIZED (
+    SELECT m.id, m.month, m.currency, sum(m.uses) AS uses, sum(m.credits) AS credits, sum(m.price) AS price, sum(m.cost) AS cost
+    FROM (SELECT r.id, r.month, r.currency, r.uses, r.credits, r.price_micros AS price, 0 AS cost FROM rows AS r
+        UNION ALL SELECT c.id, c.month, c.cost_currency, 0, 0, 0, c.cost_micros FROM rows AS c
+            WHERE c.cost_micros > 0 OR c.cost_currency = c.currency) AS m
+    GROUP BY m.id, m.month, m.currency)
+INSERT INTO usage_months (user_id, month, currency, uses, credits, price_micros, cost_micros, previous_credits)
+SELECT v.id, v.month, v.currency, sum(v.uses), sum(v.credits), sum(v.price), sum(v.cost), sum(v.previous)
+FROM (SELECT s.id, s.month, s.currency, s.uses, s.credits, s.price, s.cost, 0 AS previous FROM sums AS s
+    UNION ALL
+    SELECT p.id, (p.month + interval '1 month')::date, p.currency, 0, 0, 0, 0, p.credits FROM sums AS p) AS v
+JOIN touched AS t ON t.id = v.id AND t.month = v.month
+GROUP BY v.id, v.month, v.currency
+`
+
+type InsertMonthsParams struct {
+	Accounts []quota.ID
+	Days     []time.Time
+	Ids      []quota.ID
+}
+
+// The same months anew, of the rows as they are now. What its money is of is in the row of that currency.
+func (q *Queries) InsertMonths(ctx context.Context, arg InsertMonthsParams) error {
+	_, err := q.db.Exec(ctx, InsertMonths, arg.Accounts, arg.Days, arg.Ids)
+	return err
+}
+
+const InsertPayerTotals = `-- name: InsertPayerTotals :exec
+INSERT INTO usage_payer_totals (day, plan_name, team_id, currency, cost_currency, users, events, credits, price_micros, cost_micros)
+SELECT $1::date, u.plan_name, u.payer_id, u.currency, u.cost_currency, count(DISTINCT u.user_id), sum(u.events), sum(u.credits),
+    sum(u.price_micros), sum(u.cost_micros)
+FROM usage_analytics AS u
+WHERE u.at >= $2::timestamptz AND u.at < $3::timestamptz AND u.payer_id <> u.user_id AND u.events > 0
+GROUP BY u.plan_name, u.payer_id, u.currency, u.cost_currency
+`
+
+type InsertPayerTotalsParams struct {
+	Day   time.Time
+	Since time.Time
+	Until time.Time
+}
+
+func (q *Queries) InsertPayerTotals(ctx context.Context, arg InsertPayerTotalsParams) error {
+	_, err := q.db.Exec(ctx, InsertPayerTotals, arg.Day, arg.Since, arg.Until)
+	return err
+}
+
+const InsertPeriodPrices = `-- name: InsertPeriodPrices :exec
+INSERT INTO usage_period_prices (day, plan_name, team_id, currency, periods, price_micros)
+SELECT (p.period_start AT TIME ZONE 'UTC')::date, p.plan_name, p.team_id, v.currency, count(*), sum(v.price)
+FROM (
+    SELECT c.period_start, c.plan_name, c.plan_version AS version, a.team_id
+    FROM usage_periods AS c JOIN paying_accounts AS a ON a.user_id = c.user_id WHERE c.plan_name <> ''
+    UNION ALL
+    SELECT q.period_start, q.plan_name, l.version, a.team_id
+    FROM usage_quotas AS q JOIN paying_accounts AS a ON a.user_id = q.user_id JOIN user_plan_limits AS l ON l.name = q.plan_name) AS p
+JOIN (SELECT w.plan_name, w.version, w.definition ->> 'currency' AS currency, (w.definition ->> 'period_price_micros')::bigint AS price
+    FROM plan_versions AS w) AS v ON v.plan_name = p.plan_name AND v.version = p.version
+GROUP BY 1, 2, 3, 4
+`
+
+// Of all periods that have begun, each at the price of the version of the plan that held when it ended, or holds.
+func (q *Queries) InsertPeriodPrices(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, InsertPeriodPrices)
+	return err
+}
+
 const InsertRollups = `-- name: InsertRollups :execrows
 WITH page AS MATERIALIZED (
     SELECT unnest($1::uuid[]) AS id, unnest($2::timestamptz[]) AS since, unnest($3::text[]) AS zone,
@@ -195,6 +336,7 @@ facts AS (
         coalesce(l.carried, 0) AS carry_over, e.price_micros, e.cost_micros,
         CASE WHEN v.id IS NULL THEN 1 ELSE 0 END AS kept, e.duration_ms, e.file_size, e.tokens, e.quantity,
         CASE WHEN c.id IS NULL THEN 0 ELSE 1 END AS admissions, 0 AS uncharged,
+        0 AS expired, 0 AS cancelled,
         c.admitted_at - coalesce(c.requeued_at, c.created_at) AS waited, c.ended_at - c.admitted_at AS running
     FROM page AS p
     JOIN usage_tracking AS e ON e.user_id = p.id AND e.recorded_at >= p.since AND e.kind <> 'reversal'
@@ -209,20 +351,26 @@ facts AS (
     UNION ALL
     SELECT p.id, p.zone, c.ended_at, coalesce(c.period_no, -1), coalesce(c.payer_id, c.user_id), '', 'transcription', '', '',
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+        CASE c.state WHEN 'Expired' THEN 1 ELSE 0 END, CASE c.state WHEN 'Cancelled' THEN 1 ELSE 0 END,
         coalesce(c.admitted_at, c.ended_at) - coalesce(c.requeued_at, c.created_at), c.ended_at - c.admitted_at
     FROM page AS p JOIN concurrent_processing AS c ON c.user_id = p.id
     WHERE c.state IN ('Released', 'Expired', 'Cancelled')
       AND (p.whole OR (p.id, (c.ended_at AT TIME ZONE p.zone)::date) IN (SELECT id, day FROM changed)))
 INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type, currency, cost_currency,
     events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros,
-    audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms)
+    audio_ms, bytes, tokens, quantity, admissions, uncharged, expired, cancelled, waited_ms, running_ms, waited_1s, waited_1m,
+    waited_10m, waited_1h, largest_audio_ms, largest_bytes)
 SELECT f.user_id, (f.t AT TIME ZONE f.zone)::date, greatest(date_trunc('hour', f.t, f.zone), date_trunc('hour', f.t, 'UTC')),
     f.period_no, f.payer_id, f.plan_name, f.usage_type, f.currency, f.cost_currency,
     sum(f.events), sum(f.reversals), sum(f.credits), sum(f.refunded), sum(f.pays * f.plan_credits), sum(f.pays * f.overage),
     sum(f.pays * f.grant_credits), sum(f.pays * f.carry_over), sum(f.pays * f.price_micros), sum(f.cost_micros),
     sum(f.kept * f.duration_ms), sum(f.kept * f.file_size), sum(f.kept * f.tokens), sum(f.kept * f.quantity),
-    sum(f.admissions), sum(f.uncharged), coalesce(sum((extract(epoch FROM f.waited) * 1000)::bigint), 0),
-    coalesce(sum((extract(epoch FROM f.running) * 1000)::bigint), 0)
+    sum(f.admissions), sum(f.uncharged), sum(f.expired), sum(f.cancelled),
+    coalesce(sum((extract(epoch FROM f.waited) * 1000)::bigint), 0),
+    coalesce(sum((extract(epoch FROM f.running) * 1000)::bigint), 0),
+    count(*) FILTER (WHERE f.waited <= interval '1 second'), count(*) FILTER (WHERE f.waited <= interval '1 minute'),
+    count(*) FILTER (WHERE f.waited <= interval '10 minutes'), count(*) FILTER (WHERE f.waited <= interval '1 hour'),
+    max(f.kept * f.duration_ms), max(f.kept * f.file_size)
 FROM facts AS f
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 `
@@ -255,9 +403,9 @@ func (q *Queries) InsertRollups(ctx context.Context, arg InsertRollupsParams) (i
 }
 
 const InsertTotals = `-- name: InsertTotals :exec
-INSERT INTO usage_totals (day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms)
+INSERT INTO usage_totals (day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms, expired, cancelled, waited_1s, waited_1m, waited_10m, waited_1h)
 SELECT $1::date, u.plan_name, u.usage_type, u.currency, u.cost_currency, count(DISTINCT u.user_id),
-    sum(u.events), sum(u.reversals), sum(u.credits), sum(u.refunded), sum(u.plan_credits), sum(u.overage), sum(u.grant_credits), sum(u.carry_over), sum(u.price_micros), sum(u.cost_micros), sum(u.audio_ms), sum(u.bytes), sum(u.tokens), sum(u.quantity), sum(u.admissions), sum(u.uncharged), sum(u.waited_ms), sum(u.running_ms)
+    sum(u.events), sum(u.reversals), sum(u.credits), sum(u.refunded), sum(u.plan_credits), sum(u.overage), sum(u.grant_credits), sum(u.carry_over), sum(u.price_micros), sum(u.cost_micros), sum(u.audio_ms), sum(u.bytes), sum(u.tokens), sum(u.quantity), sum(u.admissions), sum(u.uncharged), sum(u.waited_ms), sum(u.running_ms), sum(u.expired), sum(u.cancelled), sum(u.waited_1s), sum(u.waited_1m), sum(u.waited_10m), sum(u.waited_1h)
 FROM usage_analytics AS u WHERE u.at >= $2::timestamptz AND u.at < $3::timestamptz
 GROUP BY u.plan_name, u.usage_type, u.currency, u.cost_currency
 `
@@ -270,6 +418,23 @@ type InsertTotalsParams struct {
 
 func (q *Queries) InsertTotals(ctx context.Context, arg InsertTotalsParams) error {
 	_, err := q.db.Exec(ctx, InsertTotals, arg.Day, arg.Since, arg.Until)
+	return err
+}
+
+const InsertUtilisation = `-- name: InsertUtilisation :exec
+INSERT INTO usage_utilisation (day, plan_name, percent, periods, idle)
+SELECT (p.period_end AT TIME ZONE 'UTC')::date, p.plan_name,
+    CASE WHEN p.plan_credits IS NULL THEN -1 WHEN p.plan_used >= p.plan_credits THEN 100
+        ELSE trunc(p.plan_used::numeric * 100 / p.plan_credits) END::smallint,
+    count(*), count(*) FILTER (WHERE p.used = 0)
+FROM usage_periods AS p JOIN paying_accounts AS a ON a.user_id = p.user_id
+WHERE p.plan_name <> ''
+GROUP BY 1, 2, 3
+`
+
+// Of periods that have been closed, in which a plan and no team above paid: a team's own periods are among them.
+func (q *Queries) InsertUtilisation(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, InsertUtilisation)
 	return err
 }
 
@@ -387,6 +552,19 @@ func (q *Queries) MoveWatermarks(ctx context.Context, arg MoveWatermarksParams) 
 	return err
 }
 
+const PeriodsSummed = `-- name: PeriodsSummed :one
+
+SELECT as_of FROM usage_periods_summed
+`
+
+// What the periods come to, all of it anew.
+func (q *Queries) PeriodsSummed(ctx context.Context) (time.Time, error) {
+	row := q.db.QueryRow(ctx, PeriodsSummed)
+	var as_of time.Time
+	err := row.Scan(&as_of)
+	return as_of, err
+}
+
 const RollupsComplete = `-- name: RollupsComplete :one
 SELECT as_of FROM usage_rollups_complete
 `
@@ -396,6 +574,15 @@ func (q *Queries) RollupsComplete(ctx context.Context) (time.Time, error) {
 	var as_of time.Time
 	err := row.Scan(&as_of)
 	return as_of, err
+}
+
+const SavePeriodsSummed = `-- name: SavePeriodsSummed :exec
+INSERT INTO usage_periods_summed (as_of) VALUES ($1) ON CONFLICT (only_one) DO UPDATE SET as_of = excluded.as_of
+`
+
+func (q *Queries) SavePeriodsSummed(ctx context.Context, asOf time.Time) error {
+	_, err := q.db.Exec(ctx, SavePeriodsSummed, asOf)
+	return err
 }
 
 const StaleDays = `-- name: StaleDays :many

@@ -70,21 +70,64 @@ var rollups = []string{
 	        sum(audio_ms)::bigint AS audio_ms, sum(bytes)::bigint AS bytes, sum(tokens)::bigint AS tokens,
 	        sum(quantity)::bigint AS quantity, sum(admissions)::bigint AS admissions,
 	        sum(uncharged)::bigint AS uncharged, sum(waited_ms)::bigint AS waited_ms,
-	        sum(running_ms)::bigint AS running_ms
+	        sum(running_ms)::bigint AS running_ms, sum(expired)::bigint AS expired, sum(cancelled)::bigint AS cancelled,
+	        sum(waited_1s)::bigint AS waited_1s, sum(waited_1m)::bigint AS waited_1m,
+	        sum(waited_10m)::bigint AS waited_10m, sum(waited_1h)::bigint AS waited_1h
 	    FROM usage_analytics GROUP BY 1, 2, 3, 4, 5
 	    UNION ALL
 	    SELECT day, plan_name, usage_type, currency, cost_currency, -users, -events, -reversals,
 	        -credits, -refunded, -plan_credits, -overage, -grant_credits, -carry_over,
 	        -price_micros, -cost_micros, -audio_ms, -bytes, -tokens, -quantity, -admissions, -uncharged,
-	        -waited_ms, -running_ms
+	        -waited_ms, -running_ms, -expired, -cancelled, -waited_1s, -waited_1m, -waited_10m, -waited_1h
 	    FROM usage_totals) AS t
 	WHERE day NOT IN (SELECT s.day FROM usage_totals_stale AS s)
 	GROUP BY day, plan_name, usage_type, currency, cost_currency
 	HAVING (sum(users), sum(events), sum(reversals), sum(credits), sum(refunded), sum(plan_credits),
 	        sum(overage), sum(grant_credits), sum(carry_over), sum(price_micros), sum(cost_micros),
 	        sum(audio_ms), sum(bytes), sum(tokens), sum(quantity), sum(admissions), sum(uncharged),
-	        sum(waited_ms), sum(running_ms))
-	    <> (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)`,
+	        sum(waited_ms), sum(running_ms), sum(expired), sum(cancelled), sum(waited_1s), sum(waited_1m),
+	        sum(waited_10m), sum(waited_1h))
+	    <> (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)`,
+
+	// What teams have paid for, of the same days.
+	`SELECT 'I9' AS invariant, NULL AS who, 'totals of ' || day || ', ' || plan_name || ', paid by ' || team_id || ', ' ||
+	    currency || '/' || cost_currency AS what, 'no difference to the sums of users' AS expected,
+	    concat_ws(' ', 'users', sum(users), 'events', sum(events), 'credits', sum(credits), 'price', sum(price_micros),
+	        'cost', sum(cost_micros)) AS found
+	FROM (
+	    SELECT (at AT TIME ZONE 'UTC')::date AS day, plan_name, payer_id AS team_id, currency, cost_currency,
+	        count(DISTINCT user_id) AS users, sum(events)::bigint AS events, sum(credits)::bigint AS credits,
+	        sum(price_micros)::bigint AS price_micros, sum(cost_micros)::bigint AS cost_micros
+	    FROM usage_analytics WHERE payer_id <> user_id AND events > 0 GROUP BY 1, 2, 3, 4, 5
+	    UNION ALL
+	    SELECT day, plan_name, team_id, currency, cost_currency, -users, -events, -credits, -price_micros, -cost_micros
+	    FROM usage_payer_totals) AS t
+	WHERE day NOT IN (SELECT s.day FROM usage_totals_stale AS s)
+	GROUP BY day, plan_name, team_id, currency, cost_currency
+	HAVING (sum(users), sum(events), sum(credits), sum(price_micros), sum(cost_micros)) <> (0, 0, 0, 0, 0)`,
+
+	// The months of users: what was used in them, and in the months before.
+	`SELECT 'I9' AS invariant, n.user_id AS who, 'month ' || month || ', ' || currency AS what,
+	    'no difference to the hours' AS expected,
+	    concat_ws(' ', 'uses', sum(uses), 'credits', sum(credits), 'price', sum(price), 'cost', sum(cost), 'before',
+	        sum(previous)) AS found
+	FROM (
+	    SELECT user_id, date_trunc('month', at AT TIME ZONE 'UTC')::date AS month, currency, events - reversals AS uses,
+	        credits, price_micros AS price, 0 AS cost, 0 AS previous
+	    FROM usage_analytics WHERE events > 0
+	    UNION ALL
+	    SELECT user_id, date_trunc('month', at AT TIME ZONE 'UTC')::date, cost_currency, 0, 0, 0, cost_micros, 0
+	    FROM usage_analytics WHERE events > 0
+	    UNION ALL
+	    SELECT user_id, (date_trunc('month', at AT TIME ZONE 'UTC') + interval '1 month')::date, currency, 0, 0, 0, 0,
+	        credits
+	    FROM usage_analytics WHERE events > 0
+	    UNION ALL
+	    SELECT user_id, month, currency, -uses, -credits, -price_micros, -cost_micros, -previous_credits
+	    FROM usage_months) AS m
+	LEFT JOIN (` + names + `) AS n ON n.id = m.user_id
+	GROUP BY m.user_id, n.user_id, month, currency
+	HAVING (sum(uses), sum(credits), sum(price), sum(cost), sum(previous)) <> (0, 0, 0, 0, 0)`,
 
 	// No sums without a watermark, and no watermark of what has not been decided.
 	`SELECT 'I9' AS invariant, n.user_id AS who, 'watermark' AS what, 'at most ' || coalesce(a.seq::text, 'no account')

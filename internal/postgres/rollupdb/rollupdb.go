@@ -5,6 +5,7 @@ package rollupdb
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -65,8 +66,41 @@ func (s *Store) Total(ctx context.Context, day time.Time) error {
 		if err := q.DeleteTotals(ctx, day); err != nil {
 			return err
 		}
-		return q.InsertTotals(ctx,
-			dbsqlc.InsertTotalsParams{Day: day, Since: day, Until: day.AddDate(0, 0, 1)})
+		if err := q.DeletePayerTotals(ctx, day); err != nil {
+			return err
+		}
+		span := dbsqlc.InsertTotalsParams{Day: day, Since: day, Until: day.AddDate(0, 0, 1)}
+		if err := q.InsertTotals(ctx, span); err != nil {
+			return err
+		}
+		return q.InsertPayerTotals(ctx, dbsqlc.InsertPayerTotalsParams(span))
+	})
+}
+
+// PeriodsSummed implements rollup.Periods.
+func (s *Store) PeriodsSummed(ctx context.Context) (time.Time, error) {
+	asOf, err := s.db.Queries().PeriodsSummed(ctx)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return time.Time{}, nil
+	}
+	return asOf, postgres.MapError(err)
+}
+
+// SumPeriods implements rollup.Periods. Who reads meanwhile sees what was there before.
+func (s *Store) SumPeriods(ctx context.Context, asOf time.Time) error {
+	return s.db.Snapshot(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
+		// The first statement decides between two runs at once: the second one begins anew when the first has written.
+		if err := q.SavePeriodsSummed(ctx, asOf); err != nil {
+			return err
+		}
+		for _, do := range []func(context.Context) error{
+			q.DeletePeriodSums, q.InsertUtilisation, q.InsertPeriodPrices, q.InsertCohorts,
+		} {
+			if err := do(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -187,14 +221,25 @@ func (w *work) write(ctx context.Context, q *dbsqlc.Queries) (rows int64, err er
 		if err := q.DeleteAllRollups(ctx, w.whole); err != nil {
 			return 0, err
 		}
+		if err := q.DeleteAllMonths(ctx, w.whole); err != nil {
+			return 0, err
+		}
 	}
 	if len(w.days.Days) > 0 {
 		if err := q.DeleteRollups(ctx, w.days); err != nil {
 			return 0, err
 		}
+		if err := q.DeleteMonths(ctx, dbsqlc.DeleteMonthsParams(w.days)); err != nil {
+			return 0, err
+		}
 	}
 	w.rows.Accounts, w.rows.Days = w.days.Accounts, w.days.Days
 	if rows, err = q.InsertRollups(ctx, w.rows); err != nil {
+		return 0, err
+	}
+	if err := q.InsertMonths(ctx, dbsqlc.InsertMonthsParams{
+		Accounts: w.days.Accounts, Days: w.days.Days, Ids: w.whole,
+	}); err != nil {
 		return 0, err
 	}
 	if err := q.MarkStaleDays(ctx, stale); err != nil {

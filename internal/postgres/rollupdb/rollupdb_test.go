@@ -288,11 +288,14 @@ func TestRollupsEqualTheEvents(t *testing.T) {
 			s.step()
 		}
 		w.rollUp(rollup.Options{BatchSize: rapid.IntRange(1, 3).Draw(rt, "batch")})
-		const all = `SELECT * FROM usage_analytics`
-		got := w.rows(all)
+		const all, months = `SELECT * FROM usage_analytics`, `SELECT * FROM usage_months`
+		got, gotMonths := w.rows(all), w.rows(months)
 		w.rollUp(rollup.Options{Rebuild: true})
 		if diff := cmp.Diff(w.rows(all), got); diff != "" {
 			rt.Fatalf("a rebuild says otherwise: %s", diff)
+		}
+		if diff := cmp.Diff(w.rows(months), gotMonths); diff != "" {
+			rt.Fatalf("a rebuild says otherwise of months: %s", diff)
 		}
 	})
 }
