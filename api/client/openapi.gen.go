@@ -690,6 +690,111 @@ func (e ListAdmissionsParamsState) Valid() bool {
 	}
 }
 
+// Defines values for GetCohortsParamsFormat.
+const (
+	GetCohortsParamsFormatCsv    GetCohortsParamsFormat = "csv"
+	GetCohortsParamsFormatJson   GetCohortsParamsFormat = "json"
+	GetCohortsParamsFormatNdjson GetCohortsParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetCohortsParamsFormat enum.
+func (e GetCohortsParamsFormat) Valid() bool {
+	switch e {
+	case GetCohortsParamsFormatCsv:
+		return true
+	case GetCohortsParamsFormatJson:
+		return true
+	case GetCohortsParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetMarginsParamsBy.
+const (
+	GetMarginsParamsByPlan GetMarginsParamsBy = "plan"
+	GetMarginsParamsByTeam GetMarginsParamsBy = "team"
+)
+
+// Valid indicates whether the value is a known member of the GetMarginsParamsBy enum.
+func (e GetMarginsParamsBy) Valid() bool {
+	switch e {
+	case GetMarginsParamsByPlan:
+		return true
+	case GetMarginsParamsByTeam:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetMarginsParamsFormat.
+const (
+	GetMarginsParamsFormatCsv    GetMarginsParamsFormat = "csv"
+	GetMarginsParamsFormatJson   GetMarginsParamsFormat = "json"
+	GetMarginsParamsFormatNdjson GetMarginsParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetMarginsParamsFormat enum.
+func (e GetMarginsParamsFormat) Valid() bool {
+	switch e {
+	case GetMarginsParamsFormatCsv:
+		return true
+	case GetMarginsParamsFormatJson:
+		return true
+	case GetMarginsParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListSpendersParamsBy.
+const (
+	ListSpendersParamsByCost    ListSpendersParamsBy = "cost"
+	ListSpendersParamsByCredits ListSpendersParamsBy = "credits"
+	ListSpendersParamsByGrowth  ListSpendersParamsBy = "growth"
+	ListSpendersParamsByPrice   ListSpendersParamsBy = "price"
+)
+
+// Valid indicates whether the value is a known member of the ListSpendersParamsBy enum.
+func (e ListSpendersParamsBy) Valid() bool {
+	switch e {
+	case ListSpendersParamsByCost:
+		return true
+	case ListSpendersParamsByCredits:
+		return true
+	case ListSpendersParamsByGrowth:
+		return true
+	case ListSpendersParamsByPrice:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListSpendersParamsFormat.
+const (
+	ListSpendersParamsFormatCsv    ListSpendersParamsFormat = "csv"
+	ListSpendersParamsFormatJson   ListSpendersParamsFormat = "json"
+	ListSpendersParamsFormatNdjson ListSpendersParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the ListSpendersParamsFormat enum.
+func (e ListSpendersParamsFormat) Valid() bool {
+	switch e {
+	case ListSpendersParamsFormatCsv:
+		return true
+	case ListSpendersParamsFormatJson:
+		return true
+	case ListSpendersParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GetUsageTotalsParamsBy.
 const (
 	GetUsageTotalsParamsByDay   GetUsageTotalsParamsBy = "day"
@@ -756,6 +861,75 @@ func (e GetUsageAnalyticsParamsBy) Valid() bool {
 	case GetUsageAnalyticsParamsByType:
 		return true
 	case GetUsageAnalyticsParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetPlanUtilisationParamsFormat.
+const (
+	GetPlanUtilisationParamsFormatCsv    GetPlanUtilisationParamsFormat = "csv"
+	GetPlanUtilisationParamsFormatJson   GetPlanUtilisationParamsFormat = "json"
+	GetPlanUtilisationParamsFormatNdjson GetPlanUtilisationParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetPlanUtilisationParamsFormat enum.
+func (e GetPlanUtilisationParamsFormat) Valid() bool {
+	switch e {
+	case GetPlanUtilisationParamsFormatCsv:
+		return true
+	case GetPlanUtilisationParamsFormatJson:
+		return true
+	case GetPlanUtilisationParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetWorkParamsBy.
+const (
+	GetWorkParamsByDay   GetWorkParamsBy = "day"
+	GetWorkParamsByMonth GetWorkParamsBy = "month"
+	GetWorkParamsByPlan  GetWorkParamsBy = "plan"
+	GetWorkParamsByType  GetWorkParamsBy = "type"
+	GetWorkParamsByWeek  GetWorkParamsBy = "week"
+)
+
+// Valid indicates whether the value is a known member of the GetWorkParamsBy enum.
+func (e GetWorkParamsBy) Valid() bool {
+	switch e {
+	case GetWorkParamsByDay:
+		return true
+	case GetWorkParamsByMonth:
+		return true
+	case GetWorkParamsByPlan:
+		return true
+	case GetWorkParamsByType:
+		return true
+	case GetWorkParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetWorkParamsFormat.
+const (
+	GetWorkParamsFormatCsv    GetWorkParamsFormat = "csv"
+	GetWorkParamsFormatJson   GetWorkParamsFormat = "json"
+	GetWorkParamsFormatNdjson GetWorkParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetWorkParamsFormat enum.
+func (e GetWorkParamsFormat) Valid() bool {
+	switch e {
+	case GetWorkParamsFormatCsv:
+		return true
+	case GetWorkParamsFormatJson:
+		return true
+	case GetWorkParamsFormatNdjson:
 		return true
 	default:
 		return false
@@ -1234,6 +1408,31 @@ type CloudEventSpecversion string
 // CloudEvents defines model for CloudEvents.
 type CloudEvents = []CloudEvent
 
+// Cohort defines model for Cohort.
+type Cohort struct {
+	// Active How many of them used something in that month and in each that followed, up to that of `as_of`.
+	Active []int64 `json:"active"`
+
+	// Month Examples: 2026-01
+	Month string `json:"month"`
+
+	// Users Who used something for the first time in it.
+	Users int64 `json:"users"`
+}
+
+// Cohorts defines model for Cohorts.
+type Cohorts struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf    time.Time `json:"as_of,omitempty,omitzero"`
+	Cohorts []Cohort  `json:"cohorts"`
+
+	// From Examples: 2025-04
+	From string `json:"from"`
+
+	// To Examples: 2026-03
+	To string `json:"to"`
+}
+
 // CompleteRequest defines model for CompleteRequest.
 type CompleteRequest struct {
 	// DurationSeconds Length of the audio that was transcribed; above 0, at most 2592000 (720 h).
@@ -1555,6 +1754,46 @@ type Lot struct {
 // LotKind defines model for Lot.Kind.
 type LotKind string
 
+// Margin defines model for Margin.
+type Margin struct {
+	// Currency Examples: USD
+	Currency string `json:"currency"`
+
+	// Margin The revenue less the provider's cost.
+	Margin Decimal `json:"margin"`
+
+	// MarginPercent Of the revenue, rounded towards zero; absent where there is none.
+	MarginPercent *int32 `json:"margin_percent,omitempty"`
+
+	// OveragePrice What was owed for overage.
+	OveragePrice Decimal `json:"overage_price"`
+
+	// PeriodPrice What these are sold for.
+	PeriodPrice Decimal `json:"period_price"`
+
+	// Periods Periods that began.
+	Periods int64 `json:"periods"`
+
+	// Plan Whose it is, `by=plan`.
+	Plan         string  `json:"plan,omitempty,omitzero"`
+	ProviderCost Decimal `json:"provider_cost"`
+
+	// Revenue Both together.
+	Revenue Decimal `json:"revenue"`
+
+	// Team Who paid, `by=team`; absent of the users for whom no team pays.
+	Team string `json:"team,omitempty,omitzero"`
+}
+
+// Margins defines model for Margins.
+type Margins struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf   time.Time          `json:"as_of,omitempty,omitzero"`
+	From   openapi_types.Date `json:"from"`
+	Groups []Margin           `json:"groups"`
+	To     openapi_types.Date `json:"to"`
+}
+
 // MeanCost defines model for MeanCost.
 type MeanCost struct {
 	// Currency Examples: USD
@@ -1765,6 +2004,35 @@ type PlanList struct {
 	Plans []OfferedPlan `json:"plans"`
 }
 
+// PlanUtilisation defines model for PlanUtilisation.
+type PlanUtilisation struct {
+	// Deciles The percents of the plan's credits, rounded down, that a tenth, two tenths and so on up to nine tenths of the periods with a
+	// limit did not exceed; absent without any.
+	Deciles []int32 `json:"deciles,omitempty,omitzero"`
+
+	// Exhausted How many of them used the credits of the plan up.
+	Exhausted int64 `json:"exhausted"`
+
+	// Idle How many of them used nothing at all, not even of a grant.
+	Idle int64 `json:"idle"`
+
+	// Periods Periods of the plan that ended.
+	Periods int64  `json:"periods"`
+	Plan    string `json:"plan"`
+
+	// Unlimited How many of them had no limit.
+	Unlimited int64 `json:"unlimited"`
+}
+
+// PlanUtilisations defines model for PlanUtilisations.
+type PlanUtilisations struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf  time.Time          `json:"as_of,omitempty,omitzero"`
+	From  openapi_types.Date `json:"from"`
+	Plans []PlanUtilisation  `json:"plans"`
+	To    openapi_types.Date `json:"to"`
+}
+
 // PortalScope Reading what is the user's, or asking what would be allowed as well.
 type PortalScope string
 
@@ -1935,6 +2203,49 @@ type Share struct {
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
+}
+
+// Spender defines model for Spender.
+type Spender struct {
+	Credits       Decimal `json:"credits"`
+	GrowthCredits Decimal `json:"growth_credits"`
+
+	// GrowthPercent Of the credits of the month before, rounded towards zero; absent where there were none.
+	GrowthPercent *int32 `json:"growth_percent,omitempty"`
+
+	// Plan The user's plan of now.
+	Plan string `json:"plan,omitempty,omitzero"`
+
+	// PreviousCredits Those of the month before, as the two that follow.
+	PreviousCredits      Decimal `json:"previous_credits"`
+	PreviousPrice        Decimal `json:"previous_price"`
+	PreviousProviderCost Decimal `json:"previous_provider_cost"`
+
+	// Price What is owed for overage.
+	Price        Decimal `json:"price"`
+	ProviderCost Decimal `json:"provider_cost"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+
+	// Uses Charges and adjustments that were not reversed.
+	Uses int64 `json:"uses"`
+}
+
+// Spenders defines model for Spenders.
+type Spenders struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf time.Time `json:"as_of,omitempty,omitzero"`
+
+	// Currency Absent where there are no amounts in the month or the one before.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Month Examples: 2026-03
+	Month string `json:"month"`
+
+	// NextCursor Absent on the last page.
+	NextCursor string    `json:"next_cursor,omitempty,omitzero"`
+	Users      []Spender `json:"users"`
 }
 
 // Standing Where the user stands after a POST, in the open period.
@@ -2607,6 +2918,12 @@ type UserRequest struct {
 	UserId UserID `json:"user_id"`
 }
 
+// WaitCount defines model for WaitCount.
+type WaitCount struct {
+	Ended   int64 `json:"ended"`
+	Seconds int64 `json:"seconds"`
+}
+
 // WhatIf defines model for WhatIf.
 type WhatIf struct {
 	AsOf  time.Time `json:"as_of"`
@@ -2617,6 +2934,59 @@ type WhatIf struct {
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
+}
+
+// WorkDone defines model for WorkDone.
+type WorkDone struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf   time.Time          `json:"as_of,omitempty,omitzero"`
+	From   openapi_types.Date `json:"from"`
+	Groups []WorkGroup        `json:"groups"`
+	To     openapi_types.Date `json:"to"`
+	Total  WorkEndings        `json:"total"`
+}
+
+// WorkEndings defines model for WorkEndings.
+type WorkEndings struct {
+	// Cancelled While they waited.
+	Cancelled int64 `json:"cancelled"`
+	Charged   int64 `json:"charged"`
+
+	// Ended Admissions that ended.
+	Ended int64 `json:"ended"`
+
+	// Expired Nobody spoke for them any more: stuck to the end.
+	Expired int64 `json:"expired"`
+
+	// FailedPercent Released and expired, of those that were not cancelled, rounded down; absent without any.
+	FailedPercent *int32 `json:"failed_percent,omitempty"`
+
+	// MeanRunSeconds Of all that were not cancelled.
+	MeanRunSeconds Decimal `json:"mean_run_seconds,omitempty,omitzero"`
+
+	// MeanWaitSeconds Absent where nothing ended, as the next one.
+	MeanWaitSeconds Decimal `json:"mean_wait_seconds,omitempty,omitzero"`
+
+	// Released Given back without a charge: the work failed, or was not needed.
+	Released int64 `json:"released"`
+
+	// Waits How many waited for at most so long; the rest waited for longer than the last one.
+	Waits []WaitCount `json:"waits"`
+}
+
+// WorkGroup defines model for WorkGroup.
+type WorkGroup struct {
+	Endings WorkEndings        `json:"endings"`
+	From    openapi_types.Date `json:"from"`
+
+	// Plan Of which plan, `by=plan`; empty of admissions that ended without a charge.
+	Plan string `json:"plan,omitempty,omitzero"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
+
+	// UsageType Of which type, `by=type`.
+	UsageType string `json:"usage_type,omitempty,omitzero"`
 }
 
 // AdmissionID defines model for AdmissionID.
@@ -2703,10 +3073,73 @@ type GetUsageActivityParams struct {
 	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
 }
 
+// GetCohortsParams defines parameters for GetCohorts.
+type GetCohortsParams struct {
+	// From The first month; eleven before `to` unless given, and at most 59.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The last month; the present one unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format GetCohortsParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetCohortsParamsFormat defines parameters for GetCohorts.
+type GetCohortsParamsFormat string
+
 // GetUsageEngagementParams defines parameters for GetUsageEngagement.
 type GetUsageEngagementParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
 }
+
+// GetMarginsParams defines parameters for GetMargins.
+type GetMarginsParams struct {
+	// By Whose margins; those of plans unless given.
+	By GetMarginsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format GetMarginsParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetMarginsParamsBy defines parameters for GetMargins.
+type GetMarginsParamsBy string
+
+// GetMarginsParamsFormat defines parameters for GetMargins.
+type GetMarginsParamsFormat string
+
+// ListSpendersParams defines parameters for ListSpenders.
+type ListSpendersParams struct {
+	// Month The month of UTC; the last one that is over unless given.
+	Month string `form:"month,omitempty" json:"month,omitempty,omitzero"`
+
+	// By The figure that users are put in order by; credits unless given. Growth is credits less those of the month before.
+	By ListSpendersParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// Currency Of the money, and of the plan that the credits were used on; needed where there is more than one.
+	Currency string `form:"currency,omitempty" json:"currency,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format ListSpendersParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// ListSpendersParamsBy defines parameters for ListSpenders.
+type ListSpendersParamsBy string
+
+// ListSpendersParamsFormat defines parameters for ListSpenders.
+type ListSpendersParamsFormat string
 
 // GetUsageTotalsParams defines parameters for GetUsageTotals.
 type GetUsageTotalsParams struct {
@@ -2743,6 +3176,42 @@ type GetUsageAnalyticsParams struct {
 
 // GetUsageAnalyticsParamsBy defines parameters for GetUsageAnalytics.
 type GetUsageAnalyticsParamsBy string
+
+// GetPlanUtilisationParams defines parameters for GetPlanUtilisation.
+type GetPlanUtilisationParams struct {
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format GetPlanUtilisationParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetPlanUtilisationParamsFormat defines parameters for GetPlanUtilisation.
+type GetPlanUtilisationParamsFormat string
+
+// GetWorkParams defines parameters for GetWork.
+type GetWorkParams struct {
+	// By How they are grouped; by days unless given.
+	By GetWorkParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format GetWorkParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetWorkParamsBy defines parameters for GetWork.
+type GetWorkParamsBy string
+
+// GetWorkParamsFormat defines parameters for GetWork.
+type GetWorkParamsFormat string
 
 // ListAuditEntriesParams defines parameters for ListAuditEntries.
 type ListAuditEntriesParams struct {
@@ -3291,12 +3760,35 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/analytics/activity (the `GetUsageActivity` operationId).
 	GetUsageActivity(ctx context.Context, params *GetUsageActivityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetCohorts Who came back, of those who came first in a month.
+	//
+	// A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
+	// where nobody came.
+	//
+	// Corresponds with GET /api/v1/analytics/cohorts (the `GetCohorts` operationId).
+	GetCohorts(ctx context.Context, params *GetCohortsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetUsageEngagement How a user takes to the product.
 	//
 	// Active days, streaks, what changed over four weeks, what a transcription cost, and the pace of the open period.
 	//
 	// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
 	GetUsageEngagement(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
+	//
+	// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
+	// are never added.
+	//
+	// Corresponds with GET /api/v1/analytics/margins (the `GetMargins` operationId).
+	GetMargins(ctx context.Context, params *GetMarginsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSpenders Users by what they used in a month, or by how much more than in the one before.
+	//
+	// Who used something in the month or the one before, the most first.
+	//
+	// Corresponds with GET /api/v1/analytics/spenders (the `ListSpenders` operationId).
+	ListSpenders(ctx context.Context, params *ListSpendersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetUsageTotals What all users used together, by days, months, plans or types.
 	//
@@ -3314,6 +3806,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/analytics/usage (the `GetUsageAnalytics` operationId).
 	GetUsageAnalytics(ctx context.Context, params *GetUsageAnalyticsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPlanUtilisation How much of what plans give is used.
+	//
+	// Of the periods that ended in the span: how much of the plan's own credits they used. A plan of which none ended is not there.
+	//
+	// Corresponds with GET /api/v1/analytics/utilisation (the `GetPlanUtilisation` operationId).
+	GetPlanUtilisation(ctx context.Context, params *GetPlanUtilisationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetWork What became of work, and how long it waited.
+	//
+	// Of the admissions that ended in the span. Those that were not charged are of no plan.
+	//
+	// Corresponds with GET /api/v1/analytics/work (the `GetWork` operationId).
+	GetWork(ctx context.Context, params *GetWorkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAuditEntries The audit log, the newest row first.
 	//
@@ -4037,6 +4543,24 @@ func (c *Client) GetUsageActivity(ctx context.Context, params *GetUsageActivityP
 	return c.Client.Do(req)
 }
 
+// GetCohorts Who came back, of those who came first in a month.
+//
+// A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
+// where nobody came.
+//
+// Corresponds with GET /api/v1/analytics/cohorts (the `GetCohorts` operationId).
+func (c *Client) GetCohorts(ctx context.Context, params *GetCohortsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCohortsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetUsageEngagement How a user takes to the product.
 //
 // Active days, streaks, what changed over four weeks, what a transcription cost, and the pace of the open period.
@@ -4044,6 +4568,41 @@ func (c *Client) GetUsageActivity(ctx context.Context, params *GetUsageActivityP
 // Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
 func (c *Client) GetUsageEngagement(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetUsageEngagementRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetMargins What plans, or teams that pay, bring in, and what their use costs.
+//
+// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
+// are never added.
+//
+// Corresponds with GET /api/v1/analytics/margins (the `GetMargins` operationId).
+func (c *Client) GetMargins(ctx context.Context, params *GetMarginsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMarginsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSpenders Users by what they used in a month, or by how much more than in the one before.
+//
+// Who used something in the month or the one before, the most first.
+//
+// Corresponds with GET /api/v1/analytics/spenders (the `ListSpenders` operationId).
+func (c *Client) ListSpenders(ctx context.Context, params *ListSpendersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSpendersRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4081,6 +4640,40 @@ func (c *Client) GetUsageTotals(ctx context.Context, params *GetUsageTotalsParam
 // Corresponds with GET /api/v1/analytics/usage (the `GetUsageAnalytics` operationId).
 func (c *Client) GetUsageAnalytics(ctx context.Context, params *GetUsageAnalyticsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetUsageAnalyticsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPlanUtilisation How much of what plans give is used.
+//
+// Of the periods that ended in the span: how much of the plan's own credits they used. A plan of which none ended is not there.
+//
+// Corresponds with GET /api/v1/analytics/utilisation (the `GetPlanUtilisation` operationId).
+func (c *Client) GetPlanUtilisation(ctx context.Context, params *GetPlanUtilisationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPlanUtilisationRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetWork What became of work, and how long it waited.
+//
+// Of the admissions that ended in the span. Those that were not charged are of no plan.
+//
+// Corresponds with GET /api/v1/analytics/work (the `GetWork` operationId).
+func (c *Client) GetWork(ctx context.Context, params *GetWorkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetWorkRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5645,6 +6238,72 @@ func NewGetUsageActivityRequest(server string, params *GetUsageActivityParams) (
 	return req, nil
 }
 
+// NewGetCohortsRequest constructs an http.Request for the GetCohorts method
+func NewGetCohortsRequest(server string, params *GetCohortsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/cohorts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetUsageEngagementRequest constructs an http.Request for the GetUsageEngagement method
 func NewGetUsageEngagementRequest(server string, params *GetUsageEngagementParams) (*http.Request, error) {
 	var err error
@@ -5674,6 +6333,174 @@ func NewGetUsageEngagementRequest(server string, params *GetUsageEngagementParam
 		var rawQueryFragments []string
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetMarginsRequest constructs an http.Request for the GetMargins method
+func NewGetMarginsRequest(server string, params *GetMarginsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/margins")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSpendersRequest constructs an http.Request for the ListSpenders method
+func NewListSpendersRequest(server string, params *ListSpendersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/spenders")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "month", params.Month, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "currency", params.Currency, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -5822,6 +6649,146 @@ func NewGetUsageAnalyticsRequest(server string, params *GetUsageAnalyticsParams)
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetPlanUtilisationRequest constructs an http.Request for the GetPlanUtilisation method
+func NewGetPlanUtilisationRequest(server string, params *GetPlanUtilisationParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/utilisation")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetWorkRequest constructs an http.Request for the GetWork method
+func NewGetWorkRequest(server string, params *GetWorkParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/work")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -8699,6 +9666,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/analytics/activity (the `GetUsageActivity` operationId).
 	GetUsageActivityWithResponse(ctx context.Context, params *GetUsageActivityParams, reqEditors ...RequestEditorFn) (*GetUsageActivityResponse, error)
 
+	// GetCohortsWithResponse Who came back, of those who came first in a month.
+	//
+	// A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
+	// where nobody came.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/cohorts (the `GetCohorts` operationId).
+	GetCohortsWithResponse(ctx context.Context, params *GetCohortsParams, reqEditors ...RequestEditorFn) (*GetCohortsResponse, error)
+
 	// GetUsageEngagementWithResponse How a user takes to the product.
 	//
 	// Active days, streaks, what changed over four weeks, what a transcription cost, and the pace of the open period.
@@ -8707,6 +9684,25 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
 	GetUsageEngagementWithResponse(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*GetUsageEngagementResponse, error)
+
+	// GetMarginsWithResponse What plans, or teams that pay, bring in, and what their use costs.
+	//
+	// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
+	// are never added.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/margins (the `GetMargins` operationId).
+	GetMarginsWithResponse(ctx context.Context, params *GetMarginsParams, reqEditors ...RequestEditorFn) (*GetMarginsResponse, error)
+
+	// ListSpendersWithResponse Users by what they used in a month, or by how much more than in the one before.
+	//
+	// Who used something in the month or the one before, the most first.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/spenders (the `ListSpenders` operationId).
+	ListSpendersWithResponse(ctx context.Context, params *ListSpendersParams, reqEditors ...RequestEditorFn) (*ListSpendersResponse, error)
 
 	// GetUsageTotalsWithResponse What all users used together, by days, months, plans or types.
 	//
@@ -8728,6 +9724,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/analytics/usage (the `GetUsageAnalytics` operationId).
 	GetUsageAnalyticsWithResponse(ctx context.Context, params *GetUsageAnalyticsParams, reqEditors ...RequestEditorFn) (*GetUsageAnalyticsResponse, error)
+
+	// GetPlanUtilisationWithResponse How much of what plans give is used.
+	//
+	// Of the periods that ended in the span: how much of the plan's own credits they used. A plan of which none ended is not there.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/utilisation (the `GetPlanUtilisation` operationId).
+	GetPlanUtilisationWithResponse(ctx context.Context, params *GetPlanUtilisationParams, reqEditors ...RequestEditorFn) (*GetPlanUtilisationResponse, error)
+
+	// GetWorkWithResponse What became of work, and how long it waited.
+	//
+	// Of the admissions that ended in the span. Those that were not charged are of no plan.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/work (the `GetWork` operationId).
+	GetWorkWithResponse(ctx context.Context, params *GetWorkParams, reqEditors ...RequestEditorFn) (*GetWorkResponse, error)
 
 	// ListAuditEntriesWithResponse The audit log, the newest row first.
 	//
@@ -9864,6 +10878,70 @@ func (r GetUsageActivityResponse) ContentType() string {
 	return ""
 }
 
+// GetCohortsResponse429Headers the declared response headers of an HTTP 429 response for GetCohorts
+type GetCohortsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetCohortsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Cohorts
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetCohortsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCohortsResponse) GetJSON200() *Cohorts {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetCohortsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetCohortsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCohortsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCohortsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCohortsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCohortsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetUsageEngagementResponse429Headers the declared response headers of an HTTP 429 response for GetUsageEngagement
 type GetUsageEngagementResponse429Headers struct {
 	RateLimit       string
@@ -9922,6 +11000,134 @@ func (r GetUsageEngagementResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetUsageEngagementResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetMarginsResponse429Headers the declared response headers of an HTTP 429 response for GetMargins
+type GetMarginsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetMarginsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Margins
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetMarginsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMarginsResponse) GetJSON200() *Margins {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetMarginsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetMarginsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMarginsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMarginsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMarginsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMarginsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListSpendersResponse429Headers the declared response headers of an HTTP 429 response for ListSpenders
+type ListSpendersResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ListSpendersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Spenders
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ListSpendersResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSpendersResponse) GetJSON200() *Spenders {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ListSpendersResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSpendersResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSpendersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSpendersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSpendersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSpendersResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10050,6 +11256,134 @@ func (r GetUsageAnalyticsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetUsageAnalyticsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetPlanUtilisationResponse429Headers the declared response headers of an HTTP 429 response for GetPlanUtilisation
+type GetPlanUtilisationResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetPlanUtilisationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PlanUtilisations
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetPlanUtilisationResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPlanUtilisationResponse) GetJSON200() *PlanUtilisations {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetPlanUtilisationResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetPlanUtilisationResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPlanUtilisationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPlanUtilisationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPlanUtilisationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPlanUtilisationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetWorkResponse429Headers the declared response headers of an HTTP 429 response for GetWork
+type GetWorkResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetWorkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *WorkDone
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetWorkResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetWorkResponse) GetJSON200() *WorkDone {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetWorkResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetWorkResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetWorkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetWorkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetWorkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetWorkResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13407,6 +14741,22 @@ func (c *ClientWithResponses) GetUsageActivityWithResponse(ctx context.Context, 
 	return ParseGetUsageActivityResponse(rsp)
 }
 
+// GetCohortsWithResponse Who came back, of those who came first in a month.
+//
+// A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
+// where nobody came.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/cohorts (the `GetCohorts` operationId).
+func (c *ClientWithResponses) GetCohortsWithResponse(ctx context.Context, params *GetCohortsParams, reqEditors ...RequestEditorFn) (*GetCohortsResponse, error) {
+	rsp, err := c.GetCohorts(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCohortsResponse(rsp)
+}
+
 // GetUsageEngagementWithResponse How a user takes to the product.
 //
 // Active days, streaks, what changed over four weeks, what a transcription cost, and the pace of the open period.
@@ -13420,6 +14770,37 @@ func (c *ClientWithResponses) GetUsageEngagementWithResponse(ctx context.Context
 		return nil, err
 	}
 	return ParseGetUsageEngagementResponse(rsp)
+}
+
+// GetMarginsWithResponse What plans, or teams that pay, bring in, and what their use costs.
+//
+// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
+// are never added.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/margins (the `GetMargins` operationId).
+func (c *ClientWithResponses) GetMarginsWithResponse(ctx context.Context, params *GetMarginsParams, reqEditors ...RequestEditorFn) (*GetMarginsResponse, error) {
+	rsp, err := c.GetMargins(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMarginsResponse(rsp)
+}
+
+// ListSpendersWithResponse Users by what they used in a month, or by how much more than in the one before.
+//
+// Who used something in the month or the one before, the most first.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/spenders (the `ListSpenders` operationId).
+func (c *ClientWithResponses) ListSpendersWithResponse(ctx context.Context, params *ListSpendersParams, reqEditors ...RequestEditorFn) (*ListSpendersResponse, error) {
+	rsp, err := c.ListSpenders(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSpendersResponse(rsp)
 }
 
 // GetUsageTotalsWithResponse What all users used together, by days, months, plans or types.
@@ -13453,6 +14834,36 @@ func (c *ClientWithResponses) GetUsageAnalyticsWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseGetUsageAnalyticsResponse(rsp)
+}
+
+// GetPlanUtilisationWithResponse How much of what plans give is used.
+//
+// Of the periods that ended in the span: how much of the plan's own credits they used. A plan of which none ended is not there.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/utilisation (the `GetPlanUtilisation` operationId).
+func (c *ClientWithResponses) GetPlanUtilisationWithResponse(ctx context.Context, params *GetPlanUtilisationParams, reqEditors ...RequestEditorFn) (*GetPlanUtilisationResponse, error) {
+	rsp, err := c.GetPlanUtilisation(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPlanUtilisationResponse(rsp)
+}
+
+// GetWorkWithResponse What became of work, and how long it waited.
+//
+// Of the admissions that ended in the span. Those that were not charged are of no plan.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/work (the `GetWork` operationId).
+func (c *ClientWithResponses) GetWorkWithResponse(ctx context.Context, params *GetWorkParams, reqEditors ...RequestEditorFn) (*GetWorkResponse, error) {
+	rsp, err := c.GetWork(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetWorkResponse(rsp)
 }
 
 // ListAuditEntriesWithResponse The audit log, the newest row first.
@@ -14985,6 +16396,76 @@ func ParseGetUsageActivityResponse(rsp *http.Response) (*GetUsageActivityRespons
 	return response, nil
 }
 
+// ParseGetCohortsResponse parses an HTTP response from a GetCohortsWithResponse call
+func ParseGetCohortsResponse(rsp *http.Response) (*GetCohortsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCohortsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Cohorts
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/csv) unsupported
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetCohortsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseGetUsageEngagementResponse parses an HTTP response from a GetUsageEngagementWithResponse call
 func ParseGetUsageEngagementResponse(rsp *http.Response) (*GetUsageEngagementResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -15025,6 +16506,146 @@ func ParseGetUsageEngagementResponse(rsp *http.Response) (*GetUsageEngagementRes
 	switch {
 	case rsp.StatusCode == 429:
 		var headers GetUsageEngagementResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetMarginsResponse parses an HTTP response from a GetMarginsWithResponse call
+func ParseGetMarginsResponse(rsp *http.Response) (*GetMarginsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMarginsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Margins
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/csv) unsupported
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetMarginsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListSpendersResponse parses an HTTP response from a ListSpendersWithResponse call
+func ParseListSpendersResponse(rsp *http.Response) (*ListSpendersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSpendersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Spenders
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/csv) unsupported
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ListSpendersResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -15162,6 +16783,146 @@ func ParseGetUsageAnalyticsResponse(rsp *http.Response) (*GetUsageAnalyticsRespo
 	switch {
 	case rsp.StatusCode == 429:
 		var headers GetUsageAnalyticsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetPlanUtilisationResponse parses an HTTP response from a GetPlanUtilisationWithResponse call
+func ParseGetPlanUtilisationResponse(rsp *http.Response) (*GetPlanUtilisationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPlanUtilisationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PlanUtilisations
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/csv) unsupported
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetPlanUtilisationResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetWorkResponse parses an HTTP response from a GetWorkWithResponse call
+func ParseGetWorkResponse(rsp *http.Response) (*GetWorkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetWorkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest WorkDone
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/csv) unsupported
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetWorkResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

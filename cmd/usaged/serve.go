@@ -114,7 +114,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Usage: service, Admissions: service, Intervene: service, Tickets: service, Events: service,
 		Teams:   service,
 		History: past, Alerts: past, Users: service, Search: past, PublicPlans: o.publicPlans,
-		TeamReports: past, Analytics: past, Queue: queue.New(store),
+		TeamReports: past, Analytics: past, Operators: past, Queue: queue.New(store),
 		Notifications: sending.Service, Deliveries: sending.Service, Leases: signer, Auth: auth,
 		Database: store.Ping, Log: log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry), Browsers: o.browsers,

@@ -4,7 +4,6 @@ package httpapi
 
 import (
 	"context"
-	"math/big"
 	"time"
 
 	openapi_types "github.com/oapi-codegen/runtime/types"
@@ -174,13 +173,5 @@ func (s *server) GetUsageEngagement(
 	return out, nil
 }
 
-// percent is a share, rounded towards zero and of at most a billion.
-func percent(part, of quota.Credits) int32 {
-	const most = 1_000_000_000
-	p := new(big.Int).Mul(big.NewInt(int64(part)), big.NewInt(100))
-	p.Quo(p, big.NewInt(int64(of)))
-	if !p.IsInt64() {
-		return most
-	}
-	return int32(min(max(p.Int64(), -most), most))
-}
+// percent is a share of credits, as percentOf has it.
+func percent(part, of quota.Credits) int32 { return percentOf(int64(part), int64(of)) }

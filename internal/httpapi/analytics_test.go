@@ -132,6 +132,9 @@ func used(groups []map[string]any) []map[string]any {
 	})
 }
 
+// definition is one in docs/analytics.md: its name and its SQL.
+var definition = regexp.MustCompile("(?s)<!-- (.*?) -->\n```sql\n(.*?)\n```")
+
 // Each definition in docs/analytics.md is run on the events and compared with what is answered from the sums.
 func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 	t.Parallel()
@@ -148,8 +151,10 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 	from, to := today.AddDate(0, 0, -40), today.AddDate(0, 0, 1)
 	span := "&from=" + from.Format(time.DateOnly) + "&to=" + to.Format(time.DateOnly)
 	seen := 0
-	definition := regexp.MustCompile("(?s)<!-- (.*?) -->\n```sql\n(.*?)\n```")
 	for _, m := range definition.FindAllStringSubmatch(string(page), -1) {
+		if strings.HasPrefix(m[1], "operators: ") {
+			continue // those that take more than a user and some weeks have a test of their own
+		}
 		rows := a.sql(m[2], "alice", from, to)
 		if len(rows) == 0 {
 			t.Errorf("%s: no rows", m[1])

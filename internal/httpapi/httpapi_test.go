@@ -249,6 +249,32 @@ func (f *fake) Stats(context.Context, string, int) (reports.Stats, error) {
 	return reports.Stats{Lasts: time.Hour}, f.err
 }
 
+func (f *fake) Utilisation(context.Context, reports.Span) (reports.Utilisation, error) {
+	return reports.Utilisation{}, f.err
+}
+
+func (f *fake) Margins(context.Context, bool, reports.Span) (reports.Margins, error) {
+	return reports.Margins{}, f.err
+}
+
+func (f *fake) Spenders(context.Context, reports.SpendersQuery, int) (reports.Spenders, error) {
+	return reports.Spenders{}, f.err
+}
+
+func (f *fake) SpenderRows(
+	context.Context, reports.SpendersQuery,
+) (reports.Spenders, iter.Seq2[[]reports.Spender, error], error) {
+	return reports.Spenders{}, func(func([]reports.Spender, error) bool) {}, f.err
+}
+
+func (f *fake) Cohorts(context.Context, reports.Day, reports.Day) (reports.Cohorts, error) {
+	return reports.Cohorts{}, f.err
+}
+
+func (f *fake) Work(context.Context, reports.By, reports.Span) (reports.Work, error) {
+	return reports.Work{}, f.err
+}
+
 func (f *fake) TotalsRows(context.Context, reports.Span) (time.Time, iter.Seq2[[]reports.Total, error], error) {
 	return time.Time{}, func(func([]reports.Total, error) bool) {}, f.err
 }
@@ -437,7 +463,7 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits.learning = nil
 	return Options{
 		Usage: f, Admissions: f, Intervene: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
-		Teams: f, TeamReports: f, Analytics: f,
+		Teams: f, TeamReports: f, Analytics: f, Operators: f,
 		Queue: f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 		Limits: limits, Watch: func(quota.Level) Watching { return newWatching(metering.Frame{}, f.err) },

@@ -317,6 +317,111 @@ func (e ListAdmissionsParamsState) Valid() bool {
 	}
 }
 
+// Defines values for GetCohortsParamsFormat.
+const (
+	GetCohortsParamsFormatCsv    GetCohortsParamsFormat = "csv"
+	GetCohortsParamsFormatJson   GetCohortsParamsFormat = "json"
+	GetCohortsParamsFormatNdjson GetCohortsParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetCohortsParamsFormat enum.
+func (e GetCohortsParamsFormat) Valid() bool {
+	switch e {
+	case GetCohortsParamsFormatCsv:
+		return true
+	case GetCohortsParamsFormatJson:
+		return true
+	case GetCohortsParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetMarginsParamsBy.
+const (
+	GetMarginsParamsByPlan GetMarginsParamsBy = "plan"
+	GetMarginsParamsByTeam GetMarginsParamsBy = "team"
+)
+
+// Valid indicates whether the value is a known member of the GetMarginsParamsBy enum.
+func (e GetMarginsParamsBy) Valid() bool {
+	switch e {
+	case GetMarginsParamsByPlan:
+		return true
+	case GetMarginsParamsByTeam:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetMarginsParamsFormat.
+const (
+	GetMarginsParamsFormatCsv    GetMarginsParamsFormat = "csv"
+	GetMarginsParamsFormatJson   GetMarginsParamsFormat = "json"
+	GetMarginsParamsFormatNdjson GetMarginsParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetMarginsParamsFormat enum.
+func (e GetMarginsParamsFormat) Valid() bool {
+	switch e {
+	case GetMarginsParamsFormatCsv:
+		return true
+	case GetMarginsParamsFormatJson:
+		return true
+	case GetMarginsParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListSpendersParamsBy.
+const (
+	ListSpendersParamsByCost    ListSpendersParamsBy = "cost"
+	ListSpendersParamsByCredits ListSpendersParamsBy = "credits"
+	ListSpendersParamsByGrowth  ListSpendersParamsBy = "growth"
+	ListSpendersParamsByPrice   ListSpendersParamsBy = "price"
+)
+
+// Valid indicates whether the value is a known member of the ListSpendersParamsBy enum.
+func (e ListSpendersParamsBy) Valid() bool {
+	switch e {
+	case ListSpendersParamsByCost:
+		return true
+	case ListSpendersParamsByCredits:
+		return true
+	case ListSpendersParamsByGrowth:
+		return true
+	case ListSpendersParamsByPrice:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListSpendersParamsFormat.
+const (
+	ListSpendersParamsFormatCsv    ListSpendersParamsFormat = "csv"
+	ListSpendersParamsFormatJson   ListSpendersParamsFormat = "json"
+	ListSpendersParamsFormatNdjson ListSpendersParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the ListSpendersParamsFormat enum.
+func (e ListSpendersParamsFormat) Valid() bool {
+	switch e {
+	case ListSpendersParamsFormatCsv:
+		return true
+	case ListSpendersParamsFormatJson:
+		return true
+	case ListSpendersParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GetUsageTotalsParamsBy.
 const (
 	GetUsageTotalsParamsByDay   GetUsageTotalsParamsBy = "day"
@@ -383,6 +488,75 @@ func (e GetUsageAnalyticsParamsBy) Valid() bool {
 	case GetUsageAnalyticsParamsByType:
 		return true
 	case GetUsageAnalyticsParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetPlanUtilisationParamsFormat.
+const (
+	GetPlanUtilisationParamsFormatCsv    GetPlanUtilisationParamsFormat = "csv"
+	GetPlanUtilisationParamsFormatJson   GetPlanUtilisationParamsFormat = "json"
+	GetPlanUtilisationParamsFormatNdjson GetPlanUtilisationParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetPlanUtilisationParamsFormat enum.
+func (e GetPlanUtilisationParamsFormat) Valid() bool {
+	switch e {
+	case GetPlanUtilisationParamsFormatCsv:
+		return true
+	case GetPlanUtilisationParamsFormatJson:
+		return true
+	case GetPlanUtilisationParamsFormatNdjson:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetWorkParamsBy.
+const (
+	GetWorkParamsByDay   GetWorkParamsBy = "day"
+	GetWorkParamsByMonth GetWorkParamsBy = "month"
+	GetWorkParamsByPlan  GetWorkParamsBy = "plan"
+	GetWorkParamsByType  GetWorkParamsBy = "type"
+	GetWorkParamsByWeek  GetWorkParamsBy = "week"
+)
+
+// Valid indicates whether the value is a known member of the GetWorkParamsBy enum.
+func (e GetWorkParamsBy) Valid() bool {
+	switch e {
+	case GetWorkParamsByDay:
+		return true
+	case GetWorkParamsByMonth:
+		return true
+	case GetWorkParamsByPlan:
+		return true
+	case GetWorkParamsByType:
+		return true
+	case GetWorkParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetWorkParamsFormat.
+const (
+	GetWorkParamsFormatCsv    GetWorkParamsFormat = "csv"
+	GetWorkParamsFormatJson   GetWorkParamsFormat = "json"
+	GetWorkParamsFormatNdjson GetWorkParamsFormat = "ndjson"
+)
+
+// Valid indicates whether the value is a known member of the GetWorkParamsFormat enum.
+func (e GetWorkParamsFormat) Valid() bool {
+	switch e {
+	case GetWorkParamsFormatCsv:
+		return true
+	case GetWorkParamsFormatJson:
+		return true
+	case GetWorkParamsFormatNdjson:
 		return true
 	default:
 		return false
@@ -803,6 +977,31 @@ type CloudEvent = json.RawMessage
 // CloudEvents defines model for CloudEvents.
 type CloudEvents = json.RawMessage
 
+// Cohort defines model for Cohort.
+type Cohort struct {
+	// Active How many of them used something in that month and in each that followed, up to that of `as_of`.
+	Active []int64 `json:"active"`
+
+	// Month Examples: 2026-01
+	Month string `json:"month"`
+
+	// Users Who used something for the first time in it.
+	Users int64 `json:"users"`
+}
+
+// Cohorts defines model for Cohorts.
+type Cohorts struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf    time.Time `json:"as_of,omitempty,omitzero"`
+	Cohorts []Cohort  `json:"cohorts"`
+
+	// From Examples: 2025-04
+	From string `json:"from"`
+
+	// To Examples: 2026-03
+	To string `json:"to"`
+}
+
 // CompleteRequest defines model for CompleteRequest.
 type CompleteRequest struct {
 	DurationSeconds Decimal `json:"duration_seconds"`
@@ -1093,6 +1292,38 @@ type Lot struct {
 // LotKind defines model for Lot.Kind.
 type LotKind string
 
+// Margin defines model for Margin.
+type Margin struct {
+	// Currency Examples: USD
+	Currency string  `json:"currency"`
+	Margin   Decimal `json:"margin"`
+
+	// MarginPercent Of the revenue, rounded towards zero; absent where there is none.
+	MarginPercent *int32  `json:"margin_percent,omitempty"`
+	OveragePrice  Decimal `json:"overage_price"`
+	PeriodPrice   Decimal `json:"period_price"`
+
+	// Periods Periods that began.
+	Periods int64 `json:"periods"`
+
+	// Plan Whose it is, `by=plan`.
+	Plan         string  `json:"plan,omitempty,omitzero"`
+	ProviderCost Decimal `json:"provider_cost"`
+	Revenue      Decimal `json:"revenue"`
+
+	// Team Who paid, `by=team`; absent of the users for whom no team pays.
+	Team string `json:"team,omitempty,omitzero"`
+}
+
+// Margins defines model for Margins.
+type Margins struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf   time.Time          `json:"as_of,omitempty,omitzero"`
+	From   openapi_types.Date `json:"from"`
+	Groups []Margin           `json:"groups"`
+	To     openapi_types.Date `json:"to"`
+}
+
 // MeanCost defines model for MeanCost.
 type MeanCost struct {
 	// Currency Examples: USD
@@ -1292,6 +1523,35 @@ type PlanList struct {
 	Plans []OfferedPlan `json:"plans"`
 }
 
+// PlanUtilisation defines model for PlanUtilisation.
+type PlanUtilisation struct {
+	// Deciles The percents of the plan's credits, rounded down, that a tenth, two tenths and so on up to nine tenths of the periods with a
+	// limit did not exceed; absent without any.
+	Deciles []int32 `json:"deciles,omitempty,omitzero"`
+
+	// Exhausted How many of them used the credits of the plan up.
+	Exhausted int64 `json:"exhausted"`
+
+	// Idle How many of them used nothing at all, not even of a grant.
+	Idle int64 `json:"idle"`
+
+	// Periods Periods of the plan that ended.
+	Periods int64  `json:"periods"`
+	Plan    string `json:"plan"`
+
+	// Unlimited How many of them had no limit.
+	Unlimited int64 `json:"unlimited"`
+}
+
+// PlanUtilisations defines model for PlanUtilisations.
+type PlanUtilisations struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf  time.Time          `json:"as_of,omitempty,omitzero"`
+	From  openapi_types.Date `json:"from"`
+	Plans []PlanUtilisation  `json:"plans"`
+	To    openapi_types.Date `json:"to"`
+}
+
 // PortalScope Reading what is the user's, or asking what would be allowed as well.
 type PortalScope = quota.PortalScope
 
@@ -1455,6 +1715,45 @@ type Share struct {
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
+}
+
+// Spender defines model for Spender.
+type Spender struct {
+	Credits       Decimal `json:"credits"`
+	GrowthCredits Decimal `json:"growth_credits"`
+
+	// GrowthPercent Of the credits of the month before, rounded towards zero; absent where there were none.
+	GrowthPercent *int32 `json:"growth_percent,omitempty"`
+
+	// Plan The user's plan of now.
+	Plan                 string  `json:"plan,omitempty,omitzero"`
+	PreviousCredits      Decimal `json:"previous_credits"`
+	PreviousPrice        Decimal `json:"previous_price"`
+	PreviousProviderCost Decimal `json:"previous_provider_cost"`
+	Price                Decimal `json:"price"`
+	ProviderCost         Decimal `json:"provider_cost"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+
+	// Uses Charges and adjustments that were not reversed.
+	Uses int64 `json:"uses"`
+}
+
+// Spenders defines model for Spenders.
+type Spenders struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf time.Time `json:"as_of,omitempty,omitzero"`
+
+	// Currency Absent where there are no amounts in the month or the one before.
+	Currency string `json:"currency,omitempty,omitzero"`
+
+	// Month Examples: 2026-03
+	Month string `json:"month"`
+
+	// NextCursor Absent on the last page.
+	NextCursor string    `json:"next_cursor,omitempty,omitzero"`
+	Users      []Spender `json:"users"`
 }
 
 // Standing Where the user stands after a POST, in the open period.
@@ -2079,6 +2378,12 @@ type UserRequest struct {
 	UserId UserID `json:"user_id"`
 }
 
+// WaitCount defines model for WaitCount.
+type WaitCount struct {
+	Ended   int64 `json:"ended"`
+	Seconds int64 `json:"seconds"`
+}
+
 // WhatIf defines model for WhatIf.
 type WhatIf struct {
 	AsOf   time.Time `json:"as_of"`
@@ -2087,6 +2392,55 @@ type WhatIf struct {
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
+}
+
+// WorkDone defines model for WorkDone.
+type WorkDone struct {
+	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
+	AsOf   time.Time          `json:"as_of,omitempty,omitzero"`
+	From   openapi_types.Date `json:"from"`
+	Groups []WorkGroup        `json:"groups"`
+	To     openapi_types.Date `json:"to"`
+	Total  WorkEndings        `json:"total"`
+}
+
+// WorkEndings defines model for WorkEndings.
+type WorkEndings struct {
+	// Cancelled While they waited.
+	Cancelled int64 `json:"cancelled"`
+	Charged   int64 `json:"charged"`
+
+	// Ended Admissions that ended.
+	Ended int64 `json:"ended"`
+
+	// Expired Nobody spoke for them any more: stuck to the end.
+	Expired int64 `json:"expired"`
+
+	// FailedPercent Released and expired, of those that were not cancelled, rounded down; absent without any.
+	FailedPercent   *int32  `json:"failed_percent,omitempty"`
+	MeanRunSeconds  Decimal `json:"mean_run_seconds,omitempty,omitzero"`
+	MeanWaitSeconds Decimal `json:"mean_wait_seconds,omitempty,omitzero"`
+
+	// Released Given back without a charge: the work failed, or was not needed.
+	Released int64 `json:"released"`
+
+	// Waits How many waited for at most so long; the rest waited for longer than the last one.
+	Waits []WaitCount `json:"waits"`
+}
+
+// WorkGroup defines model for WorkGroup.
+type WorkGroup struct {
+	Endings WorkEndings        `json:"endings"`
+	From    openapi_types.Date `json:"from"`
+
+	// Plan Of which plan, `by=plan`; empty of admissions that ended without a charge.
+	Plan string `json:"plan,omitempty,omitzero"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
+
+	// UsageType Of which type, `by=type`.
+	UsageType string `json:"usage_type,omitempty,omitzero"`
 }
 
 // AdmissionID defines model for AdmissionID.
@@ -2167,10 +2521,73 @@ type GetUsageActivityParams struct {
 	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
 }
 
+// GetCohortsParams defines parameters for GetCohorts.
+type GetCohortsParams struct {
+	// From The first month; eleven before `to` unless given, and at most 59.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The last month; the present one unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format GetCohortsParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetCohortsParamsFormat defines parameters for GetCohorts.
+type GetCohortsParamsFormat string
+
 // GetUsageEngagementParams defines parameters for GetUsageEngagement.
 type GetUsageEngagementParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
 }
+
+// GetMarginsParams defines parameters for GetMargins.
+type GetMarginsParams struct {
+	// By Whose margins; those of plans unless given.
+	By GetMarginsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format GetMarginsParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetMarginsParamsBy defines parameters for GetMargins.
+type GetMarginsParamsBy string
+
+// GetMarginsParamsFormat defines parameters for GetMargins.
+type GetMarginsParamsFormat string
+
+// ListSpendersParams defines parameters for ListSpenders.
+type ListSpendersParams struct {
+	// Month The month of UTC; the last one that is over unless given.
+	Month string `form:"month,omitempty" json:"month,omitempty,omitzero"`
+
+	// By The figure that users are put in order by; credits unless given. Growth is credits less those of the month before.
+	By ListSpendersParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// Currency Of the money, and of the plan that the credits were used on; needed where there is more than one.
+	Currency string `form:"currency,omitempty" json:"currency,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format ListSpendersParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// ListSpendersParamsBy defines parameters for ListSpenders.
+type ListSpendersParamsBy string
+
+// ListSpendersParamsFormat defines parameters for ListSpenders.
+type ListSpendersParamsFormat string
 
 // GetUsageTotalsParams defines parameters for GetUsageTotals.
 type GetUsageTotalsParams struct {
@@ -2207,6 +2624,42 @@ type GetUsageAnalyticsParams struct {
 
 // GetUsageAnalyticsParamsBy defines parameters for GetUsageAnalytics.
 type GetUsageAnalyticsParamsBy string
+
+// GetPlanUtilisationParams defines parameters for GetPlanUtilisation.
+type GetPlanUtilisationParams struct {
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format GetPlanUtilisationParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetPlanUtilisationParamsFormat defines parameters for GetPlanUtilisation.
+type GetPlanUtilisationParamsFormat string
+
+// GetWorkParams defines parameters for GetWork.
+type GetWorkParams struct {
+	// By How they are grouped; by days unless given.
+	By GetWorkParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Format A document, or the rows of it, streamed.
+	Format GetWorkParamsFormat `form:"format,omitempty" json:"format,omitempty,omitzero"`
+}
+
+// GetWorkParamsBy defines parameters for GetWork.
+type GetWorkParamsBy string
+
+// GetWorkParamsFormat defines parameters for GetWork.
+type GetWorkParamsFormat string
 
 // ListAuditEntriesParams defines parameters for ListAuditEntries.
 type ListAuditEntriesParams struct {
@@ -2536,15 +2989,30 @@ type ServerInterface interface {
 	// GetUsageActivity At which hours of the week a user uses the product.
 	// (GET /api/v1/analytics/activity)
 	GetUsageActivity(w http.ResponseWriter, r *http.Request, params GetUsageActivityParams)
+	// GetCohorts Who came back, of those who came first in a month.
+	// (GET /api/v1/analytics/cohorts)
+	GetCohorts(w http.ResponseWriter, r *http.Request, params GetCohortsParams)
 	// GetUsageEngagement How a user takes to the product.
 	// (GET /api/v1/analytics/engagement)
 	GetUsageEngagement(w http.ResponseWriter, r *http.Request, params GetUsageEngagementParams)
+	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
+	// (GET /api/v1/analytics/margins)
+	GetMargins(w http.ResponseWriter, r *http.Request, params GetMarginsParams)
+	// ListSpenders Users by what they used in a month, or by how much more than in the one before.
+	// (GET /api/v1/analytics/spenders)
+	ListSpenders(w http.ResponseWriter, r *http.Request, params ListSpendersParams)
 	// GetUsageTotals What all users used together, by days, months, plans or types.
 	// (GET /api/v1/analytics/totals)
 	GetUsageTotals(w http.ResponseWriter, r *http.Request, params GetUsageTotalsParams)
 	// GetUsageAnalytics What a user used, by days, weeks, months or types.
 	// (GET /api/v1/analytics/usage)
 	GetUsageAnalytics(w http.ResponseWriter, r *http.Request, params GetUsageAnalyticsParams)
+	// GetPlanUtilisation How much of what plans give is used.
+	// (GET /api/v1/analytics/utilisation)
+	GetPlanUtilisation(w http.ResponseWriter, r *http.Request, params GetPlanUtilisationParams)
+	// GetWork What became of work, and how long it waited.
+	// (GET /api/v1/analytics/work)
+	GetWork(w http.ResponseWriter, r *http.Request, params GetWorkParams)
 	// ListAuditEntries The audit log, the newest row first.
 	// (GET /api/v1/audit)
 	ListAuditEntries(w http.ResponseWriter, r *http.Request, params ListAuditEntriesParams)
@@ -3035,6 +3503,65 @@ func (siw *ServerInterfaceWrapper) GetUsageActivity(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// GetCohorts operation middleware
+func (siw *ServerInterfaceWrapper) GetCohorts(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetCohortsParams
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", r.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "format"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "format", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetCohorts(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetUsageEngagement operation middleware
 func (siw *ServerInterfaceWrapper) GetUsageEngagement(w http.ResponseWriter, r *http.Request) {
 
@@ -3059,6 +3586,176 @@ func (siw *ServerInterfaceWrapper) GetUsageEngagement(w http.ResponseWriter, r *
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetUsageEngagement(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetMargins operation middleware
+func (siw *ServerInterfaceWrapper) GetMargins(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetMarginsParams
+
+	// ------------- Optional query parameter "by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "by", r.URL.Query(), &params.By, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", r.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "format"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "format", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetMargins(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListSpenders operation middleware
+func (siw *ServerInterfaceWrapper) ListSpenders(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSpendersParams
+
+	// ------------- Optional query parameter "month" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "month", r.URL.Query(), &params.Month, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "month"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "month", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "by", r.URL.Query(), &params.By, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "currency" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "currency", r.URL.Query(), &params.Currency, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "currency"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "currency", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", r.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "format"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "format", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSpenders(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3203,6 +3900,137 @@ func (siw *ServerInterfaceWrapper) GetUsageAnalytics(w http.ResponseWriter, r *h
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetUsageAnalytics(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetPlanUtilisation operation middleware
+func (siw *ServerInterfaceWrapper) GetPlanUtilisation(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetPlanUtilisationParams
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", r.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "format"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "format", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetPlanUtilisation(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetWork operation middleware
+func (siw *ServerInterfaceWrapper) GetWork(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetWorkParams
+
+	// ------------- Optional query parameter "by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "by", r.URL.Query(), &params.By, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", r.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "format"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "format", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetWork(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5476,9 +6304,14 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/activity", wrapper.GetUsageActivity)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/cohorts", wrapper.GetCohorts)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/engagement", wrapper.GetUsageEngagement)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/margins", wrapper.GetMargins)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/spenders", wrapper.ListSpenders)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/totals", wrapper.GetUsageTotals)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/usage", wrapper.GetUsageAnalytics)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/utilisation", wrapper.GetPlanUtilisation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/work", wrapper.GetWork)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/audit", wrapper.ListAuditEntries)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/deliveries", wrapper.ListDeliveries)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/deliveries/{id}/resend", wrapper.ResendDelivery)
@@ -5897,6 +6730,108 @@ func (response GetUsageActivitydefaultApplicationProblemPlusJSONResponse) VisitG
 	return err
 }
 
+type GetCohortsRequestObject struct {
+	Params GetCohortsParams
+}
+
+type GetCohortsResponseObject interface {
+	VisitGetCohortsResponse(w http.ResponseWriter) error
+}
+
+type GetCohorts200JSONResponse Cohorts
+
+func (response GetCohorts200JSONResponse) VisitGetCohortsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCohorts200ApplicationxNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetCohorts200ApplicationxNdjsonResponse) VisitGetCohortsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type GetCohorts200TextcsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetCohorts200TextcsvResponse) VisitGetCohortsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetCohortsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetCohortsdefaultApplicationProblemPlusJSONResponse) VisitGetCohortsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetUsageEngagementRequestObject struct {
 	Params GetUsageEngagementParams
 }
@@ -5925,6 +6860,210 @@ type GetUsageEngagementdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetUsageEngagementdefaultApplicationProblemPlusJSONResponse) VisitGetUsageEngagementResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMarginsRequestObject struct {
+	Params GetMarginsParams
+}
+
+type GetMarginsResponseObject interface {
+	VisitGetMarginsResponse(w http.ResponseWriter) error
+}
+
+type GetMargins200JSONResponse Margins
+
+func (response GetMargins200JSONResponse) VisitGetMarginsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMargins200ApplicationxNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetMargins200ApplicationxNdjsonResponse) VisitGetMarginsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type GetMargins200TextcsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetMargins200TextcsvResponse) VisitGetMarginsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetMarginsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetMarginsdefaultApplicationProblemPlusJSONResponse) VisitGetMarginsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSpendersRequestObject struct {
+	Params ListSpendersParams
+}
+
+type ListSpendersResponseObject interface {
+	VisitListSpendersResponse(w http.ResponseWriter) error
+}
+
+type ListSpenders200JSONResponse Spenders
+
+func (response ListSpenders200JSONResponse) VisitListSpendersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSpenders200ApplicationxNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ListSpenders200ApplicationxNdjsonResponse) VisitListSpendersResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type ListSpenders200TextcsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ListSpenders200TextcsvResponse) VisitListSpendersResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type ListSpendersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSpendersdefaultApplicationProblemPlusJSONResponse) VisitListSpendersResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6066,6 +7205,210 @@ type GetUsageAnalyticsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetUsageAnalyticsdefaultApplicationProblemPlusJSONResponse) VisitGetUsageAnalyticsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPlanUtilisationRequestObject struct {
+	Params GetPlanUtilisationParams
+}
+
+type GetPlanUtilisationResponseObject interface {
+	VisitGetPlanUtilisationResponse(w http.ResponseWriter) error
+}
+
+type GetPlanUtilisation200JSONResponse PlanUtilisations
+
+func (response GetPlanUtilisation200JSONResponse) VisitGetPlanUtilisationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPlanUtilisation200ApplicationxNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetPlanUtilisation200ApplicationxNdjsonResponse) VisitGetPlanUtilisationResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type GetPlanUtilisation200TextcsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetPlanUtilisation200TextcsvResponse) VisitGetPlanUtilisationResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetPlanUtilisationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetPlanUtilisationdefaultApplicationProblemPlusJSONResponse) VisitGetPlanUtilisationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetWorkRequestObject struct {
+	Params GetWorkParams
+}
+
+type GetWorkResponseObject interface {
+	VisitGetWorkResponse(w http.ResponseWriter) error
+}
+
+type GetWork200JSONResponse WorkDone
+
+func (response GetWork200JSONResponse) VisitGetWorkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetWork200ApplicationxNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetWork200ApplicationxNdjsonResponse) VisitGetWorkResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type GetWork200TextcsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetWork200TextcsvResponse) VisitGetWorkResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetWorkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetWorkdefaultApplicationProblemPlusJSONResponse) VisitGetWorkResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8149,15 +9492,30 @@ type StrictServerInterface interface {
 	// GetUsageActivity At which hours of the week a user uses the product.
 	// (GET /api/v1/analytics/activity)
 	GetUsageActivity(ctx context.Context, request GetUsageActivityRequestObject) (GetUsageActivityResponseObject, error)
+	// GetCohorts Who came back, of those who came first in a month.
+	// (GET /api/v1/analytics/cohorts)
+	GetCohorts(ctx context.Context, request GetCohortsRequestObject) (GetCohortsResponseObject, error)
 	// GetUsageEngagement How a user takes to the product.
 	// (GET /api/v1/analytics/engagement)
 	GetUsageEngagement(ctx context.Context, request GetUsageEngagementRequestObject) (GetUsageEngagementResponseObject, error)
+	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
+	// (GET /api/v1/analytics/margins)
+	GetMargins(ctx context.Context, request GetMarginsRequestObject) (GetMarginsResponseObject, error)
+	// ListSpenders Users by what they used in a month, or by how much more than in the one before.
+	// (GET /api/v1/analytics/spenders)
+	ListSpenders(ctx context.Context, request ListSpendersRequestObject) (ListSpendersResponseObject, error)
 	// GetUsageTotals What all users used together, by days, months, plans or types.
 	// (GET /api/v1/analytics/totals)
 	GetUsageTotals(ctx context.Context, request GetUsageTotalsRequestObject) (GetUsageTotalsResponseObject, error)
 	// GetUsageAnalytics What a user used, by days, weeks, months or types.
 	// (GET /api/v1/analytics/usage)
 	GetUsageAnalytics(ctx context.Context, request GetUsageAnalyticsRequestObject) (GetUsageAnalyticsResponseObject, error)
+	// GetPlanUtilisation How much of what plans give is used.
+	// (GET /api/v1/analytics/utilisation)
+	GetPlanUtilisation(ctx context.Context, request GetPlanUtilisationRequestObject) (GetPlanUtilisationResponseObject, error)
+	// GetWork What became of work, and how long it waited.
+	// (GET /api/v1/analytics/work)
+	GetWork(ctx context.Context, request GetWorkRequestObject) (GetWorkResponseObject, error)
 	// ListAuditEntries The audit log, the newest row first.
 	// (GET /api/v1/audit)
 	ListAuditEntries(ctx context.Context, request ListAuditEntriesRequestObject) (ListAuditEntriesResponseObject, error)
@@ -8573,6 +9931,32 @@ func (sh *strictHandler) GetUsageActivity(w http.ResponseWriter, r *http.Request
 	}
 }
 
+// GetCohorts operation middleware
+func (sh *strictHandler) GetCohorts(w http.ResponseWriter, r *http.Request, params GetCohortsParams) {
+	var request GetCohortsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCohorts(ctx, request.(GetCohortsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCohorts")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetCohortsResponseObject); ok {
+		if err := validResponse.VisitGetCohortsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetUsageEngagement operation middleware
 func (sh *strictHandler) GetUsageEngagement(w http.ResponseWriter, r *http.Request, params GetUsageEngagementParams) {
 	var request GetUsageEngagementRequestObject
@@ -8592,6 +9976,58 @@ func (sh *strictHandler) GetUsageEngagement(w http.ResponseWriter, r *http.Reque
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetUsageEngagementResponseObject); ok {
 		if err := validResponse.VisitGetUsageEngagementResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetMargins operation middleware
+func (sh *strictHandler) GetMargins(w http.ResponseWriter, r *http.Request, params GetMarginsParams) {
+	var request GetMarginsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetMargins(ctx, request.(GetMarginsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetMargins")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetMarginsResponseObject); ok {
+		if err := validResponse.VisitGetMarginsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListSpenders operation middleware
+func (sh *strictHandler) ListSpenders(w http.ResponseWriter, r *http.Request, params ListSpendersParams) {
+	var request ListSpendersRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSpenders(ctx, request.(ListSpendersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSpenders")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListSpendersResponseObject); ok {
+		if err := validResponse.VisitListSpendersResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -8644,6 +10080,58 @@ func (sh *strictHandler) GetUsageAnalytics(w http.ResponseWriter, r *http.Reques
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetUsageAnalyticsResponseObject); ok {
 		if err := validResponse.VisitGetUsageAnalyticsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetPlanUtilisation operation middleware
+func (sh *strictHandler) GetPlanUtilisation(w http.ResponseWriter, r *http.Request, params GetPlanUtilisationParams) {
+	var request GetPlanUtilisationRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPlanUtilisation(ctx, request.(GetPlanUtilisationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPlanUtilisation")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetPlanUtilisationResponseObject); ok {
+		if err := validResponse.VisitGetPlanUtilisationResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetWork operation middleware
+func (sh *strictHandler) GetWork(w http.ResponseWriter, r *http.Request, params GetWorkParams) {
+	var request GetWorkRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetWork(ctx, request.(GetWorkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetWork")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetWorkResponseObject); ok {
+		if err := validResponse.VisitGetWorkResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -101,6 +101,18 @@ type Analytics interface {
 	TotalsRows(ctx context.Context, span reports.Span) (time.Time, iter.Seq2[[]reports.Total, error], error)
 }
 
+// Operators tells what all users come to; *reports.Service does.
+type Operators interface {
+	Utilisation(ctx context.Context, span reports.Span) (reports.Utilisation, error)
+	Margins(ctx context.Context, byTeam bool, span reports.Span) (reports.Margins, error)
+	Spenders(ctx context.Context, q reports.SpendersQuery, limit int) (reports.Spenders, error)
+	SpenderRows(
+		ctx context.Context, q reports.SpendersQuery,
+	) (reports.Spenders, iter.Seq2[[]reports.Spender, error], error)
+	Cohorts(ctx context.Context, from, to reports.Day) (reports.Cohorts, error)
+	Work(ctx context.Context, by reports.By, span reports.Span) (reports.Work, error)
+}
+
 // Users are those who have an account; *metering.Service is one.
 type Users interface {
 	RegisterUser(ctx context.Context, userID, plan, zone, actor string) (created bool, err error)
@@ -169,6 +181,7 @@ type Options struct {
 	Events      Events
 	History     History
 	Analytics   Analytics
+	Operators   Operators
 	Alerts      Alerts
 	Users       Users
 	Search      Search
@@ -213,6 +226,7 @@ type server struct {
 	events      Events
 	history     History
 	analytics   Analytics
+	operators   Operators
 	alerts      Alerts
 	users       Users
 	search      Search
@@ -240,7 +254,8 @@ var _ StrictServerInterface = (*server)(nil)
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
 		intervene: opts.Intervene, notifications: opts.Notifications, deliveries: opts.Deliveries,
-		history: opts.History, analytics: opts.Analytics, alerts: opts.Alerts, users: opts.Users, search: opts.Search,
+		history: opts.History, analytics: opts.Analytics, operators: opts.Operators, alerts: opts.Alerts,
+		users: opts.Users, search: opts.Search,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
 	if s.limits == nil {

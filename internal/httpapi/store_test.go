@@ -51,7 +51,16 @@ func storeOptions(
 	t *testing.T, dsn string, opts metering.Options, admitWhenUnavailable bool, auth *access.Auth,
 ) (Options, *metering.Service) {
 	t.Helper()
-	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true})
+	return storeOptionsAt(t, dsn, opts, admitWhenUnavailable, auth, nil)
+}
+
+// storeOptionsAt are the same by a clock; nil is the database's.
+func storeOptionsAt(
+	t *testing.T, dsn string, opts metering.Options, admitWhenUnavailable bool, auth *access.Auth,
+	now func() time.Time,
+) (Options, *metering.Service) {
+	t.Helper()
+	store, err := ledgerdb.Open(t.Context(), dsn, postgres.Options{AllowUnsafe: true, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +100,7 @@ func storeOptions(
 		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Alerts: past,
 		Users: service, Search: past,
 		Teams:       service,
-		TeamReports: past, Analytics: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
+		TeamReports: past, Analytics: past, Operators: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	}, service
 }

@@ -229,6 +229,7 @@ const (
 	cursorAdmissions = "admissions/1/"
 	cursorEvents     = "events/1/"
 	cursorAudit      = "audit/1/"
+	cursorSpenders   = "spenders/1/"
 )
 
 func pageCursor(kind, last string) string {

@@ -17,13 +17,9 @@ func (s *server) GetUsageTotals(
 	if err := s.mayAll(ctx, access.Resource); err != nil {
 		return nil, err
 	}
-	by := reports.ByDay
-	switch given := reports.By(r.Params.By); given {
-	case "":
-	case reports.ByDay, reports.ByWeek, reports.ByMonth, reports.ByType, reports.ByPlan:
-		by = given
-	default:
-		return nil, invalid("by: %.40q must be day, week, month, plan or type", given)
+	by, err := totalsBy(string(r.Params.By))
+	if err != nil {
+		return nil, err
 	}
 	span, err := spanOf(r.Params.From, r.Params.To)
 	if err != nil {
@@ -45,6 +41,17 @@ func (s *server) GetUsageTotals(
 		return nil, err
 	}
 	return usageTotals(&t, by), nil
+}
+
+// totalsBy reads how totals are grouped.
+func totalsBy(given string) (reports.By, error) {
+	switch by := reports.By(given); by {
+	case "":
+		return reports.ByDay, nil
+	case reports.ByDay, reports.ByWeek, reports.ByMonth, reports.ByType, reports.ByPlan:
+		return by, nil
+	}
+	return "", invalid("by: %.40q must be day, week, month, plan or type", given)
 }
 
 func usageTotals(t *reports.Totals, by reports.By) GetUsageTotals200JSONResponse {
@@ -97,6 +104,12 @@ var totalsColumns = []column[reports.Total]{
 	{"uncharged", func(t *reports.Total) any { return t.Figures.Uncharged }},
 	{"waited_ms", func(t *reports.Total) any { return t.Figures.Waited.Milliseconds() }},
 	{"running_ms", func(t *reports.Total) any { return t.Figures.Running.Milliseconds() }},
+	{"expired", func(t *reports.Total) any { return t.Expired }},
+	{"cancelled", func(t *reports.Total) any { return t.Cancelled }},
+	{"waited_1s", func(t *reports.Total) any { return t.Within[0] }},
+	{"waited_1m", func(t *reports.Total) any { return t.Within[1] }},
+	{"waited_10m", func(t *reports.Total) any { return t.Within[2] }},
+	{"waited_1h", func(t *reports.Total) any { return t.Within[3] }},
 }
 
 func amountIn(t *reports.Total, currency string) quota.Amounts {

@@ -146,6 +146,10 @@ type Total struct {
 	// Plan is empty of what ended without a charge, Currency is that of prices. Users are those who are counted in it.
 	Plan, Currency string
 	Users          int64
+	// Expired and Cancelled are of those that Figures has as Uncharged. Within counts the admissions that waited for at
+	// most as long as each of WaitBounds, charged or not.
+	Expired, Cancelled int64
+	Within             [len(WaitBounds)]int64
 }
 
 // RefusalTotal is what was refused to users of one plan for a reason, and which plan would not have: empty if none.

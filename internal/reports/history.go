@@ -57,6 +57,7 @@ type Store interface {
 	SearchStore
 	AnalyticsStore
 	TotalsStore
+	OperatorsStore
 
 	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the
 	// newest first. ErrNotFound if the user is not known.

@@ -115,6 +115,8 @@ func (s *Store) Totals(ctx context.Context, from, to reports.Day) ([]reports.Tot
 		t := &totals[i]
 		t.Day, t.UsageType, t.CostCurrency = reports.Day(r.Day), r.UsageType, r.CostCurrency
 		t.Plan, t.Currency, t.Users = r.PlanName, r.Currency, r.Users
+		t.Expired, t.Cancelled = r.Expired, r.Cancelled
+		t.Within = [...]int64{r.Waited1s, r.Waited1m, r.Waited10m, r.Waited1h}
 		t.Figures = reports.Figures{
 			Events: r.Events, Reversals: r.Reversals, Credits: quota.Credits(r.Credits),
 			Refunded: quota.Credits(r.Refunded), Plan: quota.Credits(r.PlanCredits),

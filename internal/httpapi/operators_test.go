@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/rollupdb"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/rollup"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
+)
+
+// months is a service on a clock that begins with the year 2026, with users of two plans and a team that pays.
+type months struct {
+	*analysed
+	*metering.Service
+	mu    sync.Mutex
+	clock time.Time
+	uses  int
+}
+
+func newMonths(t *testing.T) *months {
+	t.Helper()
+	m := &months{clock: time.Date(2026, 1, 1, 9, 0, 0, 0, time.UTC)}
+	m.analysed = &analysed{T: t, dsn: ledgertest.New(t)}
+	var options Options
+	auth := testAuth()
+	auth.Authorizer = authorizer.AuthorizerFunc(
+		func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+			return authorizer.DecisionAllow, "", nil
+		})
+	options, m.Service = storeOptionsAt(t, m.dsn, metering.Options{AutoRegister: true}, false, auth, m.now)
+	m.h = New(options)
+	var err error
+	if m.conn, err = pgx.Connect(t.Context(), m.dsn); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.conn.Close(t.Context()) })
+	sold := metering.Plan{Plan: *freePlan(), ObjectUID: quota.ID{3}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500}
+	sold.Name, sold.DisplayName, sold.Default, sold.Rank = "sold", "Sold", false, 20
+	sold.PeriodPrice, sold.OveragePrice, sold.OverageMax = 9_990_000, 50_000, 1000*quota.Credit
+	sold.Limits.Queued = quota.AtMost[int32](10)
+	sold.RateRequests, sold.RateWindow = 1000, time.Hour
+	if _, err := m.ApplyPlan(t.Context(), sold, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.ApplyTeam(t.Context(), metering.Team{
+		Team: quota.Team{Name: "newsroom"}, DisplayName: "Newsroom", PlanName: "sold", Zone: "UTC",
+	}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	for user, plan := range map[string]string{"bob": "sold", "carol": "sold", "dora": "", "emil": ""} {
+		if _, err := m.RegisterUser(t.Context(), user, plan, "Asia/Hong_Kong", "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.AddMember(t.Context(), "newsroom", "emil", "test"); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func (m *months) now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.clock
+}
+
+func (m *months) advance(days int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.clock = m.clock.AddDate(0, 0, days)
+}
+
+// use charges minutes of audio.
+func (m *months) use(user string, minutes int) string {
+	m.Helper()
+	m.uses++
+	got := must(m.T, m.h, request{path: usagePath, key: fmt.Sprint("use-", m.uses), body: fmt.Sprintf(
+		`{"user_id":%q,"usage_type":"transcription","duration_seconds":%d}`, user, 60*minutes)}, 201)
+	return got["id"].(string)
+}
+
+// rollUp rolls up by the clock.
+func (m *months) rollUp() {
+	m.Helper()
+	db, err := postgres.Open(m.Context(), m.dsn, postgres.Options{AllowUnsafe: true, Now: m.now})
+	if err != nil {
+		m.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := rollup.Run(m.Context(), rollupdb.New(readdb.New(db)), rollup.Options{FullSpeed: true}); err != nil {
+		m.Fatal(err)
+	}
+}
+
+// asked are what an operator is answered.
+func (m *months) asked(path string) map[string]any {
+	m.Helper()
+	q := request{method: "GET", path: "/api/v1/analytics/" + path, token: "Bearer analyst"}
+	return must(m.T, m.h, q, 200)
+}
+
+// played is months in which some come, go, come back, and work fails.
+func played(t *testing.T) *months {
+	t.Helper()
+	m := newMonths(t)
+	m.use("bob", 45) // 15 beyond the plan's 30
+	m.use("carol", 12)
+	m.use("emil", 33)
+	m.use("alice", 3)
+	m.advance(20)
+	wrong := m.use("alice", 9)
+	must(t, m.h, request{path: usagePath + "/" + wrong + "/reverse", key: "undo", token: "Bearer admin",
+		body: `{"reason":"sent twice"}`}, 201)
+	m.advance(20) // 10 February
+	m.use("bob", 60)
+	m.use("carol", 2)
+	m.use("dora", 30)
+	m.use("frank", 1)
+	job := func(key string, want int) string {
+		return must(t, m.h, request{body: work(1), key: key}, want)["id"].(string)
+	}
+	a, b, c := job("a", 201), job("b", 202), job("c", 202)
+	end := func(id, how, body string) {
+		must(t, m.h, request{path: "/api/v1/admissions/" + id + "/" + how, body: body}, 200)
+	}
+	end(c, "release", "") // while it waits
+	m.mu.Lock()
+	m.clock = m.clock.Add(90 * time.Second)
+	m.mu.Unlock()
+	end(a, "complete", `{"duration_seconds":50}`)
+	end(b, "release", "")
+	job("d", 201)
+	m.advance(30) // 12 March
+	if err := m.Reap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.use("bob", 1)
+	m.use("emil", 7)
+	m.use("carol", 100)
+	m.use("alice", 1)
+	return m
+}
+
+// The definitions of what operators ask are run on events, periods and admissions, and compared with the answers.
+func TestOperatorsAreToldWhatTheDocsSay(t *testing.T) {
+	t.Parallel()
+	m := played(t)
+	for _, path := range []string{"utilisation", "margins", "spenders", "cohorts", "work"} {
+		if got := m.asked(path); got["as_of"] != nil {
+			t.Errorf("%s: nothing is rolled up, got %v", path, got)
+		}
+	}
+	m.rollUp()
+	page, err := os.ReadFile("../../docs/analytics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, to := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
+	const span = "from=2026-01-01&to=2026-04-01"
+	seen := 0
+	for _, d := range definition.FindAllStringSubmatch(string(page), -1) {
+		name, ours := strings.CutPrefix(d[1], "operators: ")
+		if !ours {
+			continue
+		}
+		seen++
+		since := from
+		if name == "spenders" {
+			since = from.AddDate(0, 1, 0)
+		}
+		rows := m.sql(d[2], since, to)
+		var answered []map[string]any
+		switch name {
+		case "utilisation":
+			answered = listOf(m.asked("utilisation?"+span), "plans")
+		case "margins by=plan", "margins by=team":
+			answered = listOf(m.asked("margins?"+span+"&by="+strings.TrimPrefix(name, "margins by=")), "groups")
+		case "spenders":
+			answered = listOf(m.asked("spenders?month=2026-02"), "users")
+		case "cohorts":
+			for _, c := range listOf(m.asked("cohorts?from=2026-01&to=2026-03"), "cohorts") {
+				for i, users := range c["active"].([]any) {
+					at, err := time.Parse("2006-01", c["month"].(string))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if users != json.Number("0") {
+						answered = append(answered, map[string]any{"cohort": c["month"], "users": users,
+							"month": at.AddDate(0, i, 0).Format("2006-01")})
+					}
+				}
+			}
+		case "work":
+			total := m.asked("work?" + span)["total"].(map[string]any)
+			total["within_a_minute"] = listOf(total, "waits")[1]["ended"]
+			answered = []map[string]any{total}
+		default:
+			t.Errorf("the test does not know %q", name)
+		}
+		if len(rows) == 0 {
+			t.Errorf("%s: no rows", name)
+			continue
+		}
+		want, got := make([]map[string]string, len(rows)), make([]map[string]string, len(answered))
+		for i := range rows {
+			want[i] = texts(rows[i])
+		}
+		for i := range answered {
+			got[i] = answeredAs(rows[0], answered[i])
+		}
+		// What is not there is no number in either.
+		for _, all := range [][]map[string]string{want, got} {
+			for _, row := range all {
+				for k, v := range row {
+					if v == "<nil>" || v == "0" {
+						delete(row, k)
+					}
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: (-events +answer)\n%s", name, diff)
+		}
+	}
+	if seen != 6 {
+		t.Errorf("docs/analytics.md has %d definitions for operators, want 6", seen)
+	}
+}
+
+// Users come in the order that was asked for, by pages, each once, and as the same rows.
+func TestSpenders(t *testing.T) {
+	t.Parallel()
+	m := played(t)
+	m.rollUp()
+	for by, want := range map[string]string{
+		"credits": "bob dora carol frank alice emil",
+		"growth":  "dora bob frank alice carol emil",
+		"price":   "bob ",
+	} {
+		var got []string
+		var queried []string
+		path := "spenders?month=2026-02&limit=1&by=" + by
+		for next := path; next != ""; {
+			page := m.asked(next)
+			if next = ""; page["next_cursor"] != nil {
+				next = path + "&cursor=" + page["next_cursor"].(string)
+				queried = append(queried, next)
+			}
+			for _, u := range listOf(page, "users") {
+				got = append(got, u["user_id"].(string))
+			}
+		}
+		if text := strings.Join(got, " "); !strings.HasPrefix(text, want) || len(got) != 6 {
+			t.Errorf("%s: got %s, want %s", by, text, want)
+		}
+		w := do(m.h, request{method: "GET", token: "Bearer analyst",
+			path: "/api/v1/analytics/spenders?month=2026-02&format=csv&by=" + by})
+		rows, err := csv.NewReader(w.Body).ReadAll()
+		if err != nil || len(rows) != len(got)+1 {
+			t.Fatalf("%s: %d rows, %v", by, len(rows), err)
+		}
+		for i, user := range got {
+			if rows[i+1][0] != user {
+				t.Errorf("%s: row %d is of %s, want %s", by, i, rows[i+1][0], user)
+			}
+		}
+		// A cursor is good for its own question only.
+		other := strings.Replace(queried[0], "month=2026-02", "month=2026-03", 1)
+		must(t, m.h, request{method: "GET", token: "Bearer analyst", path: "/api/v1/analytics/" + other},
+			http.StatusUnprocessableEntity)
+	}
+	for query, want := range map[string]string{
+		"spenders?by=name":                `by: "name" must be credits, price, cost or growth`,
+		"spenders?currency=usd":           `currency: "usd" must be three capital letters`,
+		"spenders?month=March":            `month: "March" must be a month from 2000-01`,
+		"margins?by=type":                 `by: "type" must be plan or team`,
+		"cohorts?from=2026-04&to=2026-03": "from: 2026-04 must not be behind to, which is 2026-03",
+		"cohorts?from=2016-04&to=2026-03": "from: 2016-04 must be at most 59 months before to",
+		"work?format=xml":                 `format: "xml" must be json, csv or ndjson`,
+		"utilisation?from=2025-12-32":     `from: "2025-12-32" must be a day`,
+	} {
+		q := request{method: "GET", path: "/api/v1/analytics/" + query, token: "Bearer analyst"}
+		if got := fmt.Sprint(must(t, m.h, q, 422)["detail"]); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %q, want %q", query, got, want)
+		}
+	}
+	must(t, m.h, request{method: "GET", path: "/api/v1/analytics/spenders?cursor=x", token: "Bearer analyst"}, 400)
+}
+
+// A month without anybody is a zero, one that nothing is known of is not there, and so with plans.
+func TestCohortsWithoutAnybody(t *testing.T) {
+	t.Parallel()
+	m := played(t)
+	m.rollUp()
+	cohorts := listOf(m.asked("cohorts?from=2025-06&to=2026-12"), "cohorts")
+	if len(cohorts) != 3 || cohorts[0]["month"] != "2026-01" || fmt.Sprint(cohorts[0]["active"]) != "[4 3 4]" ||
+		fmt.Sprint(cohorts[2]) != "map[active:[0] month:2026-03 users:0]" {
+		t.Errorf("got %v", cohorts)
+	}
+	if plans := listOf(m.asked("utilisation?from=2025-12-01&to=2026-01-02"), "plans"); len(plans) > 0 {
+		t.Errorf("no period had ended yet, got %v", plans)
+	}
+}

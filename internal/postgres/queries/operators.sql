@@ -1,0 +1,82 @@
+-- What operators ask about all users. Nothing here reads events or accounts.
+
+-- name: Utilisation :many
+SELECT u.plan_name, u.percent, sum(u.periods)::bigint AS periods, sum(u.idle)::bigint AS idle
+FROM usage_utilisation AS u WHERE u.day >= @from_day::date AND u.day < @to_day::date
+GROUP BY u.plan_name, u.percent ORDER BY u.plan_name, u.percent;
+
+-- name: Margins :many
+-- What users did not have a team pay for is what is in the totals and not in those of payers.
+SELECT f.plan::text AS plan, coalesce(t.name, '')::text AS team, f.currency::text AS currency, sum(f.periods)::bigint AS periods,
+    sum(f.period_price)::bigint AS period_price, sum(f.overage_price)::bigint AS overage_price, sum(f.cost)::bigint AS cost
+FROM (
+    SELECT CASE WHEN w.by_team THEN '' ELSE v.plan_name END AS plan, CASE WHEN w.by_team THEN v.team_id ELSE w.none END AS team_id,
+        v.currency, v.periods, v.period_price, v.overage_price, v.cost
+    FROM (SELECT @by_team::boolean AS by_team, @from_day::date AS from_day, @to_day::date AS to_day,
+        '00000000-0000-0000-0000-000000000000'::uuid AS none) AS w
+    JOIN (
+        SELECT a.day, a.plan_name, '00000000-0000-0000-0000-000000000000'::uuid AS team_id, a.currency, 0 AS periods,
+            0 AS period_price, a.price_micros AS overage_price, 0 AS cost
+        FROM usage_totals AS a WHERE a.events > 0
+        UNION ALL
+        SELECT b.day, b.plan_name, '00000000-0000-0000-0000-000000000000'::uuid, b.cost_currency, 0, 0, 0, b.cost_micros
+        FROM usage_totals AS b WHERE b.events > 0
+        UNION ALL
+        SELECT c.day, c.plan_name, c.team_id, c.currency, 0, 0, c.price_micros, 0 FROM usage_payer_totals AS c
+        UNION ALL
+        SELECT d.day, d.plan_name, d.team_id, d.cost_currency, 0, 0, 0, d.cost_micros FROM usage_payer_totals AS d
+        UNION ALL
+        SELECT e.day, e.plan_name, '00000000-0000-0000-0000-000000000000'::uuid, e.currency, 0, 0, -e.price_micros, 0
+        FROM usage_payer_totals AS e
+        UNION ALL
+        SELECT g.day, g.plan_name, '00000000-0000-0000-0000-000000000000'::uuid, g.cost_currency, 0, 0, 0, -g.cost_micros
+        FROM usage_payer_totals AS g
+        UNION ALL
+        SELECT p.day, p.plan_name, p.team_id, p.currency, p.periods, p.price_micros, 0, 0 FROM usage_period_prices AS p) AS v
+        ON v.day >= w.from_day AND v.day < w.to_day) AS f
+LEFT JOIN teams AS t ON t.id = f.team_id
+GROUP BY f.plan, f.team_id, t.name, f.currency
+HAVING sum(f.periods) <> 0 OR sum(f.overage_price) <> 0 OR sum(f.cost) <> 0
+ORDER BY 1, 2, 3;
+
+-- name: CurrenciesOf :many
+-- Of the money of days.
+SELECT a.currency FROM usage_totals AS a WHERE a.day >= @from_day::date AND a.day < @to_day::date AND a.events > 0
+UNION
+SELECT b.cost_currency FROM usage_totals AS b WHERE b.day >= @from_day::date AND b.day < @to_day::date AND b.events > 0
+ORDER BY 1;
+
+-- name: SpendersByCredits :many
+SELECT m.user_id AS account, u.user_id AS external, coalesce(a.plan_name, '')::text AS plan_name, m.uses, m.credits, m.price_micros,
+    m.cost_micros, m.previous_credits, coalesce(b.price_micros, 0)::bigint AS previous_price, coalesce(b.cost_micros, 0)::bigint AS previous_cost
+FROM usage_months AS m JOIN users AS u ON u.id = m.user_id LEFT JOIN usage_quotas AS a ON a.user_id = m.user_id
+LEFT JOIN usage_months AS b ON b.user_id = m.user_id AND b.month = (m.month - interval '1 month')::date AND b.currency = m.currency
+WHERE m.month = @month::date AND m.currency = @currency::text AND (m.credits, m.user_id) < (@below::bigint, @before::uuid)
+ORDER BY m.credits DESC, m.user_id DESC LIMIT @most;
+
+-- name: SpendersByPrice :many
+SELECT m.user_id AS account, u.user_id AS external, coalesce(a.plan_name, '')::text AS plan_name, m.uses, m.credits, m.price_micros,
+    m.cost_micros, m.previous_credits, coalesce(b.price_micros, 0)::bigint AS previous_price, coalesce(b.cost_micros, 0)::bigint AS previous_cost
+FROM usage_months AS m JOIN users AS u ON u.id = m.user_id LEFT JOIN usage_quotas AS a ON a.user_id = m.user_id
+LEFT JOIN usage_months AS b ON b.user_id = m.user_id AND b.month = (m.month - interval '1 month')::date AND b.currency = m.currency
+WHERE m.month = @month::date AND m.currency = @currency::text AND (m.price_micros, m.user_id) < (@below::bigint, @before::uuid)
+ORDER BY m.price_micros DESC, m.user_id DESC LIMIT @most;
+
+-- name: SpendersByCost :many
+SELECT m.user_id AS account, u.user_id AS external, coalesce(a.plan_name, '')::text AS plan_name, m.uses, m.credits, m.price_micros,
+    m.cost_micros, m.previous_credits, coalesce(b.price_micros, 0)::bigint AS previous_price, coalesce(b.cost_micros, 0)::bigint AS previous_cost
+FROM usage_months AS m JOIN users AS u ON u.id = m.user_id LEFT JOIN usage_quotas AS a ON a.user_id = m.user_id
+LEFT JOIN usage_months AS b ON b.user_id = m.user_id AND b.month = (m.month - interval '1 month')::date AND b.currency = m.currency
+WHERE m.month = @month::date AND m.currency = @currency::text AND (m.cost_micros, m.user_id) < (@below::bigint, @before::uuid)
+ORDER BY m.cost_micros DESC, m.user_id DESC LIMIT @most;
+
+-- name: SpendersByGrowth :many
+SELECT m.user_id AS account, u.user_id AS external, coalesce(a.plan_name, '')::text AS plan_name, m.uses, m.credits, m.price_micros,
+    m.cost_micros, m.previous_credits, coalesce(b.price_micros, 0)::bigint AS previous_price, coalesce(b.cost_micros, 0)::bigint AS previous_cost
+FROM usage_months AS m JOIN users AS u ON u.id = m.user_id LEFT JOIN usage_quotas AS a ON a.user_id = m.user_id
+LEFT JOIN usage_months AS b ON b.user_id = m.user_id AND b.month = (m.month - interval '1 month')::date AND b.currency = m.currency
+WHERE m.month = @month::date AND m.currency = @currency::text AND (m.credits - m.previous_credits, m.user_id) < (@below::bigint, @before::uuid)
+ORDER BY m.credits - m.previous_credits DESC, m.user_id DESC LIMIT @most;
+
+-- name: Cohorts :many
+SELECT * FROM usage_cohorts WHERE cohort >= @from_month::date AND cohort <= @to_month::date ORDER BY cohort, month;
