@@ -11,14 +11,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/go-logr/logr"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/cantonesescribe/usage-operator/internal/testing/freeport"
 	"github.com/cantonesescribe/usage-operator/internal/testing/localstack"
 	"github.com/cantonesescribe/usage-operator/internal/testing/oidctest"
 )
@@ -45,6 +49,9 @@ func main() {
 		out.failure(err.Error())
 		os.Exit(1) //nolint:gocritic // the deferred stop only restores the signals
 	}
+	if slices.Equal(os.Args[1:], []string{"demo"}) {
+		out.text("The pages: `make run` leaves this stack up and prints the addresses of /console and /usage.")
+	}
 }
 
 func run(ctx context.Context, out *printer, args []string) (err error) {
@@ -67,9 +74,14 @@ func run(ctx context.Context, out *printer, args []string) (err error) {
 		return err
 	}
 	defer customers.stop()
+	port, err := freeport.Get()
+	if err != nil {
+		return err
+	}
+	address := "127.0.0.1:" + strconv.Itoa(port)
 	ctx, stack, err := localstack.Start(ctx, localstack.Options{
-		Root: root, Programs: filepath.Dir(self), Progress: out.progress,
-		Usaged: []string{"--authentication-config=" + customers.configuration()},
+		Root: root, Programs: filepath.Dir(self), Progress: out.progress, UsagedAddress: address,
+		Usaged: customers.flags(address),
 	})
 	if err != nil {
 		return err
@@ -80,10 +92,23 @@ func run(ctx context.Context, out *printer, args []string) (err error) {
 	}()
 	out.progress("everything is up")
 	if args[0] == "run" {
+		if err := letOperate(ctx, stack, root); err != nil {
+			return err
+		}
 		return wait(ctx, out, stack, customers)
 	}
 	if err := demo(ctx, out, stack, customers, root); err != nil {
 		return errors.Join(err, keepLogs(out, stack, filepath.Join(filepath.Dir(self), "demo-logs")))
+	}
+	return nil
+}
+
+// letOperate gives olga the rights of whoever runs the service.
+func letOperate(ctx context.Context, stack *localstack.Stack, root string) error {
+	apply := exec.CommandContext(ctx, stack.Plane.Kubectl(), "--kubeconfig="+stack.Plane.Kubeconfig, "apply", "-f",
+		filepath.Join(root, "hack", "demo", "operator.yaml"))
+	if text, err := apply.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(apply.Args, " "), err, text)
 	}
 	return nil
 }
@@ -124,8 +149,11 @@ func wait(ctx context.Context, out *printer, stack *localstack.Stack, customers 
 		"  metrics of usaged   " + stack.UsagedURL + "/metrics (needs a token)",
 		"  metrics of manager  " + stack.MetricsURL + " (needs a token)",
 		"  logs                " + stack.Dir() + "/*.log",
-		"  people sign in at   " + customers.URL + " (authority " + customers.authority() + "):",
-		"                      mina and petra, password '" + oidctest.Password + "'",
+		"  console             " + stack.UsagedURL + "/console  sign in as olga, password '" + oidctest.Password + "'",
+		"  usage page          " + stack.UsagedURL + "/usage    sign in as mina or petra, with the same password",
+		"                      Chromium keeps the session of a page without TLS; that of the provider, at",
+		"                      " + customers.URL + ", is of an authority that browsers do not know and warn of:",
+		"                      go on, or have them trust " + customers.authority(),
 		"",
 		"  kubectl apply -k config/samples && kubectl apply -f hack/demo/users.yaml",
 		"  TOKEN=$(kubectl -n transcripts create token transcriber --audience=usaged)",

@@ -17,7 +17,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/oidctest"
 )
 
-// people are the customers who can sign in.
+// people are those who can sign in: two customers, and olga, who runs the service.
 type people struct {
 	*oidctest.Provider
 
@@ -26,7 +26,7 @@ type people struct {
 
 // startPeople starts the provider where they do, and writes the file by which usaged knows it.
 func startPeople() (*people, error) {
-	provider, err := oidctest.Start("mina", "petra")
+	provider, err := oidctest.Start("mina", "petra", "olga")
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +51,12 @@ func startPeople() (*people, error) {
 
 func (p *people) configuration() string { return filepath.Join(p.dir, "authentication.yaml") }
 func (p *people) authority() string     { return filepath.Join(p.dir, "ca.crt") }
+
+// flags are what usaged needs to know of them, where browsers reach it at the address.
+func (p *people) flags(address string) []string {
+	return []string{"--authentication-config=" + p.configuration(), "--sign-in-issuer=" + p.URL,
+		"--sign-in-client-id=" + oidctest.ClientID, "--external-url=http://" + address}
+}
 
 func (p *people) stop() {
 	p.Close()

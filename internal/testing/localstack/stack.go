@@ -4,6 +4,7 @@
 package localstack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type Options struct {
 	Root string
 	// Programs is the folder with the product's programs.
 	Programs string
+	// UsagedAddress is where usaged listens, on the loopback interface; a free port of it if empty.
+	UsagedAddress string
 	// Usaged are flags for usaged besides those that it needs.
 	Usaged []string
 	// Progress is told what is done next.
@@ -177,7 +180,8 @@ func (s *Stack) startProduct(ctx context.Context) error {
 		}
 	}
 	address := func(i int) string { return "127.0.0.1:" + strconv.Itoa(ports[i]) }
-	webhook, health, metrics, usaged := ports[0], address(1), address(2), address(3)
+	webhook, health, metrics := ports[0], address(1), address(2)
+	usaged := cmp.Or(s.opts.UsagedAddress, address(3))
 
 	err = s.Plane.Install(ctx, filepath.Join(s.opts.Root, "config", "default"),
 		"https://127.0.0.1:"+strconv.Itoa(webhook), ca)
