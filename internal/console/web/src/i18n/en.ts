@@ -125,7 +125,7 @@ export const usage = {
   bindingNumbers: '({used} of {limit} used)',
   place: 'Place {place} in the queue',
   placeOf: 'Place {place} of {all}',
-  starts: 'expected to start between {earliest} and {latest}',
+  starts: 'expected to start {range}',
   changes: 'the limit changes on {date}',
   'reason.UserSuspended': 'The account is suspended.',
   'reason.FileTooLarge': 'The file is larger than the plan allows.',

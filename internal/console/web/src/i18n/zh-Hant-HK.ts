@@ -129,7 +129,7 @@ export const usage: Texts<typeof usageEn> = {
   bindingNumbers: '（已用 {used}，共 {limit}）',
   place: '排在第 {place} 位',
   placeOf: '第 {place} 位（共 {all} 項）',
-  starts: '預計於 {earliest} 至 {latest} 之間開始',
+  starts: '預計開始時間：{range}',
   changes: '限額將於 {date} 更新',
   'reason.UserSuspended': '帳戶已暫停。',
   'reason.FileTooLarge': '檔案超出計劃容許的大小。',

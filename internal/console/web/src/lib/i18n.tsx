@@ -18,6 +18,8 @@ export type Values = Record<string, string | number>;
 
 export interface I18n<K extends string = CommonKey> {
   readonly locale: Locale;
+  /** What Intl is given for numbers and dates. */
+  readonly region: string;
   /** A text, with {name} replaced by its value. Numbers are written as the language does. */
   t(key: K, values?: Values): string;
   /** A text that depends on a number, which it has as {n}. */
@@ -36,6 +38,8 @@ export interface I18n<K extends string = CommonKey> {
   day(day: string): string;
   dateTime(instant: string | number | Date): string;
   time(instant: string | number | Date): string;
+  /** From one instant to another, what they have in common once. */
+  range(from: string | number | Date, to: string | number | Date): string;
   /** How long, in its two largest units; of under a minute, seconds. */
   duration(milliseconds: number): string;
   readonly zone: string;
@@ -43,12 +47,18 @@ export interface I18n<K extends string = CommonKey> {
 
 /** The best of our languages for a list of what is wanted, best first, as navigator.languages has it. */
 export function choose(wanted: readonly string[]): Locale {
-  for (const tag of wanted) {
-    const language = tag.toLowerCase().split('-')[0];
-    if (language === 'zh' || language === 'yue') return 'zh-Hant-HK';
-    if (language === 'en') return 'en';
-  }
-  return locales[0];
+  return wanted.map(localeOf).find((locale) => locale !== undefined) ?? locales[0];
+}
+
+function localeOf(tag: string): Locale | undefined {
+  const language = tag.toLowerCase().split('-')[0];
+  if (language === 'zh' || language === 'yue') return 'zh-Hant-HK';
+  return language === 'en' ? 'en' : undefined;
+}
+
+/** How numbers and dates are written: English has its browser's region, which decides on which side the day stands. */
+function regionOf(locale: Locale): string {
+  return locale === 'en' ? (navigator.languages.find((tag) => localeOf(tag) === 'en') ?? locale) : locale;
 }
 
 const common: Record<Locale, Catalogue> = { en: en.common, 'zh-Hant-HK': zhHantHK.common };
@@ -56,16 +66,17 @@ const common: Record<Locale, Catalogue> = { en: en.common, 'zh-Hant-HK': zhHantH
 /** What a language's texts and Intl make, for the common texts and those of a page. */
 export function makeI18n<K extends string>(locale: Locale, pages: Record<Locale, Catalogue<K>>): I18n<K | CommonKey> {
   const texts: Record<string, string | undefined> = { ...common[locale], ...pages[locale] };
+  const region = regionOf(locale);
   const rules = new Intl.PluralRules(locale);
   const formats = new Map<string, Intl.NumberFormat>();
   const number = (value: number, options: Intl.NumberFormatOptions = {}) => {
     const key = JSON.stringify(options);
     let format = formats.get(key);
-    if (!format) formats.set(key, (format = new Intl.NumberFormat(locale, options)));
+    if (!format) formats.set(key, (format = new Intl.NumberFormat(region, options)));
     return format.format(value);
   };
   const dates = (options: Intl.DateTimeFormatOptions) => {
-    const format = new Intl.DateTimeFormat(locale, options);
+    const format = new Intl.DateTimeFormat(region, options);
     return (instant: string | number | Date) => format.format(new Date(instant));
   };
   const fill = (text: string, values: Values = {}) =>
@@ -75,9 +86,11 @@ export function makeI18n<K extends string>(locale: Locale, pages: Record<Locale,
     });
   const unit = (value: number, name: string) =>
     number(value, { style: 'unit', unit: name, unitDisplay: 'long', maximumFractionDigits: 0 });
+  const ranges = new Intl.DateTimeFormat(region, { day: 'numeric', month: 'short', hour: 'numeric', minute: 'numeric' });
   const calendar = dates({ dateStyle: 'medium', timeZone: 'UTC' });
   return {
     locale,
+    region,
     t: (key, values) => fill(texts[key] ?? key, values),
     plural: (key, n, values) => fill(texts[`${key}.${rules.select(n)}`] ?? texts[key] ?? key, { ...values, n }),
     code: (prefix, code) => texts[`${prefix}.${code}`] ?? code,
@@ -99,6 +112,7 @@ export function makeI18n<K extends string>(locale: Locale, pages: Record<Locale,
     day: (day) => calendar(`${day}T00:00:00Z`),
     dateTime: dates({ dateStyle: 'medium', timeStyle: 'short' }),
     time: dates({ timeStyle: 'medium' }),
+    range: (from, to) => ranges.formatRange(new Date(from), new Date(to)),
     duration: (milliseconds) => {
       const seconds = Math.max(0, Math.round(milliseconds / 1000));
       if (seconds < 60) return unit(seconds, 'second');

@@ -41,7 +41,7 @@ export function Charges({ now }: { now: Standing }) {
     setPeriod(String(to));
   };
   return (
-    <section class="card" aria-labelledby="usage-charges" ref={fresh.place}>
+    <section class="card wide" aria-labelledby="usage-charges" ref={fresh.place}>
       <h2 id="usage-charges">{t('charges')}</h2>
       <p class="periods">
         <button type="button" class="quiet" disabled={!number} onClick={() => go(number! - 1)}>{t('earlierPeriod')}</button>

@@ -127,7 +127,7 @@ function Chart({ now, forecast, clock }: { now: Standing; forecast: Forecast; cl
   const days = Math.round((end - start) / 86_400_000);
   const every = Math.max(1, Math.ceil(days / (width / 90)));
   const dates = Array.from({ length: Math.floor((days - 1) / every) + 1 }, (_, i) => start + i * every * 86_400_000);
-  const label = new Intl.DateTimeFormat(i18n.locale, { day: 'numeric', month: 'short' });
+  const label = new Intl.DateTimeFormat(i18n.region, { day: 'numeric', month: 'short' });
   return (
     <div class="pace" ref={place}>
       <svg width={width} height={HEIGHT} role="img" aria-label={t('chart', { used: i18n.credits(now.used_credits), date: i18n.date(clock) })}>

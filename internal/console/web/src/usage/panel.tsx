@@ -44,10 +44,14 @@ export function Panel(props: {
       {!refused && !now && (state === 'offline' ? <p class="notice bad" data-offline>{t('failedOffline')}</p> : <p class="minor">{t('loading')}</p>)}
       {now && !refused && (
         <div class={`panels ${state === 'offline' ? 'old' : ''}`}>
-          {has('summary') && <Summary usage={usage} />}
-          {has('alerts') && <Alerts of={now.user_id} news={usage.news} path="user" />}
-          {has('pace') && !usage.turning && <Pace now={now} clock={usage.clock.now.value} />}
-          {has('waiting') && <Waiting now={now} />}
+          <div class="column">
+            {has('summary') && <Summary usage={usage} />}
+            {has('alerts') && <Alerts of={now.user_id} news={usage.news} path="user" />}
+          </div>
+          <div class="column">
+            {has('pace') && !usage.turning && <Pace now={now} clock={usage.clock.now.value} />}
+            {has('waiting') && <Waiting now={now} />}
+          </div>
           {has('team') && <TeamShare now={now} />}
           {has('plans') && !now.payer && <Plans now={now} upgrade={props.upgrade} />}
           {has('charges') && <Charges now={now} />}

@@ -70,7 +70,7 @@ function Wait({ of }: { of: Admission }) {
           ? t('placeOf', { place: binding.position, all: binding.waiting })
           : t('place', { place: binding.position }))}
         {binding?.position === undefined && of.position !== undefined && t('place', { place: of.position })}
-        {start && <> · {t('starts', { earliest: i18n.dateTime(start.earliest), latest: i18n.dateTime(start.latest) })}</>}
+        {start && <> · {t('starts', { range: i18n.range(start.earliest, start.latest) })}</>}
         {!start && binding?.resets_at && <> · {t('changes', { date: i18n.dateTime(binding.resets_at) })}</>}
       </div>
     </li>
