@@ -84,6 +84,14 @@ web: $(WEB)/node_modules/.package-lock.json ## Build the pages into $(WEB)/dist,
 	npm --prefix $(WEB) run --silent check
 	npm --prefix $(WEB) run --silent build
 
+.PHONY: test-web
+test-web: $(WEB)/node_modules/.package-lock.json ## Test the pages in a real browser (needs Node; installs Chromium with apt as root, else says what to install)
+	chromium=$$(hack/chromium.sh); cd $(WEB); CHROMIUM=$$chromium node --test --test-concurrency=1 --test-reporter=spec test/
+
+.PHONY: screenshots
+screenshots: $(WEB)/node_modules/.package-lock.json ## Make the pictures of the documentation, in docs/pictures
+	chromium=$$(hack/chromium.sh); cd $(WEB); CHROMIUM=$$chromium node test/screenshots.mjs
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters, the import directions among them
 	$(GOLANGCI_LINT) run ./...

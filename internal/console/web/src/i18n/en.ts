@@ -105,6 +105,7 @@ export const usage = {
   price: 'To pay',
   currency: 'Currency',
   size: 'Bytes',
+  name: 'Name',
   kind: 'Kind',
   'type.transcription': 'Transcription',
   'type.export': 'Export',

@@ -109,6 +109,7 @@ export const usage: Texts<typeof usageEn> = {
   price: '須付',
   currency: '貨幣',
   size: '位元組',
+  name: '名稱',
   kind: '種類',
   'type.transcription': '轉錄',
   'type.export': '匯出',

@@ -72,6 +72,7 @@ export function Charges({ now }: { now: Standing }) {
             { key: 'currency', title: t('currency'), taken: true, value: (e) => e.currency },
             { key: 'bytes', title: t('size'), taken: true, value: (e) => e.file_size_bytes },
             { key: 'kind', title: t('kind'), taken: true, value: (e) => e.kind },
+            { key: 'name', title: t('name'), taken: true, value: nameOf },
             { key: 'id', title: 'ID', taken: true, value: (e) => e.id },
           ]}
         />
@@ -83,9 +84,12 @@ export function Charges({ now }: { now: Standing }) {
 /** What a reversal gives back is below zero, whichever sign the service writes it with. */
 const signed = (event: Event) => (event.kind === 'reversal' ? -Math.abs(event.credits) : event.credits);
 
+/** What the recorder of the use called it, if it did. */
+const nameOf = ({ metadata }: Event) => metadata?.name ?? metadata?.file ?? metadata?.title;
+
 function what(event: Event, i18n: ReturnType<typeof useI18n<UsageKey>>): string {
   const parts = [i18n.code('type', event.usage_type)];
-  const name = event.metadata?.name ?? event.metadata?.file ?? event.metadata?.title;
+  const name = nameOf(event);
   if (name) parts.push(name);
   if (event.kind !== 'charge') parts.push(i18n.code('kind', event.kind));
   if (event.reversed_by) parts.push(i18n.t('reversed'));

@@ -1,0 +1,22 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+// What the service does now.
+
+import { Stream, TIME } from '../service.mjs';
+
+export const live = (second, change = {}) => ({
+  as_of: new Date(TIME + second * 1000).toISOString(), replica: 'usaged-7d9f-x2x8k', seconds: 1,
+  database_up: true, admitted: 640 + 160 * Math.sin(second / 9), queued: 24 + 12 * Math.sin(second / 5), refused: 30 + 20 * Math.cos(second / 11),
+  refused_by_reason: { CreditsExhausted: 24.5, ConcurrencyLimit: 4.25, FileTooLarge: 0.5 },
+  completed: 612.5, charged_credits: 2216.783, in_flight: 24, streams: 3, running: 51, waiting: 7, ...change,
+});
+
+export default [{
+  name: 'console-now', path: '/console', ready: '.u-legend',
+  answers: () => ({
+    'GET /api/v1/live': new Stream((stream) => {
+      for (let second = -120; second <= 0; second++) stream.tell('live', live(second));
+    }),
+  }),
+}];
