@@ -86,7 +86,7 @@ web: $(WEB)/node_modules/.package-lock.json ## Build the pages into $(WEB)/dist,
 
 .PHONY: test-web
 test-web: $(WEB)/node_modules/.package-lock.json ## Test the pages in a real browser (needs Node; installs Chromium with apt as root, else says what to install)
-	chromium=$$(hack/chromium.sh); cd $(WEB); CHROMIUM=$$chromium node --test --test-concurrency=1 --test-reporter=spec test/
+	chromium=$$(hack/chromium.sh); cd $(WEB); CHROMIUM=$$chromium node --test --test-concurrency=1 --test-reporter=spec test/*.test.mjs
 
 .PHONY: screenshots
 screenshots: $(WEB)/node_modules/.package-lock.json ## Make the pictures of the documentation, in docs/pictures

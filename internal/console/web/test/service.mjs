@@ -9,8 +9,8 @@ import { createServer } from 'node:http';
 
 const dist = new URL('../dist/', import.meta.url);
 
-export const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
-  "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+export const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
+  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /** When the tests take place. */
 export const TIME = Date.parse('2026-03-20T08:30:00Z');

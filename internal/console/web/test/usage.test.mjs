@@ -163,6 +163,26 @@ test('charges are filtered and sorted in the URL, and taken away', async () => {
   assert.equal(lines[1], `${iso(TIME)},transcription,120,2,0,USD,4200000,charge,訪問錄音_陳大文.m4a,${events[0].id}`);
 });
 
+test('? shows the keys, and each of them works', async () => {
+  await open();
+  await page.keyboard.press('?');
+  const dialog = page.getByRole('dialog', { name: 'Keys' });
+  await dialog.waitFor();
+  assert.match(await dialog.textContent(), /Go to the filter/);
+  await page.keyboard.press('Enter');
+  await dialog.waitFor({ state: 'hidden' });
+  await page.keyboard.press('?');
+  await dialog.waitFor();
+  await page.keyboard.press('Escape');
+  await dialog.waitFor({ state: 'hidden' });
+  await page.getByRole('link', { name: /The page of team newsroom/ }).click();
+  await shows('main h1', 'Team newsroom');
+  await page.keyboard.press('g');
+  await page.keyboard.press('u');
+  await page.waitForSelector('[data-left]');
+  assert.equal(new URL(page.url()).search, '');
+});
+
 test('arrows move between rows', async () => {
   await open();
   await lookThrough(page);

@@ -10,7 +10,7 @@ import { en, zhHantHK, type CommonKey } from '../i18n';
 /** What the pages are translated to. The first is taken where a browser wants none of them. */
 export const locales = ['en', 'zh-Hant-HK'] as const;
 export type Locale = (typeof locales)[number];
-export const localeNames: Record<Locale, string> = { en: 'English', 'zh-Hant-HK': '繁體中文（香港）' };
+export const localeNames: Record<Locale, string> = { en: 'English', 'zh-Hant-HK': '繁體中文' };
 
 /** The texts of one language. Of a key that counts, `key.one` is taken instead of `key` where the language has that form. */
 export type Catalogue<K extends string = string> = Record<K, string>;

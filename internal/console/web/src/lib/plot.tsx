@@ -51,6 +51,7 @@ export function Plot({ label, times, series, height = 200 }: {
         {
           width: element.clientWidth,
           height,
+          padding: [12, 36, 0, 0],
           cursor: { drag: { x: false, y: false } },
           scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
           axes: [

@@ -547,6 +547,108 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/analytics/utilisation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How much of what plans give is used.
+         * @description Of the periods that ended in the span: how much of the plan's own credits they used. A plan of which none ended is not there.
+         */
+        get: operations["getPlanUtilisation"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/analytics/margins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What plans, or teams that pay, bring in, and what their use costs.
+         * @description Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
+         *     are never added.
+         */
+        get: operations["getMargins"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/analytics/spenders": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Users by what they used in a month, or by how much more than in the one before.
+         * @description Who used something in the month or the one before, the most first.
+         */
+        get: operations["listSpenders"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/analytics/cohorts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Who came back, of those who came first in a month.
+         * @description A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
+         *     where nobody came.
+         */
+        get: operations["getCohorts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/analytics/work": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What became of work, and how long it waited.
+         * @description Of the admissions that ended in the span. Those that were not charged are of no plan.
+         */
+        get: operations["getWork"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/usage/what-if": {
         parameters: {
             query?: never;
@@ -2264,6 +2366,214 @@ export interface components {
             /** @description What was asked for. */
             credits: components["schemas"]["Decimal"];
         };
+        PlanUtilisations: {
+            /** Format: date */
+            from: string;
+            /** Format: date */
+            to: string;
+            plans: components["schemas"]["PlanUtilisation"][];
+            /**
+             * Format: date-time
+             * @description Whatever was answered before it is in the figures; absent as long as there are none.
+             */
+            as_of?: string;
+        };
+        PlanUtilisation: {
+            plan: string;
+            /**
+             * Format: int64
+             * @description Periods of the plan that ended.
+             */
+            periods: number;
+            /**
+             * Format: int64
+             * @description How many of them had no limit.
+             */
+            unlimited: number;
+            /**
+             * Format: int64
+             * @description How many of them used nothing at all, not even of a grant.
+             */
+            idle: number;
+            /**
+             * Format: int64
+             * @description How many of them used the credits of the plan up.
+             */
+            exhausted: number;
+            /**
+             * @description The percents of the plan's credits, rounded down, that a tenth, two tenths and so on up to nine tenths of the periods with a
+             *     limit did not exceed; absent without any.
+             */
+            deciles?: number[];
+        };
+        Margins: {
+            /** Format: date */
+            from: string;
+            /** Format: date */
+            to: string;
+            groups: components["schemas"]["Margin"][];
+            /**
+             * Format: date-time
+             * @description Whatever was answered before it is in the figures; absent as long as there are none.
+             */
+            as_of?: string;
+        };
+        Margin: {
+            /** @description Whose it is, `by=plan`. */
+            plan?: string;
+            /** @description Who paid, `by=team`; absent of the users for whom no team pays. */
+            team?: string;
+            /** @example USD */
+            currency: string;
+            /**
+             * Format: int64
+             * @description Periods that began.
+             */
+            periods: number;
+            /** @description What these are sold for. */
+            period_price: components["schemas"]["Decimal"];
+            /** @description What was owed for overage. */
+            overage_price: components["schemas"]["Decimal"];
+            /** @description Both together. */
+            revenue: components["schemas"]["Decimal"];
+            provider_cost: components["schemas"]["Decimal"];
+            /** @description The revenue less the provider's cost. */
+            margin: components["schemas"]["Decimal"];
+            /**
+             * Format: int32
+             * @description Of the revenue, rounded towards zero; absent where there is none.
+             */
+            margin_percent?: number;
+        };
+        Spenders: {
+            /** @example 2026-03 */
+            month: string;
+            /** @description Absent where there are no amounts in the month or the one before. */
+            currency?: string;
+            users: components["schemas"]["Spender"][];
+            /** @description Absent on the last page. */
+            next_cursor?: string;
+            /**
+             * Format: date-time
+             * @description Whatever was answered before it is in the figures; absent as long as there are none.
+             */
+            as_of?: string;
+        };
+        Spender: {
+            user_id: components["schemas"]["UserID"];
+            /** @description The user's plan of now. */
+            plan?: string;
+            /**
+             * Format: int64
+             * @description Charges and adjustments that were not reversed.
+             */
+            uses: number;
+            credits: components["schemas"]["Decimal"];
+            /** @description What is owed for overage. */
+            price: components["schemas"]["Decimal"];
+            provider_cost: components["schemas"]["Decimal"];
+            /** @description Those of the month before, as the two that follow. */
+            previous_credits: components["schemas"]["Decimal"];
+            previous_price: components["schemas"]["Decimal"];
+            previous_provider_cost: components["schemas"]["Decimal"];
+            growth_credits: components["schemas"]["Decimal"];
+            /**
+             * Format: int32
+             * @description Of the credits of the month before, rounded towards zero; absent where there were none.
+             */
+            growth_percent?: number;
+        };
+        Cohorts: {
+            /** @example 2025-04 */
+            from: string;
+            /** @example 2026-03 */
+            to: string;
+            cohorts: components["schemas"]["Cohort"][];
+            /**
+             * Format: date-time
+             * @description Whatever was answered before it is in the figures; absent as long as there are none.
+             */
+            as_of?: string;
+        };
+        Cohort: {
+            /** @example 2026-01 */
+            month: string;
+            /**
+             * Format: int64
+             * @description Who used something for the first time in it.
+             */
+            users: number;
+            /** @description How many of them used something in that month and in each that followed, up to that of `as_of`. */
+            active: number[];
+        };
+        WorkDone: {
+            /** Format: date */
+            from: string;
+            /** Format: date */
+            to: string;
+            total: components["schemas"]["WorkEndings"];
+            groups: components["schemas"]["WorkGroup"][];
+            /**
+             * Format: date-time
+             * @description Whatever was answered before it is in the figures; absent as long as there are none.
+             */
+            as_of?: string;
+        };
+        WorkGroup: {
+            /** Format: date */
+            from: string;
+            /**
+             * Format: date
+             * @description The day behind the last one.
+             */
+            to: string;
+            /** @description Of which plan, `by=plan`; empty of admissions that ended without a charge. */
+            plan?: string;
+            /** @description Of which type, `by=type`. */
+            usage_type?: string;
+            endings: components["schemas"]["WorkEndings"];
+        };
+        WorkEndings: {
+            /**
+             * Format: int64
+             * @description Admissions that ended.
+             */
+            ended: number;
+            /** Format: int64 */
+            charged: number;
+            /**
+             * Format: int64
+             * @description Given back without a charge: the work failed, or was not needed.
+             */
+            released: number;
+            /**
+             * Format: int64
+             * @description Nobody spoke for them any more: stuck to the end.
+             */
+            expired: number;
+            /**
+             * Format: int64
+             * @description While they waited.
+             */
+            cancelled: number;
+            /**
+             * Format: int32
+             * @description Released and expired, of those that were not cancelled, rounded down; absent without any.
+             */
+            failed_percent?: number;
+            /** @description Absent where nothing ended, as the next one. */
+            mean_wait_seconds?: components["schemas"]["Decimal"];
+            /** @description Of all that were not cancelled. */
+            mean_run_seconds?: components["schemas"]["Decimal"];
+            /** @description How many waited for at most so long; the rest waited for longer than the last one. */
+            waits: components["schemas"]["WaitCount"][];
+        };
+        WaitCount: {
+            /** Format: int64 */
+            seconds: number;
+            /** Format: int64 */
+            ended: number;
+        };
         UsageActivity: {
             user_id: components["schemas"]["UserID"];
             /** @example Asia/Hong_Kong */
@@ -3613,6 +3923,171 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["UsageTotals"];
+                    "text/csv": string;
+                    "application/x-ndjson": string;
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getPlanUtilisation: {
+        parameters: {
+            query?: {
+                /** @description The first day, of UTC; 30 days before `to` unless given, and at most 400. */
+                from?: string;
+                /** @description The day behind the last one; tomorrow unless given. */
+                to?: string;
+                /** @description A document, or the rows of it, streamed. */
+                format?: "json" | "csv" | "ndjson";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The plans, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanUtilisations"];
+                    "text/csv": string;
+                    "application/x-ndjson": string;
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getMargins: {
+        parameters: {
+            query?: {
+                /** @description Whose margins; those of plans unless given. */
+                by?: "plan" | "team";
+                /** @description The first day, of UTC; 30 days before `to` unless given, and at most 400. */
+                from?: string;
+                /** @description The day behind the last one; tomorrow unless given. */
+                to?: string;
+                /** @description A document, or the rows of it, streamed. */
+                format?: "json" | "csv" | "ndjson";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The margins, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Margins"];
+                    "text/csv": string;
+                    "application/x-ndjson": string;
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    listSpenders: {
+        parameters: {
+            query?: {
+                /** @description The month of UTC; the last one that is over unless given. */
+                month?: string;
+                /** @description The figure that users are put in order by; credits unless given. Growth is credits less those of the month before. */
+                by?: "credits" | "price" | "cost" | "growth";
+                /** @description Of the money, and of the plan that the credits were used on; needed where there is more than one. */
+                currency?: string;
+                /** @description The most entries of the page. */
+                limit?: components["parameters"]["PageLimit"];
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description A document, or the rows of it, streamed. */
+                format?: "json" | "csv" | "ndjson";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of users, or all of them as rows, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Spenders"];
+                    "text/csv": string;
+                    "application/x-ndjson": string;
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getCohorts: {
+        parameters: {
+            query?: {
+                /** @description The first month; eleven before `to` unless given, and at most 59. */
+                from?: string;
+                /** @description The last month; the present one unless given. */
+                to?: string;
+                /** @description A document, or the rows of it, streamed. */
+                format?: "json" | "csv" | "ndjson";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The cohorts, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Cohorts"];
+                    "text/csv": string;
+                    "application/x-ndjson": string;
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getWork: {
+        parameters: {
+            query?: {
+                /** @description How they are grouped; by days unless given. */
+                by?: "day" | "week" | "month" | "plan" | "type";
+                /** @description The first day, of UTC; 30 days before `to` unless given, and at most 400. */
+                from?: string;
+                /** @description The day behind the last one; tomorrow unless given. */
+                to?: string;
+                /** @description A document, or the rows of it, streamed. */
+                format?: "json" | "csv" | "ndjson";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The groups, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkDone"];
                     "text/csv": string;
                     "application/x-ndjson": string;
                 };
