@@ -38,12 +38,13 @@ func (e AdmissionStuck) Valid() bool {
 
 // Defines values for AlertKind.
 const (
-	AlertKindCreditsPercent   AlertKind = "CreditsPercent"
-	AlertKindDailyCostPercent AlertKind = "DailyCostPercent"
-	AlertKindGrantExpiring    AlertKind = "GrantExpiring"
-	AlertKindOverdrawn        AlertKind = "Overdrawn"
-	AlertKindPeriodReset      AlertKind = "PeriodReset"
-	AlertKindTeamShare        AlertKind = "TeamShare"
+	AlertKindCreditsPercent     AlertKind = "CreditsPercent"
+	AlertKindDailyCostPercent   AlertKind = "DailyCostPercent"
+	AlertKindExhaustionForecast AlertKind = "ExhaustionForecast"
+	AlertKindGrantExpiring      AlertKind = "GrantExpiring"
+	AlertKindOverdrawn          AlertKind = "Overdrawn"
+	AlertKindPeriodReset        AlertKind = "PeriodReset"
+	AlertKindTeamShare          AlertKind = "TeamShare"
 )
 
 // Valid indicates whether the value is a known member of the AlertKind enum.
@@ -52,6 +53,8 @@ func (e AlertKind) Valid() bool {
 	case AlertKindCreditsPercent:
 		return true
 	case AlertKindDailyCostPercent:
+		return true
+	case AlertKindExhaustionForecast:
 		return true
 	case AlertKindGrantExpiring:
 		return true
@@ -308,12 +311,13 @@ func (e NotificationEndpointSigning) Valid() bool {
 
 // Defines values for NotificationEndpointRequestKinds.
 const (
-	NotificationEndpointRequestKindsCreditsPercent   NotificationEndpointRequestKinds = "CreditsPercent"
-	NotificationEndpointRequestKindsDailyCostPercent NotificationEndpointRequestKinds = "DailyCostPercent"
-	NotificationEndpointRequestKindsGrantExpiring    NotificationEndpointRequestKinds = "GrantExpiring"
-	NotificationEndpointRequestKindsOverdrawn        NotificationEndpointRequestKinds = "Overdrawn"
-	NotificationEndpointRequestKindsPeriodReset      NotificationEndpointRequestKinds = "PeriodReset"
-	NotificationEndpointRequestKindsTeamShare        NotificationEndpointRequestKinds = "TeamShare"
+	NotificationEndpointRequestKindsCreditsPercent     NotificationEndpointRequestKinds = "CreditsPercent"
+	NotificationEndpointRequestKindsDailyCostPercent   NotificationEndpointRequestKinds = "DailyCostPercent"
+	NotificationEndpointRequestKindsExhaustionForecast NotificationEndpointRequestKinds = "ExhaustionForecast"
+	NotificationEndpointRequestKindsGrantExpiring      NotificationEndpointRequestKinds = "GrantExpiring"
+	NotificationEndpointRequestKindsOverdrawn          NotificationEndpointRequestKinds = "Overdrawn"
+	NotificationEndpointRequestKindsPeriodReset        NotificationEndpointRequestKinds = "PeriodReset"
+	NotificationEndpointRequestKindsTeamShare          NotificationEndpointRequestKinds = "TeamShare"
 )
 
 // Valid indicates whether the value is a known member of the NotificationEndpointRequestKinds enum.
@@ -322,6 +326,8 @@ func (e NotificationEndpointRequestKinds) Valid() bool {
 	case NotificationEndpointRequestKindsCreditsPercent:
 		return true
 	case NotificationEndpointRequestKindsDailyCostPercent:
+		return true
+	case NotificationEndpointRequestKindsExhaustionForecast:
 		return true
 	case NotificationEndpointRequestKindsGrantExpiring:
 		return true
@@ -356,12 +362,13 @@ func (e NotificationEndpointRequestSigning) Valid() bool {
 
 // Defines values for NotificationPreferencesRequestMuted.
 const (
-	NotificationPreferencesRequestMutedCreditsPercent   NotificationPreferencesRequestMuted = "CreditsPercent"
-	NotificationPreferencesRequestMutedDailyCostPercent NotificationPreferencesRequestMuted = "DailyCostPercent"
-	NotificationPreferencesRequestMutedGrantExpiring    NotificationPreferencesRequestMuted = "GrantExpiring"
-	NotificationPreferencesRequestMutedOverdrawn        NotificationPreferencesRequestMuted = "Overdrawn"
-	NotificationPreferencesRequestMutedPeriodReset      NotificationPreferencesRequestMuted = "PeriodReset"
-	NotificationPreferencesRequestMutedTeamShare        NotificationPreferencesRequestMuted = "TeamShare"
+	NotificationPreferencesRequestMutedCreditsPercent     NotificationPreferencesRequestMuted = "CreditsPercent"
+	NotificationPreferencesRequestMutedDailyCostPercent   NotificationPreferencesRequestMuted = "DailyCostPercent"
+	NotificationPreferencesRequestMutedExhaustionForecast NotificationPreferencesRequestMuted = "ExhaustionForecast"
+	NotificationPreferencesRequestMutedGrantExpiring      NotificationPreferencesRequestMuted = "GrantExpiring"
+	NotificationPreferencesRequestMutedOverdrawn          NotificationPreferencesRequestMuted = "Overdrawn"
+	NotificationPreferencesRequestMutedPeriodReset        NotificationPreferencesRequestMuted = "PeriodReset"
+	NotificationPreferencesRequestMutedTeamShare          NotificationPreferencesRequestMuted = "TeamShare"
 )
 
 // Valid indicates whether the value is a known member of the NotificationPreferencesRequestMuted enum.
@@ -370,6 +377,8 @@ func (e NotificationPreferencesRequestMuted) Valid() bool {
 	case NotificationPreferencesRequestMutedCreditsPercent:
 		return true
 	case NotificationPreferencesRequestMutedDailyCostPercent:
+		return true
+	case NotificationPreferencesRequestMutedExhaustionForecast:
 		return true
 	case NotificationPreferencesRequestMutedGrantExpiring:
 		return true
@@ -540,6 +549,75 @@ func (e StreamEndReason) Valid() bool {
 	case StreamEndReasonUnauthorized:
 		return true
 	case StreamEndReasonUndecided:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TotalsForecastAnswer.
+const (
+	TotalsForecastAnswerForecast            TotalsForecastAnswer = "forecast"
+	TotalsForecastAnswerInsufficientHistory TotalsForecastAnswer = "insufficient_history"
+)
+
+// Valid indicates whether the value is a known member of the TotalsForecastAnswer enum.
+func (e TotalsForecastAnswer) Valid() bool {
+	switch e {
+	case TotalsForecastAnswerForecast:
+		return true
+	case TotalsForecastAnswerInsufficientHistory:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TotalsForecastMethod.
+const (
+	TotalsForecastMethodDampedHolt      TotalsForecastMethod = "damped_holt"
+	TotalsForecastMethodRunRate         TotalsForecastMethod = "run_rate"
+	TotalsForecastMethodSeasonalNaive   TotalsForecastMethod = "seasonal_naive"
+	TotalsForecastMethodWeeklySmoothing TotalsForecastMethod = "weekly_smoothing"
+)
+
+// Valid indicates whether the value is a known member of the TotalsForecastMethod enum.
+func (e TotalsForecastMethod) Valid() bool {
+	switch e {
+	case TotalsForecastMethodDampedHolt:
+		return true
+	case TotalsForecastMethodRunRate:
+		return true
+	case TotalsForecastMethodSeasonalNaive:
+		return true
+	case TotalsForecastMethodWeeklySmoothing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TotalsForecastReason.
+const (
+	TotalsForecastReasonNoRecentUse TotalsForecastReason = "no_recent_use"
+	TotalsForecastReasonNoneBetter  TotalsForecastReason = "none_better"
+	TotalsForecastReasonSumsBehind  TotalsForecastReason = "sums_behind"
+	TotalsForecastReasonTooFarAhead TotalsForecastReason = "too_far_ahead"
+	TotalsForecastReasonTooFewDays  TotalsForecastReason = "too_few_days"
+)
+
+// Valid indicates whether the value is a known member of the TotalsForecastReason enum.
+func (e TotalsForecastReason) Valid() bool {
+	switch e {
+	case TotalsForecastReasonNoRecentUse:
+		return true
+	case TotalsForecastReasonNoneBetter:
+		return true
+	case TotalsForecastReasonSumsBehind:
+		return true
+	case TotalsForecastReasonTooFarAhead:
+		return true
+	case TotalsForecastReasonTooFewDays:
 		return true
 	default:
 		return false
@@ -987,6 +1065,30 @@ func (e ListDeliveriesParamsState) Valid() bool {
 	}
 }
 
+// Defines values for GetTeamAnalyticsParamsBy.
+const (
+	GetTeamAnalyticsParamsByDay   GetTeamAnalyticsParamsBy = "day"
+	GetTeamAnalyticsParamsByMonth GetTeamAnalyticsParamsBy = "month"
+	GetTeamAnalyticsParamsByType  GetTeamAnalyticsParamsBy = "type"
+	GetTeamAnalyticsParamsByWeek  GetTeamAnalyticsParamsBy = "week"
+)
+
+// Valid indicates whether the value is a known member of the GetTeamAnalyticsParamsBy enum.
+func (e GetTeamAnalyticsParamsBy) Valid() bool {
+	switch e {
+	case GetTeamAnalyticsParamsByDay:
+		return true
+	case GetTeamAnalyticsParamsByMonth:
+		return true
+	case GetTeamAnalyticsParamsByType:
+		return true
+	case GetTeamAnalyticsParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
 // ActivityDay defines model for ActivityDay.
 type ActivityDay struct {
 	// Days How many such days these sums are of.
@@ -1132,6 +1234,9 @@ type Alert struct {
 
 	// EndsAt When it is over whatever happens: its period, day or grant ends.
 	EndsAt time.Time `json:"ends_at"`
+
+	// ExhaustedAt Of `ExhaustionForecast`, when the credits are expected to be used up.
+	ExhaustedAt time.Time `json:"exhausted_at,omitempty,omitzero"`
 
 	// Grant Of `GrantExpiring`, the name of the grant.
 	Grant string `json:"grant,omitempty,omitzero"`
@@ -2420,6 +2525,46 @@ type TeamUsage struct {
 	Team TeamName `json:"team"`
 }
 
+// TotalsForecast defines model for TotalsForecast.
+type TotalsForecast struct {
+	// Answer Whether there is one.
+	Answer TotalsForecastAnswer `json:"answer"`
+	AsOf   time.Time            `json:"as_of"`
+
+	// Backtest What the method would have been worth if it had been asked on the days before.
+	Backtest Backtest `json:"backtest,omitempty,omitzero"`
+
+	// Days What it was drawn from, the earliest first. Days in between without an entry are days without use.
+	Days []DayOfUse `json:"days"`
+
+	// DaysAsOf Whatever was charged before is in the days. Absent before they were summed up for the first time.
+	DaysAsOf time.Time `json:"days_as_of,omitempty,omitzero"`
+
+	// Method The method that was best on the days before. Absent where none was tried.
+	Method TotalsForecastMethod `json:"method,omitempty,omitzero"`
+
+	// Plan Whose users it is about; absent of all.
+	Plan string `json:"plan,omitempty,omitzero"`
+
+	// Reason Why there is none.
+	Reason TotalsForecastReason `json:"reason,omitempty,omitzero"`
+
+	// Until The day behind the last one that is foretold, of UTC.
+	Until openapi_types.Date `json:"until"`
+
+	// Used What will be used from now on until then.
+	Used ExpectedCredits `json:"used,omitempty,omitzero"`
+}
+
+// TotalsForecastAnswer Whether there is one.
+type TotalsForecastAnswer string
+
+// TotalsForecastMethod The method that was best on the days before. Absent where none was tried.
+type TotalsForecastMethod string
+
+// TotalsForecastReason Why there is none.
+type TotalsForecastReason string
+
 // TotalsGroup defines model for TotalsGroup.
 type TotalsGroup struct {
 	Figures UsageFigures       `json:"figures"`
@@ -2462,17 +2607,22 @@ type UsageAnalytics struct {
 	From   openapi_types.Date `json:"from"`
 	Groups []UsageGroup       `json:"groups"`
 
-	// Refusals What was refused to the user in these days, by reason. It is counted beside the ledger and known some seconds later; what a
+	// Refusals What was refused to the user in these days, by reason; empty of a team. It is counted beside the ledger and known some seconds later; what a
 	// process has counted when it is killed is lost.
 	Refusals []RefusalCount `json:"refusals"`
+
+	// Team The name of the team that paid for them; absent of a user's.
+	Team string `json:"team,omitempty,omitzero"`
 
 	// TimeZone Examples: Asia/Hong_Kong
 	TimeZone string             `json:"time_zone"`
 	To       openapi_types.Date `json:"to"`
 	Total    UsageFigures       `json:"total"`
 
-	// UserId Examples: alice
-	UserId UserID `json:"user_id"`
+	// UserId Whose they are; absent of a team's.
+	//
+	// Examples: alice
+	UserId UserID `json:"user_id,omitempty,omitzero"`
 }
 
 // UsageBatch defines model for UsageBatch.
@@ -2712,11 +2862,16 @@ type UsageForecast struct {
 	// Reason Why there is none.
 	Reason UsageForecastReason `json:"reason,omitempty,omitzero"`
 
+	// Team The name of the team whose it is; absent of a user's.
+	Team string `json:"team,omitempty,omitzero"`
+
 	// UsedAtEnd What will have been used in the open period by its end, `used_credits` included.
 	UsedAtEnd ExpectedCredits `json:"used_at_end,omitempty,omitzero"`
 
-	// UserId Examples: alice
-	UserId UserID `json:"user_id"`
+	// UserId Whose it is; absent of a team's.
+	//
+	// Examples: alice
+	UserId UserID `json:"user_id,omitempty,omitzero"`
 }
 
 // UsageForecastAnswer Whether there is one.
@@ -3093,6 +3248,15 @@ type GetUsageEngagementParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
 }
 
+// GetTotalsForecastParams defines parameters for GetTotalsForecast.
+type GetTotalsForecastParams struct {
+	// Plan The name of a plan; all users together without it. What a plan has sold nothing of is `too_few_days`.
+	Plan string `form:"plan,omitempty" json:"plan,omitempty,omitzero"`
+
+	// Days How many days ahead, what is left of today included.
+	Days *int32 `form:"days,omitempty" json:"days,omitempty"`
+}
+
 // GetMarginsParams defines parameters for GetMargins.
 type GetMarginsParams struct {
 	// By Whose margins; those of plans unless given.
@@ -3307,6 +3471,21 @@ type ListTeamAlertsParams struct {
 	// IfNoneMatch The `ETag` of an earlier answer. If nothing else would be said now, the answer is 304 without a body.
 	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
 }
+
+// GetTeamAnalyticsParams defines parameters for GetTeamAnalytics.
+type GetTeamAnalyticsParams struct {
+	// By How the sums are grouped; by days unless given. Weeks begin on Mondays.
+	By GetTeamAnalyticsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+}
+
+// GetTeamAnalyticsParamsBy defines parameters for GetTeamAnalytics.
+type GetTeamAnalyticsParamsBy string
 
 // GetTeamHistoryParams defines parameters for GetTeamHistory.
 type GetTeamHistoryParams struct {
@@ -3775,6 +3954,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
 	GetUsageEngagement(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetTotalsForecast What all users, or those of a plan, will use in the days to come.
+	//
+	// For operators. It is made as a user's is, of the days of UTC of all users together, and has `insufficient_history` for
+	// an answer where these do not carry a number.
+	//
+	// Corresponds with GET /api/v1/analytics/forecast (the `GetTotalsForecast` operationId).
+	GetTotalsForecast(ctx context.Context, params *GetTotalsForecastParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
 	//
 	// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
@@ -3894,6 +4081,22 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/teams/{name}/alerts (the `ListTeamAlerts` operationId).
 	ListTeamAlerts(ctx context.Context, name TeamName, params *ListTeamAlertsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTeamAnalytics What a team paid for, by days, weeks, months or types.
+	//
+	// As of a user, by days of UTC. A team without a plan has paid for nothing; what its members used of its caps its
+	// [usage](#operation/getTeamUsage) says.
+	//
+	// Corresponds with GET /api/v1/teams/{name}/analytics (the `GetTeamAnalytics` operationId).
+	GetTeamAnalytics(ctx context.Context, name TeamName, params *GetTeamAnalyticsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTeamForecast What the open period of a team that pays will come to, and when its credits are used up.
+	//
+	// As of a user, by the days of UTC on which the team paid for its members. 409 for a team without a plan, which pays
+	// nothing: whoever does has the forecast.
+	//
+	// Corresponds with GET /api/v1/teams/{name}/forecast (the `GetTeamForecast` operationId).
+	GetTeamForecast(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetTeamHistory A team's periods, the newest first, with each member's share.
 	//
@@ -4578,6 +4781,24 @@ func (c *Client) GetUsageEngagement(ctx context.Context, params *GetUsageEngagem
 	return c.Client.Do(req)
 }
 
+// GetTotalsForecast What all users, or those of a plan, will use in the days to come.
+//
+// For operators. It is made as a user's is, of the days of UTC of all users together, and has `insufficient_history` for
+// an answer where these do not carry a number.
+//
+// Corresponds with GET /api/v1/analytics/forecast (the `GetTotalsForecast` operationId).
+func (c *Client) GetTotalsForecast(ctx context.Context, params *GetTotalsForecastParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTotalsForecastRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetMargins What plans, or teams that pay, bring in, and what their use costs.
 //
 // Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
@@ -4858,6 +5079,42 @@ func (c *Client) GetTeam(ctx context.Context, name TeamName, reqEditors ...Reque
 // Corresponds with GET /api/v1/teams/{name}/alerts (the `ListTeamAlerts` operationId).
 func (c *Client) ListTeamAlerts(ctx context.Context, name TeamName, params *ListTeamAlertsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListTeamAlertsRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTeamAnalytics What a team paid for, by days, weeks, months or types.
+//
+// As of a user, by days of UTC. A team without a plan has paid for nothing; what its members used of its caps its
+// [usage](#operation/getTeamUsage) says.
+//
+// Corresponds with GET /api/v1/teams/{name}/analytics (the `GetTeamAnalytics` operationId).
+func (c *Client) GetTeamAnalytics(ctx context.Context, name TeamName, params *GetTeamAnalyticsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTeamAnalyticsRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTeamForecast What the open period of a team that pays will come to, and when its credits are used up.
+//
+// As of a user, by the days of UTC on which the team paid for its members. 409 for a team without a plan, which pays
+// nothing: whoever does has the forecast.
+//
+// Corresponds with GET /api/v1/teams/{name}/forecast (the `GetTeamForecast` operationId).
+func (c *Client) GetTeamForecast(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTeamForecastRequest(c.Server, name)
 	if err != nil {
 		return nil, err
 	}
@@ -6354,6 +6611,68 @@ func NewGetUsageEngagementRequest(server string, params *GetUsageEngagementParam
 	return req, nil
 }
 
+// NewGetTotalsForecastRequest constructs an http.Request for the GetTotalsForecast method
+func NewGetTotalsForecastRequest(server string, params *GetTotalsForecastParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/forecast")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "plan", params.Plan, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Days != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "days", *params.Days, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetMarginsRequest constructs an http.Request for the GetMargins method
 func NewGetMarginsRequest(server string, params *GetMarginsParams) (*http.Request, error) {
 	var err error
@@ -7450,6 +7769,113 @@ func NewListTeamAlertsRequest(server string, name TeamName, params *ListTeamAler
 
 		req.Header.Set("If-None-Match", headerParam0)
 
+	}
+
+	return req, nil
+}
+
+// NewGetTeamAnalyticsRequest constructs an http.Request for the GetTeamAnalytics method
+func NewGetTeamAnalyticsRequest(server string, name TeamName, params *GetTeamAnalyticsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/analytics", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTeamForecastRequest constructs an http.Request for the GetTeamForecast method
+func NewGetTeamForecastRequest(server string, name TeamName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/forecast", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -9685,6 +10111,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/analytics/engagement (the `GetUsageEngagement` operationId).
 	GetUsageEngagementWithResponse(ctx context.Context, params *GetUsageEngagementParams, reqEditors ...RequestEditorFn) (*GetUsageEngagementResponse, error)
 
+	// GetTotalsForecastWithResponse What all users, or those of a plan, will use in the days to come.
+	//
+	// For operators. It is made as a user's is, of the days of UTC of all users together, and has `insufficient_history` for
+	// an answer where these do not carry a number.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/forecast (the `GetTotalsForecast` operationId).
+	GetTotalsForecastWithResponse(ctx context.Context, params *GetTotalsForecastParams, reqEditors ...RequestEditorFn) (*GetTotalsForecastResponse, error)
+
 	// GetMarginsWithResponse What plans, or teams that pay, bring in, and what their use costs.
 	//
 	// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
@@ -9838,6 +10274,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/teams/{name}/alerts (the `ListTeamAlerts` operationId).
 	ListTeamAlertsWithResponse(ctx context.Context, name TeamName, params *ListTeamAlertsParams, reqEditors ...RequestEditorFn) (*ListTeamAlertsResponse, error)
+
+	// GetTeamAnalyticsWithResponse What a team paid for, by days, weeks, months or types.
+	//
+	// As of a user, by days of UTC. A team without a plan has paid for nothing; what its members used of its caps its
+	// [usage](#operation/getTeamUsage) says.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name}/analytics (the `GetTeamAnalytics` operationId).
+	GetTeamAnalyticsWithResponse(ctx context.Context, name TeamName, params *GetTeamAnalyticsParams, reqEditors ...RequestEditorFn) (*GetTeamAnalyticsResponse, error)
+
+	// GetTeamForecastWithResponse What the open period of a team that pays will come to, and when its credits are used up.
+	//
+	// As of a user, by the days of UTC on which the team paid for its members. 409 for a team without a plan, which pays
+	// nothing: whoever does has the forecast.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name}/forecast (the `GetTeamForecast` operationId).
+	GetTeamForecastWithResponse(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*GetTeamForecastResponse, error)
 
 	// GetTeamHistoryWithResponse A team's periods, the newest first, with each member's share.
 	//
@@ -11006,6 +11462,70 @@ func (r GetUsageEngagementResponse) ContentType() string {
 	return ""
 }
 
+// GetTotalsForecastResponse429Headers the declared response headers of an HTTP 429 response for GetTotalsForecast
+type GetTotalsForecastResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetTotalsForecastResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TotalsForecast
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetTotalsForecastResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTotalsForecastResponse) GetJSON200() *TotalsForecast {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetTotalsForecastResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTotalsForecastResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTotalsForecastResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTotalsForecastResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTotalsForecastResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTotalsForecastResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetMarginsResponse429Headers the declared response headers of an HTTP 429 response for GetMargins
 type GetMarginsResponse429Headers struct {
 	RateLimit       string
@@ -11326,39 +11846,16 @@ func (r GetPlanUtilisationResponse) ContentType() string {
 	return ""
 }
 
-// GetWorkResponse429Headers the declared response headers of an HTTP 429 response for GetWork
-type GetWorkResponse429Headers struct {
-	RateLimit       string
-	RateLimitPolicy string
-	RetryAfter      int64
-}
-
 type GetWorkResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *WorkDone
-	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
-	ApplicationproblemJSON429 *TooMany
-	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
-	ApplicationproblemJSONDefault *Problem
-	// Headers429 the parsed response headers for an HTTP 429 response
-	Headers429 *GetWorkResponse429Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r GetWorkResponse) GetJSON200() *WorkDone {
 	return r.JSON200
-}
-
-// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
-func (r GetWorkResponse) GetApplicationproblemJSON429() *TooMany {
-	return r.ApplicationproblemJSON429
-}
-
-// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetWorkResponse) GetApplicationproblemJSONDefault() *Problem {
-	return r.ApplicationproblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
@@ -12109,6 +12606,134 @@ func (r ListTeamAlertsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListTeamAlertsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetTeamAnalyticsResponse429Headers the declared response headers of an HTTP 429 response for GetTeamAnalytics
+type GetTeamAnalyticsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetTeamAnalyticsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UsageAnalytics
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetTeamAnalyticsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTeamAnalyticsResponse) GetJSON200() *UsageAnalytics {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetTeamAnalyticsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTeamAnalyticsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTeamAnalyticsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTeamAnalyticsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTeamAnalyticsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTeamAnalyticsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetTeamForecastResponse429Headers the declared response headers of an HTTP 429 response for GetTeamForecast
+type GetTeamForecastResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetTeamForecastResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UsageForecast
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetTeamForecastResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTeamForecastResponse) GetJSON200() *UsageForecast {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetTeamForecastResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTeamForecastResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTeamForecastResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTeamForecastResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTeamForecastResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTeamForecastResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14772,6 +15397,22 @@ func (c *ClientWithResponses) GetUsageEngagementWithResponse(ctx context.Context
 	return ParseGetUsageEngagementResponse(rsp)
 }
 
+// GetTotalsForecastWithResponse What all users, or those of a plan, will use in the days to come.
+//
+// For operators. It is made as a user's is, of the days of UTC of all users together, and has `insufficient_history` for
+// an answer where these do not carry a number.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/forecast (the `GetTotalsForecast` operationId).
+func (c *ClientWithResponses) GetTotalsForecastWithResponse(ctx context.Context, params *GetTotalsForecastParams, reqEditors ...RequestEditorFn) (*GetTotalsForecastResponse, error) {
+	rsp, err := c.GetTotalsForecast(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTotalsForecastResponse(rsp)
+}
+
 // GetMarginsWithResponse What plans, or teams that pay, bring in, and what their use costs.
 //
 // Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
@@ -15026,6 +15667,38 @@ func (c *ClientWithResponses) ListTeamAlertsWithResponse(ctx context.Context, na
 		return nil, err
 	}
 	return ParseListTeamAlertsResponse(rsp)
+}
+
+// GetTeamAnalyticsWithResponse What a team paid for, by days, weeks, months or types.
+//
+// As of a user, by days of UTC. A team without a plan has paid for nothing; what its members used of its caps its
+// [usage](#operation/getTeamUsage) says.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name}/analytics (the `GetTeamAnalytics` operationId).
+func (c *ClientWithResponses) GetTeamAnalyticsWithResponse(ctx context.Context, name TeamName, params *GetTeamAnalyticsParams, reqEditors ...RequestEditorFn) (*GetTeamAnalyticsResponse, error) {
+	rsp, err := c.GetTeamAnalytics(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTeamAnalyticsResponse(rsp)
+}
+
+// GetTeamForecastWithResponse What the open period of a team that pays will come to, and when its credits are used up.
+//
+// As of a user, by the days of UTC on which the team paid for its members. 409 for a team without a plan, which pays
+// nothing: whoever does has the forecast.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name}/forecast (the `GetTeamForecast` operationId).
+func (c *ClientWithResponses) GetTeamForecastWithResponse(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*GetTeamForecastResponse, error) {
+	rsp, err := c.GetTeamForecast(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTeamForecastResponse(rsp)
 }
 
 // GetTeamHistoryWithResponse A team's periods, the newest first, with each member's share.
@@ -16533,6 +17206,73 @@ func ParseGetUsageEngagementResponse(rsp *http.Response) (*GetUsageEngagementRes
 	return response, nil
 }
 
+// ParseGetTotalsForecastResponse parses an HTTP response from a GetTotalsForecastWithResponse call
+func ParseGetTotalsForecastResponse(rsp *http.Response) (*GetTotalsForecastResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTotalsForecastResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TotalsForecast
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetTotalsForecastResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseGetMarginsResponse parses an HTTP response from a GetMarginsWithResponse call
 func ParseGetMarginsResponse(rsp *http.Response) (*GetMarginsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16901,50 +17641,9 @@ func ParseGetWorkResponse(rsp *http.Response) (*GetWorkResponse, error) {
 		}
 		response.JSON200 = &dest
 
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest TooMany
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSON429 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
-		var dest Problem
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.ApplicationproblemJSONDefault = &dest
-
 	case rsp.StatusCode == 200:
 		// Content-type (text/csv) unsupported
 
-	}
-
-	switch {
-	case rsp.StatusCode == 429:
-		var headers GetWorkResponse429Headers
-		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.RateLimit = value
-		}
-		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.RateLimitPolicy = value
-		}
-		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
-			var value int64
-			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
-				return nil, err
-			}
-			headers.RetryAfter = value
-		}
-		response.Headers429 = &headers
 	}
 
 	return response, nil
@@ -17699,6 +18398,140 @@ func ParseListTeamAlertsResponse(rsp *http.Response) (*ListTeamAlertsResponse, e
 		response.Headers304 = &headers
 	case rsp.StatusCode == 429:
 		var headers ListTeamAlertsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetTeamAnalyticsResponse parses an HTTP response from a GetTeamAnalyticsWithResponse call
+func ParseGetTeamAnalyticsResponse(rsp *http.Response) (*GetTeamAnalyticsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTeamAnalyticsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UsageAnalytics
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetTeamAnalyticsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetTeamForecastResponse parses an HTTP response from a GetTeamForecastWithResponse call
+func ParseGetTeamForecastResponse(rsp *http.Response) (*GetTeamForecastResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTeamForecastResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UsageForecast
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetTeamForecastResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

@@ -5,7 +5,7 @@ package v1alpha1
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // NotificationKind is the kind of an alert.
-// +kubebuilder:validation:Enum=CreditsPercent;TeamShare;DailyCostPercent;Overdrawn;GrantExpiring;PeriodReset
+// +kubebuilder:validation:Enum=CreditsPercent;TeamShare;DailyCostPercent;Overdrawn;ExhaustionForecast;GrantExpiring;PeriodReset
 type NotificationKind string
 
 // NotificationSelector chooses alerts by whom they are about: by one of each list that is given.

@@ -24,9 +24,11 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/httpapi"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/outlook"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/deliverydb"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/rollupdb"
 	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
@@ -110,11 +112,14 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	}
 	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
 	past := reports.New(store, service)
+	foresight := outlook.Watch{
+		Store: rollupdb.New(store.Store), Forecasts: past, Alerts: service, Loops: loops, Log: failed,
+	}
 	return run(ctx, o, log, listener, httpapi.Options{
 		Usage: service, Admissions: service, Intervene: service, Tickets: service, Events: service,
 		Teams:   service,
 		History: past, Alerts: past, Users: service, Search: past, PublicPlans: o.publicPlans,
-		TeamReports: past, Analytics: past, Operators: past, Queue: queue.New(store),
+		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Queue: queue.New(store),
 		Notifications: sending.Service, Deliveries: sending.Service, Leases: signer, Auth: auth,
 		Database: store.Ping, Log: log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry), Browsers: o.browsers,
@@ -144,6 +149,10 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 			return nil
 		})
 		group.Go(func() error { return service.Run(ctx) })
+		group.Go(func() error {
+			foresight.Run(ctx)
+			return nil
+		})
 		return group.Wait()
 	})
 }

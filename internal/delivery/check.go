@@ -23,7 +23,7 @@ const (
 
 // Kinds are those of alerts that an endpoint can ask for.
 var Kinds = []quota.AlertKind{quota.AlertCreditsPercent, quota.AlertTeamShare, quota.AlertDailyCost,
-	quota.AlertOverdrawn, quota.AlertGrantExpiring, quota.AlertPeriodReset}
+	quota.AlertOverdrawn, quota.AlertExhaustion, quota.AlertGrantExpiring, quota.AlertPeriodReset}
 
 // Check says what of an endpoint is no good, by the field's name. That its URL leads nowhere forbidden is found out at
 // each attempt; here it is refused if it says so itself.

@@ -45,6 +45,7 @@ type alertData struct {
 	Period           int64           `json:"period"`
 	Plan             string          `json:"plan,omitempty"`
 	Grant            string          `json:"grant,omitempty"`
+	ExhaustedAt      time.Time       `json:"exhausted_at,omitzero"`
 	Used             json.Number     `json:"used"`
 	Limit            json.Number     `json:"limit,omitempty"`
 	Currency         string          `json:"currency,omitempty"`
@@ -64,7 +65,7 @@ func alertEvent(a *ledger.Alert) ([]byte, error) {
 		ID: a.ID.String(), Level: eventLevel{Kind: string(a.Level.Kind), Name: a.Level.Name}, Kind: a.Kind,
 		Severity: string(a.Severity()), ThresholdPercent: a.Threshold, Period: a.PeriodNo, Plan: a.Plan,
 		Used: amount(a.Used), Currency: a.Currency, Message: a.Message(), Action: a.Action(), RaisedAt: a.RaisedAt,
-		EndsAt: a.Until,
+		EndsAt: a.Until, ExhaustedAt: a.Expected,
 	}
 	if !a.Unlimited {
 		data.Limit = amount(a.Limit)

@@ -126,7 +126,7 @@ func (s *server) moreRoom(ctx context.Context, of quota.Level, alerts []ledger.A
 // wantsUpgrade reports whether another plan would help against what an alert tells.
 func wantsUpgrade(a *ledger.Alert) bool {
 	switch a.Kind {
-	case quota.AlertCreditsPercent, quota.AlertDailyCost, quota.AlertOverdrawn:
+	case quota.AlertCreditsPercent, quota.AlertDailyCost, quota.AlertOverdrawn, quota.AlertExhaustion:
 		return a.ResolvedAt.IsZero()
 	case quota.AlertTeamShare, quota.AlertGrantExpiring, quota.AlertPeriodReset:
 	}
@@ -142,7 +142,7 @@ func encodeAlert(a *ledger.Alert, plan *quota.Plan) Alert {
 		Id: uuid.UUID(a.ID), Level: level(a.Level), Kind: a.Kind, Severity: a.Severity(), Period: a.PeriodNo,
 		Used: amount(a.Used), Currency: a.Currency, Message: a.Message(), Action: a.Action(), RaisedAt: a.RaisedAt,
 		EndsAt: a.Until, AcknowledgedBy: a.AcknowledgedBy, ThresholdPercent: a.Threshold,
-		ResolvedAt: a.ResolvedAt, AcknowledgedAt: a.AcknowledgedAt,
+		ResolvedAt: a.ResolvedAt, AcknowledgedAt: a.AcknowledgedAt, ExhaustedAt: a.Expected,
 	}
 	if !a.Unlimited {
 		out.Limit = amount(a.Limit)

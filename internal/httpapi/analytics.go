@@ -20,13 +20,9 @@ func (s *server) GetUsageAnalytics(
 	if err := checkUserID(user); err != nil {
 		return nil, err
 	}
-	by := reports.ByDay
-	switch given := reports.By(r.Params.By); given {
-	case "":
-	case reports.ByDay, reports.ByWeek, reports.ByMonth, reports.ByType:
-		by = given
-	default:
-		return nil, invalid("by: %.40q must be day, week, month or type", given)
+	by, err := groups(string(r.Params.By))
+	if err != nil {
+		return nil, err
 	}
 	span, err := spanOf(r.Params.From, r.Params.To)
 	if err != nil {
@@ -39,8 +35,50 @@ func (s *server) GetUsageAnalytics(
 	if err != nil {
 		return nil, err
 	}
-	out := GetUsageAnalytics200JSONResponse{
-		UserId: user, TimeZone: a.Zone.String(), From: date(a.From), To: date(a.To), Total: figures(&a.Total),
+	out := usageAnalytics(&a)
+	out.UserId = user
+	return GetUsageAnalytics200JSONResponse(out), nil
+}
+
+// GetTeamAnalytics implements GET /api/v1/teams/{name}/analytics.
+func (s *server) GetTeamAnalytics(
+	ctx context.Context, r GetTeamAnalyticsRequestObject,
+) (GetTeamAnalyticsResponseObject, error) {
+	if err := s.mayTeam(ctx, r.Name); err != nil {
+		return nil, err
+	}
+	by, err := groups(string(r.Params.By))
+	if err != nil {
+		return nil, err
+	}
+	span, err := spanOf(r.Params.From, r.Params.To)
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.analytics.TeamAnalytics(ctx, r.Name, by, span)
+	if err != nil {
+		return nil, err
+	}
+	out := usageAnalytics(&a)
+	out.Team = r.Name
+	return GetTeamAnalytics200JSONResponse(out), nil
+}
+
+// groups reads how sums are to be grouped, by days unless given.
+func groups(given string) (reports.By, error) {
+	switch by := reports.By(given); by {
+	case "":
+		return reports.ByDay, nil
+	case reports.ByDay, reports.ByWeek, reports.ByMonth, reports.ByType:
+		return by, nil
+	default:
+		return "", invalid("by: %.40q must be day, week, month or type", given)
+	}
+}
+
+func usageAnalytics(a *reports.Analytics) UsageAnalytics {
+	out := UsageAnalytics{
+		TimeZone: a.Zone.String(), From: date(a.From), To: date(a.To), Total: figures(&a.Total),
 		Groups: make([]UsageGroup, len(a.Buckets)), Refusals: make([]RefusalCount, len(a.Refusals)), AsOf: a.AsOf,
 	}
 	for i, n := range a.Refusals {
@@ -52,7 +90,7 @@ func (s *server) GetUsageAnalytics(
 			From: date(b.From), To: date(b.To), UsageType: b.Name, Figures: figures(&b.Figures),
 		}
 	}
-	return out, nil
+	return out
 }
 
 // spanOf reads days, each of which may be left out.

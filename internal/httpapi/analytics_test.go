@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
@@ -63,6 +64,34 @@ func newAnalysed(t *testing.T) *analysed {
 	must(t, h, request{path: "/api/v1/admissions/" + job["id"].(string) + "/complete", body: `{"duration_seconds":45}`},
 		200)
 	return a
+}
+
+// team has the team newsroom pay for some of what bob uses.
+func (a *analysed) team() {
+	a.Helper()
+	_, service := withService(a.T, a.dsn, metering.Options{AutoRegister: true}, false, testAuth())
+	if _, err := service.ApplyPlan(a.Context(), studioPlan(), "test"); err != nil {
+		a.Fatal(err)
+	}
+	newsroom := metering.Team{Team: quota.Team{Name: "newsroom"}, PlanName: "studio", Zone: "UTC"}
+	if _, err := service.ApplyTeam(a.Context(), newsroom, "test"); err != nil {
+		a.Fatal(err)
+	}
+	record := func(key string, audio time.Duration) {
+		if _, err := service.Record(a.Context(), metering.RecordRequest{
+			UserID: "bob", Key: key, BodyHash: []byte(key), RecordedBy: "test",
+			Use: quota.Use{Type: quota.UsageTranscription, Audio: audio},
+		}); err != nil {
+			a.Fatal(err)
+		}
+	}
+	record("own", 90*time.Second)
+	join := request{method: "PUT", path: "/api/v1/teams/newsroom/members/bob", token: "Bearer manager"}
+	if w := do(a.h, join); w.Code != http.StatusNoContent {
+		a.Fatalf("join: %d %s", w.Code, w.Body)
+	}
+	record("paid", 30*time.Second)
+	record("paid too", 45*time.Second)
 }
 
 // totals are what somebody may read who has the right.
@@ -142,6 +171,7 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 	if got := a.get("analytics/usage?user_id=alice"); got["as_of"] != nil || len(listOf(got, "groups")) != 0 {
 		t.Errorf("nothing is rolled up, got %v", got)
 	}
+	a.team()
 	ledgertest.RollUp(t.Context(), t, a.dsn)
 	page, err := os.ReadFile("../../docs/analytics.md")
 	if err != nil {
@@ -155,7 +185,11 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 		if strings.HasPrefix(m[1], "operators: ") {
 			continue // those that take more than a user and some weeks have a test of their own
 		}
-		rows := a.sql(m[2], "alice", from, to)
+		whose := "alice"
+		if strings.HasPrefix(m[1], "team ") {
+			whose = "newsroom"
+		}
+		rows := a.sql(m[2], whose, from, to)
 		if len(rows) == 0 {
 			t.Errorf("%s: no rows", m[1])
 		}
@@ -165,6 +199,9 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 		case "usage by=day", "usage by=type":
 			_, by, _ := strings.Cut(m[1], " ")
 			answered = used(listOf(a.get("analytics/usage?user_id=alice&"+by+span), "groups"))
+		case "team by=type":
+			q := request{method: "GET", path: "/api/v1/teams/newsroom/analytics?by=type" + span, token: "Bearer manager"}
+			answered = used(listOf(must(t, a.h, q, 200), "groups"))
 		case "activity":
 			for _, day := range listOf(a.get("analytics/activity?user_id=alice"+span), "weekdays") {
 				for hour, sum := range listOf(day, "hours") {
@@ -200,8 +237,8 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 			t.Errorf("%s: (-events +answer)\n%s", m[1], diff)
 		}
 	}
-	if seen != 6 {
-		t.Errorf("docs/analytics.md has %d definitions, want 6", seen)
+	if seen != 7 {
+		t.Errorf("docs/analytics.md has %d definitions, want 7", seen)
 	}
 }
 

@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,30 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 )
+
+func TestTotalsForecast(t *testing.T) {
+	yesterday := reports.DayOf(noon.AddDate(0, 0, -1), time.UTC)
+	f := &fake{totalForetold: reports.TotalForecast{
+		Told: reports.Told{
+			Days:   []reports.UseOfDay{{Day: yesterday, Credits: 60_000}},
+			Method: forecast.RunRate, Backtest: forecast.Backtest{Origins: 30, MASE: 0.75, Coverage: 0.5},
+		},
+		Used:  reports.Range{Low: 30 * quota.Credit, Expected: 35 * quota.Credit, High: 45 * quota.Credit},
+		Until: yesterday.Add(31), Rollup: reports.Rollup{Now: noon, AsOf: noon.Add(-time.Minute)},
+	}}
+	h := handler(t, f)
+	get := request{method: "GET", path: "/api/v1/analytics/forecast?plan=pro&days=30", token: "Bearer analyst"}
+	equalJSON(t, do(h, get).Body.String(), `{"plan":"pro","answer":"forecast","until":"2026-04-13",
+		"used":{"low":30,"expected":35,"high":45},"method":"run_rate",
+		"backtest":{"origins":30,"mase":0.75,"coverage":0.5},"days":[{"date":"2026-03-13","credits":1}],
+		"days_as_of":"2026-03-14T11:59:00Z","as_of":"2026-03-14T12:00:00Z"}`)
+	f.totalForetold = reports.TotalForecast{
+		Told: reports.Told{Reason: forecast.TooFewDays}, Until: yesterday.Add(31), Rollup: reports.Rollup{Now: noon},
+	}
+	get.path = "/api/v1/analytics/forecast"
+	equalJSON(t, do(h, get).Body.String(), `{"answer":"insufficient_history","reason":"too_few_days",
+		"until":"2026-04-13","days":[],"as_of":"2026-03-14T12:00:00Z"}`)
+}
 
 func TestForecast(t *testing.T) {
 	open := quota.ClosedPeriod{
@@ -21,8 +46,11 @@ func TestForecast(t *testing.T) {
 		Open: reports.HistoryPeriod{
 			StoredPeriod: reports.StoredPeriod{ClosedPeriod: open}, State: reports.PeriodOpen,
 		},
-		Allowance: &allowance, Days: []reports.UseOfDay{{Day: yesterday, Credits: 60_000}},
-		Method: forecast.WeeklySmoothing, Backtest: forecast.Backtest{Origins: 30, MASE: 0.75, Coverage: 0.5},
+		Allowance: &allowance,
+		Told: reports.Told{
+			Days:   []reports.UseOfDay{{Day: yesterday, Credits: 60_000}},
+			Method: forecast.WeeklySmoothing, Backtest: forecast.Backtest{Origins: 30, MASE: 0.75, Coverage: 0.5},
+		},
 		Used:      reports.Range{Low: 30 * quota.Credit, Expected: 35 * quota.Credit, High: 45 * quota.Credit},
 		Exhausted: &reports.Exhaustion{Earliest: noon.Add(time.Hour)},
 		Rollup:    reports.Rollup{Now: noon, AsOf: noon.Add(-time.Minute)},
@@ -38,6 +66,10 @@ func TestForecast(t *testing.T) {
 		"method":"weekly_smoothing","backtest":{"origins":30,"mase":0.75,"coverage":0.5},
 		"days":[{"date":"2026-03-13","credits":1}],
 		"days_as_of":"2026-03-14T11:59:00Z","as_of":"2026-03-14T12:00:00Z"}`)
+
+	ofTeam := request{method: "GET", path: "/api/v1/teams/newsroom/forecast", token: "Bearer manager"}
+	equalJSON(t, do(h, ofTeam).Body.String(), strings.Replace(do(h, get).Body.String(), `"user_id":"alice"`,
+		`"team":"newsroom"`, 1))
 
 	f.foretold.Allowance, f.foretold.Exhausted, f.foretold.Days = nil, nil, nil
 	f.foretold.Used, f.foretold.Reason, f.foretold.Backtest.Coverage = reports.Range{}, forecast.NoneBetter, 0

@@ -61,7 +61,8 @@ type fake struct {
 	past  reports.History
 	alert ledger.Alert
 
-	foretold reports.Forecast
+	totalForetold reports.TotalForecast
+	foretold      reports.Forecast
 
 	sent  delivery.Delivery
 	place *queue.Place
@@ -279,6 +280,18 @@ func (f *fake) TotalsRows(context.Context, reports.Span) (time.Time, iter.Seq2[[
 	return time.Time{}, func(func([]reports.Total, error) bool) {}, f.err
 }
 
+func (f *fake) TeamForecast(context.Context, string) (reports.Forecast, error) {
+	return f.foretold, f.err
+}
+
+func (f *fake) TotalForecast(context.Context, string, int) (reports.TotalForecast, error) {
+	return f.totalForetold, f.err
+}
+
+func (f *fake) TeamAnalytics(context.Context, string, reports.By, reports.Span) (reports.Analytics, error) {
+	return reports.Analytics{Rollup: reports.Rollup{Zone: time.UTC}}, f.err
+}
+
 func (f *fake) Analytics(context.Context, string, reports.By, reports.Span) (reports.Analytics, error) {
 	return reports.Analytics{Rollup: reports.Rollup{Zone: time.UTC}}, f.err
 }
@@ -463,7 +476,7 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits.learning = nil
 	return Options{
 		Usage: f, Admissions: f, Intervene: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
-		Teams: f, TeamReports: f, Analytics: f, Operators: f,
+		Teams: f, TeamReports: f, Analytics: f, Operators: f, Forecasts: f,
 		Queue: f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 		Limits: limits, Watch: func(quota.Level) Watching { return newWatching(metering.Frame{}, f.err) },

@@ -88,12 +88,13 @@ func (e NotificationEndpointSigning) Valid() bool {
 
 // Defines values for NotificationEndpointRequestKinds.
 const (
-	NotificationEndpointRequestKindsCreditsPercent   NotificationEndpointRequestKinds = "CreditsPercent"
-	NotificationEndpointRequestKindsDailyCostPercent NotificationEndpointRequestKinds = "DailyCostPercent"
-	NotificationEndpointRequestKindsGrantExpiring    NotificationEndpointRequestKinds = "GrantExpiring"
-	NotificationEndpointRequestKindsOverdrawn        NotificationEndpointRequestKinds = "Overdrawn"
-	NotificationEndpointRequestKindsPeriodReset      NotificationEndpointRequestKinds = "PeriodReset"
-	NotificationEndpointRequestKindsTeamShare        NotificationEndpointRequestKinds = "TeamShare"
+	NotificationEndpointRequestKindsCreditsPercent     NotificationEndpointRequestKinds = "CreditsPercent"
+	NotificationEndpointRequestKindsDailyCostPercent   NotificationEndpointRequestKinds = "DailyCostPercent"
+	NotificationEndpointRequestKindsExhaustionForecast NotificationEndpointRequestKinds = "ExhaustionForecast"
+	NotificationEndpointRequestKindsGrantExpiring      NotificationEndpointRequestKinds = "GrantExpiring"
+	NotificationEndpointRequestKindsOverdrawn          NotificationEndpointRequestKinds = "Overdrawn"
+	NotificationEndpointRequestKindsPeriodReset        NotificationEndpointRequestKinds = "PeriodReset"
+	NotificationEndpointRequestKindsTeamShare          NotificationEndpointRequestKinds = "TeamShare"
 )
 
 // Valid indicates whether the value is a known member of the NotificationEndpointRequestKinds enum.
@@ -102,6 +103,8 @@ func (e NotificationEndpointRequestKinds) Valid() bool {
 	case NotificationEndpointRequestKindsCreditsPercent:
 		return true
 	case NotificationEndpointRequestKindsDailyCostPercent:
+		return true
+	case NotificationEndpointRequestKindsExhaustionForecast:
 		return true
 	case NotificationEndpointRequestKindsGrantExpiring:
 		return true
@@ -136,12 +139,13 @@ func (e NotificationEndpointRequestSigning) Valid() bool {
 
 // Defines values for NotificationPreferencesRequestMuted.
 const (
-	NotificationPreferencesRequestMutedCreditsPercent   NotificationPreferencesRequestMuted = "CreditsPercent"
-	NotificationPreferencesRequestMutedDailyCostPercent NotificationPreferencesRequestMuted = "DailyCostPercent"
-	NotificationPreferencesRequestMutedGrantExpiring    NotificationPreferencesRequestMuted = "GrantExpiring"
-	NotificationPreferencesRequestMutedOverdrawn        NotificationPreferencesRequestMuted = "Overdrawn"
-	NotificationPreferencesRequestMutedPeriodReset      NotificationPreferencesRequestMuted = "PeriodReset"
-	NotificationPreferencesRequestMutedTeamShare        NotificationPreferencesRequestMuted = "TeamShare"
+	NotificationPreferencesRequestMutedCreditsPercent     NotificationPreferencesRequestMuted = "CreditsPercent"
+	NotificationPreferencesRequestMutedDailyCostPercent   NotificationPreferencesRequestMuted = "DailyCostPercent"
+	NotificationPreferencesRequestMutedExhaustionForecast NotificationPreferencesRequestMuted = "ExhaustionForecast"
+	NotificationPreferencesRequestMutedGrantExpiring      NotificationPreferencesRequestMuted = "GrantExpiring"
+	NotificationPreferencesRequestMutedOverdrawn          NotificationPreferencesRequestMuted = "Overdrawn"
+	NotificationPreferencesRequestMutedPeriodReset        NotificationPreferencesRequestMuted = "PeriodReset"
+	NotificationPreferencesRequestMutedTeamShare          NotificationPreferencesRequestMuted = "TeamShare"
 )
 
 // Valid indicates whether the value is a known member of the NotificationPreferencesRequestMuted enum.
@@ -150,6 +154,8 @@ func (e NotificationPreferencesRequestMuted) Valid() bool {
 	case NotificationPreferencesRequestMutedCreditsPercent:
 		return true
 	case NotificationPreferencesRequestMutedDailyCostPercent:
+		return true
+	case NotificationPreferencesRequestMutedExhaustionForecast:
 		return true
 	case NotificationPreferencesRequestMutedGrantExpiring:
 		return true
@@ -185,6 +191,75 @@ func (e StreamEndReason) Valid() bool {
 	case StreamEndReasonUnauthorized:
 		return true
 	case StreamEndReasonUndecided:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TotalsForecastAnswer.
+const (
+	TotalsForecastAnswerForecast            TotalsForecastAnswer = "forecast"
+	TotalsForecastAnswerInsufficientHistory TotalsForecastAnswer = "insufficient_history"
+)
+
+// Valid indicates whether the value is a known member of the TotalsForecastAnswer enum.
+func (e TotalsForecastAnswer) Valid() bool {
+	switch e {
+	case TotalsForecastAnswerForecast:
+		return true
+	case TotalsForecastAnswerInsufficientHistory:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TotalsForecastMethod.
+const (
+	TotalsForecastMethodDampedHolt      TotalsForecastMethod = "damped_holt"
+	TotalsForecastMethodRunRate         TotalsForecastMethod = "run_rate"
+	TotalsForecastMethodSeasonalNaive   TotalsForecastMethod = "seasonal_naive"
+	TotalsForecastMethodWeeklySmoothing TotalsForecastMethod = "weekly_smoothing"
+)
+
+// Valid indicates whether the value is a known member of the TotalsForecastMethod enum.
+func (e TotalsForecastMethod) Valid() bool {
+	switch e {
+	case TotalsForecastMethodDampedHolt:
+		return true
+	case TotalsForecastMethodRunRate:
+		return true
+	case TotalsForecastMethodSeasonalNaive:
+		return true
+	case TotalsForecastMethodWeeklySmoothing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TotalsForecastReason.
+const (
+	TotalsForecastReasonNoRecentUse TotalsForecastReason = "no_recent_use"
+	TotalsForecastReasonNoneBetter  TotalsForecastReason = "none_better"
+	TotalsForecastReasonSumsBehind  TotalsForecastReason = "sums_behind"
+	TotalsForecastReasonTooFarAhead TotalsForecastReason = "too_far_ahead"
+	TotalsForecastReasonTooFewDays  TotalsForecastReason = "too_few_days"
+)
+
+// Valid indicates whether the value is a known member of the TotalsForecastReason enum.
+func (e TotalsForecastReason) Valid() bool {
+	switch e {
+	case TotalsForecastReasonNoRecentUse:
+		return true
+	case TotalsForecastReasonNoneBetter:
+		return true
+	case TotalsForecastReasonSumsBehind:
+		return true
+	case TotalsForecastReasonTooFarAhead:
+		return true
+	case TotalsForecastReasonTooFewDays:
 		return true
 	default:
 		return false
@@ -614,6 +689,30 @@ func (e ListDeliveriesParamsState) Valid() bool {
 	}
 }
 
+// Defines values for GetTeamAnalyticsParamsBy.
+const (
+	GetTeamAnalyticsParamsByDay   GetTeamAnalyticsParamsBy = "day"
+	GetTeamAnalyticsParamsByMonth GetTeamAnalyticsParamsBy = "month"
+	GetTeamAnalyticsParamsByType  GetTeamAnalyticsParamsBy = "type"
+	GetTeamAnalyticsParamsByWeek  GetTeamAnalyticsParamsBy = "week"
+)
+
+// Valid indicates whether the value is a known member of the GetTeamAnalyticsParamsBy enum.
+func (e GetTeamAnalyticsParamsBy) Valid() bool {
+	switch e {
+	case GetTeamAnalyticsParamsByDay:
+		return true
+	case GetTeamAnalyticsParamsByMonth:
+		return true
+	case GetTeamAnalyticsParamsByType:
+		return true
+	case GetTeamAnalyticsParamsByWeek:
+		return true
+	default:
+		return false
+	}
+}
+
 // ActivityDay defines model for ActivityDay.
 type ActivityDay struct {
 	// Days How many such days these sums are of.
@@ -751,6 +850,9 @@ type Alert struct {
 
 	// EndsAt When it is over whatever happens: its period, day or grant ends.
 	EndsAt time.Time `json:"ends_at"`
+
+	// ExhaustedAt Of `ExhaustionForecast`, when the credits are expected to be used up.
+	ExhaustedAt time.Time `json:"exhausted_at,omitempty,omitzero"`
 
 	// Grant Of `GrantExpiring`, the name of the grant.
 	Grant string `json:"grant,omitempty,omitzero"`
@@ -1922,6 +2024,46 @@ type TeamUsage struct {
 	Team TeamName `json:"team"`
 }
 
+// TotalsForecast defines model for TotalsForecast.
+type TotalsForecast struct {
+	// Answer Whether there is one.
+	Answer TotalsForecastAnswer `json:"answer"`
+	AsOf   time.Time            `json:"as_of"`
+
+	// Backtest What the method would have been worth if it had been asked on the days before.
+	Backtest Backtest `json:"backtest,omitempty,omitzero"`
+
+	// Days What it was drawn from, the earliest first. Days in between without an entry are days without use.
+	Days []DayOfUse `json:"days"`
+
+	// DaysAsOf Whatever was charged before is in the days. Absent before they were summed up for the first time.
+	DaysAsOf time.Time `json:"days_as_of,omitempty,omitzero"`
+
+	// Method The method that was best on the days before. Absent where none was tried.
+	Method TotalsForecastMethod `json:"method,omitempty,omitzero"`
+
+	// Plan Whose users it is about; absent of all.
+	Plan string `json:"plan,omitempty,omitzero"`
+
+	// Reason Why there is none.
+	Reason TotalsForecastReason `json:"reason,omitempty,omitzero"`
+
+	// Until The day behind the last one that is foretold, of UTC.
+	Until openapi_types.Date `json:"until"`
+
+	// Used Of ten times one is expected to be less than `low`, and one to be more than `high`.
+	Used ExpectedCredits `json:"used,omitempty,omitzero"`
+}
+
+// TotalsForecastAnswer Whether there is one.
+type TotalsForecastAnswer string
+
+// TotalsForecastMethod The method that was best on the days before. Absent where none was tried.
+type TotalsForecastMethod string
+
+// TotalsForecastReason Why there is none.
+type TotalsForecastReason string
+
 // TotalsGroup defines model for TotalsGroup.
 type TotalsGroup struct {
 	Figures UsageFigures       `json:"figures"`
@@ -1964,9 +2106,12 @@ type UsageAnalytics struct {
 	From   openapi_types.Date `json:"from"`
 	Groups []UsageGroup       `json:"groups"`
 
-	// Refusals What was refused to the user in these days, by reason. It is counted beside the ledger and known some seconds later; what a
+	// Refusals What was refused to the user in these days, by reason; empty of a team. It is counted beside the ledger and known some seconds later; what a
 	// process has counted when it is killed is lost.
 	Refusals []RefusalCount `json:"refusals"`
+
+	// Team The name of the team that paid for them; absent of a user's.
+	Team string `json:"team,omitempty,omitzero"`
 
 	// TimeZone Examples: Asia/Hong_Kong
 	TimeZone string             `json:"time_zone"`
@@ -1974,7 +2119,7 @@ type UsageAnalytics struct {
 	Total    UsageFigures       `json:"total"`
 
 	// UserId Examples: alice
-	UserId UserID `json:"user_id"`
+	UserId UserID `json:"user_id,omitempty,omitzero"`
 }
 
 // UsageBatch defines model for UsageBatch.
@@ -2181,11 +2326,14 @@ type UsageForecast struct {
 	// Reason Why there is none.
 	Reason UsageForecastReason `json:"reason,omitempty,omitzero"`
 
+	// Team The name of the team whose it is; absent of a user's.
+	Team string `json:"team,omitempty,omitzero"`
+
 	// UsedAtEnd Of ten times one is expected to be less than `low`, and one to be more than `high`.
 	UsedAtEnd ExpectedCredits `json:"used_at_end,omitempty,omitzero"`
 
 	// UserId Examples: alice
-	UserId UserID `json:"user_id"`
+	UserId UserID `json:"user_id,omitempty,omitzero"`
 }
 
 // UsageForecastAnswer Whether there is one.
@@ -2541,6 +2689,15 @@ type GetUsageEngagementParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
 }
 
+// GetTotalsForecastParams defines parameters for GetTotalsForecast.
+type GetTotalsForecastParams struct {
+	// Plan The name of a plan; all users together without it. What a plan has sold nothing of is `too_few_days`.
+	Plan string `form:"plan,omitempty" json:"plan,omitempty,omitzero"`
+
+	// Days How many days ahead, what is left of today included.
+	Days *int32 `form:"days,omitempty" json:"days,omitempty"`
+}
+
 // GetMarginsParams defines parameters for GetMargins.
 type GetMarginsParams struct {
 	// By Whose margins; those of plans unless given.
@@ -2749,6 +2906,21 @@ type ListTeamAlertsParams struct {
 	// Unread Only those that nobody has acknowledged.
 	Unread bool `form:"unread,omitempty" json:"unread,omitempty,omitzero"`
 }
+
+// GetTeamAnalyticsParams defines parameters for GetTeamAnalytics.
+type GetTeamAnalyticsParams struct {
+	// By How the sums are grouped; by days unless given. Weeks begin on Mondays.
+	By GetTeamAnalyticsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
+
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+}
+
+// GetTeamAnalyticsParamsBy defines parameters for GetTeamAnalytics.
+type GetTeamAnalyticsParamsBy string
 
 // GetTeamHistoryParams defines parameters for GetTeamHistory.
 type GetTeamHistoryParams struct {
@@ -2995,6 +3167,9 @@ type ServerInterface interface {
 	// GetUsageEngagement How a user takes to the product.
 	// (GET /api/v1/analytics/engagement)
 	GetUsageEngagement(w http.ResponseWriter, r *http.Request, params GetUsageEngagementParams)
+	// GetTotalsForecast What all users, or those of a plan, will use in the days to come.
+	// (GET /api/v1/analytics/forecast)
+	GetTotalsForecast(w http.ResponseWriter, r *http.Request, params GetTotalsForecastParams)
 	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
 	// (GET /api/v1/analytics/margins)
 	GetMargins(w http.ResponseWriter, r *http.Request, params GetMarginsParams)
@@ -3046,6 +3221,12 @@ type ServerInterface interface {
 	// ListTeamAlerts What a team was told of its limits, the newest first.
 	// (GET /api/v1/teams/{name}/alerts)
 	ListTeamAlerts(w http.ResponseWriter, r *http.Request, name TeamName, params ListTeamAlertsParams)
+	// GetTeamAnalytics What a team paid for, by days, weeks, months or types.
+	// (GET /api/v1/teams/{name}/analytics)
+	GetTeamAnalytics(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamAnalyticsParams)
+	// GetTeamForecast What the open period of a team that pays will come to, and when its credits are used up.
+	// (GET /api/v1/teams/{name}/forecast)
+	GetTeamForecast(w http.ResponseWriter, r *http.Request, name TeamName)
 	// GetTeamHistory A team's periods, the newest first, with each member's share.
 	// (GET /api/v1/teams/{name}/history)
 	GetTeamHistory(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamHistoryParams)
@@ -3586,6 +3767,52 @@ func (siw *ServerInterfaceWrapper) GetUsageEngagement(w http.ResponseWriter, r *
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetUsageEngagement(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTotalsForecast operation middleware
+func (siw *ServerInterfaceWrapper) GetTotalsForecast(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetTotalsForecastParams
+
+	// ------------- Optional query parameter "plan" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "plan", r.URL.Query(), &params.Plan, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "plan"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "plan", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "days" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "days", r.URL.Query(), &params.Days, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "days"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "days", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTotalsForecast(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -4584,6 +4811,100 @@ func (siw *ServerInterfaceWrapper) ListTeamAlerts(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListTeamAlerts(w, r, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTeamAnalytics operation middleware
+func (siw *ServerInterfaceWrapper) GetTeamAnalytics(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetTeamAnalyticsParams
+
+	// ------------- Optional query parameter "by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "by", r.URL.Query(), &params.By, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTeamAnalytics(w, r, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTeamForecast operation middleware
+func (siw *ServerInterfaceWrapper) GetTeamForecast(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTeamForecast(w, r, name)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -6306,6 +6627,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/activity", wrapper.GetUsageActivity)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/cohorts", wrapper.GetCohorts)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/engagement", wrapper.GetUsageEngagement)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/forecast", wrapper.GetTotalsForecast)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/margins", wrapper.GetMargins)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/spenders", wrapper.ListSpenders)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/totals", wrapper.GetUsageTotals)
@@ -6323,6 +6645,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams", wrapper.ListTeams)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}", wrapper.GetTeam)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/alerts", wrapper.ListTeamAlerts)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/analytics", wrapper.GetTeamAnalytics)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/forecast", wrapper.GetTeamForecast)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/history", wrapper.GetTeamHistory)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/members", wrapper.ListTeamMembers)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/teams/{name}/members/{user}", wrapper.RemoveTeamMember)
@@ -6871,6 +7195,45 @@ func (response GetUsageEngagementdefaultApplicationProblemPlusJSONResponse) Visi
 	return err
 }
 
+type GetTotalsForecastRequestObject struct {
+	Params GetTotalsForecastParams
+}
+
+type GetTotalsForecastResponseObject interface {
+	VisitGetTotalsForecastResponse(w http.ResponseWriter) error
+}
+
+type GetTotalsForecast200JSONResponse TotalsForecast
+
+func (response GetTotalsForecast200JSONResponse) VisitGetTotalsForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTotalsForecastdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTotalsForecastdefaultApplicationProblemPlusJSONResponse) VisitGetTotalsForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetMarginsRequestObject struct {
 	Params GetMarginsParams
 }
@@ -7403,23 +7766,6 @@ func (response GetWork200TextcsvResponse) VisitGetWorkResponse(w http.ResponseWr
 	return err
 }
 
-type GetWorkdefaultApplicationProblemPlusJSONResponse struct {
-	Body       Problem
-	StatusCode int
-}
-
-func (response GetWorkdefaultApplicationProblemPlusJSONResponse) VisitGetWorkResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
 type ListAuditEntriesRequestObject struct {
 	Params ListAuditEntriesParams
 }
@@ -7866,6 +8212,85 @@ type ListTeamAlertsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListTeamAlertsdefaultApplicationProblemPlusJSONResponse) VisitListTeamAlertsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamAnalyticsRequestObject struct {
+	Name   TeamName `json:"name"`
+	Params GetTeamAnalyticsParams
+}
+
+type GetTeamAnalyticsResponseObject interface {
+	VisitGetTeamAnalyticsResponse(w http.ResponseWriter) error
+}
+
+type GetTeamAnalytics200JSONResponse UsageAnalytics
+
+func (response GetTeamAnalytics200JSONResponse) VisitGetTeamAnalyticsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamAnalyticsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTeamAnalyticsdefaultApplicationProblemPlusJSONResponse) VisitGetTeamAnalyticsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamForecastRequestObject struct {
+	Name TeamName `json:"name"`
+}
+
+type GetTeamForecastResponseObject interface {
+	VisitGetTeamForecastResponse(w http.ResponseWriter) error
+}
+
+type GetTeamForecast200JSONResponse UsageForecast
+
+func (response GetTeamForecast200JSONResponse) VisitGetTeamForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamForecastdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTeamForecastdefaultApplicationProblemPlusJSONResponse) VisitGetTeamForecastResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9498,6 +9923,9 @@ type StrictServerInterface interface {
 	// GetUsageEngagement How a user takes to the product.
 	// (GET /api/v1/analytics/engagement)
 	GetUsageEngagement(ctx context.Context, request GetUsageEngagementRequestObject) (GetUsageEngagementResponseObject, error)
+	// GetTotalsForecast What all users, or those of a plan, will use in the days to come.
+	// (GET /api/v1/analytics/forecast)
+	GetTotalsForecast(ctx context.Context, request GetTotalsForecastRequestObject) (GetTotalsForecastResponseObject, error)
 	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
 	// (GET /api/v1/analytics/margins)
 	GetMargins(ctx context.Context, request GetMarginsRequestObject) (GetMarginsResponseObject, error)
@@ -9549,6 +9977,12 @@ type StrictServerInterface interface {
 	// ListTeamAlerts What a team was told of its limits, the newest first.
 	// (GET /api/v1/teams/{name}/alerts)
 	ListTeamAlerts(ctx context.Context, request ListTeamAlertsRequestObject) (ListTeamAlertsResponseObject, error)
+	// GetTeamAnalytics What a team paid for, by days, weeks, months or types.
+	// (GET /api/v1/teams/{name}/analytics)
+	GetTeamAnalytics(ctx context.Context, request GetTeamAnalyticsRequestObject) (GetTeamAnalyticsResponseObject, error)
+	// GetTeamForecast What the open period of a team that pays will come to, and when its credits are used up.
+	// (GET /api/v1/teams/{name}/forecast)
+	GetTeamForecast(ctx context.Context, request GetTeamForecastRequestObject) (GetTeamForecastResponseObject, error)
 	// GetTeamHistory A team's periods, the newest first, with each member's share.
 	// (GET /api/v1/teams/{name}/history)
 	GetTeamHistory(ctx context.Context, request GetTeamHistoryRequestObject) (GetTeamHistoryResponseObject, error)
@@ -9976,6 +10410,32 @@ func (sh *strictHandler) GetUsageEngagement(w http.ResponseWriter, r *http.Reque
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetUsageEngagementResponseObject); ok {
 		if err := validResponse.VisitGetUsageEngagementResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTotalsForecast operation middleware
+func (sh *strictHandler) GetTotalsForecast(w http.ResponseWriter, r *http.Request, params GetTotalsForecastParams) {
+	var request GetTotalsForecastRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTotalsForecast(ctx, request.(GetTotalsForecastRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTotalsForecast")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTotalsForecastResponseObject); ok {
+		if err := validResponse.VisitGetTotalsForecastResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -10415,6 +10875,59 @@ func (sh *strictHandler) ListTeamAlerts(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListTeamAlertsResponseObject); ok {
 		if err := validResponse.VisitListTeamAlertsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTeamAnalytics operation middleware
+func (sh *strictHandler) GetTeamAnalytics(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamAnalyticsParams) {
+	var request GetTeamAnalyticsRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTeamAnalytics(ctx, request.(GetTeamAnalyticsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTeamAnalytics")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTeamAnalyticsResponseObject); ok {
+		if err := validResponse.VisitGetTeamAnalyticsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTeamForecast operation middleware
+func (sh *strictHandler) GetTeamForecast(w http.ResponseWriter, r *http.Request, name TeamName) {
+	var request GetTeamForecastRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTeamForecast(ctx, request.(GetTeamForecastRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTeamForecast")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTeamForecastResponseObject); ok {
+		if err := validResponse.VisitGetTeamForecastResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

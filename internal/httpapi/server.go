@@ -88,7 +88,6 @@ type Events interface {
 type History interface {
 	Period(ctx context.Context, userID string, period *int64) (reports.HistoryPeriod, time.Time, error)
 	Stats(ctx context.Context, userID string, months int) (reports.Stats, error)
-	Forecast(ctx context.Context, userID string) (reports.Forecast, error)
 	History(ctx context.Context, userID string, before int64, limit int) (reports.History, error)
 }
 
@@ -99,6 +98,7 @@ type Analytics interface {
 	Engagement(ctx context.Context, userID string) (reports.Engagement, error)
 	Totals(ctx context.Context, by reports.By, span reports.Span) (reports.Totals, error)
 	TotalsRows(ctx context.Context, span reports.Span) (time.Time, iter.Seq2[[]reports.Total, error], error)
+	TeamAnalytics(ctx context.Context, team string, by reports.By, span reports.Span) (reports.Analytics, error)
 }
 
 // Operators tells what all users come to; *reports.Service does.
@@ -111,6 +111,13 @@ type Operators interface {
 	) (reports.Spenders, iter.Seq2[[]reports.Spender, error], error)
 	Cohorts(ctx context.Context, from, to reports.Day) (reports.Cohorts, error)
 	Work(ctx context.Context, by reports.By, span reports.Span) (reports.Work, error)
+}
+
+// Forecasts says what is to be expected; *reports.Service is one.
+type Forecasts interface {
+	Forecast(ctx context.Context, userID string) (reports.Forecast, error)
+	TeamForecast(ctx context.Context, team string) (reports.Forecast, error)
+	TotalForecast(ctx context.Context, plan string, ahead int) (reports.TotalForecast, error)
 }
 
 // Users are those who have an account; *metering.Service is one.
@@ -182,6 +189,7 @@ type Options struct {
 	History     History
 	Analytics   Analytics
 	Operators   Operators
+	Forecasts   Forecasts
 	Alerts      Alerts
 	Users       Users
 	Search      Search
@@ -227,6 +235,7 @@ type server struct {
 	history     History
 	analytics   Analytics
 	operators   Operators
+	forecasts   Forecasts
 	alerts      Alerts
 	users       Users
 	search      Search
@@ -254,7 +263,8 @@ var _ StrictServerInterface = (*server)(nil)
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
 		intervene: opts.Intervene, notifications: opts.Notifications, deliveries: opts.Deliveries,
-		history: opts.History, analytics: opts.Analytics, operators: opts.Operators, alerts: opts.Alerts,
+		history: opts.History, analytics: opts.Analytics, operators: opts.Operators,
+		forecasts: opts.Forecasts, alerts: opts.Alerts,
 		users: opts.Users, search: opts.Search,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}

@@ -100,7 +100,8 @@ func storeOptionsAt(
 		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Alerts: past,
 		Users: service, Search: past,
 		Teams:       service,
-		TeamReports: past, Analytics: past, Operators: past, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
+		TeamReports: past, Analytics: past, Operators: past, Forecasts: past,
+		Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	}, service
 }

@@ -30,12 +30,20 @@ type Alert struct {
 // Alert takes note of what the account has to be told of, as it is about to be written. Whoever commits a batch calls
 // it once for each ledger. Of what cannot be read whole nothing is told.
 func (l *Ledger) Alert() {
-	if l.New || l.unreadable() != nil {
-		return
+	if !l.New && l.unreadable() == nil {
+		l.Alerts = append(l.Alerts, l.alerting().Alert(l.Now)...)
 	}
-	chain := quota.Alone(l.Account)
-	if l.Team == nil {
-		chain = l.Chain().Chain
+}
+
+// Foretell takes note of a forecast that the account has to be told of.
+func (l *Ledger) Foretell(f quota.Foretold) {
+	l.Alerts = append(l.Alerts, l.alerting().Foretell(f, l.Now)...)
+}
+
+// alerting returns the chain by which alerts are decided: a team is told of its own.
+func (l *Ledger) alerting() quota.Chain {
+	if l.Team != nil {
+		return quota.Alone(l.Account)
 	}
-	l.Alerts = append(l.Alerts, chain.Alert(l.Now)...)
+	return l.Chain().Chain
 }

@@ -71,8 +71,9 @@ func TestForecast(t *testing.T) {
 	will := 14*quota.Credit + 16*quota.Credit + quota.Credit/2 - 13*quota.Credit/24
 	allowance := 40 * quota.Credit
 	want := reports.Forecast{
-		Rollup: f.Rollup, Open: f.Open, Allowance: &allowance, Days: f.Days,
-		Method: forecast.RunRate, Backtest: forecast.Backtest{Origins: 30, Coverage: 1},
+		Rollup: f.Rollup, Open: f.Open, Allowance: &allowance,
+		Told: reports.Told{Days: f.Days, Method: forecast.RunRate,
+			Backtest: forecast.Backtest{Origins: 30, Coverage: 1}},
 		Used: reports.Range{Low: will, Expected: will, High: will}, Exhausted: &reports.Exhaustion{},
 	}
 	if !reflect.DeepEqual(want, f) {

@@ -22,6 +22,8 @@ const (
 	AlertDailyCost AlertKind = "DailyCostPercent"
 	// AlertOverdrawn: more is used than the allowance has.
 	AlertOverdrawn AlertKind = "Overdrawn"
+	// AlertExhaustion: by what the days have been, the allowance of whoever pays is used up before the period ends.
+	AlertExhaustion AlertKind = "ExhaustionForecast"
 	// AlertGrantExpiring: a grant with credits left ends within GrantNotice.
 	AlertGrantExpiring AlertKind = "GrantExpiring"
 	// AlertPeriodReset: a period in which something was used has been closed.
@@ -61,7 +63,7 @@ func (k AlertKey) Severity() AlertSeverity {
 	switch {
 	case k.Kind == AlertOverdrawn, k.Threshold >= criticalPercent:
 		return AlertCritical
-	case k.Threshold >= warningPercent:
+	case k.Threshold >= warningPercent, k.Kind == AlertExhaustion:
 		return AlertWarning
 	}
 	return AlertInfo
@@ -126,6 +128,8 @@ type AlertChange struct {
 	Used      int64
 	Unlimited bool
 	Currency  string
+	// Expected is when the credits are used up, by the forecast of AlertExhaustion that was raised; else zero.
+	Expected time.Time
 }
 
 // measure is what alerts of a kind are decided by.
@@ -138,9 +142,9 @@ type measure struct {
 	until       time.Time
 }
 
-// mostMeasures is how many an account without grants has: its plan's credits and overdraft, its team's share, and the
-// cost of a day by its plan and by its team.
-const mostMeasures = 5
+// mostMeasures is how many an account without grants has: its plan's credits, overdraft and what was foretold of them,
+// its team's share, and the cost of a day by its plan and by its team.
+const mostMeasures = 6
 
 // holds reports whether a threshold is reached.
 func (m *measure) holds(threshold int32) bool {
@@ -149,6 +153,8 @@ func (m *measure) holds(threshold int32) bool {
 		return m.used > m.limit
 	case AlertGrantExpiring:
 		return m.used < m.limit
+	case AlertExhaustion:
+		return m.limit <= m.used
 	case AlertCreditsPercent, AlertTeamShare, AlertDailyCost, AlertPeriodReset:
 	}
 	return m.limit > 0 && m.used >= percentOf(m.limit, threshold)
@@ -214,6 +220,7 @@ func (c Chain) measures(all []measure, now time.Time) []measure {
 		allowance := a.Allowance(now)
 		add(AlertCreditsPercent, allowance, thresholds)
 		add(AlertOverdrawn, allowance, once)
+		all = a.foretoldMeasure(all, allowance, now)
 	}
 	if caps.Credits != nil {
 		add(AlertTeamShare, *caps.Credits, thresholds)

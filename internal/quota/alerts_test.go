@@ -43,9 +43,10 @@ func use(a *Account, credits int64) {
 func TestAlert(t *testing.T) {
 	soon := start.Add(GrantNotice)
 	type step struct {
-		do   func(*Account)
-		at   time.Duration
-		want []string
+		do       func(*Account)
+		foretold func(*Account) Foretold
+		at       time.Duration
+		want     []string
 	}
 	uses := func(credits int64, want ...string) step {
 		return step{do: func(a *Account) { use(a, credits) }, want: want}
@@ -56,6 +57,16 @@ func TestAlert(t *testing.T) {
 	costs := func(cost Money, at time.Duration, want ...string) step {
 		now := start.Add(at)
 		return step{do: func(a *Account) { a.spend("USD", cost-a.dayCost("USD", now), now) }, at: at, want: want}
+	}
+	// 0 days: used up in no case. -1: only if much is used.
+	foretells := func(days int, want ...string) step {
+		return step{foretold: func(a *Account) Foretold {
+			f := Foretold{PeriodNo: a.PeriodNo, Allowance: a.Allowance(start).Max, Possible: days != 0}
+			if days > 0 {
+				f.Expected = start.AddDate(0, 0, days)
+			}
+			return f
+		}, want: want}
 	}
 	tests := map[string]struct {
 		account *Account
@@ -107,6 +118,29 @@ func TestAlert(t *testing.T) {
 				want: []string{"-GrantExpiring 0 #0 g"}},
 			{at: GrantNotice + time.Hour},
 		}},
+		"what was foretold": {account(plan(thresholds(100))), []step{
+			uses(10), foretells(20, "+ExhaustionForecast 0 #0"), uses(12),
+			foretells(18), // sooner is the same
+			foretells(-1), // no more expected, but possible
+			foretells(0, "-ExhaustionForecast 0 #0"), uses(13),
+			foretells(15, "~ExhaustionForecast 0 #0"),
+			limit(31, "-ExhaustionForecast 0 #0"), uses(14),
+			foretells(24, "+ExhaustionForecast 0 #1"),
+			{do: func(a *Account) { a.Overrides.Credits = &Limit[Credits]{Unlimited: true} },
+				want: []string{"-ExhaustionForecast 0 #1"}},
+			foretells(24), // there is nothing that could be used up
+			{do: func(a *Account) { a.Overrides = Overrides{} }}, uses(32, "+CreditsPercent 100 #0", "+Overdrawn 0 #0"),
+			foretells(24), // it is by now
+		}},
+		"what was foretold ends with the period": {account(plan(thresholds(100))), []step{
+			uses(10), foretells(20, "+ExhaustionForecast 0 #0"),
+			{do: func(a *Account) { a.Roll(start.AddDate(0, 1, 0)); use(a, 5) }, at: 30 * 24 * time.Hour},
+			{do: func(a *Account) {
+				if c := Alone(a).Foretell(Foretold{Allowance: 30 * Credit, Expected: start}, start); len(c) > 0 {
+					panic("a forecast of the period before was told")
+				}
+			}, at: 30 * 24 * time.Hour},
+		}},
 		"a team without a plan": {
 			&Account{ID: id(7), Plan: CapOnly("USD"), Anchor: start, Zone: time.UTC,
 				Balance: Balance{Period: Period{Start: start, End: start.AddDate(0, 1, 0)}},
@@ -128,7 +162,12 @@ func TestAlert(t *testing.T) {
 				if s.do != nil {
 					s.do(a)
 				}
-				if diff := cmp.Diff(append([]string{}, s.want...), told(Alone(a).Alert(start.Add(s.at)))); diff != "" {
+				var changes []AlertChange
+				if s.foretold != nil {
+					changes = Alone(a).Foretell(s.foretold(a), start)
+				}
+				changes = append(changes, Alone(a).Alert(start.Add(s.at))...)
+				if diff := cmp.Diff(append([]string{}, s.want...), told(changes)); diff != "" {
 					t.Fatalf("step %d (-want +got):\n%s", i, diff)
 				}
 				again, err := ParseRaised(a.Alerts.String())
@@ -165,7 +204,8 @@ func TestAlertsFollowTheState(t *testing.T) {
 		now := start
 		open := map[AlertID]bool{}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
-			switch rapid.IntRange(0, 5).Draw(t, "step") {
+			var changes []AlertChange
+			switch rapid.IntRange(0, 6).Draw(t, "step") {
 			case 0, 1:
 				use(a, rapid.Int64Range(0, 60).Draw(t, "used"))
 			case 2:
@@ -177,10 +217,16 @@ func TestAlertsFollowTheState(t *testing.T) {
 				a.Roll(now)
 			case 5:
 				a.spend("USD", Money(rapid.Int64Range(0, 30_000_000).Draw(t, "cost")), now)
+			case 6:
+				f := Foretold{PeriodNo: a.PeriodNo, Allowance: a.Allowance(now).Max}
+				if rapid.Bool().Draw(t, "expected") {
+					f.Expected, f.Possible = now.Add(time.Hour), true
+				}
+				changes = Alone(a).Foretell(f, now)
 			}
 			// As the database has it: nothing but the text is left between two batches.
 			a.Alerts, _ = ParseRaised(a.Alerts.String())
-			for _, c := range Alone(a).Alert(now) {
+			for _, c := range append(changes, Alone(a).Alert(now)...) {
 				id := c.ID(a.ID)
 				was, there := open[id]
 				if c.New == there || there && was == (c.State == AlertOpen) {
@@ -224,8 +270,8 @@ func wantOpen(t *rapid.T, a *Account, now time.Time) {
 	}
 	got := map[AlertKey]bool{}
 	for _, e := range a.Alerts.list() {
-		if e.State != AlertOpen {
-			continue
+		if e.State != AlertOpen || e.Kind == AlertExhaustion && e.Limit >= int64(allowance) {
+			continue // what was foretold of at least this allowance stays for the next forecast
 		}
 		if got[e.AlertKey] {
 			t.Fatalf("%v is open twice", e.AlertKey)
@@ -268,6 +314,9 @@ func TestAlertTexts(t *testing.T) {
 			Limit: int64(30 * Credit)}, "30.00002 credits are used in this period, more than the allowance of 30"},
 		"grant": {AlertFacts{AlertKey: AlertKey{Kind: AlertGrantExpiring, Subject: "welcome"}, Used: int64(2 * Credit),
 			Limit: int64(5 * Credit)}, `3 of the 5 credits of the grant "welcome" are left, and end soon`},
+		"foretold": {AlertFacts{AlertKey: AlertKey{Kind: AlertExhaustion, Subject: "2026-11-21T12:00:00Z"},
+			Used: int64(12 * Credit), Limit: int64(30 * Credit)}, "going by the last weeks the credits are used up at " +
+			"2026-11-21T09:00:00Z, before the period ends: 12 of 30 are used by now"},
 		"reset": {AlertFacts{AlertKey: AlertKey{Kind: AlertPeriodReset}, Used: int64(2 * Credit),
 			Limit: int64(5 * Credit)},
 			"a new period has begun; 2 of the plan's 5 credits were used in the last one"},

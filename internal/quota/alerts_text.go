@@ -87,6 +87,8 @@ type AlertFacts struct {
 	Used, Limit int64
 	Unlimited   bool
 	Currency    string
+	// Expected is when the credits are used up, of AlertExhaustion; else zero.
+	Expected time.Time
 	// Plan that served the account then, empty of a team without one, and Until when it is over by itself.
 	Plan  string
 	Until time.Time
@@ -103,6 +105,9 @@ func (r *RaisedAlert) Summary() string {
 		return fmt.Sprintf("%d %% of the daily cost ceiling of %s are used: %s", r.Threshold, Money(r.Limit), r.Subject)
 	case AlertOverdrawn:
 		return fmt.Sprintf("more than the allowance of %s credits is used", Credits(r.Limit))
+	case AlertExhaustion:
+		return fmt.Sprintf("the allowance of %s credits is expected to be used up before the period ends",
+			Credits(r.Limit))
 	case AlertGrantExpiring:
 		return fmt.Sprintf("credits of the grant %q are left, and end at %s", r.Subject, r.Until.Format(time.RFC3339))
 	case AlertPeriodReset:
@@ -128,6 +133,9 @@ func (f *AlertFacts) Message() string {
 	case AlertOverdrawn:
 		over, most := distinct(used, limit)
 		return fmt.Sprintf("%s credits are used in this period, more than the allowance of %s", over, most)
+	case AlertExhaustion:
+		return fmt.Sprintf("going by the last weeks the credits are used up at %s, before the period ends: "+
+			"%s of %s are used by now", f.Expected.UTC().Format(time.RFC3339), used, limit)
 	case AlertGrantExpiring:
 		return fmt.Sprintf("%s of the %s credits of the grant %q are left, and end soon", limit.Sub(used), limit,
 			f.Subject)
@@ -161,6 +169,8 @@ func (f *AlertFacts) Action() string {
 		return "Raise the ceiling, or let work wait until midnight UTC."
 	case AlertOverdrawn:
 		return "New work is refused until the period ends. Upgrade the plan, or ask for a grant."
+	case AlertExhaustion:
+		return "Upgrade the plan, or ask for a grant, before then: afterwards new work is refused until the period ends."
 	case AlertGrantExpiring:
 		return "Use the credits before " + f.Until.UTC().Format(time.RFC3339) + "; afterwards they are gone."
 	case AlertPeriodReset:

@@ -176,6 +176,8 @@ type AnalyticsStore interface {
 	Rollup(ctx context.Context, userID string) (Rollup, error)
 	// Sums reads those of days from one on and before another, in their order.
 	Sums(ctx context.Context, account quota.AccountID, from, to Day) ([]Sum, error)
+	// Paid reads, by days of UTC, what others than the account itself used that it pays for.
+	Paid(ctx context.Context, payer quota.AccountID, from, to Day) ([]Sum, error)
 	// Refusals reads what was refused in the hours that begin on these days, in the order of the reasons.
 	Refusals(ctx context.Context, account quota.AccountID, zone *time.Location, from, to Day) ([]Refusal, error)
 	// Hours reads those of the hours of these days together, by the clock of the zone.
@@ -270,18 +272,23 @@ func (s *Service) Analytics(ctx context.Context, userID string, by By, span Span
 	if err != nil {
 		return Analytics{}, err
 	}
-	for i := range sums {
-		out.Total.Add(&sums[i].Figures)
-	}
-	if by == ByType {
-		out.Buckets = byName(sums, covered, func(s *Sum) string { return s.UsageType })
-	} else {
-		out.Buckets = byTime(sums, covered, by)
-	}
+	out.group(sums, covered, by)
 	if r.Account != (quota.AccountID{}) {
 		out.Refusals, err = s.store.Refusals(ctx, r.Account, r.Zone, out.From, out.To)
 	}
 	return out, err
+}
+
+// group fills in the total and the groups.
+func (a *Analytics) group(sums []Sum, covered Span, by By) {
+	for i := range sums {
+		a.Total.Add(&sums[i].Figures)
+	}
+	if by == ByType {
+		a.Buckets = byName(sums, covered, func(s *Sum) string { return s.UsageType })
+	} else {
+		a.Buckets = byTime(sums, covered, by)
+	}
 }
 
 // rollup says how far the sums of a user are, who may be one for whom the service would make an account.

@@ -33,16 +33,39 @@ type Forecast struct {
 	// Allowance are the credits of the period that pay for it, nil where they are unlimited, or where a team pays,
 	// whose others use them as well.
 	Allowance *quota.Credits
+	Told
+	// Used is the use by the end of the period, what has been used included.
+	Used Range
+	// Exhausted is when the allowance is used up; nil without one.
+	Exhausted *Exhaustion
+}
+
+// Told is how a forecast came about, or why there is none.
+type Told struct {
 	// Days are what it was drawn from: those with any use before today, at most ForecastDays back.
 	Days []UseOfDay
 	// Reason says why there is none; empty if there is one. Method and Backtest are those of package forecast.
 	Reason   forecast.Reason
 	Method   forecast.Method
 	Backtest forecast.Backtest
-	// Used is the use by the end of the period, what has been used included.
-	Used Range
-	// Exhausted is when the allowance is used up; nil without one.
-	Exhausted *Exhaustion
+}
+
+// by asks a question about days that are summed up as far as r says, unless these are by another zone than they should.
+func (t *Told) by(r *Rollup, moved bool, sums []Sum, q forecast.Question) (forecast.Outlook, error) {
+	today := DayOf(r.Now, r.Zone)
+	if r.AsOf.IsZero() || moved || DayOf(r.AsOf, r.Zone).Before(today) {
+		t.Reason = SumsBehind
+		return forecast.Outlook{Reason: SumsBehind}, nil
+	}
+	t.Days = useOfDays(sums)
+	for _, d := range t.Days {
+		q.Days = append(q.Days, forecast.Day{Index: d.Day.Since(today), Used: int64(d.Credits)})
+	}
+	o, err := forecast.Use(q)
+	if err == nil {
+		t.Reason, t.Method, t.Backtest = o.Reason, o.Method, o.Backtest
+	}
+	return o, err
 }
 
 // Range is an amount of credits that is expected, and bounds that one in ten stays below and one in ten exceeds.
@@ -54,20 +77,79 @@ type Exhaustion struct{ Earliest, Expected, Latest time.Time }
 
 // Forecast says what the user's open period will come to, by the days before.
 func (s *Service) Forecast(ctx context.Context, userID string) (Forecast, error) {
+	f, _, err := s.forecast(ctx, userID)
+	return f, err
+}
+
+func (s *Service) forecast(ctx context.Context, userID string) (Forecast, ledger.Usage, error) {
 	r, err := s.rollup(ctx, userID)
 	if err != nil {
-		return Forecast{}, err
+		return Forecast{}, ledger.Usage{}, err
 	}
 	u, err := s.standings.Current(ctx, userID)
 	if err != nil {
-		return Forecast{}, err
+		return Forecast{}, ledger.Usage{}, err
 	}
 	today := DayOf(u.Now, r.Zone)
 	sums, err := s.sums(ctx, &r, Span{From: today.Add(-ForecastDays), To: today})
 	if err != nil {
-		return Forecast{}, err
+		return Forecast{}, ledger.Usage{}, err
 	}
-	return forecastOf(&r, u, sums)
+	f, err := forecastOf(&r, u, sums)
+	return f, u, err
+}
+
+// TeamForecast says what the open period of a team that pays will come to, by the days of UTC before. For one without a
+// plan somebody else pays, or nobody: that is quota.ErrConflict.
+func (s *Service) TeamForecast(ctx context.Context, team string) (Forecast, error) {
+	f, _, err := s.teamForecast(ctx, team)
+	return f, err
+}
+
+func (s *Service) teamForecast(ctx context.Context, team string) (Forecast, ledger.Usage, error) {
+	u, _, _, err := s.store.TeamPeriods(ctx, team, 0, 1, 1)
+	if err != nil {
+		return Forecast{}, ledger.Usage{}, err
+	}
+	if !u.Account.Plan.Sells() {
+		return Forecast{}, u, quota.Conflict("", "team %q has no plan: there is a forecast for whoever pays for it", team)
+	}
+	r, err := s.totalsRollup(ctx)
+	if err != nil {
+		return Forecast{}, u, err
+	}
+	today := DayOf(u.Now, time.UTC)
+	sums, err := s.store.Paid(ctx, u.Account.ID, today.Add(-ForecastDays), today)
+	if err != nil {
+		return Forecast{}, u, err
+	}
+	f, err := forecastOf(&r, u, sums)
+	return f, u, err
+}
+
+// Foretold returns what an account is to be told of its forecast, nil if that is nothing that it does not know. It is
+// behind if nobody knows yet, because the sums of days are.
+func (s *Service) Foretold(ctx context.Context, of quota.Level) (told *quota.Foretold, behind bool, err error) {
+	var f Forecast
+	var u ledger.Usage
+	if of.Kind == quota.LevelTeam {
+		f, u, err = s.teamForecast(ctx, of.Name)
+	} else {
+		f, u, err = s.forecast(ctx, of.Name)
+	}
+	if err != nil || f.Reason != "" || f.Exhausted == nil {
+		return nil, f.Reason == SumsBehind, err
+	}
+	told = &quota.Foretold{
+		PeriodNo: f.Open.No, Allowance: *f.Allowance, Expected: f.Exhausted.Expected,
+		Possible: !f.Exhausted.Earliest.IsZero(),
+	}
+	// On a copy: whoever is told something decides anew, by what then holds.
+	a := *u.Account
+	if len(quota.Alone(&a).Foretell(*told, u.Now)) == 0 {
+		return nil, false, nil
+	}
+	return told, false, nil
 }
 
 // forecastOf makes the forecast of a standing and the sums of the days before today.
@@ -79,28 +161,14 @@ func forecastOf(r *Rollup, u ledger.Usage, sums []Sum) (Forecast, error) {
 		f.Allowance = &allowance.Max
 	}
 	c := calendar{zone: r.Zone, today: DayOf(u.Now, r.Zone)}
-	moved := a.Zone != nil && a.Zone.String() != r.Zone.String()
-	if r.AsOf.IsZero() || moved || DayOf(r.AsOf, r.Zone).Before(c.today) {
-		f.Reason = SumsBehind
-		return f, nil
+	moved := a.Team == nil && a.Zone != nil && a.Zone.String() != r.Zone.String()
+	o, err := f.Told.by(r, moved, sums, forecast.Question{Passed: c.since(u.Now), Ahead: c.since(f.Open.Period.End)})
+	if err != nil || o.Reason != "" {
+		return f, err
 	}
-	f.Days = useOfDays(sums)
-	q := forecast.Question{Passed: c.since(u.Now), Ahead: c.since(f.Open.Period.End)}
-	for _, d := range f.Days {
-		q.Days = append(q.Days, forecast.Day{Index: d.Day.Since(c.today), Used: int64(d.Credits)})
-	}
-	o, err := forecast.Use(q)
-	if err != nil {
-		return Forecast{}, err
-	}
-	f.Reason, f.Method, f.Backtest = o.Reason, o.Method, o.Backtest
-	if o.Reason != "" {
-		return f, nil
-	}
-	end := o.End()
+	more := rangeOf(o.End())
 	f.Used = Range{
-		Low: a.Used.Add(quota.Credits(end.Low)), Expected: a.Used.Add(quota.Credits(end.Expected)),
-		High: a.Used.Add(quota.Credits(end.High)),
+		Low: a.Used.Add(more.Low), Expected: a.Used.Add(more.Expected), High: a.Used.Add(more.High),
 	}
 	if f.Allowance != nil {
 		e := o.Exhaustion(int64(f.Allowance.Sub(a.Used)))

@@ -64,6 +64,8 @@ type Members struct {
 
 // TeamStore reads what teams are asked for. ErrNotFound if the team is not known.
 type TeamStore interface {
+	// TeamAccount reads the team's account.
+	TeamAccount(ctx context.Context, team string) (quota.AccountID, error)
 	// TeamNames reads at most limit names behind one, in their order.
 	TeamNames(ctx context.Context, after string, limit int) ([]string, error)
 	// TeamPeriods reads as Periods does, and the first shares of each of these periods and of the open one.

@@ -51,10 +51,9 @@ func (s *Service) Totals(ctx context.Context, by By, span Span) (Totals, error) 
 
 // totalsSpan says how far totals are, which days were asked for, and which of them the totals cover.
 func (s *Service) totalsSpan(ctx context.Context, span Span) (r Rollup, asked, covered Span, err error) {
-	if r, err = s.store.TotalsRollup(ctx); err != nil {
+	if r, err = s.totalsRollup(ctx); err != nil {
 		return r, asked, covered, err
 	}
-	r.Zone = time.UTC
 	asked, covered, err = span.within(&r)
 	return r, asked, covered, err
 }

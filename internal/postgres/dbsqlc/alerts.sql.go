@@ -31,7 +31,7 @@ func (q *Queries) AcknowledgeAlert(ctx context.Context, arg AcknowledgeAlertPara
 }
 
 const Alert = `-- name: Alert :one
-SELECT a.id, a.user_id, a.period_no, a.kind, a.threshold, a.subject, a.number, a.severity, a.used, a.limit_value, a.currency, a.plan_name, a.raised_at, a.seq, a.resolved_at, a.ends_at, a.acknowledged_at, a.acknowledged_by, a.dispatched, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
+SELECT a.id, a.user_id, a.period_no, a.kind, a.threshold, a.subject, a.number, a.severity, a.used, a.limit_value, a.currency, a.plan_name, a.raised_at, a.seq, a.resolved_at, a.ends_at, a.acknowledged_at, a.acknowledged_by, a.dispatched, a.expected_at, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
     p.period_start, p.period_end, p.used AS period_used, p.plan_credits, p.cost_micros, p.charged_micros, p.currency AS period_currency
 FROM usage_alerts AS a
 LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS t ON t.id = a.user_id
@@ -75,6 +75,7 @@ func (q *Queries) Alert(ctx context.Context, id quota.ID) (AlertRow, error) {
 		&i.UsageAlert.AcknowledgedAt,
 		&i.UsageAlert.AcknowledgedBy,
 		&i.UsageAlert.Dispatched,
+		&i.UsageAlert.ExpectedAt,
 		&i.ExternalID,
 		&i.Team,
 		&i.PeriodStart,
@@ -134,11 +135,12 @@ func (q *Queries) DueGrants(ctx context.Context, arg DueGrantsParams) ([]quota.I
 const InsertAlerts = `-- name: InsertAlerts :exec
 
 INSERT INTO usage_alerts (id, user_id, period_no, kind, threshold, subject, number, severity, used, limit_value, currency, plan_name,
-    raised_at, seq, ends_at)
+    raised_at, seq, ends_at, expected_at)
 SELECT unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::bigint[]), unnest($4::text[]),
     unnest($5::integer[]), unnest($6::text[]), unnest($7::integer[]), unnest($8::text[]),
     unnest($9::bigint[]), unnest($10::bigint[]), unnest($11::text[]), unnest($12::text[]),
-    unnest($13::timestamptz[]), unnest($14::bigint[]), unnest($15::timestamptz[])
+    unnest($13::timestamptz[]), unnest($14::bigint[]), unnest($15::timestamptz[]),
+    unnest($16::timestamptz[])
 ON CONFLICT (user_id, period_no, kind, threshold, subject, number) DO NOTHING
 `
 
@@ -158,6 +160,7 @@ type InsertAlertsParams struct {
 	RaisedAt   []time.Time
 	Seqs       []int64
 	EndsAt     []time.Time
+	ExpectedAt []time.Time
 }
 
 // Alerts. The first two are statements of a batch, written with the charge that raises them.
@@ -179,12 +182,13 @@ func (q *Queries) InsertAlerts(ctx context.Context, arg InsertAlertsParams) erro
 		arg.RaisedAt,
 		arg.Seqs,
 		arg.EndsAt,
+		arg.ExpectedAt,
 	)
 	return err
 }
 
 const ListAlerts = `-- name: ListAlerts :many
-SELECT a.id, a.user_id, a.period_no, a.kind, a.threshold, a.subject, a.number, a.severity, a.used, a.limit_value, a.currency, a.plan_name, a.raised_at, a.seq, a.resolved_at, a.ends_at, a.acknowledged_at, a.acknowledged_by, a.dispatched, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
+SELECT a.id, a.user_id, a.period_no, a.kind, a.threshold, a.subject, a.number, a.severity, a.used, a.limit_value, a.currency, a.plan_name, a.raised_at, a.seq, a.resolved_at, a.ends_at, a.acknowledged_at, a.acknowledged_by, a.dispatched, a.expected_at, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
     p.period_start, p.period_end, p.used AS period_used, p.plan_credits, p.cost_micros, p.charged_micros, p.currency AS period_currency
 FROM usage_alerts AS a
 LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS t ON t.id = a.user_id
@@ -250,6 +254,7 @@ func (q *Queries) ListAlerts(ctx context.Context, arg ListAlertsParams) ([]ListA
 			&i.UsageAlert.AcknowledgedAt,
 			&i.UsageAlert.AcknowledgedBy,
 			&i.UsageAlert.Dispatched,
+			&i.UsageAlert.ExpectedAt,
 			&i.ExternalID,
 			&i.Team,
 			&i.PeriodStart,
@@ -271,7 +276,7 @@ func (q *Queries) ListAlerts(ctx context.Context, arg ListAlertsParams) ([]ListA
 }
 
 const NewAlerts = `-- name: NewAlerts :many
-SELECT a.id, a.user_id, a.period_no, a.kind, a.threshold, a.subject, a.number, a.severity, a.used, a.limit_value, a.currency, a.plan_name, a.raised_at, a.seq, a.resolved_at, a.ends_at, a.acknowledged_at, a.acknowledged_by, a.dispatched, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
+SELECT a.id, a.user_id, a.period_no, a.kind, a.threshold, a.subject, a.number, a.severity, a.used, a.limit_value, a.currency, a.plan_name, a.raised_at, a.seq, a.resolved_at, a.ends_at, a.acknowledged_at, a.acknowledged_by, a.dispatched, a.expected_at, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team,
     p.period_start, p.period_end, p.used AS period_used, p.plan_credits, p.cost_micros, p.charged_micros, p.currency AS period_currency
 FROM usage_alerts AS a
 LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS t ON t.id = a.user_id
@@ -328,6 +333,7 @@ func (q *Queries) NewAlerts(ctx context.Context, arg NewAlertsParams) ([]NewAler
 			&i.UsageAlert.AcknowledgedAt,
 			&i.UsageAlert.AcknowledgedBy,
 			&i.UsageAlert.Dispatched,
+			&i.UsageAlert.ExpectedAt,
 			&i.ExternalID,
 			&i.Team,
 			&i.PeriodStart,

@@ -287,6 +287,96 @@ func (q *Queries) SumsByHour(ctx context.Context, arg SumsByHourParams) ([]SumsB
 	return items, nil
 }
 
+const SumsPaid = `-- name: SumsPaid :many
+SELECT (s.at AT TIME ZONE 'UTC')::date AS day, s.usage_type, s.currency, s.cost_currency,
+    sum(s.events)::bigint AS events, sum(s.reversals)::bigint AS reversals, sum(s.credits)::bigint AS credits,
+    sum(s.refunded)::bigint AS refunded, sum(s.plan_credits)::bigint AS plan_credits, sum(s.overage)::bigint AS overage,
+    sum(s.grant_credits)::bigint AS grant_credits, sum(s.carry_over)::bigint AS carry_over,
+    sum(s.price_micros)::bigint AS price_micros, sum(s.cost_micros)::bigint AS cost_micros, sum(s.audio_ms)::bigint AS audio_ms,
+    sum(s.bytes)::bigint AS bytes, sum(s.tokens)::bigint AS tokens, sum(s.quantity)::bigint AS quantity,
+    sum(s.admissions)::bigint AS admissions, sum(s.uncharged)::bigint AS uncharged, sum(s.waited_ms)::bigint AS waited_ms,
+    sum(s.running_ms)::bigint AS running_ms
+FROM usage_analytics AS s
+WHERE s.payer_id = $1 AND s.payer_id <> s.user_id AND s.at >= $2::timestamptz AND s.at < $3::timestamptz
+GROUP BY 1, s.usage_type, s.currency, s.cost_currency
+ORDER BY 1, s.usage_type, s.currency, s.cost_currency
+`
+
+type SumsPaidParams struct {
+	Payer quota.ID
+	Since time.Time
+	Until time.Time
+}
+
+type SumsPaidRow struct {
+	Day          time.Time
+	UsageType    string
+	Currency     string
+	CostCurrency string
+	Events       int64
+	Reversals    int64
+	Credits      int64
+	Refunded     int64
+	PlanCredits  int64
+	Overage      int64
+	GrantCredits int64
+	CarryOver    int64
+	PriceMicros  int64
+	CostMicros   int64
+	AudioMs      int64
+	Bytes        int64
+	Tokens       int64
+	Quantity     int64
+	Admissions   int64
+	Uncharged    int64
+	WaitedMs     int64
+	RunningMs    int64
+}
+
+// What others than the payer itself used that it pays for, by days of UTC.
+func (q *Queries) SumsPaid(ctx context.Context, arg SumsPaidParams) ([]SumsPaidRow, error) {
+	rows, err := q.db.Query(ctx, SumsPaid, arg.Payer, arg.Since, arg.Until)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SumsPaidRow
+	for rows.Next() {
+		var i SumsPaidRow
+		if err := rows.Scan(
+			&i.Day,
+			&i.UsageType,
+			&i.Currency,
+			&i.CostCurrency,
+			&i.Events,
+			&i.Reversals,
+			&i.Credits,
+			&i.Refunded,
+			&i.PlanCredits,
+			&i.Overage,
+			&i.GrantCredits,
+			&i.CarryOver,
+			&i.PriceMicros,
+			&i.CostMicros,
+			&i.AudioMs,
+			&i.Bytes,
+			&i.Tokens,
+			&i.Quantity,
+			&i.Admissions,
+			&i.Uncharged,
+			&i.WaitedMs,
+			&i.RunningMs,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const Totals = `-- name: Totals :many
 SELECT day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms, expired, cancelled, waited_1s, waited_1m, waited_10m, waited_1h FROM usage_totals WHERE day >= $1::date AND day < $2::date
 ORDER BY day, plan_name, usage_type, currency, cost_currency

@@ -311,6 +311,7 @@ type UsageAlert struct {
 	AcknowledgedAt *time.Time
 	AcknowledgedBy *string
 	Dispatched     bool
+	ExpectedAt     *time.Time
 }
 
 type UsageAnalytic struct {
@@ -355,6 +356,11 @@ type UsageCohort struct {
 	Cohort time.Time
 	Month  time.Time
 	Users  int64
+}
+
+type UsageForecast struct {
+	UserID quota.ID
+	Day    time.Time
 }
 
 type UsageMonth struct {

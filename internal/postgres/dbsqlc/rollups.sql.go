@@ -225,6 +225,57 @@ func (q *Queries) DeleteTotals(ctx context.Context, day time.Time) error {
 	return err
 }
 
+const DueForecasts = `-- name: DueForecasts :many
+SELECT a.user_id, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team, d.day::date AS day
+FROM usage_quotas AS a
+LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS t ON t.id = a.user_id LEFT JOIN usage_forecasts AS f ON f.user_id = a.user_id
+CROSS JOIN (SELECT coalesce($1::timestamptz, now()) AS now) AS c
+CROSS JOIN LATERAL (SELECT (c.now AT TIME ZONE CASE WHEN t.id IS NULL THEN a.time_zone ELSE 'UTC' END)::date AS day) AS d
+WHERE a.user_id > $2::uuid AND a.plan_name IS NOT NULL AND a.used > 0 AND a.last_decided_at > c.now - interval '14 days'
+  AND d.day > coalesce(f.day, '-infinity')
+ORDER BY a.user_id LIMIT $3
+`
+
+type DueForecastsParams struct {
+	Now   *time.Time
+	After quota.ID
+	Most  int32
+}
+
+type DueForecastsRow struct {
+	UserID     quota.ID
+	ExternalID string
+	Team       string
+	Day        time.Time
+}
+
+// Accounts with a plan that have used something in their period and decided something in two weeks, and whose forecast was not
+// looked at on their present day: a user's own, a team's of UTC.
+func (q *Queries) DueForecasts(ctx context.Context, arg DueForecastsParams) ([]DueForecastsRow, error) {
+	rows, err := q.db.Query(ctx, DueForecasts, arg.Now, arg.After, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []DueForecastsRow
+	for rows.Next() {
+		var i DueForecastsRow
+		if err := rows.Scan(
+			&i.UserID,
+			&i.ExternalID,
+			&i.Team,
+			&i.Day,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const InsertCohorts = `-- name: InsertCohorts :exec
 INSERT INTO usage_cohorts (cohort, month, users)
 SELECT f.first, m.month, count(DISTINCT m.user_id)
@@ -504,6 +555,22 @@ func (q *Queries) LockWatermarks(ctx context.Context, arg LockWatermarksParams) 
 		return nil, err
 	}
 	return items, nil
+}
+
+const MarkForecasts = `-- name: MarkForecasts :exec
+INSERT INTO usage_forecasts (user_id, day)
+SELECT v.id, v.day FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::date[]) AS day) AS v ORDER BY v.id
+ON CONFLICT (user_id) DO UPDATE SET day = excluded.day WHERE usage_forecasts.day < excluded.day
+`
+
+type MarkForecastsParams struct {
+	Ids  []quota.ID
+	Days []time.Time
+}
+
+func (q *Queries) MarkForecasts(ctx context.Context, arg MarkForecastsParams) error {
+	_, err := q.db.Exec(ctx, MarkForecasts, arg.Ids, arg.Days)
+	return err
 }
 
 const MarkStaleDays = `-- name: MarkStaleDays :exec

@@ -341,6 +341,7 @@ var (
 		col("RaisedAt", func(r alertRow) time.Time { return r.l.Now }),
 		col("Seqs", func(r alertRow) int64 { return r.l.Account.Seq }),
 		col("EndsAt", func(r alertRow) time.Time { return r.Until }),
+		col("ExpectedAt", func(r alertRow) *time.Time { return presentIf(!r.Expected.IsZero(), r.Expected) }),
 	)
 	resolveAlerts = newStatement[dbsqlc.ResolveAlertsParams](dbsqlc.ResolveAlerts,
 		alertID,

@@ -3,11 +3,12 @@
 -- name: InsertAlerts :exec
 -- Each is raised once: whoever finds it again finds it here.
 INSERT INTO usage_alerts (id, user_id, period_no, kind, threshold, subject, number, severity, used, limit_value, currency, plan_name,
-    raised_at, seq, ends_at)
+    raised_at, seq, ends_at, expected_at)
 SELECT unnest(@ids::uuid[]), unnest(@accounts::uuid[]), unnest(@periods::bigint[]), unnest(@kinds::text[]),
     unnest(@thresholds::integer[]), unnest(@subjects::text[]), unnest(@numbers::integer[]), unnest(@severities::text[]),
     unnest(@used::bigint[]), unnest(@limits::bigint[]), unnest(@currencies::text[]), unnest(@plan_names::text[]),
-    unnest(@raised_at::timestamptz[]), unnest(@seqs::bigint[]), unnest(@ends_at::timestamptz[])
+    unnest(@raised_at::timestamptz[]), unnest(@seqs::bigint[]), unnest(@ends_at::timestamptz[]),
+    unnest(@expected_at::timestamptz[])
 ON CONFLICT (user_id, period_no, kind, threshold, subject, number) DO NOTHING;
 
 -- name: ResolveAlerts :exec

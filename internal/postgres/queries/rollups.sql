@@ -243,3 +243,20 @@ GROUP BY 1, 2;
 
 -- name: SavePeriodsSummed :exec
 INSERT INTO usage_periods_summed (as_of) VALUES (@as_of) ON CONFLICT (only_one) DO UPDATE SET as_of = excluded.as_of;
+
+-- name: DueForecasts :many
+-- Accounts with a plan that have used something in their period and decided something in two weeks, and whose forecast was not
+-- looked at on their present day: a user's own, a team's of UTC.
+SELECT a.user_id, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team, d.day::date AS day
+FROM usage_quotas AS a
+LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS t ON t.id = a.user_id LEFT JOIN usage_forecasts AS f ON f.user_id = a.user_id
+CROSS JOIN (SELECT coalesce(sqlc.narg('now')::timestamptz, now()) AS now) AS c
+CROSS JOIN LATERAL (SELECT (c.now AT TIME ZONE CASE WHEN t.id IS NULL THEN a.time_zone ELSE 'UTC' END)::date AS day) AS d
+WHERE a.user_id > @after::uuid AND a.plan_name IS NOT NULL AND a.used > 0 AND a.last_decided_at > c.now - interval '14 days'
+  AND d.day > coalesce(f.day, '-infinity')
+ORDER BY a.user_id LIMIT @most;
+
+-- name: MarkForecasts :exec
+INSERT INTO usage_forecasts (user_id, day)
+SELECT v.id, v.day FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@days::date[]) AS day) AS v ORDER BY v.id
+ON CONFLICT (user_id) DO UPDATE SET day = excluded.day WHERE usage_forecasts.day < excluded.day;

@@ -79,6 +79,9 @@ func alertOf(r *dbsqlc.AlertRow, now time.Time) ledger.Alert {
 	case !now.Before(u.EndsAt):
 		a.ResolvedAt = u.EndsAt.UTC()
 	}
+	if u.ExpectedAt != nil {
+		a.Expected = u.ExpectedAt.UTC()
+	}
 	if u.AcknowledgedAt != nil {
 		a.AcknowledgedAt = u.AcknowledgedAt.UTC()
 	}

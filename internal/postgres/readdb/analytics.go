@@ -42,6 +42,22 @@ func (s *Store) Sums(ctx context.Context, account quota.AccountID, from, to repo
 	rows, err := s.Queries().SumsByDay(ctx, dbsqlc.SumsByDayParams{
 		Account: quota.ID(account), FromDay: time.Time(from), ToDay: time.Time(to),
 	})
+	return sumsOf(rows), postgres.MapError(err)
+}
+
+// Paid implements reports.AnalyticsStore.
+func (s *Store) Paid(ctx context.Context, payer quota.AccountID, from, to reports.Day) ([]reports.Sum, error) {
+	rows, err := s.Queries().SumsPaid(ctx, dbsqlc.SumsPaidParams{
+		Payer: quota.ID(payer), Since: from.In(time.UTC), Until: to.In(time.UTC),
+	})
+	byDay := make([]dbsqlc.SumsByDayRow, len(rows))
+	for i := range rows {
+		byDay[i] = dbsqlc.SumsByDayRow(rows[i])
+	}
+	return sumsOf(byDay), postgres.MapError(err)
+}
+
+func sumsOf(rows []dbsqlc.SumsByDayRow) []reports.Sum {
 	sums := make([]reports.Sum, len(rows))
 	for i := range rows {
 		r := &rows[i]
@@ -58,7 +74,7 @@ func (s *Store) Sums(ctx context.Context, account quota.AccountID, from, to repo
 		u.Figures.Owe(r.Currency, 0, quota.Money(r.PriceMicros))
 		u.Figures.Owe(r.CostCurrency, quota.Money(r.CostMicros), 0)
 	}
-	return sums, postgres.MapError(err)
+	return sums
 }
 
 // Refusals implements reports.AnalyticsStore.

@@ -12,10 +12,9 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// TeamAccount implements metering.Store.
+// TeamAccount implements metering.Store and reports.TeamStore.
 func (s *Store) TeamAccount(ctx context.Context, name string) (quota.AccountID, error) {
-	id, err := s.Queries().TeamID(ctx, name)
-	return id, postgres.MapError(err)
+	return s.teamID(ctx, name)
 }
 
 // Teams implements metering.Store.
