@@ -41,10 +41,13 @@ run: ## Bring up the same stack and leave it running until Ctrl-C
 # Built and then executed, because `go run` would stand between the terminal's signals and the stack.
 define stack
 assets=$$(hack/controlplane/build.sh); \
+$(build_stack); \
+KUBEBUILDER_ASSETS=$$assets exec bin/stack $(1)
+endef
+define build_stack
 mkdir -p bin; \
 echo "building $(PROGRAMS) and the stack (a minute or two the first time)" >&2; \
-go build -tags testclock -o bin/ $(addprefix ./cmd/,$(PROGRAMS)) ./hack/stack; \
-KUBEBUILDER_ASSETS=$$assets exec bin/stack $(1)
+go build -tags testclock -o bin/ $(addprefix ./cmd/,$(PROGRAMS)) ./hack/stack
 endef
 
 .PHONY: test
@@ -86,7 +89,9 @@ web: $(WEB)/node_modules/.package-lock.json ## Build the pages into $(WEB)/dist,
 
 .PHONY: test-web
 test-web: $(WEB)/node_modules/.package-lock.json ## Test the pages in a real browser (needs Node; installs Chromium with apt as root, else says what to install)
-	chromium=$$(hack/chromium.sh); cd $(WEB); CHROMIUM=$$chromium node --test --test-concurrency=1 --test-reporter=spec test/*.test.mjs
+	@assets=$$(hack/controlplane/build.sh); chromium=$$(hack/chromium.sh); $(build_stack); \
+	cd $(WEB); export KUBEBUILDER_ASSETS=$$assets CHROMIUM=$$chromium; \
+	node --test --test-concurrency=1 --test-reporter=spec test/*.test.mjs
 
 .PHONY: screenshots
 screenshots: $(WEB)/node_modules/.package-lock.json ## Make the pictures of the documentation, in docs/pictures

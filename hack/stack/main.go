@@ -27,7 +27,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/oidctest"
 )
 
-const usage = "usage: stack demo | run"
+const usage = "usage: stack demo | run [FLAG OF USAGED]..."
 
 func main() {
 	// Where there is no curl the demo's commands find this program under its name.
@@ -55,7 +55,7 @@ func main() {
 }
 
 func run(ctx context.Context, out *printer, args []string) (err error) {
-	if len(args) != 1 || (args[0] != "demo" && args[0] != "run") {
+	if len(args) == 0 || (args[0] != "demo" && args[0] != "run") || (args[0] == "demo" && len(args) > 1) {
 		return errors.New(usage)
 	}
 	root, err := os.Getwd()
@@ -81,7 +81,7 @@ func run(ctx context.Context, out *printer, args []string) (err error) {
 	address := "127.0.0.1:" + strconv.Itoa(port)
 	ctx, stack, err := localstack.Start(ctx, localstack.Options{
 		Root: root, Programs: filepath.Dir(self), Progress: out.progress, UsagedAddress: address,
-		Usaged: customers.flags(address),
+		Usaged: append(customers.flags(address), args[1:]...),
 	})
 	if err != nil {
 		return err

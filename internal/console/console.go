@@ -31,10 +31,10 @@ type Options struct {
 const (
 	contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
 		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors "
-	permissions = "accelerometer=(), ambient-light-sensor=(), autoplay=(), camera=(), display-capture=(), " +
+	permissions = "accelerometer=(), autoplay=(), camera=(), display-capture=(), " +
 		"encrypted-media=(), fullscreen=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), midi=(), " +
 		"payment=(), picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), usb=(), " +
-		"web-share=(), xr-spatial-tracking=()"
+		"xr-spatial-tracking=()"
 )
 
 // maxFramers bounds a header that every answer has.

@@ -65,7 +65,10 @@ export async function fits(page) {
 export async function byKeyboard(page) {
   const want = await page.evaluate(() => {
     const operable = 'a[href], button:not([disabled]), input:not([disabled]), select:not([disabled]), summary, [tabindex="0"]';
-    document.activeElement?.blur();
+    // Tab goes on from where the focus was, also after that is gone: so it begins at the page itself.
+    document.body.tabIndex = -1;
+    document.body.focus();
+    document.body.removeAttribute('tabindex');
     scrollTo(0, 0);
     return [...document.querySelectorAll(operable)]
       .filter((element) => element.checkVisibility({ visibilityProperty: true }) && element.tabIndex >= 0)

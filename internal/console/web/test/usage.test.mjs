@@ -51,6 +51,7 @@ test('an alert arrives, and is marked as read', async () => {
   assert.match(await arrived.textContent(), /More is used than there is: 315 of 310 credits/);
   await page.locator('.alert.warning button').click();
   await page.waitForFunction(() => !document.querySelector('.alert.warning'));
+  assert.equal(await page.evaluate(() => document.activeElement.getAttribute('aria-labelledby')), 'usage-alerts-user', 'the focus stays near');
   assert.deepEqual(service.calls.filter((call) => call.method === 'POST').map((call) => call.path),
     [`/api/v1/usage/alerts/${alerts[0].id}/acknowledge`]);
   assert.deepEqual(errors, []);

@@ -39,12 +39,14 @@ export function Alerts({ of, news, path }: {
     try {
       const now = await take(api.client.POST('/api/v1/usage/alerts/{id}/acknowledge', { params: { path: { id: alert.id } } }));
       setMarked((were) => [now, ...were.filter((a) => a.id !== now.id)]);
+      // The button that had the focus is gone; a keyboard goes on from here.
+      fresh.place.current?.focus();
     } catch (error) {
       setRefused(error as Error);
     }
   };
   return (
-    <section class="card" aria-labelledby={`usage-alerts-${path}`} ref={fresh.place}>
+    <section class="card" aria-labelledby={`usage-alerts-${path}`} ref={fresh.place} tabIndex={-1}>
       <h2 id={`usage-alerts-${path}`}>{t('alerts')}</h2>
       {error && <Trouble error={error} again={fresh.reload} />}
       {refused && <p class="notice bad" role="alert">{refused instanceof Refused ? refused.message : t('failedOffline')}</p>}
