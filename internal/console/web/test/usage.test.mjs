@@ -30,6 +30,11 @@ const open = async (path = '/usage') => {
   await page.goto(service.url + path);
   await page.waitForSelector('[data-left]');
 };
+/** Has all parts come into view, once they are there. */
+const look = async () => {
+  await page.waitForSelector('[data-left]');
+  await lookThrough(page);
+};
 const text = (selector) => page.locator(selector).textContent();
 const shows = (selector, want) => page.waitForFunction(
   ([selector, want]) => document.querySelector(selector)?.textContent?.includes(want), [selector, want], { timeout: 5000 });
@@ -138,7 +143,7 @@ test('history that carries no forecast', async () => {
 
 test('charges are filtered and sorted in the URL, and taken away', async () => {
   await open();
-  await lookThrough(page);
+  await look();
   await page.waitForSelector('.table tbody tr');
   await page.keyboard.press('/');
   assert.equal(await page.evaluate(() => document.activeElement.type), 'search');
@@ -147,12 +152,12 @@ test('charges are filtered and sorted in the URL, and taken away', async () => {
   await page.getByRole('button', { name: 'Credits', exact: true }).click();
   assert.equal(new URL(page.url()).search, `?q=${encodeURIComponent('播客')}&sort=credits`);
   await page.reload();
-  await lookThrough(page);
+  await look();
   await shows('.table .count', '1 row of 12');
   await page.locator('[data-filter]').fill('');
   await shows('.table tbody tr:first-child', '-4.25');
   await page.goto(`${service.url}/usage`);
-  await lookThrough(page);
+  await look();
   await page.waitForSelector('.table tbody tr');
   const download = page.waitForEvent('download');
   await page.getByRole('button', { name: 'Download CSV' }).click();
@@ -186,7 +191,7 @@ test('? shows the keys, and each of them works', async () => {
 
 test('arrows move between rows', async () => {
   await open();
-  await lookThrough(page);
+  await look();
   await page.waitForSelector('.table tbody tr');
   await page.locator('.table tbody tr').first().focus();
   await page.keyboard.press('ArrowDown');
@@ -198,7 +203,7 @@ test('arrows move between rows', async () => {
 
 test('an earlier period, and back', async () => {
   await open();
-  await lookThrough(page);
+  await look();
   await page.waitForSelector('.table tbody tr');
   await page.getByRole('button', { name: 'Earlier period' }).click();
   await shows('.table .count', '1 row');
@@ -209,7 +214,7 @@ test('an earlier period, and back', async () => {
 
 test('a charge is in the list without being asked for, as long as calls are left', async () => {
   await open();
-  await lookThrough(page);
+  await look();
   await page.waitForSelector('.table tbody tr');
   service.answers['GET /api/v1/usage/events'] = { user_id: 'mina', period: 4, events: [event(99), ...events] };
   service.tell(STREAM, 'standing', standing({ used_credits: 203.25, as_of: iso(TIME + 1000) }));
@@ -222,7 +227,7 @@ test('the last of the user’s calls are not spent', async () => {
   let left = 40;
   service.headers = () => ({ 'RateLimit-Policy': '"user";q=100;w=3600', RateLimit: `"user";r=${left};t=36` });
   await open();
-  await lookThrough(page);
+  await look();
   await page.waitForSelector('.table tbody tr');
   const asked = service.count('GET', '/api/v1/usage/events');
   service.tell(STREAM, 'standing', standing({ used_credits: 203.25, as_of: iso(TIME + 1000) }));
@@ -283,7 +288,7 @@ test('who does not run the team is told so', async () => {
 test('somebody for whom a team pays is offered no plan', async () => {
   at.standing = standing({ payer: { kind: 'Team', name: 'newsroom' }, lots: undefined, limit_credits: undefined });
   await open();
-  await lookThrough(page);
+  await look();
   await page.waitForSelector('.table tbody tr');
   assert.equal(await page.locator('#usage-plans').count(), 0);
   assert.equal(service.count('GET', '/api/v1/usage/what-if'), 0);

@@ -649,6 +649,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/analytics/forecast": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What all users, or those of a plan, will use in the days to come.
+         * @description For operators. It is made as a user's is, of the days of UTC of all users together, and has `insufficient_history` for
+         *     an answer where these do not carry a number.
+         */
+        get: operations["getTotalsForecast"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/usage/what-if": {
         parameters: {
             query?: never;
@@ -838,6 +859,52 @@ export interface paths {
          *     the pages. Who has left the team keeps the share of what was used before.
          */
         get: operations["getTeamUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/teams/{name}/forecast": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["parameters"]["TeamName"];
+            };
+            cookie?: never;
+        };
+        /**
+         * What the open period of a team that pays will come to, and when its credits are used up.
+         * @description As of a user, by the days of UTC on which the team paid for its members. 409 for a team without a plan, which pays
+         *     nothing: whoever does has the forecast.
+         */
+        get: operations["getTeamForecast"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/teams/{name}/analytics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["parameters"]["TeamName"];
+            };
+            cookie?: never;
+        };
+        /**
+         * What a team paid for, by days, weeks, months or types.
+         * @description As of a user, by days of UTC. A team without a plan has paid for nothing; what its members used of its caps its
+         *     [usage](#operation/getTeamUsage) says.
+         */
+        get: operations["getTeamAnalytics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1438,7 +1505,7 @@ export interface components {
              *       "PeriodReset"
              *     ]
              */
-            muted: ("CreditsPercent" | "TeamShare" | "DailyCostPercent" | "Overdrawn" | "GrantExpiring" | "PeriodReset")[];
+            muted: ("CreditsPercent" | "TeamShare" | "DailyCostPercent" | "Overdrawn" | "ExhaustionForecast" | "GrantExpiring" | "PeriodReset")[];
         };
         NotificationPreferences: {
             user_id: components["schemas"]["UserID"];
@@ -2102,7 +2169,7 @@ export interface components {
             id: string;
             level: components["schemas"]["Level"];
             /** @enum {string} */
-            kind: "CreditsPercent" | "TeamShare" | "DailyCostPercent" | "Overdrawn" | "GrantExpiring" | "PeriodReset";
+            kind: "CreditsPercent" | "TeamShare" | "DailyCostPercent" | "Overdrawn" | "ExhaustionForecast" | "GrantExpiring" | "PeriodReset";
             /**
              * @description How soon somebody should act. At `critical` new work is refused.
              * @enum {string}
@@ -2115,6 +2182,11 @@ export interface components {
             threshold_percent?: number;
             /** @description Of `GrantExpiring`, the name of the grant. */
             grant?: string;
+            /**
+             * Format: date-time
+             * @description Of `ExhaustionForecast`, when the credits are expected to be used up.
+             */
+            exhausted_at?: string;
             /**
              * Format: int64
              * @description The number of the period that it is about, as in the history.
@@ -2234,7 +2306,10 @@ export interface components {
             as_of: string;
         };
         UsageAnalytics: {
-            user_id: components["schemas"]["UserID"];
+            /** @description Whose they are; absent of a team's. */
+            user_id?: components["schemas"]["UserID"];
+            /** @description The name of the team that paid for them; absent of a user's. */
+            team?: string;
             /** @example Asia/Hong_Kong */
             time_zone: string;
             /** Format: date */
@@ -2244,7 +2319,7 @@ export interface components {
             total: components["schemas"]["UsageFigures"];
             groups: components["schemas"]["UsageGroup"][];
             /**
-             * @description What was refused to the user in these days, by reason. It is counted beside the ledger and known some seconds later; what a
+             * @description What was refused to the user in these days, by reason; empty of a team. It is counted beside the ledger and known some seconds later; what a
              *     process has counted when it is killed is lost.
              */
             refusals: components["schemas"]["RefusalCount"][];
@@ -2671,7 +2746,10 @@ export interface components {
             provider_cost: components["schemas"]["Decimal"];
         };
         UsageForecast: {
-            user_id: components["schemas"]["UserID"];
+            /** @description Whose it is; absent of a team's. */
+            user_id?: components["schemas"]["UserID"];
+            /** @description The name of the team whose it is; absent of a user's. */
+            team?: string;
             /**
              * @description Whether there is one.
              * @enum {string}
@@ -2691,6 +2769,42 @@ export interface components {
             /** @description What will have been used in the open period by its end, `used_credits` included. */
             used_at_end?: components["schemas"]["ExpectedCredits"];
             exhausted?: components["schemas"]["ExpectedExhaustion"];
+            /**
+             * @description The method that was best on the days before. Absent where none was tried.
+             * @enum {string}
+             */
+            method?: "run_rate" | "seasonal_naive" | "damped_holt" | "weekly_smoothing";
+            backtest?: components["schemas"]["Backtest"];
+            /** @description What it was drawn from, the earliest first. Days in between without an entry are days without use. */
+            days: components["schemas"]["DayOfUse"][];
+            /**
+             * Format: date-time
+             * @description Whatever was charged before is in the days. Absent before they were summed up for the first time.
+             */
+            days_as_of?: string;
+            /** Format: date-time */
+            as_of: string;
+        };
+        TotalsForecast: {
+            /** @description Whose users it is about; absent of all. */
+            plan?: string;
+            /**
+             * @description Whether there is one.
+             * @enum {string}
+             */
+            answer: "forecast" | "insufficient_history";
+            /**
+             * @description Why there is none.
+             * @enum {string}
+             */
+            reason?: "too_few_days" | "no_recent_use" | "too_far_ahead" | "none_better" | "sums_behind";
+            /**
+             * Format: date
+             * @description The day behind the last one that is foretold, of UTC.
+             */
+            until: string;
+            /** @description What will be used from now on until then. */
+            used?: components["schemas"]["ExpectedCredits"];
             /**
              * @description The method that was best on the days before. Absent where none was tried.
              * @enum {string}
@@ -2896,7 +3010,7 @@ export interface components {
             /** @description Each alert is posted to it. It is https, and no redirect is followed. */
             url: string;
             /** @description Kinds of alerts; all if absent. */
-            kinds?: ("CreditsPercent" | "TeamShare" | "DailyCostPercent" | "Overdrawn" | "GrantExpiring" | "PeriodReset")[];
+            kinds?: ("CreditsPercent" | "TeamShare" | "DailyCostPercent" | "Overdrawn" | "ExhaustionForecast" | "GrantExpiring" | "PeriodReset")[];
             /** @description Only alerts of these users; of the team and everybody below it if absent. */
             users?: components["schemas"]["UserID"][];
             /**
@@ -4092,6 +4206,31 @@ export interface operations {
                     "application/x-ndjson": string;
                 };
             };
+        };
+    };
+    getTotalsForecast: {
+        parameters: {
+            query?: {
+                /** @description The name of a plan; all users together without it. What a plan has sold nothing of is `too_few_days`. */
+                plan?: string;
+                /** @description How many days ahead, what is left of today included. */
+                days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The forecast, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TotalsForecast"];
+                };
+            };
             429: components["responses"]["TooMany"];
             default: components["responses"]["Problem"];
         };
@@ -4417,6 +4556,61 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["TeamUsage"];
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getTeamForecast: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["parameters"]["TeamName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The forecast, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageForecast"];
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getTeamAnalytics: {
+        parameters: {
+            query?: {
+                /** @description How the sums are grouped; by days unless given. Weeks begin on Mondays. */
+                by?: "day" | "week" | "month" | "type";
+                /** @description The first day, of UTC; 30 days before `to` unless given, and at most 400. */
+                from?: string;
+                /** @description The day behind the last one; tomorrow unless given. */
+                to?: string;
+            };
+            header?: never;
+            path: {
+                name: components["parameters"]["TeamName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The sums, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageAnalytics"];
                 };
             };
             429: components["responses"]["TooMany"];
