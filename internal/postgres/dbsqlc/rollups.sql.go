@@ -276,6 +276,17 @@ func (q *Queries) DueForecasts(ctx context.Context, arg DueForecastsParams) ([]D
 	return items, nil
 }
 
+const ForgetRefusals = `-- name: ForgetRefusals :exec
+DELETE FROM usage_refusals AS r WHERE r.ctid = ANY (ARRAY(
+    SELECT o.ctid FROM usage_refusals AS o WHERE o.at < $1::timestamptz ORDER BY o.at LIMIT 20000))
+`
+
+// Some of the oldest: a run that finds more leaves them to the next.
+func (q *Queries) ForgetRefusals(ctx context.Context, before time.Time) error {
+	_, err := q.db.Exec(ctx, ForgetRefusals, before)
+	return err
+}
+
 const InsertCohorts = `-- name: InsertCohorts :exec
 INSERT INTO usage_cohorts (cohort, month, users)
 SELECT f.first, m.month, count(DISTINCT m.user_id)

@@ -154,6 +154,11 @@ WHERE r.user_id = v.id;
 INSERT INTO usage_rollups_complete (as_of) VALUES (@as_of)
 ON CONFLICT (only_one) DO UPDATE SET as_of = greatest(usage_rollups_complete.as_of, excluded.as_of);
 
+-- name: ForgetRefusals :exec
+-- Some of the oldest: a run that finds more leaves them to the next.
+DELETE FROM usage_refusals AS r WHERE r.ctid = ANY (ARRAY(
+    SELECT o.ctid FROM usage_refusals AS o WHERE o.at < @before::timestamptz ORDER BY o.at LIMIT 20000));
+
 -- name: RollupsComplete :one
 SELECT as_of FROM usage_rollups_complete;
 

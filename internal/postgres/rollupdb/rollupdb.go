@@ -45,8 +45,14 @@ func (s *Store) Changed(
 // Others implements rollup.Store.
 func (s *Store) Others(ctx context.Context) (int, error) { return s.db.Others(ctx) }
 
-// Complete implements rollup.Store.
+// refusalsKept is how long it is known what was refused: as long as the longest span that can be asked for.
+const refusalsKept = 400 * 24 * time.Hour
+
+// Complete implements rollup.Store. It forgets what nobody asks for any more as well.
 func (s *Store) Complete(ctx context.Context, asOf time.Time) error {
+	if err := s.db.Queries().ForgetRefusals(ctx, asOf.Add(-refusalsKept)); err != nil {
+		return postgres.MapError(err)
+	}
 	return postgres.MapError(s.db.Queries().CompleteRollups(ctx, asOf))
 }
 

@@ -468,3 +468,21 @@ func TestAccountsThatFail(t *testing.T) {
 		t.Errorf("want the one that had failed, got %+v", res)
 	}
 }
+
+// Refusals that nobody can ask for any more are forgotten, those of the last 400 days are not.
+func TestRefusalsAreForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mustRecord("alice", "a", w.now(), time.Minute)
+	if _, err := w.ledger.Pool().Exec(t.Context(), `INSERT INTO usage_refusals
+		SELECT id, $1::timestamptz - n * interval '1 day', 'CreditsExhausted', 'free', '', 1, 60000
+		FROM users, generate_series(398, 402) AS n`, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w.rollUp(rollup.Options{})
+		if left := w.rows("SELECT at FROM usage_refusals"); len(left) != 3 {
+			t.Errorf("left are those of %v", left)
+		}
+	}
+}
