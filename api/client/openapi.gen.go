@@ -2109,6 +2109,31 @@ type PlanList struct {
 	Plans []OfferedPlan `json:"plans"`
 }
 
+// PlanSimulation defines model for PlanSimulation.
+type PlanSimulation struct {
+	AsOf   time.Time          `json:"as_of"`
+	From   openapi_types.Date `json:"from"`
+	OfPlan string             `json:"of_plan,omitempty,omitzero"`
+
+	// Outcome On the plan.
+	Outcome SimulatedOutcome `json:"outcome"`
+
+	// Plan The name in the manifest.
+	Plan string `json:"plan"`
+
+	// Present The same users on the plans that they are on now, by currency.
+	Present []SimulatedOutcome `json:"present"`
+
+	// Refused The others, by what would have refused some of their work; who has several reasons is counted under each.
+	Refused []SimulatedRefusal `json:"refused"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
+
+	// UsersThatFit All of whose work would have been admitted.
+	UsersThatFit int64 `json:"users_that_fit"`
+}
+
 // PlanUtilisation defines model for PlanUtilisation.
 type PlanUtilisation struct {
 	// Deciles The percents of the plan's credits, rounded down, that a tenth, two tenths and so on up to nine tenths of the periods with a
@@ -2308,6 +2333,40 @@ type Share struct {
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
+}
+
+// SimulatedOutcome defines model for SimulatedOutcome.
+type SimulatedOutcome struct {
+	// Currency Examples: USD
+	Currency       string  `json:"currency"`
+	Margin         Decimal `json:"margin"`
+	OverageCredits Decimal `json:"overage_credits"`
+	OveragePrice   Decimal `json:"overage_price"`
+	PeriodPrice    Decimal `json:"period_price"`
+
+	// Periods Spans of 30 days in which they were users.
+	Periods        int64   `json:"periods"`
+	ProviderCost   Decimal `json:"provider_cost"`
+	RefusedCredits Decimal `json:"refused_credits"`
+	Revenue        Decimal `json:"revenue"`
+	ServedCredits  Decimal `json:"served_credits"`
+	Users          int64   `json:"users"`
+}
+
+// SimulatedRefusal defines model for SimulatedRefusal.
+type SimulatedRefusal struct {
+	// Reason Why work was refused or waits.
+	Reason Reason `json:"reason"`
+	Users  int64  `json:"users"`
+}
+
+// SimulationRequest defines model for SimulationRequest.
+type SimulationRequest struct {
+	// OfPlan The plan whose users it is tried for; all users without it. At most 50000 users.
+	OfPlan string `json:"of_plan,omitempty,omitzero"`
+
+	// Plan The manifest of a UsagePlan, with apiVersion, kind, metadata and spec.
+	Plan json.RawMessage `json:"plan"`
 }
 
 // Spender defines model for Spender.
@@ -3673,6 +3732,9 @@ type CompleteAdmissionJSONRequestBody = CompleteRequest
 // ForceReleaseAdmissionJSONRequestBody defines body for ForceReleaseAdmission for application/json ContentType.
 type ForceReleaseAdmissionJSONRequestBody = ForceRelease
 
+// SimulatePlanJSONRequestBody defines body for SimulatePlan for application/json ContentType.
+type SimulatePlanJSONRequestBody = SimulationRequest
+
 // PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
 type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
 
@@ -3969,6 +4031,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/analytics/margins (the `GetMargins` operationId).
 	GetMargins(ctx context.Context, params *GetMarginsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulatePlanWithBody What the last 90 days would have been on a plan that need not exist.
+	//
+	// The manifest of a UsagePlan is judged as the API server would judge it, and tried on what users used and paid for
+	// themselves in three spans of 30 days. Nothing is changed. docs/analytics.md has the definitions.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/analytics/simulate (the `SimulatePlan` operationId).
+	SimulatePlanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulatePlan What the last 90 days would have been on a plan that need not exist.
+	//
+	// The manifest of a UsagePlan is judged as the API server would judge it, and tried on what users used and paid for
+	// themselves in three spans of 30 days. Nothing is changed. docs/analytics.md has the definitions.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/analytics/simulate (the `SimulatePlan` operationId).
+	SimulatePlan(ctx context.Context, body SimulatePlanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSpenders Users by what they used in a month, or by how much more than in the one before.
 	//
@@ -4807,6 +4889,46 @@ func (c *Client) GetTotalsForecast(ctx context.Context, params *GetTotalsForecas
 // Corresponds with GET /api/v1/analytics/margins (the `GetMargins` operationId).
 func (c *Client) GetMargins(ctx context.Context, params *GetMarginsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetMarginsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulatePlanWithBody What the last 90 days would have been on a plan that need not exist.
+//
+// The manifest of a UsagePlan is judged as the API server would judge it, and tried on what users used and paid for
+// themselves in three spans of 30 days. Nothing is changed. docs/analytics.md has the definitions.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/analytics/simulate (the `SimulatePlan` operationId).
+func (c *Client) SimulatePlanWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulatePlanRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulatePlan What the last 90 days would have been on a plan that need not exist.
+//
+// The manifest of a UsagePlan is judged as the API server would judge it, and tried on what users used and paid for
+// themselves in three spans of 30 days. Nothing is changed. docs/analytics.md has the definitions.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/analytics/simulate (the `SimulatePlan` operationId).
+func (c *Client) SimulatePlan(ctx context.Context, body SimulatePlanJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulatePlanRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6743,6 +6865,46 @@ func NewGetMarginsRequest(server string, params *GetMarginsParams) (*http.Reques
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewSimulatePlanRequest calls the generic SimulatePlan builder with application/json body
+func NewSimulatePlanRequest(server string, body SimulatePlanJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSimulatePlanRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSimulatePlanRequestWithBody constructs an http.Request for the SimulatePlan method, with any body, and a specified content type
+func NewSimulatePlanRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/simulate")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -10131,6 +10293,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/analytics/margins (the `GetMargins` operationId).
 	GetMarginsWithResponse(ctx context.Context, params *GetMarginsParams, reqEditors ...RequestEditorFn) (*GetMarginsResponse, error)
 
+	// SimulatePlanWithBodyWithResponse What the last 90 days would have been on a plan that need not exist.
+	//
+	// The manifest of a UsagePlan is judged as the API server would judge it, and tried on what users used and paid for
+	// themselves in three spans of 30 days. Nothing is changed. docs/analytics.md has the definitions.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/analytics/simulate (the `SimulatePlan` operationId).
+	SimulatePlanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePlanResponse, error)
+
+	// SimulatePlanWithResponse What the last 90 days would have been on a plan that need not exist.
+	//
+	// The manifest of a UsagePlan is judged as the API server would judge it, and tried on what users used and paid for
+	// themselves in three spans of 30 days. Nothing is changed. docs/analytics.md has the definitions.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/analytics/simulate (the `SimulatePlan` operationId).
+	SimulatePlanWithResponse(ctx context.Context, body SimulatePlanJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePlanResponse, error)
+
 	// ListSpendersWithResponse Users by what they used in a month, or by how much more than in the one before.
 	//
 	// Who used something in the month or the one before, the most first.
@@ -11584,6 +11766,70 @@ func (r GetMarginsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetMarginsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SimulatePlanResponse429Headers the declared response headers of an HTTP 429 response for SimulatePlan
+type SimulatePlanResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type SimulatePlanResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PlanSimulation
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *SimulatePlanResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SimulatePlanResponse) GetJSON200() *PlanSimulation {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r SimulatePlanResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SimulatePlanResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SimulatePlanResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SimulatePlanResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SimulatePlanResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SimulatePlanResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -15429,6 +15675,38 @@ func (c *ClientWithResponses) GetMarginsWithResponse(ctx context.Context, params
 	return ParseGetMarginsResponse(rsp)
 }
 
+// SimulatePlanWithBodyWithResponse What the last 90 days would have been on a plan that need not exist.
+//
+// The manifest of a UsagePlan is judged as the API server would judge it, and tried on what users used and paid for
+// themselves in three spans of 30 days. Nothing is changed. docs/analytics.md has the definitions.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/analytics/simulate (the `SimulatePlan` operationId).
+func (c *ClientWithResponses) SimulatePlanWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePlanResponse, error) {
+	rsp, err := c.SimulatePlanWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulatePlanResponse(rsp)
+}
+
+// SimulatePlanWithResponse What the last 90 days would have been on a plan that need not exist.
+//
+// The manifest of a UsagePlan is judged as the API server would judge it, and tried on what users used and paid for
+// themselves in three spans of 30 days. Nothing is changed. docs/analytics.md has the definitions.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/analytics/simulate (the `SimulatePlan` operationId).
+func (c *ClientWithResponses) SimulatePlanWithResponse(ctx context.Context, body SimulatePlanJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePlanResponse, error) {
+	rsp, err := c.SimulatePlan(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulatePlanResponse(rsp)
+}
+
 // ListSpendersWithResponse Users by what they used in a month, or by how much more than in the one before.
 //
 // Who used something in the month or the one before, the most first.
@@ -17316,6 +17594,73 @@ func ParseGetMarginsResponse(rsp *http.Response) (*GetMarginsResponse, error) {
 	switch {
 	case rsp.StatusCode == 429:
 		var headers GetMarginsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSimulatePlanResponse parses an HTTP response from a SimulatePlanWithResponse call
+func ParseSimulatePlanResponse(rsp *http.Response) (*SimulatePlanResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SimulatePlanResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PlanSimulation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers SimulatePlanResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

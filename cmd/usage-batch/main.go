@@ -74,7 +74,7 @@ func command(getenv func(string) string) *cobra.Command {
 	root.PersistentFlags().BoolVar(&o.allowUnsafe, "allow-unsafe-database", false,
 		"accept a server that may lose acknowledged writes (fsync, full_page_writes or synchronous_commit off)")
 	root.AddCommand(migrateCommand(&o, getenv), checkCommand(&o, getenv), resetCommand(&o, getenv),
-		rollupCommand(&o, getenv), adoptCommand(&o, getenv))
+		rollupCommand(&o, getenv), adoptCommand(&o, getenv), simulateCommand(&o, getenv))
 	return root
 }
 

@@ -32,6 +32,7 @@ const (
 const (
 	exitFailed         = 1 // wrong usage, no database, or a run that ended before it had seen all
 	exitAccountsFailed = 2 // the reset or the rollup has done all but some accounts, which it named
+	exitWrongManifest  = 2 // the manifest to simulate is not one of a UsagePlan
 	exitInterrupted    = 3 // it was asked to end, and did so in order
 )
 
@@ -41,6 +42,8 @@ func exitCode(err error) int {
 		return exitInterrupted
 	case errors.Is(err, reset.ErrAccountsFailed), errors.Is(err, rollup.ErrAccountsFailed):
 		return exitAccountsFailed
+	case notAManifest(err):
+		return exitWrongManifest
 	}
 	return exitFailed
 }

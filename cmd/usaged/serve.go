@@ -23,6 +23,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/httpapi"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/manifest"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/outlook"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
@@ -119,7 +120,8 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Usage: service, Admissions: service, Intervene: service, Tickets: service, Events: service,
 		Teams:   service,
 		History: past, Alerts: past, Users: service, Search: past, PublicPlans: o.publicPlans,
-		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Queue: queue.New(store),
+		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Simulations: past,
+		ReadPlan: manifest.Plan, Queue: queue.New(store),
 		Notifications: sending.Service, Deliveries: sending.Service, Leases: signer, Auth: auth,
 		Database: store.Ping, Log: log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry), Browsers: o.browsers,

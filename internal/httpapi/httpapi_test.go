@@ -28,6 +28,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/advice"
 	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -248,6 +249,10 @@ func (f *fake) Forecast(context.Context, string) (reports.Forecast, error) { ret
 
 func (f *fake) Stats(context.Context, string, int) (reports.Stats, error) {
 	return reports.Stats{Lasts: time.Hour}, f.err
+}
+
+func (f *fake) Simulate(context.Context, *quota.Plan, string, int64) (reports.Simulated, error) {
+	return reports.Simulated{Simulation: advice.NewSimulation(freePlan())}, f.err
 }
 
 func (f *fake) Utilisation(context.Context, reports.Span) (reports.Utilisation, error) {
@@ -476,8 +481,9 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits.learning = nil
 	return Options{
 		Usage: f, Admissions: f, Intervene: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
-		Teams: f, TeamReports: f, Analytics: f, Operators: f, Forecasts: f,
-		Queue: f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
+		Teams: f, TeamReports: f, Analytics: f, Operators: f, Forecasts: f, Simulations: f,
+		ReadPlan: func(context.Context, []byte) (*quota.Plan, error) { return freePlan(), f.err },
+		Queue:    f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 		Limits: limits, Watch: func(quota.Level) Watching { return newWatching(metering.Frame{}, f.err) },
 		Work: func(context.Context) (metering.Work, error) { return metering.Work{}, f.err },

@@ -60,6 +60,7 @@ var mayCall = map[string][]string{
 	"getCohorts":                 {"operator"},
 	"getWork":                    {"operator"},
 	"getTotalsForecast":          {"operator"},
+	"simulatePlan":               {"operator"},
 	"getUsageWhatIf":             {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"listUsageAlerts":            {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"acknowledgeUsageAlert":      {"alice", "worker", "support"},

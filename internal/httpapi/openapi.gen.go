@@ -1625,6 +1625,29 @@ type PlanList struct {
 	Plans []OfferedPlan `json:"plans"`
 }
 
+// PlanSimulation defines model for PlanSimulation.
+type PlanSimulation struct {
+	AsOf    time.Time          `json:"as_of"`
+	From    openapi_types.Date `json:"from"`
+	OfPlan  string             `json:"of_plan,omitempty,omitzero"`
+	Outcome SimulatedOutcome   `json:"outcome"`
+
+	// Plan The name in the manifest.
+	Plan string `json:"plan"`
+
+	// Present The same users on the plans that they are on now, by currency.
+	Present []SimulatedOutcome `json:"present"`
+
+	// Refused The others, by what would have refused some of their work; who has several reasons is counted under each.
+	Refused []SimulatedRefusal `json:"refused"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
+
+	// UsersThatFit All of whose work would have been admitted.
+	UsersThatFit int64 `json:"users_that_fit"`
+}
+
 // PlanUtilisation defines model for PlanUtilisation.
 type PlanUtilisation struct {
 	// Deciles The percents of the plan's credits, rounded down, that a tenth, two tenths and so on up to nine tenths of the periods with a
@@ -1817,6 +1840,40 @@ type Share struct {
 
 	// UserId Examples: alice
 	UserId UserID `json:"user_id"`
+}
+
+// SimulatedOutcome defines model for SimulatedOutcome.
+type SimulatedOutcome struct {
+	// Currency Examples: USD
+	Currency       string  `json:"currency"`
+	Margin         Decimal `json:"margin"`
+	OverageCredits Decimal `json:"overage_credits"`
+	OveragePrice   Decimal `json:"overage_price"`
+	PeriodPrice    Decimal `json:"period_price"`
+
+	// Periods Spans of 30 days in which they were users.
+	Periods        int64   `json:"periods"`
+	ProviderCost   Decimal `json:"provider_cost"`
+	RefusedCredits Decimal `json:"refused_credits"`
+	Revenue        Decimal `json:"revenue"`
+	ServedCredits  Decimal `json:"served_credits"`
+	Users          int64   `json:"users"`
+}
+
+// SimulatedRefusal defines model for SimulatedRefusal.
+type SimulatedRefusal struct {
+	// Reason Why work was refused or waits.
+	Reason Reason `json:"reason"`
+	Users  int64  `json:"users"`
+}
+
+// SimulationRequest defines model for SimulationRequest.
+type SimulationRequest struct {
+	// OfPlan The plan whose users it is tried for; all users without it. At most 50000 users.
+	OfPlan string `json:"of_plan,omitempty,omitzero"`
+
+	// Plan The manifest of a UsagePlan, with apiVersion, kind, metadata and spec.
+	Plan json.RawMessage `json:"plan"`
 }
 
 // Spender defines model for Spender.
@@ -3096,6 +3153,9 @@ type CompleteAdmissionJSONRequestBody = CompleteRequest
 // ForceReleaseAdmissionJSONRequestBody defines body for ForceReleaseAdmission for application/json ContentType.
 type ForceReleaseAdmissionJSONRequestBody = ForceRelease
 
+// SimulatePlanJSONRequestBody defines body for SimulatePlan for application/json ContentType.
+type SimulatePlanJSONRequestBody = SimulationRequest
+
 // PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
 type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
 
@@ -3173,6 +3233,9 @@ type ServerInterface interface {
 	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
 	// (GET /api/v1/analytics/margins)
 	GetMargins(w http.ResponseWriter, r *http.Request, params GetMarginsParams)
+	// SimulatePlan What the last 90 days would have been on a plan that need not exist.
+	// (POST /api/v1/analytics/simulate)
+	SimulatePlan(w http.ResponseWriter, r *http.Request)
 	// ListSpenders Users by what they used in a month, or by how much more than in the one before.
 	// (GET /api/v1/analytics/spenders)
 	ListSpenders(w http.ResponseWriter, r *http.Request, params ListSpendersParams)
@@ -3885,6 +3948,20 @@ func (siw *ServerInterfaceWrapper) GetMargins(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetMargins(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SimulatePlan operation middleware
+func (siw *ServerInterfaceWrapper) SimulatePlan(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SimulatePlan(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -6629,6 +6706,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/engagement", wrapper.GetUsageEngagement)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/forecast", wrapper.GetTotalsForecast)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/margins", wrapper.GetMargins)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/analytics/simulate", wrapper.SimulatePlan)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/spenders", wrapper.ListSpenders)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/totals", wrapper.GetUsageTotals)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/usage", wrapper.GetUsageAnalytics)
@@ -7325,6 +7403,45 @@ type GetMarginsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetMarginsdefaultApplicationProblemPlusJSONResponse) VisitGetMarginsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SimulatePlanRequestObject struct {
+	Body *SimulatePlanJSONRequestBody
+}
+
+type SimulatePlanResponseObject interface {
+	VisitSimulatePlanResponse(w http.ResponseWriter) error
+}
+
+type SimulatePlan200JSONResponse PlanSimulation
+
+func (response SimulatePlan200JSONResponse) VisitSimulatePlanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SimulatePlandefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SimulatePlandefaultApplicationProblemPlusJSONResponse) VisitSimulatePlanResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9929,6 +10046,9 @@ type StrictServerInterface interface {
 	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
 	// (GET /api/v1/analytics/margins)
 	GetMargins(ctx context.Context, request GetMarginsRequestObject) (GetMarginsResponseObject, error)
+	// SimulatePlan What the last 90 days would have been on a plan that need not exist.
+	// (POST /api/v1/analytics/simulate)
+	SimulatePlan(ctx context.Context, request SimulatePlanRequestObject) (SimulatePlanResponseObject, error)
 	// ListSpenders Users by what they used in a month, or by how much more than in the one before.
 	// (GET /api/v1/analytics/spenders)
 	ListSpenders(ctx context.Context, request ListSpendersRequestObject) (ListSpendersResponseObject, error)
@@ -10462,6 +10582,37 @@ func (sh *strictHandler) GetMargins(w http.ResponseWriter, r *http.Request, para
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetMarginsResponseObject); ok {
 		if err := validResponse.VisitGetMarginsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SimulatePlan operation middleware
+func (sh *strictHandler) SimulatePlan(w http.ResponseWriter, r *http.Request) {
+	var request SimulatePlanRequestObject
+
+	var body SimulatePlanJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SimulatePlan(ctx, request.(SimulatePlanRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SimulatePlan")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SimulatePlanResponseObject); ok {
+		if err := validResponse.VisitSimulatePlanResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -135,6 +135,7 @@ var operations = []operation{
 	{"getCohorts", "GET /api/v1/analytics/cohorts", nil, 0, analyse, allUsers, nobody},
 	{"getWork", "GET /api/v1/analytics/work", nil, 0, analyse, allUsers, nobody},
 	{"getTotalsForecast", "GET /api/v1/analytics/forecast", nil, 0, analyse, allUsers, nobody},
+	{"simulatePlan", "POST /api/v1/analytics/simulate", onlyJSON, maxBody, analyse, allUsers, nobody},
 	{"getUsageWhatIf", "GET /api/v1/usage/what-if", nil, 0, read, querysUser, self},
 	{"listUsageAlerts", "GET /api/v1/usage/alerts", nil, 0, read, querysUser, self},
 	{"acknowledgeUsageAlert", "POST /api/v1/usage/alerts/{id}/acknowledge", nil, 0, read, alertsOf, self},

@@ -122,6 +122,7 @@ func example(o operation) request {
 		"createPortalToken": `{}`, "forceReleaseAdmission": `{"reason":"r"}`,
 		"putNotificationPreferences": `{"muted":[]}`,
 		"createUser":                 `{"user_id":"alice"}`,
+		"simulatePlan":               `{"plan":{}}`,
 		"updateUser":                 `{"suspended":true}`,
 		"putUserGrant":               `{"credits":1}`,
 	}

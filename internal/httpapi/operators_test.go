@@ -320,3 +320,35 @@ func TestCohortsWithoutAnybody(t *testing.T) {
 		t.Errorf("no period had ended yet, got %v", plans)
 	}
 }
+
+// A plan is tried over HTTP as by the command, and a manifest that is none is refused with its fields.
+func TestSimulatePlan(t *testing.T) {
+	t.Parallel()
+	m := played(t)
+	try := func(body string, want int) map[string]any {
+		return must(t, m.h, request{path: "/api/v1/analytics/simulate", token: "Bearer analyst", body: body}, want)
+	}
+	const gold = `{"apiVersion":"usage.cantonesescribe.io/v1alpha1","kind":"UsagePlan","metadata":{"name":"gold"},` +
+		`"spec":{"displayName":"Gold","limits":{"credits":50,"fileSize":"50Mi","audioDuration":"2h","concurrent":5},` +
+		`"pricing":{"perPeriod":"2","providerCostPerMinute":"0.01"},"dailyCostCeiling":"100"}}`
+	try(`{"plan":`+gold+`}`, 409)
+	m.rollUp()
+	// Of 12 December to 12 March: bob used 45 and 60, carol 12 and 2, each on sold; emil has a team that pays.
+	got := try(`{"plan":`+gold+`,"of_plan":"sold"}`, 200)
+	outcome := got["outcome"].(map[string]any)
+	for field, want := range map[string]string{
+		"users": "2", "served_credits": "109", "refused_credits": "10", "provider_cost": "1.09", "overage_price": "0",
+	} {
+		if outcome[field] != json.Number(want) {
+			t.Errorf("%s: got %v, want %s", field, outcome[field], want)
+		}
+	}
+	if got["users_that_fit"] != json.Number("1") || fmt.Sprint(got["refused"]) != "[map[reason:CreditsExhausted users:1]]" ||
+		got["from"] != "2025-12-12" || got["to"] != "2026-03-12" {
+		t.Errorf("got %v", got)
+	}
+	wrong := try(`{"plan":`+strings.Replace(gold, `"credits":50`, `"credits":-5`, 1)+`}`, 422)
+	if detail := fmt.Sprint(wrong["detail"]); !strings.Contains(detail, "spec.limits.credits: Invalid value: -5") {
+		t.Errorf("got %s", detail)
+	}
+}

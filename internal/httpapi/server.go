@@ -120,6 +120,11 @@ type Forecasts interface {
 	TotalForecast(ctx context.Context, plan string, ahead int) (reports.TotalForecast, error)
 }
 
+// Simulations try plans on what was used; *reports.Service does.
+type Simulations interface {
+	Simulate(ctx context.Context, plan *quota.Plan, of string, most int64) (reports.Simulated, error)
+}
+
 // Users are those who have an account; *metering.Service is one.
 type Users interface {
 	RegisterUser(ctx context.Context, userID, plan, zone, actor string) (created bool, err error)
@@ -190,6 +195,9 @@ type Options struct {
 	Analytics   Analytics
 	Operators   Operators
 	Forecasts   Forecasts
+	Simulations Simulations
+	// ReadPlan judges the manifest of a UsagePlan as the API server would, and says what is wrong with it.
+	ReadPlan    func(ctx context.Context, manifest []byte) (*quota.Plan, error)
 	Alerts      Alerts
 	Users       Users
 	Search      Search
@@ -236,6 +244,8 @@ type server struct {
 	analytics   Analytics
 	operators   Operators
 	forecasts   Forecasts
+	simulations Simulations
+	readPlan    func(ctx context.Context, manifest []byte) (*quota.Plan, error)
 	alerts      Alerts
 	users       Users
 	search      Search
@@ -263,8 +273,8 @@ var _ StrictServerInterface = (*server)(nil)
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
 		intervene: opts.Intervene, notifications: opts.Notifications, deliveries: opts.Deliveries,
-		history: opts.History, analytics: opts.Analytics, operators: opts.Operators,
-		forecasts: opts.Forecasts, alerts: opts.Alerts,
+		history: opts.History, analytics: opts.Analytics, operators: opts.Operators, forecasts: opts.Forecasts,
+		simulations: opts.Simulations, readPlan: opts.ReadPlan, alerts: opts.Alerts,
 		users: opts.Users, search: opts.Search,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/manifest"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
@@ -100,8 +101,8 @@ func storeOptionsAt(
 		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Alerts: past,
 		Users: service, Search: past,
 		Teams:       service,
-		TeamReports: past, Analytics: past, Operators: past, Forecasts: past,
-		Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
+		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Simulations: past,
+		ReadPlan: manifest.Plan, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	}, service
 }

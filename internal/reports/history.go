@@ -58,6 +58,7 @@ type Store interface {
 	AnalyticsStore
 	TotalsStore
 	OperatorsStore
+	SimulationStore
 
 	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the
 	// newest first. ErrNotFound if the user is not known.

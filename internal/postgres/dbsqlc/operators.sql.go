@@ -153,6 +153,108 @@ func (q *Queries) Margins(ctx context.Context, arg MarginsParams) ([]MarginsRow,
 	return items, nil
 }
 
+const SimulationDays = `-- name: SimulationDays :many
+SELECT s.user_id, (s.at AT TIME ZONE 'UTC')::date AS day, sum(s.credits)::bigint AS credits,
+    (coalesce(sum(s.credits) FILTER (WHERE s.usage_type = 'transcription'), 0))::bigint AS transcribed,
+    max(s.largest_audio_ms)::bigint AS audio_ms, max(s.largest_bytes)::bigint AS bytes
+FROM usage_analytics AS s
+WHERE s.user_id = ANY ($1::uuid[]) AND s.day >= $2::date AND s.day <= $3::date
+  AND s.at >= $4::timestamptz AND s.at < $5::timestamptz
+  AND s.payer_id = s.user_id AND s.events > 0
+GROUP BY 1, 2 ORDER BY 1, 2
+`
+
+type SimulationDaysParams struct {
+	Ids     []quota.ID
+	FromDay time.Time
+	ToDay   time.Time
+	Since   time.Time
+	Until   time.Time
+}
+
+type SimulationDaysRow struct {
+	UserID      quota.ID
+	Day         time.Time
+	Credits     int64
+	Transcribed int64
+	AudioMs     int64
+	Bytes       int64
+}
+
+// What they used on days of UTC and paid for themselves.
+func (q *Queries) SimulationDays(ctx context.Context, arg SimulationDaysParams) ([]SimulationDaysRow, error) {
+	rows, err := q.db.Query(ctx, SimulationDays,
+		arg.Ids,
+		arg.FromDay,
+		arg.ToDay,
+		arg.Since,
+		arg.Until,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SimulationDaysRow
+	for rows.Next() {
+		var i SimulationDaysRow
+		if err := rows.Scan(
+			&i.UserID,
+			&i.Day,
+			&i.Credits,
+			&i.Transcribed,
+			&i.AudioMs,
+			&i.Bytes,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const SimulationUsers = `-- name: SimulationUsers :many
+SELECT p.user_id, a.plan_name::text AS plan_name, u.created_at
+FROM paying_accounts AS p JOIN usage_quotas AS a ON a.user_id = p.user_id JOIN users AS u ON u.id = p.user_id
+WHERE p.user_id > $1::uuid AND p.team_id = '00000000-0000-0000-0000-000000000000' AND ($2::text = '' OR a.plan_name = $2::text)
+ORDER BY p.user_id LIMIT $3
+`
+
+type SimulationUsersParams struct {
+	After quota.ID
+	Plan  string
+	Most  int32
+}
+
+type SimulationUsersRow struct {
+	UserID    quota.ID
+	PlanName  string
+	CreatedAt time.Time
+}
+
+// Users who pay for themselves, by ids behind one, all or those on a plan.
+func (q *Queries) SimulationUsers(ctx context.Context, arg SimulationUsersParams) ([]SimulationUsersRow, error) {
+	rows, err := q.db.Query(ctx, SimulationUsers, arg.After, arg.Plan, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SimulationUsersRow
+	for rows.Next() {
+		var i SimulationUsersRow
+		if err := rows.Scan(&i.UserID, &i.PlanName, &i.CreatedAt); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const SpendersByCost = `-- name: SpendersByCost :many
 SELECT m.user_id AS account, u.user_id AS external, coalesce(a.plan_name, '')::text AS plan_name, m.uses, m.credits, m.price_micros,
     m.cost_micros, m.previous_credits, coalesce(b.price_micros, 0)::bigint AS previous_price, coalesce(b.cost_micros, 0)::bigint AS previous_cost

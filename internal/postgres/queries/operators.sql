@@ -80,3 +80,21 @@ ORDER BY m.credits - m.previous_credits DESC, m.user_id DESC LIMIT @most;
 
 -- name: Cohorts :many
 SELECT * FROM usage_cohorts WHERE cohort >= @from_month::date AND cohort <= @to_month::date ORDER BY cohort, month;
+
+-- name: SimulationUsers :many
+-- Users who pay for themselves, by ids behind one, all or those on a plan.
+SELECT p.user_id, a.plan_name::text AS plan_name, u.created_at
+FROM paying_accounts AS p JOIN usage_quotas AS a ON a.user_id = p.user_id JOIN users AS u ON u.id = p.user_id
+WHERE p.user_id > @after::uuid AND p.team_id = '00000000-0000-0000-0000-000000000000' AND (@plan::text = '' OR a.plan_name = @plan::text)
+ORDER BY p.user_id LIMIT @most;
+
+-- name: SimulationDays :many
+-- What they used on days of UTC and paid for themselves.
+SELECT s.user_id, (s.at AT TIME ZONE 'UTC')::date AS day, sum(s.credits)::bigint AS credits,
+    (coalesce(sum(s.credits) FILTER (WHERE s.usage_type = 'transcription'), 0))::bigint AS transcribed,
+    max(s.largest_audio_ms)::bigint AS audio_ms, max(s.largest_bytes)::bigint AS bytes
+FROM usage_analytics AS s
+WHERE s.user_id = ANY (@ids::uuid[]) AND s.day >= @from_day::date AND s.day <= @to_day::date
+  AND s.at >= @since::timestamptz AND s.at < @until::timestamptz
+  AND s.payer_id = s.user_id AND s.events > 0
+GROUP BY 1, 2 ORDER BY 1, 2;

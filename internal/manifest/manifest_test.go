@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/internal/manifest"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// The plans that the product comes with are good, and what they leave out is what the definition says.
+func TestSamples(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../config/samples/usageplan_*.yaml")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file) //nolint:gosec // a sample
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := manifest.Plan(t.Context(), data)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		if p.Name == "pro" && (p.Limits.Credits.Max != 500*quota.Credit || p.Limits.FileSize.Max != 500<<20 ||
+			p.Currency != "USD" || p.ProviderCost != 6000 || p.FinalAfter != 72*time.Hour) {
+			t.Errorf("pro: got %+v", p)
+		}
+	}
+}
+
+const good = `
+apiVersion: usage.cantonesescribe.io/v1alpha1
+kind: UsagePlan
+metadata: {name: gold}
+spec:
+  displayName: Gold
+  limits: {credits: 500, fileSize: 500Mi, concurrent: 5}
+  pricing: {perPeriod: "9.99"}
+  reset: {schedule: "0 3 * * *"}
+`
+
+// What the API server or the webhook would refuse is refused, and named: by the schema, by rules of CEL, by the webhook.
+func TestWhatIsRefused(t *testing.T) {
+	t.Parallel()
+	if _, err := manifest.Plan(t.Context(), []byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct{ from, to, want string }{
+		"not YAML":        {"kind:", "kind: [", "yaml"},
+		"twice":           {"kind: UsagePlan", "kind: UsagePlan\nkind: UsagePlan", `key "kind" already set`},
+		"another kind":    {"kind: UsagePlan", "kind: UserQuota", `kind: "UserQuota" must be UsagePlan`},
+		"another version": {"v1alpha1", "v1", `apiVersion: "usage.cantonesescribe.io/v1" must be`},
+		"no name":         {"{name: gold}", "{}", "metadata.name: Required value"},
+		"a wrong name":    {"name: gold", "name: Gold", `metadata.name: Invalid value: "Gold"`},
+		"unknown field":   {"displayName", "displayNames", "spec.displayNames: is no field of a UsagePlan"},
+		"schema":          {"credits: 500", "credits: -1", "spec.limits.credits: Invalid value: -1"},
+		"type":            {"credits: 500", "credits: many", `spec.limits.credits: Invalid value: "string"`},
+		"CEL, missing":    {"credits: 500, ", "", "spec.limits.credits: Required value"},
+		"CEL, format":     {`"9.99"`, `"9,99"`, "spec.pricing.perPeriod: Invalid value"},
+		"CEL, message":    {"fileSize: 500Mi", "fileSize: 2Ti", "limits.fileSize is 2Ti"},
+		"webhook":         {"0 3 * * *", "0 3 31 2 *", `spec.reset.schedule: Invalid value: "0 3 31 2 *"`},
+	} {
+		_, err := manifest.Plan(t.Context(), []byte(strings.Replace(good, tc.from, tc.to, 1)))
+		if _, is := errors.AsType[*manifest.Error](err); !is || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", name, err, tc.want)
+		}
+	}
+}
