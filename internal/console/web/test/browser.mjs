@@ -34,17 +34,22 @@ export async function newPage(browser, { width = 1280, scheme = 'light', languag
   return { page, errors, close: () => context.close() };
 }
 
-/** Brings everything of a page into view once, so that what waits for that is read. */
-export async function lookThrough(page) {
-  await page.evaluate(async () => {
+/** Brings everything of a page into view, so that what waits for that is read, until `ready` is there. */
+export async function lookThrough(page, ready) {
+  await page.evaluate(async (ready) => {
     const frame = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
-    for (let y = 0; y < document.documentElement.scrollHeight; y += 300) {
-      scrollTo(0, y);
-      await frame();
-    }
+    const there = (root) => root.querySelector(ready) ?? [...root.querySelectorAll('usage-panel')].some((panel) => there(panel.shadowRoot));
+    const until = performance.now() + 10_000;
+    do {
+      for (let y = 0; y < document.documentElement.scrollHeight; y += 300) {
+        scrollTo(0, y);
+        await frame();
+      }
+      if (performance.now() > until) throw new Error(`${ready} did not come`);
+    } while (!there(document));
     scrollTo(0, 0);
     await frame();
-  });
+  }, ready);
 }
 
 /** No finding of axe that is serious. Its rules are those of WCAG 2.2 AA and of good practice. */

@@ -29,9 +29,7 @@ for (const { name, path, ready, answers } of pages) {
           service.answers = answers();
           const { page, errors, close } = await newPage(browser, { width, scheme, language });
           await page.goto(service.url + path);
-          await page.waitForSelector('main h1');
-          await lookThrough(page);
-          await page.waitForSelector(ready);
+          await lookThrough(page, ready);
           assert.equal(await page.evaluate(() => document.documentElement.lang), language);
           await fits(page);
           await accessible(page);

@@ -24,9 +24,7 @@ try {
     for (const { suffix, width, height, scheme, language } of shots) {
       const { page, close } = await newPage(browser, { width, scheme, language });
       await page.goto(service.url + path);
-      await page.waitForSelector('main h1');
-      await lookThrough(page);
-      await page.waitForSelector(ready);
+      await lookThrough(page, ready);
       await page.evaluate(() => document.fonts.ready);
       const whole = await page.evaluate(() => document.documentElement.scrollHeight);
       await page.setViewportSize({ width, height: Math.min(height, whole) });

@@ -30,11 +30,7 @@ const open = async (path = '/usage') => {
   await page.goto(service.url + path);
   await page.waitForSelector('[data-left]');
 };
-/** Has all parts come into view, once they are there. */
-const look = async () => {
-  await page.waitForSelector('[data-left]');
-  await lookThrough(page);
-};
+const look = () => lookThrough(page, '.table tbody tr');
 const text = (selector) => page.locator(selector).textContent();
 const shows = (selector, want) => page.waitForFunction(
   ([selector, want]) => document.querySelector(selector)?.textContent?.includes(want), [selector, want], { timeout: 5000 });
@@ -144,7 +140,6 @@ test('history that carries no forecast', async () => {
 test('charges are filtered and sorted in the URL, and taken away', async () => {
   await open();
   await look();
-  await page.waitForSelector('.table tbody tr');
   await page.keyboard.press('/');
   assert.equal(await page.evaluate(() => document.activeElement.type), 'search');
   await page.keyboard.type('播客');
@@ -158,7 +153,6 @@ test('charges are filtered and sorted in the URL, and taken away', async () => {
   await shows('.table tbody tr:first-child', '-4.25');
   await page.goto(`${service.url}/usage`);
   await look();
-  await page.waitForSelector('.table tbody tr');
   const download = page.waitForEvent('download');
   await page.getByRole('button', { name: 'Download CSV' }).click();
   const file = await download;
@@ -192,7 +186,6 @@ test('? shows the keys, and each of them works', async () => {
 test('arrows move between rows', async () => {
   await open();
   await look();
-  await page.waitForSelector('.table tbody tr');
   await page.locator('.table tbody tr').first().focus();
   await page.keyboard.press('ArrowDown');
   await page.keyboard.press('ArrowDown');
@@ -204,7 +197,6 @@ test('arrows move between rows', async () => {
 test('an earlier period, and back', async () => {
   await open();
   await look();
-  await page.waitForSelector('.table tbody tr');
   await page.getByRole('button', { name: 'Earlier period' }).click();
   await shows('.table .count', '1 row');
   assert.equal(new URL(page.url()).search, '?period=3');
@@ -215,7 +207,6 @@ test('an earlier period, and back', async () => {
 test('a charge is in the list without being asked for, as long as calls are left', async () => {
   await open();
   await look();
-  await page.waitForSelector('.table tbody tr');
   service.answers['GET /api/v1/usage/events'] = { user_id: 'mina', period: 4, events: [event(99), ...events] };
   service.tell(STREAM, 'standing', standing({ used_credits: 203.25, as_of: iso(TIME + 1000) }));
   await shows('[data-used]', '203.25');
@@ -228,7 +219,6 @@ test('the last of the user’s calls are not spent', async () => {
   service.headers = () => ({ 'RateLimit-Policy': '"user";q=100;w=3600', RateLimit: `"user";r=${left};t=36` });
   await open();
   await look();
-  await page.waitForSelector('.table tbody tr');
   const asked = service.count('GET', '/api/v1/usage/events');
   service.tell(STREAM, 'standing', standing({ used_credits: 203.25, as_of: iso(TIME + 1000) }));
   await page.getByText('Something has changed since this was read.').first().waitFor();
@@ -289,7 +279,6 @@ test('somebody for whom a team pays is offered no plan', async () => {
   at.standing = standing({ payer: { kind: 'Team', name: 'newsroom' }, lots: undefined, limit_credits: undefined });
   await open();
   await look();
-  await page.waitForSelector('.table tbody tr');
   assert.equal(await page.locator('#usage-plans').count(), 0);
   assert.equal(service.count('GET', '/api/v1/usage/what-if'), 0);
 });

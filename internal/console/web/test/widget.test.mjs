@@ -58,8 +58,7 @@ test('it works under the policy of a page of another origin', async () => {
   service.tell(STREAM, 'standing', standing({ used_credits: 203.25, as_of: iso(TIME + 1000) }));
   await page.waitForFunction(() => document.querySelector('usage-panel').shadowRoot.querySelector('[data-used]').textContent === '203.25',
     null, { timeout: 1000 });
-  await lookThrough(page);
-  await page.locator('usage-panel .table tbody tr').first().waitFor();
+  await lookThrough(page, '.table tbody tr');
   assert.equal(await page.locator('usage-panel .summary .meter').evaluate((element) => getComputedStyle(element).height), '12px', 'its style applies');
   assert.equal(await page.getByRole('link', { name: 'Upgrade' }).getAttribute('href'), `${host.url}/billing`);
   assert.equal(await page.getByRole('button', { name: 'Mark as read' }).count(), 0, 'a portal token changes nothing');
@@ -70,8 +69,7 @@ test('it works under the policy of a page of another origin', async () => {
 
 test('the token is in a header only', async () => {
   await open();
-  await lookThrough(page);
-  await page.locator('usage-panel .table tbody tr').first().waitFor();
+  await lookThrough(page, '.table tbody tr');
   const calls = service.calls.filter((call) => call.path.startsWith('/api/') && call.method !== 'OPTIONS');
   assert.ok(calls.length > 3);
   for (const call of calls) {
@@ -110,15 +108,13 @@ test('it shows what it is asked to, in the language and colours that the host se
 test('what is no link of the web is none', async () => {
   body = '<usage-panel upgrade-url="javascript:alert(1)"></usage-panel>';
   await open();
-  await lookThrough(page);
-  await page.locator('usage-panel .bill').first().waitFor();
+  await lookThrough(page, '.bill');
   assert.equal(await page.getByRole('link', { name: 'Upgrade' }).count(), 0);
 });
 
 test('it leaves the URL, the keys and the globals of its host alone', async () => {
   await open();
-  await lookThrough(page);
-  await page.locator('usage-panel .table tbody tr').first().waitFor();
+  await lookThrough(page, '.table tbody tr');
   await page.locator('usage-panel [data-filter]').fill('podcast');
   assert.equal(page.url(), `${host.url}/`);
   await page.locator('h1').click();
