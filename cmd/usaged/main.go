@@ -54,6 +54,7 @@ const maxDeliveryWorkers = 1000
 type options struct {
 	listen, kubeconfig        string
 	databaseURL, directURL    string
+	replicaURL                string
 	audiences                 []string
 	authenticationConfig      string
 	tlsCert, tlsKey           string
@@ -85,6 +86,9 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.StringVar(&o.directURL, "direct-database-url", "",
 		"connection string past a transaction pooler, for LISTEN and migrations; the environment's "+
 			"DIRECT_DATABASE_URL without it, else the same as --database-url")
+	flags.StringVar(&o.replicaURL, "replica-database-url", "",
+		"connection string of a standby that analytics and forecasts are read from; the environment's "+
+			"REPLICA_DATABASE_URL without it, else the same as --database-url")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "",
 		"file that leads to the API server which checks tokens and rights; without it KUBECONFIG, else the pod's "+
 			"service account")
@@ -146,6 +150,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	if o.databaseURL == "" {
 		o.databaseURL = getenv("DATABASE_URL")
 	}
+	o.replicaURL = cmp.Or(o.replicaURL, getenv("REPLICA_DATABASE_URL"))
 	o.directURL = cmp.Or(o.directURL, getenv("DIRECT_DATABASE_URL"), o.databaseURL)
 	switch {
 	case o.databaseURL == "":

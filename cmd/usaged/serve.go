@@ -29,6 +29,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/deliverydb"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/rollupdb"
 	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -113,6 +114,17 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 	}
 	log.Info("serving", "address", listener.Addr().String(), "tls", o.tlsCert != "")
 	past := reports.New(store, service)
+	if o.replicaURL != "" {
+		replica, err := postgres.Open(ctx, o.replicaURL, postgres.Options{ReadOnly: true, Now: testclock.Now(),
+			Reachable: func(up bool, cause error) {
+				log.Info("the replica that analytics are read from", "reachable", up, "cause", cause)
+			}})
+		if err != nil {
+			return fmt.Errorf("--replica-database-url: %w", err)
+		}
+		defer replica.Close()
+		past = reports.NewBeside(store, readdb.New(replica), service)
+	}
 	foresight := outlook.Watch{
 		Store: rollupdb.New(store.Store), Forecasts: past, Alerts: service, Loops: loops, Log: failed,
 	}

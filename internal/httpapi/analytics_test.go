@@ -200,8 +200,9 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 			_, by, _ := strings.Cut(m[1], " ")
 			answered = used(listOf(a.get("analytics/usage?user_id=alice&"+by+span), "groups"))
 		case "team by=type":
-			q := request{method: "GET", path: "/api/v1/teams/newsroom/analytics?by=type" + span, token: "Bearer manager"}
-			answered = used(listOf(must(t, a.h, q, 200), "groups"))
+			path := "/api/v1/teams/newsroom/analytics?by=type" + span
+			got := must(t, a.h, request{method: "GET", path: path, token: "Bearer manager"}, 200)
+			answered = used(listOf(got, "groups"))
 		case "activity":
 			for _, day := range listOf(a.get("analytics/activity?user_id=alice"+span), "weekdays") {
 				for hour, sum := range listOf(day, "hours") {

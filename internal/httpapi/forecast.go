@@ -59,8 +59,8 @@ func (s *server) GetTotalsForecast(
 	}
 	out := TotalsForecast{
 		Plan: r.Params.Plan, Answer: TotalsForecastAnswerForecast, Reason: TotalsForecastReason(f.Reason),
-		Method: TotalsForecastMethod(f.Method), Backtest: backtest(&f.Told), Days: daysOfUse(f.Days), Until: date(f.Until),
-		DaysAsOf: f.AsOf, AsOf: f.Now,
+		Method: TotalsForecastMethod(f.Method), Backtest: backtest(&f.Told), Days: daysOfUse(f.Days),
+		Until: date(f.Until), DaysAsOf: f.AsOf, AsOf: f.Now,
 	}
 	if f.Reason != "" {
 		out.Answer = TotalsForecastAnswerInsufficientHistory

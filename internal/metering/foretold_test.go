@@ -53,7 +53,8 @@ func TestExhaustionIsToldOfAheadOfTime(t *testing.T) {
 	w.foresee(1)
 	told := w.wantAlerts(userLevel("alice"), "ExhaustionForecast 0 of 1 #0", "PeriodReset 0 of 0 #0")
 	// 14 of 20 are used at noon on the 24th.
-	if a := told[0]; !a.Expected.Equal(time.Date(2026, 4, 30, 12, 0, 0, 0, time.UTC)) || a.Used != int64(14*quota.Credit) ||
+	gone := time.Date(2026, 4, 30, 12, 0, 0, 0, time.UTC)
+	if a := told[0]; !a.Expected.Equal(gone) || a.Used != int64(14*quota.Credit) ||
 		a.Limit != int64(20*quota.Credit) || !a.Until.Equal(w.usage("alice").Account.Period.End) ||
 		a.Severity() != quota.AlertWarning {
 		t.Errorf("told %+v", a)

@@ -62,10 +62,11 @@ type Watch struct {
 	Log func(err error, message string)
 }
 
-// Run looks at everybody once on each of their days, until ctx ends. Replicas that do so at once do no harm: what one of
-// them has told is no news to the others.
+// Run looks at everybody once on each of their days, until ctx ends. Replicas that do so at once do no harm: what one
+// of them has told is no news to the others.
 func (w *Watch) Run(ctx context.Context) {
-	loop.Task{Name: "forecasts", Period: interval, Jitter: interval / 4, Timeout: time.Hour, Do: w.turn}.Run(ctx, w.Loops)
+	task := loop.Task{Name: "forecasts", Period: interval, Jitter: interval / 4, Timeout: time.Hour, Do: w.turn}
+	task.Run(ctx, w.Loops)
 }
 
 func (w *Watch) turn(ctx context.Context) error {

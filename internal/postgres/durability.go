@@ -17,8 +17,8 @@ var errReadOnly = fmt.Errorf("%w: it is read-only (transaction_read_only is on)"
 
 // checkServer asks the server, on a connection of its own, whether it takes writes, for the settings on which an
 // acknowledged write depends, and for its schema unless any will do. The settings are those of the session, so what
-// ALTER ROLE or ALTER DATABASE has set for us counts.
-func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe, anySchema bool) error {
+// ALTER ROLE or ALTER DATABASE has set for us counts. One that is only read from is asked for its schema alone.
+func checkServer(ctx context.Context, config *pgx.ConnConfig, opts *Options) error {
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return err
@@ -39,14 +39,14 @@ func checkServer(ctx context.Context, config *pgx.ConnConfig, allowUnsafe, anySc
 	for _, row := range results[0].Rows {
 		settings[string(row[0])] = string(row[1])
 	}
-	if settings["transaction_read_only"] == "on" {
+	if settings["transaction_read_only"] == "on" && !opts.ReadOnly {
 		return errReadOnly
 	}
-	if weak := weaknesses(settings); len(weak) > 0 && !allowUnsafe {
+	if weak := weaknesses(settings); len(weak) > 0 && !opts.AllowUnsafe && !opts.ReadOnly {
 		return fmt.Errorf("%w: %s; change that, or accept the loss explicitly with --allow-unsafe-database", ErrUnsafe,
 			strings.Join(weak, ", "))
 	}
-	if anySchema {
+	if opts.AnySchema {
 		return nil
 	}
 	return checkSchema(ctx, conn.PgConn())

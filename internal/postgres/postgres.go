@@ -34,6 +34,9 @@ type Options struct {
 	// Migrate brings a schema that is older than this release, or not there, up to date: at the start, and whenever the
 	// database turns out to be another one. It needs the rights to.
 	Migrate bool
+	// ReadOnly is for reads that may be behind: any server will do, standbys too, and it need not be there yet. What it
+	// may lose is no matter. It cannot be migrated.
+	ReadOnly bool
 	// AnySchema does not look at the schema, for those who are about to migrate it.
 	AnySchema bool
 	// Reachable is told whenever the database can be used (once more) or no longer, and then why. It must not block.
@@ -88,7 +91,12 @@ func Open(ctx context.Context, dsn string, opts Options) (*DB, error) {
 		}
 		listen.ConnectTimeout = cmp.Or(listen.ConnectTimeout, defaultConnectTimeout)
 	}
-	if err := chooseExecMode(ctx, dsn, config.ConnConfig); err != nil {
+	if opts.ReadOnly {
+		err = readOnly(dsn, config.ConnConfig)
+	} else {
+		err = chooseExecMode(ctx, dsn, config.ConnConfig)
+	}
+	if err != nil {
 		return nil, MapError(err)
 	}
 	d := &DB{listen: listen.Copy(), clock: opts.Now, report: opts.Unreadable}
@@ -97,7 +105,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*DB, error) {
 	}
 	direct := config.ConnConfig.Copy()
 	probe := func(ctx context.Context) error {
-		return checkServer(ctx, direct.Copy(), opts.AllowUnsafe, opts.AnySchema)
+		return checkServer(ctx, direct.Copy(), &opts)
 	}
 	repair := func(ctx context.Context, cause error) error {
 		if _, old := errors.AsType[*ledger.SchemaError](cause); !old || !opts.Migrate {
@@ -108,7 +116,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*DB, error) {
 		}
 		return nil
 	}
-	if err := probe(ctx); err != nil {
+	if err := probe(ctx); err != nil && !opts.ReadOnly {
 		if err = repair(ctx, err); err == nil {
 			err = probe(ctx)
 		}
@@ -162,6 +170,16 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 		return nil
 	}
 	return config, nil
+}
+
+// readOnly has a connection lead to any server that dsn names, and work behind a pooler too: nobody may be there to ask.
+func readOnly(dsn string, config *pgx.ConnConfig) error {
+	config.ValidateConnect = nil
+	if saysExecMode(dsn) {
+		return checkExecMode(config.DefaultQueryExecMode)
+	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	return nil
 }
 
 // Close ends all connections. It waits for open batches.

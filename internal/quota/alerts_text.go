@@ -170,7 +170,8 @@ func (f *AlertFacts) Action() string {
 	case AlertOverdrawn:
 		return "New work is refused until the period ends. Upgrade the plan, or ask for a grant."
 	case AlertExhaustion:
-		return "Upgrade the plan, or ask for a grant, before then: afterwards new work is refused until the period ends."
+		return "Upgrade the plan, or ask for a grant, before then: afterwards new work is refused until the period " +
+			"ends."
 	case AlertGrantExpiring:
 		return "Use the credits before " + f.Until.UTC().Format(time.RFC3339) + "; afterwards they are gone."
 	case AlertPeriodReset:

@@ -274,7 +274,7 @@ func (s *Service) Analytics(ctx context.Context, userID string, by By, span Span
 	}
 	out.group(sums, covered, by)
 	if r.Account != (quota.AccountID{}) {
-		out.Refusals, err = s.store.Refusals(ctx, r.Account, r.Zone, out.From, out.To)
+		out.Refusals, err = s.summed.Refusals(ctx, r.Account, r.Zone, out.From, out.To)
 	}
 	return out, err
 }
@@ -296,7 +296,7 @@ func (s *Service) rollup(ctx context.Context, userID string) (Rollup, error) {
 	if err := ledger.ValidateUserID(userID); err != nil {
 		return Rollup{}, err
 	}
-	r, err := s.store.Rollup(ctx, userID)
+	r, err := s.summed.Rollup(ctx, userID)
 	if !errors.Is(err, ledger.ErrNotFound) {
 		return r, err
 	}
@@ -311,7 +311,7 @@ func (s *Service) sums(ctx context.Context, r *Rollup, span Span) ([]Sum, error)
 	if r.Account == (quota.AccountID{}) || !span.From.Before(span.To) {
 		return nil, nil
 	}
-	return s.store.Sums(ctx, r.Account, span.From, span.To)
+	return s.summed.Sums(ctx, r.Account, span.From, span.To)
 }
 
 // byName groups sums by a name of theirs, in the order of the names.
@@ -389,7 +389,7 @@ func (s *Service) Activity(ctx context.Context, userID string, span Span) (Activ
 	if r.Account == (quota.AccountID{}) || !covered.From.Before(covered.To) {
 		return out, nil
 	}
-	hours, err := s.store.Hours(ctx, r.Account, r.Zone, covered.From, covered.To)
+	hours, err := s.summed.Hours(ctx, r.Account, r.Zone, covered.From, covered.To)
 	for _, h := range hours {
 		out.Hours[h.Weekday][h.Hour] = h
 	}

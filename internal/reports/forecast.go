@@ -112,14 +112,15 @@ func (s *Service) teamForecast(ctx context.Context, team string) (Forecast, ledg
 		return Forecast{}, ledger.Usage{}, err
 	}
 	if !u.Account.Plan.Sells() {
-		return Forecast{}, u, quota.Conflict("", "team %q has no plan: there is a forecast for whoever pays for it", team)
+		return Forecast{}, u, quota.Conflict("", "team %q has no plan: there is a forecast for whoever pays for it",
+			team)
 	}
 	r, err := s.totalsRollup(ctx)
 	if err != nil {
 		return Forecast{}, u, err
 	}
 	today := DayOf(u.Now, time.UTC)
-	sums, err := s.store.Paid(ctx, u.Account.ID, today.Add(-ForecastDays), today)
+	sums, err := s.summed.Paid(ctx, u.Account.ID, today.Add(-ForecastDays), today)
 	if err != nil {
 		return Forecast{}, u, err
 	}

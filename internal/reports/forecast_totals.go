@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// DefaultAhead is how many days ahead a forecast of totals looks, MaxAhead the most that it can.
+	// DefaultAhead is how many days ahead a forecast of totals looks unless told otherwise.
 	DefaultAhead = 30
-	MaxAhead     = 90
+	// MaxAhead is how many it can look ahead at most.
+	MaxAhead = 90
 )
 
 // TotalForecast is what all users, or those of a plan, will use.
@@ -42,7 +43,7 @@ func (s *Service) TotalForecast(ctx context.Context, plan string, ahead int) (To
 		return TotalForecast{}, err
 	}
 	c := calendar{zone: time.UTC, today: DayOf(r.Now, time.UTC)}
-	rows, err := s.store.Totals(ctx, c.today.Add(-ForecastDays), c.today)
+	rows, err := s.summed.Totals(ctx, c.today.Add(-ForecastDays), c.today)
 	if err != nil {
 		return TotalForecast{}, err
 	}
@@ -77,7 +78,7 @@ func (s *Service) TeamAnalytics(ctx context.Context, team string, by By, span Sp
 	}
 	r.Account = account
 	out := Analytics{Rollup: r, Span: asked}
-	sums, err := s.store.Paid(ctx, account, covered.From, covered.To)
+	sums, err := s.summed.Paid(ctx, account, covered.From, covered.To)
 	if err != nil {
 		return Analytics{}, err
 	}
@@ -87,7 +88,7 @@ func (s *Service) TeamAnalytics(ctx context.Context, team string, by By, span Sp
 
 // totalsRollup says how far the days of UTC are that all users are summed up by.
 func (s *Service) totalsRollup(ctx context.Context) (Rollup, error) {
-	r, err := s.store.TotalsRollup(ctx)
+	r, err := s.summed.TotalsRollup(ctx)
 	r.Zone = time.UTC
 	return r, err
 }

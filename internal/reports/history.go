@@ -55,14 +55,19 @@ type Store interface {
 	TeamStore
 	AlertStore
 	SearchStore
-	AnalyticsStore
-	TotalsStore
-	OperatorsStore
-	SimulationStore
+	Sums
 
 	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the
 	// newest first. ErrNotFound if the user is not known.
 	Periods(ctx context.Context, userID string, before int64, limit int) (ledger.Usage, []StoredPeriod, error)
+}
+
+// Sums reads what was summed up.
+type Sums interface {
+	AnalyticsStore
+	TotalsStore
+	OperatorsStore
+	SimulationStore
 }
 
 // Standings say where users stand who have no account yet.
@@ -73,12 +78,16 @@ type Standings interface {
 // Service reads reports. It is safe for concurrent use.
 type Service struct {
 	store     Store
+	summed    Sums
 	standings Standings
 }
 
 // New returns a service that reads from the store.
-func New(store Store, standings Standings) *Service {
-	return &Service{store: store, standings: standings}
+func New(store Store, standings Standings) *Service { return NewBeside(store, store, standings) }
+
+// NewBeside is New for sums that are read elsewhere, from a copy that may be behind: answers say how far it is.
+func NewBeside(store Store, summed Sums, standings Standings) *Service {
+	return &Service{store: store, summed: summed, standings: standings}
 }
 
 // MaxHistory is the most periods that one page has.

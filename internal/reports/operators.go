@@ -72,7 +72,7 @@ func (s *Service) Utilisation(ctx context.Context, span Span) (Utilisation, erro
 	if err != nil {
 		return Utilisation{}, err
 	}
-	counts, err := s.store.Utilisation(ctx, span.From, span.To)
+	counts, err := s.summed.Utilisation(ctx, span.From, span.To)
 	out := Utilisation{Span: span, AsOf: asOf}
 	for len(counts) > 0 {
 		n := 1
@@ -116,11 +116,11 @@ func utilisationOf(counts []PeriodCount) PlanUtilisation {
 
 // periodsSpan says how far what periods come to is, and returns the span with what was left out.
 func (s *Service) periodsSpan(ctx context.Context, span Span) (time.Time, Span, error) {
-	asOf, err := s.store.PeriodsSummed(ctx)
+	asOf, err := s.summed.PeriodsSummed(ctx)
 	if err != nil {
 		return asOf, span, err
 	}
-	r, err := s.store.TotalsRollup(ctx)
+	r, err := s.summed.TotalsRollup(ctx)
 	if err != nil {
 		return asOf, span, err
 	}
@@ -162,7 +162,7 @@ func (s *Service) Margins(ctx context.Context, byTeam bool, span Span) (Margins,
 	if err != nil {
 		return Margins{}, err
 	}
-	rows, err := s.store.Margins(ctx, byTeam, span.From, span.To)
+	rows, err := s.summed.Margins(ctx, byTeam, span.From, span.To)
 	return Margins{Span: span, AsOf: asOf, Rows: rows}, err
 }
 
@@ -235,7 +235,7 @@ var last = SpendersPlace{Value: math.MaxInt64, Account: quota.AccountID{
 // spenders completes a question. Without a month it is about the last one that is over, without a currency about the
 // only one that there is.
 func (s *Service) spenders(ctx context.Context, q SpendersQuery) (SpendersQuery, time.Time, error) {
-	r, err := s.store.TotalsRollup(ctx)
+	r, err := s.summed.TotalsRollup(ctx)
 	if err != nil {
 		return q, time.Time{}, err
 	}
@@ -248,7 +248,7 @@ func (s *Service) spenders(ctx context.Context, q SpendersQuery) (SpendersQuery,
 	if q.Currency != "" {
 		return q, r.AsOf, nil
 	}
-	currencies, err := s.store.Currencies(ctx, q.Month)
+	currencies, err := s.summed.Currencies(ctx, q.Month)
 	if err != nil {
 		return q, r.AsOf, err
 	}
@@ -272,7 +272,7 @@ func (s *Service) Spenders(ctx context.Context, q SpendersQuery, limit int) (Spe
 	if err != nil {
 		return Spenders{}, err
 	}
-	users, err := s.store.Spenders(ctx, q, limit+1)
+	users, err := s.summed.Spenders(ctx, q, limit+1)
 	out := Spenders{SpendersQuery: q, AsOf: asOf, Users: users}
 	if len(users) > limit {
 		out.Users = users[:limit]
@@ -291,7 +291,7 @@ func (s *Service) SpenderRows(
 		for behind := q.Behind; behind != nil; {
 			page := q
 			page.Behind = behind
-			users, err := s.store.Spenders(ctx, page, MaxPage)
+			users, err := s.summed.Spenders(ctx, page, MaxPage)
 			if behind = nil; len(users) == MaxPage {
 				at := users[MaxPage-1].place(q.By)
 				behind = &at
@@ -343,11 +343,11 @@ const (
 // Cohorts says of those who came first in months from one on to another, both included, how many came back. Either may
 // be zero: the month of now, and eleven before the last one. There is no month before the first with any use.
 func (s *Service) Cohorts(ctx context.Context, from, to Day) (Cohorts, error) {
-	asOf, err := s.store.PeriodsSummed(ctx)
+	asOf, err := s.summed.PeriodsSummed(ctx)
 	if err != nil {
 		return Cohorts{}, err
 	}
-	r, err := s.store.TotalsRollup(ctx)
+	r, err := s.summed.TotalsRollup(ctx)
 	if err != nil {
 		return Cohorts{}, err
 	}
@@ -368,7 +368,7 @@ func (s *Service) Cohorts(ctx context.Context, from, to Day) (Cohorts, error) {
 	if asOf.IsZero() {
 		return out, nil
 	}
-	rows, err := s.store.Cohorts(ctx, from, to)
+	rows, err := s.summed.Cohorts(ctx, from, to)
 	out.Cohorts = cohortsOf(rows, later(from, MonthOf(r.First)), to, MonthOf(DayOf(asOf, time.UTC)))
 	return out, err
 }
@@ -448,7 +448,7 @@ func (s *Service) Work(ctx context.Context, by By, span Span) (Work, error) {
 	if !covered.From.Before(covered.To) {
 		return out, nil
 	}
-	rows, err := s.store.Totals(ctx, covered.From, covered.To)
+	rows, err := s.summed.Totals(ctx, covered.From, covered.To)
 	if err != nil {
 		return Work{}, err
 	}

@@ -39,7 +39,7 @@ const (
 // Simulate tries a plan for the users of a plan, or all of them if that is empty, who pay for themselves: at most, where
 // most is not zero.
 func (s *Service) Simulate(ctx context.Context, plan *quota.Plan, of string, most int64) (Simulated, error) {
-	r, err := s.store.TotalsRollup(ctx)
+	r, err := s.summed.TotalsRollup(ctx)
 	if err != nil {
 		return Simulated{}, err
 	}
@@ -53,7 +53,7 @@ func (s *Service) Simulate(ctx context.Context, plan *quota.Plan, of string, mos
 	}
 	var after quota.AccountID
 	for {
-		who, last, err := s.store.Subjects(ctx, of, out.From, after, simulationPage)
+		who, last, err := s.summed.Subjects(ctx, of, out.From, after, simulationPage)
 		if err != nil {
 			return Simulated{}, err
 		}

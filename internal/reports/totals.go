@@ -27,7 +27,7 @@ func (s *Service) Totals(ctx context.Context, by By, span Span) (Totals, error) 
 	out := Totals{Rollup: r, Span: asked}
 	var rows []Total
 	if covered.From.Before(covered.To) {
-		if rows, err = s.store.Totals(ctx, covered.From, covered.To); err != nil {
+		if rows, err = s.summed.Totals(ctx, covered.From, covered.To); err != nil {
 			return Totals{}, err
 		}
 	}
@@ -45,7 +45,7 @@ func (s *Service) Totals(ctx context.Context, by By, span Span) (Totals, error) 
 	} else {
 		out.Buckets = byTime(sums, covered, by)
 	}
-	out.Refusals, err = s.store.AllRefusals(ctx, out.From, out.To)
+	out.Refusals, err = s.summed.AllRefusals(ctx, out.From, out.To)
 	return out, err
 }
 
@@ -68,7 +68,7 @@ func (s *Service) TotalsRows(ctx context.Context, span Span) (asOf time.Time, pa
 	r, _, covered, err := s.totalsSpan(ctx, span)
 	return r.AsOf, func(yield func([]Total, error) bool) {
 		for from := covered.From; from.Before(covered.To); from = from.Add(pageDays) {
-			rows, err := s.store.Totals(ctx, from, earlier(from.Add(pageDays), covered.To))
+			rows, err := s.summed.Totals(ctx, from, earlier(from.Add(pageDays), covered.To))
 			if !yield(rows, err) || err != nil {
 				return
 			}

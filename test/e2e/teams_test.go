@@ -96,8 +96,8 @@ var _ = Describe("teams", Serial, func() {
 		users := []string{newUser(ctx, once), newUser(ctx, once), newUser(ctx, twice)}
 		namespace := newNamespace(ctx, users...)
 		declareTeam(ctx, v1alpha1.UsageTeamSpec{Root: true, Limits: &v1alpha1.TeamLimits{Concurrent: new(int32(1))}})
-		// Whoever comes to an empty queue takes the slot, which is nobody's turn. So one Job holds it, for as long as it
-		// takes all others to be waiting: which of many Jobs the controller sees first is not in their creator's hands.
+		// Whoever comes to an empty queue takes the slot, which is nobody's turn. So one Job holds it, for as long as
+		// it takes all others to be waiting: which of many the controller sees first is not in their creator's hands.
 		holder := newJob(namespace, "holder", users[0], "sleep", "10m")
 		Expect(k8s.Create(ctx, holder)).To(Succeed())
 		Eventually(ctx, job(ctx, holder)).Should(haveState(v1alpha1.StateAdmitted))

@@ -1,4 +1,4 @@
--- Sums of what users have used, for whoever asks. Only the asked days of one user are read.
+-- Sums of what users have used, for whoever asks, also from a standby: its now is the moment up to which it has everything. Only the asked days of one user are read.
 
 -- name: RollupOf :one
 -- How far a user's sums are, by which zone, and since when there can be any. Of who has decided nothing since they were made, or ever,
@@ -8,7 +8,8 @@ SELECT a.user_id, coalesce(r.time_zone, a.time_zone)::text AS time_zone, u.creat
     (r.user_id IS NOT NULL OR a.seq = 0)::boolean AS known,
     CASE WHEN coalesce(r.seq, 0) = a.seq OR r.user_id IS NULL THEN c.now ELSE r.as_of END::timestamptz AS as_of, c.now::timestamptz AS now
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id
-CROSS JOIN (SELECT coalesce(sqlc.narg('now')::timestamptz, now()) AS now) AS c
+CROSS JOIN (SELECT coalesce(sqlc.narg('now')::timestamptz,
+    CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_xact_replay_timestamp(), now()) ELSE now() END) AS now) AS c
 WHERE u.user_id = @user_id;
 
 -- name: SumsByDay :many
@@ -58,7 +59,7 @@ GROUP BY r.reason ORDER BY r.reason;
 -- name: TotalsRollup :one
 -- How far the sums of all users are, and the first day of any; none before the first rollup that has seen everybody.
 SELECT c.as_of, coalesce((SELECT min(t.day) FROM usage_totals AS t), (c.as_of AT TIME ZONE 'UTC')::date)::date AS first_day,
-    coalesce(sqlc.narg('now')::timestamptz, now())::timestamptz AS now
+    coalesce(sqlc.narg('now')::timestamptz, CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_xact_replay_timestamp(), now()) ELSE now() END)::timestamptz AS now
 FROM usage_rollups_complete AS c;
 
 -- name: Totals :many
