@@ -1,0 +1,305 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+// One user: why something may not run, what was used, and what an operator can do about it.
+
+import { take, type Schemas } from '../../lib/api';
+import { useApi } from '../../lib/api-context';
+import { useParam } from '../../lib/params';
+import { Figure, Trouble } from '../../lib/parts';
+import { useResource } from '../../lib/resource';
+import { Link } from '../../lib/router';
+import { Table } from '../../lib/table';
+import { Act } from '../act';
+import { useI18n } from '../i18n';
+import { useList } from '../list';
+import { AuditTable } from './audit';
+import { LevelLink, Of, Tabs, teamAt } from '../parts';
+
+const tabs = ['why', 'work', 'events', 'periods', 'alerts', 'audit'];
+
+export function User({ id = '' }: Record<string, string>) {
+  const { t } = useI18n();
+  const api = useApi();
+  const [asked] = useParam('tab', 'why');
+  const tab = tabs.includes(asked) ? asked : 'why';
+  const user = useResource(`user/${id}`, (signal) =>
+    take(api.client.GET('/api/v1/users/{id}', { params: { path: { id } }, signal })));
+  const plans = useResource('plans', (signal) => take(api.client.GET('/api/v1/plans', { signal })));
+  const u = user.data;
+  const path = `/api/v1/users/${encodeURIComponent(id)}`;
+  return (
+    <>
+      <header>
+        <h1>{id}</h1>
+        {u && (
+          <p class="minor">
+            {u.plan}
+            {u.team && <> · <Link href={teamAt(u.team)}>{u.team}</Link></>} · {u.time_zone}
+            {u.declared_by && <> · {t('declaredBy')} {u.declared_by}</>}
+            {u.suspended && <> · <strong class="bad">{t('suspended')}</strong></>}
+          </p>
+        )}
+      </header>
+      {user.error && <Trouble error={user.error} again={user.reload} />}
+      {u && (
+        <div class="stack">
+          <div class="acts">
+            <Act
+              name={t('grant')} what={t('grantWhat', { user: id })} done={user.reload}
+              fields={[
+                { name: 'name', title: t('grantName'), pattern: '[a-z0-9]([a-z0-9\\-]{0,61}[a-z0-9])?' },
+                { name: 'credits', title: t('credits'), type: 'number', step: '1' },
+                { name: 'until', title: t('until'), type: 'datetime-local', optional: true },
+              ]}
+              call={({ name, credits, until }) => ({
+                method: 'PUT', path: `${path}/grants/${encodeURIComponent(name ?? '')}`,
+                body: { credits: Number(credits), ...(until ? { expires_at: new Date(until).toISOString() } : {}) },
+              })}
+            />
+            <Act
+              name={t('adjust')} what={t('adjustWhat', { user: id })} done={user.reload}
+              fields={[{ name: 'credits', title: t('credits'), type: 'number', step: 'any' }, { name: 'reason', title: t('why') }]}
+              call={({ credits, reason }) => ({
+                method: 'POST', path: '/api/v1/usage/adjustments', keyed: true,
+                body: { user_id: id, credits: Number(credits), reason },
+              })}
+            />
+            <Act
+              name={t('changePlan')} what={t('changePlanWhat', { user: id })} done={user.reload}
+              fields={[{ name: 'plan', title: t('plan'), value: u.plan, options: plans.data?.plans.map((plan) => plan.name) ?? [u.plan] }]}
+              call={({ plan }) => ({ method: 'PATCH', path, body: { plan } })}
+            />
+            <Act
+              name={u.suspended ? t('resume') : t('suspend')} done={user.reload}
+              what={t(u.suspended ? 'resumeWhat' : 'suspendWhat', { user: id })}
+              call={() => ({ method: 'PATCH', path, body: { suspended: !u.suspended } })}
+            />
+          </div>
+          <Tabs names={tabs} current={tab} of="tab" />
+          {tab === 'why' && <Why id={id} of={u} />}
+          {tab === 'work' && <Work id={id} />}
+          {tab === 'events' && <Events id={id} />}
+          {tab === 'periods' && <Periods id={id} />}
+          {tab === 'alerts' && <Alerts id={id} />}
+          {tab === 'audit' && <AuditTable of={{ user_id: id }} file={`audit-${id}`} />}
+        </div>
+      )}
+    </>
+  );
+}
+
+/** Every limit that binds, at each level, and the lots that pay. */
+function Why({ id, of }: { id: string; of: Schemas['User'] }) {
+  const i18n = useI18n();
+  const { t } = i18n;
+  const api = useApi();
+  // Read again after each act: that makes another user of it.
+  const { data: now, error, reload } = useResource(`current/${JSON.stringify(of)}`, (signal) =>
+    take(api.client.GET('/api/v1/usage/current', { params: { query: { user_id: id } }, signal })));
+  if (error) return <Trouble error={error} again={reload} />;
+  if (!now) return <p class="minor">{t('loading')}</p>;
+  const own: Schemas['LevelStanding'] = {
+    level: { kind: 'User', name: id }, pays: !now.payer || now.payer.kind === 'User', suspended: now.suspended,
+    used_credits: now.used_credits, reserved_credits: now.reserved_credits, running: now.running, queued: now.queued,
+    period_start: now.period_start, resets_at: now.resets_at,
+    ...(now.limit_credits === undefined ? {} : { limit_credits: now.limit_credits }),
+    ...(now.remaining_credits === undefined ? {} : { remaining_credits: now.remaining_credits }),
+    ...(now.limits.concurrent === undefined ? {} : { concurrent_limit: now.limits.concurrent }),
+    ...(now.limits.queued === undefined ? {} : { queued_limit: now.limits.queued }),
+  };
+  return (
+    <>
+      <section class="card">
+        <dl class="figures">
+          <Figure name={t('used')}>{i18n.credits(now.used_credits)}</Figure>
+          <Figure name={t('reserved')}>{i18n.credits(now.reserved_credits)}</Figure>
+          <Figure name={t('left')}>{now.remaining_credits === undefined ? t('unlimited') : i18n.credits(now.remaining_credits)}</Figure>
+          <Figure name={t('running')}>{i18n.number(now.running)}</Figure>
+          <Figure name={t('waiting')}>{i18n.number(now.queued)}</Figure>
+          <Figure name={t('resetsAt')}>{i18n.dateTime(now.resets_at)}</Figure>
+        </dl>
+      </section>
+      <section class="card">
+        <h2>{t('levels')}</h2>
+        <Standings rows={now.levels?.length ? now.levels : [own]} file={`levels-${id}`} />
+      </section>
+      {now.limits.set_by && now.limits.set_by.length > 0 && (
+        <section class="card">
+          <h2>{t('strictest')}</h2>
+          <Table<Schemas['EffectiveLimit']>
+            caption={t('strictest')} file={`limits-${id}`} prefix="l" filter="none" rows={now.limits.set_by} rowKey={(l) => l.limit_name}
+            columns={[
+              { key: 'limit', title: t('limit'), heads: true, value: (l) => l.limit_name, show: (l) => i18n.code('limit', l.limit_name) },
+              { key: 'value', title: t('value'), end: true, value: (l) => l.value, show: (l) => (l.currency ? i18n.money(l.value, l.currency) : i18n.number(l.value)) },
+              { key: 'unit', title: t('unit'), value: (l) => l.unit, show: (l) => i18n.code('unit', l.unit) },
+              { key: 'level', title: t('setBy'), value: (l) => `${l.level.kind} ${l.level.name}`, show: (l) => <LevelLink level={l.level} /> },
+            ]}
+          />
+        </section>
+      )}
+      {now.lots && now.lots.length > 0 && (
+        <section class="card">
+          <h2>{t('lots')}</h2>
+          <Table<Schemas['Lot']>
+            caption={t('lots')} file={`lots-${id}`} prefix="c" filter="none" rows={now.lots} rowKey={(lot) => `${lot.kind}/${lot.name ?? ''}/${lot.ends_at ?? ''}`}
+            columns={[
+              { key: 'kind', title: t('kind'), heads: true, value: (lot) => lot.kind, show: (lot) => i18n.code('lot', lot.kind) },
+              { key: 'name', title: t('name'), value: (lot) => lot.name },
+              { key: 'used', title: t('used'), end: true, value: (lot) => lot.used_credits, show: (lot) => <Of used={lot.used_credits} limit={lot.credits} /> },
+              { key: 'reserved', title: t('reserved'), end: true, value: (lot) => lot.reserved_credits, show: (lot) => i18n.credits(lot.reserved_credits) },
+              { key: 'left', title: t('left'), end: true, value: (lot) => lot.remaining_credits, show: (lot) => (lot.remaining_credits === undefined ? t('unlimited') : i18n.credits(lot.remaining_credits)) },
+              { key: 'ends', title: t('endsAt'), value: (lot) => lot.ends_at, show: (lot) => (lot.ends_at ? i18n.dateTime(lot.ends_at) : '–') },
+            ]}
+          />
+        </section>
+      )}
+    </>
+  );
+}
+
+/** Where each level of a tree stands against its limits. */
+export function Standings({ rows, file }: { rows: readonly Schemas['LevelStanding'][]; file: string }) {
+  const i18n = useI18n();
+  const { t } = i18n;
+  return (
+    <Table<Schemas['LevelStanding']>
+      caption={t('levels')} file={file} prefix="s" filter="none" rows={rows} rowKey={(s) => `${s.level.kind}/${s.level.name}`}
+      columns={[
+        { key: 'level', title: t('level'), heads: true, value: (s) => `${s.level.kind} ${s.level.name}`, show: (s) => <LevelLink level={s.level} /> },
+        { key: 'pays', title: t('pays'), value: (s) => (s.pays ? 1 : 0), show: (s) => (s.pays ? t('yes') : '') },
+        { key: 'used', title: t('used'), end: true, value: (s) => s.used_credits, show: (s) => <Of used={s.used_credits} limit={s.limit_credits} /> },
+        { key: 'reserved', title: t('reserved'), end: true, value: (s) => s.reserved_credits, show: (s) => i18n.credits(s.reserved_credits) },
+        { key: 'running', title: t('running'), end: true, value: (s) => s.running, show: (s) => <Of used={s.running} limit={s.concurrent_limit} /> },
+        { key: 'queued', title: t('waiting'), end: true, value: (s) => s.queued, show: (s) => <Of used={s.queued} limit={s.queued_limit} /> },
+        { key: 'resets', title: t('resetsAt'), value: (s) => s.resets_at, show: (s) => i18n.dateTime(s.resets_at) },
+      ]}
+    />
+  );
+}
+
+function Work({ id }: { id: string }) {
+  const i18n = useI18n();
+  const { t } = i18n;
+  const api = useApi();
+  const list = useList(`work/${id}`, (cursor, signal) =>
+    take(api.client.GET('/api/v1/admissions', { params: { query: { user_id: id, limit: 50, ...cursor } }, signal })));
+  if (list.error) return <Trouble error={list.error} again={list.reload} />;
+  return (
+    <Table<Schemas['Admission']>
+      caption={t('tab.work')} file={`work-${id}`} rows={list.pages?.flatMap((page) => page.admissions)} rowKey={(a) => a.id} more={list.more}
+      columns={[
+        { key: 'at', title: t('time'), value: (a) => a.created_at, show: (a) => i18n.dateTime(a.created_at) },
+        { key: 'state', title: t('state'), value: (a) => a.state, show: (a) => i18n.code('state', a.state) },
+        { key: 'why', title: t('why'), value: (a) => a.message ?? a.release_reason ?? a.reason },
+        { key: 'place', title: t('place'), end: true, value: (a) => a.position },
+        { key: 'estimated', title: t('estimated'), end: true, value: (a) => a.estimated_credits, show: (a) => i18n.credits(a.estimated_credits) },
+        { key: 'charged', title: t('charged'), end: true, value: (a) => a.charged_credits, show: (a) => (a.charged_credits === undefined ? '' : i18n.credits(a.charged_credits)) },
+        { key: 'stuck', title: t('stuck'), value: (a) => a.stuck, show: (a) => a.stuck && i18n.code('stuck', a.stuck) },
+        { key: 'id', title: t('id'), value: (a) => a.id, taken: true },
+        {
+          key: 'act', title: t('act'), value: () => '',
+          show: (a) => a.state === 'Admitted' && (
+            <Act
+              name={t('release')} on={a.id} what={t('releaseWhat', { id: a.id })} done={list.reload} fields={[{ name: 'reason', title: t('why') }]}
+              call={({ reason }) => ({ method: 'POST', path: `/api/v1/admissions/${a.id}/force-release`, body: { reason } })}
+            />
+          ),
+        },
+      ]}
+    />
+  );
+}
+
+function Events({ id }: { id: string }) {
+  const i18n = useI18n();
+  const { t } = i18n;
+  const api = useApi();
+  const [period, setPeriod] = useParam('period');
+  const list = useList(`events/${id}/${period}`, (cursor, signal) =>
+    take(api.client.GET('/api/v1/usage/events', {
+      params: { query: { user_id: id, limit: 50, ...(period ? { period: Number(period) } : {}), ...cursor } }, signal,
+    })));
+  const number = list.pages?.[0]?.period;
+  if (list.error) return <Trouble error={list.error} again={list.reload} />;
+  return (
+    <>
+      <div class="asks">
+        <button type="button" class="quiet" disabled={!number} onClick={() => setPeriod(String(number! - 1))}>{t('earlier')}</button>
+        <span>{number === undefined ? '' : t('periodNo', { n: number })}</span>
+        {period && <button type="button" class="quiet" onClick={() => setPeriod('')}>{t('thisPeriod')}</button>}
+      </div>
+      <Table<Schemas['UsageEvent']>
+        caption={t('tab.events')} file={`events-${id}`} rows={list.pages?.flatMap((page) => page.events)} rowKey={(e) => e.id} more={list.more}
+        columns={[
+          { key: 'at', title: t('time'), value: (e) => e.occurred_at, show: (e) => i18n.dateTime(e.occurred_at) },
+          { key: 'kind', title: t('kind'), value: (e) => e.kind, show: (e) => i18n.code('event', e.kind) },
+          { key: 'type', title: t('type'), value: (e) => e.usage_type },
+          { key: 'credits', title: t('credits'), end: true, value: (e) => e.credits, show: (e) => i18n.credits(e.credits) },
+          { key: 'price', title: t('price'), end: true, value: (e) => e.price, show: (e) => (e.price === undefined ? '' : i18n.money(e.price, e.currency)) },
+          { key: 'cost', title: t('cost'), end: true, value: (e) => e.cost, show: (e) => i18n.money(e.cost, e.cost_currency ?? e.currency) },
+          { key: 'reason', title: t('why'), value: (e) => e.reason },
+          { key: 'by', title: t('by'), value: (e) => e.recorded_by },
+          { key: 'id', title: t('id'), value: (e) => e.id, taken: true },
+          {
+            key: 'act', title: t('act'), value: (e) => (e.reversed_by ? t('reversed') : ''),
+            show: (e) => e.reversed_by ? <span class="minor">{t('reversed')}</span> : e.kind !== 'reversal' && (
+              <Act
+                name={t('reverse')} on={e.id} what={t('reverseWhat', { credits: i18n.credits(e.credits) })} done={list.reload}
+                fields={[{ name: 'reason', title: t('why') }]}
+                call={({ reason }) => ({ method: 'POST', path: `/api/v1/usage/${e.id}/reverse`, keyed: true, body: { reason } })}
+              />
+            ),
+          },
+        ]}
+      />
+    </>
+  );
+}
+
+function Periods({ id }: { id: string }) {
+  const i18n = useI18n();
+  const { t } = i18n;
+  const api = useApi();
+  const list = useList(`periods/${id}`, (cursor, signal) =>
+    take(api.client.GET('/api/v1/usage/history', { params: { query: { user_id: id, limit: 24, ...cursor } }, signal })));
+  if (list.error) return <Trouble error={list.error} again={list.reload} />;
+  return (
+    <Table<Schemas['Period']>
+      caption={t('tab.periods')} file={`periods-${id}`} rows={list.pages?.flatMap((page) => page.periods)} rowKey={(p) => String(p.number)} more={list.more}
+      columns={[
+        { key: 'number', title: t('number'), heads: true, end: true, value: (p) => p.number },
+        { key: 'start', title: t('start'), value: (p) => p.start, show: (p) => i18n.date(p.start) },
+        { key: 'end', title: t('endsAt'), value: (p) => p.end, show: (p) => i18n.date(p.end) },
+        { key: 'state', title: t('state'), value: (p) => p.state, show: (p) => i18n.code('period', p.state) },
+        { key: 'plan', title: t('plan'), value: (p) => p.plan },
+        { key: 'used', title: t('used'), end: true, value: (p) => p.used_credits, show: (p) => <Of used={p.used_credits} limit={p.limit_credits} /> },
+        { key: 'carried', title: t('carriedOver'), end: true, value: (p) => p.carry_over_credits, show: (p) => i18n.credits(p.carry_over_credits) },
+        { key: 'price', title: t('price'), end: true, value: (p) => p.price, show: (p) => i18n.money(p.price, p.currency) },
+        { key: 'cost', title: t('cost'), end: true, value: (p) => p.provider_cost, show: (p) => i18n.money(p.provider_cost, p.currency) },
+        { key: 'currency', title: t('currency'), value: (p) => p.currency, taken: true },
+      ]}
+    />
+  );
+}
+
+function Alerts({ id }: { id: string }) {
+  const i18n = useI18n();
+  const { t } = i18n;
+  const api = useApi();
+  const list = useList(`alerts/${id}`, (cursor, signal) =>
+    take(api.client.GET('/api/v1/usage/alerts', { params: { query: { user_id: id, limit: 50, ...cursor } }, signal })));
+  if (list.error) return <Trouble error={list.error} again={list.reload} />;
+  return (
+    <Table<Schemas['Alert']>
+      caption={t('tab.alerts')} file={`alerts-${id}`} rows={list.pages?.flatMap((page) => page.alerts)} rowKey={(a) => a.id} more={list.more}
+      columns={[
+        { key: 'at', title: t('time'), value: (a) => a.raised_at, show: (a) => i18n.dateTime(a.raised_at) },
+        { key: 'severity', title: t('severity'), value: (a) => a.severity, show: (a) => i18n.code('severity', a.severity) },
+        { key: 'message', title: t('message'), value: (a) => a.message },
+        { key: 'over', title: t('over'), value: (a) => a.resolved_at, show: (a) => (a.resolved_at ? i18n.dateTime(a.resolved_at) : '') },
+        { key: 'read', title: t('readBy'), value: (a) => a.acknowledged_by },
+      ]}
+    />
+  );
+}

@@ -1,0 +1,100 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+// What the console's pages share.
+
+import type { ComponentChildren } from 'preact';
+import { useParam, useParams } from '../lib/params';
+import { Link } from '../lib/router';
+import { useI18n, type ConsoleKey } from './i18n';
+
+export const userAt = (id: string) => `/console/users/${encodeURIComponent(id)}`;
+export const teamAt = (name: string) => `/console/teams/${encodeURIComponent(name)}`;
+
+export function UserLink({ id }: { id: string }) {
+  return <Link href={userAt(id)}>{id}</Link>;
+}
+
+export function LevelLink({ level }: { level: { kind: string; name: string } }) {
+  return level.kind === 'Team' ? <Link href={teamAt(level.name)}>{level.name}</Link> : <UserLink id={level.name} />;
+}
+
+/** The same view of a page with other parameters. */
+export function Tabs({ names, current, of }: { names: readonly string[]; current: string; of: 'tab' }) {
+  const { t } = useI18n();
+  const { path } = useParams();
+  return (
+    <nav class="tabs" aria-label={t('parts')}>
+      {names.map((name, i) => (
+        <Link key={name} href={`${path.value}${i > 0 ? `?${of}=${name}` : ''}`} current={name === current}>
+          {t(`tab.${name}` as ConsoleKey)}
+        </Link>
+      ))}
+    </nav>
+  );
+}
+
+/** A parameter of the view that the service filters by, as a text. */
+export function Asked({ name, title }: { name: string; title: string }) {
+  const [value, set] = useParam(name);
+  return (
+    <label class="asked">
+      <span>{title}</span>
+      <input
+        type="text" value={value} data-filter={name} spellcheck={false} autocomplete="off"
+        onChange={(event) => set(event.currentTarget.value.trim())}
+      />
+    </label>
+  );
+}
+
+/** The same of a few values, the first of which is none. */
+export function Choice({ name, title, options, absent = '' }: {
+  name: string; title: string; options: readonly (readonly [value: string, shown: string])[]; absent?: string;
+}) {
+  const [value, set] = useParam(name, absent);
+  return (
+    <label class="asked">
+      <span>{title}</span>
+      <select value={value} onChange={(event) => set(event.currentTarget.value)}>
+        {options.map(([option, shown]) => <option key={option} value={option}>{shown}</option>)}
+      </select>
+    </label>
+  );
+}
+
+export function Bar({ children }: { children: ComponentChildren }) {
+  return <div class="asks">{children}</div>;
+}
+
+/** What is used of a limit, in both numbers and as a bar. */
+export function Of({ used, limit }: { used: number; limit: number | undefined }) {
+  const { number } = useI18n();
+  const shown = (n: number) => number(n, { maximumFractionDigits: 3 });
+  const share = limit ? Math.min(1, used / limit) : 0;
+  return (
+    <span class="of">
+      {shown(used)}{limit !== undefined && <> / {shown(limit)}</>}
+      {limit !== undefined && <meter aria-hidden="true" min={0} max={1} high={0.8} value={share} />}
+    </span>
+  );
+}
+
+/** The days that the view asks for, as the service takes them, and a key of them. */
+export function useSpan(): [{ from?: string; to?: string }, string] {
+  const [from] = useParam('from');
+  const [to] = useParam('to');
+  return [{ ...(from ? { from } : {}), ...(to ? { to } : {}) }, `${from}/${to}`];
+}
+
+export function Span() {
+  const { t } = useI18n();
+  const [from, setFrom] = useParam('from');
+  const [to, setTo] = useParam('to');
+  return (
+    <>
+      <label class="asked"><span>{t('from')}</span><input type="date" value={from} onChange={(event) => setFrom(event.currentTarget.value)} /></label>
+      <label class="asked"><span>{t('to')}</span><input type="date" value={to} onChange={(event) => setTo(event.currentTarget.value)} /></label>
+    </>
+  );
+}
