@@ -19,7 +19,7 @@ await mkdir(folder, { recursive: true });
 const browser = await launch();
 const service = await new Service().start();
 try {
-  for (const { name, path, ready, answers } of pages) {
+  for (const { name, path, ready, answers } of pages.filter(({ picture }) => picture !== false)) {
     service.answers = answers();
     for (const { suffix, width, height, scheme, language } of shots) {
       const { page, close } = await newPage(browser, { width, scheme, language });

@@ -44,7 +44,7 @@ function Console() {
         <Link href={base} class="brand">{t('console')}</Link>
         <nav class="pages" aria-label={t('pages')}>
           {session && pages.flatMap((page) => page.name
-            ? [<Link key={page.path} href={at(page.path)} current={match(page.path, path.slice(base.length)) !== null}>{t(page.name)}</Link>]
+            ? [<Link key={page.path} href={at(page.path)} current={page.path ? `${path}/`.startsWith(`${at(page.path)}/`) : match('', path.slice(base.length)) !== null}>{t(page.name)}</Link>]
             : [])}
         </nav>
         <div class="who">

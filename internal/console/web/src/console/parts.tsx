@@ -63,6 +63,23 @@ export function Choice({ name, title, options, absent = '' }: {
   );
 }
 
+/** A text of any length, which breaks where others do not. */
+export function Long({ children }: { children: ComponentChildren }) {
+  return <span class="long">{children}</span>;
+}
+
+/** Money with the name of its currency: $ is that of several, and an operator has all of them on one page. */
+export function Amount({ value, currency }: { value: number; currency: string }) {
+  const { number } = useI18n();
+  return (
+    <span class={value < 0 ? 'bad' : undefined}>
+      {number(value, {
+        style: 'currency', currency, currencyDisplay: 'code', minimumFractionDigits: 2, maximumFractionDigits: Math.abs(value) < 1 ? 6 : 2,
+      })}
+    </span>
+  );
+}
+
 export function Bar({ children }: { children: ComponentChildren }) {
   return <div class="asks">{children}</div>;
 }
@@ -87,14 +104,28 @@ export function useSpan(): [{ from?: string; to?: string }, string] {
   return [{ ...(from ? { from } : {}), ...(to ? { to } : {}) }, `${from}/${to}`];
 }
 
+/** A parameter that is a day of UTC, written as the service takes it. */
+export function Day({ name, title }: { name: string; title: string }) {
+  const [value, set] = useParam(name);
+  return (
+    <label class="asked">
+      <span>{title}</span>
+      <input
+        type="text" value={value} placeholder="2026-03-31" pattern="[0-9]{4}-[0-9]{2}-[0-9]{2}" maxLength={10} autocomplete="off"
+        onChange={(event) => {
+          if (event.currentTarget.reportValidity()) set(event.currentTarget.value);
+        }}
+      />
+    </label>
+  );
+}
+
 export function Span() {
   const { t } = useI18n();
-  const [from, setFrom] = useParam('from');
-  const [to, setTo] = useParam('to');
   return (
     <>
-      <label class="asked"><span>{t('from')}</span><input type="date" value={from} onChange={(event) => setFrom(event.currentTarget.value)} /></label>
-      <label class="asked"><span>{t('to')}</span><input type="date" value={to} onChange={(event) => setTo(event.currentTarget.value)} /></label>
+      <Day name="from" title={t('from')} />
+      <Day name="to" title={t('to')} />
     </>
   );
 }

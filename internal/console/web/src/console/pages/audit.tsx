@@ -10,7 +10,7 @@ import { Trouble } from '../../lib/parts';
 import { Table } from '../../lib/table';
 import { useI18n } from '../i18n';
 import { useList } from '../list';
-import { Asked, Bar, Choice, UserLink } from '../parts';
+import { Asked, Bar, Choice, Day, Long, UserLink } from '../parts';
 
 type Entry = Schemas['AuditEntry'];
 interface Query { user_id?: string; actor?: string; action?: string; object_kind?: Kind; object_name?: string; since?: string; until?: string }
@@ -41,13 +41,13 @@ export function AuditTable({ of, file }: { of: Query; file: string }) {
       caption={t('audit')} file={file} rows={list.pages?.flatMap((page) => page.entries)} rowKey={(e) => String(e.id)} more={list.more}
       columns={[
         { key: 'at', title: t('time'), value: (e) => e.at, show: (e) => i18n.dateTime(e.at) },
-        { key: 'actor', title: t('by'), value: (e) => e.actor },
+        { key: 'actor', title: t('by'), value: (e) => e.actor, show: (e) => <Long>{e.actor}</Long> },
         { key: 'action', title: t('action'), heads: true, value: (e) => e.action },
-        { key: 'kind', title: t('object'), value: (e) => `${e.object_kind} ${e.object_name}` },
+        { key: 'kind', title: t('object'), value: (e) => `${e.object_kind} ${e.object_name}`, show: (e) => <Long>{e.object_kind} {e.object_name}</Long> },
         { key: 'user', title: t('user'), value: (e) => e.user_id, show: (e) => e.user_id && <UserLink id={e.user_id} /> },
         {
           key: 'changes', title: t('changes'), value: (e) => changes(e.before, e.after).join('; '),
-          show: (e) => <ul class="changes">{changes(e.before, e.after).map((line) => <li key={line}>{line}</li>)}</ul>,
+          show: (e) => <ul class="changes long">{changes(e.before, e.after).map((line) => <li key={line}>{line}</li>)}</ul>,
         },
       ]}
     />
@@ -71,7 +71,7 @@ export function Audit() {
         <Asked name="action" title={t('action')} />
         <Choice name="kind" title={t('object')} options={[['', t('any')], ...kinds.map((k) => [k, k] as const)]} />
         <Asked name="name" title={t('objectName')} />
-        <SinceField />
+        <Day name="since" title={t('sinceDay')} />
       </Bar>
       <AuditTable
         file="audit"
@@ -82,16 +82,5 @@ export function Audit() {
         }}
       />
     </>
-  );
-}
-
-function SinceField() {
-  const { t } = useI18n();
-  const [since, set] = useParam('since');
-  return (
-    <label class="asked">
-      <span>{t('sinceDay')}</span>
-      <input type="date" value={since} onChange={(event) => set(event.currentTarget.value)} />
-    </label>
   );
 }

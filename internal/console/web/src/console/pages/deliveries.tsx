@@ -12,9 +12,11 @@ import { Table } from '../../lib/table';
 import { Act } from '../act';
 import { useI18n } from '../i18n';
 import { useList } from '../list';
-import { Asked, Bar, Choice, teamAt } from '../parts';
+import { Asked, Bar, Choice, Long, teamAt } from '../parts';
 
 const states = ['dead', 'waiting', 'delivered'] as const;
+
+const failure = (d: Schemas['Delivery']) => [d.last_status, d.last_error].filter(Boolean).join(' ');
 
 export function Deliveries() {
   const i18n = useI18n();
@@ -47,9 +49,9 @@ export function Deliveries() {
             { key: 'kind', title: t('kind'), value: (d) => d.kind },
             { key: 'state', title: t('state'), value: (d) => d.state, show: (d) => <span class={d.state === 'dead' ? 'bad' : ''}>{i18n.code('delivery', d.state)}</span> },
             { key: 'attempts', title: t('attempts'), end: true, value: (d) => d.attempts },
-            { key: 'why', title: t('lastError'), value: (d) => [d.last_status, d.last_error].filter(Boolean).join(' ') },
+            { key: 'why', title: t('lastError'), value: (d) => failure(d), show: (d) => <Long>{failure(d)}</Long> },
             { key: 'next', title: t('nextAttempt'), value: (d) => d.next_attempt_at, show: (d) => (d.next_attempt_at ? i18n.dateTime(d.next_attempt_at) : '') },
-            { key: 'by', title: t('resentBy'), value: (d) => d.resent_by },
+            { key: 'by', title: t('resentBy'), value: (d) => d.resent_by, taken: true },
             { key: 'id', title: t('id'), value: (d) => d.id, taken: true },
             {
               key: 'act', title: t('act'), value: () => '',

@@ -11,7 +11,7 @@ import { useResource } from '../../lib/resource';
 import { Link } from '../../lib/router';
 import { Table } from '../../lib/table';
 import { useI18n } from '../i18n';
-import { Bar, Choice, Span, teamAt, useSpan } from '../parts';
+import { Amount, Bar, Choice, Span, teamAt, useSpan } from '../parts';
 
 type Margin = Schemas['Margin'];
 type Over = { key: string; from: string; to: string; credits: number; events: number } & Partial<Schemas['Amount']>;
@@ -55,13 +55,13 @@ export function Money() {
                 by === 'team'
                   ? { key: 'of', title: t('team'), heads: true, value: (m) => m.team, show: (m) => (m.team ? <Link href={teamAt(m.team)}>{m.team}</Link> : '–') }
                   : { key: 'of', title: t('plan'), heads: true, value: (m) => m.plan },
-                { key: 'currency', title: t('currency'), value: (m) => m.currency },
+                { key: 'currency', title: t('currency'), value: (m) => m.currency, taken: true },
                 { key: 'periods', title: t('periods'), end: true, value: (m) => m.periods, show: (m) => i18n.number(m.periods) },
-                { key: 'base', title: t('periodPrice'), end: true, value: (m) => m.period_price, show: (m) => i18n.money(m.period_price, m.currency) },
-                { key: 'overage', title: t('overage'), end: true, value: (m) => m.overage_price, show: (m) => i18n.money(m.overage_price, m.currency) },
-                { key: 'revenue', title: t('revenue'), end: true, value: (m) => m.revenue, show: (m) => i18n.money(m.revenue, m.currency) },
-                { key: 'cost', title: t('cost'), end: true, value: (m) => m.provider_cost, show: (m) => i18n.money(m.provider_cost, m.currency) },
-                { key: 'margin', title: t('margin'), end: true, value: (m) => m.margin, show: (m) => <span class={m.margin < 0 ? 'bad' : ''}>{i18n.money(m.margin, m.currency)}</span> },
+                { key: 'base', title: t('periodPrice'), end: true, value: (m) => m.period_price, show: (m) => <Amount value={m.period_price} currency={m.currency} /> },
+                { key: 'overage', title: t('overage'), end: true, value: (m) => m.overage_price, show: (m) => <Amount value={m.overage_price} currency={m.currency} /> },
+                { key: 'revenue', title: t('revenue'), end: true, value: (m) => m.revenue, show: (m) => <Amount value={m.revenue} currency={m.currency} /> },
+                { key: 'cost', title: t('cost'), end: true, value: (m) => m.provider_cost, show: (m) => <Amount value={m.provider_cost} currency={m.currency} /> },
+                { key: 'margin', title: t('margin'), end: true, value: (m) => m.margin, show: (m) => <Amount value={m.margin} currency={m.currency} /> },
                 { key: 'percent', title: t('marginPercent'), end: true, value: (m) => m.margin_percent, show: (m) => (m.margin_percent === undefined ? '–' : i18n.percent(m.margin_percent / 100)) },
               ]}
             />
@@ -79,9 +79,9 @@ export function Money() {
                 { key: 'from', title: t('start'), heads: true, value: (o) => o.from, show: (o) => i18n.day(o.from) },
                 { key: 'events', title: t('uses'), end: true, value: (o) => o.events, show: (o) => i18n.number(o.events) },
                 { key: 'credits', title: t('credits'), end: true, value: (o) => o.credits, show: (o) => i18n.credits(o.credits) },
-                { key: 'currency', title: t('currency'), value: (o) => o.currency },
-                { key: 'price', title: t('overage'), end: true, value: (o) => o.price, show: (o) => (o.currency ? i18n.money(o.price ?? 0, o.currency) : '–') },
-                { key: 'cost', title: t('cost'), end: true, value: (o) => o.provider_cost, show: (o) => (o.currency ? i18n.money(o.provider_cost ?? 0, o.currency) : '–') },
+                { key: 'currency', title: t('currency'), value: (o) => o.currency, taken: true },
+                { key: 'price', title: t('overage'), end: true, value: (o) => o.price, show: (o) => (o.currency ? <Amount value={o.price ?? 0} currency={o.currency} /> : '–') },
+                { key: 'cost', title: t('cost'), end: true, value: (o) => o.provider_cost, show: (o) => (o.currency ? <Amount value={o.provider_cost ?? 0} currency={o.currency} /> : '–') },
               ]}
             />
           )}

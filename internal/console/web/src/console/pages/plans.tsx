@@ -9,7 +9,7 @@ import { Trouble } from '../../lib/parts';
 import { useResource } from '../../lib/resource';
 import { Table } from '../../lib/table';
 import { useI18n } from '../i18n';
-import { Bar, Span, useSpan } from '../parts';
+import { Amount, Bar, Span, useSpan } from '../parts';
 
 type Plan = Schemas['OfferedPlan'];
 
@@ -40,7 +40,7 @@ export function Plans() {
                 { key: 'plan', title: t('plan'), heads: true, value: (plan) => plan.name },
                 { key: 'name', title: t('name'), value: (plan) => plan.display_name },
                 { key: 'default', title: t('default'), value: (plan) => (plan.default ? 1 : 0), show: (plan) => (plan.default ? t('yes') : '') },
-                { key: 'price', title: t('price'), end: true, value: (plan) => plan.price_per_period, show: (plan) => i18n.money(plan.price_per_period, plan.currency) },
+                { key: 'price', title: t('price'), end: true, value: (plan) => plan.price_per_period, show: (plan) => <Amount value={plan.price_per_period} currency={plan.currency} /> },
                 { key: 'credits', title: t('credits'), end: true, value: (plan) => plan.limits.credits, show: (plan) => limit(plan, 'credits') },
                 { key: 'running', title: t('atOnce'), end: true, value: (plan) => plan.limits.concurrent, show: (plan) => limit(plan, 'concurrent') },
                 { key: 'queued', title: t('waiting'), end: true, value: (plan) => plan.limits.queued, show: (plan) => limit(plan, 'queued') },

@@ -14,7 +14,7 @@ import { Act } from '../act';
 import { useI18n } from '../i18n';
 import { useList } from '../list';
 import { AuditTable } from './audit';
-import { LevelLink, Of, Tabs, teamAt } from '../parts';
+import { Amount, LevelLink, Long, Of, Tabs, teamAt } from '../parts';
 
 const tabs = ['why', 'work', 'events', 'periods', 'alerts', 'audit'];
 
@@ -108,6 +108,7 @@ function Why({ id, of }: { id: string; of: Schemas['User'] }) {
     ...(now.limits.concurrent === undefined ? {} : { concurrent_limit: now.limits.concurrent }),
     ...(now.limits.queued === undefined ? {} : { queued_limit: now.limits.queued }),
   };
+  const limits = now.limits.set_by?.length ? now.limits.set_by : limitsOf(now.limits, own.level);
   return (
     <>
       <section class="card">
@@ -117,21 +118,20 @@ function Why({ id, of }: { id: string; of: Schemas['User'] }) {
           <Figure name={t('left')}>{now.remaining_credits === undefined ? t('unlimited') : i18n.credits(now.remaining_credits)}</Figure>
           <Figure name={t('running')}>{i18n.number(now.running)}</Figure>
           <Figure name={t('waiting')}>{i18n.number(now.queued)}</Figure>
-          <Figure name={t('resetsAt')}>{i18n.dateTime(now.resets_at)}</Figure>
         </dl>
       </section>
       <section class="card">
         <h2>{t('levels')}</h2>
         <Standings rows={now.levels?.length ? now.levels : [own]} file={`levels-${id}`} />
       </section>
-      {now.limits.set_by && now.limits.set_by.length > 0 && (
+      {limits.length > 0 && (
         <section class="card">
           <h2>{t('strictest')}</h2>
           <Table<Schemas['EffectiveLimit']>
-            caption={t('strictest')} file={`limits-${id}`} prefix="l" filter="none" rows={now.limits.set_by} rowKey={(l) => l.limit_name}
+            caption={t('strictest')} file={`limits-${id}`} prefix="l" filter="none" rows={limits} rowKey={(l) => l.limit_name}
             columns={[
               { key: 'limit', title: t('limit'), heads: true, value: (l) => l.limit_name, show: (l) => i18n.code('limit', l.limit_name) },
-              { key: 'value', title: t('value'), end: true, value: (l) => l.value, show: (l) => (l.currency ? i18n.money(l.value, l.currency) : i18n.number(l.value)) },
+              { key: 'value', title: t('value'), end: true, value: (l) => l.value, show: (l) => (l.currency ? <Amount value={l.value} currency={l.currency} /> : i18n.number(l.value)) },
               { key: 'unit', title: t('unit'), value: (l) => l.unit, show: (l) => i18n.code('unit', l.unit) },
               { key: 'level', title: t('setBy'), value: (l) => `${l.level.kind} ${l.level.name}`, show: (l) => <LevelLink level={l.level} /> },
             ]}
@@ -156,6 +156,16 @@ function Why({ id, of }: { id: string; of: Schemas['User'] }) {
       )}
     </>
   );
+}
+
+/** The limits of who has nobody above: all of them are its own. */
+function limitsOf(limits: Schemas['Limits'], level: Schemas['Level']): Schemas['EffectiveLimit'][] {
+  const one = (limit_name: Schemas['EffectiveLimit']['limit_name'], unit: Schemas['Unit'], value: number | undefined) =>
+    value === undefined ? [] : [{ limit_name, unit, value, level }];
+  return [
+    ...one('credits', 'credits', limits.credits), ...one('concurrent', 'jobs', limits.concurrent), ...one('queued', 'jobs', limits.queued),
+    ...one('file_size', 'bytes', limits.file_size_bytes), ...one('audio_duration', 'seconds', limits.audio_duration_seconds),
+  ];
 }
 
 /** Where each level of a tree stands against its limits. */
@@ -191,7 +201,7 @@ function Work({ id }: { id: string }) {
       columns={[
         { key: 'at', title: t('time'), value: (a) => a.created_at, show: (a) => i18n.dateTime(a.created_at) },
         { key: 'state', title: t('state'), value: (a) => a.state, show: (a) => i18n.code('state', a.state) },
-        { key: 'why', title: t('why'), value: (a) => a.message ?? a.release_reason ?? a.reason },
+        { key: 'why', title: t('why'), value: (a) => a.message ?? a.release_reason ?? a.reason, show: (a) => <Long>{a.message ?? a.release_reason ?? a.reason}</Long> },
         { key: 'place', title: t('place'), end: true, value: (a) => a.position },
         { key: 'estimated', title: t('estimated'), end: true, value: (a) => a.estimated_credits, show: (a) => i18n.credits(a.estimated_credits) },
         { key: 'charged', title: t('charged'), end: true, value: (a) => a.charged_credits, show: (a) => (a.charged_credits === undefined ? '' : i18n.credits(a.charged_credits)) },
@@ -236,9 +246,9 @@ function Events({ id }: { id: string }) {
           { key: 'kind', title: t('kind'), value: (e) => e.kind, show: (e) => i18n.code('event', e.kind) },
           { key: 'type', title: t('type'), value: (e) => e.usage_type },
           { key: 'credits', title: t('credits'), end: true, value: (e) => e.credits, show: (e) => i18n.credits(e.credits) },
-          { key: 'price', title: t('price'), end: true, value: (e) => e.price, show: (e) => (e.price === undefined ? '' : i18n.money(e.price, e.currency)) },
-          { key: 'cost', title: t('cost'), end: true, value: (e) => e.cost, show: (e) => i18n.money(e.cost, e.cost_currency ?? e.currency) },
-          { key: 'reason', title: t('why'), value: (e) => e.reason },
+          { key: 'price', title: t('price'), end: true, value: (e) => e.price, show: (e) => (e.price === undefined ? '' : <Amount value={e.price} currency={e.currency} />) },
+          { key: 'cost', title: t('cost'), end: true, value: (e) => e.cost, show: (e) => <Amount value={e.cost} currency={e.cost_currency ?? e.currency} /> },
+          { key: 'reason', title: t('why'), value: (e) => e.reason, show: (e) => <Long>{e.reason}</Long> },
           { key: 'by', title: t('by'), value: (e) => e.recorded_by },
           { key: 'id', title: t('id'), value: (e) => e.id, taken: true },
           {
@@ -275,8 +285,8 @@ function Periods({ id }: { id: string }) {
         { key: 'plan', title: t('plan'), value: (p) => p.plan },
         { key: 'used', title: t('used'), end: true, value: (p) => p.used_credits, show: (p) => <Of used={p.used_credits} limit={p.limit_credits} /> },
         { key: 'carried', title: t('carriedOver'), end: true, value: (p) => p.carry_over_credits, show: (p) => i18n.credits(p.carry_over_credits) },
-        { key: 'price', title: t('price'), end: true, value: (p) => p.price, show: (p) => i18n.money(p.price, p.currency) },
-        { key: 'cost', title: t('cost'), end: true, value: (p) => p.provider_cost, show: (p) => i18n.money(p.provider_cost, p.currency) },
+        { key: 'price', title: t('price'), end: true, value: (p) => p.price, show: (p) => <Amount value={p.price} currency={p.currency} /> },
+        { key: 'cost', title: t('cost'), end: true, value: (p) => p.provider_cost, show: (p) => <Amount value={p.provider_cost} currency={p.currency} /> },
         { key: 'currency', title: t('currency'), value: (p) => p.currency, taken: true },
       ]}
     />
@@ -296,7 +306,7 @@ function Alerts({ id }: { id: string }) {
       columns={[
         { key: 'at', title: t('time'), value: (a) => a.raised_at, show: (a) => i18n.dateTime(a.raised_at) },
         { key: 'severity', title: t('severity'), value: (a) => a.severity, show: (a) => i18n.code('severity', a.severity) },
-        { key: 'message', title: t('message'), value: (a) => a.message },
+        { key: 'message', title: t('message'), value: (a) => a.message, show: (a) => <Long>{a.message}</Long> },
         { key: 'over', title: t('over'), value: (a) => a.resolved_at, show: (a) => (a.resolved_at ? i18n.dateTime(a.resolved_at) : '') },
         { key: 'read', title: t('readBy'), value: (a) => a.acknowledged_by },
       ]}

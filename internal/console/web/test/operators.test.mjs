@@ -1,0 +1,207 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+// What operators do with their pages, and what the service is asked for by that.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { accessible, launch, newPage } from './browser.mjs';
+import operators from './pages/operators.mjs';
+import { Problem, Service } from './service.mjs';
+
+let browser;
+let service;
+let on;
+before(async () => {
+  browser = await launch();
+  service = await new Service().start();
+});
+after(async () => {
+  await browser?.close();
+  await service?.stop();
+});
+beforeEach(async () => {
+  service.calls.length = 0;
+  on = await newPage(browser);
+});
+afterEach(() => on.close());
+
+/** Opens a page of the list, with answers of the test's own before its. */
+async function open(name, answers = {}, query = '') {
+  const found = operators.find((page) => page.name === name);
+  service.answers = { ...found.answers(), ...answers };
+  await on.page.goto(service.url + found.path + query);
+  await on.page.waitForSelector('tbody tr');
+  return on.page;
+}
+
+/** What a call of the page said in its body. */
+const body = async (request) => {
+  let text = '';
+  for await (const chunk of request) text += chunk;
+  return text && JSON.parse(text);
+};
+
+test('an act says the curl that does the same, and is sent once', async () => {
+  const asked = [];
+  let fails = true;
+  const page = await open('console-user', {
+    'POST /api/v1/usage/adjustments': async ({}, {}, request) => {
+      asked.push({ key: request.headers['idempotency-key'], type: request.headers['content-type'], body: await body(request) });
+      if (fails) return new Problem(503, 'the database is away');
+      return {};
+    },
+  });
+  await page.getByRole('button', { name: 'Adjust' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Credits').fill('-2.5');
+  await dialog.getByRole('button', { name: 'Adjust' }).click();
+  assert.equal(asked.length, 0, 'without a reason nothing is sent');
+  await dialog.getByLabel('Why').fill("it's double");
+  await dialog.getByText('The same by curl').click();
+  const line = await dialog.locator('code').textContent();
+  assert.equal(line, [
+    `curl -sS -X POST '${service.url}/api/v1/usage/adjustments'`, '-H "Authorization: Bearer $TOKEN"', '-H "Idempotency-Key: $(uuidgen)"',
+    "-H 'Content-Type: application/json'", `-d '{"user_id":"mina","credits":-2.5,"reason":"it'\\''s double"}'`,
+  ].join(' \\\n  '));
+  await accessible(page);
+  await dialog.getByRole('button', { name: 'Adjust' }).click();
+  await dialog.getByRole('alert').getByText('the database is away').waitFor();
+  fails = false;
+  const read = service.count('GET', '/api/v1/users/mina');
+  await dialog.getByRole('button', { name: 'Adjust' }).click();
+  await dialog.waitFor({ state: 'hidden' });
+  assert.deepEqual(asked.map(({ body }) => body), Array(2).fill({ user_id: 'mina', credits: -2.5, reason: "it's double" }));
+  assert.ok(asked[0].key && asked[0].key === asked[1].key, 'a call that is sent again has the same key');
+  assert.equal(asked[0].type, 'application/json');
+  await page.waitForFunction(() => !document.querySelector('dialog[open]'));
+  await until(() => service.count('GET', '/api/v1/users/mina') > read);
+});
+
+/** Waits for what is not on the page. */
+async function until(condition) {
+  for (let i = 0; !condition(); i++) {
+    assert.ok(i < 500, 'it does not come true');
+    await on.page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => resolve())));
+  }
+}
+
+test('the other acts', async () => {
+  const asked = [];
+  const taken = (what) => async (names, {}, request) => {
+    asked.push([what, names, await body(request)]);
+    return {};
+  };
+  let page = await open('console-user', {
+    'PATCH /api/v1/users/:id': taken('patch'), 'PUT /api/v1/users/:id/grants/:name': taken('grant'),
+  });
+  await page.getByRole('button', { name: 'Grant credits' }).click();
+  await page.getByRole('textbox', { name: 'Name of the grant' }).fill('goodwill');
+  await page.getByRole('spinbutton', { name: 'Credits' }).fill('20');
+  await page.getByRole('dialog').getByLabel('Until').fill('2026-04-30T12:00');
+  await page.getByRole('dialog').getByRole('button', { name: 'Grant credits' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+  await page.getByRole('button', { name: 'Change plan' }).click();
+  await page.getByRole('dialog').getByLabel('Plan').selectOption('pro');
+  await page.getByRole('dialog').getByRole('button', { name: 'Change plan' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+  await page.getByRole('button', { name: 'Suspend' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Suspend' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+
+  page = await open('console-user-work', { 'POST /api/v1/admissions/:id/force-release': taken('release') });
+  await page.getByRole('button', { name: /^Release/ }).first().click();
+  await page.getByRole('textbox', { name: 'Why' }).fill('its node is gone');
+  await page.getByRole('dialog').getByRole('button', { name: 'Release' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+
+  page = await open('console-user-events', { 'POST /api/v1/usage/:id/reverse': taken('reverse') });
+  await page.getByRole('button', { name: /^Reverse/ }).first().click();
+  await page.getByRole('textbox', { name: 'Why' }).fill('it was silence');
+  await page.getByRole('dialog').getByRole('button', { name: 'Reverse' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+
+  page = await open('console-deliveries', { 'POST /api/v1/deliveries/:id/resend': taken('resend') });
+  await page.getByRole('button', { name: /^Send again/ }).first().click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Send again' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+  assert.deepEqual(asked, [
+    ['grant', { id: 'mina', name: 'goodwill' }, { credits: 20, expires_at: '2026-04-30T04:00:00.000Z' }],
+    ['patch', { id: 'mina' }, { plan: 'pro' }],
+    ['patch', { id: 'mina' }, { suspended: true }],
+    ['release', { id: '00000000-0000-4000-8000-000000000001' }, { reason: 'its node is gone' }],
+    ['reverse', { id: '00000000-0000-8000-8000-000000000000' }, { reason: 'it was silence' }],
+    ['resend', { id: '00000000-0000-4000-8000-000000000100' }, ''],
+  ]);
+});
+
+test('keys lead to pages and to the filter, arrows from row to row', async () => {
+  const page = await open('console-users');
+  await page.keyboard.press('/');
+  await page.keyboard.type('mi');
+  await page.getByRole('row').nth(1).getByRole('link', { name: 'mina' }).waitFor();
+  await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 1);
+  assert.equal(new URL(page.url()).search, '?q=mi');
+  assert.ok(service.calls.some(({ query }) => query.includes('prefix=mi')), 'the service is asked for what matches');
+  await page.keyboard.press('ControlOrMeta+a');
+  await page.keyboard.press('Delete');
+  await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 8);
+  await page.getByRole('link', { name: 'ada', exact: true }).focus();
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'chan.tai-man');
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { level: 1, name: 'chan.tai-man' }).waitFor();
+  assert.equal(new URL(page.url()).pathname, '/console/users/chan.tai-man');
+  for (const [key, heading] of Object.entries({ q: 'Queue', t: 'Teams', p: 'Plans', m: 'Money', d: 'Deliveries', a: 'Audit', u: 'Users', n: 'Now' })) {
+    await page.keyboard.press('g');
+    await page.keyboard.press(key);
+    await page.getByRole('heading', { level: 1, name: heading }).waitFor();
+  }
+  await page.keyboard.press('?');
+  await page.getByRole('dialog').getByText('Audit').waitFor();
+});
+
+test('a view is its URL, and nothing is read that is not shown', async () => {
+  const page = await open('console-user-events');
+  await page.getByText('the recording was empty').waitFor();
+  for (const path of ['/api/v1/usage/current', '/api/v1/admissions', '/api/v1/usage/history', '/api/v1/usage/alerts', '/api/v1/audit']) {
+    assert.equal(service.count('GET', path), 0, path);
+  }
+  await page.getByRole('button', { name: 'Earlier period' }).click();
+  await until(() => service.calls.some(({ query }) => query.includes('period=3')));
+  assert.equal(new URL(page.url()).search, '?tab=events&period=3');
+  await page.getByRole('link', { name: 'Work' }).click();
+  await page.getByText('the node was lost').waitFor();
+  assert.equal(new URL(page.url()).search, '?tab=work');
+  await page.goBack();
+  await page.getByText('Period 3').or(page.getByText('Period 4')).waitFor();
+
+  service.calls.length = 0;
+  await open('console-audit', {}, '?user=mina&actor=oidc%3Aolga&kind=UsagePlan&since=2026-03-01&sort=-action');
+  const [{ query }] = service.calls.filter(({ path }) => path === '/api/v1/audit');
+  assert.deepEqual(Object.fromEntries(new URLSearchParams(query)), {
+    user_id: 'mina', actor: 'oidc:olga', object_kind: 'UsagePlan', since: '2026-03-01T00:00:00Z', limit: '50',
+  });
+  assert.equal(await page.getByLabel('User', { exact: true }).inputValue(), 'mina');
+  assert.equal(await page.getByRole('columnheader', { name: 'Action' }).getAttribute('aria-sort'), 'descending');
+});
+
+test('a list goes on where it ended', async () => {
+  const page = await open('console-users', {
+    'GET /api/v1/users': ({}, query) => query.get('cursor') === 'next'
+      ? { users: [{ user_id: 'zoe', plan: 'free', suspended: false, time_zone: 'UTC', registered_at: '2026-01-01T00:00:00Z' }] }
+      : { users: [{ user_id: 'yan', plan: 'free', suspended: false, time_zone: 'UTC', registered_at: '2026-01-01T00:00:00Z' }], next_cursor: 'next' },
+  });
+  await page.getByRole('button', { name: 'Show more' }).click();
+  await page.getByRole('link', { name: 'zoe' }).waitFor();
+  assert.deepEqual(await page.locator('tbody th').allTextContents(), ['yan', 'zoe']);
+  assert.equal(service.count('GET', '/api/v1/users'), 2);
+  assert.equal(await page.getByRole('button', { name: 'Show more' }).count(), 0);
+});
+
+test('what one may not see is said', async () => {
+  service.answers = { 'GET /api/v1/deliveries': new Problem(403, 'oidc:mina may not list the deliveries') };
+  await on.page.goto(`${service.url}/console/deliveries`);
+  await on.page.getByText('oidc:mina may not list the deliveries').waitFor();
+  assert.equal(await on.page.locator('table').count(), 0);
+});

@@ -1,0 +1,194 @@
+// SPDX-FileCopyrightText: The usage-operator authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The operators' pages, with what a service in use has to show.
+
+import { TIME } from '../service.mjs';
+import { end, event, iso, newsroom, standing, start } from './usage.mjs';
+
+const DAY = 86_400_000;
+const HOUR = 3_600_000;
+const id = (i) => `00000000-0000-4000-8000-${String(i).padStart(12, '0')}`;
+
+const people = ['ada', 'chan.tai-man', 'grace', 'legal-7f3c', 'mina', 'olga', 'petra', 'wong.siu-ming'];
+export const user = (user_id, i) => ({
+  user_id, plan: ['free', 'starter', 'pro'][i % 3], suspended: user_id === 'grace', time_zone: i % 2 ? 'Asia/Hong_Kong' : 'UTC',
+  ...(i % 3 === 1 ? { team: 'newsroom' } : {}), ...(i % 4 === 0 ? { declared_by: `quota-${user_id}` } : {}), registered_at: iso(TIME - (i + 3) * 11 * DAY),
+});
+export const users = people.map(user);
+
+const level = (kind, name, change) => ({
+  level: { kind, name }, pays: false, suspended: false, used_credits: 0, reserved_credits: 0, running: 0, queued: 0,
+  period_start: iso(start), resets_at: iso(end), ...change,
+});
+const platform = level('Team', 'platform', { used_credits: 18_422.25, reserved_credits: 311, running: 38, concurrent_limit: 60, queued: 9 });
+const team = (name, change, own) => ({
+  name, root: false, retired: false, weight: 1, limits: {}, member_defaults: {}, effective_limits: [], members: 12, as_of: iso(TIME), ...change,
+  levels: [level('Team', name, own), ...(name === 'platform' ? [] : [platform])],
+});
+export const teams = [
+  { ...team('platform', { root: true, members: 812 }), levels: [platform] },
+  { ...team('newsroom', { parent: 'platform', display_name: 'News room', plan: { name: 'team', display_name: 'Team' }, weight: 3 }), levels: [{ ...newsroom(), pays: true }, platform] },
+  team('sports-and-weather', { parent: 'newsroom', display_name: '體育及天氣', members: 4 }, { used_credits: 201, limit_credits: 240, running: 1, concurrent_limit: 2, queued: 3 }),
+  team('legal', { parent: 'platform', members: 31 }, { used_credits: 96, limit_credits: 4000, running: 0, concurrent_limit: 8 }),
+];
+
+const plan = (name, display_name, rank, price_per_period, limits, change = {}) => ({
+  name, display_name, rank, default: rank === 0, price_per_period, currency: 'USD', features: [],
+  limits: { file_size_bytes: 26_214_400 * (rank + 1) ** 2, unlimited: [], ...limits }, ...change,
+});
+export const plans = [
+  plan('free', 'Free', 0, 0, { credits: 30, concurrent: 1, queued: 2 }),
+  plan('starter', 'Starter', 1, 9.99, { credits: 300, concurrent: 2, queued: 10 }, { overage: { max_credits: 100, price_per_credit: 0.05 } }),
+  plan('pro', 'Pro', 2, 29.99, { credits: 1500, concurrent: 5, queued: 50 }, { overage: { max_credits: 500, price_per_credit: 0.03 } }),
+  plan('enterprise', 'Enterprise', 3, 199.99, { concurrent: 20, unlimited: ['credits', 'queued'] }),
+];
+
+const admission = (i, change) => ({
+  id: id(i), user_id: 'mina', state: 'Settled', estimated_duration_seconds: 240, estimated_credits: 4, estimated_ms: 240_000,
+  file_size_bytes: 4_000_000, priority: 0, created_at: iso(TIME - i * HOUR), lease_seconds: 60, lease_until: iso(TIME), ...change,
+});
+const admissions = [
+  admission(0, { state: 'Queued', reason: 'ConcurrencyLimit', message: 'the limit of 3 running at once of team newsroom is reached; 2 are before it', position: 3, waiting: 9 }),
+  admission(1, { state: 'Admitted', stuck: 'NoHeartbeat' }),
+  admission(2, { state: 'Admitted' }),
+  admission(3, { charged_credits: 3.75 }),
+  admission(4, { state: 'Released', release_reason: 'the node was lost' }),
+  admission(5, { charged_credits: 4.1 }),
+];
+const audit = [
+  { id: 9, at: iso(TIME - 600_000), actor: 'oidc:olga', action: 'account.suspended', object_kind: 'Account', object_name: 'grace', user_id: 'grace', before: { suspended: false }, after: { suspended: true } },
+  { id: 8, at: iso(TIME - 2 * HOUR), actor: 'oidc:olga', action: 'grant.applied', object_kind: 'Account', object_name: 'mina', user_id: 'mina', after: { name: 'goodwill-2026-03', credits_ms: 1_080_000, expires_at: iso(end + 9 * DAY) } },
+  { id: 7, at: iso(TIME - DAY), actor: 'system:serviceaccount:usage-operator-system:usage-operator-manager', action: 'plan.changed', object_kind: 'UsagePlan', object_name: 'starter', before: { version: 6, credits_ms: 16_800_000, max_concurrent: 2 }, after: { version: 7, credits_ms: 18_000_000, max_concurrent: 2 } },
+];
+const delivery = (i, change) => ({
+  id: id(100 + i), endpoint: 'billing-webhook', alert_id: id(200 + i), kind: 'CreditsPercent', state: 'delivered', attempts: 1,
+  created_at: iso(TIME - i * HOUR), expires_at: iso(TIME + DAY), last_status: 204, ...change,
+});
+const deliveries = [
+  delivery(0, { state: 'dead', attempts: 16, last_status: 503, last_error: 'https://hooks.example/usage answered 503 Service Unavailable' }),
+  delivery(1, { state: 'waiting', attempts: 3, endpoint: 'newsroom-chat', team: 'newsroom', last_status: 429, last_error: 'Too Many Requests', next_attempt_at: iso(TIME + 90_000) }),
+  delivery(2, {}),
+  delivery(3, { kind: 'PeriodReset', resent_by: 'oidc:olga' }),
+];
+const entry = (i, change) => ({
+  id: id(300 + i), user_id: people[i % people.length], limit_name: 'concurrent', reason: 'ConcurrencyLimit', position: i + 1, since: iso(TIME - i * 400_000 - 60_000),
+  priority: 0, estimated_credits: 4.5, source: 'job', namespace: 'transcripts', name: `interview-${i}`, ...change,
+});
+const figures = (credits, price, provider_cost) => ({
+  events: Math.round(credits / 4), reversals: 0, credits, credits_ms: credits * 60_000, refunded_credits: 0, plan_credits: credits, overage_credits: 0, grant_credits: 0,
+  carry_over_credits: 0, audio_seconds: credits * 60, bytes: 1, tokens: 0, quantity: 1, admissions: 1, uncharged: 0, waited_seconds: 1, running_seconds: 1,
+  amounts: [{ currency: 'USD', price, provider_cost }, ...(credits > 6000 ? [{ currency: 'HKD', price: 120, provider_cost: 80.5 }] : [])],
+});
+const period = (number, change) => ({
+  number, start: iso(start - (4 - number) * 30 * DAY), end: iso(end - (4 - number) * 30 * DAY), state: 'Final', final_at: iso(end), revision: 1, plan: 'starter', limit_credits: 300,
+  used_credits: 251.5, reserved_credits: 0, carry_over_credits: 12, provider_cost: 1.5, price: 9.99, currency: 'USD', amounts: [], ...change,
+});
+
+const aboutMina = {
+  'GET /api/v1/users/:id': ({ id: name }) => users.find((u) => u.user_id === name) ?? user(name, 1),
+  'GET /api/v1/plans': { plans },
+  'GET /api/v1/usage/current': standing({
+    limits: {
+      credits: 310, concurrent: 2, queued: 10, file_size_bytes: 104_857_600, unlimited: [],
+      set_by: [
+        { limit_name: 'credits', value: 310, unit: 'credits', level: { kind: 'User', name: 'mina' } },
+        { limit_name: 'concurrent', value: 2, unit: 'jobs', level: { kind: 'User', name: 'mina' } },
+        { limit_name: 'daily_cost', value: 25, unit: 'money', currency: 'USD', level: { kind: 'Team', name: 'platform' } },
+      ],
+    },
+  }),
+  'GET /api/v1/admissions': { user_id: 'mina', admissions },
+  'GET /api/v1/usage/events': {
+    user_id: 'mina', period: 4,
+    events: [event(0), event(1, { reversed_by: id(1) }), event(2, { kind: 'reversal', reason: 'the recording was empty', recorded_by: 'oidc:olga' }), event(3)],
+  },
+  'GET /api/v1/usage/history': { user_id: 'mina', periods: [period(4, { state: 'Open', used_credits: 198.75 }), period(3, { state: 'Closed' }), period(2)], as_of: iso(TIME) },
+  'GET /api/v1/usage/alerts': {
+    alerts: [{
+      id: id(400), level: { kind: 'User', name: 'mina' }, kind: 'CreditsPercent', severity: 'info', threshold_percent: 50, period: 4, used: 155, limit: 310,
+      message: '50 % of the credits are used: 155 of 310', action: '', raised_at: iso(TIME - 3 * DAY), ends_at: iso(end), acknowledged_by: 'oidc:mina',
+    }],
+    as_of: iso(TIME),
+  },
+  'GET /api/v1/audit': ({}, query) => ({ entries: audit.filter((e) => !query.has('user_id') || e.user_id === query.get('user_id')) }),
+};
+const user_ = (tab) => ({
+  name: tab ? `console-user-${tab}` : 'console-user', path: `/console/users/mina${tab ? `?tab=${tab}` : ''}`, ready: 'tbody tr', answers: () => ({ ...aboutMina }), picture: !tab,
+});
+
+export default [
+  {
+    name: 'console-users', path: '/console/users', ready: 'tbody tr', picture: false,
+    answers: () => ({ 'GET /api/v1/users': ({}, query) => ({ users: users.filter((u) => u.user_id.startsWith(query.get('prefix') ?? '')) }) }),
+  },
+  user_(''), user_('work'), user_('events'), user_('periods'), user_('alerts'), user_('audit'),
+  { name: 'console-teams', path: '/console/teams', ready: 'tbody tr', picture: false, answers: () => ({ 'GET /api/v1/teams': { teams, as_of: iso(TIME) } }) },
+  {
+    name: 'console-team', path: '/console/teams/newsroom', ready: 'section:last-of-type tbody tr', picture: false,
+    answers: () => ({
+      'GET /api/v1/teams/:name': teams[1],
+      'GET /api/v1/teams/:name/members': {
+        team: 'newsroom', as_of: iso(TIME),
+        members: people.slice(0, 5).map((user_id, i) => ({ user_id, ...(i === 3 ? { team: 'sports-and-weather' } : {}), running: i % 2, queued: i, used_credits: 40 * i + 0.25, used_ms: 0 })),
+      },
+    }),
+  },
+  {
+    name: 'console-queue', path: '/console/queue', ready: 'section:last-of-type tbody tr',
+    answers: () => ({
+      'GET /api/v1/queue': {
+        as_of: iso(TIME),
+        levels: [
+          { level: { kind: 'Team', name: 'newsroom' }, waiting: [{ limit_name: 'concurrent', count: 9 }, { limit_name: 'credits', count: 100, more: true }], entries: Array.from({ length: 6 }, (_, i) => entry(i)) },
+          { level: { kind: 'User', name: 'grace' }, waiting: [{ limit_name: 'suspension', count: 1 }], entries: [entry(7, { user_id: 'grace', limit_name: 'suspension', reason: 'UserSuspended', source: 'api', name: undefined })] },
+        ],
+      },
+    }),
+  },
+  {
+    name: 'console-plans', path: '/console/plans', ready: 'section:last-of-type tbody tr',
+    answers: () => ({
+      'GET /api/v1/plans': { plans },
+      'GET /api/v1/analytics/utilisation': {
+        from: '2026-02-19', to: '2026-03-21',
+        plans: [
+          { plan: 'enterprise', periods: 14, unlimited: 14, idle: 1, exhausted: 0 },
+          { plan: 'free', periods: 5211, unlimited: 0, idle: 2890, exhausted: 610, deciles: [0, 0, 0, 0, 0, 12, 31, 66, 100] },
+          { plan: 'starter', periods: 880, unlimited: 0, idle: 41, exhausted: 92, deciles: [2, 8, 17, 26, 38, 51, 64, 80, 99] },
+        ],
+      },
+      'GET /api/v1/analytics/totals': {
+        from: '2026-02-19', to: '2026-03-21', total: figures(1, 1, 1), groups: [],
+        refusals: [
+          { plan: 'free', reason: 'CreditsExhausted', served_by: 'starter', refusals: 1204, users: 388, credits: 9120.5 },
+          { plan: 'free', reason: 'FileTooLarge', served_by: 'pro', refusals: 77, users: 31, credits: 1640 },
+          { plan: 'starter', reason: 'QueueFull', refusals: 12, users: 2, credits: 48 },
+        ],
+      },
+    }),
+  },
+  {
+    name: 'console-money', path: '/console/money', ready: 'section:last-of-type tbody tr',
+    answers: () => ({
+      'GET /api/v1/analytics/margins': {
+        from: '2026-02-19', to: '2026-03-21',
+        groups: [
+          { plan: 'free', currency: 'USD', periods: 5230, period_price: 0, overage_price: 0, revenue: 0, provider_cost: 212.4, margin: -212.4 },
+          { plan: 'starter', currency: 'USD', periods: 891, period_price: 8901.09, overage_price: 120.4, revenue: 9021.49, provider_cost: 1801.12, margin: 7220.37, margin_percent: 80 },
+          { plan: 'pro', currency: 'USD', periods: 122, period_price: 3658.78, overage_price: 640, revenue: 4298.78, provider_cost: 1944, margin: 2354.78, margin_percent: 54 },
+          { plan: 'pro', currency: 'HKD', periods: 8, period_price: 1880, overage_price: 120, revenue: 2000, provider_cost: 1210, margin: 790, margin_percent: 39 },
+        ],
+      },
+      'GET /api/v1/analytics/totals': {
+        from: '2026-02-19', to: '2026-03-21', total: figures(1, 1, 1), refusals: [],
+        groups: [
+          { from: '2026-02-19', to: '2026-03-01', figures: figures(4120.5, 210.1, 1260) },
+          { from: '2026-03-01', to: '2026-03-21', figures: figures(9817.25, 550.3, 2697.52) },
+        ],
+      },
+    }),
+  },
+  { name: 'console-deliveries', path: '/console/deliveries', ready: 'tbody tr', picture: false, answers: () => ({ 'GET /api/v1/deliveries': ({}, query) => ({ deliveries: deliveries.filter((d) => !query.has('state') || d.state === query.get('state')) }) }) },
+  { name: 'console-audit', path: '/console/audit', ready: 'tbody tr', answers: () => ({ 'GET /api/v1/audit': aboutMina['GET /api/v1/audit'] }) },
+];
