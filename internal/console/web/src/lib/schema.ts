@@ -670,6 +670,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/analytics/simulate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What the last 90 days would have been on a plan that need not exist.
+         * @description The manifest of a UsagePlan is judged as the API server would judge it, and tried on what users used and paid for
+         *     themselves in three spans of 30 days. Nothing is changed. docs/analytics.md has the definitions.
+         */
+        post: operations["simulatePlan"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/usage/what-if": {
         parameters: {
             query?: never;
@@ -2649,6 +2670,61 @@ export interface components {
             /** Format: int64 */
             ended: number;
         };
+        SimulationRequest: {
+            /** @description The manifest of a UsagePlan, with apiVersion, kind, metadata and spec. */
+            plan: Record<string, never>;
+            /** @description The plan whose users it is tried for; all users without it. At most 50000 users. */
+            of_plan?: string;
+        };
+        PlanSimulation: {
+            /** @description The name in the manifest. */
+            plan: string;
+            of_plan?: string;
+            /** Format: date */
+            from: string;
+            /**
+             * Format: date
+             * @description The day behind the last one.
+             */
+            to: string;
+            /** @description On the plan. */
+            outcome: components["schemas"]["SimulatedOutcome"];
+            /**
+             * Format: int64
+             * @description All of whose work would have been admitted.
+             */
+            users_that_fit: number;
+            /** @description The others, by what would have refused some of their work; who has several reasons is counted under each. */
+            refused: components["schemas"]["SimulatedRefusal"][];
+            /** @description The same users on the plans that they are on now, by currency. */
+            present: components["schemas"]["SimulatedOutcome"][];
+            /** Format: date-time */
+            as_of: string;
+        };
+        SimulatedOutcome: {
+            /** @example USD */
+            currency: string;
+            /** Format: int64 */
+            users: number;
+            /**
+             * Format: int64
+             * @description Spans of 30 days in which they were users.
+             */
+            periods: number;
+            served_credits: components["schemas"]["Decimal"];
+            overage_credits: components["schemas"]["Decimal"];
+            refused_credits: components["schemas"]["Decimal"];
+            period_price: components["schemas"]["Decimal"];
+            overage_price: components["schemas"]["Decimal"];
+            revenue: components["schemas"]["Decimal"];
+            provider_cost: components["schemas"]["Decimal"];
+            margin: components["schemas"]["Decimal"];
+        };
+        SimulatedRefusal: {
+            reason: components["schemas"]["Reason"];
+            /** Format: int64 */
+            users: number;
+        };
         UsageActivity: {
             user_id: components["schemas"]["UserID"];
             /** @example Asia/Hong_Kong */
@@ -4229,6 +4305,32 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["TotalsForecast"];
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    simulatePlan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SimulationRequest"];
+            };
+        };
+        responses: {
+            /** @description What would have been, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanSimulation"];
                 };
             };
             429: components["responses"]["TooMany"];
