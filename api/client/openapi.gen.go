@@ -36,6 +36,30 @@ func (e AdmissionStuck) Valid() bool {
 	}
 }
 
+// Defines values for AdviceItemReason.
+const (
+	AdviceItemReasonGrantLapses      AdviceItemReason = "grant_lapses"
+	AdviceItemReasonOverageCostsMore AdviceItemReason = "overage_costs_more"
+	AdviceItemReasonOverageIsCheaper AdviceItemReason = "overage_is_cheaper"
+	AdviceItemReasonPlanUnused       AdviceItemReason = "plan_unused"
+)
+
+// Valid indicates whether the value is a known member of the AdviceItemReason enum.
+func (e AdviceItemReason) Valid() bool {
+	switch e {
+	case AdviceItemReasonGrantLapses:
+		return true
+	case AdviceItemReasonOverageCostsMore:
+		return true
+	case AdviceItemReasonOverageIsCheaper:
+		return true
+	case AdviceItemReasonPlanUnused:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AlertKind.
 const (
 	AlertKindCreditsPercent     AlertKind = "CreditsPercent"
@@ -408,6 +432,21 @@ func (e PeriodState) Valid() bool {
 	case PeriodStateFinal:
 		return true
 	case PeriodStateOpen:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PlanAdviceReason.
+const (
+	PlanAdviceReasonPlanFitsNobody PlanAdviceReason = "plan_fits_nobody"
+)
+
+// Valid indicates whether the value is a known member of the PlanAdviceReason enum.
+func (e PlanAdviceReason) Valid() bool {
+	switch e {
+	case PlanAdviceReasonPlanFitsNobody:
 		return true
 	default:
 		return false
@@ -1217,6 +1256,38 @@ type AdmissionRequest struct {
 	UserId UserID `json:"user_id"`
 }
 
+// AdviceItem defines model for AdviceItem.
+type AdviceItem struct {
+	// Currency Examples: USD
+	Currency string         `json:"currency,omitempty,omitzero"`
+	Grant    LapsingGrant   `json:"grant,omitempty,omitzero"`
+	Periods  []AdvicePeriod `json:"periods,omitempty,omitzero"`
+
+	// Plan The plan to change to.
+	Plan   Plan             `json:"plan,omitempty,omitzero"`
+	Reason AdviceItemReason `json:"reason"`
+
+	// Saving By how much less the three periods would have cost on it.
+	Saving Decimal `json:"saving,omitempty,omitzero"`
+}
+
+// AdviceItemReason defines model for AdviceItem.Reason.
+type AdviceItemReason string
+
+// AdvicePeriod defines model for AdvicePeriod.
+type AdvicePeriod struct {
+	// Now The bill on the present plan.
+	Now    Decimal `json:"now"`
+	Period int64   `json:"period"`
+
+	// PlanCredits What of them a plan had to pay, with its credits and its overage.
+	PlanCredits Decimal `json:"plan_credits"`
+
+	// Then The bill on the other one.
+	Then        Decimal `json:"then"`
+	UsedCredits Decimal `json:"used_credits"`
+}
+
 // Alert Something that a user or a team was told of its limits. `used` and `limit` are the numbers that raised it, and do not
 // change; where it stands now its usage says.
 type Alert struct {
@@ -1730,6 +1801,20 @@ type JSONWebKeySet struct {
 	Keys []JSONWebKey `json:"keys"`
 }
 
+// LapsingGrant defines model for LapsingGrant.
+type LapsingGrant struct {
+	DaysLeft  int32     `json:"days_left"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Name      string    `json:"name"`
+
+	// RecentCredits Used on the 28 days before today.
+	RecentCredits    Decimal `json:"recent_credits"`
+	RemainingCredits Decimal `json:"remaining_credits"`
+
+	// UnusedCredits What will be left, the remaining less the recent times the days left by 28.
+	UnusedCredits Decimal `json:"unused_credits"`
+}
+
 // Level A user or a team, of which a limit is, or who pays.
 type Level struct {
 	Kind LevelKind `json:"kind"`
@@ -2104,6 +2189,20 @@ type Plan struct {
 	Name        string `json:"name"`
 }
 
+// PlanAdvice defines model for PlanAdvice.
+type PlanAdvice struct {
+	// Periods Periods with a limit that ended.
+	Periods int64            `json:"periods"`
+	Plan    string           `json:"plan"`
+	Reason  PlanAdviceReason `json:"reason"`
+
+	// Within How many of them used a fifth or more of the plan's credits and did not use them up.
+	Within int64 `json:"within"`
+}
+
+// PlanAdviceReason defines model for PlanAdvice.Reason.
+type PlanAdviceReason string
+
 // PlanList defines model for PlanList.
 type PlanList struct {
 	Plans []OfferedPlan `json:"plans"`
@@ -2161,6 +2260,17 @@ type PlanUtilisations struct {
 	From  openapi_types.Date `json:"from"`
 	Plans []PlanUtilisation  `json:"plans"`
 	To    openapi_types.Date `json:"to"`
+}
+
+// PlansAdvice defines model for PlansAdvice.
+type PlansAdvice struct {
+	// AsOf Absent as long as there are no sums.
+	AsOf  time.Time          `json:"as_of,omitempty,omitzero"`
+	From  openapi_types.Date `json:"from"`
+	Plans []PlanAdvice       `json:"plans"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
 }
 
 // PortalScope Reading what is the user's, or asking what would be allowed as well.
@@ -2657,6 +2767,18 @@ type UsageActivity struct {
 
 	// Weekdays Those of which something is known, Monday first.
 	Weekdays []ActivityDay `json:"weekdays"`
+}
+
+// UsageAdvice defines model for UsageAdvice.
+type UsageAdvice struct {
+	Advice []AdviceItem `json:"advice"`
+	AsOf   time.Time    `json:"as_of"`
+
+	// DaysAsOf How far the sums of days are; absent as long as there are none.
+	DaysAsOf time.Time `json:"days_as_of,omitempty,omitzero"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
 }
 
 // UsageAnalytics defines model for UsageAnalytics.
@@ -3599,6 +3721,11 @@ type CreateAdjustmentParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 
+// GetUsageAdviceParams defines parameters for GetUsageAdvice.
+type GetUsageAdviceParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
 // ListUsageAlertsParams defines parameters for ListUsageAlerts.
 type ListUsageAlertsParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
@@ -4001,6 +4128,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/analytics/activity (the `GetUsageActivity` operationId).
 	GetUsageActivity(ctx context.Context, params *GetUsageActivityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetPlanAdvice Plans that fit nobody.
+	//
+	// Of the periods that ended in the last 90 days, next to none used a sensible part of the plan's credits.
+	//
+	// Corresponds with GET /api/v1/analytics/advice (the `GetPlanAdvice` operationId).
+	GetPlanAdvice(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetCohorts Who came back, of those who came first in a month.
 	//
 	// A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
@@ -4369,6 +4503,15 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/usage/adjustments (the `CreateAdjustment` operationId).
 	CreateAdjustment(ctx context.Context, params *CreateAdjustmentParams, body CreateAdjustmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUsageAdvice What would be better for a user, with the arithmetic.
+	//
+	// A plan that would have cost less in the last three closed periods, and grants that will lapse. Advice never costs more than
+	// what it replaces, and does not flip from day to day; docs/advice.md has the rules. There is none for a user for whom a team
+	// pays.
+	//
+	// Corresponds with GET /api/v1/usage/advice (the `GetUsageAdvice` operationId).
+	GetUsageAdvice(ctx context.Context, params *GetUsageAdviceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUsageAlerts What a user was told of its limits, the newest first.
 	//
@@ -4818,6 +4961,23 @@ func (c *Client) ReleaseAdmission(ctx context.Context, id AdmissionID, reqEditor
 // Corresponds with GET /api/v1/analytics/activity (the `GetUsageActivity` operationId).
 func (c *Client) GetUsageActivity(ctx context.Context, params *GetUsageActivityParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetUsageActivityRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPlanAdvice Plans that fit nobody.
+//
+// Of the periods that ended in the last 90 days, next to none used a sensible part of the plan's credits.
+//
+// Corresponds with GET /api/v1/analytics/advice (the `GetPlanAdvice` operationId).
+func (c *Client) GetPlanAdvice(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPlanAdviceRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -5627,6 +5787,25 @@ func (c *Client) CreateAdjustmentWithBody(ctx context.Context, params *CreateAdj
 // Corresponds with POST /api/v1/usage/adjustments (the `CreateAdjustment` operationId).
 func (c *Client) CreateAdjustment(ctx context.Context, params *CreateAdjustmentParams, body CreateAdjustmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateAdjustmentRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUsageAdvice What would be better for a user, with the arithmetic.
+//
+// A plan that would have cost less in the last three closed periods, and grants that will lapse. Advice never costs more than
+// what it replaces, and does not flip from day to day; docs/advice.md has the rules. There is none for a user for whom a team
+// pays.
+//
+// Corresponds with GET /api/v1/usage/advice (the `GetUsageAdvice` operationId).
+func (c *Client) GetUsageAdvice(ctx context.Context, params *GetUsageAdviceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUsageAdviceRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6607,6 +6786,33 @@ func NewGetUsageActivityRequest(server string, params *GetUsageActivityParams) (
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
 		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetPlanAdviceRequest constructs an http.Request for the GetPlanAdvice method
+func NewGetPlanAdviceRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/advice")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -8831,6 +9037,56 @@ func NewCreateAdjustmentRequestWithBody(server string, params *CreateAdjustmentP
 	return req, nil
 }
 
+// NewGetUsageAdviceRequest constructs an http.Request for the GetUsageAdvice method
+func NewGetUsageAdviceRequest(server string, params *GetUsageAdviceParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/usage/advice")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListUsageAlertsRequest constructs an http.Request for the ListUsageAlerts method
 func NewListUsageAlertsRequest(server string, params *ListUsageAlertsParams) (*http.Request, error) {
 	var err error
@@ -10254,6 +10510,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/analytics/activity (the `GetUsageActivity` operationId).
 	GetUsageActivityWithResponse(ctx context.Context, params *GetUsageActivityParams, reqEditors ...RequestEditorFn) (*GetUsageActivityResponse, error)
 
+	// GetPlanAdviceWithResponse Plans that fit nobody.
+	//
+	// Of the periods that ended in the last 90 days, next to none used a sensible part of the plan's credits.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/advice (the `GetPlanAdvice` operationId).
+	GetPlanAdviceWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetPlanAdviceResponse, error)
+
 	// GetCohortsWithResponse Who came back, of those who came first in a month.
 	//
 	// A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
@@ -10686,6 +10951,17 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/usage/adjustments (the `CreateAdjustment` operationId).
 	CreateAdjustmentWithResponse(ctx context.Context, params *CreateAdjustmentParams, body CreateAdjustmentJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAdjustmentResponse, error)
+
+	// GetUsageAdviceWithResponse What would be better for a user, with the arithmetic.
+	//
+	// A plan that would have cost less in the last three closed periods, and grants that will lapse. Advice never costs more than
+	// what it replaces, and does not flip from day to day; docs/advice.md has the rules. There is none for a user for whom a team
+	// pays.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/usage/advice (the `GetUsageAdvice` operationId).
+	GetUsageAdviceWithResponse(ctx context.Context, params *GetUsageAdviceParams, reqEditors ...RequestEditorFn) (*GetUsageAdviceResponse, error)
 
 	// ListUsageAlertsWithResponse What a user was told of its limits, the newest first.
 	//
@@ -11510,6 +11786,70 @@ func (r GetUsageActivityResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetUsageActivityResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetPlanAdviceResponse429Headers the declared response headers of an HTTP 429 response for GetPlanAdvice
+type GetPlanAdviceResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetPlanAdviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PlansAdvice
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetPlanAdviceResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPlanAdviceResponse) GetJSON200() *PlansAdvice {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetPlanAdviceResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetPlanAdviceResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPlanAdviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPlanAdviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPlanAdviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPlanAdviceResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13910,6 +14250,70 @@ func (r CreateAdjustmentResponse) ContentType() string {
 	return ""
 }
 
+// GetUsageAdviceResponse429Headers the declared response headers of an HTTP 429 response for GetUsageAdvice
+type GetUsageAdviceResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetUsageAdviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UsageAdvice
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetUsageAdviceResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUsageAdviceResponse) GetJSON200() *UsageAdvice {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetUsageAdviceResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetUsageAdviceResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUsageAdviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUsageAdviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUsageAdviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUsageAdviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListUsageAlertsResponse200Headers the declared response headers of an HTTP 200 response for ListUsageAlerts
 type ListUsageAlertsResponse200Headers struct {
 	ETag string
@@ -15612,6 +16016,21 @@ func (c *ClientWithResponses) GetUsageActivityWithResponse(ctx context.Context, 
 	return ParseGetUsageActivityResponse(rsp)
 }
 
+// GetPlanAdviceWithResponse Plans that fit nobody.
+//
+// Of the periods that ended in the last 90 days, next to none used a sensible part of the plan's credits.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/advice (the `GetPlanAdvice` operationId).
+func (c *ClientWithResponses) GetPlanAdviceWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetPlanAdviceResponse, error) {
+	rsp, err := c.GetPlanAdvice(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPlanAdviceResponse(rsp)
+}
+
 // GetCohortsWithResponse Who came back, of those who came first in a month.
 //
 // A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
@@ -16307,6 +16726,23 @@ func (c *ClientWithResponses) CreateAdjustmentWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseCreateAdjustmentResponse(rsp)
+}
+
+// GetUsageAdviceWithResponse What would be better for a user, with the arithmetic.
+//
+// A plan that would have cost less in the last three closed periods, and grants that will lapse. Advice never costs more than
+// what it replaces, and does not flip from day to day; docs/advice.md has the rules. There is none for a user for whom a team
+// pays.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/usage/advice (the `GetUsageAdvice` operationId).
+func (c *ClientWithResponses) GetUsageAdviceWithResponse(ctx context.Context, params *GetUsageAdviceParams, reqEditors ...RequestEditorFn) (*GetUsageAdviceResponse, error) {
+	rsp, err := c.GetUsageAdvice(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUsageAdviceResponse(rsp)
 }
 
 // ListUsageAlertsWithResponse What a user was told of its limits, the newest first.
@@ -17320,6 +17756,73 @@ func ParseGetUsageActivityResponse(rsp *http.Response) (*GetUsageActivityRespons
 	switch {
 	case rsp.StatusCode == 429:
 		var headers GetUsageActivityResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetPlanAdviceResponse parses an HTTP response from a GetPlanAdviceWithResponse call
+func ParseGetPlanAdviceResponse(rsp *http.Response) (*GetPlanAdviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPlanAdviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PlansAdvice
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetPlanAdviceResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -19867,6 +20370,73 @@ func ParseCreateAdjustmentResponse(rsp *http.Response) (*CreateAdjustmentRespons
 		response.Headers201 = &headers
 	case rsp.StatusCode == 429:
 		var headers CreateAdjustmentResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetUsageAdviceResponse parses an HTTP response from a GetUsageAdviceWithResponse call
+func ParseGetUsageAdviceResponse(rsp *http.Response) (*GetUsageAdviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUsageAdviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UsageAdvice
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetUsageAdviceResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

@@ -133,7 +133,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Teams:   service,
 		History: past, Alerts: past, Users: service, Search: past, PublicPlans: o.publicPlans,
 		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Simulations: past,
-		ReadPlan: manifest.Plan, Queue: queue.New(store),
+		Advice: past, ReadPlan: manifest.Plan, Queue: queue.New(store),
 		Notifications: sending.Service, Deliveries: sending.Service, Leases: signer, Auth: auth,
 		Database: store.Ping, Log: log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry), Browsers: o.browsers,

@@ -255,6 +255,14 @@ func (f *fake) Simulate(context.Context, *quota.Plan, string, int64) (reports.Si
 	return reports.Simulated{Simulation: advice.NewSimulation(freePlan())}, f.err
 }
 
+func (f *fake) Advice(context.Context, string, []*quota.Plan) (reports.Advice, error) {
+	return reports.Advice{}, f.err
+}
+
+func (f *fake) PlansAdvice(context.Context) (reports.PlansAdvice, error) {
+	return reports.PlansAdvice{}, f.err
+}
+
 func (f *fake) Utilisation(context.Context, reports.Span) (reports.Utilisation, error) {
 	return reports.Utilisation{}, f.err
 }
@@ -481,7 +489,7 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits.learning = nil
 	return Options{
 		Usage: f, Admissions: f, Intervene: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
-		Teams: f, TeamReports: f, Analytics: f, Operators: f, Forecasts: f, Simulations: f,
+		Teams: f, TeamReports: f, Analytics: f, Operators: f, Forecasts: f, Simulations: f, Advice: f,
 		ReadPlan: func(context.Context, []byte) (*quota.Plan, error) { return freePlan(), f.err },
 		Queue:    f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,

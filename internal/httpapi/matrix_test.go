@@ -61,6 +61,8 @@ var mayCall = map[string][]string{
 	"getWork":                    {"operator"},
 	"getTotalsForecast":          {"operator"},
 	"simulatePlan":               {"operator"},
+	"getUsageAdvice":             {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
+	"getPlanAdvice":              {"operator"},
 	"getUsageWhatIf":             {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"listUsageAlerts":            {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"acknowledgeUsageAlert":      {"alice", "worker", "support"},

@@ -23,6 +23,30 @@ import (
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
+// Defines values for AdviceItemReason.
+const (
+	AdviceItemReasonGrantLapses      AdviceItemReason = "grant_lapses"
+	AdviceItemReasonOverageCostsMore AdviceItemReason = "overage_costs_more"
+	AdviceItemReasonOverageIsCheaper AdviceItemReason = "overage_is_cheaper"
+	AdviceItemReasonPlanUnused       AdviceItemReason = "plan_unused"
+)
+
+// Valid indicates whether the value is a known member of the AdviceItemReason enum.
+func (e AdviceItemReason) Valid() bool {
+	switch e {
+	case AdviceItemReasonGrantLapses:
+		return true
+	case AdviceItemReasonOverageCostsMore:
+		return true
+	case AdviceItemReasonOverageIsCheaper:
+		return true
+	case AdviceItemReasonPlanUnused:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DeliveryState.
 const (
 	DeliveryStateDead      DeliveryState = "dead"
@@ -164,6 +188,21 @@ func (e NotificationPreferencesRequestMuted) Valid() bool {
 	case NotificationPreferencesRequestMutedPeriodReset:
 		return true
 	case NotificationPreferencesRequestMutedTeamShare:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PlanAdviceReason.
+const (
+	PlanAdviceReasonPlanFitsNobody PlanAdviceReason = "plan_fits_nobody"
+)
+
+// Valid indicates whether the value is a known member of the PlanAdviceReason enum.
+func (e PlanAdviceReason) Valid() bool {
+	switch e {
+	case PlanAdviceReasonPlanFitsNobody:
 		return true
 	default:
 		return false
@@ -833,6 +872,29 @@ type AdmissionRequest struct {
 	UserId UserID `json:"user_id"`
 }
 
+// AdviceItem defines model for AdviceItem.
+type AdviceItem struct {
+	// Currency Examples: USD
+	Currency string           `json:"currency,omitempty,omitzero"`
+	Grant    LapsingGrant     `json:"grant,omitempty,omitzero"`
+	Periods  []AdvicePeriod   `json:"periods,omitempty,omitzero"`
+	Plan     Plan             `json:"plan,omitempty,omitzero"`
+	Reason   AdviceItemReason `json:"reason"`
+	Saving   Decimal          `json:"saving,omitempty,omitzero"`
+}
+
+// AdviceItemReason defines model for AdviceItem.Reason.
+type AdviceItemReason string
+
+// AdvicePeriod defines model for AdvicePeriod.
+type AdvicePeriod struct {
+	Now         Decimal `json:"now"`
+	Period      int64   `json:"period"`
+	PlanCredits Decimal `json:"plan_credits"`
+	Then        Decimal `json:"then"`
+	UsedCredits Decimal `json:"used_credits"`
+}
+
 // Alert Something that a user or a team was told of its limits. `used` and `limit` are the numbers that raised it, and do not
 // change; where it stands now its usage says.
 type Alert struct {
@@ -1287,6 +1349,16 @@ type JSONWebKeySet struct {
 	Keys []JSONWebKey `json:"keys"`
 }
 
+// LapsingGrant defines model for LapsingGrant.
+type LapsingGrant struct {
+	DaysLeft         int32     `json:"days_left"`
+	ExpiresAt        time.Time `json:"expires_at"`
+	Name             string    `json:"name"`
+	RecentCredits    Decimal   `json:"recent_credits"`
+	RemainingCredits Decimal   `json:"remaining_credits"`
+	UnusedCredits    Decimal   `json:"unused_credits"`
+}
+
 // Level A user or a team, of which a limit is, or who pays.
 type Level struct {
 	Kind quota.LevelKind `json:"kind"`
@@ -1620,6 +1692,20 @@ type Plan struct {
 	Name        string `json:"name"`
 }
 
+// PlanAdvice defines model for PlanAdvice.
+type PlanAdvice struct {
+	// Periods Periods with a limit that ended.
+	Periods int64            `json:"periods"`
+	Plan    string           `json:"plan"`
+	Reason  PlanAdviceReason `json:"reason"`
+
+	// Within How many of them used a fifth or more of the plan's credits and did not use them up.
+	Within int64 `json:"within"`
+}
+
+// PlanAdviceReason defines model for PlanAdvice.Reason.
+type PlanAdviceReason string
+
 // PlanList defines model for PlanList.
 type PlanList struct {
 	Plans []OfferedPlan `json:"plans"`
@@ -1675,6 +1761,17 @@ type PlanUtilisations struct {
 	From  openapi_types.Date `json:"from"`
 	Plans []PlanUtilisation  `json:"plans"`
 	To    openapi_types.Date `json:"to"`
+}
+
+// PlansAdvice defines model for PlansAdvice.
+type PlansAdvice struct {
+	// AsOf Absent as long as there are no sums.
+	AsOf  time.Time          `json:"as_of,omitempty,omitzero"`
+	From  openapi_types.Date `json:"from"`
+	Plans []PlanAdvice       `json:"plans"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
 }
 
 // PortalScope Reading what is the user's, or asking what would be allowed as well.
@@ -2154,6 +2251,18 @@ type UsageActivity struct {
 
 	// Weekdays Those of which something is known, Monday first.
 	Weekdays []ActivityDay `json:"weekdays"`
+}
+
+// UsageAdvice defines model for UsageAdvice.
+type UsageAdvice struct {
+	Advice []AdviceItem `json:"advice"`
+	AsOf   time.Time    `json:"as_of"`
+
+	// DaysAsOf How far the sums of days are; absent as long as there are none.
+	DaysAsOf time.Time `json:"days_as_of,omitempty,omitzero"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
 }
 
 // UsageAnalytics defines model for UsageAnalytics.
@@ -3029,6 +3138,11 @@ type CreateAdjustmentParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key"`
 }
 
+// GetUsageAdviceParams defines parameters for GetUsageAdvice.
+type GetUsageAdviceParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
 // ListUsageAlertsParams defines parameters for ListUsageAlerts.
 type ListUsageAlertsParams struct {
 	UserId UserID `form:"user_id" json:"user_id"`
@@ -3221,6 +3335,9 @@ type ServerInterface interface {
 	// GetUsageActivity At which hours of the week a user uses the product.
 	// (GET /api/v1/analytics/activity)
 	GetUsageActivity(w http.ResponseWriter, r *http.Request, params GetUsageActivityParams)
+	// GetPlanAdvice Plans that fit nobody.
+	// (GET /api/v1/analytics/advice)
+	GetPlanAdvice(w http.ResponseWriter, r *http.Request)
 	// GetCohorts Who came back, of those who came first in a month.
 	// (GET /api/v1/analytics/cohorts)
 	GetCohorts(w http.ResponseWriter, r *http.Request, params GetCohortsParams)
@@ -3332,6 +3449,9 @@ type ServerInterface interface {
 	// CreateAdjustment Debit credits for a reason.
 	// (POST /api/v1/usage/adjustments)
 	CreateAdjustment(w http.ResponseWriter, r *http.Request, params CreateAdjustmentParams)
+	// GetUsageAdvice What would be better for a user, with the arithmetic.
+	// (GET /api/v1/usage/advice)
+	GetUsageAdvice(w http.ResponseWriter, r *http.Request, params GetUsageAdviceParams)
 	// ListUsageAlerts What a user was told of its limits, the newest first.
 	// (GET /api/v1/usage/alerts)
 	ListUsageAlerts(w http.ResponseWriter, r *http.Request, params ListUsageAlertsParams)
@@ -3738,6 +3858,20 @@ func (siw *ServerInterfaceWrapper) GetUsageActivity(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetUsageActivity(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetPlanAdvice operation middleware
+func (siw *ServerInterfaceWrapper) GetPlanAdvice(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetPlanAdvice(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5654,6 +5788,39 @@ func (siw *ServerInterfaceWrapper) CreateAdjustment(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// GetUsageAdvice operation middleware
+func (siw *ServerInterfaceWrapper) GetUsageAdvice(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageAdviceParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsageAdvice(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListUsageAlerts operation middleware
 func (siw *ServerInterfaceWrapper) ListUsageAlerts(w http.ResponseWriter, r *http.Request) {
 
@@ -6702,6 +6869,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/heartbeat", wrapper.HeartbeatAdmission)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/activity", wrapper.GetUsageActivity)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/advice", wrapper.GetPlanAdvice)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/cohorts", wrapper.GetCohorts)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/engagement", wrapper.GetUsageEngagement)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/forecast", wrapper.GetTotalsForecast)
@@ -6740,6 +6908,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage", wrapper.CreateUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/{id}/reverse", wrapper.ReverseUsage)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/adjustments", wrapper.CreateAdjustment)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/advice", wrapper.GetUsageAdvice)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/usage/alerts", wrapper.ListUsageAlerts)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/alerts/{id}/acknowledge", wrapper.AcknowledgeUsageAlert)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/usage/check", wrapper.CheckUsage)
@@ -7121,6 +7290,44 @@ type GetUsageActivitydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetUsageActivitydefaultApplicationProblemPlusJSONResponse) VisitGetUsageActivityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPlanAdviceRequestObject struct {
+}
+
+type GetPlanAdviceResponseObject interface {
+	VisitGetPlanAdviceResponse(w http.ResponseWriter) error
+}
+
+type GetPlanAdvice200JSONResponse PlansAdvice
+
+func (response GetPlanAdvice200JSONResponse) VisitGetPlanAdviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPlanAdvicedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetPlanAdvicedefaultApplicationProblemPlusJSONResponse) VisitGetPlanAdviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9020,6 +9227,45 @@ func (response CreateAdjustmentdefaultApplicationProblemPlusJSONResponse) VisitC
 	return err
 }
 
+type GetUsageAdviceRequestObject struct {
+	Params GetUsageAdviceParams
+}
+
+type GetUsageAdviceResponseObject interface {
+	VisitGetUsageAdviceResponse(w http.ResponseWriter) error
+}
+
+type GetUsageAdvice200JSONResponse UsageAdvice
+
+func (response GetUsageAdvice200JSONResponse) VisitGetUsageAdviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsageAdvicedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsageAdvicedefaultApplicationProblemPlusJSONResponse) VisitGetUsageAdviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListUsageAlertsRequestObject struct {
 	Params ListUsageAlertsParams
 }
@@ -10034,6 +10280,9 @@ type StrictServerInterface interface {
 	// GetUsageActivity At which hours of the week a user uses the product.
 	// (GET /api/v1/analytics/activity)
 	GetUsageActivity(ctx context.Context, request GetUsageActivityRequestObject) (GetUsageActivityResponseObject, error)
+	// GetPlanAdvice Plans that fit nobody.
+	// (GET /api/v1/analytics/advice)
+	GetPlanAdvice(ctx context.Context, request GetPlanAdviceRequestObject) (GetPlanAdviceResponseObject, error)
 	// GetCohorts Who came back, of those who came first in a month.
 	// (GET /api/v1/analytics/cohorts)
 	GetCohorts(ctx context.Context, request GetCohortsRequestObject) (GetCohortsResponseObject, error)
@@ -10145,6 +10394,9 @@ type StrictServerInterface interface {
 	// CreateAdjustment Debit credits for a reason.
 	// (POST /api/v1/usage/adjustments)
 	CreateAdjustment(ctx context.Context, request CreateAdjustmentRequestObject) (CreateAdjustmentResponseObject, error)
+	// GetUsageAdvice What would be better for a user, with the arithmetic.
+	// (GET /api/v1/usage/advice)
+	GetUsageAdvice(ctx context.Context, request GetUsageAdviceRequestObject) (GetUsageAdviceResponseObject, error)
 	// ListUsageAlerts What a user was told of its limits, the newest first.
 	// (GET /api/v1/usage/alerts)
 	ListUsageAlerts(ctx context.Context, request ListUsageAlertsRequestObject) (ListUsageAlertsResponseObject, error)
@@ -10478,6 +10730,30 @@ func (sh *strictHandler) GetUsageActivity(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetUsageActivityResponseObject); ok {
 		if err := validResponse.VisitGetUsageActivityResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetPlanAdvice operation middleware
+func (sh *strictHandler) GetPlanAdvice(w http.ResponseWriter, r *http.Request) {
+	var request GetPlanAdviceRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPlanAdvice(ctx, request.(GetPlanAdviceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPlanAdvice")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetPlanAdviceResponseObject); ok {
+		if err := validResponse.VisitGetPlanAdviceResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -11502,6 +11778,32 @@ func (sh *strictHandler) CreateAdjustment(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CreateAdjustmentResponseObject); ok {
 		if err := validResponse.VisitCreateAdjustmentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUsageAdvice operation middleware
+func (sh *strictHandler) GetUsageAdvice(w http.ResponseWriter, r *http.Request, params GetUsageAdviceParams) {
+	var request GetUsageAdviceRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsageAdvice(ctx, request.(GetUsageAdviceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsageAdvice")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageAdviceResponseObject); ok {
+		if err := validResponse.VisitGetUsageAdviceResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

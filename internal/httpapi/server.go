@@ -125,6 +125,12 @@ type Simulations interface {
 	Simulate(ctx context.Context, plan *quota.Plan, of string, most int64) (reports.Simulated, error)
 }
 
+// Advice says what would be better; *reports.Service does.
+type Advice interface {
+	Advice(ctx context.Context, userID string, offers []*quota.Plan) (reports.Advice, error)
+	PlansAdvice(ctx context.Context) (reports.PlansAdvice, error)
+}
+
 // Users are those who have an account; *metering.Service is one.
 type Users interface {
 	RegisterUser(ctx context.Context, userID, plan, zone, actor string) (created bool, err error)
@@ -196,6 +202,7 @@ type Options struct {
 	Operators   Operators
 	Forecasts   Forecasts
 	Simulations Simulations
+	Advice      Advice
 	// ReadPlan judges the manifest of a UsagePlan as the API server would, and says what is wrong with it.
 	ReadPlan    func(ctx context.Context, manifest []byte) (*quota.Plan, error)
 	Alerts      Alerts
@@ -245,6 +252,7 @@ type server struct {
 	operators   Operators
 	forecasts   Forecasts
 	simulations Simulations
+	advice      Advice
 	readPlan    func(ctx context.Context, manifest []byte) (*quota.Plan, error)
 	alerts      Alerts
 	users       Users
@@ -274,7 +282,7 @@ func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
 		intervene: opts.Intervene, notifications: opts.Notifications, deliveries: opts.Deliveries,
 		history: opts.History, analytics: opts.Analytics, operators: opts.Operators, forecasts: opts.Forecasts,
-		simulations: opts.Simulations, readPlan: opts.ReadPlan, alerts: opts.Alerts,
+		simulations: opts.Simulations, advice: opts.Advice, readPlan: opts.ReadPlan, alerts: opts.Alerts,
 		users: opts.Users, search: opts.Search,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}

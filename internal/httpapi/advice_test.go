@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
+)
+
+// The SQL in docs/advice.md says of the same periods, days and plans what is answered.
+func TestAdviceIsWhatTheDocsSay(t *testing.T) {
+	t.Parallel()
+	m := newMonths(t)
+	page, err := os.ReadFile("../../docs/advice.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	advised := func(user string) (change, grants []map[string]any) {
+		t.Helper()
+		for _, item := range listOf(m.get("usage/advice?user_id="+user), "advice") {
+			if grant, is := item["grant"].(map[string]any); is {
+				grants = append(grants, grant)
+				continue
+			}
+			item["plan"] = item["plan"].(map[string]any)["name"]
+			change = append(change, item)
+		}
+		return change, grants
+	}
+	m.get = func(path string) map[string]any {
+		t.Helper()
+		return must(t, m.h, request{method: "GET", path: "/api/v1/" + path, token: "Bearer backend"}, 200)
+	}
+	compare := func(user string) (seen, rows int) {
+		t.Helper()
+		change, grants := advised(user)
+		for _, d := range definition.FindAllStringSubmatch(string(page), -1) {
+			answered := map[string][]map[string]any{"advice: change": change, "advice: grant": grants,
+				"advice: plans": listOf(m.asked("advice"), "plans")}[d[1]]
+			stored := m.sql(d[2], user, m.now())
+			want, got := []map[string]string{}, []map[string]string{}
+			for _, row := range stored {
+				want = append(want, texts(row))
+			}
+			for _, a := range answered {
+				row := map[string]any{}
+				for _, name := range []string{"plan", "saving", "name", "days_left", "recent_credits", "unused_credits",
+					"periods", "within"} {
+					if _, list := a[name].([]any); a[name] != nil && !list {
+						row[name] = a[name]
+					}
+				}
+				got = append(got, texts(row))
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s of %s: (-SQL +answer)\n%s", d[1], user, diff)
+			}
+			seen, rows = seen+1, rows+len(stored)
+		}
+		return seen, rows
+	}
+	for month := range 4 {
+		for day := range 3 {
+			m.use("bob", 15+4*month+day)
+			m.use("carol", 1+month)
+			m.use("alice", 2)
+			m.advance(10)
+		}
+		m.advance(month % 2)
+	}
+	for _, user := range []string{"bob", "carol", "alice"} {
+		if _, err := m.GrantCredits(t.Context(), user, "gift",
+			metering.Grant{Credits: 100 * quota.Credit, ExpiresAt: m.now().AddDate(0, 0, 30)}, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.advance(1)
+	m.rollUp()
+	if _, err := m.conn.Exec(t.Context(), `INSERT INTO usage_utilisation
+		SELECT $1::date - 10, p, n, 12, 0 FROM (VALUES ('huge', 3), ('huge', 4), ('fits', 50), ('fits', 4)) AS v (p, n)`,
+		m.now()); err != nil {
+		t.Fatal(err)
+	}
+	all := 0
+	for _, user := range []string{"bob", "carol", "alice", "emil", "dora"} {
+		seen, rows := compare(user)
+		if all += rows; seen != 3 {
+			t.Errorf("docs/advice.md has %d definitions, want 3", seen)
+		}
+	}
+	change, grants := advised("bob")
+	if len(change) != 1 || change[0]["reason"] != "plan_unused" || change[0]["plan"] != "starter" || len(grants) != 1 {
+		t.Errorf("bob pays for overage while starter is free and large enough: got %v, %v", change, grants)
+	}
+	if change, grants := advised("emil"); len(change)+len(grants) > 0 {
+		t.Errorf("a team pays for emil, got %v, %v", change, grants)
+	}
+	if plans := listOf(m.asked("advice"), "plans"); len(plans) != 1 || plans[0]["plan"] != "huge" {
+		t.Errorf("got %v", plans)
+	}
+	if all == 0 {
+		t.Error("no advice was given")
+	}
+}
