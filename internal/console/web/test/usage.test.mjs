@@ -58,6 +58,15 @@ test('an alert arrives, and is marked as read', async () => {
   assert.deepEqual(errors, []);
 });
 
+test('alerts are told in words, those of a kind that the page does not know in the service’s', async () => {
+  service.answers['GET /api/v1/usage/alerts'] = { as_of: iso(TIME), alerts: [
+    alert('ExhaustionForecast', 'warning', { exhausted_at: '2026-03-29T03:10:00Z' }), alert('SomethingNew', 'info'),
+  ] };
+  await open();
+  await shows('.alert.warning', 'By your pace the credits will be used up on 29 Mar 2026, 11:10: 198.75 of 310 are used.');
+  await shows('.alert.info', 'the service\'s words of SomethingNew');
+});
+
 test('the period ends while the page is open', async () => {
   await open();
   // The service says nothing yet: what is shown must not be of the old period.

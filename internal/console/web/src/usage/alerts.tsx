@@ -82,7 +82,7 @@ function Words({ alert }: { alert: Alert }) {
     <div>
       <strong>{t(`severity.${alert.severity}`)}</strong> {words(alert, i18n)}
       <div class="minor">
-        {alert.severity !== 'info' && !alert.resolved_at && <>{i18n.code('action', alert.kind)} </>}
+        {alert.severity !== 'info' && !alert.resolved_at && <>{action(alert, i18n)} </>}
         {i18n.dateTime(alert.raised_at)}
         {alert.resolved_at && <> · {t('resolved', { date: i18n.dateTime(alert.resolved_at) })}</>}
         {alert.acknowledged_by && <> · {t('acknowledgedBy', { who: alert.acknowledged_by })}</>}
@@ -90,6 +90,21 @@ function Words({ alert }: { alert: Alert }) {
     </div>
   );
 }
+
+/** What to do about it: whoever runs a team has nobody to ask for more of it. */
+function action(alert: Alert, i18n: I18n<UsageKey>): string {
+  if (alert.kind === 'TeamShare' && alert.level.kind === 'Team') return i18n.t('actionOfTeam');
+  const key = `action.${alert.kind}`;
+  const text = i18n.t(key as UsageKey);
+  return text === key ? alert.action : text;
+}
+
+// A kind that the contract has and this list has not is named by the compiler; one of a newer service has its own words.
+const texts: Record<Alert['kind'], UsageKey> = {
+  CreditsPercent: 'alert.CreditsPercent', TeamShare: 'alert.TeamShare', DailyCostPercent: 'alert.DailyCostPercent',
+  Overdrawn: 'alert.Overdrawn', ExhaustionForecast: 'alert.ExhaustionForecast', GrantExpiring: 'alert.GrantExpiring',
+  PeriodReset: 'alert.PeriodReset',
+};
 
 /** The alert in the page's language; in the service's own words where its kind is not known here. */
 export function words(alert: Alert, i18n: I18n<UsageKey>): string {
@@ -103,7 +118,7 @@ export function words(alert: Alert, i18n: I18n<UsageKey>): string {
     values.end = i18n.date(alert.closed_period.end);
     values.used = i18n.credits(alert.closed_period.used_credits);
   }
-  const key = `alert.${alert.kind}`;
-  const text = i18n.t(key as UsageKey, values);
-  return text === key ? alert.message : text;
+  if (alert.exhausted_at) values.exhausted = i18n.dateTime(alert.exhausted_at);
+  const key: UsageKey | undefined = texts[alert.kind];
+  return key ? i18n.t(key, values) : alert.message;
 }
