@@ -64,6 +64,7 @@ test('an act says the curl that does the same, and is sent once', async () => {
     `curl -sS -X POST '${service.url}/api/v1/usage/adjustments'`, '-H "Authorization: Bearer $TOKEN"', '-H "Idempotency-Key: $(uuidgen)"',
     "-H 'Content-Type: application/json'", `-d '{"user_id":"mina","credits":-2.5,"reason":"it'\\''s double"}'`,
   ].join(' \\\n  '));
+  assert.ok(await page.getByRole('dialog').evaluate((d) => d.scrollWidth <= d.clientWidth), 'the dialog is too narrow for what is in it');
   await accessible(page);
   await dialog.getByRole('button', { name: 'Adjust' }).click();
   await dialog.getByRole('alert').getByText('the database is away').waitFor();

@@ -691,6 +691,48 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/usage/advice": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What would be better for a user, with the arithmetic.
+         * @description A plan that would have cost less in the last three closed periods, and grants that will lapse. Advice never costs more than
+         *     what it replaces, and does not flip from day to day; docs/advice.md has the rules. There is none for a user for whom a team
+         *     pays.
+         */
+        get: operations["getUsageAdvice"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/analytics/advice": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Plans that fit nobody.
+         * @description Of the periods that ended in the last 90 days, next to none used a sensible part of the plan's credits.
+         */
+        get: operations["getPlanAdvice"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/usage/what-if": {
         parameters: {
             query?: never;
@@ -2725,6 +2767,82 @@ export interface components {
             /** Format: int64 */
             users: number;
         };
+        UsageAdvice: {
+            user_id: components["schemas"]["UserID"];
+            advice: components["schemas"]["AdviceItem"][];
+            /**
+             * Format: date-time
+             * @description How far the sums of days are; absent as long as there are none.
+             */
+            days_as_of?: string;
+            /** Format: date-time */
+            as_of: string;
+        };
+        AdviceItem: {
+            /** @enum {string} */
+            reason: "overage_costs_more" | "plan_unused" | "overage_is_cheaper" | "grant_lapses";
+            /** @description The plan to change to. */
+            plan?: components["schemas"]["Plan"];
+            /** @example USD */
+            currency?: string;
+            /** @description By how much less the three periods would have cost on it. */
+            saving?: components["schemas"]["Decimal"];
+            periods?: components["schemas"]["AdvicePeriod"][];
+            grant?: components["schemas"]["LapsingGrant"];
+        };
+        AdvicePeriod: {
+            /** Format: int64 */
+            period: number;
+            used_credits: components["schemas"]["Decimal"];
+            /** @description What of them a plan had to pay, with its credits and its overage. */
+            plan_credits: components["schemas"]["Decimal"];
+            /** @description The bill on the present plan. */
+            now: components["schemas"]["Decimal"];
+            /** @description The bill on the other one. */
+            then: components["schemas"]["Decimal"];
+        };
+        LapsingGrant: {
+            name: string;
+            /** Format: date-time */
+            expires_at: string;
+            remaining_credits: components["schemas"]["Decimal"];
+            /** @description Used on the 28 days before today. */
+            recent_credits: components["schemas"]["Decimal"];
+            /** Format: int32 */
+            days_left: number;
+            /** @description What will be left, the remaining less the recent times the days left by 28. */
+            unused_credits: components["schemas"]["Decimal"];
+        };
+        PlansAdvice: {
+            /** Format: date */
+            from: string;
+            /**
+             * Format: date
+             * @description The day behind the last one.
+             */
+            to: string;
+            plans: components["schemas"]["PlanAdvice"][];
+            /**
+             * Format: date-time
+             * @description Absent as long as there are no sums.
+             */
+            as_of?: string;
+        };
+        PlanAdvice: {
+            plan: string;
+            /** @enum {string} */
+            reason: "plan_fits_nobody";
+            /**
+             * Format: int64
+             * @description Periods with a limit that ended.
+             */
+            periods: number;
+            /**
+             * Format: int64
+             * @description How many of them used a fifth or more of the plan's credits and did not use them up.
+             */
+            within: number;
+        };
         UsageActivity: {
             user_id: components["schemas"]["UserID"];
             /** @example Asia/Hong_Kong */
@@ -4331,6 +4449,52 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PlanSimulation"];
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getUsageAdvice: {
+        parameters: {
+            query: {
+                user_id: components["schemas"]["UserID"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The advice, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageAdvice"];
+                };
+            };
+            429: components["responses"]["TooMany"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getPlanAdvice: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The plans, as of `as_of`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlansAdvice"];
                 };
             };
             429: components["responses"]["TooMany"];

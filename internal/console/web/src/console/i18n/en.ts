@@ -203,6 +203,7 @@ const texts = {
   'delivery.dead': 'given up',
   'delivery.waiting': 'on its way',
   'delivery.delivered': 'delivered',
+  triedAgain: 'again on {time}',
 };
 export default texts;
 export type ConsoleKey = keyof typeof texts;

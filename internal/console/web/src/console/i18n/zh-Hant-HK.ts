@@ -205,5 +205,6 @@ const texts: Record<ConsoleKey, string> = {
   'delivery.dead': '已放棄',
   'delivery.waiting': '派送中',
   'delivery.delivered': '已送達',
+  triedAgain: '{time} 再試',
 };
 export default texts;

@@ -45,14 +45,15 @@ export function Deliveries() {
           columns={[
             { key: 'at', title: t('time'), value: (d) => d.created_at, show: (d) => i18n.dateTime(d.created_at) },
             { key: 'endpoint', title: t('endpoint'), heads: true, value: (d) => d.endpoint },
-            { key: 'team', title: t('team'), value: (d) => d.team, show: (d) => d.team && <Link href={teamAt(d.team)}>{d.team}</Link> },
-            { key: 'kind', title: t('kind'), value: (d) => d.kind },
-            { key: 'state', title: t('state'), value: (d) => d.state, show: (d) => <span class={d.state === 'dead' ? 'bad' : ''}>{i18n.code('delivery', d.state)}</span> },
-            { key: 'attempts', title: t('attempts'), end: true, value: (d) => d.attempts },
-            { key: 'why', title: t('lastError'), value: (d) => failure(d), show: (d) => <Long>{failure(d)}</Long> },
-            { key: 'next', title: t('nextAttempt'), value: (d) => d.next_attempt_at, show: (d) => (d.next_attempt_at ? i18n.dateTime(d.next_attempt_at) : '') },
-            { key: 'by', title: t('resentBy'), value: (d) => d.resent_by, taken: true },
-            { key: 'id', title: t('id'), value: (d) => d.id, taken: true },
+            {
+              key: 'state', title: t('state'), value: (d) => d.state,
+              show: (d) => (
+                <>
+                  <span class={d.state === 'dead' ? 'bad' : ''}>{i18n.code('delivery', d.state)}</span>
+                  {d.next_attempt_at && <small>{t('triedAgain', { time: i18n.dateTime(d.next_attempt_at) })}</small>}
+                </>
+              ),
+            },
             {
               key: 'act', title: t('act'), value: () => '',
               show: (d) => d.state !== 'waiting' && (
@@ -62,6 +63,13 @@ export function Deliveries() {
                 />
               ),
             },
+            { key: 'attempts', title: t('attempts'), end: true, value: (d) => d.attempts },
+            { key: 'why', title: t('lastError'), value: (d) => failure(d), show: (d) => <Long>{failure(d)}</Long> },
+            { key: 'team', title: t('team'), value: (d) => d.team, show: (d) => d.team && <Link href={teamAt(d.team)}>{d.team}</Link> },
+            { key: 'kind', title: t('kind'), value: (d) => d.kind },
+            { key: 'next', title: t('nextAttempt'), value: (d) => d.next_attempt_at, taken: true },
+            { key: 'by', title: t('resentBy'), value: (d) => d.resent_by, taken: true },
+            { key: 'id', title: t('id'), value: (d) => d.id, taken: true },
           ]}
         />
       )}

@@ -201,12 +201,6 @@ function Work({ id }: { id: string }) {
       columns={[
         { key: 'at', title: t('time'), value: (a) => a.created_at, show: (a) => i18n.dateTime(a.created_at) },
         { key: 'state', title: t('state'), value: (a) => a.state, show: (a) => i18n.code('state', a.state) },
-        { key: 'why', title: t('why'), value: (a) => a.message ?? a.release_reason ?? a.reason, show: (a) => <Long>{a.message ?? a.release_reason ?? a.reason}</Long> },
-        { key: 'place', title: t('place'), end: true, value: (a) => a.position },
-        { key: 'estimated', title: t('estimated'), end: true, value: (a) => a.estimated_credits, show: (a) => i18n.credits(a.estimated_credits) },
-        { key: 'charged', title: t('charged'), end: true, value: (a) => a.charged_credits, show: (a) => (a.charged_credits === undefined ? '' : i18n.credits(a.charged_credits)) },
-        { key: 'stuck', title: t('stuck'), value: (a) => a.stuck, show: (a) => a.stuck && i18n.code('stuck', a.stuck) },
-        { key: 'id', title: t('id'), value: (a) => a.id, taken: true },
         {
           key: 'act', title: t('act'), value: () => '',
           show: (a) => a.state === 'Admitted' && (
@@ -216,6 +210,12 @@ function Work({ id }: { id: string }) {
             />
           ),
         },
+        { key: 'why', title: t('why'), value: (a) => a.message ?? a.release_reason ?? a.reason, show: (a) => <Long>{a.message ?? a.release_reason ?? a.reason}</Long> },
+        { key: 'place', title: t('place'), end: true, value: (a) => a.position },
+        { key: 'estimated', title: t('estimated'), end: true, value: (a) => a.estimated_credits, show: (a) => i18n.credits(a.estimated_credits) },
+        { key: 'charged', title: t('charged'), end: true, value: (a) => a.charged_credits, show: (a) => (a.charged_credits === undefined ? '' : i18n.credits(a.charged_credits)) },
+        { key: 'stuck', title: t('stuck'), value: (a) => a.stuck, show: (a) => a.stuck && i18n.code('stuck', a.stuck) },
+        { key: 'id', title: t('id'), value: (a) => a.id, taken: true },
       ]}
     />
   );
