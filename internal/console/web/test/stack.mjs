@@ -50,7 +50,7 @@ export async function startStack(flags = []) {
     assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${answer.ok ? '' : await answer.text()}`);
     return answer.json();
   };
-  return { url, call, stop };
+  return { url, call, kubectl, stop };
 }
 
 // Who charges the users of the demo, and gives out tokens for them.

@@ -117,11 +117,11 @@ test('an operator sees what the service does now, a customer does not', async ()
   await page.getByText('You have no right to see this.').waitFor();
 });
 
-test('the widget works on a page of another origin, under a strict policy', async () => {
-  await open();
+/** Has the host show the widget to a user, under a strict policy. */
+function show(user) {
   host.answer = async (request, response) => {
     if (request.url === '/token') {
-      const { token } = await stack.call('POST', '/api/v1/users/mina/portal-tokens', {});
+      const { token } = await stack.call('POST', `/api/v1/users/${user}/portal-tokens`, {});
       return response.end(token);
     }
     if (request.url === '/host.js') {
@@ -134,7 +134,39 @@ test('the widget works on a page of another origin, under a strict policy', asyn
     response.end(`<!doctype html><html lang="en"><title>Host</title><link rel="icon" href="data:,"><main><h1>Host</h1><usage-panel></usage-panel></main>
       <script src="/host.js"></script><script src="${stack.url}/widget.js" defer></script>`);
   };
-  await page.goto(host.url);
+  return page.goto(host.url);
+}
+
+test('the period ends while somebody looks', async () => {
+  // Four years before, so that the day is there in February too.
+  const end = new Date(Math.ceil(Date.now() / 1000) * 1000 + 15_000);
+  const created = new Date(end);
+  created.setUTCFullYear(end.getUTCFullYear() - 4);
+  await stack.kubectl(['apply', '-f', '-'], JSON.stringify({
+    apiVersion: 'usage.cantonesescribe.io/v1alpha1', kind: 'UserQuota', metadata: { name: 'rita' },
+    spec: { userID: 'rita', accountCreatedAt: created.toISOString().replace('.000', '') },
+  }));
+  await stack.kubectl(['wait', '--for=condition=Accepted', '--timeout=10s', 'userquota/rita']);
+  await stack.call('POST', '/api/v1/usage', { user_id: 'rita', usage_type: 'transcription', duration_seconds: 60 });
+  await open();
+  await show('rita');
+  // An accessor in the page: what is shown as used, or null while nothing is.
+  const when = (want) => page.waitForFunction((want) => {
+    const used = document.querySelector('usage-panel').shadowRoot?.querySelector('[data-used]')?.textContent ?? null;
+    return (want === 'other' ? used !== '1' : used === want) && Date.now();
+  }, want, { polling: 20, timeout: 30_000 });
+  await when('1');
+  assert.ok(Date.now() < end, 'the page was there in time');
+  const gone = (await (await when('other')).jsonValue()) - end;
+  assert.ok(gone >= -50 && gone <= 1100, `the old number was gone ${gone} ms after the end`);
+  const there = (await (await when('0')).jsonValue()) - end;
+  assert.ok(there <= 2500, `the new one was there ${there} ms after the end`);
+  assert.deepEqual(errors, []);
+});
+
+test('the widget works on a page of another origin, under a strict policy', async () => {
+  await open();
+  await show('mina');
   await page.waitForSelector('usage-panel [data-left]');
   const used = Number(await page.locator('usage-panel [data-used]').textContent());
   await stack.call('POST', '/api/v1/usage', { user_id: 'mina', usage_type: 'transcription', duration_seconds: 60 });
