@@ -114,6 +114,33 @@ func (e AlertSeverity) Valid() bool {
 	}
 }
 
+// Defines values for ChurnFactorFactor.
+const (
+	ChurnFactorFactorFailures  ChurnFactorFactor = "failures"
+	ChurnFactorFactorFrequency ChurnFactorFactor = "frequency"
+	ChurnFactorFactorRecency   ChurnFactorFactor = "recency"
+	ChurnFactorFactorRefusals  ChurnFactorFactor = "refusals"
+	ChurnFactorFactorTrend     ChurnFactorFactor = "trend"
+)
+
+// Valid indicates whether the value is a known member of the ChurnFactorFactor enum.
+func (e ChurnFactorFactor) Valid() bool {
+	switch e {
+	case ChurnFactorFactorFailures:
+		return true
+	case ChurnFactorFactorFrequency:
+		return true
+	case ChurnFactorFactorRecency:
+		return true
+	case ChurnFactorFactorRefusals:
+		return true
+	case ChurnFactorFactorTrend:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CloudEventDatacontenttype.
 const (
 	CloudEventDatacontenttypeApplicationjson CloudEventDatacontenttype = "application/json"
@@ -1547,6 +1574,38 @@ type CheckResult struct {
 	UpgradePlan Plan    `json:"upgrade_plan,omitempty,omitzero"`
 	Used        Decimal `json:"used,omitempty,omitzero"`
 	WouldQueue  bool    `json:"would_queue"`
+}
+
+// ChurnFactor defines model for ChurnFactor.
+type ChurnFactor struct {
+	Factor    ChurnFactorFactor `json:"factor"`
+	MaxPoints int32             `json:"max_points"`
+	Points    int32             `json:"points"`
+
+	// Usual What it was compared with: the usual pause, the mean of the time before, all admissions that ended.
+	Usual int64 `json:"usual"`
+
+	// Value What was found: days, days of use, credits in 1/60000, refusals, admissions without a charge.
+	Value int64 `json:"value"`
+}
+
+// ChurnFactorFactor defines model for ChurnFactor.Factor.
+type ChurnFactorFactor string
+
+// ChurnScore defines model for ChurnScore.
+type ChurnScore struct {
+	// AsOf How far the sums are; absent as long as there are none.
+	AsOf time.Time `json:"as_of,omitempty,omitzero"`
+
+	// AtRisk Whether it is 50 or more; absent without one.
+	AtRisk  *bool         `json:"at_risk,omitempty"`
+	Factors []ChurnFactor `json:"factors,omitempty,omitzero"`
+
+	// Score Absent where there is nothing to compare, or the sums lack a day.
+	Score *int32 `json:"score,omitempty"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
 }
 
 // ClosedPeriod defines model for ClosedPeriod.
@@ -3409,6 +3468,11 @@ type GetUsageActivityParams struct {
 	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
 }
 
+// GetChurnScoreParams defines parameters for GetChurnScore.
+type GetChurnScoreParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
 // GetCohortsParams defines parameters for GetCohorts.
 type GetCohortsParams struct {
 	// From The first month; eleven before `to` unless given, and at most 59.
@@ -4134,6 +4198,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/analytics/advice (the `GetPlanAdvice` operationId).
 	GetPlanAdvice(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetChurnScore How much speaks for a user's leaving.
+	//
+	// A score from 0 to 100 with its factors, by the 84 days before today. It is no probability; docs/advice.md tells what it finds.
+	//
+	// Corresponds with GET /api/v1/analytics/churn (the `GetChurnScore` operationId).
+	GetChurnScore(ctx context.Context, params *GetChurnScoreParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetCohorts Who came back, of those who came first in a month.
 	//
@@ -4978,6 +5049,23 @@ func (c *Client) GetUsageActivity(ctx context.Context, params *GetUsageActivityP
 // Corresponds with GET /api/v1/analytics/advice (the `GetPlanAdvice` operationId).
 func (c *Client) GetPlanAdvice(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPlanAdviceRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetChurnScore How much speaks for a user's leaving.
+//
+// A score from 0 to 100 with its factors, by the 84 days before today. It is no probability; docs/advice.md tells what it finds.
+//
+// Corresponds with GET /api/v1/analytics/churn (the `GetChurnScore` operationId).
+func (c *Client) GetChurnScore(ctx context.Context, params *GetChurnScoreParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetChurnScoreRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6813,6 +6901,56 @@ func NewGetPlanAdviceRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetChurnScoreRequest constructs an http.Request for the GetChurnScore method
+func NewGetChurnScoreRequest(server string, params *GetChurnScoreParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/churn")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -10519,6 +10657,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/analytics/advice (the `GetPlanAdvice` operationId).
 	GetPlanAdviceWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetPlanAdviceResponse, error)
 
+	// GetChurnScoreWithResponse How much speaks for a user's leaving.
+	//
+	// A score from 0 to 100 with its factors, by the 84 days before today. It is no probability; docs/advice.md tells what it finds.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/churn (the `GetChurnScore` operationId).
+	GetChurnScoreWithResponse(ctx context.Context, params *GetChurnScoreParams, reqEditors ...RequestEditorFn) (*GetChurnScoreResponse, error)
+
 	// GetCohortsWithResponse Who came back, of those who came first in a month.
 	//
 	// A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
@@ -11850,6 +11997,70 @@ func (r GetPlanAdviceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetPlanAdviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetChurnScoreResponse429Headers the declared response headers of an HTTP 429 response for GetChurnScore
+type GetChurnScoreResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetChurnScoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ChurnScore
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetChurnScoreResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetChurnScoreResponse) GetJSON200() *ChurnScore {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetChurnScoreResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetChurnScoreResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetChurnScoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetChurnScoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetChurnScoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetChurnScoreResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -16031,6 +16242,21 @@ func (c *ClientWithResponses) GetPlanAdviceWithResponse(ctx context.Context, req
 	return ParseGetPlanAdviceResponse(rsp)
 }
 
+// GetChurnScoreWithResponse How much speaks for a user's leaving.
+//
+// A score from 0 to 100 with its factors, by the 84 days before today. It is no probability; docs/advice.md tells what it finds.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/churn (the `GetChurnScore` operationId).
+func (c *ClientWithResponses) GetChurnScoreWithResponse(ctx context.Context, params *GetChurnScoreParams, reqEditors ...RequestEditorFn) (*GetChurnScoreResponse, error) {
+	rsp, err := c.GetChurnScore(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetChurnScoreResponse(rsp)
+}
+
 // GetCohortsWithResponse Who came back, of those who came first in a month.
 //
 // A cohort is those who used something for the first time in a month of UTC. There is one for each month that is known of, with zeros
@@ -17823,6 +18049,73 @@ func ParseGetPlanAdviceResponse(rsp *http.Response) (*GetPlanAdviceResponse, err
 	switch {
 	case rsp.StatusCode == 429:
 		var headers GetPlanAdviceResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetChurnScoreResponse parses an HTTP response from a GetChurnScoreWithResponse call
+func ParseGetChurnScoreResponse(rsp *http.Response) (*GetChurnScoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetChurnScoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ChurnScore
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetChurnScoreResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

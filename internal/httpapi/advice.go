@@ -80,3 +80,32 @@ func (s *server) GetPlanAdvice(
 	}
 	return out, nil
 }
+
+// GetChurnScore implements GET /api/v1/analytics/churn.
+func (s *server) GetChurnScore(
+	ctx context.Context, r GetChurnScoreRequestObject,
+) (GetChurnScoreResponseObject, error) {
+	if err := s.mayAll(ctx, access.Resource); err != nil {
+		return nil, err
+	}
+	user := r.Params.UserId
+	if err := checkUserID(user); err != nil {
+		return nil, err
+	}
+	c, err := s.advice.Churn(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	out := GetChurnScore200JSONResponse{UserId: user, AsOf: c.AsOf}
+	if c.Score == nil {
+		return out, nil
+	}
+	out.Score, out.AtRisk = new(int32(c.Score.Points)), new(c.Score.Points >= advice.AtRisk)
+	for _, f := range c.Score.Factors {
+		out.Factors = append(out.Factors, ChurnFactor{
+			Factor: ChurnFactorFactor(f.Name), Points: int32(f.Points), MaxPoints: int32(f.Max), Value: f.Value,
+			Usual: f.Usual,
+		})
+	}
+	return out, nil
+}

@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"encoding/json"
 	"os"
 	"testing"
 
@@ -105,5 +106,35 @@ func TestAdviceIsWhatTheDocsSay(t *testing.T) {
 	}
 	if all == 0 {
 		t.Error("no advice was given")
+	}
+}
+
+// A score is the sum of its factors, and there is none without anything to compare with.
+func TestChurnScore(t *testing.T) {
+	t.Parallel()
+	m := newMonths(t)
+	if got := m.asked("churn?user_id=bob"); got["score"] != nil || got["at_risk"] != nil {
+		t.Errorf("nothing is rolled up, got %v", got)
+	}
+	for range 20 {
+		m.use("bob", 2)
+		m.use("carol", 2)
+		m.advance(3)
+	}
+	for range 8 {
+		m.use("carol", 2)
+		m.advance(3)
+	}
+	m.use("dora", 1)
+	m.rollUp()
+	bob, carol := m.asked("churn?user_id=bob"), m.asked("churn?user_id=carol")
+	if bob["score"] != json.Number("78") || bob["at_risk"] != true || len(listOf(bob, "factors")) != 5 {
+		t.Errorf("bob has used nothing for 27 days, every third day before, got %v", bob)
+	}
+	if carol["score"] != json.Number("0") || carol["at_risk"] != false || carol["as_of"] == nil {
+		t.Errorf("carol uses the same as ever, got %v", carol)
+	}
+	if dora := m.asked("churn?user_id=dora"); dora["score"] != nil {
+		t.Errorf("dora came today, got %v", dora)
 	}
 }

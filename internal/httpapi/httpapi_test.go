@@ -259,6 +259,8 @@ func (f *fake) Advice(context.Context, string, []*quota.Plan) (reports.Advice, e
 	return reports.Advice{}, f.err
 }
 
+func (f *fake) Churn(context.Context, string) (reports.Churn, error) { return reports.Churn{}, f.err }
+
 func (f *fake) PlansAdvice(context.Context) (reports.PlansAdvice, error) {
 	return reports.PlansAdvice{}, f.err
 }

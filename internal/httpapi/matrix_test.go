@@ -63,6 +63,7 @@ var mayCall = map[string][]string{
 	"simulatePlan":               {"operator"},
 	"getUsageAdvice":             {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"getPlanAdvice":              {"operator"},
+	"getChurnScore":              {"operator"},
 	"getUsageWhatIf":             {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"listUsageAlerts":            {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"acknowledgeUsageAlert":      {"alice", "worker", "support"},

@@ -47,6 +47,33 @@ func (e AdviceItemReason) Valid() bool {
 	}
 }
 
+// Defines values for ChurnFactorFactor.
+const (
+	ChurnFactorFactorFailures  ChurnFactorFactor = "failures"
+	ChurnFactorFactorFrequency ChurnFactorFactor = "frequency"
+	ChurnFactorFactorRecency   ChurnFactorFactor = "recency"
+	ChurnFactorFactorRefusals  ChurnFactorFactor = "refusals"
+	ChurnFactorFactorTrend     ChurnFactorFactor = "trend"
+)
+
+// Valid indicates whether the value is a known member of the ChurnFactorFactor enum.
+func (e ChurnFactorFactor) Valid() bool {
+	switch e {
+	case ChurnFactorFactorFailures:
+		return true
+	case ChurnFactorFactorFrequency:
+		return true
+	case ChurnFactorFactorRecency:
+		return true
+	case ChurnFactorFactorRefusals:
+		return true
+	case ChurnFactorFactorTrend:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DeliveryState.
 const (
 	DeliveryStateDead      DeliveryState = "dead"
@@ -1126,6 +1153,38 @@ type CheckResult struct {
 	UpgradePlan Plan    `json:"upgrade_plan,omitempty,omitzero"`
 	Used        Decimal `json:"used,omitempty,omitzero"`
 	WouldQueue  bool    `json:"would_queue"`
+}
+
+// ChurnFactor defines model for ChurnFactor.
+type ChurnFactor struct {
+	Factor    ChurnFactorFactor `json:"factor"`
+	MaxPoints int32             `json:"max_points"`
+	Points    int32             `json:"points"`
+
+	// Usual What it was compared with: the usual pause, the mean of the time before, all admissions that ended.
+	Usual int64 `json:"usual"`
+
+	// Value What was found: days, days of use, credits in 1/60000, refusals, admissions without a charge.
+	Value int64 `json:"value"`
+}
+
+// ChurnFactorFactor defines model for ChurnFactor.Factor.
+type ChurnFactorFactor string
+
+// ChurnScore defines model for ChurnScore.
+type ChurnScore struct {
+	// AsOf How far the sums are; absent as long as there are none.
+	AsOf time.Time `json:"as_of,omitempty,omitzero"`
+
+	// AtRisk Whether it is 50 or more; absent without one.
+	AtRisk  *bool         `json:"at_risk,omitempty"`
+	Factors []ChurnFactor `json:"factors,omitempty,omitzero"`
+
+	// Score Absent where there is nothing to compare, or the sums lack a day.
+	Score *int32 `json:"score,omitempty"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
 }
 
 // ClosedPeriod defines model for ClosedPeriod.
@@ -2835,6 +2894,11 @@ type GetUsageActivityParams struct {
 	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
 }
 
+// GetChurnScoreParams defines parameters for GetChurnScore.
+type GetChurnScoreParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+}
+
 // GetCohortsParams defines parameters for GetCohorts.
 type GetCohortsParams struct {
 	// From The first month; eleven before `to` unless given, and at most 59.
@@ -3338,6 +3402,9 @@ type ServerInterface interface {
 	// GetPlanAdvice Plans that fit nobody.
 	// (GET /api/v1/analytics/advice)
 	GetPlanAdvice(w http.ResponseWriter, r *http.Request)
+	// GetChurnScore How much speaks for a user's leaving.
+	// (GET /api/v1/analytics/churn)
+	GetChurnScore(w http.ResponseWriter, r *http.Request, params GetChurnScoreParams)
 	// GetCohorts Who came back, of those who came first in a month.
 	// (GET /api/v1/analytics/cohorts)
 	GetCohorts(w http.ResponseWriter, r *http.Request, params GetCohortsParams)
@@ -3872,6 +3939,39 @@ func (siw *ServerInterfaceWrapper) GetPlanAdvice(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetPlanAdvice(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetChurnScore operation middleware
+func (siw *ServerInterfaceWrapper) GetChurnScore(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetChurnScoreParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetChurnScore(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -6870,6 +6970,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/admissions/{id}/release", wrapper.ReleaseAdmission)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/activity", wrapper.GetUsageActivity)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/advice", wrapper.GetPlanAdvice)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/churn", wrapper.GetChurnScore)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/cohorts", wrapper.GetCohorts)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/engagement", wrapper.GetUsageEngagement)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/forecast", wrapper.GetTotalsForecast)
@@ -7328,6 +7429,45 @@ type GetPlanAdvicedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetPlanAdvicedefaultApplicationProblemPlusJSONResponse) VisitGetPlanAdviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetChurnScoreRequestObject struct {
+	Params GetChurnScoreParams
+}
+
+type GetChurnScoreResponseObject interface {
+	VisitGetChurnScoreResponse(w http.ResponseWriter) error
+}
+
+type GetChurnScore200JSONResponse ChurnScore
+
+func (response GetChurnScore200JSONResponse) VisitGetChurnScoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetChurnScoredefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetChurnScoredefaultApplicationProblemPlusJSONResponse) VisitGetChurnScoreResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -10283,6 +10423,9 @@ type StrictServerInterface interface {
 	// GetPlanAdvice Plans that fit nobody.
 	// (GET /api/v1/analytics/advice)
 	GetPlanAdvice(ctx context.Context, request GetPlanAdviceRequestObject) (GetPlanAdviceResponseObject, error)
+	// GetChurnScore How much speaks for a user's leaving.
+	// (GET /api/v1/analytics/churn)
+	GetChurnScore(ctx context.Context, request GetChurnScoreRequestObject) (GetChurnScoreResponseObject, error)
 	// GetCohorts Who came back, of those who came first in a month.
 	// (GET /api/v1/analytics/cohorts)
 	GetCohorts(ctx context.Context, request GetCohortsRequestObject) (GetCohortsResponseObject, error)
@@ -10754,6 +10897,32 @@ func (sh *strictHandler) GetPlanAdvice(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetPlanAdviceResponseObject); ok {
 		if err := validResponse.VisitGetPlanAdviceResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetChurnScore operation middleware
+func (sh *strictHandler) GetChurnScore(w http.ResponseWriter, r *http.Request, params GetChurnScoreParams) {
+	var request GetChurnScoreRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetChurnScore(ctx, request.(GetChurnScoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetChurnScore")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetChurnScoreResponseObject); ok {
+		if err := validResponse.VisitGetChurnScoreResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

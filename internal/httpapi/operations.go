@@ -137,6 +137,7 @@ var operations = []operation{
 	{"getTotalsForecast", "GET /api/v1/analytics/forecast", nil, 0, analyse, allUsers, nobody},
 	{"getUsageAdvice", "GET /api/v1/usage/advice", nil, 0, read, querysUser, self},
 	{"getPlanAdvice", "GET /api/v1/analytics/advice", nil, 0, analyse, allUsers, nobody},
+	{"getChurnScore", "GET /api/v1/analytics/churn", nil, 0, analyse, allUsers, nobody},
 	{"simulatePlan", "POST /api/v1/analytics/simulate", onlyJSON, maxBody, analyse, allUsers, nobody},
 	{"getUsageWhatIf", "GET /api/v1/usage/what-if", nil, 0, read, querysUser, self},
 	{"listUsageAlerts", "GET /api/v1/usage/alerts", nil, 0, read, querysUser, self},

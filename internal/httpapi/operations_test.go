@@ -136,7 +136,7 @@ func example(o operation) request {
 	}
 	path = strings.NewReplacer("{id}", id, "{tokenId}", admID.String(), "{name}", "newsroom", "{user}", "bob",
 		"{endpoint}", "ops").Replace(path)
-	if strings.HasPrefix(o.subject, "the query's") {
+	if strings.HasPrefix(o.subject, "the query's") || o.id == "getChurnScore" {
 		path += "?user_id=alice"
 	}
 	return request{method: method, path: path, body: bodies[o.id]}

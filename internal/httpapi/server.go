@@ -129,6 +129,7 @@ type Simulations interface {
 type Advice interface {
 	Advice(ctx context.Context, userID string, offers []*quota.Plan) (reports.Advice, error)
 	PlansAdvice(ctx context.Context) (reports.PlansAdvice, error)
+	Churn(ctx context.Context, userID string) (reports.Churn, error)
 }
 
 // Users are those who have an account; *metering.Service is one.

@@ -160,3 +160,44 @@ func planUses(counts []PeriodCount) map[string]advice.PlanUse {
 	}
 	return uses
 }
+
+// Churn is how much speaks for a user's leaving.
+type Churn struct {
+	Rollup
+	// Customer is what it follows from, and Score what follows; nil where there is nothing to compare.
+	Customer advice.Customer
+	Score    *advice.Score
+}
+
+// Churn scores a user by the days before today, of its own calendar. Without sums up to yesterday there is no score.
+func (s *Service) Churn(ctx context.Context, userID string) (Churn, error) {
+	r, err := s.rollup(ctx, userID)
+	if err != nil {
+		return Churn{}, err
+	}
+	out := Churn{Rollup: r}
+	today := DayOf(r.Now, r.Zone)
+	if r.Account == (quota.AccountID{}) || r.AsOf.IsZero() || DayOf(r.AsOf, r.Zone).Before(today) {
+		return out, nil
+	}
+	from, recent := today.Add(-advice.ChurnDays), today.Add(-advice.PaceDays)
+	sums, err := s.sums(ctx, &r, Span{From: from, To: today})
+	if err != nil {
+		return Churn{}, err
+	}
+	for i := range sums {
+		u := &sums[i]
+		d := &out.Customer.Days[u.Day.Since(from)]
+		*d = d.Add(u.Figures.Credits)
+		if !u.Day.Before(recent) {
+			out.Customer.Failed += u.Figures.Uncharged
+			out.Customer.Ended += u.Figures.Uncharged + u.Figures.Admissions
+		}
+	}
+	refusals, err := s.store.Refusals(ctx, r.Account, r.Zone, recent, today)
+	for _, n := range refusals {
+		out.Customer.Refusals += n.Count
+	}
+	out.Score = advice.Churn(&out.Customer)
+	return out, err
+}
