@@ -31,7 +31,8 @@ func TestParcels(t *testing.T) {
 		"in the order in which they pay": {
 			plan: plan(overageOf(20, 10_000)), used: 30, reserved: 5,
 			lots: []Lot{
-				grant("never", 10, time.Time{}), used(grant("soon", 10, end.Add(-time.Hour)), 4, 1), grant("late", 10, end.Add(time.Hour)),
+				grant("never", 10, time.Time{}), used(grant("soon", 10, end.Add(-time.Hour)), 4, 1),
+				grant("late", 10, end.Add(time.Hour)),
 			},
 			want: []standing{
 				{"grant", "soon", 4, 1, 10, 5}, {"plan", "", 30, 0, 30, 0}, {"grant", "late", 0, 0, 10, 10},
@@ -67,8 +68,8 @@ func TestParcels(t *testing.T) {
 			var got []standing
 			for _, p := range a.Parcels(start) {
 				got = append(got, standing{
-					p.Kind, p.Name, int64(p.Used / WholeCredits(1)), int64(p.Reserved / WholeCredits(1)), whole(p.Credits),
-					whole(p.Remaining()),
+					p.Kind, p.Name, int64(p.Used / WholeCredits(1)), int64(p.Reserved / WholeCredits(1)),
+					whole(p.Credits), whole(p.Remaining()),
 				})
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
