@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -516,8 +517,44 @@ func TestSessionsEnd(t *testing.T) {
 		return kept
 	}
 	b.signIn("alice")
+	s.browser().signIn("bob")
+	s.advance(20 * time.Minute)
+	if got := use(); got != http.StatusOK {
+		t.Errorf("alice, in use: got %d", got)
+	}
+	if err := s.store.DropSessions(t.Context()); err != nil || count() != 2 {
+		t.Errorf("%d sessions are kept of two that are not over, %v", kept, err)
+	}
+	s.advance(10 * time.Minute)
 	if err := s.store.DropSessions(t.Context()); err != nil || count() != 1 {
 		t.Errorf("%d sessions are kept of one that is not over, %v", kept, err)
+	}
+	if got := use(); got != http.StatusOK {
+		t.Errorf("alice, whose session is kept: got %d", got)
+	}
+}
+
+// Whose issuer does not name people any more has no session either.
+func TestSessionsEndWithTheirIssuer(t *testing.T) {
+	t.Parallel()
+	s, other := newService(t, nil), newService(t, nil)
+	in := s.browser().signIn("alice")
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.AddCookie(cookieOf(in, access.SessionCookie))
+	for config, want := range map[string]bool{s.config: true, other.config: false} {
+		people, err := access.OpenPeople(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sessions, err := access.NewSessions(s.store, people,
+			access.SessionLimits{Idle: time.Hour, Longest: time.Hour}, s.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = sessions.Who(r, false)
+		if (err == nil) != want || err != nil && !errors.Is(err, access.ErrNoSession) {
+			t.Errorf("known is %t: got %v", want, err)
+		}
 	}
 }
 
