@@ -78,7 +78,7 @@ func simulateCommand(o *options, getenv func(string) string) *cobra.Command {
 func readManifest(stdin io.Reader, path string) ([]byte, error) {
 	in := stdin
 	if path != "-" {
-		f, err := os.Open(path) //nolint:gosec // whoever calls says which file
+		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
 		}

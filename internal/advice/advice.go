@@ -84,8 +84,8 @@ func (t *trial) look() signal {
 
 // PlanChange says which of the plans on offer would have cost less in the last three closed periods, given the latest
 // ones, the oldest first: at most MaxPeriods, and nil if there are fewer than three or no such plan. Plans of another
-// currency are not compared. Where several would have, the one that saves most, of the lowest rank, is it. Advice begins
-// where a tenth is saved and holds until nothing is, so it changes when a period ends and not from day to day.
+// currency are not compared. Where several would have, the one that saves most, of the lowest rank, is it. Advice
+// begins where a tenth is saved and holds until nothing is, so it changes when a period ends and not from day to day.
 func PlanChange(plan *quota.Plan, offers []*quota.Plan, periods []PeriodUse) *Change {
 	if len(periods) < Window {
 		return nil
@@ -129,10 +129,10 @@ func changeReason(plan, other *quota.Plan, then []quota.Bill) Reason {
 }
 
 const (
-	// PaceDays is over how many days a pace is measured, and Looks how many paces are looked at: those until today, and
-	// until each of the six days before.
+	// PaceDays is over how many days a pace is measured.
 	PaceDays = 28
-	Looks    = 7
+	// Looks is how many of them are looked at: those until today, and until each of the six days before.
+	Looks = 7
 	// lapseAhead is how far ahead a grant's end is looked at.
 	lapseAhead = 60
 )
@@ -149,17 +149,18 @@ type Lapse struct {
 	Unused quota.Credits
 }
 
-// GrantLapse says whether a grant will lapse, given the credits of each of the PaceDays+Looks-1 days before today, the
-// oldest first. It begins where a fifth of what remains would be left, and holds until a tenth would not, by the pace of
-// today or of the latest of the six days before by which it is clear. Nil: it will not, or that is not clear, or it ends
-// in more than 60 days.
+// GrantLapse says whether a grant will lapse, given the credits of each of the PaceDays+Looks-1 days before today,
+// the oldest first. It begins where a fifth of what remains would be left, and holds until a tenth would not, by the
+// pace of today or of the latest of the six days before by which it is clear. Nil: it will not, or that is not clear,
+// or it ends in more than 60 days.
 func GrantLapse(lot quota.Lot, days [PaceDays + Looks - 1]quota.Credits, now time.Time) *Lapse {
 	left := lot.ExpiresAt.Sub(now)
 	l := &Lapse{
 		Name: lot.Name, ExpiresAt: lot.ExpiresAt, Remaining: lot.Credits.Sub(lot.Used).Sub(lot.Reserved),
 		DaysLeft: int((left + 24*time.Hour - 1) / (24 * time.Hour)),
 	}
-	if lot.Kind != quota.LotGrant || lot.ExpiresAt.IsZero() || left <= 0 || l.DaysLeft > lapseAhead || l.Remaining <= 0 {
+	if lot.Kind != quota.LotGrant || lot.ExpiresAt.IsZero() || left <= 0 || l.DaysLeft > lapseAhead ||
+		l.Remaining <= 0 {
 		return nil
 	}
 	var looks []signal

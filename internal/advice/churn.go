@@ -41,15 +41,15 @@ type Score struct {
 func Churn(c *Customer) *Score {
 	var active [3]int64
 	var credits [3]quota.Credits
-	last, previous, pauses, gaps := -1, -1, int64(0), int64(0)
+	last, pauses, gaps := -1, int64(0), int64(0)
 	for i, used := range c.Days {
 		if used <= 0 {
 			continue
 		}
 		active[i/PaceDays]++
 		credits[i/PaceDays] = credits[i/PaceDays].Add(used)
-		if previous = last; previous >= 0 {
-			pauses, gaps = pauses+int64(i-previous), gaps+1
+		if last >= 0 {
+			pauses, gaps = pauses+int64(i-last), gaps+1
 		}
 		last = i
 	}
@@ -70,7 +70,8 @@ func Churn(c *Customer) *Score {
 	}
 	// Nothing up to twice the usual pause, all of it from six times on.
 	add("recency", recency*(since-2*usual)/(4*usual), recency, since, usual)
-	add("frequency", lost(active[2], (active[0]+active[1]+1)/2, frequency), frequency, active[2], (active[0]+active[1]+1)/2)
+	days := (active[0] + active[1] + 1) / 2
+	add("frequency", lost(active[2], days, frequency), frequency, active[2], days)
 	before := credits[0].Add(credits[1]) / 2
 	add("trend", lost(int64(credits[2]), int64(before), trend), trend, int64(credits[2]), int64(before))
 	add("refusals", 2*c.Refusals, refusals, c.Refusals, 0)

@@ -2,6 +2,8 @@
 
 package advice
 
+import "slices"
+
 // signal is what one look at a rule says: that it holds clearly, that it clearly does not, or neither.
 type signal int
 
@@ -22,12 +24,12 @@ func between(enters, leaves bool) signal {
 	return keep
 }
 
-// held reports whether a rule holds after looks at it, the oldest first: the last clear one decides. So it does not flip
-// while what it looks at stays between its bounds.
+// held reports whether a rule holds after looks at it, the oldest first: the last clear one decides. So it does not
+// flip while what it looks at stays between its bounds.
 func held(looks []signal) bool {
-	for i := len(looks) - 1; i >= 0; i-- {
-		if looks[i] != keep {
-			return looks[i] == on
+	for _, look := range slices.Backward(looks) {
+		if look != keep {
+			return look == on
 		}
 	}
 	return false

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -56,7 +57,7 @@ func newDownload[T any](
 	if !asOf.IsZero() {
 		stamp = asOf.UTC().Format(time.RFC3339Nano)
 	}
-	columns = append(columns[:len(columns):len(columns)], column[T]{"as_of", func(*T) any { return stamp }})
+	columns = append(slices.Clip(columns), column[T]{"as_of", func(*T) any { return stamp }})
 	encode := linesOf(columns)
 	if format == formatCSV {
 		encode = csvOf(columns)
@@ -141,7 +142,7 @@ func (d download) write(w http.ResponseWriter) error {
 				begun = true
 			}
 			_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-			_, err = w.Write(page) //nolint:gosec // no page: it says of what type it is
+			_, err = w.Write(page)
 		}
 		if err == nil {
 			if flushed := rc.Flush(); !errors.Is(flushed, http.ErrNotSupported) {

@@ -102,7 +102,8 @@ func storeOptionsAt(
 		Users: service, Search: past,
 		Teams:       service,
 		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Simulations: past,
-		Advice: past, ReadPlan: manifest.Plan, Queue: queue.New(store), Leases: signer, Auth: auth, Database: store.Ping,
+		Advice: past, ReadPlan: manifest.Plan, Queue: queue.New(store),
+		Leases: signer, Auth: auth, Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),
 	}, service
 }

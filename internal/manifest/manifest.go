@@ -78,7 +78,8 @@ func rulesOf(definition []byte) (*rules, error) {
 	}
 	var props apiextensions.JSONSchemaProps
 	given := d.Spec.Versions[0].Schema.OpenAPIV3Schema
-	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(given, &props, nil); err != nil {
+	err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(given, &props, nil)
+	if err != nil {
 		return nil, err
 	}
 	structural, err := schema.NewStructural(&props)

@@ -22,7 +22,7 @@ func TestSamples(t *testing.T) {
 		t.Fatalf("%v, %v", files, err)
 	}
 	for _, file := range files {
-		data, err := os.ReadFile(file) //nolint:gosec // a sample
+		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +49,8 @@ spec:
   reset: {schedule: "0 3 * * *"}
 `
 
-// What the API server or the webhook would refuse is refused, and named: by the schema, by rules of CEL, by the webhook.
+// What the API server or the webhook would refuse is refused, and named: by the schema, by rules of CEL, by the
+// webhook.
 func TestWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	if _, err := manifest.Plan(t.Context(), []byte(good)); err != nil {

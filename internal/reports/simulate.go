@@ -36,15 +36,16 @@ const (
 	MaxSimulated = 50_000
 )
 
-// Simulate tries a plan for the users of a plan, or all of them if that is empty, who pay for themselves: at most, where
-// most is not zero.
+// Simulate tries a plan for the users of a plan, or all of them if that is empty, who pay for themselves. More than
+// most are refused, where that is not zero.
 func (s *Service) Simulate(ctx context.Context, plan *quota.Plan, of string, most int64) (Simulated, error) {
 	r, err := s.summed.TotalsRollup(ctx)
 	if err != nil {
 		return Simulated{}, err
 	}
 	if r.AsOf.IsZero() {
-		return Simulated{}, quota.Conflict("the simulation", "nothing is rolled up yet: there is no use to try plans on")
+		return Simulated{}, quota.Conflict("the simulation",
+			"nothing is rolled up yet: there is no use to try plans on")
 	}
 	to := DayOf(r.AsOf, time.UTC)
 	out := Simulated{
@@ -62,7 +63,7 @@ func (s *Service) Simulate(ctx context.Context, plan *quota.Plan, of string, mos
 		}
 		if n := out.Outcome.Users; most > 0 && n > most {
 			return Simulated{}, quota.Invalid("of_plan",
-				"more than %d users are on it, which is the most that can be waited for: use usage-batch simulate", most)
+				"more than %d users are on it, the most that can be waited for: use usage-batch simulate", most)
 		}
 		if last == nil {
 			return out, nil

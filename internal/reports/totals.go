@@ -64,7 +64,9 @@ const pageDays = 7
 // TotalsRows returns what Totals are made of, in the order of the days and a page at a time, and the moment up to which
 // it is complete. A page is read when it is asked for, and nothing is held in between, so the rows of two pages may be
 // of two rollups.
-func (s *Service) TotalsRows(ctx context.Context, span Span) (asOf time.Time, pages iter.Seq2[[]Total, error], err error) {
+func (s *Service) TotalsRows(
+	ctx context.Context, span Span,
+) (asOf time.Time, pages iter.Seq2[[]Total, error], err error) {
 	r, _, covered, err := s.totalsSpan(ctx, span)
 	return r.AsOf, func(yield func([]Total, error) bool) {
 		for from := covered.From; from.Before(covered.To); from = from.Add(pageDays) {

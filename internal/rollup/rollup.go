@@ -25,8 +25,8 @@ type Options struct {
 	RetryFor time.Duration
 	// Rebuild makes the sums of all accounts anew, not only of those that have changed.
 	Rebuild bool
-	// PeriodsEvery is how old what periods come to may be before it is made anew, which Rebuild does in any case; an hour
-	// if zero.
+	// PeriodsEvery is how old what periods come to may be before it is made anew, which Rebuild does in any case; an
+	// hour if zero.
 	PeriodsEvery time.Duration
 	// FullSpeed keeps the run from making way for others who are at work in the database.
 	FullSpeed bool

@@ -69,13 +69,16 @@ func (s *Store) Spenders(ctx context.Context, q reports.SpendersQuery, limit int
 	switch q.By {
 	case reports.ByPrice:
 		rows, err := s.Queries().SpendersByPrice(ctx, dbsqlc.SpendersByPriceParams(p))
-		return spenders(rows, func(r dbsqlc.SpendersByPriceRow) spenderRow { return spenderRow(r) }), postgres.MapError(err)
+		out := spenders(rows, func(r dbsqlc.SpendersByPriceRow) spenderRow { return spenderRow(r) })
+		return out, postgres.MapError(err)
 	case reports.ByCost:
 		rows, err := s.Queries().SpendersByCost(ctx, dbsqlc.SpendersByCostParams(p))
-		return spenders(rows, func(r dbsqlc.SpendersByCostRow) spenderRow { return spenderRow(r) }), postgres.MapError(err)
+		out := spenders(rows, func(r dbsqlc.SpendersByCostRow) spenderRow { return spenderRow(r) })
+		return out, postgres.MapError(err)
 	case reports.ByGrowth:
 		rows, err := s.Queries().SpendersByGrowth(ctx, dbsqlc.SpendersByGrowthParams(p))
-		return spenders(rows, func(r dbsqlc.SpendersByGrowthRow) spenderRow { return spenderRow(r) }), postgres.MapError(err)
+		out := spenders(rows, func(r dbsqlc.SpendersByGrowthRow) spenderRow { return spenderRow(r) })
+		return out, postgres.MapError(err)
 	case reports.ByCredits:
 	}
 	rows, err := s.Queries().SpendersByCredits(ctx, p)
