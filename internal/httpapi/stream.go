@@ -153,7 +153,7 @@ func (st *stream) write(w http.ResponseWriter) error {
 	w.WriteHeader(http.StatusOK)
 	send := func(events []byte) bool {
 		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-		_, err := w.Write(events) //nolint:gosec // no page: it says of what type it is, and all data is JSON
+		_, err := w.Write(events)
 		return err == nil && rc.Flush() == nil
 	}
 	begin := fmt.Appendf(nil, "retry: %d\n\n", (reconnect + rand.N(4*reconnect)).Milliseconds())

@@ -172,7 +172,8 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 	return config, nil
 }
 
-// readOnly has a connection lead to any server that dsn names, and work behind a pooler too: nobody may be there to ask.
+// readOnly has a connection lead to any server that dsn names, and work behind a pooler too: nobody may be there to
+// ask.
 func readOnly(dsn string, config *pgx.ConnConfig) error {
 	config.ValidateConnect = nil
 	if saysExecMode(dsn) {

@@ -316,8 +316,8 @@ func TestAlertTexts(t *testing.T) {
 			Limit: int64(5 * Credit)}, `3 of the 5 credits of the grant "welcome" are left, and end soon`},
 		"foretold": {AlertFacts{AlertKey: AlertKey{Kind: AlertExhaustion}, Used: int64(12 * Credit),
 			Limit: int64(30 * Credit), Expected: time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)},
-			"going by the last weeks the credits are used up at 2026-11-21T09:00:00Z, before the period ends: 12 of 30 " +
-				"are used by now"},
+			"going by the last weeks the credits are used up at 2026-11-21T09:00:00Z, before the period ends: " +
+				"12 of 30 are used by now"},
 		"reset": {AlertFacts{AlertKey: AlertKey{Kind: AlertPeriodReset}, Used: int64(2 * Credit),
 			Limit: int64(5 * Credit)},
 			"a new period has begun; 2 of the plan's 5 credits were used in the last one"},
