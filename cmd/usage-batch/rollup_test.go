@@ -18,7 +18,8 @@ func (l *book) used() (back func()) {
 		    1, seq + 1 FROM usage_quotas`)
 	l.exec(`UPDATE usage_quotas SET seq = seq + 1`)
 	return func() {
-		l.exec(`TRUNCATE usage_tracking, usage_analytics, usage_rollups, usage_totals, usage_totals_stale, usage_months`)
+		l.exec(`TRUNCATE usage_tracking, usage_analytics, usage_rollups, usage_totals, usage_totals_stale,
+			usage_months`)
 		l.exec(`UPDATE usage_quotas SET seq = seq - 1`)
 	}
 }

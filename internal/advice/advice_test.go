@@ -168,7 +168,9 @@ func TestGrantLapse(t *testing.T) {
 	for i := range days {
 		days[i] = 2 * c // 56 in 28 days
 	}
-	lot := quota.Lot{Kind: quota.LotGrant, Name: "gift", Credits: 100 * c, Used: 10 * c, ExpiresAt: now.AddDate(0, 0, 14)}
+	lot := quota.Lot{
+		Kind: quota.LotGrant, Name: "gift", Credits: 100 * c, Used: 10 * c, ExpiresAt: now.AddDate(0, 0, 14),
+	}
 	got := advice.GrantLapse(lot, days, now)
 	if got == nil || got.Remaining != 90*c || got.Recent != 56*c || got.DaysLeft != 14 || got.Unused != 62*c {
 		t.Errorf("got %+v", got)

@@ -16,8 +16,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/shapes"
 )
 
-// cohort makes users of a kind, half of whom are leaving: since somewhere in the latest four weeks they use less from day
-// to day, and nothing from a day on.
+// cohort makes users of a kind, half of whom are leaving: since somewhere in the latest four weeks they use less from
+// day to day, and nothing from a day on.
 func cohort(r *rand.Rand, shape shapes.Shape, n int) (who []advice.Customer, leaving []bool) {
 	for i := range n {
 		var c advice.Customer
@@ -44,8 +44,8 @@ func cohort(r *rand.Rand, shape shapes.Shape, n int) (who []advice.Customer, lea
 func TestChurnFindsWhoLeaves(t *testing.T) {
 	t.Parallel()
 	var table strings.Builder
-	table.WriteString("| kind of user | users | leaving | score of 50 or more | of these leaving | precision | recall |\n" +
-		"|---|---|---|---|---|---|---|\n")
+	table.WriteString("| kind of user | users | leaving | score of 50 or more | of these leaving | precision | " +
+		"recall |\n|---|---|---|---|---|---|---|\n")
 	for _, shape := range shapes.All() {
 		if shape.Name == "lapse" {
 			continue // some of them leave by themselves
@@ -83,7 +83,8 @@ func TestScores(t *testing.T) {
 		c := advice.Customer{Refusals: rapid.Int64Range(0, 100).Draw(t, "refusals"), Ended: 50,
 			Failed: rapid.Int64Range(0, 50).Draw(t, "failed")}
 		for i := range c.Days {
-			c.Days[i] = quota.Credits(rapid.Int64Range(-1, 1e12).Draw(t, "day") * rapid.Int64Range(0, 1).Draw(t, "used"))
+			used := rapid.Int64Range(0, 1).Draw(t, "used")
+			c.Days[i] = quota.Credits(rapid.Int64Range(-1, 1e12).Draw(t, "day") * used)
 		}
 		s := advice.Churn(&c)
 		if s == nil {

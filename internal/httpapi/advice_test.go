@@ -83,7 +83,8 @@ func TestAdviceIsWhatTheDocsSay(t *testing.T) {
 	m.advance(1)
 	m.rollUp()
 	if _, err := m.conn.Exec(t.Context(), `INSERT INTO usage_utilisation
-		SELECT $1::date - 10, p, n, 12, 0 FROM (VALUES ('huge', 3), ('huge', 4), ('fits', 50), ('fits', 4)) AS v (p, n)`,
+		SELECT $1::date - 10, p, n, 12, 0
+		FROM (VALUES ('huge', 3), ('huge', 4), ('fits', 50), ('fits', 4)) AS v (p, n)`,
 		m.now()); err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,6 @@ func downloaded(t *testing.T, format string, pages iter.Seq2[[]line, error]) *ht
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = resp.Body.Close() })
 	return resp
 }
 
@@ -61,6 +60,7 @@ func TestDownloadsAreStreamed(t *testing.T) {
 			}
 		}
 	})
+	defer func() { _ = resp.Body.Close() }()
 	lines := bufio.NewScanner(resp.Body)
 	for _, want := range []string{
 		"n,text,as_of", `0,"so, ""it"" is",2026-03-01T00:00:00Z`, `1,"so, ""it"" is",2026-03-01T00:00:00Z`,
@@ -100,14 +100,17 @@ func TestDownloadsThatFail(t *testing.T) {
 		body   string
 		broken bool
 	}{
-		"at once":       {formatCSV, failing(0), 503, "gone\n", false},
-		"later":         {formatLines, failing(1), 200, `{"as_of":"2026-03-01T00:00:00Z","n":0,"text":"so, \"it\" is"}` + "\n", true},
-		"no rows":       {formatCSV, func(func([]line, error) bool) {}, 200, "n,text,as_of\n", false},
-		"no lines":      {formatLines, func(func([]line, error) bool) {}, 200, "", false},
-		"an empty page": {formatCSV, func(yield func([]line, error) bool) { yield(nil, nil) }, 200, "n,text,as_of\n", false},
+		"at once": {formatCSV, failing(0), 503, "gone\n", false},
+		"later": {formatLines, failing(1), 200,
+			`{"as_of":"2026-03-01T00:00:00Z","n":0,"text":"so, \"it\" is"}` + "\n", true},
+		"no rows":  {formatCSV, func(func([]line, error) bool) {}, 200, "n,text,as_of\n", false},
+		"no lines": {formatLines, func(func([]line, error) bool) {}, 200, "", false},
+		"an empty page": {formatCSV, func(yield func([]line, error) bool) { yield(nil, nil) }, 200,
+			"n,text,as_of\n", false},
 	} {
 		resp := downloaded(t, tc.format, tc.pages)
 		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
 		if resp.StatusCode != tc.code || string(body) != tc.body || (err != nil) != tc.broken {
 			t.Errorf("%s: got %d %q, %v", name, resp.StatusCode, body, err)
 		}

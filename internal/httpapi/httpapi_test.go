@@ -1125,7 +1125,8 @@ func TestCurrentUsage(t *testing.T) {
 		    "unlimited":[]},
 		"lots":[{"kind":"plan","credits":30,"used_credits":24,"reserved_credits":0,"remaining_credits":6,
 		    "ends_at":"2026-04-01T00:00:00Z"},
-		  {"kind":"grant","name":"goodwill","credits":10,"used_credits":1.5,"reserved_credits":0.5,"remaining_credits":8}],
+		  {"kind":"grant","name":"goodwill","credits":10,"used_credits":1.5,"reserved_credits":0.5,
+		    "remaining_credits":8}],
 		"last_period":{"start":"2026-02-01T00:00:00Z","end":"2026-03-01T00:00:00Z","used_credits":1.5},
 		"amounts":[{"currency":"USD","provider_cost":0.144,"price":0},
 		    {"currency":"EUR","provider_cost":0,"price":0.9}]}`)

@@ -77,7 +77,7 @@ func (s *server) GetMargins(ctx context.Context, r GetMarginsRequestObject) (Get
 	if err := s.mayAll(ctx, access.Resource); err != nil {
 		return nil, err
 	}
-	if by := r.Params.By; by != "" && by != "plan" && by != "team" {
+	if by := r.Params.By; by != "" && by != GetMarginsParamsByPlan && by != GetMarginsParamsByTeam {
 		return nil, invalid("by: %.40q must be plan or team", by)
 	}
 	format := string(r.Params.Format)
@@ -89,7 +89,7 @@ func (s *server) GetMargins(ctx context.Context, r GetMarginsRequestObject) (Get
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.operators.Margins(ctx, r.Params.By == "team", span)
+	m, err := s.operators.Margins(ctx, r.Params.By == GetMarginsParamsByTeam, span)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (s *server) GetMargins(ctx context.Context, r GetMarginsRequestObject) (Get
 
 var marginColumns = []column[reports.Margin]{
 	{"plan_name", func(m *reports.Margin) any { return m.Plan }},
-	{"team", func(m *reports.Margin) any { return m.Team }},
+	{"team", func(m *reports.Margin) any { return m.Team }}, //nolint:goconst // a column's name
 	{"currency", func(m *reports.Margin) any { return m.Currency }},
 	{"periods", func(m *reports.Margin) any { return m.Periods }},
 	{"period_price_micros", func(m *reports.Margin) any { return int64(m.PeriodPrice) }},
@@ -174,7 +174,7 @@ func (s *server) ListSpenders(
 }
 
 var spenderColumns = []column[reports.Spender]{
-	{"user_id", func(u *reports.Spender) any { return u.UserID }},
+	{"user_id", func(u *reports.Spender) any { return u.UserID }}, //nolint:goconst // a column's name
 	{"plan_name", func(u *reports.Spender) any { return u.Plan }},
 	{"uses", func(u *reports.Spender) any { return u.Uses }},
 	{"credits", func(u *reports.Spender) any { return int64(u.Credits) }},
@@ -357,9 +357,9 @@ func (s *server) GetWork(ctx context.Context, r GetWorkRequestObject) (GetWorkRe
 }
 
 var workColumns = []column[reports.EndingsGroup]{
-	{"from", func(g *reports.EndingsGroup) any { return g.From.String() }},
+	{"from", func(g *reports.EndingsGroup) any { return g.From.String() }}, //nolint:goconst // a column's name
 	{"to", func(g *reports.EndingsGroup) any { return g.To.String() }},
-	{"name", func(g *reports.EndingsGroup) any { return g.Name }},
+	{"name", func(g *reports.EndingsGroup) any { return g.Name }}, //nolint:goconst // a column's name
 	{"charged", func(g *reports.EndingsGroup) any { return g.Endings.Charged }},
 	{"released", func(g *reports.EndingsGroup) any { return g.Endings.Released }},
 	{"expired", func(g *reports.EndingsGroup) any { return g.Endings.Expired }},

@@ -343,7 +343,8 @@ func TestSimulatePlan(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", field, outcome[field], want)
 		}
 	}
-	if got["users_that_fit"] != json.Number("1") || fmt.Sprint(got["refused"]) != "[map[reason:CreditsExhausted users:1]]" ||
+	refused := fmt.Sprint(got["refused"])
+	if got["users_that_fit"] != json.Number("1") || refused != "[map[reason:CreditsExhausted users:1]]" ||
 		got["from"] != "2025-12-12" || got["to"] != "2026-03-12" {
 		t.Errorf("got %v", got)
 	}

@@ -90,8 +90,8 @@ var rollups = []string{
 	    <> (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)`,
 
 	// What teams have paid for, of the same days.
-	`SELECT 'I9' AS invariant, NULL AS who, 'totals of ' || day || ', ' || plan_name || ', paid by ' || team_id || ', ' ||
-	    currency || '/' || cost_currency AS what, 'no difference to the sums of users' AS expected,
+	`SELECT 'I9' AS invariant, NULL AS who, 'totals of ' || day || ', ' || plan_name || ', paid by ' || team_id ||
+	    ', ' || currency || '/' || cost_currency AS what, 'no difference to the sums of users' AS expected,
 	    concat_ws(' ', 'users', sum(users), 'events', sum(events), 'credits', sum(credits), 'price', sum(price_micros),
 	        'cost', sum(cost_micros)) AS found
 	FROM (
