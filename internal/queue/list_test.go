@@ -176,10 +176,14 @@ func TestPlaceParkedBelowTeam(t *testing.T) {
 		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && !started(first); {
 			continue
 		}
+		var got []string
 		for id, user := range waiting {
-			if started(id) != (id == first) {
-				t.Fatalf("of %d with %d credits: has %s started: %t", len(waiting), most, user, started(id))
+			if started(id) {
+				got = append(got, user)
 			}
+		}
+		if want := []string{waiting[first]}; !slices.Equal(got, want) {
+			t.Fatalf("of %d with %d credits: started %q, want %q", len(waiting), most, got, want)
 		}
 		delete(waiting, first)
 	}
