@@ -120,11 +120,10 @@ func (s *Service) periodsSpan(ctx context.Context, span Span) (time.Time, Span, 
 	if err != nil {
 		return asOf, span, err
 	}
-	r, err := s.summed.TotalsRollup(ctx)
+	r, err := s.totalsRollup(ctx)
 	if err != nil {
 		return asOf, span, err
 	}
-	r.Zone = time.UTC
 	span, _, err = span.within(&r)
 	// What was used is as of the last rollup, which may not have come to its end since.
 	if r.AsOf.Before(asOf) {
@@ -235,7 +234,7 @@ var last = SpendersPlace{Value: math.MaxInt64, Account: quota.AccountID{
 // spenders completes a question. Without a month it is about the last one that is over, without a currency about the
 // only one that there is.
 func (s *Service) spenders(ctx context.Context, q SpendersQuery) (SpendersQuery, time.Time, error) {
-	r, err := s.summed.TotalsRollup(ctx)
+	r, err := s.totalsRollup(ctx)
 	if err != nil {
 		return q, time.Time{}, err
 	}
@@ -347,7 +346,7 @@ func (s *Service) Cohorts(ctx context.Context, from, to Day) (Cohorts, error) {
 	if err != nil {
 		return Cohorts{}, err
 	}
-	r, err := s.summed.TotalsRollup(ctx)
+	r, err := s.totalsRollup(ctx)
 	if err != nil {
 		return Cohorts{}, err
 	}

@@ -39,7 +39,7 @@ const (
 // Simulate tries a plan for the users of a plan, or all of them if that is empty, who pay for themselves. More than
 // most are refused, where that is not zero.
 func (s *Service) Simulate(ctx context.Context, plan *quota.Plan, of string, most int64) (Simulated, error) {
-	r, err := s.summed.TotalsRollup(ctx)
+	r, err := s.totalsRollup(ctx)
 	if err != nil {
 		return Simulated{}, err
 	}
