@@ -84,7 +84,7 @@ func (s *Service) failed(ctx context.Context, err error, message string) error {
 }
 
 func (s *Service) touchParked(ctx context.Context) error {
-	return s.forEachDue(ctx, ledger.DueParked, func(c ledger.Candidate) error { return s.touch(ctx, c.Account) })
+	return s.touchDue(ctx, ledger.DueParked)
 }
 
 func (s *Service) reap(ctx context.Context) error {
@@ -109,9 +109,7 @@ func (s *Service) countStuck(ctx context.Context) error {
 
 // tellOfGrants raises the alerts about grants that end soon: every batch does so, and this touches who has none.
 func (s *Service) tellOfGrants(ctx context.Context) error {
-	return s.failed(ctx, s.forEachDue(ctx, ledger.DueGrant,
-		func(c ledger.Candidate) error { return s.touch(ctx, c.Account) }),
-		"looking for grants that end soon failed, trying again")
+	return s.failed(ctx, s.touchDue(ctx, ledger.DueGrant), "looking for grants that end soon failed, trying again")
 }
 
 // duePage is how many candidates one look brings; a page is worked off before the next is read.
@@ -123,16 +121,39 @@ const duePage = 500
 func (s *Service) Reap(ctx context.Context) error {
 	expire := func(c ledger.Candidate) error { return s.expire(ctx, c) }
 	refuse := func(c ledger.Candidate) error { return s.refuseOverdue(ctx, c) }
-	touch := func(c ledger.Candidate) error { return s.touch(ctx, c.Account) }
 	return errors.Join(
 		s.forEachDue(ctx, ledger.DueLease, expire),
 		s.forEachDue(ctx, ledger.DueWait, refuse),
-		s.forEachDue(ctx, ledger.DueMoved, touch),
-		s.forEachDue(ctx, ledger.DueQueue, touch))
+		s.touchDue(ctx, ledger.DueMoved),
+		s.touchDue(ctx, ledger.DueQueue))
 }
 
-// forEachDue works through all candidates page by page. A candidate that fails does not stop the others.
+// touchDue touches all candidates in the order of their accounts, which is that of the line for what a team has too
+// little of: a candidate never comes to the engine after one behind it, so that nobody starts in front of it.
+func (s *Service) touchDue(ctx context.Context, what ledger.Due) error {
+	return s.pagesOfDue(ctx, what, func(page []ledger.Candidate) error {
+		calls, errs := make([]*ledger.Call, len(page)), make([]error, len(page))
+		for i, c := range page {
+			calls[i], errs[i] = s.engine.Start(ctx, touch(c.Account))
+		}
+		for i, c := range calls {
+			if errs[i] == nil {
+				errs[i] = butUnreadable(c.Wait(ctx))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// forEachDue does something with each candidate, with those of a page at once and so in any order.
 func (s *Service) forEachDue(ctx context.Context, what ledger.Due, do func(ledger.Candidate) error) error {
+	return s.pagesOfDue(ctx, what, func(page []ledger.Candidate) error {
+		return each(len(page), func(i int) error { return butUnreadable(do(page[i])) })
+	})
+}
+
+// pagesOfDue works through all candidates page by page. A page that fails does not stop the others.
+func (s *Service) pagesOfDue(ctx context.Context, what ledger.Due, do func(page []ledger.Candidate) error) error {
 	var after quota.AccountID
 	var errs []error
 	for {
@@ -140,7 +161,7 @@ func (s *Service) forEachDue(ctx context.Context, what ledger.Due, do func(ledge
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		errs = append(errs, each(len(found), func(i int) error { return butUnreadable(do(found[i])) }))
+		errs = append(errs, do(found))
 		if len(found) < duePage {
 			return errors.Join(errs...)
 		}
@@ -178,10 +199,10 @@ func (s *Service) refuseOverdue(ctx context.Context, c ledger.Candidate) error {
 	return err
 }
 
-// touch rolls an account and promotes its queue, as every batch does, and has all that is parked looked at.
-func (s *Service) touch(ctx context.Context, account quota.AccountID) error {
-	return s.engine.Do(ctx, ledger.Op{Account: account, Recheck: true,
-		Apply: func(*ledger.Ledger, ledger.Batch) error { return nil }})
+// touch is an operation that rolls an account and promotes its queue, as every batch does, and has all that is parked
+// looked at.
+func touch(account quota.AccountID) ledger.Op {
+	return ledger.Op{Account: account, Recheck: true, Apply: func(*ledger.Ledger, ledger.Batch) error { return nil }}
 }
 
 // each runs do for 0..n-1 at once, so that the calls meet in batches, and joins their errors.

@@ -27,7 +27,7 @@ func (s *Service) ApplyPlan(ctx context.Context, p Plan, actor string) (PlanStat
 	// Counting the users of a plan that has millions takes its time: once is enough.
 	after, err := s.store.PlanStatus(ctx, p.Name)
 	if err == nil && before != nil && before.Version != after.Version {
-		err = s.forEachDue(ctx, ledger.DueQueued, func(c ledger.Candidate) error { return s.touch(ctx, c.Account) })
+		err = s.touchDue(ctx, ledger.DueQueued)
 	}
 	return after, err
 }
@@ -106,7 +106,7 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 		return s.ApplyQuota(ctx, q, actor)
 	}
 	if err == nil && moved {
-		err = s.touch(ctx, account)
+		err = s.engine.Do(ctx, touch(account))
 	}
 	return err
 }
@@ -155,7 +155,7 @@ func (s *Service) RemoveQuota(ctx context.Context, uid quota.ObjectUID, actor st
 		return moved, nil
 	})
 	if err == nil && moved {
-		err = s.touch(ctx, account)
+		err = s.engine.Do(ctx, touch(account))
 	}
 	return err
 }

@@ -114,8 +114,7 @@ func (s *Service) ApplyTeam(ctx context.Context, t Team, actor string) (TeamStat
 	}
 	if changed {
 		// What waits below it may start now, or is below others than before. All others move when they do something.
-		touch := func(c ledger.Candidate) error { return s.touch(ctx, c.Account) }
-		if err := s.forEachDue(ctx, ledger.DueQueued, touch); err != nil {
+		if err := s.touchDue(ctx, ledger.DueQueued); err != nil {
 			return TeamStatus{}, err
 		}
 	}
@@ -393,7 +392,7 @@ func (s *Service) RetireTeam(ctx context.Context, name string, cluster quota.Clu
 		return true, nil
 	})
 	if err == nil && root {
-		err = s.forEachDue(ctx, ledger.DueQueued, func(c ledger.Candidate) error { return s.touch(ctx, c.Account) })
+		err = s.touchDue(ctx, ledger.DueQueued)
 	}
 	return err
 }
@@ -489,7 +488,7 @@ func (s *Service) changeMember(
 		return s.changeMember(ctx, account, team, userID, apply)
 	}
 	if err == nil && moved {
-		err = s.touch(ctx, account)
+		err = s.engine.Do(ctx, touch(account))
 	}
 	return err
 }

@@ -152,12 +152,15 @@ func TestPlaceParkedBelowTeam(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	users := []string{"alice", "bob", "carol", "dora", "eve"}
+	for i := range 20 { // the more there are, the surer it is that somebody behind is looked at first where that may be
+		users = append(users, fmt.Sprintf("user-%d", i))
+	}
 	w.newsroom(users...)
 	waiting := map[quota.AdmissionID]string{}
 	for _, user := range users {
 		waiting[w.send(user, "huge", 31, 0)] = user
 	}
-	for most := int64(45); len(waiting) > 0; most += 31 {
+	for most := int64(45); len(waiting) > len(users)/2; most += 31 {
 		var first quota.AdmissionID
 		for id, user := range waiting {
 			p := w.place(id)
@@ -168,7 +171,7 @@ func TestPlaceParkedBelowTeam(t *testing.T) {
 				first = id
 			}
 		}
-		w.declare(5, most)
+		w.declare(50, most)
 		started := func(id quota.AdmissionID) bool {
 			adm, err := w.Get(t.Context(), id)
 			return err == nil && adm.State == quota.Admitted
