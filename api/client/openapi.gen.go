@@ -1155,6 +1155,11 @@ func (e GetTeamAnalyticsParamsBy) Valid() bool {
 	}
 }
 
+// ActReason Why this is done; the audit log shows it.
+//
+// Examples: agreed with sales
+type ActReason = string
+
 // ActivityDay defines model for ActivityDay.
 type ActivityDay struct {
 	// Days How many such days these sums are of.
@@ -1430,6 +1435,9 @@ type AuditEntry struct {
 	Id         int64       `json:"id"`
 	ObjectKind string      `json:"object_kind"`
 	ObjectName string      `json:"object_name"`
+
+	// Reason Why, in the words of who did it; absent where none was given, or it was erased.
+	Reason string `json:"reason,omitempty,omitzero"`
 
 	// UserId The user that it is about, unless it is about something else.
 	UserId string `json:"user_id,omitempty,omitzero"`
@@ -1843,6 +1851,11 @@ type GrantRequest struct {
 
 	// ExpiresAt When what is left of it is gone; never without it.
 	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
+
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason ActReason `json:"reason,omitempty,omitzero"`
 }
 
 // JSONWebKey defines model for JSONWebKey.
@@ -3292,6 +3305,11 @@ type UserPatch struct {
 	// Plan The name of a plan on offer.
 	Plan *string `json:"plan,omitempty"`
 
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason ActReason `json:"reason,omitempty,omitzero"`
+
 	// Suspended Nothing new is admitted of a suspended user.
 	Suspended *bool `json:"suspended,omitempty"`
 
@@ -3303,6 +3321,11 @@ type UserPatch struct {
 type UserRequest struct {
 	// Plan The name of a plan on offer; the default one without it.
 	Plan string `json:"plan,omitempty,omitzero"`
+
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason ActReason `json:"reason,omitempty,omitzero"`
 
 	// TimeZone The IANA time zone that its periods are in; UTC without it.
 	//

@@ -116,7 +116,7 @@ func newService(t *testing.T, change func(*console.SignInOptions)) *service {
 		t.Fatal(err)
 	}
 	for _, user := range []string{"alice", "bob"} {
-		if _, err := usage.RegisterUser(t.Context(), user, "", "", "test"); err != nil {
+		if _, err := usage.RegisterUser(t.Context(), user, "", "", metering.By{Actor: "test"}); err != nil {
 			t.Fatal(err)
 		}
 	}

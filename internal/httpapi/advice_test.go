@@ -76,7 +76,8 @@ func TestAdviceIsWhatTheDocsSay(t *testing.T) {
 	}
 	for _, user := range []string{"bob", "carol", "alice"} {
 		if _, err := m.GrantCredits(t.Context(), user, "gift",
-			metering.Grant{Credits: 100 * quota.Credit, ExpiresAt: m.now().AddDate(0, 0, 30)}, "test"); err != nil {
+			metering.Grant{Credits: 100 * quota.Credit, ExpiresAt: m.now().AddDate(0, 0, 30)},
+			metering.By{Actor: "test"}); err != nil {
 			t.Fatal(err)
 		}
 	}

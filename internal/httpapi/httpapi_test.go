@@ -325,13 +325,15 @@ func (f *fake) Engagement(context.Context, string) (reports.Engagement, error) {
 	return e, f.err
 }
 
-func (f *fake) RegisterUser(context.Context, string, string, string, string) (bool, error) {
+func (f *fake) RegisterUser(context.Context, string, string, string, metering.By) (bool, error) {
 	return true, f.err
 }
 
-func (f *fake) ChangeUser(context.Context, string, metering.UserChange, string) error { return f.err }
+func (f *fake) ChangeUser(context.Context, string, metering.UserChange, metering.By) error {
+	return f.err
+}
 
-func (f *fake) GrantCredits(context.Context, string, string, metering.Grant, string) (bool, error) {
+func (f *fake) GrantCredits(context.Context, string, string, metering.Grant, metering.By) (bool, error) {
 	return true, f.err
 }
 

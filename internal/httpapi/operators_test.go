@@ -67,7 +67,7 @@ func newMonths(t *testing.T) *months {
 		t.Fatal(err)
 	}
 	for user, plan := range map[string]string{"bob": "sold", "carol": "sold", "dora": "", "emil": ""} {
-		if _, err := m.RegisterUser(t.Context(), user, plan, "Asia/Hong_Kong", "test"); err != nil {
+		if _, err := m.RegisterUser(t.Context(), user, plan, "Asia/Hong_Kong", metering.By{Actor: "test"}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -178,6 +178,7 @@ func (s *server) ListAuditEntries(
 			UserId:     e.UserID,
 			Before:     e.Before,
 			After:      e.After,
+			Reason:     e.Reason,
 		}
 	}
 	return out, nil

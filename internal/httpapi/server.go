@@ -134,9 +134,9 @@ type Advice interface {
 
 // Users are those who have an account; *metering.Service is one.
 type Users interface {
-	RegisterUser(ctx context.Context, userID, plan, zone, actor string) (created bool, err error)
-	ChangeUser(ctx context.Context, userID string, change metering.UserChange, actor string) error
-	GrantCredits(ctx context.Context, userID, name string, g metering.Grant, actor string) (given bool, err error)
+	RegisterUser(ctx context.Context, userID, plan, zone string, by metering.By) (created bool, err error)
+	ChangeUser(ctx context.Context, userID string, change metering.UserChange, by metering.By) error
+	GrantCredits(ctx context.Context, userID, name string, g metering.Grant, by metering.By) (given bool, err error)
 }
 
 // Search finds what there is; *reports.Service is one.

@@ -98,7 +98,7 @@ func storeOptionsAt(
 	})
 	return Options{
 		Watch: func(of quota.Level) Watching { return watcher.Watch(of) }, Work: service.Work, Replica: "r1",
-		Usage: service, Admissions: service, Tickets: service, Events: service, History: past, Alerts: past,
+		Usage: service, Admissions: service, Intervene: service, Tickets: service, Events: service, History: past, Alerts: past,
 		Users: service, Search: past,
 		Teams:       service,
 		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Simulations: past,

@@ -59,7 +59,7 @@ func (s *server) CreateUser(ctx context.Context, r CreateUserRequestObject) (Cre
 		r.Body.UserId,
 		r.Body.Plan,
 		r.Body.TimeZone,
-		callerFrom(ctx).user.GetName(),
+		by(ctx, r.Body.Reason),
 	)
 	if err != nil {
 		return nil, err
@@ -73,6 +73,11 @@ func (s *server) CreateUser(ctx context.Context, r CreateUserRequestObject) (Cre
 	}
 	return CreateUser201JSONResponse{Body: user,
 		Headers: CreateUser201ResponseHeaders{Location: "/api/v1/users/" + r.Body.UserId}}, nil
+}
+
+// by returns who calls, and why.
+func by(ctx context.Context, reason string) metering.By {
+	return metering.By{Actor: callerFrom(ctx).user.GetName(), Reason: reason}
 }
 
 // GetUser implements GET /api/v1/users/{id}.
@@ -97,7 +102,7 @@ func (s *server) UpdateUser(ctx context.Context, r UpdateUserRequestObject) (Upd
 		return nil, invalid("plan: is empty, it must be the name of a plan on offer")
 	}
 	change := metering.UserChange{Plan: b.Plan, Suspended: b.Suspended, Zone: b.TimeZone}
-	if err := s.users.ChangeUser(ctx, r.Id, change, callerFrom(ctx).user.GetName()); err != nil {
+	if err := s.users.ChangeUser(ctx, r.Id, change, by(ctx, b.Reason)); err != nil {
 		return nil, err
 	}
 	user, err := s.user(ctx, r.Id)
@@ -116,7 +121,7 @@ func (s *server) PutUserGrant(ctx context.Context, r PutUserGrantRequestObject) 
 		return nil, invalid("credits: %d must be between 1 and %d", n, maxGrant)
 	}
 	grant := metering.Grant{Credits: quota.WholeCredits(int64(r.Body.Credits)), ExpiresAt: r.Body.ExpiresAt.UTC()}
-	given, err := s.users.GrantCredits(ctx, r.Id, r.Name, grant, callerFrom(ctx).user.GetName())
+	given, err := s.users.GrantCredits(ctx, r.Id, r.Name, grant, by(ctx, r.Body.Reason))
 	if err != nil {
 		return nil, err
 	}

@@ -161,11 +161,60 @@ func TestUsersOnTheRealStore(t *testing.T) {
 	}
 }
 
+// Each act with a reason has it in the audit log's answers, wherever it is kept.
+func TestReasonsAreInTheAuditLog(t *testing.T) {
+	h := onStore(t)
+	by := func(token, method, path, body string) request {
+		return request{method: method, path: "/api/v1/" + path, body: body, token: "Bearer " + token}
+	}
+	must(t, h, by("master", "POST", "users", `{"user_id":"alice","time_zone":"Asia/Hong_Kong","reason":"a colleague"}`), 201)
+	must(t, h, by("master", "PATCH", "users/alice", `{"plan":"starter","reason":"ordered it"}`), 200)
+	must(t, h, by("master", "PATCH", "users/alice", `{"suspended":true,"time_zone":"UTC","reason":"係咁先"}`), 200)
+	must(t, h, by("master", "PATCH", "users/alice", `{"suspended":false}`), 200)
+	must(t, h, by("master", "PATCH", "users/alice", `{"suspended":false,"reason":"changes nothing"}`), 200)
+	must(t, h, by("granter", "PUT", "users/alice/grants/sorry", `{"credits":4,"reason":"it failed"}`), 201)
+	adjust := by("admin", "POST", "usage/adjustments", `{"user_id":"alice","credits":2,"reason":"counted twice"}`)
+	adjust.key = "adjust"
+	event := must(t, h, adjust, 201)["id"].(string)
+	reverse := by("admin", "POST", "usage/"+event+"/reverse", `{"reason":"it was right"}`)
+	reverse.key = "reverse"
+	must(t, h, reverse, 201)
+	held := must(t, h, request{body: work(1), key: "held"}, 201)["id"].(string)
+	must(t, h, by("admin", "POST", "admissions/"+held+"/force-release", `{"reason":"its node is gone"}`), 200)
+
+	var told []string
+	for _, e := range walk(t, h, by("watcher", "GET", "audit?user_id=alice&limit=3", ""), "entries") {
+		reason, _ := e["reason"].(string)
+		told = append(told, fmt.Sprintf("%s: %s", e["action"], reason))
+	}
+	if want := []string{
+		"admission.released: its node is gone", "usage.reversed: it was right", "usage.adjusted: counted twice",
+		"grant.given: it failed", "account.changed: ", "account.changed: 係咁先", "account.changed: ordered it",
+		"account.changed: a colleague", "account.registered: a colleague",
+	}; !slices.Equal(told, want) {
+		t.Errorf("got %q, want %q", told, want)
+	}
+
+	for name, reason := range map[string]string{
+		"too long": strings.Repeat("x", 257), "blank": " ", "of two lines": `a\nb`,
+	} {
+		for _, q := range []request{
+			by("master", "POST", "users", `{"user_id":"alice","reason":"`+reason+`"}`),
+			by("master", "PATCH", "users/alice", `{"suspended":true,"reason":"`+reason+`"}`),
+			by("granter", "PUT", "users/alice/grants/more", `{"credits":4,"reason":"`+reason+`"}`),
+		} {
+			if w := do(h, q); w.Code != 422 || !strings.Contains(w.Body.String(), "reason: ") {
+				t.Errorf("%s %s with a reason that is %s: %d %s", q.method, q.path, name, w.Code, w.Body)
+			}
+		}
+	}
+}
+
 func TestUsersAreFoundByTheBeginningOfTheirIDs(t *testing.T) {
 	h, service := withService(t, ledgertest.New(t), metering.Options{}, false, testAuth())
 	ids := []string{"B", "Bob", "b", "b-1", "b.x", "b_y", "bob", "bob2", "c"}
 	for _, id := range ids {
-		if _, err := service.RegisterUser(t.Context(), id, "", "", "test"); err != nil {
+		if _, err := service.RegisterUser(t.Context(), id, "", "", metering.By{Actor: "test"}); err != nil {
 			t.Fatal(err)
 		}
 	}

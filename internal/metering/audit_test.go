@@ -231,7 +231,8 @@ func TestAuditKnowsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, suspended := range []bool{true, false, false} {
-		if err := o.ChangeUser(t.Context(), user, metering.UserChange{Suspended: &suspended}, jane); err != nil {
+		if err := o.ChangeUser(t.Context(), user, metering.UserChange{Suspended: &suspended},
+			metering.By{Actor: jane, Reason: reason}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -292,6 +293,10 @@ func TestAuditKnowsNobody(t *testing.T) {
 		); n != 0 {
 			t.Errorf("%d audit rows name %s", n, name)
 		}
+	}
+	if n := count(t, o.dsn, "SELECT count(*) FROM audit_reasons AS r JOIN audit_log AS l ON l.id = r.audit_id "+
+		"WHERE l.action = 'account.changed' AND r.reason = '"+reason+"'"); n != 2 {
+		t.Errorf("%d changes have their reason, want the two that changed something", n)
 	}
 	const janes = "SELECT count(*) FROM audit_log AS l JOIN actors AS a ON l.actor = 'person:' || a.id " +
 		"WHERE a.name = '" + jane + "'"

@@ -60,7 +60,7 @@ func (s *Service) ApplyQuota(ctx context.Context, q Quota, actor string) error {
 	if err != nil {
 		return err
 	}
-	account, err := s.register(ctx, q.UserID, q.PlanName, quota.SystemActor)
+	account, err := s.register(ctx, q.UserID, q.PlanName, quota.SystemActor, "")
 	if err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func (s *Service) found(u *ledger.Usage) {
 // accountFor returns the account of a user who wants to spend, and makes it where the options say so.
 func (s *Service) accountFor(ctx context.Context, userID string) (quota.AccountID, error) {
 	if s.opts.AutoRegister {
-		return s.register(ctx, userID, "", quota.SystemActor)
+		return s.register(ctx, userID, "", quota.SystemActor, "")
 	}
 	return s.lookup(ctx, userID)
 }
@@ -159,7 +159,7 @@ func (s *Service) Account(ctx context.Context, userID string, anew bool) (quota.
 // register returns the user's account and makes it where it is missing, on the named plan or, without a name, the
 // default.
 func (s *Service) register(
-	ctx context.Context, userID, plan string, by quota.Actor,
+	ctx context.Context, userID, plan string, by quota.Actor, reason string,
 ) (quota.AccountID, error) {
 	id, err := s.lookup(ctx, userID)
 	if quota.ReasonOf(err) != quota.UnknownUser {
@@ -179,7 +179,9 @@ func (s *Service) register(
 			case p == nil || p.Retired:
 				return quota.NotFound("plan %q on offer", plan)
 			}
+			told := len(l.Audit)
 			l.Open(p, by)
+			By{Reason: reason}.explain(l, told)
 			return nil
 		}})
 	if errors.Is(err, ledger.ErrRegistered) {

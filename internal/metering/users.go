@@ -22,11 +22,32 @@ type UserChange struct {
 	Zone *string
 }
 
+// By is who changes a user over HTTP, by the name that Kubernetes knows, and why: the audit log tells both. Without a
+// reason Reason is empty.
+type By struct{ Actor, Reason string }
+
+func (b By) validate() error {
+	if b.Reason == "" {
+		return nil
+	}
+	return validateReason(b.Reason)
+}
+
+// explain gives the reason to the audit rows behind the first so many.
+func (b By) explain(l *ledger.Ledger, behind int) {
+	for i := range l.Audit[behind:] {
+		l.Audit[behind+i].Reason = b.Reason
+	}
+}
+
 // RegisterUser makes an account for a user who has none, on the named plan or, without a name, the default, in an IANA
 // time zone or, without one, UTC, and says whether it did. A user who is on that plan in that zone already is no error,
 // with others it is ErrConflict. ErrNotFound if the plan is not on offer.
-func (s *Service) RegisterUser(ctx context.Context, userID, plan, zone, actor string) (created bool, err error) {
+func (s *Service) RegisterUser(ctx context.Context, userID, plan, zone string, by By) (created bool, err error) {
 	if _, err := zoneOf(zone); err != nil {
+		return false, err
+	}
+	if err := by.validate(); err != nil {
 		return false, err
 	}
 	if _, err := s.lookup(ctx, userID); err != nil {
@@ -35,7 +56,7 @@ func (s *Service) RegisterUser(ctx context.Context, userID, plan, zone, actor st
 		}
 		created = true
 	}
-	account, err := s.register(ctx, userID, plan, quota.CallerActor(actor))
+	account, err := s.register(ctx, userID, plan, quota.CallerActor(by.Actor), by.Reason)
 	if err != nil {
 		return false, err
 	}
@@ -48,7 +69,7 @@ func (s *Service) RegisterUser(ctx context.Context, userID, plan, zone, actor st
 		if plan != "" {
 			change.Plan = &plan
 		}
-		return true, s.changeUser(ctx, account, change, actor)
+		return true, s.changeUser(ctx, account, change, by)
 	}
 	u, err := s.Current(ctx, userID)
 	switch {
@@ -71,7 +92,10 @@ func (s *Service) RegisterUser(ctx context.Context, userID, plan, zone, actor st
 // ChangeUser changes a user's plan, zone, or whether it is suspended. It changes nothing if nothing differs. Limits
 // bind at once, for new work. ErrConflict where a UserQuota declares the user, ErrNotFound if there is no such user, or
 // the plan is not on offer.
-func (s *Service) ChangeUser(ctx context.Context, userID string, change UserChange, actor string) error {
+func (s *Service) ChangeUser(ctx context.Context, userID string, change UserChange, by By) error {
+	if err := by.validate(); err != nil {
+		return err
+	}
 	if change.Zone != nil {
 		if *change.Zone == "" {
 			return quota.Invalid("time zone", "is empty, it must be an IANA zone such as \"Asia/Hong_Kong\"")
@@ -84,9 +108,9 @@ func (s *Service) ChangeUser(ctx context.Context, userID string, change UserChan
 	if err != nil {
 		return err
 	}
-	err = s.changeUser(ctx, account, change, actor)
+	err = s.changeUser(ctx, account, change, by)
 	if s.again(err, userID, account) {
-		return s.ChangeUser(ctx, userID, change, actor)
+		return s.ChangeUser(ctx, userID, change, by)
 	}
 	return err
 }
@@ -112,7 +136,7 @@ func undeclared(l *ledger.Ledger, field string) error {
 }
 
 func (s *Service) changeUser(
-	ctx context.Context, account quota.AccountID, change UserChange, actor string,
+	ctx context.Context, account quota.AccountID, change UserChange, by By,
 ) error {
 	op := ledger.Op{Account: account}
 	if change.Plan != nil {
@@ -144,7 +168,9 @@ func (s *Service) changeUser(
 			}
 			to.settings.ZoneName, to.zone = *change.Zone, zone
 		}
-		declare(l, to, quota.AuditUserChanged, quota.CallerActor(actor))
+		told := len(l.Audit)
+		declare(l, to, quota.AuditUserChanged, quota.CallerActor(by.Actor))
+		by.explain(l, told)
 		return none, nil
 	})
 	return err
@@ -154,8 +180,11 @@ func (s *Service) changeUser(
 // same name with other credits or another end is ErrConflict. ErrConflict too where a UserQuota declares the user, and
 // ErrNotFound if there is no such user.
 func (s *Service) GrantCredits(
-	ctx context.Context, userID, name string, g Grant, actor string,
+	ctx context.Context, userID, name string, g Grant, by By,
 ) (given bool, err error) {
+	if err := by.validate(); err != nil {
+		return false, err
+	}
 	account, err := s.lookup(ctx, userID)
 	if err != nil {
 		return false, err
@@ -175,11 +204,13 @@ func (s *Service) GrantCredits(
 			return false, quota.Invalid("expires_at", "%s has passed, it is %s",
 				g.ExpiresAt.Format(time.RFC3339), l.Now.Format(time.RFC3339))
 		}
-		grant(l, map[string]Grant{name: g}, quota.CallerActor(actor))
+		told := len(l.Audit)
+		grant(l, map[string]Grant{name: g}, quota.CallerActor(by.Actor))
+		by.explain(l, told)
 		return true, nil
 	})
 	if s.again(err, userID, account) {
-		return s.GrantCredits(ctx, userID, name, g, actor)
+		return s.GrantCredits(ctx, userID, name, g, by)
 	}
 	if err != nil || given {
 		return given, err

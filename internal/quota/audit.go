@@ -162,6 +162,9 @@ type AuditRow struct {
 	Object string
 	// Before and After are what the action asks for; nil where it asks for nothing.
 	Before, After AuditState
+	// Reason is why, in the words of who did it; empty where nobody was asked. It never enters the log: it is kept in
+	// the table of reasons, by the row's id.
+	Reason string
 }
 
 // AuditState is what a row says of its object before or after the change: one of the structs below.

@@ -70,6 +70,8 @@ type AuditEntry struct {
 	ObjectKind, Object string
 	UserID             string
 	Before, After      json.RawMessage
+	// Reason is why, in the words of who did it; empty where none was given.
+	Reason string
 }
 
 // AuditPage is a page of the audit log, the newest row first.

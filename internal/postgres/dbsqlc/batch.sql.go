@@ -50,6 +50,16 @@ func (q *Queries) EndAdmissions(ctx context.Context, arg EndAdmissionsParams) er
 	return err
 }
 
+const ExplainAudit = `-- name: ExplainAudit :exec
+INSERT INTO audit_reasons (audit_id, reason) VALUES (currval('audit_log_id_seq'), $1::text)
+`
+
+// Why that was done which the last row of InsertAudit before it in this transaction tells.
+func (q *Queries) ExplainAudit(ctx context.Context, reason string) error {
+	_, err := q.db.Exec(ctx, ExplainAudit, reason)
+	return err
+}
+
 const ExplainReleases = `-- name: ExplainReleases :exec
 UPDATE concurrent_processing AS c SET release_reason = v.reason
 FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::text[]) AS reason) AS v

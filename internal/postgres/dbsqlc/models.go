@@ -30,6 +30,11 @@ type AuditLog struct {
 	Version    int16
 }
 
+type AuditReason struct {
+	AuditID int64
+	Reason  string
+}
+
 type Cluster struct {
 	Uid       quota.ID
 	Name      string

@@ -581,7 +581,8 @@ func newAuditRow(account quota.AccountID, now time.Time, r *quota.AuditRow) (aud
 	return auditRow{account: account, now: now, before: before, after: after, AuditRow: r}, err
 }
 
-// queueAudit queues what writes the rows: persons are made known to the actors first.
+// queueAudit queues what writes the rows, in their order: persons are made known to the actors first, and a reason
+// follows its row.
 func queueAudit(q *pgx.Batch, rows []auditRow) {
 	var persons []string
 	for _, r := range rows {
@@ -592,7 +593,15 @@ func queueAudit(q *pgx.Batch, rows []auditRow) {
 	if len(persons) > 0 {
 		q.Queue(dbsqlc.NameActors, persons)
 	}
-	insertAudit.queue(q, rows)
+	from := 0
+	for i := range rows {
+		if rows[i].Reason != "" {
+			insertAudit.queue(q, rows[from:i+1])
+			q.Queue(dbsqlc.ExplainAudit, rows[i].Reason)
+			from = i + 1
+		}
+	}
+	insertAudit.queue(q, rows[from:])
 }
 
 // queue queues the statements.

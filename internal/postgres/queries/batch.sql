@@ -284,6 +284,10 @@ FROM (SELECT
     unnest(@accounts::uuid[]) AS account, unnest(@versions::smallint[]) AS version,
     unnest(@before::jsonb[]) AS before, unnest(@after::jsonb[]) AS after) AS v;
 
+-- name: ExplainAudit :exec
+-- Why that was done which the last row of InsertAudit before it in this transaction tells.
+INSERT INTO audit_reasons (audit_id, reason) VALUES (currval('audit_log_id_seq'), @reason::text);
+
 -- name: NameActors :exec
 -- In the order of the names, as locks are taken in the same order by all.
 INSERT INTO actors (name) SELECT DISTINCT unnest(@names::text[]) AS name ORDER BY name ON CONFLICT (name) DO NOTHING;

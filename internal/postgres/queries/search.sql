@@ -67,7 +67,12 @@ found AS (
             OR p.actor = 'person:' || (SELECT n.id FROM actors AS n WHERE n.name = @actor)))::boolean AS fits
     FROM page AS p)
 SELECT f.id, f.at, f.actor, coalesce(n.name, '')::text AS person, f.action, f.object_kind, f.object_name,
-    coalesce(u.user_id, '')::text AS external_id, f.before, f.after, f.fits, (SELECT count(*) FROM page)::bigint AS looked
+    coalesce(u.user_id, '')::text AS external_id, f.before, f.after, f.fits,
+    coalesce(CASE f.object_kind
+        WHEN 'UsageEvent' THEN (SELECT e.reason FROM usage_tracking AS e WHERE e.id = f.object_name::uuid AND e.recorded_at = f.at)
+        WHEN 'Admission' THEN (SELECT c.release_reason FROM concurrent_processing AS c
+            WHERE c.id = f.object_name::uuid AND f.action = 'admission.released')
+        ELSE (SELECT r.reason FROM audit_reasons AS r WHERE r.audit_id = f.id) END, '')::text AS reason, (SELECT count(*) FROM page)::bigint AS looked
 FROM found AS f LEFT JOIN users AS u ON u.id = f.user_id LEFT JOIN actors AS n ON f.actor = 'person:' || n.id
 WHERE f.fits OR f.id = (SELECT min(p.id) FROM page AS p)
 ORDER BY f.id DESC LIMIT @most;

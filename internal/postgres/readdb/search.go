@@ -144,6 +144,7 @@ func (s *Store) Audit(
 			entries = append(entries, reports.AuditEntry{
 				ID: r.ID, At: r.At.UTC(), Actor: cmp.Or(r.Person, r.Actor), Action: quota.AuditAction(r.Action),
 				ObjectKind: r.ObjectKind, Object: r.ObjectName, UserID: r.ExternalID, Before: r.Before, After: r.After,
+				Reason: r.Reason,
 			})
 		}
 		if r.Looked == int64(look) {

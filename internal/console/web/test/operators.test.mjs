@@ -100,13 +100,20 @@ test('the other acts', async () => {
   await page.getByRole('textbox', { name: 'Name of the grant' }).fill('goodwill');
   await page.getByRole('spinbutton', { name: 'Credits' }).fill('20');
   await page.getByRole('dialog').getByLabel('Until').fill('2026-04-30T12:00');
+  await page.getByRole('textbox', { name: 'Why' }).fill('the service was slow');
   await page.getByRole('dialog').getByRole('button', { name: 'Grant credits' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   await page.getByRole('button', { name: 'Change plan' }).click();
   await page.getByRole('dialog').getByLabel('Plan').selectOption('pro');
+  await page.getByRole('textbox', { name: 'Why' }).fill('has ordered it');
   await page.getByRole('dialog').getByRole('button', { name: 'Change plan' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   await page.getByRole('button', { name: 'Suspend' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Suspend' }).click();
+  assert.equal(asked.length, 2, 'without a reason nobody is suspended');
+  await page.getByRole('textbox', { name: 'Why' }).fill('the bill is open');
+  await page.getByText('The same by curl').click();
+  assert.match(await page.locator('dialog[open] code').textContent(), /"suspended":true,"reason":"the bill is open"/);
   await page.getByRole('dialog').getByRole('button', { name: 'Suspend' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
 
@@ -127,9 +134,9 @@ test('the other acts', async () => {
   await page.getByRole('dialog').getByRole('button', { name: 'Send again' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   assert.deepEqual(asked, [
-    ['grant', { id: 'mina', name: 'goodwill' }, { credits: 20, expires_at: '2026-04-30T04:00:00.000Z' }],
-    ['patch', { id: 'mina' }, { plan: 'pro' }],
-    ['patch', { id: 'mina' }, { suspended: true }],
+    ['grant', { id: 'mina', name: 'goodwill' }, { credits: 20, expires_at: '2026-04-30T04:00:00.000Z', reason: 'the service was slow' }],
+    ['patch', { id: 'mina' }, { plan: 'pro', reason: 'has ordered it' }],
+    ['patch', { id: 'mina' }, { suspended: true, reason: 'the bill is open' }],
     ['release', { id: '00000000-0000-4000-8000-000000000001' }, { reason: 'its node is gone' }],
     ['reverse', { id: '00000000-0000-8000-8000-000000000000' }, { reason: 'it was silence' }],
     ['resend', { id: '00000000-0000-4000-8000-000000000100' }, ''],
@@ -205,4 +212,20 @@ test('what one may not see is said', async () => {
   await on.page.goto(`${service.url}/console/deliveries`);
   await on.page.getByText('oidc:mina may not list the deliveries').waitFor();
   assert.equal(await on.page.locator('table').count(), 0);
+});
+
+test('one may sign out here or everywhere', async () => {
+  const { session } = service;
+  for (const [path, name, query] of [['/console/audit', 'Sign out', ''], ['/usage', 'Sign out everywhere', '?everywhere=true']]) {
+    await on.page.goto(service.url + path);
+    await on.page.getByText('Signed in as').click();
+    await accessible(on.page);
+    await on.page.keyboard.press('Escape');
+    await on.page.getByRole('button', { name, exact: true }).waitFor({ state: 'hidden' });
+    await on.page.keyboard.press('Enter');
+    await on.page.getByRole('button', { name, exact: true }).click();
+    await on.page.getByRole('link', { name: 'Sign in' }).waitFor();
+    assert.equal(service.calls.findLast((call) => call.path === '/auth/logout').query, query);
+    service.session = session;
+  }
 });

@@ -101,7 +101,8 @@ test('work that waits is told with its reason, and goes when it runs', async () 
 test('signing out ends the session', async () => {
   await signIn('mina', '/usage');
   await page.waitForSelector('[data-left]');
-  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByText('Signed in as').click();
+  await page.getByRole('button', { name: 'Sign out', exact: true }).click();
   await page.getByRole('link', { name: 'Sign in' }).waitFor();
   assert.equal(await page.evaluate(async () => (await fetch('/auth/session')).status), 401);
   assert.deepEqual((await context.cookies()).filter((cookie) => cookie.name === '__Host-usage-session'), []);

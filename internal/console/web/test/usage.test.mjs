@@ -271,7 +271,8 @@ test('the reset is a date in the reader’s zone', async () => {
 
 test('leaving ends the session', async () => {
   await open();
-  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByText('Signed in as').click();
+  await page.getByRole('button', { name: 'Sign out', exact: true }).click();
   await page.getByRole('link', { name: 'Sign in' }).waitFor();
   assert.equal(service.count('POST', '/auth/logout'), 1);
 });

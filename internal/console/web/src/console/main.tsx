@@ -4,12 +4,12 @@
 // The console: what whoever runs the service sees and does.
 
 import './console.css';
+import { Account } from '../lib/account';
 import { Keyboard, useKeys } from '../lib/keys';
 import { show, useLocale, useSession } from '../lib/page';
 import { useParams } from '../lib/params';
 import { Languages, SignIn } from '../lib/parts';
 import { Link, match, Router } from '../lib/router';
-import { signOut } from '../lib/session';
 import { texts, useI18n } from './i18n';
 import { pages } from './pages';
 
@@ -49,8 +49,7 @@ function Console() {
         </nav>
         <div class="who">
           <Languages locale={locale} choose={choose} />
-          {session && <span class="minor">{t('signedInAs', { user: session.username })}</span>}
-          {session && <button type="button" class="quiet" onClick={() => void signOut()}>{t('signOut')}</button>}
+          {session && <Account name={session.username} />}
         </div>
       </header>
       <main id="content" tabIndex={-1}>

@@ -7,6 +7,7 @@ export const common = {
   language: 'Language',
   signIn: 'Sign in',
   signOut: 'Sign out',
+  signOutEverywhere: 'Sign out everywhere',
   signedInAs: 'Signed in as {user}',
   signInFirst: 'Sign in to see this page.',
   notAllowed: 'You have no right to see this.',

@@ -12,6 +12,7 @@ export const common: Texts<typeof commonEn> = {
   language: '語言',
   signIn: '登入',
   signOut: '登出',
+  signOutEverywhere: '在所有裝置登出',
   signedInAs: '已登入：{user}',
   signInFirst: '請先登入，才可檢視此頁。',
   notAllowed: '你沒有檢視此內容的權限。',

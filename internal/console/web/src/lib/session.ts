@@ -24,9 +24,9 @@ export function signInAt(here: Location = location): string {
   return `/auth/login?return=${encodeURIComponent(here.pathname + here.search)}`;
 }
 
-/** Ends the session, and loads the page anew, so that nothing of it stays. */
-export async function signOut(): Promise<void> {
-  const answer = await fetch('/auth/logout', { method: 'POST', credentials: 'same-origin' });
+/** Ends the session, or all those of its person, and loads the page anew, so that nothing of it stays. */
+export async function signOut(everywhere = false): Promise<void> {
+  const answer = await fetch(`/auth/logout${everywhere ? '?everywhere=true' : ''}`, { method: 'POST', credentials: 'same-origin' });
   if (!answer.ok && answer.status !== 401) throw new Error(`HTTP ${answer.status}`);
   location.reload();
 }

@@ -5,13 +5,13 @@
 
 import './page.css';
 import { en, zhHantHK, type UsageKey } from '../i18n';
+import { Account } from '../lib/account';
 import { useI18n } from '../lib/i18n';
 import { Keyboard, useKeys } from '../lib/keys';
 import { show, useLocale, useSession } from '../lib/page';
 import { useParams } from '../lib/params';
 import { Languages, SignIn } from '../lib/parts';
 import { Link } from '../lib/router';
-import { signOut } from '../lib/session';
 import { Panel, parts } from './panel';
 import { TeamPage } from './teams';
 
@@ -30,8 +30,7 @@ function Usage() {
         <Link href="/usage" class="brand">{t('title')}</Link>
         <div class="who">
           <Languages locale={locale} choose={choose} />
-          {session && <span class="minor">{t('signedInAs', { user: session.user || session.username })}</span>}
-          {session && <button type="button" class="quiet" onClick={() => void signOut()}>{t('signOut')}</button>}
+          {session && <Account name={session.user || session.username} />}
         </div>
       </header>
       <main id="content" tabIndex={-1}>

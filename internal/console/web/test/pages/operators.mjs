@@ -57,7 +57,7 @@ const admissions = [
   admission(5, { charged_credits: 4.1 }),
 ];
 const audit = [
-  { id: 9, at: iso(TIME - 600_000), actor: 'oidc:olga', action: 'account.suspended', object_kind: 'Account', object_name: 'grace', user_id: 'grace', before: { suspended: false }, after: { suspended: true } },
+  { id: 9, at: iso(TIME - 600_000), actor: 'oidc:olga', action: 'account.suspended', object_kind: 'Account', object_name: 'grace', user_id: 'grace', before: { suspended: false }, after: { suspended: true }, reason: 'the bill of February is open' },
   { id: 8, at: iso(TIME - 2 * HOUR), actor: 'oidc:olga', action: 'grant.applied', object_kind: 'Account', object_name: 'mina', user_id: 'mina', after: { name: 'goodwill-2026-03', credits_ms: 1_080_000, expires_at: iso(end + 9 * DAY) } },
   { id: 7, at: iso(TIME - DAY), actor: 'system:serviceaccount:usage-operator-system:usage-operator-manager', action: 'plan.changed', object_kind: 'UsagePlan', object_name: 'starter', before: { version: 6, credits_ms: 16_800_000, max_concurrent: 2 }, after: { version: 7, credits_ms: 18_000_000, max_concurrent: 2 } },
 ];

@@ -44,6 +44,7 @@ export function AuditTable({ of, file }: { of: Query; file: string }) {
         { key: 'actor', title: t('by'), value: (e) => e.actor, show: (e) => <Long>{e.actor}</Long> },
         { key: 'action', title: t('action'), heads: true, value: (e) => e.action },
         { key: 'kind', title: t('object'), value: (e) => `${e.object_kind} ${e.object_name}`, show: (e) => <Long>{e.object_kind} {e.object_name}</Long> },
+        { key: 'why', title: t('why'), value: (e) => e.reason, show: (e) => <Long>{e.reason}</Long> },
         { key: 'user', title: t('user'), value: (e) => e.user_id, show: (e) => e.user_id && <UserLink id={e.user_id} /> },
         {
           key: 'changes', title: t('changes'), value: (e) => changes(e.before, e.after).join('; '),

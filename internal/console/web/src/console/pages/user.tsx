@@ -51,10 +51,11 @@ export function User({ id = '' }: Record<string, string>) {
                 { name: 'name', title: t('grantName'), pattern: '[a-z0-9]([a-z0-9\\-]{0,61}[a-z0-9])?' },
                 { name: 'credits', title: t('credits'), type: 'number', step: '1' },
                 { name: 'until', title: t('until'), type: 'datetime-local', optional: true },
+                { name: 'reason', title: t('why') },
               ]}
-              call={({ name, credits, until }) => ({
+              call={({ name, credits, until, reason }) => ({
                 method: 'PUT', path: `${path}/grants/${encodeURIComponent(name ?? '')}`,
-                body: { credits: Number(credits), ...(until ? { expires_at: new Date(until).toISOString() } : {}) },
+                body: { credits: Number(credits), ...(until ? { expires_at: new Date(until).toISOString() } : {}), reason },
               })}
             />
             <Act
@@ -67,13 +68,17 @@ export function User({ id = '' }: Record<string, string>) {
             />
             <Act
               name={t('changePlan')} what={t('changePlanWhat', { user: id })} done={user.reload}
-              fields={[{ name: 'plan', title: t('plan'), value: u.plan, options: plans.data?.plans.map((plan) => plan.name) ?? [u.plan] }]}
-              call={({ plan }) => ({ method: 'PATCH', path, body: { plan } })}
+              fields={[
+                { name: 'plan', title: t('plan'), value: u.plan, options: plans.data?.plans.map((plan) => plan.name) ?? [u.plan] },
+                { name: 'reason', title: t('why') },
+              ]}
+              call={({ plan, reason }) => ({ method: 'PATCH', path, body: { plan, reason } })}
             />
             <Act
               name={u.suspended ? t('resume') : t('suspend')} done={user.reload}
               what={t(u.suspended ? 'resumeWhat' : 'suspendWhat', { user: id })}
-              call={() => ({ method: 'PATCH', path, body: { suspended: !u.suspended } })}
+              fields={[{ name: 'reason', title: t('why') }]}
+              call={({ reason }) => ({ method: 'PATCH', path, body: { suspended: !u.suspended, reason } })}
             />
           </div>
           <Tabs names={tabs} current={tab} of="tab" />
