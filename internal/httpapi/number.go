@@ -120,9 +120,11 @@ func (n Number) milliseconds(field string, least, most time.Duration) (time.Dura
 		return 0, invalid("%s: %s must be written with at most %d decimals and no exponent", field, n.short(),
 			maxDecimals)
 	}
-	outside := invalid("%s: %s must be between %s and %s", field, n.short(), seconds(least), seconds(most))
+	outside := func() error { // said when it is so: every call comes through here
+		return invalid("%s: %s must be between %s and %s", field, n.short(), seconds(least), seconds(most))
+	}
 	if len(whole) > maxWholeDigits {
-		return 0, outside
+		return 0, outside()
 	}
 	ms, err := strconv.ParseInt(whole+frac+strings.Repeat("0", maxDecimals-len(frac)), 10, 64)
 	if err != nil {
@@ -131,7 +133,7 @@ func (n Number) milliseconds(field string, least, most time.Duration) (time.Dura
 	if d := time.Duration(ms) * time.Millisecond; d >= least && d <= most {
 		return d, nil
 	}
-	return 0, outside
+	return 0, outside()
 }
 
 // short is the number for a message, whose length the caller must not decide.

@@ -16,8 +16,8 @@ const (
 	// limitedClient begins the names of clients that may spend for limitedUser only: its calls count.
 	limitedClient = "limited-"
 	limitedUser   = "user-1"
-	// limitedPlan makes the limit one that is used up before anything is measured.
-	limitedPlan = "UPDATE user_plan_limits SET rate_requests = 100, rate_window_seconds = 3600"
+	// limitedPlan makes the limit one that is used up before anything is measured, and lets nothing through after that.
+	limitedPlan = "UPDATE user_plan_limits SET rate_requests = 1, rate_window_seconds = 86400"
 	// floodRate is how many calls the user makes in a second, bystandersRate how many pairs the others.
 	floodRate      = 5000
 	bystandersRate = 200
