@@ -38,6 +38,10 @@ demo: ## Play the whole story on a cluster of this machine's own (the first run 
 run: ## Bring up the same stack and leave it running until Ctrl-C
 	@$(call stack,run)
 
+.PHONY: run-year
+run-year: ## The same, with what a hundred users have done in a year
+	@$(call stack,year)
+
 # Built and then executed, because `go run` would stand between the terminal's signals and the stack.
 define stack
 assets=$$(hack/controlplane/build.sh); \

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command stack brings the whole product up on this machine: `stack run` leaves it running until Ctrl-C, `stack demo`
-// plays a story on it. It expects the product's programs beside itself and the control plane's in the folder that
+// Command stack brings the whole product up on this machine: `stack run` leaves it running until Ctrl-C, `stack year` too,
+// after a year of a hundred users, and `stack demo` plays a story on it. It expects the product's programs beside itself and the control plane's in the folder that
 // KUBEBUILDER_ASSETS names: `make run` and `make demo` see to both.
 package main
 
@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -27,7 +26,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/testing/oidctest"
 )
 
-const usage = "usage: stack demo | run [FLAG OF USAGED]..."
+const usage = "usage: stack demo | run [FLAG OF USAGED]... | year [FLAG OF USAGED]..."
 
 func main() {
 	// Where there is no curl the demo's commands find this program under its name.
@@ -55,7 +54,8 @@ func main() {
 }
 
 func run(ctx context.Context, out *printer, args []string) (err error) {
-	if len(args) == 0 || (args[0] != "demo" && args[0] != "run") || (args[0] == "demo" && len(args) > 1) {
+	if len(args) == 0 || !slices.Contains([]string{"demo", "run", "year"}, args[0]) ||
+		(args[0] == "demo" && len(args) > 1) {
 		return errors.New(usage)
 	}
 	root, err := os.Getwd()
@@ -91,11 +91,16 @@ func run(ctx context.Context, out *printer, args []string) (err error) {
 		err = errors.Join(err, stack.Stop())
 	}()
 	out.progress("everything is up")
-	if args[0] == "run" {
+	if args[0] == "year" {
+		if err := playYear(ctx, out, stack); err != nil {
+			return err
+		}
+	}
+	if args[0] != "demo" {
 		if err := letOperate(ctx, stack, root); err != nil {
 			return err
 		}
-		return wait(ctx, out, stack, customers)
+		return wait(ctx, out, stack, customers, args[0] == "year")
 	}
 	if err := demo(ctx, out, stack, customers, root); err != nil {
 		return errors.Join(err, keepLogs(out, stack, filepath.Join(filepath.Dir(self), "demo-logs")))
@@ -105,12 +110,7 @@ func run(ctx context.Context, out *printer, args []string) (err error) {
 
 // letOperate gives olga the rights of whoever runs the service.
 func letOperate(ctx context.Context, stack *localstack.Stack, root string) error {
-	apply := exec.CommandContext(ctx, stack.Plane.Kubectl(), "--kubeconfig="+stack.Plane.Kubeconfig, "apply", "-f",
-		filepath.Join(root, "hack", "demo", "operator.yaml"))
-	if text, err := apply.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(apply.Args, " "), err, text)
-	}
-	return nil
+	return kubectl(ctx, stack, "", "apply", "-f", filepath.Join(root, "hack", "demo", "operator.yaml"))
 }
 
 // keepLogs saves what explains a failure from being removed with the rest.
@@ -138,7 +138,11 @@ func keepLogs(out *printer, stack *localstack.Stack, folder string) error {
 	return nil
 }
 
-func wait(ctx context.Context, out *printer, stack *localstack.Stack, customers *people) error {
+func wait(ctx context.Context, out *printer, stack *localstack.Stack, customers *people, played bool) error {
+	declare := "  kubectl apply -k config/samples && kubectl apply -f hack/demo/users.yaml"
+	if played {
+		declare = "  kubectl get usageplans,usageteams,userquotas"
+	}
 	out.text(strings.Join([]string{
 		"",
 		"  export KUBECONFIG=" + stack.Plane.Kubeconfig,
@@ -155,7 +159,7 @@ func wait(ctx context.Context, out *printer, stack *localstack.Stack, customers 
 		"                      " + customers.URL + ", is of an authority that browsers do not know and warn of:",
 		"                      go on, or have them trust " + customers.authority(),
 		"",
-		"  kubectl apply -k config/samples && kubectl apply -f hack/demo/users.yaml",
+		declare,
 		"  TOKEN=$(kubectl -n transcripts create token transcriber --audience=usaged)",
 		"",
 		"Ctrl-C stops everything and leaves nothing behind.",

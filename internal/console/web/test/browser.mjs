@@ -17,14 +17,32 @@ export const launch = () =>
 
 const axe = await readFile(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
 
-/** A page in a context of its own, whose clock stands at the tests' time and goes on from there. */
-export async function newPage(browser, { width = 1280, scheme = 'light', language = 'en', zone = 'Asia/Hong_Kong' } = {}) {
+/** Signs somebody in at the stack's provider; what is returned is the state of a browser that has the session. */
+export async function signIn(browser, stack, name) {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, locale: 'en-GB' });
+  const page = await context.newPage();
+  await page.goto(`${stack.url}/auth/login?return=%2Fusage`);
+  await page.locator('input[name=username]').fill(name);
+  await page.locator('input[name=password]').fill('password');
+  await page.locator('input[name=password]').press('Enter');
+  await page.waitForURL(`${stack.url}/usage`);
+  const state = await context.storageState();
+  await context.close();
+  return state;
+}
+
+/**
+ * A page in a context of its own. Its clock stands at the tests' time and goes on from there; with the `session` of a real
+ * service, whose time is the machine's, it is that.
+ */
+export async function newPage(browser, { width = 1280, scheme = 'light', language = 'en', zone = 'Asia/Hong_Kong', session } = {}) {
   const context = await browser.newContext({
     viewport: { width, height: 900 }, colorScheme: scheme, locale: language === 'en' ? 'en-GB' : 'zh-HK', timezoneId: zone,
     reducedMotion: 'reduce', acceptDownloads: true,
+    ...(session ? { storageState: session } : {}),
   });
   const page = await context.newPage();
-  await page.clock.install({ time: TIME });
+  if (!session) await page.clock.install({ time: TIME });
   page.setDefaultTimeout(10_000);
   const errors = [];
   page.on('console', (message) => {

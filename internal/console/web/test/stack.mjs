@@ -14,8 +14,30 @@ const exec = promisify(execFile);
 
 /** Starts it; `flags` are further ones of usaged. */
 export async function startStack(flags = []) {
-  assert.ok(process.env.KUBEBUILDER_ASSETS, 'KUBEBUILDER_ASSETS is not set: run `make test-web`');
-  const program = spawn(`${root}bin/stack`, ['run', ...flags], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+  const { url, kubectl, stop } = await bringUp('run', flags);
+  await kubectl(['apply', '-k', 'config/samples']);
+  await kubectl(['apply', '-f', 'hack/demo/users.yaml']);
+  await kubectl(['apply', '-f', '-'], backend);
+  const token = await kubectl(['-n', 'transcripts', 'create', 'token', 'backend', '--audience=usaged']);
+  let key = 0;
+  /** A call as the backend; its answer's JSON. */
+  const call = async (method, path, body) => {
+    const answer = await fetch(url + path, {
+      method, headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json', 'Idempotency-Key': `web-${key++}` },
+      body: body && JSON.stringify(body),
+    });
+    assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${answer.ok ? '' : await answer.text()}`);
+    return answer.json();
+  };
+  return { url, call, kubectl, stop };
+}
+
+/** Starts it after a year of a hundred users, whose end is now: internal/testing/year. */
+export const startYear = () => bringUp('year', []);
+
+async function bringUp(how, flags) {
+  assert.ok(process.env.KUBEBUILDER_ASSETS, 'KUBEBUILDER_ASSETS is not set: run `make` with the target that brought you here');
+  const program = spawn(`${root}bin/stack`, [how, ...flags], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = once(program, 'exit');
   const stop = async () => {
     program.kill('SIGINT');
@@ -36,21 +58,7 @@ export async function startStack(flags = []) {
     run.child.stdin.end(input);
     return (await run).stdout.trim();
   };
-  await kubectl(['apply', '-k', 'config/samples']);
-  await kubectl(['apply', '-f', 'hack/demo/users.yaml']);
-  await kubectl(['apply', '-f', '-'], backend);
-  const token = await kubectl(['-n', 'transcripts', 'create', 'token', 'backend', '--audience=usaged']);
-  let key = 0;
-  /** A call as the backend; its answer's JSON. */
-  const call = async (method, path, body) => {
-    const answer = await fetch(url + path, {
-      method, headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json', 'Idempotency-Key': `web-${key++}` },
-      body: body && JSON.stringify(body),
-    });
-    assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${answer.ok ? '' : await answer.text()}`);
-    return answer.json();
-  };
-  return { url, call, kubectl, stop };
+  return { url, kubectl, stop };
 }
 
 // Who charges the users of the demo, and gives out tokens for them.
