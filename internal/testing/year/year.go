@@ -212,7 +212,7 @@ func (p *player) each(ctx context.Context, do func(context.Context, *person) err
 // come registers who comes on that day, and does what else changes of a user.
 func (p *player) come(ctx context.Context, who *person, d int) error {
 	if d == who.since {
-		if _, err := p.RegisterUser(ctx, who.id, who.plan, who.zone, backend); err != nil {
+		if _, err := p.RegisterUser(ctx, who.id, who.plan, who.zone, metering.By{Actor: backend}); err != nil {
 			return err
 		}
 		if who.team != "" {
@@ -223,17 +223,19 @@ func (p *player) come(ctx context.Context, who *person, d int) error {
 	}
 	if d == who.upgrades {
 		plan := "pro"
-		return p.ChangeUser(ctx, who.id, metering.UserChange{Plan: &plan}, operator)
+		return p.ChangeUser(ctx, who.id, metering.UserChange{Plan: &plan}, metering.By{Actor: operator})
 	}
 	if who.given > 0 && d > who.since && (Days-8-d)%who.given == 0 {
 		name := "goodwill-" + p.now().Format("2006-01-02")
 		_, err := p.GrantCredits(ctx, who.id, name,
-			metering.Grant{Credits: 18 * quota.Credit, ExpiresAt: p.now().Add(60 * day).Truncate(time.Hour)}, operator)
+			metering.Grant{Credits: 18 * quota.Credit, ExpiresAt: p.now().Add(60 * day).Truncate(time.Hour)},
+			metering.By{Actor: operator, Reason: "for the trouble with the last recording"})
 		return err
 	}
 	if who.suspended == d {
 		yes := true
-		return p.ChangeUser(ctx, who.id, metering.UserChange{Suspended: &yes}, operator)
+		return p.ChangeUser(ctx, who.id, metering.UserChange{Suspended: &yes},
+			metering.By{Actor: operator, Reason: "the card was stolen"})
 	}
 	return nil
 }
