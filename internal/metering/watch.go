@@ -19,6 +19,9 @@ const (
 	// commit, and of a user who does much at most twice a second.
 	WatchInterval = 500 * time.Millisecond
 	watchTimeout  = 10 * time.Second
+	// pollPart is how many accounts are asked for at once where more are watched, and mostParts into how many parts they
+	// are divided at most: ten thousand at once would keep the database from others for tens of milliseconds.
+	pollPart, mostParts = 1024, 16
 	// alertWindow is how long ago an alert may have been raised that is news: more than a pause of the database.
 	alertWindow = 10 * time.Minute
 	// keptAlerts are how many alerts wait for who watches slowly.
@@ -53,6 +56,9 @@ type Watcher struct {
 	service *Service
 	show    Show
 	wake    chan struct{}
+	// The watched accounts are divided into parts, each of which is asked for once in a WatchInterval, and part was last.
+	// Only Run knows of them.
+	parts, part int
 
 	mu       sync.Mutex
 	subjects map[quota.Level]*subject
@@ -98,8 +104,8 @@ type Watch struct {
 
 // NewWatcher returns one that shows where those stand whom the service knows. It does nothing before Run.
 func NewWatcher(service *Service, show Show) *Watcher {
-	return &Watcher{service: service, show: show, wake: make(chan struct{}, 1), subjects: map[quota.Level]*subject{},
-		accounts: map[quota.AccountID]*watchedAccount{}}
+	return &Watcher{service: service, show: show, wake: make(chan struct{}, 1), parts: 1,
+		subjects: map[quota.Level]*subject{}, accounts: map[quota.AccountID]*watchedAccount{}}
 }
 
 // Watch begins to watch a user or a team. Changed has a token once it has been read for the first time.
@@ -157,21 +163,25 @@ func (w *Watcher) Watched() int {
 	return len(w.subjects)
 }
 
+// next is when to ask for another part, if anybody watches.
+func (w *Watcher) next(polled time.Time) <-chan time.Time {
+	if w.Watched() == 0 {
+		return nil
+	}
+	return time.After(time.Until(polled.Add(WatchInterval / time.Duration(w.parts))))
+}
+
 // Run reads for those who watch until ctx ends.
 func (w *Watcher) Run(ctx context.Context) {
 	var polled time.Time
 	for ctx.Err() == nil {
-		var tick <-chan time.Time
-		if w.Watched() > 0 {
-			tick = time.After(max(0, time.Until(polled.Add(WatchInterval))))
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
 			// Others who have just come are read together.
 			loop.Pause(ctx, time.Millisecond)
-		case <-tick:
+		case <-w.next(polled):
 			polled = time.Now()
 			w.turn(ctx, w.poll)
 		}
@@ -206,11 +216,16 @@ type VersionChanges struct {
 	Now      time.Time
 }
 
-// poll finds out whose standing may have changed.
+// poll finds out whose standing may have changed, of a part of those who are watched.
 func (w *Watcher) poll(ctx context.Context) error {
 	w.mu.Lock()
 	var ask Versions
+	w.parts = min(mostParts, 1+len(w.accounts)/pollPart)
+	w.part = (w.part + 1) % w.parts
 	for id, a := range w.accounts {
+		if int(id[len(id)-1])%w.parts != w.part { // the end of an id is random
+			continue
+		}
 		ask.Accounts, ask.Known = append(ask.Accounts, id), append(ask.Known, a.version)
 	}
 	for _, s := range w.subjects {
