@@ -8,8 +8,8 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
-// Whatever comes as a CloudEvent is either told what is wrong with it, or a use that the ledger can book if the user's plan
-// names its type: which types there are is the plan's to say, also of one that can be no type.
+// Whatever comes as a CloudEvent is either told what is wrong with it, or a use that the ledger can book if the user's
+// plan names its type: which types there are is the plan's to say, also of one that can be no type.
 func FuzzCloudEvent(f *testing.F) {
 	for _, seed := range []string{
 		`{"specversion":"1.0","id":"1","source":"/a","type":"io.cantonesescribe.usage.transcription",` +

@@ -19,8 +19,8 @@ const (
 	// commit, and of a user who does much at most twice a second.
 	WatchInterval = 500 * time.Millisecond
 	watchTimeout  = 10 * time.Second
-	// pollPart is how many accounts are asked for at once where more are watched, and mostParts into how many parts they
-	// are divided at most: ten thousand at once would keep the database from others for tens of milliseconds.
+	// pollPart is how many accounts are asked for at once where more are watched, and mostParts into how many parts
+	// they are divided at most: ten thousand at once would keep the database from others for tens of milliseconds.
 	pollPart, mostParts = 1024, 16
 	// alertWindow is how long ago an alert may have been raised that is news: more than a pause of the database.
 	alertWindow = 10 * time.Minute
@@ -56,8 +56,8 @@ type Watcher struct {
 	service *Service
 	show    Show
 	wake    chan struct{}
-	// The watched accounts are divided into parts, each of which is asked for once in a WatchInterval, and part was last.
-	// Only Run knows of them.
+	// The watched accounts are divided into parts, each of which is asked for once in a WatchInterval; part was the last
+	// one. Only Run knows of them.
 	parts, part int
 
 	mu       sync.Mutex
