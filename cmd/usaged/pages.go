@@ -31,6 +31,9 @@ func (o *options) pageFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.signIn.ExternalURL, "external-url", "",
 		"this service as browsers see it, such as https://usage.example.com; the provider leads back to "+
 			"/auth/callback there")
+	flags.StringVar(&o.signIn.UpgradeURL, "upgrade-url", "",
+		"where customers buy a larger plan, such as https://app.example.com/billing; the usage page leads there. It has "+
+			"no such link without it")
 	flags.DurationVar(&o.sessions.Idle, "session-idle", time.Hour, "how long a session may go unused before it ends")
 	flags.DurationVar(&o.sessions.Longest, "session-max", 12*time.Hour, "how long a session lasts at most")
 	flags.StringArrayVar(&o.framers, "frame-ancestor", nil,
@@ -46,6 +49,9 @@ func (o *options) checkPages() error {
 	if o.signIn.Issuer == "" {
 		if o.signIn.ClientID != "" || o.signIn.SecretFile != "" {
 			return errors.New("--sign-in-client-id and --sign-in-client-secret-file need --sign-in-issuer")
+		}
+		if o.signIn.UpgradeURL != "" {
+			return errors.New("--upgrade-url needs --sign-in-issuer: it is for those who have signed in")
 		}
 		return nil
 	}

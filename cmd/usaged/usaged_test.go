@@ -58,6 +58,8 @@ func TestParse(t *testing.T) {
 			want: "--max-streams 20000, --user-streams 0: each must be 1 or more"},
 		"origins": {args: []string{"--database-url=x", "--cors-origin=https://app.example.com", "--cors-origin=*"},
 			want: `--cors-origin: origin "*": a wildcard`},
+		"upgrade": {args: []string{"--database-url=x", "--upgrade-url=https://app.example.com"},
+			want: "--upgrade-url needs --sign-in-issuer"},
 		"argument":     {args: []string{"--database-url=x", "serve"}, want: `unexpected argument "serve"`},
 		"unknown flag": {args: []string{"--port=1"}, want: "unknown flag: --port"},
 	} {

@@ -52,6 +52,8 @@ type SignInOptions struct {
 	Scopes []string
 	// ExternalURL is this service as browsers see it, as scheme://host.
 	ExternalURL string
+	// UpgradeURL is where a customer buys a larger plan; empty where that is nowhere.
+	UpgradeURL string
 }
 
 // Check says whether they belong together. Its errors name the flag, the value and what it must be.
@@ -72,6 +74,13 @@ func (o SignInOptions) Check() error {
 	if ip := net.ParseIP(u.Hostname()); u.Scheme != "https" && u.Hostname() != "localhost" && !ip.IsLoopback() {
 		return fmt.Errorf("--external-url %s: must be https, or of this machine: browsers keep a session's cookie on "+
 			"no other", o.ExternalURL)
+	}
+	if o.UpgradeURL != "" {
+		to, err := url.Parse(o.UpgradeURL)
+		if err != nil || (to.Scheme != "https" && to.Scheme != "http") || to.Hostname() == "" || to.User != nil {
+			return fmt.Errorf("--upgrade-url %q: must be an http or https URL, such as https://app.example.com/billing",
+				o.UpgradeURL)
+		}
 	}
 	return nil
 }
@@ -308,9 +317,13 @@ func (s *SignIn) session(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(map[string]any{
+	said := map[string]any{
 		"user": who.UserID, "username": who.GetName(), "expires_at": until.Format(time.RFC3339),
-	})
+	}
+	if s.opts.UpgradeURL != "" {
+		said["upgrade_url"] = s.opts.UpgradeURL
+	}
+	return json.NewEncoder(w).Encode(said)
 }
 
 // logout ends the session, or with everywhere=true all those of its person.

@@ -90,7 +90,7 @@ func newService(t *testing.T, change func(*console.SignInOptions)) *service {
 		t.Fatal(err)
 	}
 	opts := console.SignInOptions{Issuer: s.provider.URL, ClientID: oidctest.ClientID, ExternalURL: s.url,
-		Scopes: []string{"openid", "profile"}}
+		UpgradeURL: "https://app.example/billing", Scopes: []string{"openid", "profile"}}
 	if change != nil {
 		change(&opts)
 	}
@@ -301,9 +301,10 @@ func TestSigningIn(t *testing.T) {
 		User      string    `json:"user"`
 		Username  string    `json:"username"`
 		ExpiresAt time.Time `json:"expires_at"`
+		Upgrade   string    `json:"upgrade_url"`
 	}
 	if err := json.Unmarshal([]byte(got.body), &session); err != nil || session.User != "alice" ||
-		session.Username != "oidc:alice" || session.ExpiresAt.Sub(s.now()).Round(time.Minute) != 30*time.Minute {
+		session.Username != "oidc:alice" || session.Upgrade != "https://app.example/billing" || session.ExpiresAt.Sub(s.now()).Round(time.Minute) != 30*time.Minute {
 		t.Errorf("the session: %s, %v", got.body, err)
 	}
 	if got := b.get("/api/v1/usage/current?user_id=alice"); got.StatusCode != http.StatusOK ||
@@ -700,6 +701,10 @@ func TestSignInOptions(t *testing.T) {
 		"no openid":    {func(o *console.SignInOptions) { o.Scopes = []string{"email"} }, "--sign-in-scope"},
 		"no URL":       {func(o *console.SignInOptions) { o.ExternalURL = "" }, "--external-url"},
 		"a path":       {func(o *console.SignInOptions) { o.ExternalURL += "/usage" }, "nothing behind"},
+		"a script": {func(o *console.SignInOptions) { o.UpgradeURL = "javascript:alert(1)" },
+			"--upgrade-url"},
+		"upgrade here": {func(o *console.SignInOptions) { o.UpgradeURL = "/billing" }, "http or https URL"},
+		"upgrade":      {func(o *console.SignInOptions) { o.UpgradeURL = "https://app.example/b?c=d" }, ""},
 		"plain":        {func(o *console.SignInOptions) { o.ExternalURL = "http://usage.example" }, "must be https"},
 	} {
 		opts := console.SignInOptions{Issuer: "https://id.example", ClientID: "usage", Scopes: []string{"openid"},

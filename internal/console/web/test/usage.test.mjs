@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { launch, lookThrough, newPage } from './browser.mjs';
-import { alert, alerts, answers, end, event, events, forecast, iso, standing } from './pages/usage.mjs';
+import { alert, alerts, answers, end, event, events, forecast, iso, newsroom, standing } from './pages/usage.mjs';
 import { Problem, Service, Stream, TIME } from './service.mjs';
 
 const STREAM = '/api/v1/usage/stream';
@@ -283,6 +283,37 @@ test('who does not run the team is told so', async () => {
   await open();
   await page.getByRole('link', { name: /The page of team newsroom/ }).click();
   await shows('main .trouble', 'oidc:mina may not get team "newsroom"');
+});
+
+test('a larger plan is a link where the host sells one, and nowhere else', async () => {
+  const links = () => page.getByRole('link', { name: 'Upgrade' });
+  await open();
+  await look();
+  assert.equal(await links().count(), 0);
+  service.session = { ...service.session, upgrade_url: 'https://app.example/billing' };
+  await page.reload();
+  await page.waitForSelector('[data-left]');
+  await look();
+  assert.deepEqual(await links().evaluateAll((all) => all.map((link) => link.href)), ['https://app.example/billing', 'https://app.example/billing']);
+  await page.locator('.alert.warning').getByRole('link', { name: 'Upgrade' }).waitFor();
+});
+
+test('a team that pays has its pace, its forecast and the alert of its end', async () => {
+  const level = { ...newsroom(), pays: true };
+  service.answers[`GET ${STREAM}`] = new Stream((stream) => stream.tell('team',
+    { team: 'newsroom', plan: { name: 'studio', display_name: 'Studio' }, effective_limits: [], levels: [level], as_of: iso(TIME) }));
+  service.answers['GET /api/v1/teams/:name/forecast'] = { ...forecast, user_id: undefined, team: 'newsroom', allowance_credits: 1000 };
+  service.answers['GET /api/v1/teams/:name/alerts'] = { as_of: iso(TIME), alerts: [
+    alert('ExhaustionForecast', 'warning', { level: level.level, used: 612.5, limit: 1000, exhausted_at: '2026-03-29T03:10:00Z' }),
+  ] };
+  await page.goto(`${service.url}/usage?team=newsroom`);
+  await shows('[data-forecast]', 'probably 269 to 331');
+  assert.equal(await page.locator('.pace .range').count(), 1);
+  await shows('.alert.warning', '29 Mar 2026, 11:10: 612.5 of 1,000 are used.');
+  assert.equal(service.count('GET', '/api/v1/usage/forecast'), 0);
+  await page.clock.fastForward(end - TIME + 1000);
+  await page.waitForFunction(() => document.querySelector('[data-turning]') && !document.querySelector('.pace, .meter'));
+  assert.deepEqual(errors, []);
 });
 
 test('somebody for whom a team pays is offered no plan', async () => {

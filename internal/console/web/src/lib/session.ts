@@ -9,6 +9,8 @@ export interface Session {
   /** Who they are for access rights. */
   username: string;
   expires_at: string;
+  /** Where a larger plan is bought, if that is anywhere. */
+  upgrade_url?: string;
 }
 
 /** The session of this browser, or null without one. Throws where the service does not answer. */

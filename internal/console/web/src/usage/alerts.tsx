@@ -13,11 +13,13 @@ import type { UsageKey } from '../i18n';
 import { useFresh } from './fresh';
 import type { Alert } from './use-usage';
 
-export function Alerts({ of, news, path }: {
+export function Alerts({ of, news, path, upgrade }: {
   /** A user's id or a team's name, which changes when others are meant. */
   of: string;
   news: readonly Alert[];
   path: 'user' | 'team';
+  /** Where a larger plan is bought, for who can do so. */
+  upgrade?: string | undefined;
 }) {
   const i18n = useI18n<UsageKey>();
   const { t } = i18n;
@@ -54,7 +56,7 @@ export function Alerts({ of, news, path }: {
       <ul class="list" aria-live="polite">
         {open.map((alert) => (
           <li key={alert.id} class={`alert ${alert.resolved_at ? 'info' : alert.severity}`}>
-            <Words alert={alert} />
+            <Words alert={alert} upgrade={upgrade} />
             {api.signedIn && (
               <button type="button" class="quiet" onClick={() => void acknowledge(alert)}>
                 {t('acknowledge')}<span class="unseen">: {words(alert, i18n)}</span>
@@ -75,7 +77,10 @@ export function Alerts({ of, news, path }: {
   );
 }
 
-function Words({ alert }: { alert: Alert }) {
+/** What a larger plan would help against. */
+const upgradable: readonly Alert['kind'][] = ['CreditsPercent', 'Overdrawn', 'ExhaustionForecast'];
+
+function Words({ alert, upgrade }: { alert: Alert; upgrade?: string | undefined }) {
   const i18n = useI18n<UsageKey>();
   const { t } = i18n;
   return (
@@ -83,6 +88,7 @@ function Words({ alert }: { alert: Alert }) {
       <strong>{t(`severity.${alert.severity}`)}</strong> {words(alert, i18n)}
       <div class="minor">
         {alert.severity !== 'info' && !alert.resolved_at && <>{action(alert, i18n)} </>}
+        {upgrade && upgradable.includes(alert.kind) && !alert.resolved_at && <><a href={upgrade} target="_top" rel="noopener">{t('upgrade')}</a> · </>}
         {i18n.dateTime(alert.raised_at)}
         {alert.resolved_at && <> · {t('resolved', { date: i18n.dateTime(alert.resolved_at) })}</>}
         {alert.acknowledged_by && <> · {t('acknowledgedBy', { who: alert.acknowledged_by })}</>}

@@ -36,7 +36,7 @@ function Usage() {
       <main id="content" tabIndex={-1}>
         {!session && <><header><h1>{t('title')}</h1></header><SignIn /></>}
         {session && team && <TeamPage key={team} name={team} />}
-        {session && !team && <Panel key={user ?? ''} user={user} show={parts} title="h1" />}
+        {session && !team && <Panel key={user ?? ''} user={user} show={parts} title="h1" upgrade={session.upgrade_url} />}
       </main>
       <Keyboard />
     </>

@@ -10,18 +10,21 @@ import { useApi } from '../lib/api-context';
 import { Trouble } from '../lib/parts';
 import type { UsageKey } from '../i18n';
 import { Stale, useFresh } from './fresh';
-import type { Standing } from './use-usage';
 
 type Forecast = Schemas['UsageForecast'];
+/** What is foretold from: a user's standing, or that of a team that pays. */
+type Now = Pick<Schemas['LevelStanding'], 'used_credits' | 'limit_credits' | 'period_start' | 'resets_at'>;
 
-export function Pace({ now, clock }: { now: Standing; clock: number }) {
+export function Pace({ of, path, now, clock }: { of: string; path: 'user' | 'team'; now: Now; clock: number }) {
   const i18n = useI18n<UsageKey>();
   const { t } = i18n;
   const api = useApi();
   // A forecast is drawn from whole days: it changes by the use of the day, which is known without it.
   const fresh = useFresh<Forecast>(
-    `forecast/${now.user_id}`, `${now.period_start}/${Math.floor(clock / 3_600_000)}`,
-    (signal) => take(api.client.GET('/api/v1/usage/forecast', { params: { query: { user_id: now.user_id } }, signal })),
+    `forecast/${path}/${of}`, `${now.period_start}/${Math.floor(clock / 3_600_000)}`,
+    (signal) => take(path === 'user'
+      ? api.client.GET('/api/v1/usage/forecast', { params: { query: { user_id: of } }, signal })
+      : api.client.GET('/api/v1/teams/{name}/forecast', { params: { path: { name: of } }, signal })),
   );
   const { data: forecast, error } = fresh;
   return (
@@ -31,7 +34,7 @@ export function Pace({ now, clock }: { now: Standing; clock: number }) {
       {!forecast && !error && <p class="minor">{t('loading')}</p>}
       {forecast && (
         <>
-          <Chart now={now} forecast={forecast} clock={clock} />
+          <Chart now={now} forecast={forecast} clock={clock} zone={path === 'user' ? zoneOf(Date.parse(now.period_start)) : 0} />
           <Words forecast={forecast} now={now} />
           <Stale of={fresh} />
         </>
@@ -40,7 +43,7 @@ export function Pace({ now, clock }: { now: Standing; clock: number }) {
   );
 }
 
-function Words({ forecast, now }: { forecast: Forecast; now: Standing }) {
+function Words({ forecast, now }: { forecast: Forecast; now: Now }) {
   const i18n = useI18n<UsageKey>();
   const { t } = i18n;
   const { used_at_end: end, exhausted } = forecast;
@@ -78,14 +81,13 @@ function Words({ forecast, now }: { forecast: Forecast; now: Standing }) {
 const round = (credits: number) => (credits >= 100 ? Math.round(credits) : Math.round(credits * 10) / 10);
 
 /** Whole days' use from the period's start on, adding up, ending in what is used now. */
-function line(forecast: Forecast, now: Standing, clock: number): [number, number][] {
+function line(forecast: Forecast, now: Now, clock: number, zone: number): [number, number][] {
   const start = Date.parse(now.period_start);
   const points: [number, number][] = [[start, 0]];
   let sum = 0;
   for (const { date, credits } of forecast.days) {
-    // The days are those of the user's zone, which the start of the period tells: a day ends 24 h after it began, but
-    // where clocks change.
-    const end = Date.parse(`${date}T00:00:00Z`) + 86_400_000 + zoneOf(start);
+    // A day ends 24 h after it began, but where clocks change.
+    const end = Date.parse(`${date}T00:00:00Z`) + 86_400_000 + zone;
     if (end <= start || end >= clock) continue;
     sum += credits;
     points.push([end, Math.min(sum, now.used_credits)]);
@@ -94,7 +96,10 @@ function line(forecast: Forecast, now: Standing, clock: number): [number, number
   return points;
 }
 
-/** How far midnight of the zone in which a period starts is from that of UTC; periods start at a midnight as a rule. */
+/**
+ * How far midnight of the zone in which a period starts is from that of UTC; periods start at a midnight as a rule. A user's
+ * days are those of that zone, a team's are UTC's.
+ */
 function zoneOf(start: number): number {
   const past = start % 86_400_000;
   return past > 43_200_000 ? past - 86_400_000 : past;
@@ -103,7 +108,7 @@ function zoneOf(start: number): number {
 const HEIGHT = 220;
 const INSET = { left: 44, right: 12, top: 12, bottom: 26 };
 
-function Chart({ now, forecast, clock }: { now: Standing; forecast: Forecast; clock: number }) {
+function Chart({ now, forecast, clock, zone }: { now: Now; forecast: Forecast; clock: number; zone: number }) {
   const i18n = useI18n<UsageKey>();
   const { t } = i18n;
   const place = useRef<HTMLDivElement>(null);
@@ -144,7 +149,7 @@ function Chart({ now, forecast, clock }: { now: Standing; forecast: Forecast; cl
         {allowance !== undefined && <line class="limit" x1={x(start)} x2={x(end)} y1={y(allowance)} y2={y(allowance)} />}
         {foretold && <polygon class="range" points={points([[at, now.used_credits], [end, foretold.high], [end, foretold.low]])} />}
         {foretold && <polyline class="foretold" points={points([[at, now.used_credits], [end, foretold.expected]])} />}
-        <polyline class="used" points={points(line(forecast, now, at))} />
+        <polyline class="used" points={points(line(forecast, now, at, zone))} />
         <circle class="now" cx={x(at)} cy={y(now.used_credits)} r={4} />
       </svg>
       <ul class="legend">

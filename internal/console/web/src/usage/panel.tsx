@@ -46,10 +46,10 @@ export function Panel(props: {
         <div class={`panels ${state === 'offline' ? 'old' : ''}`}>
           <div class="column">
             {has('summary') && <Summary usage={usage} />}
-            {has('alerts') && <Alerts of={now.user_id} news={usage.news} path="user" />}
+            {has('alerts') && <Alerts of={now.user_id} news={usage.news} path="user" upgrade={now.payer ? undefined : props.upgrade} />}
           </div>
           <div class="column">
-            {has('pace') && !usage.turning && <Pace now={now} clock={usage.clock.now.value} />}
+            {has('pace') && !usage.turning && <Pace of={now.user_id} path="user" now={now} clock={usage.clock.now.value} />}
             {has('waiting') && <Waiting now={now} />}
           </div>
           {has('team') && <TeamShare now={now} />}

@@ -3,9 +3,10 @@
 
 // A member sees where the teams above stand; who runs a team sees its page.
 
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import { take, type Schemas } from '../lib/api';
 import { useApi } from '../lib/api-context';
+import { makeClock } from '../lib/clock';
 import { useI18n } from '../lib/i18n';
 import { Link } from '../lib/router';
 import { Figure, LiveMark, Trouble } from '../lib/parts';
@@ -14,6 +15,7 @@ import { useStream } from '../lib/use-stream';
 import type { UsageKey } from '../i18n';
 import { Alerts } from './alerts';
 import { Stale, useFresh } from './fresh';
+import { Pace } from './pace';
 import { Bar } from './summary';
 import type { Alert, Standing } from './use-usage';
 
@@ -73,11 +75,19 @@ export function TeamPage({ name }: { name: string }) {
   const { t } = i18n;
   const [team, setTeam] = useState<Schemas['TeamStanding']>();
   const [news, setNews] = useState<readonly Alert[]>([]);
+  const [clock] = useState(makeClock);
+  useEffect(() => () => clock.stop(), [clock]);
   const { state, refused } = useStream(`/api/v1/usage/stream?team=${encodeURIComponent(name)}`, (event, data) => {
-    if (event === 'team') setTeam(data as Schemas['TeamStanding']);
+    if (event === 'team') {
+      const next = data as Schemas['TeamStanding'];
+      clock.seen(next.as_of);
+      setTeam(next);
+    }
     if (event === 'alert') setNews((were) => [data as Alert, ...were]);
   });
   const level = team?.levels[0];
+  // The use of a period that has ended is not shown as that of the new one, which the stream tells within a second.
+  const turning = level !== undefined && clock.now.value >= Date.parse(level.resets_at);
   return (
     <>
       <header>
@@ -91,8 +101,11 @@ export function TeamPage({ name }: { name: string }) {
         <div class="panels">
           <section class="card" aria-labelledby="team-now">
             <h2 id="team-now">{t('summary')} {team.plan && <span class="plan">{team.plan.display_name}</span>}</h2>
-            <LevelFigures level={level} />
+            {turning ? (
+              <p class="notice" role="status" data-turning>{t('turning', { end: i18n.dateTime(level.resets_at) })}</p>
+            ) : <LevelFigures level={level} />}
           </section>
+          {level.pays && !turning && <Pace of={name} path="team" now={level} clock={clock.now.value} />}
           <Alerts of={name} news={news} path="team" />
           <Members name={name} version={`${level.used_credits}/${level.running}/${level.queued}`} />
         </div>

@@ -131,4 +131,5 @@ export function answers(at = { standing: standing() }) {
 export default [
   { name: 'usage', path: '/usage', ready: '[data-forecast]', answers, rows: 12 },
   { name: 'usage-team', path: '/usage?team=newsroom', ready: '.table tbody tr', answers },
+  { name: 'usage-team-pays', path: '/usage?team=studio', ready: '[data-forecast]', answers, picture: false },
 ];
