@@ -98,8 +98,8 @@ test-web: $(WEB)/node_modules/.package-lock.json ## Test the pages in a real bro
 	node --test --test-concurrency=1 --test-reporter=spec test/*.test.mjs
 
 .PHONY: screenshots
-screenshots: $(WEB)/node_modules/.package-lock.json ## Make the pictures of the documentation, in docs/pictures
-	chromium=$$(hack/chromium.sh); cd $(WEB); CHROMIUM=$$chromium node test/screenshots.mjs
+screenshots: $(WEB)/node_modules/.package-lock.json ## Make the pictures of the documentation, in docs/pictures; those of PAGES, if that names some
+	chromium=$$(hack/chromium.sh); cd $(WEB); CHROMIUM=$$chromium node test/screenshots.mjs $(PAGES)
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters, the import directions among them

@@ -564,6 +564,33 @@ func (e Reason) Valid() bool {
 	}
 }
 
+// Defines values for ResetRunState.
+const (
+	ResetRunStateFailed      ResetRunState = "Failed"
+	ResetRunStateInterrupted ResetRunState = "Interrupted"
+	ResetRunStateLost        ResetRunState = "Lost"
+	ResetRunStateRunning     ResetRunState = "Running"
+	ResetRunStateSucceeded   ResetRunState = "Succeeded"
+)
+
+// Valid indicates whether the value is a known member of the ResetRunState enum.
+func (e ResetRunState) Valid() bool {
+	switch e {
+	case ResetRunStateFailed:
+		return true
+	case ResetRunStateInterrupted:
+		return true
+	case ResetRunStateLost:
+		return true
+	case ResetRunStateRunning:
+		return true
+	case ResetRunStateSucceeded:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for State.
 const (
 	StateAdmitted  State = "Admitted"
@@ -1125,6 +1152,24 @@ func (e ListDeliveriesParamsState) Valid() bool {
 	case ListDeliveriesParamsStateDelivered:
 		return true
 	case ListDeliveriesParamsStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListResetsParamsState.
+const (
+	ListResetsParamsStateComing ListResetsParamsState = "coming"
+	ListResetsParamsStateDue    ListResetsParamsState = "due"
+)
+
+// Valid indicates whether the value is a known member of the ListResetsParamsState enum.
+func (e ListResetsParamsState) Valid() bool {
+	switch e {
+	case ListResetsParamsStateComing:
+		return true
+	case ListResetsParamsStateDue:
 		return true
 	default:
 		return false
@@ -2501,6 +2546,81 @@ type RefusalTotal struct {
 	Users    int64  `json:"users"`
 }
 
+// Reset defines model for Reset.
+type Reset struct {
+	// Level A user or a team, of which a limit is, or who pays.
+	Level Level `json:"level"`
+
+	// Period The number of the open period.
+	Period      int64     `json:"period"`
+	PeriodEnd   time.Time `json:"period_end"`
+	PeriodStart time.Time `json:"period_start"`
+
+	// Plan The account's own plan.
+	Plan string `json:"plan"`
+
+	// Team The team that a user is in; absent without one.
+	Team        string  `json:"team,omitempty,omitzero"`
+	UsedCredits Decimal `json:"used_credits"`
+}
+
+// ResetPage defines model for ResetPage.
+type ResetPage struct {
+	AsOf time.Time `json:"as_of"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string  `json:"next_cursor,omitempty,omitzero"`
+	Resets     []Reset `json:"resets"`
+}
+
+// ResetRequest defines model for ResetRequest.
+type ResetRequest struct {
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason ActReason `json:"reason"`
+}
+
+// ResetRun defines model for ResetRun.
+type ResetRun struct {
+	// Accounts Of which something was closed.
+	Accounts int64 `json:"accounts"`
+
+	// Actor Who started it.
+	Actor string `json:"actor"`
+
+	// Failures Accounts that could not be closed.
+	Failures int64 `json:"failures"`
+
+	// FinishedAt Absent while it runs.
+	FinishedAt time.Time          `json:"finished_at,omitempty,omitzero"`
+	Id         openapi_types.UUID `json:"id"`
+
+	// Message Why it failed.
+	Message string `json:"message,omitempty,omitzero"`
+
+	// Periods That were closed.
+	Periods   int64     `json:"periods"`
+	Plan      string    `json:"plan"`
+	StartedAt time.Time `json:"started_at"`
+
+	// State `Lost`: its process ended without a word.
+	State ResetRunState `json:"state"`
+
+	// UpdatedAt When it last said how far it has come.
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// ResetRunState `Lost`: its process ended without a word.
+type ResetRunState string
+
+// ResetRunPage defines model for ResetRunPage.
+type ResetRunPage struct {
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string     `json:"next_cursor,omitempty,omitzero"`
+	Runs       []ResetRun `json:"runs"`
+}
+
 // ReverseRequest defines model for ReverseRequest.
 type ReverseRequest struct {
 	Reason string `json:"reason"`
@@ -3336,6 +3456,15 @@ type UserRequest struct {
 	UserId UserID `json:"user_id"`
 }
 
+// UserReset defines model for UserReset.
+type UserReset struct {
+	// ClosedPeriods How many were closed by this; 0 where there was nothing to close.
+	ClosedPeriods int `json:"closed_periods"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
 // WaitCount defines model for WaitCount.
 type WaitCount struct {
 	Ended   int64 `json:"ended"`
@@ -3716,6 +3845,42 @@ type GetQueueParams struct {
 	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
 }
 
+// ListResetRunsParams defines parameters for ListResetRuns.
+type ListResetRunsParams struct {
+	// Plan Only those of that plan.
+	Plan string `form:"plan,omitempty" json:"plan,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListResetsParams defines parameters for ListResets.
+type ListResetsParams struct {
+	// State `due`, without it: the period has ended and is not closed yet; `coming`: it goes on.
+	State ListResetsParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// Plan Only those on that plan.
+	Plan string `form:"plan,omitempty" json:"plan,omitempty,omitzero"`
+
+	// UserId Only that user.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// Team Only the members of that team, not those of the teams below it.
+	Team TeamName `form:"team,omitempty" json:"team,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListResetsParamsState defines parameters for ListResets.
+type ListResetsParamsState string
+
 // ListTeamsParams defines parameters for ListTeams.
 type ListTeamsParams struct {
 	// Limit The most entries of the page.
@@ -3987,6 +4152,9 @@ type PutUserGrantJSONRequestBody = GrantRequest
 
 // CreatePortalTokenJSONRequestBody defines body for CreatePortalToken for application/json ContentType.
 type CreatePortalTokenJSONRequestBody = PortalTokenRequest
+
+// ResetUserJSONRequestBody defines body for ResetUser for application/json ContentType.
+type ResetUserJSONRequestBody = ResetRequest
 
 // AsUsageRecord returns the union data inside the UsageRequest as a UsageRecord
 func (t UsageRequest) AsUsageRecord() (UsageRecord, error) {
@@ -4374,6 +4542,19 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
 	GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListResetRuns Runs of the plans' resets, the last first.
+	//
+	// Corresponds with GET /api/v1/reset-runs (the `ListResetRuns` operationId).
+	ListResetRuns(ctx context.Context, params *ListResetRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListResets Accounts by the end of their open period, the earliest first.
+	//
+	// Users, and teams with a plan. Those that are due are the ones that nobody has touched since their period ended: nobody waits
+	// for their reset. Teams without a plan are closed within seconds and are not here.
+	//
+	// Corresponds with GET /api/v1/resets (the `ListResets` operationId).
+	ListResets(ctx context.Context, params *ListResetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTeams All teams, in the order of their names.
 	//
@@ -4862,6 +5043,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /api/v1/users/{id}/portal-tokens/{tokenId} (the `RevokePortalToken` operationId).
 	RevokePortalToken(ctx context.Context, id PathUserID, tokenId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetUserWithBody Close a user's periods that have ended, for a reason.
+	//
+	// What the plan's reset does for all its accounts, and whatever touches an account first after the end: so nothing changes for
+	// the user, and repeating it closes nothing more. The audit log tells who asked for it, and why.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/users/{id}/reset (the `ResetUser` operationId).
+	ResetUserWithBody(ctx context.Context, id PathUserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetUser Close a user's periods that have ended, for a reason.
+	//
+	// What the plan's reset does for all its accounts, and whatever touches an account first after the end: so nothing changes for
+	// the user, and repeating it closes nothing more. The audit log tells who asked for it, and why.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/users/{id}/reset (the `ResetUser` operationId).
+	ResetUser(ctx context.Context, id PathUserID, body ResetUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // ListAdmissions A user's admissions that wait, run or ended without a charge, those that came last first.
@@ -5425,6 +5626,39 @@ func (c *Client) ListPlans(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
 func (c *Client) GetQueue(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetQueueRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListResetRuns Runs of the plans' resets, the last first.
+//
+// Corresponds with GET /api/v1/reset-runs (the `ListResetRuns` operationId).
+func (c *Client) ListResetRuns(ctx context.Context, params *ListResetRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListResetRunsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListResets Accounts by the end of their open period, the earliest first.
+//
+// Users, and teams with a plan. Those that are due are the ones that nobody has touched since their period ended: nobody waits
+// for their reset. Teams without a plan are closed within seconds and are not here.
+//
+// Corresponds with GET /api/v1/resets (the `ListResets` operationId).
+func (c *Client) ListResets(ctx context.Context, params *ListResetsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListResetsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6473,6 +6707,46 @@ func (c *Client) CreatePortalToken(ctx context.Context, id PathUserID, body Crea
 // Corresponds with DELETE /api/v1/users/{id}/portal-tokens/{tokenId} (the `RevokePortalToken` operationId).
 func (c *Client) RevokePortalToken(ctx context.Context, id PathUserID, tokenId openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokePortalTokenRequest(c.Server, id, tokenId)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetUserWithBody Close a user's periods that have ended, for a reason.
+//
+// What the plan's reset does for all its accounts, and whatever touches an account first after the end: so nothing changes for
+// the user, and repeating it closes nothing more. The audit log tells who asked for it, and why.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/users/{id}/reset (the `ResetUser` operationId).
+func (c *Client) ResetUserWithBody(ctx context.Context, id PathUserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetUserRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetUser Close a user's periods that have ended, for a reason.
+//
+// What the plan's reset does for all its accounts, and whatever touches an account first after the end: so nothing changes for
+// the user, and repeating it closes nothing more. The audit log tells who asked for it, and why.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/users/{id}/reset (the `ResetUser` operationId).
+func (c *Client) ResetUser(ctx context.Context, id PathUserID, body ResetUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetUserRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8112,6 +8386,170 @@ func NewGetQueueRequest(server string, params *GetQueueParams) (*http.Request, e
 
 		req.Header.Set("If-None-Match", headerParam0)
 
+	}
+
+	return req, nil
+}
+
+// NewListResetRunsRequest constructs an http.Request for the ListResetRuns method
+func NewListResetRunsRequest(server string, params *ListResetRunsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/reset-runs")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "plan", params.Plan, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListResetsRequest constructs an http.Request for the ListResets method
+func NewListResetsRequest(server string, params *ListResetsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/resets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "plan", params.Plan, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "team", params.Team, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -10526,6 +10964,53 @@ func NewRevokePortalTokenRequest(server string, id PathUserID, tokenId openapi_t
 	return req, nil
 }
 
+// NewResetUserRequest calls the generic ResetUser builder with application/json body
+func NewResetUserRequest(server string, id PathUserID, body ResetUserJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResetUserRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewResetUserRequestWithBody constructs an http.Request for the ResetUser method, with any body, and a specified content type
+func NewResetUserRequestWithBody(server string, id PathUserID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/users/%s/reset", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -10868,6 +11353,23 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/queue (the `GetQueue` operationId).
 	GetQueueWithResponse(ctx context.Context, params *GetQueueParams, reqEditors ...RequestEditorFn) (*GetQueueResponse, error)
+
+	// ListResetRunsWithResponse Runs of the plans' resets, the last first.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/reset-runs (the `ListResetRuns` operationId).
+	ListResetRunsWithResponse(ctx context.Context, params *ListResetRunsParams, reqEditors ...RequestEditorFn) (*ListResetRunsResponse, error)
+
+	// ListResetsWithResponse Accounts by the end of their open period, the earliest first.
+	//
+	// Users, and teams with a plan. Those that are due are the ones that nobody has touched since their period ended: nobody waits
+	// for their reset. Teams without a plan are closed within seconds and are not here.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/resets (the `ListResets` operationId).
+	ListResetsWithResponse(ctx context.Context, params *ListResetsParams, reqEditors ...RequestEditorFn) (*ListResetsResponse, error)
 
 	// ListTeamsWithResponse All teams, in the order of their names.
 	//
@@ -11420,6 +11922,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /api/v1/users/{id}/portal-tokens/{tokenId} (the `RevokePortalToken` operationId).
 	RevokePortalTokenWithResponse(ctx context.Context, id PathUserID, tokenId openapi_types.UUID, reqEditors ...RequestEditorFn) (*RevokePortalTokenResponse, error)
+
+	// ResetUserWithBodyWithResponse Close a user's periods that have ended, for a reason.
+	//
+	// What the plan's reset does for all its accounts, and whatever touches an account first after the end: so nothing changes for
+	// the user, and repeating it closes nothing more. The audit log tells who asked for it, and why.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{id}/reset (the `ResetUser` operationId).
+	ResetUserWithBodyWithResponse(ctx context.Context, id PathUserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResetUserResponse, error)
+
+	// ResetUserWithResponse Close a user's periods that have ended, for a reason.
+	//
+	// What the plan's reset does for all its accounts, and whatever touches an account first after the end: so nothing changes for
+	// the user, and repeating it closes nothing more. The audit log tells who asked for it, and why.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/users/{id}/reset (the `ResetUser` operationId).
+	ResetUserWithResponse(ctx context.Context, id PathUserID, body ResetUserJSONRequestBody, reqEditors ...RequestEditorFn) (*ResetUserResponse, error)
 }
 
 // ListAdmissionsResponse429Headers the declared response headers of an HTTP 429 response for ListAdmissions
@@ -13220,6 +13742,134 @@ func (r GetQueueResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListResetRunsResponse429Headers the declared response headers of an HTTP 429 response for ListResetRuns
+type ListResetRunsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ListResetRunsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ResetRunPage
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ListResetRunsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListResetRunsResponse) GetJSON200() *ResetRunPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ListResetRunsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListResetRunsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListResetRunsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListResetRunsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListResetRunsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListResetRunsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListResetsResponse429Headers the declared response headers of an HTTP 429 response for ListResets
+type ListResetsResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ListResetsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ResetPage
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ListResetsResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListResetsResponse) GetJSON200() *ResetPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ListResetsResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListResetsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListResetsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListResetsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListResetsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListResetsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -16083,6 +16733,70 @@ func (r RevokePortalTokenResponse) ContentType() string {
 	return ""
 }
 
+// ResetUserResponse429Headers the declared response headers of an HTTP 429 response for ResetUser
+type ResetUserResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type ResetUserResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UserReset
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ResetUserResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResetUserResponse) GetJSON200() *UserReset {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ResetUserResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResetUserResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetUserResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetUserResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetUserResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetUserResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListAdmissionsWithResponse A user's admissions that wait, run or ended without a charge, those that came last first.
 //
 // What was charged is listed by `GET /api/v1/usage/events`, whose `admission_id` leads to the admission.
@@ -16572,6 +17286,35 @@ func (c *ClientWithResponses) GetQueueWithResponse(ctx context.Context, params *
 		return nil, err
 	}
 	return ParseGetQueueResponse(rsp)
+}
+
+// ListResetRunsWithResponse Runs of the plans' resets, the last first.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/reset-runs (the `ListResetRuns` operationId).
+func (c *ClientWithResponses) ListResetRunsWithResponse(ctx context.Context, params *ListResetRunsParams, reqEditors ...RequestEditorFn) (*ListResetRunsResponse, error) {
+	rsp, err := c.ListResetRuns(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListResetRunsResponse(rsp)
+}
+
+// ListResetsWithResponse Accounts by the end of their open period, the earliest first.
+//
+// Users, and teams with a plan. Those that are due are the ones that nobody has touched since their period ended: nobody waits
+// for their reset. Teams without a plan are closed within seconds and are not here.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/resets (the `ListResets` operationId).
+func (c *ClientWithResponses) ListResetsWithResponse(ctx context.Context, params *ListResetsParams, reqEditors ...RequestEditorFn) (*ListResetsResponse, error) {
+	rsp, err := c.ListResets(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListResetsResponse(rsp)
 }
 
 // ListTeamsWithResponse All teams, in the order of their names.
@@ -17460,6 +18203,38 @@ func (c *ClientWithResponses) RevokePortalTokenWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseRevokePortalTokenResponse(rsp)
+}
+
+// ResetUserWithBodyWithResponse Close a user's periods that have ended, for a reason.
+//
+// What the plan's reset does for all its accounts, and whatever touches an account first after the end: so nothing changes for
+// the user, and repeating it closes nothing more. The audit log tells who asked for it, and why.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{id}/reset (the `ResetUser` operationId).
+func (c *ClientWithResponses) ResetUserWithBodyWithResponse(ctx context.Context, id PathUserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResetUserResponse, error) {
+	rsp, err := c.ResetUserWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetUserResponse(rsp)
+}
+
+// ResetUserWithResponse Close a user's periods that have ended, for a reason.
+//
+// What the plan's reset does for all its accounts, and whatever touches an account first after the end: so nothing changes for
+// the user, and repeating it closes nothing more. The audit log tells who asked for it, and why.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/users/{id}/reset (the `ResetUser` operationId).
+func (c *ClientWithResponses) ResetUserWithResponse(ctx context.Context, id PathUserID, body ResetUserJSONRequestBody, reqEditors ...RequestEditorFn) (*ResetUserResponse, error) {
+	rsp, err := c.ResetUser(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetUserResponse(rsp)
 }
 
 // ParseListAdmissionsResponse parses an HTTP response from a ListAdmissionsWithResponse call
@@ -19338,6 +20113,140 @@ func ParseGetQueueResponse(rsp *http.Response) (*GetQueueResponse, error) {
 		response.Headers304 = &headers
 	case rsp.StatusCode == 429:
 		var headers GetQueueResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListResetRunsResponse parses an HTTP response from a ListResetRunsWithResponse call
+func ParseListResetRunsResponse(rsp *http.Response) (*ListResetRunsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListResetRunsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ResetRunPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ListResetRunsResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListResetsResponse parses an HTTP response from a ListResetsWithResponse call
+func ParseListResetsResponse(rsp *http.Response) (*ListResetsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListResetsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ResetPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ListResetsResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -22399,6 +23308,73 @@ func ParseRevokePortalTokenResponse(rsp *http.Response) (*RevokePortalTokenRespo
 	switch {
 	case rsp.StatusCode == 429:
 		var headers RevokePortalTokenResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseResetUserResponse parses an HTTP response from a ResetUserWithResponse call
+func ParseResetUserResponse(rsp *http.Response) (*ResetUserResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetUserResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UserReset
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ResetUserResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

@@ -333,6 +333,20 @@ func (f *fake) ChangeUser(context.Context, string, metering.UserChange, metering
 	return f.err
 }
 
+func (f *fake) ResetUser(context.Context, string, metering.By) (int, error) { return 1, f.err }
+
+func (f *fake) Resets(
+	context.Context, reports.ResetFilter, reports.ResetPlace, int,
+) (reports.ResetPage, error) {
+	return reports.ResetPage{}, f.err
+}
+
+func (f *fake) ResetRuns(
+	context.Context, string, reports.ResetPlace, int,
+) ([]reports.ResetRun, reports.ResetPlace, error) {
+	return nil, reports.ResetPlace{}, f.err
+}
+
 func (f *fake) GrantCredits(context.Context, string, string, metering.Grant, metering.By) (bool, error) {
 	return true, f.err
 }
@@ -493,7 +507,8 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	limits.learning = nil
 	return Options{
 		Usage: f, Admissions: f, Intervene: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
-		Teams: f, TeamReports: f, Analytics: f, Operators: f, Forecasts: f, Simulations: f, Advice: f,
+		Resets: f,
+		Teams:  f, TeamReports: f, Analytics: f, Operators: f, Forecasts: f, Simulations: f, Advice: f,
 		ReadPlan: func(context.Context, []byte) (*quota.Plan, error) { return freePlan(), f.err },
 		Queue:    f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,

@@ -236,6 +236,33 @@ func (e PlanAdviceReason) Valid() bool {
 	}
 }
 
+// Defines values for ResetRunState.
+const (
+	ResetRunStateFailed      ResetRunState = "Failed"
+	ResetRunStateInterrupted ResetRunState = "Interrupted"
+	ResetRunStateLost        ResetRunState = "Lost"
+	ResetRunStateRunning     ResetRunState = "Running"
+	ResetRunStateSucceeded   ResetRunState = "Succeeded"
+)
+
+// Valid indicates whether the value is a known member of the ResetRunState enum.
+func (e ResetRunState) Valid() bool {
+	switch e {
+	case ResetRunStateFailed:
+		return true
+	case ResetRunStateInterrupted:
+		return true
+	case ResetRunStateLost:
+		return true
+	case ResetRunStateRunning:
+		return true
+	case ResetRunStateSucceeded:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StreamEndReason.
 const (
 	StreamEndReasonForbidden    StreamEndReason = "forbidden"
@@ -749,6 +776,24 @@ func (e ListDeliveriesParamsState) Valid() bool {
 	case ListDeliveriesParamsStateDelivered:
 		return true
 	case ListDeliveriesParamsStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListResetsParamsState.
+const (
+	ListResetsParamsStateComing ListResetsParamsState = "coming"
+	ListResetsParamsStateDue    ListResetsParamsState = "due"
+)
+
+// Valid indicates whether the value is a known member of the ListResetsParamsState enum.
+func (e ListResetsParamsState) Valid() bool {
+	switch e {
+	case ListResetsParamsStateComing:
+		return true
+	case ListResetsParamsStateDue:
 		return true
 	default:
 		return false
@@ -1995,6 +2040,81 @@ type RefusalTotal struct {
 	Users    int64  `json:"users"`
 }
 
+// Reset defines model for Reset.
+type Reset struct {
+	// Level A user or a team, of which a limit is, or who pays.
+	Level Level `json:"level"`
+
+	// Period The number of the open period.
+	Period      int64     `json:"period"`
+	PeriodEnd   time.Time `json:"period_end"`
+	PeriodStart time.Time `json:"period_start"`
+
+	// Plan The account's own plan.
+	Plan string `json:"plan"`
+
+	// Team The team that a user is in; absent without one.
+	Team        string  `json:"team,omitempty,omitzero"`
+	UsedCredits Decimal `json:"used_credits"`
+}
+
+// ResetPage defines model for ResetPage.
+type ResetPage struct {
+	AsOf time.Time `json:"as_of"`
+
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string  `json:"next_cursor,omitempty,omitzero"`
+	Resets     []Reset `json:"resets"`
+}
+
+// ResetRequest defines model for ResetRequest.
+type ResetRequest struct {
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason ActReason `json:"reason"`
+}
+
+// ResetRun defines model for ResetRun.
+type ResetRun struct {
+	// Accounts Of which something was closed.
+	Accounts int64 `json:"accounts"`
+
+	// Actor Who started it.
+	Actor string `json:"actor"`
+
+	// Failures Accounts that could not be closed.
+	Failures int64 `json:"failures"`
+
+	// FinishedAt Absent while it runs.
+	FinishedAt time.Time          `json:"finished_at,omitempty,omitzero"`
+	Id         openapi_types.UUID `json:"id"`
+
+	// Message Why it failed.
+	Message string `json:"message,omitempty,omitzero"`
+
+	// Periods That were closed.
+	Periods   int64     `json:"periods"`
+	Plan      string    `json:"plan"`
+	StartedAt time.Time `json:"started_at"`
+
+	// State `Lost`: its process ended without a word.
+	State ResetRunState `json:"state"`
+
+	// UpdatedAt When it last said how far it has come.
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// ResetRunState `Lost`: its process ended without a word.
+type ResetRunState string
+
+// ResetRunPage defines model for ResetRunPage.
+type ResetRunPage struct {
+	// NextCursor Where the next page begins; absent on the last one.
+	NextCursor string     `json:"next_cursor,omitempty,omitzero"`
+	Runs       []ResetRun `json:"runs"`
+}
+
 // ReverseRequest defines model for ReverseRequest.
 type ReverseRequest struct {
 	Reason string `json:"reason"`
@@ -2774,6 +2894,15 @@ type UserRequest struct {
 	UserId UserID `json:"user_id"`
 }
 
+// UserReset defines model for UserReset.
+type UserReset struct {
+	// ClosedPeriods How many were closed by this; 0 where there was nothing to close.
+	ClosedPeriods int `json:"closed_periods"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id"`
+}
+
 // WaitCount defines model for WaitCount.
 type WaitCount struct {
 	Ended   int64 `json:"ended"`
@@ -3139,6 +3268,42 @@ type GetQueueParams struct {
 	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// ListResetRunsParams defines parameters for ListResetRuns.
+type ListResetRunsParams struct {
+	// Plan Only those of that plan.
+	Plan string `form:"plan,omitempty" json:"plan,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListResetsParams defines parameters for ListResets.
+type ListResetsParams struct {
+	// State `due`, without it: the period has ended and is not closed yet; `coming`: it goes on.
+	State ListResetsParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// Plan Only those on that plan.
+	Plan string `form:"plan,omitempty" json:"plan,omitempty,omitzero"`
+
+	// UserId Only that user.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// Team Only the members of that team, not those of the teams below it.
+	Team TeamName `form:"team,omitempty" json:"team,omitempty,omitzero"`
+
+	// Limit The most entries of the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListResetsParamsState defines parameters for ListResets.
+type ListResetsParamsState string
+
 // ListTeamsParams defines parameters for ListTeams.
 type ListTeamsParams struct {
 	// Limit The most entries of the page.
@@ -3396,6 +3561,9 @@ type PutUserGrantJSONRequestBody = GrantRequest
 // CreatePortalTokenJSONRequestBody defines body for CreatePortalToken for application/json ContentType.
 type CreatePortalTokenJSONRequestBody = PortalTokenRequest
 
+// ResetUserJSONRequestBody defines body for ResetUser for application/json ContentType.
+type ResetUserJSONRequestBody = ResetRequest
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// ListAdmissions A user's admissions that wait, run or ended without a charge, those that came last first.
@@ -3482,6 +3650,12 @@ type ServerInterface interface {
 	// GetQueue Who waits for what, level by level.
 	// (GET /api/v1/queue)
 	GetQueue(w http.ResponseWriter, r *http.Request, params GetQueueParams)
+	// ListResetRuns Runs of the plans' resets, the last first.
+	// (GET /api/v1/reset-runs)
+	ListResetRuns(w http.ResponseWriter, r *http.Request, params ListResetRunsParams)
+	// ListResets Accounts by the end of their open period, the earliest first.
+	// (GET /api/v1/resets)
+	ListResets(w http.ResponseWriter, r *http.Request, params ListResetsParams)
 	// ListTeams All teams, in the order of their names.
 	// (GET /api/v1/teams)
 	ListTeams(w http.ResponseWriter, r *http.Request, params ListTeamsParams)
@@ -3611,6 +3785,9 @@ type ServerInterface interface {
 	// RevokePortalToken Revoke a portal token.
 	// (DELETE /api/v1/users/{id}/portal-tokens/{tokenId})
 	RevokePortalToken(w http.ResponseWriter, r *http.Request, id PathUserID, tokenId openapi_types.UUID)
+	// ResetUser Close a user's periods that have ended, for a reason.
+	// (POST /api/v1/users/{id}/reset)
+	ResetUser(w http.ResponseWriter, r *http.Request, id PathUserID)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -5005,6 +5182,163 @@ func (siw *ServerInterfaceWrapper) GetQueue(w http.ResponseWriter, r *http.Reque
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetQueue(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListResetRuns operation middleware
+func (siw *ServerInterfaceWrapper) ListResetRuns(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListResetRunsParams
+
+	// ------------- Optional query parameter "plan" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "plan", r.URL.Query(), &params.Plan, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "plan"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "plan", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListResetRuns(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListResets operation middleware
+func (siw *ServerInterfaceWrapper) ListResets(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListResetsParams
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "plan" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "plan", r.URL.Query(), &params.Plan, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "plan"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "plan", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "team" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "team", r.URL.Query(), &params.Team, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "team"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "team", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListResets(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -6864,6 +7198,32 @@ func (siw *ServerInterfaceWrapper) RevokePortalToken(w http.ResponseWriter, r *h
 	handler.ServeHTTP(w, r)
 }
 
+// ResetUser operation middleware
+func (siw *ServerInterfaceWrapper) ResetUser(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id PathUserID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResetUser(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -7012,6 +7372,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/notification-keys/{id}", wrapper.GetNotificationKeys)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/plans", wrapper.ListPlans)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/queue", wrapper.GetQueue)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/reset-runs", wrapper.ListResetRuns)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/resets", wrapper.ListResets)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams", wrapper.ListTeams)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}", wrapper.GetTeam)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/alerts", wrapper.ListTeamAlerts)
@@ -7055,6 +7417,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/users/{id}/portal-tokens", wrapper.RevokePortalTokens)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/users/{id}/portal-tokens", wrapper.CreatePortalToken)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/users/{id}/portal-tokens/{tokenId}", wrapper.RevokePortalToken)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/users/{id}/reset", wrapper.ResetUser)
 
 	return m
 }
@@ -8581,6 +8944,84 @@ type GetQueuedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetQueuedefaultApplicationProblemPlusJSONResponse) VisitGetQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListResetRunsRequestObject struct {
+	Params ListResetRunsParams
+}
+
+type ListResetRunsResponseObject interface {
+	VisitListResetRunsResponse(w http.ResponseWriter) error
+}
+
+type ListResetRuns200JSONResponse ResetRunPage
+
+func (response ListResetRuns200JSONResponse) VisitListResetRunsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListResetRunsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListResetRunsdefaultApplicationProblemPlusJSONResponse) VisitListResetRunsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListResetsRequestObject struct {
+	Params ListResetsParams
+}
+
+type ListResetsResponseObject interface {
+	VisitListResetsResponse(w http.ResponseWriter) error
+}
+
+type ListResets200JSONResponse ResetPage
+
+func (response ListResets200JSONResponse) VisitListResetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListResetsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListResetsdefaultApplicationProblemPlusJSONResponse) VisitListResetsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -10417,6 +10858,46 @@ func (response RevokePortalTokendefaultApplicationProblemPlusJSONResponse) Visit
 	return err
 }
 
+type ResetUserRequestObject struct {
+	Id   PathUserID `json:"id"`
+	Body *ResetUserJSONRequestBody
+}
+
+type ResetUserResponseObject interface {
+	VisitResetUserResponse(w http.ResponseWriter) error
+}
+
+type ResetUser200JSONResponse UserReset
+
+func (response ResetUser200JSONResponse) VisitResetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetUserdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ResetUserdefaultApplicationProblemPlusJSONResponse) VisitResetUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// ListAdmissions A user's admissions that wait, run or ended without a charge, those that came last first.
@@ -10503,6 +10984,12 @@ type StrictServerInterface interface {
 	// GetQueue Who waits for what, level by level.
 	// (GET /api/v1/queue)
 	GetQueue(ctx context.Context, request GetQueueRequestObject) (GetQueueResponseObject, error)
+	// ListResetRuns Runs of the plans' resets, the last first.
+	// (GET /api/v1/reset-runs)
+	ListResetRuns(ctx context.Context, request ListResetRunsRequestObject) (ListResetRunsResponseObject, error)
+	// ListResets Accounts by the end of their open period, the earliest first.
+	// (GET /api/v1/resets)
+	ListResets(ctx context.Context, request ListResetsRequestObject) (ListResetsResponseObject, error)
 	// ListTeams All teams, in the order of their names.
 	// (GET /api/v1/teams)
 	ListTeams(ctx context.Context, request ListTeamsRequestObject) (ListTeamsResponseObject, error)
@@ -10632,6 +11119,9 @@ type StrictServerInterface interface {
 	// RevokePortalToken Revoke a portal token.
 	// (DELETE /api/v1/users/{id}/portal-tokens/{tokenId})
 	RevokePortalToken(ctx context.Context, request RevokePortalTokenRequestObject) (RevokePortalTokenResponseObject, error)
+	// ResetUser Close a user's periods that have ended, for a reason.
+	// (POST /api/v1/users/{id}/reset)
+	ResetUser(ctx context.Context, request ResetUserRequestObject) (ResetUserResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -11415,6 +11905,58 @@ func (sh *strictHandler) GetQueue(w http.ResponseWriter, r *http.Request, params
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetQueueResponseObject); ok {
 		if err := validResponse.VisitGetQueueResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListResetRuns operation middleware
+func (sh *strictHandler) ListResetRuns(w http.ResponseWriter, r *http.Request, params ListResetRunsParams) {
+	var request ListResetRunsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListResetRuns(ctx, request.(ListResetRunsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListResetRuns")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListResetRunsResponseObject); ok {
+		if err := validResponse.VisitListResetRunsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListResets operation middleware
+func (sh *strictHandler) ListResets(w http.ResponseWriter, r *http.Request, params ListResetsParams) {
+	var request ListResetsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListResets(ctx, request.(ListResetsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListResets")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListResetsResponseObject); ok {
+		if err := validResponse.VisitListResetsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -12642,6 +13184,39 @@ func (sh *strictHandler) RevokePortalToken(w http.ResponseWriter, r *http.Reques
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RevokePortalTokenResponseObject); ok {
 		if err := validResponse.VisitRevokePortalTokenResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ResetUser operation middleware
+func (sh *strictHandler) ResetUser(w http.ResponseWriter, r *http.Request, id PathUserID) {
+	var request ResetUserRequestObject
+
+	request.Id = id
+
+	var body ResetUserJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ResetUser(ctx, request.(ResetUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResetUser")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ResetUserResponseObject); ok {
+		if err := validResponse.VisitResetUserResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -125,6 +125,7 @@ func example(o operation) request {
 		"simulatePlan":               `{"plan":{}}`,
 		"updateUser":                 `{"suspended":true}`,
 		"putUserGrant":               `{"credits":1}`,
+		"resetUser":                  `{"reason":"r"}`,
 	}
 	method, path, _ := strings.Cut(o.pattern, " ")
 	id := admID.String()

@@ -137,6 +137,7 @@ type Users interface {
 	RegisterUser(ctx context.Context, userID, plan, zone string, by metering.By) (created bool, err error)
 	ChangeUser(ctx context.Context, userID string, change metering.UserChange, by metering.By) error
 	GrantCredits(ctx context.Context, userID, name string, g metering.Grant, by metering.By) (given bool, err error)
+	ResetUser(ctx context.Context, userID string, by metering.By) (periods int, err error)
 }
 
 // Search finds what there is; *reports.Service is one.
@@ -150,6 +151,16 @@ type Search interface {
 		ctx context.Context, userID string, period *int64, behind *reports.EventPlace, limit int,
 	) (reports.EventPage, error)
 	Audit(ctx context.Context, f reports.AuditFilter, before int64, limit int) (reports.AuditPage, error)
+}
+
+// Resets tells whose periods end when, and what the resets did; *reports.Service does.
+type Resets interface {
+	Resets(
+		ctx context.Context, f reports.ResetFilter, behind reports.ResetPlace, limit int,
+	) (reports.ResetPage, error)
+	ResetRuns(
+		ctx context.Context, plan string, before reports.ResetPlace, limit int,
+	) (runs []reports.ResetRun, next reports.ResetPlace, err error)
 }
 
 // Alerts read what users and teams were told of; *reports.Service is one.
@@ -209,6 +220,7 @@ type Options struct {
 	Alerts      Alerts
 	Users       Users
 	Search      Search
+	Resets      Resets
 	Teams       Teams
 	TeamReports TeamReports
 	// Notifications and Deliveries are where alerts are sent to and what is sent.
@@ -258,6 +270,7 @@ type server struct {
 	alerts      Alerts
 	users       Users
 	search      Search
+	resets      Resets
 	teams       Teams
 	teamReports TeamReports
 
@@ -284,7 +297,7 @@ func New(opts Options) http.Handler {
 		intervene: opts.Intervene, notifications: opts.Notifications, deliveries: opts.Deliveries,
 		history: opts.History, analytics: opts.Analytics, operators: opts.Operators, forecasts: opts.Forecasts,
 		simulations: opts.Simulations, advice: opts.Advice, readPlan: opts.ReadPlan, alerts: opts.Alerts,
-		users: opts.Users, search: opts.Search,
+		users: opts.Users, search: opts.Search, resets: opts.Resets,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
 	if s.limits == nil {

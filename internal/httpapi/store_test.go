@@ -98,8 +98,9 @@ func storeOptionsAt(
 	})
 	return Options{
 		Watch: func(of quota.Level) Watching { return watcher.Watch(of) }, Work: service.Work, Replica: "r1",
-		Usage: service, Admissions: service, Intervene: service, Tickets: service, Events: service, History: past, Alerts: past,
-		Users: service, Search: past,
+		Usage: service, Admissions: service, Intervene: service, Tickets: service, Events: service,
+		History: past, Alerts: past,
+		Users: service, Search: past, Resets: past,
 		Teams:       service,
 		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Simulations: past,
 		Advice: past, ReadPlan: manifest.Plan, Queue: queue.New(store),

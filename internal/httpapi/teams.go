@@ -230,6 +230,9 @@ const (
 	cursorEvents     = "events/1/"
 	cursorAudit      = "audit/1/"
 	cursorSpenders   = "spenders/1/"
+	cursorDue        = "due/1/"
+	cursorComing     = "coming/1/"
+	cursorRuns       = "runs/1/"
 )
 
 func pageCursor(kind, last string) string {

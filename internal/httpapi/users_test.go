@@ -167,7 +167,8 @@ func TestReasonsAreInTheAuditLog(t *testing.T) {
 	by := func(token, method, path, body string) request {
 		return request{method: method, path: "/api/v1/" + path, body: body, token: "Bearer " + token}
 	}
-	must(t, h, by("master", "POST", "users", `{"user_id":"alice","time_zone":"Asia/Hong_Kong","reason":"a colleague"}`), 201)
+	must(t, h, by("master", "POST", "users",
+		`{"user_id":"alice","time_zone":"Asia/Hong_Kong","reason":"a colleague"}`), 201)
 	must(t, h, by("master", "PATCH", "users/alice", `{"plan":"starter","reason":"ordered it"}`), 200)
 	must(t, h, by("master", "PATCH", "users/alice", `{"suspended":true,"time_zone":"UTC","reason":"係咁先"}`), 200)
 	must(t, h, by("master", "PATCH", "users/alice", `{"suspended":false}`), 200)

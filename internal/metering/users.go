@@ -234,3 +234,28 @@ func expiry(at time.Time) string {
 	}
 	return "which expires at " + at.Format(time.RFC3339)
 }
+
+// ResetUser closes the user's periods that have ended, as whatever touches the account does, and says how many these
+// were. The audit log tells who asked for it, and why. ErrNotFound if there is no such user.
+func (s *Service) ResetUser(ctx context.Context, userID string, by By) (periods int, err error) {
+	if err := validateReason(by.Reason); err != nil {
+		return 0, err
+	}
+	account, err := s.lookup(ctx, userID)
+	if err != nil {
+		return 0, err
+	}
+	periods, err = ask(ctx, s.engine, ledger.Op{Account: account}, func(l *ledger.Ledger, _ ledger.Batch) (int, error) {
+		// They were closed when the account was loaded, for whatever the batch has.
+		for i := range l.Audit {
+			if told := &l.Audit[i]; told.Action == quota.AuditPeriodClosed && told.Actor == quota.SystemActor {
+				told.Actor, told.Reason = quota.CallerActor(by.Actor), by.Reason
+			}
+		}
+		return l.Rolled, nil
+	})
+	if s.again(err, userID, account) {
+		return s.ResetUser(ctx, userID, by)
+	}
+	return periods, err
+}

@@ -55,6 +55,7 @@ type Store interface {
 	TeamStore
 	AlertStore
 	SearchStore
+	ResetStore
 	Sums
 
 	// Periods reads a standing and, in the same snapshot, at most limit closed periods with numbers below before, the

@@ -70,6 +70,138 @@ func (q *Queries) LastResetSuccess(ctx context.Context, planName string) (time.T
 	return finished_at, err
 }
 
+const ListResetRuns = `-- name: ListResetRuns :many
+SELECT id, plan_name, actor, state, started_at, updated_at, finished_at, accounts, periods, failures, message FROM reset_runs WHERE ($1::text = '' OR plan_name = $1) AND (started_at, id) < ($2::timestamptz, $3::uuid)
+ORDER BY started_at DESC, id DESC LIMIT $4
+`
+
+type ListResetRunsParams struct {
+	Plan        string
+	BeforeStart time.Time
+	Before      quota.ID
+	Most        int32
+}
+
+// The last first, before one, of all plans or one. There are a few thousand: they are kept for 400 days.
+func (q *Queries) ListResetRuns(ctx context.Context, arg ListResetRunsParams) ([]ResetRun, error) {
+	rows, err := q.db.Query(ctx, ListResetRuns,
+		arg.Plan,
+		arg.BeforeStart,
+		arg.Before,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ResetRun
+	for rows.Next() {
+		var i ResetRun
+		if err := rows.Scan(
+			&i.ID,
+			&i.PlanName,
+			&i.Actor,
+			&i.State,
+			&i.StartedAt,
+			&i.UpdatedAt,
+			&i.FinishedAt,
+			&i.Accounts,
+			&i.Periods,
+			&i.Failures,
+			&i.Message,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ListResets = `-- name: ListResets :many
+SELECT a.user_id AS account, coalesce(u.user_id, o.name, '')::text AS name, (o.id IS NOT NULL)::boolean AS is_team, a.plan_name::text AS plan_name,
+    coalesce(t.name, '')::text AS team, a.period_no, a.period_start, a.period_end, a.used
+FROM (
+    (SELECT e.user_id FROM user_plan_limits AS p CROSS JOIN LATERAL (
+        SELECT q.user_id, q.period_end FROM usage_quotas AS q
+        WHERE q.plan_name = p.name AND (q.period_end, q.user_id) > ($1::timestamptz, $2::uuid) AND q.period_end <= $3::timestamptz
+        ORDER BY q.period_end, q.user_id LIMIT $4) AS e
+    WHERE $5::text = 'all' AND ($6::text = '' OR p.name = $6)
+    ORDER BY e.period_end, e.user_id LIMIT $4)
+    UNION ALL
+    SELECT m.user_id FROM usage_quotas AS m WHERE $5 = 'team' AND m.member_of = $7::uuid
+    UNION ALL
+    SELECT i.user_id FROM usage_quotas AS i WHERE $5 = 'account' AND i.user_id = $7
+) AS found JOIN usage_quotas AS a ON a.user_id = found.user_id
+LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS o ON o.id = a.user_id LEFT JOIN teams AS t ON t.id = a.member_of
+WHERE (a.period_end, a.user_id) > ($1, $2) AND a.period_end <= $3 AND a.plan_name IS NOT NULL AND ($6 = '' OR a.plan_name = $6)
+ORDER BY a.period_end, a.user_id LIMIT $4
+`
+
+type ListResetsParams struct {
+	AfterEnd time.Time
+	After    quota.ID
+	Until    time.Time
+	Most     int32
+	Scope    string
+	Plan     string
+	Account  quota.ID
+}
+
+type ListResetsRow struct {
+	Account     quota.ID
+	Name        string
+	IsTeam      bool
+	PlanName    string
+	Team        string
+	PeriodNo    int64
+	PeriodStart time.Time
+	PeriodEnd   time.Time
+	Used        int64
+}
+
+// Accounts by the end of their open period, behind one and up to an instant: of all plans or one, of a team's members, or one account.
+// Nobody is read who is not on the page, but for a team's members.
+func (q *Queries) ListResets(ctx context.Context, arg ListResetsParams) ([]ListResetsRow, error) {
+	rows, err := q.db.Query(ctx, ListResets,
+		arg.AfterEnd,
+		arg.After,
+		arg.Until,
+		arg.Most,
+		arg.Scope,
+		arg.Plan,
+		arg.Account,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListResetsRow
+	for rows.Next() {
+		var i ListResetsRow
+		if err := rows.Scan(
+			&i.Account,
+			&i.Name,
+			&i.IsTeam,
+			&i.PlanName,
+			&i.Team,
+			&i.PeriodNo,
+			&i.PeriodStart,
+			&i.PeriodEnd,
+			&i.Used,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const LoseResetRuns = `-- name: LoseResetRuns :exec
 UPDATE reset_runs SET state = 'Lost', finished_at = clock_timestamp(), message = 'the run ended without a word'
 WHERE plan_name = $1 AND state = 'Running' AND updated_at < clock_timestamp() - make_interval(secs => $2)

@@ -13,6 +13,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
@@ -89,4 +90,71 @@ func (s *Store) LastReset(ctx context.Context, plan string) (run *reset.Run, suc
 		return run, time.Time{}, nil
 	}
 	return run, succeeded.UTC(), postgres.MapError(err)
+}
+
+// Resets implements reports.ResetStore.
+func (s *Store) Resets(
+	ctx context.Context, f reports.ResetFilter, behind reports.ResetPlace, limit int,
+) ([]reports.Reset, time.Time, error) {
+	now, err := s.Queries().Clock(ctx, s.Now())
+	if err != nil {
+		return nil, time.Time{}, postgres.MapError(err)
+	}
+	p := dbsqlc.ListResetsParams{
+		Scope: "all", Plan: f.Plan, AfterEnd: behind.At, After: behind.ID, Until: now, Most: int32(limit),
+	}
+	if f.Coming {
+		p.Until = endOfTime
+		if behind == (reports.ResetPlace{}) {
+			p.AfterEnd, p.After = now, lastID
+		}
+	}
+	switch {
+	case f.UserID != "":
+		p.Scope = "account"
+		if p.Account, err = s.known(ctx, f.UserID); err != nil {
+			return nil, time.Time{}, err
+		}
+	case f.Team != "":
+		p.Scope = "team"
+		if p.Account, err = s.teamID(ctx, f.Team); err != nil {
+			return nil, time.Time{}, err
+		}
+	}
+	rows, err := s.Queries().ListResets(ctx, p)
+	out := make([]reports.Reset, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		of := quota.Level{Kind: quota.LevelUser, Name: r.Name}
+		if r.IsTeam {
+			of.Kind = quota.LevelTeam
+		}
+		out[i] = reports.Reset{
+			Account: r.Account, Level: of, Plan: r.PlanName, Team: r.Team, No: r.PeriodNo,
+			Period: quota.Period{Start: r.PeriodStart.UTC(), End: r.PeriodEnd.UTC()}, Used: quota.Credits(r.Used),
+		}
+	}
+	return out, now.UTC(), postgres.MapError(err)
+}
+
+// ResetRuns implements reports.ResetStore.
+func (s *Store) ResetRuns(
+	ctx context.Context, plan string, before reports.ResetPlace, limit int,
+) ([]reports.ResetRun, error) {
+	if before.At.IsZero() {
+		before.At = endOfTime
+	}
+	rows, err := s.Queries().ListResetRuns(ctx, dbsqlc.ListResetRunsParams{
+		Plan: plan, BeforeStart: before.At, Before: before.ID, Most: int32(limit),
+	})
+	out := make([]reports.ResetRun, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		out[i] = reports.ResetRun{
+			ID: r.ID, Plan: r.PlanName, Actor: r.Actor, State: r.State, StartedAt: r.StartedAt.UTC(),
+			UpdatedAt: r.UpdatedAt.UTC(), FinishedAt: timeOf(r.FinishedAt), Accounts: r.Accounts, Periods: r.Periods,
+			Failures: r.Failures, Message: r.Message,
+		}
+	}
+	return out, postgres.MapError(err)
 }

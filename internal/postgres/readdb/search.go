@@ -3,6 +3,7 @@
 package readdb
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -117,6 +118,12 @@ func (s *Store) Events(
 	return out, nil
 }
 
+// endOfTime is behind all instants, and lastID behind all ids.
+var (
+	endOfTime = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+	lastID    = quota.ID(bytes.Repeat([]byte{0xff}, 16))
+)
+
 // Audit implements reports.SearchStore.
 func (s *Store) Audit(
 	ctx context.Context, f reports.AuditFilter, before int64, limit, look int,
@@ -126,7 +133,7 @@ func (s *Store) Audit(
 		Since: f.Since, Until: f.Until, Before: before, Most: int32(limit), Look: int32(look),
 	}
 	if p.Until.IsZero() {
-		p.Until = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+		p.Until = endOfTime
 	}
 	switch {
 	case f.UserID != "":

@@ -160,7 +160,7 @@ test('keys lead to pages and to the filter, arrows from row to row', async () =>
   await page.keyboard.press('Enter');
   await page.getByRole('heading', { level: 1, name: 'chan.tai-man' }).waitFor();
   assert.equal(new URL(page.url()).pathname, '/console/users/chan.tai-man');
-  for (const [key, heading] of Object.entries({ q: 'Queue', t: 'Teams', p: 'Plans', m: 'Money', d: 'Deliveries', a: 'Audit', u: 'Users', n: 'Now' })) {
+  for (const [key, heading] of Object.entries({ q: 'Queue', t: 'Teams', p: 'Plans', m: 'Money', r: 'Resets', d: 'Deliveries', a: 'Audit', u: 'Users', n: 'Now' })) {
     await page.keyboard.press('g');
     await page.keyboard.press(key);
     await page.getByRole('heading', { level: 1, name: heading }).waitFor();
@@ -228,4 +228,31 @@ test('one may sign out here or everywhere', async () => {
     assert.equal(service.calls.findLast((call) => call.path === '/auth/logout').query, query);
     service.session = session;
   }
+});
+
+test('who is due is reset now, for a reason', async () => {
+  const asked = [];
+  const page = await open('console-resets', {
+    'POST /api/v1/users/:id/reset': async (names, {}, request) => {
+      asked.push([names, await body(request)]);
+      return { user_id: names.id, closed_periods: 1 };
+    },
+  }, '?plan=starter');
+  await page.getByRole('region', { name: 'To be reset' }).getByRole('link', { name: 'wong.siu-ming' }).waitFor();
+  assert.deepEqual(await page.locator('section:first-of-type tbody th').allTextContents(), ['wong.siu-ming']);
+  assert.deepEqual(await page.locator('section:nth-of-type(2) tbody th').allTextContents(), ['mina']);
+  assert.ok(service.calls.filter(({ path }) => path.startsWith('/api/v1/reset')).every(({ query }) => query.includes('plan=starter')));
+  const before = service.count('GET', '/api/v1/resets');
+  await page.getByRole('button', { name: 'Reset now: wong.siu-ming' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Why').fill('the report is due');
+  await dialog.getByText('The same by curl').click();
+  assert.match(await dialog.locator('code').textContent(), /-X POST '.*\/api\/v1\/users\/wong.siu-ming\/reset'[^]*-d '{"reason":"the report is due"}'/);
+  await dialog.getByRole('button', { name: 'Reset now' }).click();
+  await dialog.waitFor({ state: 'hidden' });
+  assert.deepEqual(asked, [[{ id: 'wong.siu-ming' }, { reason: 'the report is due' }]]);
+  await until(() => service.count('GET', '/api/v1/resets') === before + 2);
+
+  await open('console-resets');
+  assert.equal(await page.getByRole('button', { name: /^Reset now/ }).count(), 2, 'teams have no such act');
 });

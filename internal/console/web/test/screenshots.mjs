@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The usage-operator authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Makes docs/pictures: each page wide in English, light and dark, and in Chinese as a phone shows it.
+// Makes docs/pictures: each page wide in English, light and dark, and in Chinese as a phone shows it. With names of pages only these.
 
 import { mkdir } from 'node:fs/promises';
 import { launch, lookThrough, newPage } from './browser.mjs';
@@ -9,6 +9,7 @@ import { pages } from './pages/index.mjs';
 import { Service } from './service.mjs';
 
 const folder = new URL('../../../../docs/pictures/', import.meta.url).pathname;
+const only = process.argv.slice(2);
 const shots = [
   { suffix: '', width: 1280, height: 1040, scheme: 'light', language: 'en' },
   { suffix: '-dark', width: 1280, height: 1040, scheme: 'dark', language: 'en' },
@@ -19,7 +20,7 @@ await mkdir(folder, { recursive: true });
 const browser = await launch();
 const service = await new Service().start();
 try {
-  for (const { name, path, ready, answers } of pages.filter(({ picture }) => picture !== false)) {
+  for (const { name, path, ready, answers } of pages.filter(({ name, picture }) => picture !== false && (only.length === 0 || only.includes(name)))) {
     service.answers = answers();
     for (const { suffix, width, height, scheme, language } of shots) {
       const { page, close } = await newPage(browser, { width, scheme, language });

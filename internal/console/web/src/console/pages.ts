@@ -11,6 +11,7 @@ import { Money } from './pages/money';
 import { Now } from './pages/now';
 import { Plans } from './pages/plans';
 import { Queue } from './pages/queue';
+import { Resets } from './pages/resets';
 import { OneTeam, Teams } from './pages/teams';
 import { User } from './pages/user';
 import { Users } from './pages/users';
@@ -31,6 +32,7 @@ export const pages: readonly Page[] = [
   { path: 'queue', page: Queue, name: 'queue', key: 'q' },
   { path: 'plans', page: Plans, name: 'plans', key: 'p' },
   { path: 'money', page: Money, name: 'money', key: 'm' },
+  { path: 'resets', page: Resets, name: 'resets', key: 'r' },
   { path: 'deliveries', page: Deliveries, name: 'deliveries', key: 'd' },
   { path: 'audit', page: Audit, name: 'audit', key: 'a' },
 ];

@@ -71,6 +71,22 @@ const deliveries = [
   delivery(2, {}),
   delivery(3, { kind: 'PeriodReset', resent_by: 'oidc:olga' }),
 ];
+const account = (kind, name, plan, ends, used, change) => ({
+  level: { kind, name }, plan, period: 3, period_start: iso(TIME + ends - 30 * DAY), period_end: iso(TIME + ends), used_credits: used, ...change,
+});
+export const resets = [
+  account('User', 'grace', 'free', -2 * DAY - 3 * HOUR, 0), account('User', 'wong.siu-ming', 'starter', -5 * HOUR, 300.25, { team: 'newsroom' }),
+  account('Team', 'newsroom', 'team', -4 * HOUR, 1902.5), account('User', 'ada', 'free', 6 * HOUR, 12), account('User', 'mina', 'starter', DAY, 198.75, { team: 'newsroom' }),
+  account('User', 'legal-7f3c', 'pro', 2 * DAY, 1044),
+];
+const run = (i, change) => ({
+  id: id(500 + i), plan: 'free', actor: 'usage-batch@usage-operator-reset-free-29', state: 'Succeeded', started_at: iso(TIME - i * DAY - 9 * HOUR),
+  updated_at: iso(TIME - i * DAY - 9 * HOUR + 4000), finished_at: iso(TIME - i * DAY - 9 * HOUR + 4000), accounts: 1204 - 90 * i, periods: 1309 - 90 * i, failures: 0, ...change,
+});
+const runs = [
+  run(0), run(1, { plan: 'starter', state: 'Failed', failures: 2, message: '2 accounts could not be closed' }), run(2, { plan: 'pro', accounts: 31, periods: 31 }),
+  run(3, { state: 'Lost', accounts: 420, periods: 431, message: 'the run ended without a word' }),
+];
 const entry = (i, change) => ({
   id: id(300 + i), user_id: people[i % people.length], limit_name: 'concurrent', reason: 'ConcurrencyLimit', position: i + 1, since: iso(TIME - i * 400_000 - 60_000),
   priority: 0, estimated_credits: 4.5, source: 'job', namespace: 'transcripts', name: `interview-${i}`, ...change,
@@ -187,6 +203,15 @@ export default [
           { from: '2026-03-01', to: '2026-03-21', figures: figures(9817.25, 550.3, 2697.52) },
         ],
       },
+    }),
+  },
+  {
+    name: 'console-resets', path: '/console/resets', ready: 'section:last-of-type tbody tr', answers: () => ({
+      'GET /api/v1/resets': ({}, query) => ({
+        as_of: iso(TIME),
+        resets: resets.filter((r) => (query.get('state') === 'coming') === (Date.parse(r.period_end) > TIME) && (!query.has('plan') || r.plan === query.get('plan'))),
+      }),
+      'GET /api/v1/reset-runs': { runs },
     }),
   },
   { name: 'console-deliveries', path: '/console/deliveries', ready: 'tbody tr', picture: false, answers: () => ({ 'GET /api/v1/deliveries': ({}, query) => ({ deliveries: deliveries.filter((d) => !query.has('state') || d.state === query.get('state')) }) }) },
