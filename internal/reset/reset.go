@@ -150,7 +150,6 @@ const (
 	tries = 3
 	// firstPause is the first pause of a back-off that doubles.
 	firstPause = 500 * time.Millisecond
-	maxPause   = 15 * time.Second
 	// saveInterval is how often a run writes how far it has come. A run that is silent for much longer is Lost.
 	saveInterval = 5 * time.Second
 )
@@ -535,23 +534,11 @@ func (r *run) attemptDry(accounts []quota.AccountID) []accountReset {
 	return results
 }
 
-// patiently does something again, with growing pauses, while the database does not answer, for as long as the options
-// say.
+// patiently does something again while the database does not answer, for as long as the options say.
 func (r *run) patiently(ctx context.Context, do func() error) error {
-	wait := firstPause
-	for started := time.Now(); ; {
-		err := do()
-		if err == nil || ctx.Err() != nil ||
-			!errors.Is(err, ledger.ErrUnavailable) && !errors.Is(err, ledger.ErrRetry) {
-			return err
-		}
-		if time.Since(started)+wait > r.o.RetryFor {
-			return fmt.Errorf("gave up after %s: %w", r.o.RetryFor, err)
-		}
+	return ledger.Patiently(ctx, r.o.RetryFor, func(err error) {
 		r.s.log(err, "the database does not answer, trying again")
-		loop.Pause(ctx, wait)
-		wait = min(2*wait, maxPause)
-	}
+	}, do)
 }
 
 // Last returns the run of a plan's reset that started last, nil before the first, and when one last closed all that was
