@@ -3471,6 +3471,14 @@ type WaitCount struct {
 	Seconds int64 `json:"seconds"`
 }
 
+// WaitPercentile defines model for WaitPercentile.
+type WaitPercentile struct {
+	// Longer It was longer than the last bound, which `seconds` is then: how much longer is not known.
+	Longer  bool    `json:"longer"`
+	Percent int32   `json:"percent"`
+	Seconds Decimal `json:"seconds"`
+}
+
 // WhatIf defines model for WhatIf.
 type WhatIf struct {
 	AsOf  time.Time `json:"as_of"`
@@ -3516,6 +3524,9 @@ type WorkEndings struct {
 
 	// Released Given back without a charge: the work failed, or was not needed.
 	Released int64 `json:"released"`
+
+	// WaitPercentiles The waits that 50, 90 and 99 percent did not exceed, interpolated between the bounds of `waits` as if waits were spread evenly between two of them. Empty where nothing ended.
+	WaitPercentiles []WaitPercentile `json:"wait_percentiles"`
 
 	// Waits How many waited for at most so long; the rest waited for longer than the last one.
 	Waits []WaitCount `json:"waits"`

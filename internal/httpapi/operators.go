@@ -375,13 +375,18 @@ var workColumns = []column[reports.EndingsGroup]{
 func workEndings(e *reports.Endings) WorkEndings {
 	out := WorkEndings{
 		Ended: e.Ended(), Charged: e.Charged, Released: e.Released, Expired: e.Expired, Cancelled: e.Cancelled,
-		Waits: make([]WaitCount, len(reports.WaitBounds)),
+		Waits: make([]WaitCount, len(reports.WaitBounds)), WaitPercentiles: []WaitPercentile{},
 	}
 	for i, bound := range reports.WaitBounds {
 		out.Waits[i] = WaitCount{Seconds: int64(bound / time.Second), Ended: e.Within[i]}
 	}
 	if n := e.Ended(); n > 0 {
 		out.MeanWaitSeconds = seconds(e.Waited / time.Duration(n))
+		for _, percent := range []int64{50, 90, 99} {
+			wait, longer := e.WaitPercentile(percent)
+			out.WaitPercentiles = append(out.WaitPercentiles,
+				WaitPercentile{Percent: int32(percent), Seconds: seconds(wait), Longer: longer})
+		}
 	}
 	if n := e.Ended() - e.Cancelled; n > 0 {
 		out.MeanRunSeconds = seconds(e.Running / time.Duration(n))

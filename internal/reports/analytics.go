@@ -164,8 +164,8 @@ type RefusalTotal struct {
 type TotalsStore interface {
 	// TotalsRollup says how far they are, in UTC.
 	TotalsRollup(ctx context.Context) (Rollup, error)
-	// Totals reads those of days from one on and before another, in their order.
-	Totals(ctx context.Context, from, to Day) ([]Total, error)
+	// Totals reads those of a plan, of all if it is empty, of days from one on and before another, in their order.
+	Totals(ctx context.Context, plan string, from, to Day) ([]Total, error)
 	// AllRefusals reads what was refused in these days.
 	AllRefusals(ctx context.Context, from, to Day) ([]RefusalTotal, error)
 }

@@ -152,3 +152,26 @@ func TestCovered(t *testing.T) {
 		}
 	}
 }
+
+func TestWaitPercentile(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		within  [len(WaitBounds)]int64
+		percent int64
+		want    time.Duration
+		longer  bool
+	}{
+		"all at once":           {[...]int64{10, 10, 10, 10}, 50, 500 * time.Millisecond, false},
+		"all of them":           {[...]int64{10, 10, 10, 10}, 100, time.Second, false},
+		"at a bound":            {[...]int64{5, 10, 10, 10}, 50, time.Second, false},
+		"between two":           {[...]int64{0, 4, 8, 10}, 60, 5*time.Minute + 30*time.Second, false},
+		"bounds without anyone": {[...]int64{0, 0, 0, 10}, 10, 15 * time.Minute, false},
+		"longer than an hour":   {[...]int64{5, 6, 7, 8}, 90, time.Hour, true},
+		"nobody within an hour": {[...]int64{0, 0, 0, 0}, 1, time.Hour, true},
+	} {
+		e := Endings{Charged: 10, Within: tc.within}
+		if got, longer := e.WaitPercentile(tc.percent); got != tc.want || longer != tc.longer {
+			t.Errorf("%s: want %s (longer: %t), got %s (%t)", name, tc.want, tc.longer, got, longer)
+		}
+	}
+}

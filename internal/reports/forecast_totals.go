@@ -4,7 +4,6 @@ package reports
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/forecast"
@@ -43,11 +42,10 @@ func (s *Service) TotalForecast(ctx context.Context, plan string, ahead int) (To
 		return TotalForecast{}, err
 	}
 	c := calendar{zone: time.UTC, today: DayOf(r.Now, time.UTC)}
-	rows, err := s.summed.Totals(ctx, c.today.Add(-ForecastDays), c.today)
+	rows, err := s.summed.Totals(ctx, plan, c.today.Add(-ForecastDays), c.today)
 	if err != nil {
 		return TotalForecast{}, err
 	}
-	rows = slices.DeleteFunc(rows, func(t Total) bool { return plan != "" && t.Plan != plan })
 	sums := make([]Sum, len(rows))
 	for i := range rows {
 		sums[i] = rows[i].Sum

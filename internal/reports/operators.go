@@ -410,6 +410,23 @@ func (e *Endings) Ended() int64 { return e.Charged + e.Released + e.Expired + e.
 // Failed are those that ran and were not charged.
 func (e *Endings) Failed() int64 { return e.Released + e.Expired }
 
+// WaitPercentile is what so many percent (1 to 100) of those that ended did not wait longer than, as if waits were
+// spread evenly between two of WaitBounds: more is not known. longer says that it is beyond the last bound, which is
+// returned then. Something must have ended.
+func (e *Endings) WaitPercentile(percent int64) (wait time.Duration, longer bool) {
+	rank := float64(percent) * float64(e.Ended()) / 100
+	var bound time.Duration
+	var below int64
+	for i, n := range e.Within {
+		if float64(n) >= rank {
+			share := (rank - float64(below)) / float64(n-below)
+			return bound + time.Duration(share*float64(WaitBounds[i]-bound)), false
+		}
+		bound, below = WaitBounds[i], n
+	}
+	return bound, true
+}
+
 func (e *Endings) add(t *Total) {
 	e.Charged, e.Expired, e.Cancelled = e.Charged+t.Figures.Admissions, e.Expired+t.Expired, e.Cancelled+t.Cancelled
 	e.Released += t.Figures.Uncharged - t.Expired - t.Cancelled
@@ -447,7 +464,7 @@ func (s *Service) Work(ctx context.Context, by By, span Span) (Work, error) {
 	if !covered.From.Before(covered.To) {
 		return out, nil
 	}
-	rows, err := s.summed.Totals(ctx, covered.From, covered.To)
+	rows, err := s.summed.Totals(ctx, "", covered.From, covered.To)
 	if err != nil {
 		return Work{}, err
 	}

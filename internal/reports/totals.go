@@ -27,7 +27,7 @@ func (s *Service) Totals(ctx context.Context, by By, span Span) (Totals, error) 
 	out := Totals{Rollup: r, Span: asked}
 	var rows []Total
 	if covered.From.Before(covered.To) {
-		if rows, err = s.summed.Totals(ctx, covered.From, covered.To); err != nil {
+		if rows, err = s.summed.Totals(ctx, "", covered.From, covered.To); err != nil {
 			return Totals{}, err
 		}
 	}
@@ -70,7 +70,7 @@ func (s *Service) TotalsRows(
 	r, _, covered, err := s.totalsSpan(ctx, span)
 	return r.AsOf, func(yield func([]Total, error) bool) {
 		for from := covered.From; from.Before(covered.To); from = from.Add(pageDays) {
-			rows, err := s.summed.Totals(ctx, from, earlier(from.Add(pageDays), covered.To))
+			rows, err := s.summed.Totals(ctx, "", from, earlier(from.Add(pageDays), covered.To))
 			if !yield(rows, err) || err != nil {
 				return
 			}

@@ -379,17 +379,19 @@ func (q *Queries) SumsPaid(ctx context.Context, arg SumsPaidParams) ([]SumsPaidR
 }
 
 const Totals = `-- name: Totals :many
-SELECT day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms, expired, cancelled, waited_1s, waited_1m, waited_10m, waited_1h FROM usage_totals WHERE day >= $1::date AND day < $2::date
+SELECT day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms, expired, cancelled, waited_1s, waited_1m, waited_10m, waited_1h FROM usage_totals WHERE day >= $1::date AND day < $2::date AND ($3::text = '' OR plan_name = $3::text)
 ORDER BY day, plan_name, usage_type, currency, cost_currency
 `
 
 type TotalsParams struct {
 	FromDay time.Time
 	ToDay   time.Time
+	Plan    string
 }
 
+// Of a plan, or of all if that is empty.
 func (q *Queries) Totals(ctx context.Context, arg TotalsParams) ([]UsageTotal, error) {
-	rows, err := q.db.Query(ctx, Totals, arg.FromDay, arg.ToDay)
+	rows, err := q.db.Query(ctx, Totals, arg.FromDay, arg.ToDay, arg.Plan)
 	if err != nil {
 		return nil, err
 	}

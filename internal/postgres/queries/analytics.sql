@@ -63,7 +63,8 @@ SELECT c.as_of, coalesce((SELECT min(t.day) FROM usage_totals AS t), (c.as_of AT
 FROM usage_rollups_complete AS c;
 
 -- name: Totals :many
-SELECT * FROM usage_totals WHERE day >= @from_day::date AND day < @to_day::date
+-- Of a plan, or of all if that is empty.
+SELECT * FROM usage_totals WHERE day >= @from_day::date AND day < @to_day::date AND (@plan::text = '' OR plan_name = @plan::text)
 ORDER BY day, plan_name, usage_type, currency, cost_currency;
 
 -- name: AllRefusals :many

@@ -60,21 +60,24 @@ func (s *Store) Paid(ctx context.Context, payer quota.AccountID, from, to report
 func sumsOf(rows []dbsqlc.SumsByDayRow) []reports.Sum {
 	sums := make([]reports.Sum, len(rows))
 	for i := range rows {
-		r := &rows[i]
-		u := &sums[i]
-		u.Day, u.UsageType, u.CostCurrency = reports.Day(r.Day), r.UsageType, r.CostCurrency
-		u.Figures = reports.Figures{
+		sums[i] = sumOf(&rows[i])
+	}
+	return sums
+}
+
+func sumOf(r *dbsqlc.SumsByDayRow) reports.Sum {
+	s := reports.Sum{Day: reports.Day(r.Day), UsageType: r.UsageType, CostCurrency: r.CostCurrency,
+		Figures: reports.Figures{
 			Events: r.Events, Reversals: r.Reversals, Credits: quota.Credits(r.Credits),
 			Refunded: quota.Credits(r.Refunded), Plan: quota.Credits(r.PlanCredits),
 			Overage: quota.Credits(r.Overage), Grants: quota.Credits(r.GrantCredits),
 			CarryOver: quota.Credits(r.CarryOver), Audio: milliseconds(r.AudioMs), Bytes: r.Bytes, Tokens: r.Tokens,
 			Quantity: r.Quantity, Admissions: r.Admissions, Uncharged: r.Uncharged, Waited: milliseconds(r.WaitedMs),
 			Running: milliseconds(r.RunningMs),
-		}
-		u.Figures.Owe(r.Currency, 0, quota.Money(r.PriceMicros))
-		u.Figures.Owe(r.CostCurrency, quota.Money(r.CostMicros), 0)
-	}
-	return sums
+		}}
+	s.Figures.Owe(r.Currency, 0, quota.Money(r.PriceMicros))
+	s.Figures.Owe(r.CostCurrency, quota.Money(r.CostMicros), 0)
+	return s
 }
 
 // Refusals implements reports.AnalyticsStore.
@@ -123,26 +126,24 @@ func (s *Store) TotalsRollup(ctx context.Context) (reports.Rollup, error) {
 }
 
 // Totals implements reports.TotalsStore.
-func (s *Store) Totals(ctx context.Context, from, to reports.Day) ([]reports.Total, error) {
-	rows, err := s.Queries().Totals(ctx, dbsqlc.TotalsParams{FromDay: time.Time(from), ToDay: time.Time(to)})
+func (s *Store) Totals(ctx context.Context, plan string, from, to reports.Day) ([]reports.Total, error) {
+	rows, err := s.Queries().Totals(ctx,
+		dbsqlc.TotalsParams{Plan: plan, FromDay: time.Time(from), ToDay: time.Time(to)})
 	totals := make([]reports.Total, len(rows))
 	for i := range rows {
 		r := &rows[i]
-		t := &totals[i]
-		t.Day, t.UsageType, t.CostCurrency = reports.Day(r.Day), r.UsageType, r.CostCurrency
-		t.Plan, t.Currency, t.Users = r.PlanName, r.Currency, r.Users
-		t.Expired, t.Cancelled = r.Expired, r.Cancelled
-		t.Within = [...]int64{r.Waited1s, r.Waited1m, r.Waited10m, r.Waited1h}
-		t.Figures = reports.Figures{
-			Events: r.Events, Reversals: r.Reversals, Credits: quota.Credits(r.Credits),
-			Refunded: quota.Credits(r.Refunded), Plan: quota.Credits(r.PlanCredits),
-			Overage: quota.Credits(r.Overage), Grants: quota.Credits(r.GrantCredits),
-			CarryOver: quota.Credits(r.CarryOver), Audio: milliseconds(r.AudioMs), Bytes: r.Bytes, Tokens: r.Tokens,
-			Quantity: r.Quantity, Admissions: r.Admissions, Uncharged: r.Uncharged, Waited: milliseconds(r.WaitedMs),
-			Running: milliseconds(r.RunningMs),
+		totals[i] = reports.Total{
+			Sum: sumOf(&dbsqlc.SumsByDayRow{
+				Day: r.Day, UsageType: r.UsageType, Currency: r.Currency, CostCurrency: r.CostCurrency,
+				Events: r.Events, Reversals: r.Reversals, Credits: r.Credits, Refunded: r.Refunded,
+				PlanCredits: r.PlanCredits, Overage: r.Overage, GrantCredits: r.GrantCredits, CarryOver: r.CarryOver,
+				PriceMicros: r.PriceMicros, CostMicros: r.CostMicros, AudioMs: r.AudioMs, Bytes: r.Bytes,
+				Tokens: r.Tokens, Quantity: r.Quantity, Admissions: r.Admissions, Uncharged: r.Uncharged,
+				WaitedMs: r.WaitedMs, RunningMs: r.RunningMs,
+			}),
+			Plan: r.PlanName, Currency: r.Currency, Users: r.Users, Expired: r.Expired, Cancelled: r.Cancelled,
+			Within: [...]int64{r.Waited1s, r.Waited1m, r.Waited10m, r.Waited1h},
 		}
-		t.Figures.Owe(r.Currency, 0, quota.Money(r.PriceMicros))
-		t.Figures.Owe(r.CostCurrency, quota.Money(r.CostMicros), 0)
 	}
 	return totals, postgres.MapError(err)
 }
