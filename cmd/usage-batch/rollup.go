@@ -43,11 +43,13 @@ func rollupCommand(shared *options, getenv func(string) string) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&o.batchSize, "batch-size", 200, "accounts that one transaction rolls up, 1 to 10000")
+	flags.IntVar(&o.batchSize, "batch-size", 0, "accounts that one transaction rolls up at most, 1 to 10000; "+
+		"0 leaves it to the run: 200, and for a rebuild at full speed as many as are cheapest")
 	flags.DurationVar(&o.retryFor, "retry-for", 5*time.Minute,
 		"how long to wait for a database that does not answer before giving up")
 	flags.BoolVar(&o.rebuild, "rebuild", false, "make the sums of all accounts anew, not only those that have changed")
-	flags.BoolVar(&o.fullSpeed, "full-speed", false, "do not make way for others who are at work in the database")
+	flags.BoolVar(&o.fullSpeed, "full-speed", false,
+		"do not make way for others who are at work in the database: two transactions at once, those of a rebuild large")
 	flags.StringVar(&o.logFormat, "log-format", "text", "json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
@@ -55,8 +57,8 @@ func rollupCommand(shared *options, getenv func(string) string) *cobra.Command {
 
 func (o *rollupOptions) validate() error {
 	switch {
-	case o.batchSize < 1 || o.batchSize > maxBatchSize:
-		return fmt.Errorf("--batch-size %d: must lie between 1 and %d", o.batchSize, maxBatchSize)
+	case o.batchSize < 0 || o.batchSize > maxBatchSize:
+		return fmt.Errorf("--batch-size %d: must lie between 0 and %d", o.batchSize, maxBatchSize)
 	case o.retryFor <= 0:
 		return fmt.Errorf("--retry-for %s: must be positive", o.retryFor)
 	}

@@ -55,7 +55,7 @@ func TestRollup(t *testing.T) {
 	}
 	l.exec(`UPDATE usage_quotas SET time_zone = 'UTC'`)
 	for arg, want := range map[string]string{
-		"--batch-size=0":   "--batch-size 0: must lie between 1 and 10000",
+		"--batch-size=-1":  "--batch-size -1: must lie between 0 and 10000",
 		"--retry-for=0s":   "--retry-for 0s: must be positive",
 		"--log-format=xml": "xml",
 	} {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -19,7 +20,8 @@ import (
 
 // Options say how to roll up.
 type Options struct {
-	// BatchSize is how many accounts one transaction rolls up; 200 if zero.
+	// BatchSize is how many accounts one transaction rolls up at most; 200 if zero, 100,000 if all are made anew at full
+	// speed. It takes fewer where they have decided much.
 	BatchSize int
 	// RetryFor bounds how long the run waits for a database that does not answer; 5 min if zero.
 	RetryFor time.Duration
@@ -28,9 +30,10 @@ type Options struct {
 	// PeriodsEvery is how old what periods come to may be before it is made anew, which Rebuild does in any case; an
 	// hour if zero.
 	PeriodsEvery time.Duration
-	// FullSpeed keeps the run from making way for others who are at work in the database.
+	// FullSpeed keeps the run from making way for others who are at work in the database: two transactions are under
+	// way at once, and where all sums are made anew they are so large that reading all events for each is the cheapest.
 	FullSpeed bool
-	// Progress is told after each transaction how far the run has come; nil is told nothing.
+	// Progress is told after each transaction how far the run has come, once at a time; nil is told nothing.
 	Progress func(Result)
 }
 
@@ -81,10 +84,18 @@ type Store interface {
 // Users makes the sums of users.
 type Users interface {
 	// Changed looks, without locks, for users who have decided something that their sums do not have, or all who have
-	// decided anything: at most limit, with ids behind one, in their order.
-	Changed(ctx context.Context, after quota.AccountID, rebuild bool, limit int) ([]quota.AccountID, error)
+	// decided anything: with ids behind one, in their order, as many as the batch may have.
+	Changed(ctx context.Context, after quota.AccountID, rebuild bool, b Batch) ([]quota.AccountID, error)
 	// RollUp makes the days anew that changed, or all days, in one snapshot and one transaction.
 	RollUp(ctx context.Context, accounts []quota.AccountID, rebuild bool) (Page, error)
+}
+
+// Batch bounds what one transaction does.
+type Batch struct {
+	// Accounts at most, which have decided at most so often together what their sums do not have: one of them may have
+	// more. An event takes one or two decisions.
+	Accounts  int
+	Decisions int64
 }
 
 // Totals makes the totals of all users.
@@ -107,12 +118,19 @@ type Periods interface {
 var ErrAccountsFailed = errors.New("accounts could not be rolled up")
 
 const (
-	defaultBatch    = 200
+	defaultBatch = 200
+	// decisions of a batch, which take a fraction of a second.
+	decisions = 10_000
+	// What all is made anew by at full speed: each transaction reads the tables of events from end to end, which costs
+	// less than looking for its events one by one as long as it has a good share of them.
+	rebuildBatch     = 100_000
+	rebuildDecisions = 2_000_000
+	// workers is how many transactions are under way at once at full speed.
+	workers         = 2
 	defaultRetryFor = 5 * time.Minute
 	defaultPeriods  = time.Hour
-	// firstPause is the first pause of a back-off that doubles.
-	firstPause = 200 * time.Millisecond
-	maxPause   = 10 * time.Second
+	// heldPause is how long those are left alone whom others are rolling up.
+	heldPause = 200 * time.Millisecond
 	// Beside others a transaction is followed by a pause of yield times its own length.
 	yield = 4
 	// maxFailures bounds how many accounts a result names.
@@ -123,9 +141,15 @@ const (
 // ErrAccountsFailed says so at the end. If ctx ends, the transaction under way is given up, and the cause is returned:
 // what was done stays done.
 func Run(ctx context.Context, store Store, o Options) (Result, error) {
-	r := &run{store: store, o: o}
-	if r.o.BatchSize <= 0 {
-		r.o.BatchSize = defaultBatch
+	r := &run{store: store, o: o, batch: Batch{Accounts: defaultBatch, Decisions: decisions}, workers: 1}
+	if o.FullSpeed {
+		r.workers = workers
+	}
+	if o.FullSpeed && o.Rebuild {
+		r.batch = Batch{Accounts: rebuildBatch, Decisions: rebuildDecisions}
+	}
+	if o.BatchSize > 0 {
+		r.batch.Accounts = o.BatchSize
 	}
 	if r.o.RetryFor <= 0 {
 		r.o.RetryFor = defaultRetryFor
@@ -141,9 +165,14 @@ func Run(ctx context.Context, store Store, o Options) (Result, error) {
 }
 
 type run struct {
-	store Store
-	o     Options
-	res   Result
+	store   Store
+	o       Options
+	batch   Batch
+	workers int
+
+	// mu guards what the workers count.
+	mu  sync.Mutex
+	res Result
 	// held are for the end: others were at work on them.
 	held []quota.AccountID
 }
@@ -157,22 +186,8 @@ func (r *run) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var after quota.AccountID
-	for more := true; more; {
-		var accounts []quota.AccountID
-		err := r.patiently(ctx, func() (err error) {
-			accounts, err = r.store.Changed(ctx, after, r.o.Rebuild, r.o.BatchSize)
-			return err
-		})
-		if err == nil {
-			err = r.rollUp(ctx, accounts, r.o.Rebuild)
-		}
-		if err != nil {
-			return err
-		}
-		if more = len(accounts) == r.o.BatchSize; more {
-			after = accounts[len(accounts)-1]
-		}
+	if err := r.users(ctx); err != nil {
+		return err
 	}
 	if err := r.again(ctx); err != nil {
 		return err
@@ -190,6 +205,23 @@ func (r *run) all(ctx context.Context) error {
 	return r.patiently(ctx, func() error { return r.store.Complete(ctx, asOf) })
 }
 
+// users has the workers take batches of accounts in their order, until there are no more.
+func (r *run) users(ctx context.Context) error {
+	var after quota.AccountID
+	return r.share(ctx, func(ctx context.Context) (work func() error, err error) {
+		var accounts []quota.AccountID
+		err = r.patiently(ctx, func() (err error) {
+			accounts, err = r.store.Changed(ctx, after, r.o.Rebuild, r.batch)
+			return err
+		})
+		if err != nil || len(accounts) == 0 {
+			return nil, err
+		}
+		after = accounts[len(accounts)-1]
+		return func() error { return r.rollUp(ctx, accounts, r.o.Rebuild) }, nil
+	})
+}
+
 // total makes the totals of all users anew of the days on which sums of users have changed, whoever has changed them.
 func (r *run) total(ctx context.Context) error {
 	var days []time.Time
@@ -197,14 +229,55 @@ func (r *run) total(ctx context.Context) error {
 		days, err = r.store.StaleDays(ctx)
 		return err
 	})
-	for i := 0; i < len(days) && err == nil && ctx.Err() == nil; i++ {
-		started := time.Now()
-		err = r.patiently(ctx, func() error { return r.store.Total(ctx, days[i]) })
-		if err == nil {
-			r.makeWay(ctx, time.Since(started))
-		}
+	if err != nil {
+		return err
 	}
-	return err
+	return r.share(ctx, func(ctx context.Context) (work func() error, err error) {
+		if len(days) == 0 {
+			return nil, nil
+		}
+		day := days[0]
+		days = days[1:]
+		return func() error {
+			started := time.Now()
+			if err := r.patiently(ctx, func() error { return r.store.Total(ctx, day) }); err != nil {
+				return err
+			}
+			r.makeWay(ctx, time.Since(started))
+			return nil
+		}, nil
+	})
+}
+
+// share has the workers do what next says, which is asked by one at a time, until that is nothing or somebody fails.
+func (r *run) share(ctx context.Context, next func(ctx context.Context) (work func() error, err error)) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var asking sync.Mutex
+	ask := func() (work func() error, err error) {
+		asking.Lock()
+		defer asking.Unlock()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return next(ctx)
+	}
+	var all sync.WaitGroup
+	for range r.workers {
+		all.Go(func() {
+			work, err := ask()
+			for ; work != nil && err == nil; work, err = ask() {
+				if err = work(); err != nil {
+					break
+				}
+			}
+			if err != nil {
+				fail(err)
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
 }
 
 // periods makes what periods come to anew, where that is old. It reads every period, so not each run does.
@@ -235,11 +308,11 @@ func (r *run) makeWay(ctx context.Context, took time.Duration) {
 func (r *run) again(ctx context.Context) error {
 	deadline := time.Now().Add(r.o.RetryFor)
 	for len(r.held) > 0 {
-		loop.Pause(ctx, firstPause)
+		loop.Pause(ctx, heldPause)
 		if time.Now().After(deadline) {
 			return fmt.Errorf("somebody else has been at work on %d accounts for %s", len(r.held), r.o.RetryFor)
 		}
-		n := min(len(r.held), r.o.BatchSize)
+		n := min(len(r.held), r.batch.Accounts)
 		accounts := r.held[:n]
 		r.held = r.held[n:]
 		if err := r.rollUp(ctx, accounts, false); err != nil {
@@ -271,6 +344,8 @@ func (r *run) rollUp(ctx context.Context, accounts []quota.AccountID, rebuild bo
 		}
 		return r.rollUp(ctx, accounts[half:], rebuild)
 	case errors.Is(err, ledger.ErrData):
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		r.res.Failed++
 		if len(r.res.Failures) < maxFailures {
 			r.res.Failures = append(r.res.Failures, Failure{Account: accounts[0], Err: err})
@@ -279,25 +354,22 @@ func (r *run) rollUp(ctx context.Context, accounts []quota.AccountID, rebuild bo
 	case err != nil:
 		return err
 	}
+	r.count(page)
+	r.makeWay(ctx, time.Since(started))
+	return nil
+}
+
+func (r *run) count(page Page) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.res.Accounts, r.res.Days, r.res.Rows = r.res.Accounts+page.Accounts, r.res.Days+page.Days, r.res.Rows+page.Rows
 	r.held = append(r.held, page.Held...)
 	if r.o.Progress != nil {
 		r.o.Progress(r.res)
 	}
-	r.makeWay(ctx, time.Since(started))
-	return nil
 }
 
 // patiently does something again while the database does not answer, or asks for it, for RetryFor at most.
 func (r *run) patiently(ctx context.Context, do func() error) error {
-	deadline := time.Now().Add(r.o.RetryFor)
-	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		err := do()
-		again := errors.Is(err, ledger.ErrRetry) ||
-			errors.Is(err, ledger.ErrUnavailable) && !errors.Is(err, ledger.ErrData)
-		if !again || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
-			return err
-		}
-		loop.Pause(ctx, pause)
-	}
+	return ledger.Patiently(ctx, r.o.RetryFor, nil, do)
 }

@@ -42,12 +42,16 @@ func (b *bench) rollups(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	started := time.Now()
-	res, err := b.rollUp(ctx, database, true)
+	stop, err := b.startProfile(ctx, "rollup_rebuild")
 	if err != nil {
 		return err
 	}
+	started := time.Now()
+	res, err := b.rollUp(ctx, database, true)
 	took := time.Since(started)
+	if err := errors.Join(err, stop(ctx)); err != nil {
+		return err
+	}
 	b.report.progressf("%d accounts rolled up in %.1f s: %d rows of %d events", res.Accounts, took.Seconds(), res.Rows,
 		books.events)
 	scaled := took.Seconds() * rebuildEvents / float64(books.events)

@@ -46,24 +46,36 @@ func (q *Queries) AddRefusals(ctx context.Context, arg AddRefusalsParams) error 
 
 const ChangedAccounts = `-- name: ChangedAccounts :many
 
-SELECT a.user_id FROM usage_quotas AS a LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id
-WHERE a.user_id > $1::uuid AND (a.seq <> coalesce(r.seq, 0) OR a.time_zone <> r.time_zone OR $2::boolean AND a.seq > 0)
-  AND NOT EXISTS (SELECT FROM teams AS t WHERE t.id = a.user_id)
-ORDER BY a.user_id LIMIT $3
+SELECT v.user_id FROM (
+    SELECT c.user_id, c.decided, sum(c.decided) OVER (ORDER BY c.user_id) AS together FROM (
+        SELECT a.user_id, a.seq - CASE WHEN $1::boolean OR a.time_zone <> r.time_zone THEN 0 ELSE coalesce(r.seq, 0) END AS decided
+        FROM usage_quotas AS a LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id
+        WHERE a.user_id > $2::uuid
+          AND (a.seq <> coalesce(r.seq, 0) OR a.time_zone <> r.time_zone OR $1::boolean AND a.seq > 0)
+          AND NOT EXISTS (SELECT FROM teams AS t WHERE t.id = a.user_id)
+        ORDER BY a.user_id LIMIT $3) AS c) AS v
+WHERE v.together <= $4::bigint OR v.together = v.decided
+ORDER BY v.user_id
 `
 
 type ChangedAccountsParams struct {
-	After   quota.ID
-	Rebuild bool
-	Most    int32
+	Rebuild   bool
+	After     quota.ID
+	Most      int32
+	Decisions int64
 }
 
 // What the rollup reads and writes: usage_analytics is made anew for whole days of an account, in one snapshot with the account's
 // seq.
 // Users who have decided something that their rows do not have, or have moved to another zone; all of them to make all anew. From
-// one id to the next.
+// one id to the next, as many as have decided no more than decisions together, and one at least.
 func (q *Queries) ChangedAccounts(ctx context.Context, arg ChangedAccountsParams) ([]quota.ID, error) {
-	rows, err := q.db.Query(ctx, ChangedAccounts, arg.After, arg.Rebuild, arg.Most)
+	rows, err := q.db.Query(ctx, ChangedAccounts,
+		arg.Rebuild,
+		arg.After,
+		arg.Most,
+		arg.Decisions,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -302,43 +314,42 @@ func (q *Queries) InsertCohorts(ctx context.Context) error {
 
 const InsertMonths = `-- name: InsertMonths :exec
 WITH touched AS MATERIALIZED (
-    SELECT d.id, generate_series(date_trunc('month', d.day - 1), date_trunc('month', d.day + 1) + interval '1 month',
+    SELECT DISTINCT d.id, generate_series(date_trunc('month', d.day - 1), date_trunc('month', d.day + 1) + interval '1 month',
         interval '1 month')::date AS month
-    FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::date[]) AS day) AS d
-    UNION
-    SELECT w.id, generate_series(date_trunc('month', min(u.day) - interval '1 day'), date_trunc('month', max(u.day) + interval '1 day')
-        + interval '1 month', interval '1 month')::date
-    FROM unnest($3::uuid[]) AS w (id) JOIN usage_analytics AS u ON u.user_id = w.id GROUP BY w.id),
-rows AS MATERIALIZED (
-    SELECT b.id, b.month, u.currency, u.cost_currency, u.events - u.reversals AS uses, u.credits, u.price_micros, u.cost_micros
+    FROM (SELECT unnest($2::uuid[]) AS id, unnest($3::date[]) AS day) AS d),
+booked AS MATERIALIZED (
+    SELECT b.id, b.month, u.currency, u.cost_currency, sum(u.events - u.reversals)::bigint AS uses, sum(u.credits)::bigint AS credits,
+        sum(u.price_micros)::bigint AS price, sum(u.cost_micros)::bigint AS cost
     FROM (SELECT t.id, t.month FROM touched AS t UNION SELECT t.id, (t.month - interval '1 month')::date FROM touched AS t) AS b
     JOIN usage_analytics AS u ON u.user_id = b.id AND u.day >= b.month - 1 AND u.day <= (b.month + interval '1 month')::date
       AND u.at >= b.month::timestamp AT TIME ZONE 'UTC' AND u.at < (b.month + interval '1 month') AT TIME ZONE 'UTC'
-    WHERE u.events > 0),
-sums AS MATERIALIZED (
-    SELECT m.id, m.month, m.currency, sum(m.uses) AS uses, sum(m.credits) AS credits, sum(m.price) AS price, sum(m.cost) AS cost
-    FROM (SELECT r.id, r.month, r.currency, r.uses, r.credits, r.price_micros AS price, 0 AS cost FROM rows AS r
-        UNION ALL SELECT c.id, c.month, c.cost_currency, 0, 0, 0, c.cost_micros FROM rows AS c
-            WHERE c.cost_micros > 0 OR c.cost_currency = c.currency) AS m
-    GROUP BY m.id, m.month, m.currency)
+    WHERE u.events > 0 GROUP BY 1, 2, 3, 4
+    UNION ALL
+    SELECT w.user_id, date_trunc('month', w.at AT TIME ZONE 'UTC')::date, w.currency, w.cost_currency,
+        sum(w.events - w.reversals)::bigint, sum(w.credits)::bigint, sum(w.price_micros)::bigint, sum(w.cost_micros)::bigint
+    FROM usage_analytics AS w WHERE w.user_id = ANY ($1::uuid[]) AND w.events > 0 GROUP BY 1, 2, 3, 4)
 INSERT INTO usage_months (user_id, month, currency, uses, credits, price_micros, cost_micros, previous_credits)
 SELECT v.id, v.month, v.currency, sum(v.uses), sum(v.credits), sum(v.price), sum(v.cost), sum(v.previous)
-FROM (SELECT s.id, s.month, s.currency, s.uses, s.credits, s.price, s.cost, 0 AS previous FROM sums AS s
+FROM (SELECT r.id, r.month, r.currency, r.uses, r.credits, r.price, 0 AS cost, 0 AS previous FROM booked AS r
     UNION ALL
-    SELECT p.id, (p.month + interval '1 month')::date, p.currency, 0, 0, 0, 0, p.credits FROM sums AS p) AS v
-JOIN touched AS t ON t.id = v.id AND t.month = v.month
+    SELECT c.id, c.month, c.cost_currency, 0, 0, 0, c.cost, 0 FROM booked AS c WHERE c.cost > 0
+    UNION ALL
+    SELECT p.id, (p.month + interval '1 month')::date, p.currency, 0, 0, 0, 0, p.credits FROM booked AS p
+    UNION ALL
+    SELECT q.id, (q.month + interval '1 month')::date, q.cost_currency, 0, 0, 0, 0, 0 FROM booked AS q WHERE q.cost > 0) AS v
+WHERE v.id = ANY ($1::uuid[]) OR (v.id, v.month) IN (SELECT t.id, t.month FROM touched AS t)
 GROUP BY v.id, v.month, v.currency
 `
 
 type InsertMonthsParams struct {
+	Ids      []quota.ID
 	Accounts []quota.ID
 	Days     []time.Time
-	Ids      []quota.ID
 }
 
 // The same months anew, of the rows as they are now. What its money is of is in the row of that currency.
 func (q *Queries) InsertMonths(ctx context.Context, arg InsertMonthsParams) error {
-	_, err := q.db.Exec(ctx, InsertMonths, arg.Accounts, arg.Days, arg.Ids)
+	_, err := q.db.Exec(ctx, InsertMonths, arg.Ids, arg.Accounts, arg.Days)
 	return err
 }
 
@@ -401,10 +412,11 @@ facts AS (
         0 AS expired, 0 AS cancelled,
         c.admitted_at - coalesce(c.requeued_at, c.created_at) AS waited, c.ended_at - c.admitted_at AS running
     FROM page AS p
-    JOIN usage_tracking AS e ON e.user_id = p.id AND e.recorded_at >= p.since AND e.kind <> 'reversal'
+    JOIN usage_tracking AS e ON e.user_id = p.id AND e.user_id = ANY ($1::uuid[]) AND e.recorded_at >= p.since
+      AND e.recorded_at >= $7::timestamptz AND e.kind <> 'reversal'
     LEFT JOIN usage_reversals AS r ON r.event_id = e.id
     LEFT JOIN usage_tracking AS v ON v.id = r.reversal_id AND v.recorded_at = r.reversed_at
-    LEFT JOIN concurrent_processing AS c ON c.id = e.admission_id
+    LEFT JOIN concurrent_processing AS c ON c.id = e.admission_id AND c.user_id = ANY ($1::uuid[])
     LEFT JOIN LATERAL (
         SELECT sum((s ->> 'credits')::bigint) FILTER (WHERE k.kind = 'grant') AS grants,
             sum((s ->> 'credits')::bigint) FILTER (WHERE k.kind = 'carry_over') AS carried
@@ -444,11 +456,13 @@ type InsertRollupsParams struct {
 	Whole    []bool
 	Accounts []quota.ID
 	Days     []time.Time
+	Oldest   time.Time
 }
 
 // Of some days of some accounts, of all days where whole. since keeps the search to the partitions that may have events of these
 // days: none is recorded more than minutes before it occurred. What a reversal undid is left out of the day that it belongs to,
-// but for the provider's cost, which was spent; where it changed no period, or gave a lot, that stays too.
+// but for the provider's cost, which was spent; where it changed no period, or gave a lot, that stays too. That users are among
+// ids, and nothing older than the oldest since, follows from the rest: it tells the planner how much of a table is asked for.
 func (q *Queries) InsertRollups(ctx context.Context, arg InsertRollupsParams) (int64, error) {
 	result, err := q.db.Exec(ctx, InsertRollups,
 		arg.Ids,
@@ -457,6 +471,7 @@ func (q *Queries) InsertRollups(ctx context.Context, arg InsertRollupsParams) (i
 		arg.Whole,
 		arg.Accounts,
 		arg.Days,
+		arg.Oldest,
 	)
 	if err != nil {
 		return 0, err
@@ -465,11 +480,27 @@ func (q *Queries) InsertRollups(ctx context.Context, arg InsertRollupsParams) (i
 }
 
 const InsertTotals = `-- name: InsertTotals :exec
-INSERT INTO usage_totals (day, plan_name, usage_type, currency, cost_currency, users, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms, expired, cancelled, waited_1s, waited_1m, waited_10m, waited_1h)
-SELECT $1::date, u.plan_name, u.usage_type, u.currency, u.cost_currency, count(DISTINCT u.user_id),
-    sum(u.events), sum(u.reversals), sum(u.credits), sum(u.refunded), sum(u.plan_credits), sum(u.overage), sum(u.grant_credits), sum(u.carry_over), sum(u.price_micros), sum(u.cost_micros), sum(u.audio_ms), sum(u.bytes), sum(u.tokens), sum(u.quantity), sum(u.admissions), sum(u.uncharged), sum(u.waited_ms), sum(u.running_ms), sum(u.expired), sum(u.cancelled), sum(u.waited_1s), sum(u.waited_1m), sum(u.waited_10m), sum(u.waited_1h)
-FROM usage_analytics AS u WHERE u.at >= $2::timestamptz AND u.at < $3::timestamptz
-GROUP BY u.plan_name, u.usage_type, u.currency, u.cost_currency
+INSERT INTO usage_totals (day, plan_name, usage_type, currency, cost_currency, users,
+    events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms,
+    bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms, expired, cancelled, waited_1s, waited_1m, waited_10m,
+    waited_1h)
+SELECT $1::date, s.plan_name, s.usage_type, s.currency, s.cost_currency, count(*),
+    sum(s.events), sum(s.reversals), sum(s.credits), sum(s.refunded), sum(s.plan_credits), sum(s.overage), sum(s.grant_credits),
+    sum(s.carry_over), sum(s.price_micros), sum(s.cost_micros), sum(s.audio_ms), sum(s.bytes), sum(s.tokens), sum(s.quantity),
+    sum(s.admissions), sum(s.uncharged), sum(s.waited_ms), sum(s.running_ms), sum(s.expired), sum(s.cancelled),
+    sum(s.waited_1s), sum(s.waited_1m), sum(s.waited_10m), sum(s.waited_1h)
+FROM (SELECT u.user_id, u.plan_name, u.usage_type, u.currency, u.cost_currency,
+        sum(u.events)::bigint AS events, sum(u.reversals)::bigint AS reversals, sum(u.credits)::bigint AS credits,
+        sum(u.refunded)::bigint AS refunded, sum(u.plan_credits)::bigint AS plan_credits, sum(u.overage)::bigint AS overage,
+        sum(u.grant_credits)::bigint AS grant_credits, sum(u.carry_over)::bigint AS carry_over, sum(u.price_micros)::bigint AS
+        price_micros, sum(u.cost_micros)::bigint AS cost_micros, sum(u.audio_ms)::bigint AS audio_ms, sum(u.bytes)::bigint AS
+        bytes, sum(u.tokens)::bigint AS tokens, sum(u.quantity)::bigint AS quantity, sum(u.admissions)::bigint AS admissions,
+        sum(u.uncharged)::bigint AS uncharged, sum(u.waited_ms)::bigint AS waited_ms, sum(u.running_ms)::bigint AS running_ms,
+        sum(u.expired)::bigint AS expired, sum(u.cancelled)::bigint AS cancelled, sum(u.waited_1s)::bigint AS waited_1s,
+        sum(u.waited_1m)::bigint AS waited_1m, sum(u.waited_10m)::bigint AS waited_10m, sum(u.waited_1h)::bigint AS waited_1h
+    FROM usage_analytics AS u WHERE u.at >= $2::timestamptz AND u.at < $3::timestamptz
+    GROUP BY u.user_id, u.plan_name, u.usage_type, u.currency, u.cost_currency) AS s
+GROUP BY s.plan_name, s.usage_type, s.currency, s.cost_currency
 `
 
 type InsertTotalsParams struct {
@@ -478,6 +509,7 @@ type InsertTotalsParams struct {
 	Until time.Time
 }
 
+// By user first, so that users are counted without sorting all rows.
 func (q *Queries) InsertTotals(ctx context.Context, arg InsertTotalsParams) error {
 	_, err := q.db.Exec(ctx, InsertTotals, arg.Day, arg.Since, arg.Until)
 	return err

@@ -6,6 +6,7 @@ package rollupdb
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,10 +36,11 @@ func (s *Store) Clock(ctx context.Context) (time.Time, error) {
 
 // Changed implements rollup.Store.
 func (s *Store) Changed(
-	ctx context.Context, after quota.AccountID, rebuild bool, limit int,
+	ctx context.Context, after quota.AccountID, rebuild bool, b rollup.Batch,
 ) ([]quota.AccountID, error) {
-	ids, err := s.db.Queries().ChangedAccounts(ctx,
-		dbsqlc.ChangedAccountsParams{After: quota.ID(after), Rebuild: rebuild, Most: int32(limit)})
+	ids, err := s.db.Queries().ChangedAccounts(ctx, dbsqlc.ChangedAccountsParams{
+		After: quota.ID(after), Rebuild: rebuild, Most: int32(b.Accounts), Decisions: b.Decisions,
+	})
 	return postgres.IDs[quota.AccountID](ids), postgres.MapError(err)
 }
 
@@ -114,14 +116,24 @@ func (s *Store) SumPeriods(ctx context.Context, asOf time.Time) error {
 // occurred on it.
 const margin = 48 * time.Hour
 
+// planForRebuild has the statements of a rebuild planned for the accounts that they are about, which may be a good
+// share of all: then the events are read from end to end and joined in memory. Such a transaction may take minutes.
+const planForRebuild = "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), " +
+	"set_config('work_mem', '64MB', true), set_config('statement_timeout', '10min', true)"
+
 // RollUp implements rollup.Store. The watermark's row is the lock of an account's sums; the account itself is only
 // read, so nothing of the hot path waits for it. All of it sees one snapshot: the account's seq and the events up to
 // it.
 func (s *Store) RollUp(ctx context.Context, accounts []quota.AccountID, rebuild bool) (rollup.Page, error) {
 	var page rollup.Page
 	ids := postgres.IDs[quota.ID](accounts)
-	err := s.db.Snapshot(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
+	err := s.db.Snapshot(ctx, func(tx pgx.Tx, q *dbsqlc.Queries) error {
 		page = rollup.Page{}
+		if rebuild {
+			if _, err := tx.Exec(ctx, planForRebuild); err != nil {
+				return err
+			}
+		}
 		if err := q.InsertWatermarks(ctx, ids); err != nil {
 			return err
 		}
@@ -240,6 +252,7 @@ func (w *work) write(ctx context.Context, q *dbsqlc.Queries) (rows int64, err er
 		}
 	}
 	w.rows.Accounts, w.rows.Days = w.days.Accounts, w.days.Days
+	w.rows.Oldest = slices.MinFunc(w.rows.Since, time.Time.Compare)
 	if rows, err = q.InsertRollups(ctx, w.rows); err != nil {
 		return 0, err
 	}

@@ -486,3 +486,47 @@ func TestRefusalsAreForgotten(t *testing.T) {
 		}
 	}
 }
+
+// A batch has as many accounts as have decided so much, and one at least. Nothing is left out between two of them.
+func TestBatchesAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 6 {
+		user := fmt.Sprintf("user-%d", i)
+		w.zoned(user, "UTC")
+		for n := range 3 {
+			w.mustRecord(user, fmt.Sprintf("%s-%d", user, n), w.now(), time.Second)
+		}
+	}
+	var seq int64
+	if err := w.ledger.Pool().QueryRow(t.Context(), "SELECT max(seq) FROM usage_quotas").Scan(&seq); err != nil {
+		t.Fatal(err)
+	}
+	for want, b := range map[int]rollup.Batch{
+		1: {Accounts: 10, Decisions: 1},
+		2: {Accounts: 10, Decisions: 3*seq - 1},
+		3: {Accounts: 3, Decisions: 100 * seq},
+		6: {Accounts: 10, Decisions: 6 * seq},
+	} {
+		seen := map[quota.AccountID]bool{}
+		for after := (quota.AccountID{}); ; {
+			batch, err := w.store.Changed(t.Context(), after, true, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(batch) == 0 {
+				break
+			}
+			if len(batch) != want {
+				t.Fatalf("%+v: want %d accounts, got %d", b, want, len(batch))
+			}
+			for _, id := range batch {
+				seen[id] = true
+			}
+			after = batch[len(batch)-1]
+		}
+		if len(seen) != 6 {
+			t.Errorf("%+v: want all 6 accounts, got %d", b, len(seen))
+		}
+	}
+}
