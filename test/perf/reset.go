@@ -97,17 +97,7 @@ func resetSeed(accounts int) []string {
 
 // exec runs statements one after the other on one connection.
 func (n *night) exec(ctx context.Context, statements ...string) error {
-	conn, err := pgx.Connect(ctx, n.dsn)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("%.60s...: %w", sql, err)
-		}
-	}
-	return nil
+	return execAll(ctx, n.dsn, statements)
 }
 
 // bareReset is one statement that writes the rows that a reset writes: the closed period, its audit row and the

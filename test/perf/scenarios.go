@@ -50,6 +50,7 @@ var scenarios = []scenario{
 	{figures: []string{"estimate_coverage"}, measure: (*bench).estimateCoverage},
 	{figures: []string{"forecast_1m_s"}, measure: (*bench).forecasts},
 	{figures: []string{"rollup_rebuild_10m_s", "rollup_beside_load"}, measure: (*bench).rollups},
+	{figures: []string{"analytics_p95_ms"}, measure: (*bench).analytics},
 	{figures: []string{"admit_engine_full_256"}, measure: (*bench).full},
 	{figures: []string{"reset_1m", "reset_admission_p99_ms"}, measure: (*bench).measureResets},
 	{figures: []string{"month_boundary_rate", "month_boundary_p99"}, measure: (*bench).measureBoundary},
