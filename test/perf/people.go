@@ -130,7 +130,7 @@ func (b *bench) streams10k(ctx context.Context) (err error) {
 		return err
 	}
 	b.report.progressf("opening %d streams", streams)
-	closeAll, err := openStreams(ctx, s.target.addresses[0])
+	closeAll, err := openStreams(ctx, s.target.addresses[0], streams)
 	if err != nil {
 		return err
 	}
@@ -150,9 +150,72 @@ func (b *bench) streams10k(ctx context.Context) (err error) {
 	return b.check(ctx, "streams", s.database, s.books)
 }
 
-// openStreams opens the stream of each user, and returns once all have told where their users stand. What they tell
-// from then on is read and thrown away.
-func openStreams(ctx context.Context, address string) (closeAll func(), err error) {
+// others is a target of the users behind the first so many.
+type others struct {
+	*overHTTP
+
+	behind int
+}
+
+func (t others) warm(ctx context.Context, l load) error {
+	l.users += t.behind
+	return t.overHTTP.warm(ctx, l)
+}
+
+func (t others) pair(ctx context.Context, client, user int) error {
+	return t.overHTTP.pair(ctx, client, t.behind+user)
+}
+
+// pages10k measures what open pages cost admissions: two of each user of the first half, beside as many admissions as can
+// be. First those of the other half, whom no page shows; then those of all, so that each makes one event on the average.
+func (b *bench) pages10k(ctx context.Context) (err error) {
+	s, err := b.startWith(ctx, "pages", "--address-connections=0")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	watched := b.opts.users / 2
+	all := b.load(many, uniform)
+	unseen := all
+	unseen.users -= watched
+	var sums [2][2]float64 // by whether pages are open, and whether they show whose admissions it are
+	measure := func(open int, where string) error {
+		for i, of := range []struct {
+			who    string
+			target target
+			load   load
+		}{{"of others", others{s.target, watched}, unseen}, {"of all", s.target, all}} {
+			r, err := b.try(ctx, "HTTP, "+of.who+where, of.target, of.load, s.books)
+			if err != nil {
+				return err
+			}
+			sums[open][i] += r.perSecond
+		}
+		return nil
+	}
+	for range turns {
+		if err := measure(0, ""); err != nil {
+			return err
+		}
+		closeAll, err := openStreams(ctx, s.target.addresses[0], watched)
+		if err != nil {
+			return err
+		}
+		err = measure(1, ", beside 10,000 pages")
+		closeAll()
+		if err != nil {
+			return err
+		}
+	}
+	for i, name := range []string{"pages_10k_cost", "pages_10k_shown_cost"} {
+		b.report.rate(name, result{perSecond: sums[1][i] / turns}, result{perSecond: sums[0][i] / turns}, 0.95)
+	}
+	return b.check(ctx, "pages", s.database, s.books)
+}
+
+// openStreams opens as many streams as are measured, in turn of each of the first so many users, and returns once all
+// have told where their users stand. What they tell from then on is read and thrown away.
+func openStreams(ctx context.Context, address string, users int) (closeAll func(), err error) {
 	var (
 		mu      sync.Mutex
 		conns   []net.Conn
@@ -166,7 +229,8 @@ func openStreams(ctx context.Context, address string) (closeAll func(), err erro
 		}
 		reading.Wait()
 	}
-	err = everyone(openers, streams, func(client, user int) error {
+	err = everyone(openers, streams, func(client, n int) error {
+		user := (n-1)%users + 1
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err != nil {
 			return err

@@ -34,6 +34,7 @@ var scenarios = []scenario{
 	{figures: []string{"rate_limited_refusal_us", "rate_limited_flood_p99_ms"}, measure: (*bench).rateLimits},
 	{figures: []string{"jwt_check"}, measure: (*bench).jwtCheck},
 	{figures: []string{"stream_10k_memory_kib", "stream_10k_p99_ms"}, measure: (*bench).streams10k},
+	{figures: []string{"pages_10k_cost", "pages_10k_shown_cost"}, measure: (*bench).pages10k},
 	{figures: []string{"admit_http_hot_256_best"}, measure: (*bench).httpHot},
 	{figures: []string{"admit_http_replicas_uniform_256", "admit_http_replicas_hot_256_best"},
 		measure: (*bench).httpReplicas},

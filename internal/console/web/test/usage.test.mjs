@@ -300,8 +300,9 @@ test('a larger plan is a link where the host sells one, and nowhere else', async
 
 test('a team that pays has its pace, its forecast and the alert of its end', async () => {
   const level = { ...newsroom(), pays: true };
-  service.answers[`GET ${STREAM}`] = new Stream((stream) => stream.tell('team',
-    { team: 'newsroom', plan: { name: 'studio', display_name: 'Studio' }, effective_limits: [], levels: [level], as_of: iso(TIME) }));
+  let now = TIME;
+  service.answers[`GET ${STREAM}`] = () => new Stream((stream) => stream.tell('team',
+    { team: 'newsroom', plan: { name: 'studio', display_name: 'Studio' }, effective_limits: [], levels: [level], as_of: iso(now) }));
   service.answers['GET /api/v1/teams/:name/forecast'] = { ...forecast, user_id: undefined, team: 'newsroom', allowance_credits: 1000 };
   service.answers['GET /api/v1/teams/:name/alerts'] = { as_of: iso(TIME), alerts: [
     alert('ExhaustionForecast', 'warning', { level: level.level, used: 612.5, limit: 1000, exhausted_at: '2026-03-29T03:10:00Z' }),
@@ -311,6 +312,7 @@ test('a team that pays has its pace, its forecast and the alert of its end', asy
   assert.equal(await page.locator('.pace .range').count(), 1);
   await shows('.alert.warning', '29 Mar 2026, 11:10: 612.5 of 1,000 are used.');
   assert.equal(service.count('GET', '/api/v1/usage/forecast'), 0);
+  now = end + 1000;
   await page.clock.fastForward(end - TIME + 1000);
   await page.waitForFunction(() => document.querySelector('[data-turning]') && !document.querySelector('.pace, .meter'));
   assert.deepEqual(errors, []);

@@ -3,7 +3,7 @@
 
 // What the user was told of its limits. A new one is read out when it arrives.
 
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import { take } from '../lib/api';
 import { useApi } from '../lib/api-context';
 import { useI18n, type I18n, type Values } from '../lib/i18n';
@@ -13,13 +13,15 @@ import type { UsageKey } from '../i18n';
 import { useFresh } from './fresh';
 import type { Alert } from './use-usage';
 
-export function Alerts({ of, news, path, upgrade }: {
+export function Alerts({ of, news, path, upgrade, read: wasRead }: {
   /** A user's id or a team's name, which changes when others are meant. */
   of: string;
   news: readonly Alert[];
   path: 'user' | 'team';
   /** Where a larger plan is bought, for who can do so. */
   upgrade?: string | undefined;
+  /** Called once they are there, or cannot be read. */
+  read?: () => void;
 }) {
   const i18n = useI18n<UsageKey>();
   const { t } = i18n;
@@ -30,6 +32,9 @@ export function Alerts({ of, news, path, upgrade }: {
     ? take(api.client.GET('/api/v1/usage/alerts', { params: { query: { user_id: of, limit: 20 } }, signal }))
     : take(api.client.GET('/api/v1/teams/{name}/alerts', { params: { path: { name: of }, query: { limit: 20 } }, signal })));
   const { data, error } = fresh;
+  useEffect(() => {
+    if (data || error) wasRead?.();
+  }, [data, error]);
   const known = new Map<string, Alert>();
   for (const alert of [...marked, ...news, ...(data?.alerts ?? [])]) if (!known.has(alert.id)) known.set(alert.id, alert);
   const alerts = [...known.values()].sort((a, b) => b.raised_at.localeCompare(a.raised_at));

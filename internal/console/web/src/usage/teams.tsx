@@ -75,6 +75,7 @@ export function TeamPage({ name }: { name: string }) {
   const { t } = i18n;
   const [team, setTeam] = useState<Schemas['TeamStanding']>();
   const [news, setNews] = useState<readonly Alert[]>([]);
+  const [alerted, setAlerted] = useState(false);
   const [clock] = useState(makeClock);
   useEffect(() => () => clock.stop(), [clock]);
   const { state, refused } = useStream(`/api/v1/usage/stream?team=${encodeURIComponent(name)}`, (event, data) => {
@@ -106,8 +107,9 @@ export function TeamPage({ name }: { name: string }) {
             ) : <LevelFigures level={level} />}
           </section>
           {level.pays && !turning && <Pace of={name} path="team" now={level} clock={clock.now.value} />}
-          <Alerts of={name} news={news} path="team" />
-          <Members name={name} version={`${level.used_credits}/${level.running}/${level.queued}`} />
+          <Alerts of={name} news={news} path="team" read={() => setAlerted(true)} />
+          {/* Not before, or else they would push it away under the reader's eyes. */}
+          {alerted && <Members name={name} version={`${level.used_credits}/${level.running}/${level.queued}`} />}
         </div>
       )}
     </>
