@@ -43,8 +43,8 @@ var (
 
 const (
 	day = 24 * time.Hour
-	// Days is how long the year is.
-	Days = 365
+	// Days are the year's, and half a month more: most periods are open at the end, with something used.
+	Days = 365 + 15
 	// crowd is how many calls are under way at once.
 	crowd = 32
 	// backend is who calls.

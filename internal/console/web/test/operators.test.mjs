@@ -169,6 +169,14 @@ test('keys lead to pages and to the filter, arrows from row to row', async () =>
   await page.getByRole('dialog').getByText('Audit').waitFor();
 });
 
+test('who waits for what is told with its source', async () => {
+  const page = await open('console-queue');
+  await page.locator('section:last-of-type tbody tr').first().waitFor();
+  const sources = await page.locator('section:last-of-type tbody td:last-child').allTextContents();
+  assert.ok(sources.includes('transcripts/interview-0') && sources.includes('api'), String(sources));
+  assert.ok(!sources.some((source) => source.includes('undefined')), String(sources));
+});
+
 test('a view is its URL, and nothing is read that is not shown', async () => {
   const page = await open('console-user-events');
   await page.getByText('the recording was empty').waitFor();

@@ -58,6 +58,17 @@ test('an alert arrives, and is marked as read', async () => {
   assert.deepEqual(errors, []);
 });
 
+test('alerts that are over are not among those that need somebody', async () => {
+  service.answers['GET /api/v1/usage/alerts'] = { as_of: iso(TIME), alerts: [
+    alert('CreditsPercent', 'warning', { threshold_percent: 60 }), alert('TeamShare', 'warning', { threshold_percent: 60, resolved_at: iso(TIME) }),
+  ] };
+  await open();
+  await shows('.alert.warning', '60%');
+  assert.equal(await page.locator('section ul[aria-live] > .alert').count(), 1);
+  await page.getByText('1 that was read, or is over').click();
+  assert.match(await text('details .alert'), /over since/);
+});
+
 test('alerts are told in words, those of a kind that the page does not know in the service’s', async () => {
   service.answers['GET /api/v1/usage/alerts'] = { as_of: iso(TIME), alerts: [
     alert('ExhaustionForecast', 'warning', { exhausted_at: '2026-03-29T03:10:00Z' }), alert('SomethingNew', 'info'),

@@ -38,8 +38,9 @@ export function Alerts({ of, news, path, upgrade, read: wasRead }: {
   const known = new Map<string, Alert>();
   for (const alert of [...marked, ...news, ...(data?.alerts ?? [])]) if (!known.has(alert.id)) known.set(alert.id, alert);
   const alerts = [...known.values()].sort((a, b) => b.raised_at.localeCompare(a.raised_at));
-  const open = alerts.filter((a) => !a.acknowledged_at);
-  const read = alerts.filter((a) => a.acknowledged_at);
+  // What is over needs nobody: a year of periods that have ended would hide what does.
+  const open = alerts.filter((a) => !a.acknowledged_at && !a.resolved_at);
+  const read = alerts.filter((a) => a.acknowledged_at || a.resolved_at);
 
   const acknowledge = async (alert: Alert) => {
     setRefused(undefined);
@@ -60,7 +61,7 @@ export function Alerts({ of, news, path, upgrade, read: wasRead }: {
       {data && alerts.length === 0 && <p class="minor">{t('noAlerts')}</p>}
       <ul class="list" aria-live="polite">
         {open.map((alert) => (
-          <li key={alert.id} class={`alert ${alert.resolved_at ? 'info' : alert.severity}`}>
+          <li key={alert.id} class={`alert ${alert.severity}`}>
             <Words alert={alert} upgrade={upgrade} />
             {api.signedIn && (
               <button type="button" class="quiet" onClick={() => void acknowledge(alert)}>

@@ -106,7 +106,7 @@ function zoneOf(start: number): number {
 }
 
 const HEIGHT = 220;
-const INSET = { left: 44, right: 12, top: 12, bottom: 26 };
+const INSET = { left: 52, right: 12, top: 12, bottom: 26 };
 
 function Chart({ now, forecast, clock, zone }: { now: Now; forecast: Forecast; clock: number; zone: number }) {
   const i18n = useI18n<UsageKey>();

@@ -157,7 +157,7 @@ export default [
         as_of: iso(TIME),
         levels: [
           { level: { kind: 'Team', name: 'newsroom' }, waiting: [{ limit_name: 'concurrent', count: 9 }, { limit_name: 'credits', count: 100, more: true }], entries: Array.from({ length: 6 }, (_, i) => entry(i)) },
-          { level: { kind: 'User', name: 'grace' }, waiting: [{ limit_name: 'suspension', count: 1 }], entries: [entry(7, { user_id: 'grace', limit_name: 'suspension', reason: 'UserSuspended', source: 'api', name: undefined })] },
+          { level: { kind: 'User', name: 'grace' }, waiting: [{ limit_name: 'suspension', count: 1 }], entries: [entry(7, { user_id: 'grace', limit_name: 'suspension', reason: 'UserSuspended', source: 'api', namespace: undefined, name: 'web' })] },
         ],
       },
     }),

@@ -78,7 +78,7 @@ export function Queue() {
                 { key: 'priority', title: t('priority'), end: true, value: (w) => w.priority },
                 { key: 'since', title: t('since'), value: (w) => w.since, show: (w) => i18n.dateTime(w.since) },
                 { key: 'credits', title: t('estimated'), end: true, value: (w) => w.estimated_credits, show: (w) => i18n.credits(w.estimated_credits) },
-                { key: 'source', title: t('source'), value: (w) => (w.name ? `${w.namespace}/${w.name}` : w.source) },
+                { key: 'source', title: t('source'), value: (w) => (w.namespace && w.name ? `${w.namespace}/${w.name}` : w.source) },
                 { key: 'id', title: t('id'), value: (w) => w.id, taken: true },
               ]}
             />
