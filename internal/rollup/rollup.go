@@ -20,8 +20,8 @@ import (
 
 // Options say how to roll up.
 type Options struct {
-	// BatchSize is how many accounts one transaction rolls up at most; 200 if zero, 100,000 if all are made anew at full
-	// speed. It takes fewer where they have decided much.
+	// BatchSize is how many accounts one transaction rolls up at most; 200 if zero, 100,000 if all are made anew at
+	// full speed. It takes fewer where they have decided much.
 	BatchSize int
 	// RetryFor bounds how long the run waits for a database that does not answer; 5 min if zero.
 	RetryFor time.Duration
@@ -131,7 +131,8 @@ const (
 	defaultPeriods  = time.Hour
 	// heldPause is how long those are left alone whom others are rolling up.
 	heldPause = 200 * time.Millisecond
-	// Beside others a transaction is followed by a pause of yield times its own length: a tenth of a processor is taken.
+	// Beside others a transaction is followed by a pause of yield times its own length: a tenth of a processor is
+	// taken.
 	yield = 9
 	// maxFailures bounds how many accounts a result names.
 	maxFailures = 20
