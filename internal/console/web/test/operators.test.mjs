@@ -264,3 +264,39 @@ test('who is due is reset now, for a reason', async () => {
   await open('console-resets');
   assert.equal(await page.getByRole('button', { name: /^Reset now/ }).count(), 2, 'teams have no such act');
 });
+
+test('a plan is tried on the last 90 days', async () => {
+  const asked = [];
+  service.answers = {
+    ...operators.find(({ name }) => name === 'console-what-if').answers(),
+    'POST /api/v1/analytics/simulate': async ({}, {}, request) => {
+      asked.push(await body(request));
+      return operators.find(({ name }) => name === 'console-what-if').answers()['POST /api/v1/analytics/simulate'];
+    },
+  };
+  const { page } = on;
+  await page.goto(`${service.url}/console/plans?tab=whatif&plan=enterprise`);
+  assert.equal(await page.getByRole('combobox', { name: 'Plan' }).inputValue(), 'enterprise');
+  await page.getByLabel('At once').fill('30');
+  await page.getByLabel('Credits beyond it').fill('500');
+  await page.getByLabel('Price of each').fill('0.02');
+  await page.getByRole('button', { name: 'Try it' }).click();
+  await page.getByRole('rowheader', { name: 'As tried' }).waitFor();
+  assert.deepEqual(asked, [{
+    of_plan: 'enterprise',
+    plan: {
+      apiVersion: 'usage.cantonesescribe.io/v1alpha1', kind: 'UsagePlan', metadata: { name: 'enterprise' },
+      spec: {
+        displayName: 'Enterprise', rank: 3, limits: { concurrent: 30, fileSize: 419430400, unlimited: ['Credits', 'Queued'] },
+        pricing: { currency: 'USD', perPeriod: '199.99' }, overage: { policy: 'Allow', maxCredits: 500, pricePerCredit: '0.02' },
+      },
+    },
+  }]);
+  await accessible(page);
+  await page.getByText('The plan as YAML').click();
+  assert.equal(await page.locator('pre.curl').textContent(), [
+    'apiVersion: usage.cantonesescribe.io/v1alpha1', 'kind: UsagePlan', 'metadata:', '  name: enterprise', 'spec:', '  displayName: Enterprise', '  rank: 3',
+    '  limits:', '    concurrent: 30', '    fileSize: 419430400', '    unlimited: ["Credits", "Queued"]', '  pricing:', '    currency: USD', '    perPeriod: "199.99"',
+    '  overage:', '    policy: Allow', '    maxCredits: 500', '    pricePerCredit: "0.02"', '',
+  ].join('\n'));
+});

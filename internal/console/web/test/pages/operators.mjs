@@ -87,6 +87,14 @@ const runs = [
   run(0), run(1, { plan: 'starter', state: 'Failed', failures: 2, message: '2 accounts could not be closed' }), run(2, { plan: 'pro', accounts: 31, periods: 31 }),
   run(3, { state: 'Lost', accounts: 420, periods: 431, message: 'the run ended without a word' }),
 ];
+const outcome = (revenue, provider_cost, refused_credits) => ({
+  currency: 'USD', users: 891, periods: 2511, served_credits: 210_400.5, overage_credits: 1201, refused_credits, period_price: revenue, overage_price: 0, revenue,
+  provider_cost, margin: revenue - provider_cost,
+});
+const simulated = {
+  plan: 'free', of_plan: 'free', from: '2025-12-20', to: '2026-03-20', outcome: outcome(9120.5, 1801.12, 940), users_that_fit: 804,
+  refused: [{ reason: 'CreditsExhausted', users: 87 }], present: [outcome(0, 2210.4, 120)], as_of: iso(TIME),
+};
 const entry = (i, change) => ({
   id: id(300 + i), user_id: people[i % people.length], limit_name: 'concurrent', reason: 'ConcurrencyLimit', position: i + 1, since: iso(TIME - i * 400_000 - 60_000),
   priority: 0, estimated_credits: 4.5, source: 'job', namespace: 'transcripts', name: `interview-${i}`, ...change,
@@ -206,7 +214,7 @@ export default [
     }),
   },
   {
-    name: 'console-resets', path: '/console/resets', ready: 'section:last-of-type tbody tr', answers: () => ({
+    name: 'console-resets', path: '/console/resets', ready: 'section:last-of-type table', answers: () => ({
       'GET /api/v1/resets': ({}, query) => ({
         as_of: iso(TIME),
         resets: resets.filter((r) => (query.get('state') === 'coming') === (Date.parse(r.period_end) > TIME) && (!query.has('plan') || r.plan === query.get('plan'))),
@@ -215,5 +223,48 @@ export default [
     }),
   },
   { name: 'console-deliveries', path: '/console/deliveries', ready: 'tbody tr', picture: false, answers: () => ({ 'GET /api/v1/deliveries': ({}, query) => ({ deliveries: deliveries.filter((d) => !query.has('state') || d.state === query.get('state')) }) }) },
+  {
+    name: 'console-spenders', path: '/console/money?tab=spenders', ready: 'table', picture: false,
+    answers: () => ({
+      'GET /api/v1/analytics/spenders': {
+        month: '2026-02', currency: 'USD',
+        users: people.slice(0, 5).map((user_id, i) => ({
+          user_id, plan: 'pro', uses: 200 - i, credits: 1400.5 - 210 * i, price: 12.5 - i, provider_cost: 8.4 - i, previous_credits: 1200, previous_price: 3,
+          previous_provider_cost: 7, growth_credits: 200.5 - 210 * i,
+        })),
+      },
+    }),
+  },
+  {
+    name: 'console-cohorts', path: '/console/money?tab=cohorts', ready: 'table', picture: false,
+    answers: () => ({
+      'GET /api/v1/analytics/cohorts': {
+        from: '2025-12', to: '2026-03',
+        cohorts: [{ month: '2025-12', users: 40, active: [40, 31, 28, 25] }, { month: '2026-01', users: 55, active: [55, 40, 33] }, { month: '2026-02', users: 0, active: [0, 0] }],
+      },
+    }),
+  },
+  {
+    name: 'console-work', path: '/console/money?tab=done', ready: 'table', picture: false,
+    answers: () => ({
+      'GET /api/v1/analytics/work': {
+        from: '2026-03-01', to: '2026-03-21', total: {},
+        groups: [18, 19, 20].map((day) => ({
+          from: `2026-03-${day}`, to: `2026-03-${day + 1}`,
+          endings: { ended: 1200 + day, charged: 1100, released: 80, expired: 4, cancelled: 16 + day, failed_percent: 7, mean_wait_seconds: 3.25, mean_run_seconds: 48.5, waits: [] },
+        })),
+      },
+    }),
+  },
+  {
+    name: 'console-forecast', path: '/console/money?tab=forecast', ready: 'table', picture: false,
+    answers: () => ({
+      'GET /api/v1/analytics/forecast': {
+        answer: 'forecast', until: '2026-04-19', used: { low: 18_400, expected: 20_150.5, high: 22_010 }, method: 'weekly_smoothing', as_of: iso(TIME),
+        days: [{ date: '2026-03-18', credits: 640.5 }, { date: '2026-03-19', credits: 702.25 }],
+      },
+    }),
+  },
+  { name: 'console-what-if', path: '/console/plans?tab=whatif', ready: '.curl', answers: () => ({ 'GET /api/v1/plans': { plans }, 'POST /api/v1/analytics/simulate': simulated }) },
   { name: 'console-audit', path: '/console/audit', ready: 'tbody tr', answers: () => ({ 'GET /api/v1/audit': aboutMina['GET /api/v1/audit'] }) },
 ];

@@ -11,13 +11,35 @@ import { useResource } from '../../lib/resource';
 import { Link } from '../../lib/router';
 import { Table } from '../../lib/table';
 import { useI18n } from '../i18n';
-import { Amount, Bar, Choice, Span, teamAt, useSpan } from '../parts';
+import { Amount, Bar, Choice, Span, Tabs, teamAt, useSpan } from '../parts';
+import { Cohorts, Forecast, Spenders, Work } from './analytics';
 
 type Margin = Schemas['Margin'];
 type Over = { key: string; from: string; to: string; credits: number; events: number } & Partial<Schemas['Amount']>;
 const steps = ['month', 'week', 'day'] as const;
 
+const tabs = ['margins', 'spenders', 'cohorts', 'done', 'forecast'];
+
 export function Money() {
+  const { t } = useI18n();
+  const [asked] = useParam('tab', 'margins');
+  const tab = tabs.includes(asked) ? asked : 'margins';
+  return (
+    <>
+      <header><h1>{t('money')}</h1></header>
+      <div class="stack">
+        <Tabs names={tabs} current={tab} of="tab" />
+        {tab === 'margins' && <Margins />}
+        {tab === 'spenders' && <Spenders />}
+        {tab === 'cohorts' && <Cohorts />}
+        {tab === 'done' && <Work />}
+        {tab === 'forecast' && <Forecast />}
+      </div>
+    </>
+  );
+}
+
+function Margins() {
   const i18n = useI18n();
   const { t } = i18n;
   const api = useApi();
@@ -39,7 +61,6 @@ export function Money() {
   });
   return (
     <>
-      <header><h1>{t('money')}</h1></header>
       <Bar><Span /></Bar>
       <div class="stack">
         <section class="card">

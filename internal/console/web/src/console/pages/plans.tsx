@@ -5,20 +5,42 @@
 
 import { take, type Schemas } from '../../lib/api';
 import { useApi } from '../../lib/api-context';
+import { useParam } from '../../lib/params';
 import { Trouble } from '../../lib/parts';
-import { useResource } from '../../lib/resource';
+import { useResource, type Resource } from '../../lib/resource';
 import { Table } from '../../lib/table';
 import { useI18n } from '../i18n';
-import { Amount, Bar, Span, useSpan } from '../parts';
+import { Amount, Bar, Span, Tabs, useSpan } from '../parts';
+import { WhatIf } from './what-if';
 
 type Plan = Schemas['OfferedPlan'];
 
+const tabs = ['offered', 'whatif'];
+
 export function Plans() {
+  const { t } = useI18n();
+  const api = useApi();
+  const [asked] = useParam('tab', 'offered');
+  const tab = tabs.includes(asked) ? asked : 'offered';
+  const plans = useResource('plans', (signal) => take(api.client.GET('/api/v1/plans', { signal })));
+  return (
+    <>
+      <header><h1>{t('plans')}</h1></header>
+      <div class="stack">
+        <Tabs names={tabs} current={tab} of="tab" />
+        {tab === 'offered' && <Offered plans={plans} />}
+        {tab === 'whatif' && plans.error && <Trouble error={plans.error} again={plans.reload} />}
+        {tab === 'whatif' && plans.data && <WhatIf plans={plans.data.plans} />}
+      </div>
+    </>
+  );
+}
+
+function Offered({ plans }: { plans: Resource<{ plans: Plan[] }> }) {
   const i18n = useI18n();
   const { t } = i18n;
   const api = useApi();
   const [span, spanKey] = useSpan();
-  const plans = useResource('plans', (signal) => take(api.client.GET('/api/v1/plans', { signal })));
   const used = useResource(`utilisation/${spanKey}`, (signal) =>
     take(api.client.GET('/api/v1/analytics/utilisation', { params: { query: span }, signal })) as Promise<Schemas['PlanUtilisations']>);
   const refused = useResource(`refusals/${spanKey}`, (signal) =>
@@ -27,8 +49,6 @@ export function Plans() {
     plan.limits.unlimited.includes(name) ? t('unlimited') : plan.limits[name] === undefined ? '–' : i18n.number(plan.limits[name]);
   return (
     <>
-      <header><h1>{t('plans')}</h1></header>
-      <div class="stack">
         <section class="card">
           <h2>{t('offered')}</h2>
           {plans.error && <Trouble error={plans.error} again={plans.reload} />}
@@ -86,7 +106,6 @@ export function Plans() {
             />
           )}
         </section>
-      </div>
     </>
   );
 }
