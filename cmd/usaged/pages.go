@@ -32,8 +32,8 @@ func (o *options) pageFlags(flags *pflag.FlagSet) {
 		"this service as browsers see it, such as https://usage.example.com; the provider leads back to "+
 			"/auth/callback there")
 	flags.StringVar(&o.signIn.UpgradeURL, "upgrade-url", "",
-		"where customers buy a larger plan, such as https://app.example.com/billing; the usage page leads there. It has "+
-			"no such link without it")
+		"where customers buy a larger plan, such as https://app.example.com/billing; the usage page leads there. It "+
+			"has no such link without it")
 	flags.DurationVar(&o.sessions.Idle, "session-idle", time.Hour, "how long a session may go unused before it ends")
 	flags.DurationVar(&o.sessions.Longest, "session-max", 12*time.Hour, "how long a session lasts at most")
 	flags.StringArrayVar(&o.framers, "frame-ancestor", nil,

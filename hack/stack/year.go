@@ -34,8 +34,8 @@ func playYear(ctx context.Context, out *printer, stack *localstack.Stack) error 
 	if err := kubectl(ctx, stack, year.Objects, "apply", "-f", "-"); err != nil {
 		return err
 	}
-	if err := kubectl(ctx, stack, "", "wait", "--for=condition=Ready", "--timeout=30s", "usageplans,usageteams,userquotas",
-		"--all"); err != nil {
+	if err := kubectl(ctx, stack, "", "wait", "--for=condition=Ready", "--timeout=30s",
+		"usageplans,usageteams,userquotas", "--all"); err != nil {
 		return err
 	}
 	if err := year.Play(ctx, year.Options{DSN: stack.DatabaseURL, End: end, Tell: tell}); err != nil {

@@ -304,7 +304,9 @@ func TestSigningIn(t *testing.T) {
 		Upgrade   string    `json:"upgrade_url"`
 	}
 	if err := json.Unmarshal([]byte(got.body), &session); err != nil || session.User != "alice" ||
-		session.Username != "oidc:alice" || session.Upgrade != "https://app.example/billing" || session.ExpiresAt.Sub(s.now()).Round(time.Minute) != 30*time.Minute {
+		session.Username != "oidc:alice" ||
+		session.Upgrade != "https://app.example/billing" ||
+		session.ExpiresAt.Sub(s.now()).Round(time.Minute) != 30*time.Minute {
 		t.Errorf("the session: %s, %v", got.body, err)
 	}
 	if got := b.get("/api/v1/usage/current?user_id=alice"); got.StatusCode != http.StatusOK ||

@@ -166,8 +166,9 @@ func (t others) pair(ctx context.Context, client, user int) error {
 	return t.overHTTP.pair(ctx, client, t.behind+user)
 }
 
-// pages10k measures what open pages cost admissions: two of each user of the first half, beside as many admissions as can
-// be. First those of the other half, whom no page shows; then those of all, so that each makes one event on the average.
+// pages10k measures what open pages cost admissions: two of each user of the first half, beside as many admissions
+// as can be. First those of the other half, whom no page shows; then those of all, so that each makes one event on the
+// average.
 func (b *bench) pages10k(ctx context.Context) (err error) {
 	s, err := b.startWith(ctx, "pages", "--address-connections=0")
 	if err != nil {

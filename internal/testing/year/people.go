@@ -44,7 +44,8 @@ var stars = map[string][]person{
 
 // families and given names of those who are made up.
 var (
-	families = []string{"au", "chan", "cheung", "fong", "ho", "ip", "kwok", "lam", "lau", "leung", "ng", "poon", "tse", "yip"}
+	families = []string{"au", "chan", "cheung", "fong", "ho", "ip", "kwok", "lam",
+		"lau", "leung", "ng", "poon", "tse", "yip"}
 	names    = []string{"ka-yan", "wing", "tsz-ching", "chi-ho", "mei", "hoi-lam", "kit", "sze", "yat-long", "suet"}
 )
 
@@ -79,7 +80,7 @@ func population() []*person {
 				p.given = 90
 			}
 			if i >= len(stars[size.plan]) {
-				p.team = []string{"", "", "", "", "sports-and-weather", "", "podcasts", "", "newsroom", "", "", "studio"}[n%12]
+				p.team = map[int]string{4: "sports-and-weather", 6: "podcasts", 8: "newsroom", 11: "studio"}[n%12]
 				if n%3 == 0 {
 					p.since = p.r.IntN(Days - 30) // comes in the course of the year
 				}

@@ -344,7 +344,8 @@ func (p *player) finish(ctx context.Context, f *file, last bool) error {
 
 // titles are what recordings are called.
 var titles = []string{
-	"訪問錄音_陳大文.m4a", "board-meeting.mp3", "粵語播客第十二集.wav", "lecture-04.m4a", "立法會會議.mp3", "call-center-0417.wav",
+	"訪問錄音_陳大文.m4a", "board-meeting.mp3", "粵語播客第十二集.wav",
+	"lecture-04.m4a", "立法會會議.mp3", "call-center-0417.wav",
 	"訪問_黃小明.m4a", "morning-show.mp3", "",
 }
 
@@ -411,8 +412,8 @@ func (p *player) closePeriods(ctx context.Context) error {
 	return nil
 }
 
-// workNow has work admitted, which waits for all that work can wait for: a slot, the team's slots, credits, a suspension
-// that is lifted. It goes on for as long as a lease may.
+// workNow has work admitted, which waits for all that work can wait for: a slot, the team's slots, credits, the end of a
+// suspension. It goes on for as long as a lease may.
 func (p *player) workNow(ctx context.Context) error {
 	for _, w := range []struct {
 		user    string
