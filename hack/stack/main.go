@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command stack brings the whole product up on this machine: `stack run` leaves it running until Ctrl-C, `stack year`
-// too, after a year of a hundred users, and `stack demo` plays a story on it. It expects the product's programs beside itself and the control plane's in the folder that
-// KUBEBUILDER_ASSETS names: `make run` and `make demo` see to both.
+// too, after a year of a hundred users, and `stack demo` plays a story on it. It expects the product's programs beside
+// itself and the control plane's in the folder that KUBEBUILDER_ASSETS names: `make` sees to both.
 package main
 
 import (

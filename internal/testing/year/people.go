@@ -46,7 +46,7 @@ var stars = map[string][]person{
 var (
 	families = []string{"au", "chan", "cheung", "fong", "ho", "ip", "kwok", "lam",
 		"lau", "leung", "ng", "poon", "tse", "yip"}
-	names    = []string{"ka-yan", "wing", "tsz-ching", "chi-ho", "mei", "hoi-lam", "kit", "sze", "yat-long", "suet"}
+	names = []string{"ka-yan", "wing", "tsz-ching", "chi-ho", "mei", "hoi-lam", "kit", "sze", "yat-long", "suet"}
 )
 
 // population makes everybody, always the same.

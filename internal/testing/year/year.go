@@ -412,8 +412,8 @@ func (p *player) closePeriods(ctx context.Context) error {
 	return nil
 }
 
-// workNow has work admitted, which waits for all that work can wait for: a slot, the team's slots, credits, the end of a
-// suspension. It goes on for as long as a lease may.
+// workNow has work admitted, which waits for all that work can wait for: a slot, the team's slots, credits, the
+// end of a suspension. It goes on for as long as a lease may.
 func (p *player) workNow(ctx context.Context) error {
 	for _, w := range []struct {
 		user    string
