@@ -107,10 +107,14 @@ func (a *Auth) Who(r *http.Request) (user.Info, error) {
 
 // reviewed asks the API server whose token it is, which is for one of the audiences or, without any, for itself.
 func reviewed(by authenticator.Request, r *http.Request, audiences authenticator.Audiences) (user.Info, error) {
+	ctx := r.Context()
 	if len(audiences) > 0 {
-		r = r.WithContext(authenticator.WithAudiences(r.Context(), audiences))
+		ctx = authenticator.WithAudiences(ctx, audiences)
 	}
-	resp, ok, err := by.AuthenticateRequest(r)
+	// The authenticator takes the token out of the header of what it is given, and a stream's is looked at again.
+	alike := r.WithContext(ctx)
+	alike.Header = http.Header{"Authorization": r.Header["Authorization"]}
+	resp, ok, err := by.AuthenticateRequest(alike)
 	switch {
 	case err != nil && unreachable(err):
 		return nil, fmt.Errorf("%w: %w", ErrUndecided, err)

@@ -4,6 +4,7 @@ package httpapi
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -107,6 +108,15 @@ func TestKubernetesAuth(t *testing.T) {
 	}
 	if got := f.got.Namespace + "/" + f.got.Name; got != team+"/spender" {
 		t.Errorf("the caller on record: got %q", got)
+	}
+
+	// A stream looks at the token of its request once more every 30 s.
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/usage/stream?user_id=alice", http.NoBody)
+	r.Header.Set("Authorization", token(team, "reader", "usaged"))
+	for range 3 {
+		if who, err := auth.Who(r); err != nil || who.GetName() != "system:serviceaccount:"+team+":reader" {
+			t.Fatalf("got %v, %v", who, err)
+		}
 	}
 }
 

@@ -32,6 +32,8 @@ const (
 	streamRounds = 3
 	// openers open streams at once.
 	openers = 64
+	// tellings are how often a stream is waited for after a charge, and tellingBudget how long that may take, in ms.
+	tellings, tellingBudget = 60, 1000
 )
 
 // peoplesChecks is a target of pre-flight checks in which each client asks for one user, by a token of its own.
@@ -147,6 +149,11 @@ func (b *bench) streams10k(ctx context.Context) (err error) {
 		return err
 	}
 	b.report.latency("stream_10k_p99_ms", beside, alone, 1/1.1)
+	late, err := b.told(ctx, s.target)
+	if err != nil {
+		return err
+	}
+	b.within("stream_told_p99_ms", late.Seconds()*1000, tellingBudget)
 	return b.check(ctx, "streams", s.database, s.books)
 }
 
@@ -231,45 +238,82 @@ func openStreams(ctx context.Context, address string, users int) (closeAll func(
 		reading.Wait()
 	}
 	err = everyone(openers, streams, func(client, n int) error {
-		user := (n-1)%users + 1
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		c, events, err := openStream(ctx, address, client, (n-1)%users+1)
+		if c != nil {
+			mu.Lock()
+			conns = append(conns, c)
+			mu.Unlock()
+		}
 		if err != nil {
 			return err
 		}
-		mu.Lock()
-		conns = append(conns, c)
-		mu.Unlock()
-		if err := c.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(c, "GET /api/v1/usage/stream?user_id=user-%d HTTP/1.1\r\nHost: usaged\r\n"+
-			"Authorization: Bearer %s\r\n\r\n", user, token(client)); err != nil {
-			return err
-		}
-		// Small, for there are many of them in this process.
-		in := bufio.NewReaderSize(c, 512)
-		resp, err := http.ReadResponse(in, nil)
-		if err != nil {
-			return err
-		}
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("the stream of user-%d: status %d", user, resp.StatusCode)
-		}
-		for line := ""; !strings.HasPrefix(line, "event: standing"); {
-			if line, err = readLine(resp.Body); err != nil {
-				return fmt.Errorf("the stream of user-%d: %w", user, err)
-			}
-		}
-		if err := c.SetDeadline(time.Time{}); err != nil {
-			return err
-		}
-		reading.Go(func() { _, _ = io.Copy(io.Discard, resp.Body) })
+		reading.Go(func() { _, _ = io.Copy(io.Discard, events) })
 		return nil
 	})
 	if err != nil {
 		closeAll()
 	}
 	return closeAll, err
+}
+
+// openStream opens a user's stream, and returns once it has told where the user stands.
+func openStream(ctx context.Context, address string, client, user int) (net.Conn, io.Reader, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+		return c, nil, err
+	}
+	if _, err := fmt.Fprintf(c, "GET /api/v1/usage/stream?user_id=user-%d HTTP/1.1\r\nHost: usaged\r\n"+
+		"Authorization: Bearer %s\r\n\r\n", user, token(client)); err != nil {
+		return c, nil, err
+	}
+	// Small, for there are many of them in this process.
+	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
+	if err != nil {
+		return c, nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return c, nil, fmt.Errorf("the stream of user-%d: status %d", user, resp.StatusCode)
+	}
+	if err := standing(resp.Body); err != nil {
+		return c, nil, fmt.Errorf("the stream of user-%d: %w", user, err)
+	}
+	return c, resp.Body, c.SetDeadline(time.Time{})
+}
+
+// standing reads a stream up to the next event that says where its user stands.
+func standing(events io.Reader) error {
+	for {
+		if line, err := readLine(events); err != nil || strings.HasPrefix(line, "event: standing") {
+			return err
+		}
+	}
+}
+
+// told measures how long after a charge was answered, and so committed, a stream of its user tells of it.
+func (b *bench) told(ctx context.Context, t *overHTTP) (time.Duration, error) {
+	c, events, err := openStream(ctx, t.addresses[0], 0, streams)
+	if c != nil {
+		defer func() { _ = c.Close() }()
+	}
+	if err != nil {
+		return 0, err
+	}
+	use := fmt.Sprintf(`{"user_id":"user-%d","usage_type":"api_call","credits":1}`, streams)
+	var latencies []time.Duration
+	for range tellings {
+		if err := t.post(ctx, 0, "/api/v1/usage", "Bearer "+token(0), use, http.StatusCreated, &struct{}{}); err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		if err := standing(events); err != nil {
+			return 0, err
+		}
+		latencies = append(latencies, time.Since(began))
+	}
+	return percentile(latencies, 99), nil
 }
 
 // readLine reads up to the next end of a line, and no further.
