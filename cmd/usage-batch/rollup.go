@@ -49,7 +49,7 @@ func rollupCommand(shared *options, getenv func(string) string) *cobra.Command {
 		"how long to wait for a database that does not answer before giving up")
 	flags.BoolVar(&o.rebuild, "rebuild", false, "make the sums of all accounts anew, not only those that have changed")
 	flags.BoolVar(&o.fullSpeed, "full-speed", false,
-		"do not make way for others who are at work in the database: two transactions at once, those of a rebuild large")
+		"do not make way for others at work in the database: two transactions at once, those of a rebuild large")
 	flags.StringVar(&o.logFormat, "log-format", "text", "json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd

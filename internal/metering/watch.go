@@ -56,8 +56,8 @@ type Watcher struct {
 	service *Service
 	show    Show
 	wake    chan struct{}
-	// The watched accounts are divided into parts, each of which is asked for once in a WatchInterval; part was the last
-	// one. Only Run knows of them.
+	// The watched accounts are divided into parts, each of which is asked for once in a WatchInterval; part was the
+	// last one. Only Run knows of them.
 	parts, part int
 
 	mu       sync.Mutex

@@ -43,9 +43,9 @@ func analyticsSeed(accounts, events int) []string {
 		    (month + interval '1 month') AT TIME ZONE 'UTC', %d, now()
 		 FROM users, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`, 2*each),
 		fmt.Sprintf(`INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type,
-		    currency, cost_currency, events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over,
-		    price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged, waited_ms, running_ms,
-		    waited_1s, waited_1m, waited_10m, waited_1h, largest_audio_ms, largest_bytes)
+		    currency, cost_currency, events, reversals, credits, refunded, plan_credits, overage, grant_credits,
+		    carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged,
+		    waited_ms, running_ms, waited_1s, waited_1m, waited_10m, waited_1h, largest_audio_ms, largest_bytes)
 		 SELECT a.user_id, (h.at AT TIME ZONE 'UTC')::date, h.at, 0, a.user_id, 'bench', 'transcription', 'USD', 'USD',
 		    1, 0, 60000, 0, 60000, 0, 0, 0, 0, 6000, 60000, 1000, 0, 0, 1, 0, 500, 60000, 1, 1, 1, 1, 60000, 1000
 		 FROM (SELECT q.user_id, row_number() OVER () AS n FROM usage_quotas AS q) AS a

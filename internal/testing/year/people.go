@@ -24,6 +24,12 @@ type person struct {
 	minutes []float64
 }
 
+const (
+	free = "free"
+	mina = "mina"
+	ada  = "ada"
+)
+
 // never is a day that does not come.
 const never = -1
 
@@ -32,14 +38,14 @@ var sizes = []struct {
 	plan     string
 	users    int
 	included float64
-}{{"free", 48, 30}, {"starter", 30, 300}, {"pro", 18, 1500}, {"enterprise", 4, 12_000}}
+}{{free, 48, 30}, {"starter", 30, 300}, {"pro", 18, 1500}, {"enterprise", 4, 12_000}}
 
 // stars are those who are known by name; all others have made-up ones.
 var stars = map[string][]person{
-	"free": {{id: "olga"}, {id: "lok"}, {id: "wong.siu-ming", team: "newsroom"}},
-	"starter": {{id: "mina", zone: "Asia/Hong_Kong", team: "newsroom", given: 61}, {id: "tam.siu-man"},
+	free: {{id: "olga"}, {id: "lok"}, {id: "wong.siu-ming", team: "newsroom"}},
+	"starter": {{id: mina, zone: "Asia/Hong_Kong", team: "newsroom", given: 61}, {id: "tam.siu-man"},
 		{id: "chan.tai-man", zone: "Asia/Hong_Kong", team: "newsroom"}, {id: "grace"}},
-	"pro": {{id: "petra"}, {id: "ada", team: "studio"}},
+	"pro": {{id: "petra"}, {id: ada, team: "studio"}},
 }
 
 // families and given names of those who are made up.
@@ -61,11 +67,11 @@ func population() []*person {
 				*p = stars[size.plan][i]
 			}
 			p.index, p.upgrades, p.suspended, p.r = n, never, never, rand.New(rand.NewPCG(15, uint64(n)))
-			p.plan, p.exports = size.plan, size.plan != "free"
+			p.plan, p.exports = size.plan, size.plan != free
 			share := 0.15 + 0.75*p.r.Float64()
 			shape := kinds[p.r.IntN(len(kinds))]
 			switch {
-			case p.id == "mina", p.id == "ada", p.id == "chan.tai-man":
+			case p.id == mina, p.id == ada, p.id == "chan.tai-man":
 				shape, share = kinds[1], 0.84
 			case p.id == "lok":
 				shape, share = kinds[0], 1.6
@@ -127,7 +133,7 @@ func (p *person) files(d int) []float64 {
 
 // asks says whether somebody asks for a slot before, as all on the free plan do, who would get more than there is
 // otherwise, and the others more often lately.
-func (p *person) asks(d int) bool { return p.plan == "free" || d > Days-60 && p.r.IntN(3) == 0 }
+func (p *person) asks(d int) bool { return p.plan == free || d > Days-60 && p.r.IntN(3) == 0 }
 
 func (p *player) named(id string) *person {
 	for _, who := range p.people {

@@ -404,7 +404,7 @@ func (p *player) correct(ctx context.Context, d int) error {
 
 // closePeriods closes those that have ended.
 func (p *player) closePeriods(ctx context.Context) error {
-	for _, plan := range []string{"free", "starter", "pro", "enterprise"} {
+	for _, plan := range []string{free, "starter", "pro", "enterprise"} {
 		if _, err := p.resets.Run(ctx, reset.Options{Plan: plan, Actor: "schedule", FullSpeed: true}); err != nil {
 			return err
 		}
@@ -419,8 +419,8 @@ func (p *player) workNow(ctx context.Context) error {
 		user    string
 		minutes float64
 	}{
-		{"mina", 6}, {"mina", 11}, {"chan.tai-man", 8}, {"mina", 14}, {"wong.siu-ming", 5}, {"chan.tai-man", 21},
-		{"mina", 4}, {"ada", 9}, {"ada", 12}, {"ada", 7}, {"lok", 3}, {"lok", 3}, {"grace", 10}, {"mina", 170},
+		{mina, 6}, {mina, 11}, {"chan.tai-man", 8}, {mina, 14}, {"wong.siu-ming", 5}, {"chan.tai-man", 21},
+		{mina, 4}, {ada, 9}, {ada, 12}, {ada, 7}, {"lok", 3}, {"lok", 3}, {"grace", 10}, {mina, 170},
 	} {
 		who := p.named(w.user)
 		req := p.request(who, w.minutes)
