@@ -34,6 +34,8 @@ type link struct {
 	mu sync.Mutex
 	// pending is a fault that waits for the server's answer to a commit.
 	pending *fault
+	// silent says that the client is to hear nothing more.
+	silent bool
 }
 
 // end closes both ends in the ordinary way.
@@ -94,6 +96,9 @@ func (l *link) relayClient(from *bufio.Reader, to *bufio.Writer) {
 		}
 		if f != nil && f.at == AfterCommit {
 			l.await(f)
+		}
+		if f != nil && f.at == DuringCommit {
+			l.silence() // the server may answer before the connection is cut
 		}
 		err = l.pass(to, kind, body, f != nil || from.Buffered() == 0)
 		if f != nil && f.at == DuringCommit {
@@ -171,8 +176,12 @@ func (l *link) relayServer(from *bufio.Reader, to *bufio.Writer) {
 		if err != nil {
 			return
 		}
-		if err := l.hear(kind, body); err != nil {
+		drop, err := l.hear(kind, body)
+		if err != nil {
 			return
+		}
+		if drop {
+			continue
 		}
 		if err := l.pass(to, kind, body, from.Buffered() == 0); err != nil {
 			return
@@ -186,21 +195,29 @@ func (l *link) await(f *fault) {
 	l.pending = f
 }
 
-// hear fires the fault that waits for the server's word on a commit.
-func (l *link) hear(kind byte, body []byte) error {
+func (l *link) silence() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.silent = true
+}
+
+// hear fires the fault that waits for the server's word on a commit, and says whether the client is not to hear it.
+func (l *link) hear(kind byte, body []byte) (drop bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case l.silent:
+		return true, nil
 	case l.pending == nil:
 	case kind == 'C' && strings.HasPrefix(string(body), "COMMIT"):
 		l.fire(l.pending)
 		l.pending = nil
-		return errCut
+		return false, errCut
 	case kind == 'E' || (kind == 'C' && strings.HasPrefix(string(body), "ROLLBACK")):
 		l.proxy.giveBack(l.pending)
 		l.pending = nil
 	}
-	return nil
+	return false, nil
 }
 
 // giveUp leaves a fault to others when the connection ended for another reason.
