@@ -229,6 +229,7 @@ const texts = {
   'unforeseen.none_better': 'no method was better than the last week',
   'unforeseen.sums_behind': 'the sums are not up to date',
   whatIfWhat: 'Change what the plan allows and costs, and see what the last 90 days of its users would have been. Nothing is changed. What the page does not show has its default, as in a new plan.',
+  fileBytes: 'File size, bytes',
   overageMost: 'Credits beyond it',
   overagePrice: 'Price of each',
   tryIt: 'Try it',

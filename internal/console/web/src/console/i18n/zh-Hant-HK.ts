@@ -231,6 +231,7 @@ const texts: Record<ConsoleKey, string> = {
   'unforeseen.none_better': '沒有方法較上星期的數字準確',
   'unforeseen.sums_behind': '合計尚未更新',
   whatIfWhat: '更改方案的限額與價格，看看其用戶過去 90 日會是怎樣。不會作出任何更改。此頁未有顯示的項目採用新方案的預設值。',
+  fileBytes: '檔案大小（位元組）',
   overageMost: '超額點數上限',
   overagePrice: '每點超額價格',
   tryIt: '試算',

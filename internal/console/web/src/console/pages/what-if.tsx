@@ -19,7 +19,7 @@ const names = [...limits, ...prices];
 type Draft = Record<(typeof names)[number], string>;
 
 const titles: Record<(typeof names)[number], ConsoleKey> = {
-  credits: 'credits', concurrent: 'atOnce', queued: 'waiting', fileSize: 'fileSize', perPeriod: 'price', maxCredits: 'overageMost', pricePerCredit: 'overagePrice',
+  credits: 'credits', concurrent: 'atOnce', queued: 'waiting', fileSize: 'fileBytes', perPeriod: 'price', maxCredits: 'overageMost', pricePerCredit: 'overagePrice',
 };
 const unlimited = { credits: 'Credits', concurrent: 'Concurrent', queued: 'Queued', fileSize: 'FileSize' } as const;
 
@@ -105,7 +105,7 @@ export function WhatIf({ plans }: { plans: readonly Plan[] }) {
           </label>
           {names.map((name) => (
             <label key={name} class="asked">
-              <span>{t(titles[name])}</span>
+              <span>{t(titles[name])}{name === 'perPeriod' || name === 'pricePerCredit' ? `, ${plan.currency}` : ''}</span>
               <input
                 type="text" inputMode="decimal" pattern={(prices as readonly string[]).includes(name) ? '[0-9]+([.][0-9]+)?' : '[0-9]+'} value={draft[name]} autocomplete="off"
                 placeholder={(limits as readonly string[]).includes(name) ? t('unlimited') : '0'}
