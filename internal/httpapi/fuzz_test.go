@@ -8,10 +8,12 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/queue"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reports"
 )
 
 // A cursor that is taken is one that was made: it reads the same when it is written again.
@@ -22,6 +24,8 @@ func FuzzCursors(f *testing.F) {
 		accountCursor(cursorMembers, account), accountCursor(cursorAlerts, account),
 		spotCursor(queue.Spot{Account: account, Place: ledger.Place{Priority: -7, Arrived: 9}}),
 		spotCursor(queue.Spot{Account: account, Parked: true}),
+		placeCursor(cursorDue, reports.ResetPlace{At: time.UnixMicro(1_700_000_000_000_001), ID: quota.ID{4, 5}}),
+		placeCursor(cursorRuns, reports.ResetPlace{At: time.UnixMicro(0), ID: quota.ID{6}}),
 		strings.Repeat("x", 200), "aGlzdG9yeS8xLzAx", "%d",
 	} {
 		f.Add(seed)
@@ -42,6 +46,12 @@ func FuzzCursors(f *testing.F) {
 			written[kind] = func() (string, error) {
 				id, err := parseAccountCursor(kind, text)
 				return accountCursor(kind, id), err
+			}
+		}
+		for _, kind := range []string{cursorDue, cursorComing, cursorRuns} {
+			written[kind] = func() (string, error) {
+				at, err := parsePlaceCursor(kind, text)
+				return placeCursor(kind, at), err
 			}
 		}
 		for kind, write := range written {
