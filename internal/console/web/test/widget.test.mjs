@@ -60,7 +60,8 @@ test('it works under the policy of a page of another origin', async () => {
     null, { timeout: 1000 });
   await lookThrough(page, '.table tbody tr');
   assert.equal(await page.locator('usage-panel .summary .meter').evaluate((element) => getComputedStyle(element).height), '12px', 'its style applies');
-  assert.equal(await page.getByRole('link', { name: 'Upgrade' }).getAttribute('href'), `${host.url}/billing`);
+  const bill = page.getByRole('region', { name: 'Your plan and the next one' });
+  assert.equal(await bill.getByRole('link', { name: 'Upgrade' }).getAttribute('href'), `${host.url}/billing`);
   assert.equal(await page.getByRole('button', { name: 'Mark as read' }).count(), 0, 'a portal token changes nothing');
   await accessible(page);
   await fits(page);

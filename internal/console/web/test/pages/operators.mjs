@@ -224,7 +224,7 @@ export default [
   },
   { name: 'console-deliveries', path: '/console/deliveries', ready: 'tbody tr', picture: false, answers: () => ({ 'GET /api/v1/deliveries': ({}, query) => ({ deliveries: deliveries.filter((d) => !query.has('state') || d.state === query.get('state')) }) }) },
   {
-    name: 'console-spenders', path: '/console/money?tab=spenders', ready: 'table', picture: false,
+    name: 'console-spenders', path: '/console/money?tab=spenders&currency=USD', ready: 'table', picture: false,
     answers: () => ({
       'GET /api/v1/analytics/spenders': {
         month: '2026-02', currency: 'USD',
