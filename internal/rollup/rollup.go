@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -252,8 +254,7 @@ func (r *run) total(ctx context.Context) error {
 
 // share has the workers do what next says, which is asked by one at a time, until that is nothing or somebody fails.
 func (r *run) share(ctx context.Context, next func(ctx context.Context) (work func() error, err error)) error {
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
+	all, ctx := errgroup.WithContext(ctx)
 	var asking sync.Mutex
 	ask := func() (work func() error, err error) {
 		asking.Lock()
@@ -263,22 +264,20 @@ func (r *run) share(ctx context.Context, next func(ctx context.Context) (work fu
 		}
 		return next(ctx)
 	}
-	var all sync.WaitGroup
 	for range r.workers {
-		all.Go(func() {
-			work, err := ask()
-			for ; work != nil && err == nil; work, err = ask() {
-				if err = work(); err != nil {
-					break
+		all.Go(func() error {
+			for {
+				work, err := ask()
+				if work == nil || err != nil {
+					return err
 				}
-			}
-			if err != nil {
-				fail(err)
+				if err := work(); err != nil {
+					return err
+				}
 			}
 		})
 	}
-	all.Wait()
-	return context.Cause(ctx)
+	return all.Wait()
 }
 
 // periods makes what periods come to anew, where that is old. It reads every period, so not each run does.
