@@ -19,6 +19,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
+	"github.com/cantonesescribe/usage-operator/internal/postgres"
+	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
@@ -92,6 +94,24 @@ func (a *analysed) team() {
 	}
 	record("paid", 30*time.Second)
 	record("paid too", 45*time.Second)
+}
+
+// refused has it written down that a user was refused something so many days ago, as usaged does.
+func (a *analysed) refused(user string, days int, n metering.Refusals) {
+	a.Helper()
+	store, err := ledgerdb.Open(a.Context(), a.dsn, postgres.Options{AllowUnsafe: true})
+	if err != nil {
+		a.Fatal(err)
+	}
+	defer store.Close()
+	if n.Account, _, err = store.Locate(a.Context(), user); err != nil {
+		a.Fatal(err)
+	}
+	n.Hour = time.Now().UTC().Truncate(time.Hour).AddDate(0, 0, -days)
+	n.Reason, n.Plan = quota.CreditsExhausted, "free"
+	if err := store.AddRefusals(a.Context(), []metering.Refusals{n}); err != nil {
+		a.Fatal(err)
+	}
 }
 
 // totals are what somebody may read who has the right.
@@ -172,6 +192,14 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 		t.Errorf("nothing is rolled up, got %v", got)
 	}
 	a.team()
+	for days, users := range [][]string{{"alice", "bob"}, {"bob"}, {"alice"}} {
+		for _, user := range users {
+			n := metering.Refusals{Count: 2, Credits: 90_000}
+			a.refused(user, days, n)
+			n.ServedBy = "studio"
+			a.refused(user, 0, n)
+		}
+	}
 	ledgertest.RollUp(t.Context(), t, a.dsn)
 	page, err := os.ReadFile("../../docs/analytics.md")
 	if err != nil {
@@ -214,6 +242,8 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 			}
 		case "totals by=plan":
 			answered = used(listOf(a.totals("by=plan"+span), "groups"))
+		case "totals: refusals":
+			answered = listOf(a.totals("by=plan"+span), "refusals")
 		case "engagement: active days":
 			answered = []map[string]any{a.get("analytics/engagement?user_id=alice")}
 		case "engagement: cost per transcription":
@@ -238,8 +268,8 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 			t.Errorf("%s: (-events +answer)\n%s", m[1], diff)
 		}
 	}
-	if seen != 7 {
-		t.Errorf("docs/analytics.md has %d definitions, want 7", seen)
+	if seen != 8 {
+		t.Errorf("docs/analytics.md has %d definitions, want 8", seen)
 	}
 }
 
@@ -345,10 +375,8 @@ func TestWrongQuestions(t *testing.T) {
 func TestRefusalsAreTold(t *testing.T) {
 	t.Parallel()
 	a := newAnalysed(t)
-	if _, err := a.conn.Exec(t.Context(), `INSERT INTO usage_refusals
-		SELECT id, date_trunc('hour', now()) - n * interval '1 day', 'CreditsExhausted', 'free', '', 2, 90000
-		FROM users, generate_series(0, 60, 30) AS n`); err != nil {
-		t.Fatal(err)
+	for days := 0; days <= 60; days += 30 {
+		a.refused("alice", days, metering.Refusals{Count: 2, Credits: 90_000})
 	}
 	got := listOf(a.get("analytics/usage?user_id=alice"), "refusals")
 	if len(got) != 1 || got[0]["reason"] != "CreditsExhausted" || got[0]["refusals"] != json.Number("2") ||
@@ -364,17 +392,20 @@ func TestTotals(t *testing.T) {
 	if got := a.totals(""); got["as_of"] != nil || len(listOf(got, "groups")) != 0 {
 		t.Errorf("nothing is rolled up, got %v", got)
 	}
+	refusal := metering.Refusals{Refused: metering.Refused{ServedBy: "starter"}, Count: 2, Credits: 90_000}
+	a.refused("alice", 2, refusal)
 	ledgertest.RollUp(t.Context(), t, a.dsn)
-	if _, err := a.conn.Exec(t.Context(), `INSERT INTO usage_refusals
-		SELECT id, date_trunc('hour', now()), 'CreditsExhausted', 'free', 'starter', 2, 90000 FROM users`); err != nil {
-		t.Fatal(err)
-	}
+	// Late: of a day that has its totals, and of one that has none of them.
+	a.refused("alice", 2, refusal)
+	a.refused("alice", 1, refusal)
+	ledgertest.RollUp(t.Context(), t, a.dsn)
 	from := "from=" + time.Now().UTC().AddDate(0, 0, -40).Format(time.DateOnly)
 	all := a.totals(from)
 	total := all["total"].(map[string]any)
 	refused := listOf(all, "refusals")
 	if all["as_of"] == nil || len(refused) != 1 || refused[0]["served_by"] != "starter" ||
-		refused[0]["users"] != json.Number("1") || refused[0]["credits"] != json.Number("1.5") {
+		refused[0]["user_days"] != json.Number("2") || refused[0]["peak_users"] != json.Number("1") ||
+		refused[0]["refusals"] != json.Number("6") || refused[0]["credits"] != json.Number("4.5") {
 		t.Errorf("refusals %v of %v", refused, all["as_of"])
 	}
 	mine := a.get("analytics/usage?user_id=alice&" + from)["total"].(map[string]any)

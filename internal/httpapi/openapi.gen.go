@@ -2029,7 +2029,10 @@ type RefusalCount struct {
 // RefusalTotal defines model for RefusalTotal.
 type RefusalTotal struct {
 	Credits Decimal `json:"credits"`
-	Plan    string  `json:"plan"`
+
+	// PeakUsers The users of the day that had the most.
+	PeakUsers int64  `json:"peak_users"`
+	Plan      string `json:"plan"`
 
 	// Reason Why work was refused or waits.
 	Reason   Reason `json:"reason"`
@@ -2037,7 +2040,10 @@ type RefusalTotal struct {
 
 	// ServedBy The cheapest plan that would not have refused it; absent if none would.
 	ServedBy string `json:"served_by,omitempty,omitzero"`
-	Users    int64  `json:"users"`
+
+	// UserDays The users who were refused it, each counted once for each day of UTC on which that happened. How many different ones they
+	// were in all lies between `peak_users` and this; of one day both are that number.
+	UserDays int64 `json:"user_days"`
 }
 
 // Reset defines model for Reset.
@@ -2809,7 +2815,8 @@ type UsageTotals struct {
 	From   openapi_types.Date `json:"from"`
 	Groups []TotalsGroup      `json:"groups"`
 
-	// Refusals What was refused in these days, by the payer's plan, reason and the plan that would not have refused it.
+	// Refusals What was refused on these days, by the payer's plan, reason and the plan that would not have refused it: as of the rollup, as
+	// all totals.
 	Refusals []RefusalTotal     `json:"refusals"`
 	To       openapi_types.Date `json:"to"`
 	Total    UsageFigures       `json:"total"`

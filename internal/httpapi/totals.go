@@ -71,8 +71,8 @@ func usageTotals(t *reports.Totals, by reports.By) GetUsageTotals200JSONResponse
 	}
 	for i, n := range t.Refusals {
 		out.Refusals[i] = RefusalTotal{
-			Plan: n.Plan, Reason: n.Reason, ServedBy: n.ServedBy, Refusals: n.Count, Users: n.Users,
-			Credits: credits(n.Credits),
+			Plan: n.Plan, Reason: n.Reason, ServedBy: n.ServedBy, Refusals: n.Count, UserDays: n.UserDays,
+			PeakUsers: n.PeakUsers, Credits: credits(n.Credits),
 		}
 	}
 	return out

@@ -157,7 +157,9 @@ type RefusalTotal struct {
 	Refusal
 
 	Plan, ServedBy string
-	Users          int64
+	// UserDays are the users who were refused it, each counted once for each day of UTC, and PeakUsers those of the day
+	// that had the most: how many different ones they were lies between the two.
+	UserDays, PeakUsers int64
 }
 
 // TotalsStore reads totals of all users.
@@ -166,7 +168,7 @@ type TotalsStore interface {
 	TotalsRollup(ctx context.Context) (Rollup, error)
 	// Totals reads those of a plan, of all if it is empty, of days from one on and before another, in their order.
 	Totals(ctx context.Context, plan string, from, to Day) ([]Total, error)
-	// AllRefusals reads what was refused in these days.
+	// AllRefusals reads what was refused on these days.
 	AllRefusals(ctx context.Context, from, to Day) ([]RefusalTotal, error)
 }
 

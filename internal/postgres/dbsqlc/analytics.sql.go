@@ -13,29 +13,30 @@ import (
 )
 
 const AllRefusals = `-- name: AllRefusals :many
-SELECT r.plan_name, r.reason, r.served_by, sum(r.refusals)::bigint AS refusals, count(DISTINCT r.user_id)::bigint AS users,
-    least(sum(r.credits), 9223372036854775807)::bigint AS credits
-FROM usage_refusals AS r WHERE r.at >= $1::timestamptz AND r.at < $2::timestamptz
-GROUP BY r.plan_name, r.reason, r.served_by ORDER BY r.plan_name, r.reason, r.served_by
+SELECT t.plan_name, t.reason, t.served_by, sum(t.refusals)::bigint AS refusals, sum(t.users)::bigint AS user_days,
+    max(t.users)::bigint AS peak_users, least(sum(t.credits), 9223372036854775807)::bigint AS credits
+FROM usage_refusal_totals AS t WHERE t.day >= $1::date AND t.day < $2::date
+GROUP BY t.plan_name, t.reason, t.served_by ORDER BY t.plan_name, t.reason, t.served_by
 `
 
 type AllRefusalsParams struct {
-	Since time.Time
-	Until time.Time
+	FromDay time.Time
+	ToDay   time.Time
 }
 
 type AllRefusalsRow struct {
-	PlanName string
-	Reason   string
-	ServedBy string
-	Refusals int64
-	Users    int64
-	Credits  int64
+	PlanName  string
+	Reason    string
+	ServedBy  string
+	Refusals  int64
+	UserDays  int64
+	PeakUsers int64
+	Credits   int64
 }
 
-// Of hours that begin within a span of time, of all users.
+// Of days of UTC, of all users. Whoever was refused something on two of them is in user_days twice.
 func (q *Queries) AllRefusals(ctx context.Context, arg AllRefusalsParams) ([]AllRefusalsRow, error) {
-	rows, err := q.db.Query(ctx, AllRefusals, arg.Since, arg.Until)
+	rows, err := q.db.Query(ctx, AllRefusals, arg.FromDay, arg.ToDay)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,8 @@ func (q *Queries) AllRefusals(ctx context.Context, arg AllRefusalsParams) ([]All
 			&i.Reason,
 			&i.ServedBy,
 			&i.Refusals,
-			&i.Users,
+			&i.UserDays,
+			&i.PeakUsers,
 			&i.Credits,
 		); err != nil {
 			return nil, err

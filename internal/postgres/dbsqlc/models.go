@@ -480,6 +480,21 @@ type UsageRefusal struct {
 	Credits  pgtype.Numeric
 }
 
+type UsageRefusalTotal struct {
+	Day      time.Time
+	PlanName string
+	Reason   string
+	ServedBy string
+	Users    int64
+	Refusals int64
+	Credits  pgtype.Numeric
+}
+
+type UsageRefusalsForgotten struct {
+	OnlyOne bool
+	Before  time.Time
+}
+
 type UsageReversal struct {
 	EventID    quota.ID
 	UserID     quota.ID

@@ -13,6 +13,9 @@ import (
 )
 
 const AddRefusals = `-- name: AddRefusals :exec
+WITH stale AS (
+    INSERT INTO usage_totals_stale (day)
+    SELECT DISTINCT (h.at AT TIME ZONE 'UTC')::date FROM unnest($2::timestamptz[]) AS h (at))
 INSERT INTO usage_refusals (user_id, at, reason, plan_name, served_by, refusals, credits)
 SELECT unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::text[]),
     unnest($5::text[]), unnest($6::bigint[]), unnest($7::bigint[])
@@ -30,7 +33,7 @@ type AddRefusalsParams struct {
 	Credits  []int64
 }
 
-// In the order in which they are given, as locks are taken in the same order by all.
+// In the order in which they are given, as locks are taken in the same order by all. The totals of their days are older than them.
 func (q *Queries) AddRefusals(ctx context.Context, arg AddRefusalsParams) error {
 	_, err := q.db.Exec(ctx, AddRefusals,
 		arg.Accounts,
@@ -213,6 +216,17 @@ func (q *Queries) DeletePeriodSums(ctx context.Context) error {
 	return err
 }
 
+const DeleteRefusalTotals = `-- name: DeleteRefusalTotals :exec
+DELETE FROM usage_refusal_totals AS t
+WHERE t.day = $1 AND NOT EXISTS (SELECT FROM usage_refusals_forgotten AS f WHERE t.day < f.before)
+`
+
+// Unless the refusals may be gone that they were made of.
+func (q *Queries) DeleteRefusalTotals(ctx context.Context, day time.Time) error {
+	_, err := q.db.Exec(ctx, DeleteRefusalTotals, day)
+	return err
+}
+
 const DeleteRollups = `-- name: DeleteRollups :exec
 DELETE FROM usage_analytics AS u USING (SELECT unnest($1::uuid[]) AS id, unnest($2::date[]) AS day) AS d
 WHERE u.user_id = d.id AND u.day = d.day
@@ -390,6 +404,26 @@ GROUP BY 1, 2, 3, 4
 // Of all periods that have begun, each at the price of the version of the plan that held when it ended, or holds.
 func (q *Queries) InsertPeriodPrices(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, InsertPeriodPrices)
+	return err
+}
+
+const InsertRefusalTotals = `-- name: InsertRefusalTotals :exec
+INSERT INTO usage_refusal_totals (day, plan_name, reason, served_by, users, refusals, credits)
+SELECT $1::date, r.plan_name, r.reason, r.served_by, count(DISTINCT r.user_id), sum(r.refusals), sum(r.credits)
+FROM usage_refusals AS r
+WHERE r.at >= $2::timestamptz AND r.at < $3::timestamptz
+  AND NOT EXISTS (SELECT FROM usage_refusals_forgotten AS f WHERE $1::date < f.before)
+GROUP BY r.plan_name, r.reason, r.served_by
+`
+
+type InsertRefusalTotalsParams struct {
+	Day   time.Time
+	Since time.Time
+	Until time.Time
+}
+
+func (q *Queries) InsertRefusalTotals(ctx context.Context, arg InsertRefusalTotalsParams) error {
+	_, err := q.db.Exec(ctx, InsertRefusalTotals, arg.Day, arg.Since, arg.Until)
 	return err
 }
 
@@ -620,6 +654,8 @@ const MarkStaleDays = `-- name: MarkStaleDays :exec
 INSERT INTO usage_totals_stale (day)
 SELECT (u.at AT TIME ZONE 'UTC')::date FROM usage_analytics AS u WHERE u.user_id = ANY ($1::uuid[])
 UNION
+SELECT (r.at AT TIME ZONE 'UTC')::date FROM usage_refusals AS r WHERE r.user_id = ANY ($1::uuid[])
+UNION
 SELECT (u.at AT TIME ZONE 'UTC')::date FROM usage_analytics AS u
 JOIN (SELECT unnest($2::uuid[]) AS id, unnest($3::date[]) AS day) AS d ON u.user_id = d.id AND u.day = d.day
 `
@@ -630,9 +666,21 @@ type MarkStaleDaysParams struct {
 	Days     []time.Time
 }
 
-// The days of UTC on which the rows lie that are about to go, or have just been written.
+// The days of UTC on which the rows lie that are about to go, or have just been written. Of whom all is made anew, also those on
+// which something was refused.
 func (q *Queries) MarkStaleDays(ctx context.Context, arg MarkStaleDaysParams) error {
 	_, err := q.db.Exec(ctx, MarkStaleDays, arg.Ids, arg.Accounts, arg.Days)
+	return err
+}
+
+const MayForgetRefusals = `-- name: MayForgetRefusals :exec
+INSERT INTO usage_refusals_forgotten (before) VALUES ($1)
+ON CONFLICT (only_one) DO UPDATE SET before = greatest(usage_refusals_forgotten.before, excluded.before)
+`
+
+// The totals of days before that one stay as they are from now on.
+func (q *Queries) MayForgetRefusals(ctx context.Context, before time.Time) error {
+	_, err := q.db.Exec(ctx, MayForgetRefusals, before)
 	return err
 }
 

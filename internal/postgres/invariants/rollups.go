@@ -106,6 +106,21 @@ var rollups = []string{
 	GROUP BY day, plan_name, team_id, currency, cost_currency
 	HAVING (sum(users), sum(events), sum(credits), sum(price_micros), sum(cost_micros)) <> (0, 0, 0, 0, 0)`,
 
+	// What was refused, of the same days, as far as it is still known to whom.
+	`SELECT 'I9' AS invariant, NULL AS who, 'refusals of ' || day || ', ' || plan_name || ', ' || reason ||
+	    ', served by ' || served_by AS what, 'no difference to those of users' AS expected,
+	    concat_ws(' ', 'users', sum(users), 'refusals', sum(refusals), 'credits', sum(credits)) AS found
+	FROM (
+	    SELECT (at AT TIME ZONE 'UTC')::date AS day, plan_name, reason, served_by, count(DISTINCT user_id) AS users,
+	        sum(refusals)::bigint AS refusals, sum(credits) AS credits
+	    FROM usage_refusals GROUP BY 1, 2, 3, 4
+	    UNION ALL
+	    SELECT day, plan_name, reason, served_by, -users, -refusals, -credits FROM usage_refusal_totals) AS t
+	WHERE day NOT IN (SELECT s.day FROM usage_totals_stale AS s)
+	    AND NOT EXISTS (SELECT FROM usage_refusals_forgotten AS f WHERE t.day < f.before)
+	GROUP BY day, plan_name, reason, served_by
+	HAVING (sum(users), sum(refusals), sum(credits)) <> (0, 0, 0)`,
+
 	// The months of users: what was used in them, and in the months before.
 	`SELECT 'I9' AS invariant, n.user_id AS who, 'month ' || month || ', ' || currency AS what,
 	    'no difference to the hours' AS expected,

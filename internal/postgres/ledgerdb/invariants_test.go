@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
@@ -164,6 +165,8 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 			"UPDATE usage_analytics SET reversals = 0 WHERE reversals > 0", "I9", "rollup of"},
 		"watermark of the future": {"UPDATE usage_rollups SET seq = seq + 1", "I9", "watermark"},
 		"totals of others":        {"UPDATE usage_totals SET users = users + 1", "I9", "totals of"},
+		"refusals of others":      {"UPDATE usage_refusal_totals SET users = users + 1", "I9", "refusals of"},
+		"refusals not totalled":   {"UPDATE usage_refusals SET refusals = refusals + 1", "I9", "refusals of"},
 		"watermark lost":          {"DELETE FROM usage_rollups", "I9", "watermark of rows"},
 		"change lost": {
 			"DELETE FROM audit_log WHERE id = (SELECT min(id) FROM audit_log WHERE action = 'quota.applied')", "I8",
@@ -199,8 +202,8 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 }
 
 // story leaves alice with a closed period with a charge, a carry-over that pays for what runs, and a queue; bob with
-// settings that changed twice; carol on limits that never did; dave with most of his credits used; and a plan that
-// changed.
+// settings that changed twice; carol on limits that never did; dave with most of his credits used, who was refused more;
+// and a plan that changed.
 func (f *fixture) story() {
 	f.t.Helper()
 	alice := f.register("alice")
@@ -231,6 +234,12 @@ func (f *fixture) story() {
 	dave := f.register("dave")
 	f.enter(dave, quota.ID{9}, 60*quota.Credit)
 	f.settle(dave, quota.ID{9}, 55*quota.Credit)
+
+	if err := f.AddRefusals(f.t.Context(), []metering.Refusals{{Refused: metering.Refused{
+		Account: dave, Hour: f.clock.read().Truncate(time.Hour), Reason: quota.CreditsExhausted, Plan: "free",
+	}, Count: 1, Credits: 60 * quota.Credit}}); err != nil {
+		f.t.Fatal(err)
+	}
 
 	pro := plan("pro")
 	for range 2 {

@@ -68,8 +68,8 @@ SELECT * FROM usage_totals WHERE day >= @from_day::date AND day < @to_day::date 
 ORDER BY day, plan_name, usage_type, currency, cost_currency;
 
 -- name: AllRefusals :many
--- Of hours that begin within a span of time, of all users.
-SELECT r.plan_name, r.reason, r.served_by, sum(r.refusals)::bigint AS refusals, count(DISTINCT r.user_id)::bigint AS users,
-    least(sum(r.credits), 9223372036854775807)::bigint AS credits
-FROM usage_refusals AS r WHERE r.at >= @since::timestamptz AND r.at < @until::timestamptz
-GROUP BY r.plan_name, r.reason, r.served_by ORDER BY r.plan_name, r.reason, r.served_by;
+-- Of days of UTC, of all users. Whoever was refused something on two of them is in user_days twice.
+SELECT t.plan_name, t.reason, t.served_by, sum(t.refusals)::bigint AS refusals, sum(t.users)::bigint AS user_days,
+    max(t.users)::bigint AS peak_users, least(sum(t.credits), 9223372036854775807)::bigint AS credits
+FROM usage_refusal_totals AS t WHERE t.day >= @from_day::date AND t.day < @to_day::date
+GROUP BY t.plan_name, t.reason, t.served_by ORDER BY t.plan_name, t.reason, t.served_by;

@@ -161,6 +161,11 @@ WHERE r.user_id = v.id;
 INSERT INTO usage_rollups_complete (as_of) VALUES (@as_of)
 ON CONFLICT (only_one) DO UPDATE SET as_of = greatest(usage_rollups_complete.as_of, excluded.as_of);
 
+-- name: MayForgetRefusals :exec
+-- The totals of days before that one stay as they are from now on.
+INSERT INTO usage_refusals_forgotten (before) VALUES (@before)
+ON CONFLICT (only_one) DO UPDATE SET before = greatest(usage_refusals_forgotten.before, excluded.before);
+
 -- name: ForgetRefusals :exec
 -- Some of the oldest: a run that finds more leaves them to the next.
 DELETE FROM usage_refusals AS r WHERE r.ctid = ANY (ARRAY(
@@ -170,7 +175,10 @@ DELETE FROM usage_refusals AS r WHERE r.ctid = ANY (ARRAY(
 SELECT as_of FROM usage_rollups_complete;
 
 -- name: AddRefusals :exec
--- In the order in which they are given, as locks are taken in the same order by all.
+-- In the order in which they are given, as locks are taken in the same order by all. The totals of their days are older than them.
+WITH stale AS (
+    INSERT INTO usage_totals_stale (day)
+    SELECT DISTINCT (h.at AT TIME ZONE 'UTC')::date FROM unnest(@hours::timestamptz[]) AS h (at))
 INSERT INTO usage_refusals (user_id, at, reason, plan_name, served_by, refusals, credits)
 SELECT unnest(@accounts::uuid[]), unnest(@hours::timestamptz[]), unnest(@reasons::text[]), unnest(@plans::text[]),
     unnest(@served_by::text[]), unnest(@refusals::bigint[]), unnest(@credits::bigint[])
@@ -178,9 +186,12 @@ ON CONFLICT (user_id, at, reason, plan_name, served_by) DO UPDATE SET refusals =
     credits = usage_refusals.credits + excluded.credits;
 
 -- name: MarkStaleDays :exec
--- The days of UTC on which the rows lie that are about to go, or have just been written.
+-- The days of UTC on which the rows lie that are about to go, or have just been written. Of whom all is made anew, also those on
+-- which something was refused.
 INSERT INTO usage_totals_stale (day)
 SELECT (u.at AT TIME ZONE 'UTC')::date FROM usage_analytics AS u WHERE u.user_id = ANY (@ids::uuid[])
+UNION
+SELECT (r.at AT TIME ZONE 'UTC')::date FROM usage_refusals AS r WHERE r.user_id = ANY (@ids::uuid[])
 UNION
 SELECT (u.at AT TIME ZONE 'UTC')::date FROM usage_analytics AS u
 JOIN (SELECT unnest(@accounts::uuid[]) AS id, unnest(@days::date[]) AS day) AS d ON u.user_id = d.id AND u.day = d.day;
@@ -228,6 +239,19 @@ SELECT @day::date, u.plan_name, u.payer_id, u.currency, u.cost_currency, count(D
 FROM usage_analytics AS u
 WHERE u.at >= @since::timestamptz AND u.at < @until::timestamptz AND u.payer_id <> u.user_id AND u.events > 0
 GROUP BY u.plan_name, u.payer_id, u.currency, u.cost_currency;
+
+-- name: DeleteRefusalTotals :exec
+-- Unless the refusals may be gone that they were made of.
+DELETE FROM usage_refusal_totals AS t
+WHERE t.day = @day AND NOT EXISTS (SELECT FROM usage_refusals_forgotten AS f WHERE t.day < f.before);
+
+-- name: InsertRefusalTotals :exec
+INSERT INTO usage_refusal_totals (day, plan_name, reason, served_by, users, refusals, credits)
+SELECT @day::date, r.plan_name, r.reason, r.served_by, count(DISTINCT r.user_id), sum(r.refusals), sum(r.credits)
+FROM usage_refusals AS r
+WHERE r.at >= @since::timestamptz AND r.at < @until::timestamptz
+  AND NOT EXISTS (SELECT FROM usage_refusals_forgotten AS f WHERE @day::date < f.before)
+GROUP BY r.plan_name, r.reason, r.served_by;
 
 -- What the periods come to, all of it anew.
 

@@ -151,14 +151,14 @@ func (s *Store) Totals(ctx context.Context, plan string, from, to reports.Day) (
 // AllRefusals implements reports.TotalsStore.
 func (s *Store) AllRefusals(ctx context.Context, from, to reports.Day) ([]reports.RefusalTotal, error) {
 	rows, err := s.Queries().AllRefusals(ctx,
-		dbsqlc.AllRefusalsParams{Since: from.In(time.UTC), Until: to.In(time.UTC)})
+		dbsqlc.AllRefusalsParams{FromDay: time.Time(from), ToDay: time.Time(to)})
 	refusals := make([]reports.RefusalTotal, len(rows))
 	for i, r := range rows {
 		refusals[i] = reports.RefusalTotal{
 			Refusal: reports.Refusal{
 				Reason: quota.Reason(r.Reason), Count: r.Refusals, Credits: quota.Credits(r.Credits),
 			},
-			Plan: r.PlanName, ServedBy: r.ServedBy, Users: r.Users,
+			Plan: r.PlanName, ServedBy: r.ServedBy, UserDays: r.UserDays, PeakUsers: r.PeakUsers,
 		}
 	}
 	return refusals, postgres.MapError(err)

@@ -47,12 +47,17 @@ func (s *Store) Changed(
 // Others implements rollup.Store.
 func (s *Store) Others(ctx context.Context) (int, error) { return s.db.Others(ctx) }
 
-// refusalsKept is how long it is known what was refused: as long as the longest span that can be asked for.
-const refusalsKept = 400 * 24 * time.Hour
+// refusalsKept is for how many days it is known who was refused what: as many as the longest span that can be asked
+// for.
+const refusalsKept = 400
 
 // Complete implements rollup.Store. It forgets what nobody asks for any more as well.
 func (s *Store) Complete(ctx context.Context, asOf time.Time) error {
-	if err := s.db.Queries().ForgetRefusals(ctx, asOf.Add(-refusalsKept)); err != nil {
+	before := asOf.UTC().Truncate(24*time.Hour).AddDate(0, 0, -refusalsKept)
+	if err := s.db.Queries().MayForgetRefusals(ctx, before); err != nil {
+		return postgres.MapError(err)
+	}
+	if err := s.db.Queries().ForgetRefusals(ctx, before); err != nil {
 		return postgres.MapError(err)
 	}
 	return postgres.MapError(s.db.Queries().CompleteRollups(ctx, asOf))
@@ -64,24 +69,25 @@ func (s *Store) StaleDays(ctx context.Context) ([]time.Time, error) {
 	return days, postgres.MapError(err)
 }
 
-// Total implements rollup.Store. In one snapshot it takes the marks that it sees and reads the rows of users that they
-// were written with: a mark that comes later stays.
+// Total implements rollup.Store. In one snapshot it takes the marks that it sees and reads the rows that they were
+// written with: a mark that comes later stays.
 func (s *Store) Total(ctx context.Context, day time.Time) error {
 	return s.db.Snapshot(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
-		if err := q.TakeStaleDay(ctx, day); err != nil {
-			return err
-		}
-		if err := q.DeleteTotals(ctx, day); err != nil {
-			return err
-		}
-		if err := q.DeletePayerTotals(ctx, day); err != nil {
-			return err
+		for _, do := range []func(context.Context, time.Time) error{
+			q.TakeStaleDay, q.DeleteTotals, q.DeletePayerTotals, q.DeleteRefusalTotals,
+		} {
+			if err := do(ctx, day); err != nil {
+				return err
+			}
 		}
 		span := dbsqlc.InsertTotalsParams{Day: day, Since: day, Until: day.AddDate(0, 0, 1)}
 		if err := q.InsertTotals(ctx, span); err != nil {
 			return err
 		}
-		return q.InsertPayerTotals(ctx, dbsqlc.InsertPayerTotalsParams(span))
+		if err := q.InsertPayerTotals(ctx, dbsqlc.InsertPayerTotalsParams(span)); err != nil {
+			return err
+		}
+		return q.InsertRefusalTotals(ctx, dbsqlc.InsertRefusalTotalsParams(span))
 	})
 }
 

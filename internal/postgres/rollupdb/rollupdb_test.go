@@ -288,14 +288,16 @@ func TestRollupsEqualTheEvents(t *testing.T) {
 			s.step()
 		}
 		w.rollUp(rollup.Options{BatchSize: rapid.IntRange(1, 3).Draw(rt, "batch")})
-		const all, months = `SELECT * FROM usage_analytics`, `SELECT * FROM usage_months`
-		got, gotMonths := w.rows(all), w.rows(months)
-		w.rollUp(rollup.Options{Rebuild: true})
-		if diff := cmp.Diff(w.rows(all), got); diff != "" {
-			rt.Fatalf("a rebuild says otherwise: %s", diff)
+		tables := []string{"usage_analytics", "usage_months", "usage_totals", "usage_refusal_totals"}
+		got := make([][]string, len(tables))
+		for i, table := range tables {
+			got[i] = w.rows("SELECT * FROM " + table)
 		}
-		if diff := cmp.Diff(w.rows(months), gotMonths); diff != "" {
-			rt.Fatalf("a rebuild says otherwise of months: %s", diff)
+		w.rollUp(rollup.Options{Rebuild: true})
+		for i, table := range tables {
+			if diff := cmp.Diff(w.rows("SELECT * FROM "+table), got[i]); diff != "" {
+				rt.Fatalf("a rebuild says otherwise of %s: %s", table, diff)
+			}
 		}
 	})
 }
@@ -320,7 +322,7 @@ func (s *sequence) step() {
 	ctx := s.w.t.Context()
 	var err error
 	switch rapid.SampledFrom([]string{"record", "record", "record", "admit", "end", "reverse", "adjust", "advance",
-		"roll up", "roll up", "zone", "export"}).Draw(s.T, "operation") {
+		"roll up", "roll up", "zone", "export", "refuse"}).Draw(s.T, "operation") {
 	case "record":
 		var e *ledger.Event
 		ago := time.Duration(rapid.Int64Range(0, int64(34*24*time.Hour)).Draw(s.T, "ago"))
@@ -360,6 +362,9 @@ func (s *sequence) step() {
 		s.w.advance(rapid.SampledFrom([]time.Duration{time.Minute, 45 * time.Minute, 20 * time.Hour,
 			12 * 24 * time.Hour, 40 * 24 * time.Hour}).Draw(s.T, "by"))
 		err = s.w.Reap(ctx)
+	case "refuse":
+		ago := time.Duration(rapid.Int64Range(0, int64(60*time.Hour)).Draw(s.T, "ago"))
+		err = s.w.refuse(s.user, ago, rapid.SampledFrom([]string{"free", "pro"}).Draw(s.T, "plan"))
 	case "roll up":
 		s.w.rollUp(rollup.Options{})
 	case "zone":
@@ -469,21 +474,76 @@ func TestAccountsThatFail(t *testing.T) {
 	}
 }
 
-// Refusals that nobody can ask for any more are forgotten, those of the last 400 days are not.
+// refuse has it written down that a user was refused something, so long ago.
+func (w *world) refuse(user string, ago time.Duration, plan string) error {
+	account, _, err := w.ledger.Locate(w.t.Context(), user)
+	if err != nil {
+		return err
+	}
+	return w.ledger.AddRefusals(w.t.Context(), []metering.Refusals{{Refused: metering.Refused{
+		Account: account, Hour: w.now().Add(-ago).Truncate(time.Hour), Reason: quota.CreditsExhausted, Plan: plan,
+	}, Count: 2, Credits: quota.Credit}})
+}
+
+func (w *world) mustRefuse(user string, ago time.Duration) {
+	w.t.Helper()
+	if err := w.refuse(user, ago, "free"); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+const refusalTotals = `SELECT day, users, refusals, credits / 60000 FROM usage_refusal_totals`
+
+// What is refused is in the totals of its day with the next run, also where it comes late and nothing else has happened
+// on that day. A user who is refused something in two hours is one of the day.
+func TestRefusalsAreTotalled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.zoned("alice", "Asia/Kolkata")
+	w.zoned("bob", "UTC")
+	w.mustRefuse("alice", 0)
+	w.mustRefuse("alice", 12*time.Hour) // the day of UTC begins with this hour
+	w.mustRefuse("alice", 13*time.Hour)
+	w.rollUp(rollup.Options{})
+	want := []string{"(2026-03-09,1,2,1.00000000000000000000)", "(2026-03-10,1,4,2.0000000000000000)"}
+	if diff := cmp.Diff(want, w.rows(refusalTotals)); diff != "" {
+		t.Error(diff)
+	}
+	w.mustRefuse("bob", 40*time.Hour)
+	w.mustRefuse("bob", 13*time.Hour)
+	w.rollUp(rollup.Options{})
+	want[0] = "(2026-03-09,2,4,2.0000000000000000)"
+	want = append([]string{"(2026-03-08,1,2,1.00000000000000000000)"}, want...)
+	if diff := cmp.Diff(want, w.rows(refusalTotals)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Refusals that nobody can ask for any more are forgotten, those of the last 400 days are not. What a day came to stays,
+// also if all sums are made anew, or something of it comes much too late.
 func TestRefusalsAreForgotten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.mustRecord("alice", "a", w.now(), time.Minute)
-	if _, err := w.ledger.Pool().Exec(t.Context(), `INSERT INTO usage_refusals
-		SELECT id, $1::timestamptz - n * interval '1 day', 'CreditsExhausted', 'free', '', 1, 60000
-		FROM users, generate_series(398, 402) AS n`, w.now()); err != nil {
-		t.Fatal(err)
+	for days := range 5 {
+		w.mustRefuse("alice", time.Duration(398+days)*24*time.Hour)
 	}
-	for range 2 {
-		w.rollUp(rollup.Options{})
+	var totals []string
+	for _, o := range []rollup.Options{{}, {}, {Rebuild: true}} {
+		w.rollUp(o)
 		if left := w.rows("SELECT at FROM usage_refusals"); len(left) != 3 {
 			t.Errorf("left are those of %v", left)
 		}
+		if totals = w.rows(refusalTotals); len(totals) != 5 {
+			t.Errorf("left are the totals of %v", totals)
+		}
+	}
+	w.mustRefuse("alice", 401*24*time.Hour)
+	w.mustRefuse("alice", 410*24*time.Hour)
+	w.advance(24 * time.Hour)
+	w.rollUp(rollup.Options{})
+	if diff := cmp.Diff(totals, w.rows(refusalTotals)); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -185,9 +185,9 @@ export default [
       'GET /api/v1/analytics/totals': {
         from: '2026-02-19', to: '2026-03-21', total: figures(1, 1, 1), groups: [],
         refusals: [
-          { plan: 'free', reason: 'CreditsExhausted', served_by: 'starter', refusals: 1204, users: 388, credits: 9120.5 },
-          { plan: 'free', reason: 'FileTooLarge', served_by: 'pro', refusals: 77, users: 31, credits: 1640 },
-          { plan: 'starter', reason: 'QueueFull', refusals: 12, users: 2, credits: 48 },
+          { plan: 'free', reason: 'CreditsExhausted', served_by: 'starter', refusals: 1204, user_days: 388, peak_users: 41, credits: 9120.5 },
+          { plan: 'free', reason: 'FileTooLarge', served_by: 'pro', refusals: 77, user_days: 31, peak_users: 4, credits: 1640 },
+          { plan: 'starter', reason: 'QueueFull', refusals: 12, user_days: 2, peak_users: 1, credits: 48 },
         ],
       },
     }),

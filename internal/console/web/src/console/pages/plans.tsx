@@ -91,6 +91,7 @@ function Offered({ plans }: { plans: Resource<{ plans: Plan[] }> }) {
         </section>
         <section class="card">
           <h2>{t('refusals')}</h2>
+          <p class="minor">{t('refusalsWhat')}</p>
           {refused.error && <Trouble error={refused.error} again={refused.reload} />}
           {!refused.error && (
             <Table<Schemas['RefusalTotal']>
@@ -100,7 +101,8 @@ function Offered({ plans }: { plans: Resource<{ plans: Plan[] }> }) {
                 { key: 'reason', title: t('reason'), value: (r) => r.reason },
                 { key: 'served', title: t('servedBy'), value: (r) => r.served_by },
                 { key: 'refusals', title: t('refusals'), end: true, value: (r) => r.refusals, show: (r) => i18n.number(r.refusals) },
-                { key: 'users', title: t('users'), end: true, value: (r) => r.users, show: (r) => i18n.number(r.users) },
+                { key: 'days', title: t('userDays'), end: true, value: (r) => r.user_days, show: (r) => i18n.number(r.user_days) },
+                { key: 'peak', title: t('peakUsers'), end: true, value: (r) => r.peak_users, show: (r) => i18n.number(r.peak_users) },
                 { key: 'credits', title: t('credits'), end: true, value: (r) => r.credits, show: (r) => i18n.credits(r.credits) },
               ]}
             />
