@@ -102,6 +102,19 @@ func (b *bench) jwtCheck(ctx context.Context) (err error) {
 	return nil
 }
 
+// memoryMetrics are of the whole process, and of its parts.
+var memoryMetrics = [...]string{"process_resident_memory_bytes", "go_memstats_stack_inuse_bytes",
+	"go_memstats_heap_inuse_bytes", "go_memstats_heap_alloc_bytes", "go_memstats_next_gc_bytes"}
+
+func (t *overHTTP) memory(ctx context.Context) (of [len(memoryMetrics)]float64, err error) {
+	for i, name := range memoryMetrics {
+		if of[i], err = t.metric(ctx, name); err != nil {
+			return of, err
+		}
+	}
+	return of, nil
+}
+
 // streams10k measures what open streams take, and what they do to admissions.
 func (b *bench) streams10k(ctx context.Context) (err error) {
 	s, err := b.startWith(ctx, "streams", "--address-connections=0")
@@ -127,7 +140,7 @@ func (b *bench) streams10k(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	before, err := s.target.metric(ctx, "process_resident_memory_bytes")
+	before, err := s.target.memory(ctx)
 	if err != nil {
 		return err
 	}
@@ -137,11 +150,14 @@ func (b *bench) streams10k(ctx context.Context) (err error) {
 		return err
 	}
 	defer closeAll()
-	after, err := s.target.metric(ctx, "process_resident_memory_bytes")
+	after, err := s.target.memory(ctx)
 	if err != nil {
 		return err
 	}
-	each := (after - before) / streams / 1024
+	for i, name := range memoryMetrics {
+		b.report.progressf("%s: %.1f KiB for each stream", name, (after[i]-before[i])/streams/1024)
+	}
+	each := (after[0] - before[0]) / streams / 1024
 	b.report.figure(figure{name: "stream_10k_memory_kib", ours: each, baseline: streamMemory,
 		ratio: streamMemory / each, goal: 1})
 	beside, err := rounds("HTTP, open loop, beside 10,000 streams")
