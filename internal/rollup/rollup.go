@@ -133,9 +133,9 @@ const (
 	defaultPeriods  = time.Hour
 	// heldPause is how long those are left alone whom others are rolling up.
 	heldPause = 200 * time.Millisecond
-	// Beside others a transaction is followed by a pause of yield times its own length: a tenth of a processor is
-	// taken.
-	yield = 9
+	// Beside others a transaction is followed by a pause of yield times its own length: a twentieth of a
+	// processor is taken.
+	yield = 19
 	// maxFailures bounds how many accounts a result names.
 	maxFailures = 20
 )
