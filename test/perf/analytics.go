@@ -13,6 +13,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/readdb"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/rollupdb"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 	"github.com/cantonesescribe/usage-operator/internal/rollup"
 )
@@ -22,13 +23,15 @@ const (
 	analyticsDays = 90
 	// analyticsBudget is what a page may take.
 	analyticsBudget = 50 * time.Millisecond
-	// userReads and allReads are how often each page is read: of another user each time, and of all users together.
+	// userReads and allReads are how often each page is read: of another user or team each time, and of all users.
 	userReads = 200
 	allReads  = 40
 )
 
 // analyticsSeed makes the sums that accounts have after so many events, each in an hour of its own, as a rollup would
-// have. The events themselves are not made: no page reads them, so there would be an answer missing if one did.
+// have, and three periods before the open one. The first tenth of the users are in one team, which pays; of the others
+// every second one is in a team of a hundred. The events themselves are not made: no page reads them, so there would be
+// an answer missing if one did.
 func analyticsSeed(accounts, events int) []string {
 	each := max(1, events/accounts)
 	return []string{
@@ -37,101 +40,159 @@ func analyticsSeed(accounts, events int) []string {
 		"SET session_replication_role = replica",
 		"DELETE FROM usage_quotas", "DELETE FROM users",
 		benchUsers(accounts),
-		fmt.Sprintf(`INSERT INTO usage_quotas (user_id, plan_name, currency, anchor_at, period_start, period_end, seq,
-		    last_decided_at)
+		fmt.Sprintf(`INSERT INTO teams (id, name, cap_currency)
+		 SELECT md5('team-' || n)::uuid, 'team-' || n, 'USD' FROM generate_series(0, %d) AS n`, smallTeams(accounts)),
+		fmt.Sprintf(`INSERT INTO usage_quotas (user_id, plan_name, currency, anchor_at, period_start, period_end,
+		    period_no, seq, last_decided_at)
 		 SELECT id, 'bench', 'USD', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC',
-		    (month + interval '1 month') AT TIME ZONE 'UTC', %d, now()
-		 FROM users, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`, 2*each),
+		    (month + interval '1 month') AT TIME ZONE 'UTC', 3, %d, now()
+		 FROM (SELECT id FROM users UNION ALL SELECT id FROM teams) AS a,
+		    date_trunc('month', now() AT TIME ZONE 'UTC') AS month`, 2*each),
+		fmt.Sprintf(`UPDATE usage_quotas AS a SET member_of = t.id, parent_id = t.id
+		 FROM (SELECT id, substr(user_id, 6)::integer AS n FROM users) AS u
+		 JOIN teams AS t ON t.name = 'team-' || CASE WHEN u.n <= %[1]d THEN 0 ELSE (u.n - %[1]d + 199) / 200 END
+		 WHERE u.id = a.user_id AND (u.n <= %[1]d OR u.n %% 2 = 0)`, accounts/10),
+		`INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used,
+		    plan_reserved, cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over,
+		    carry_over_max, closed_at, currency)
+		 SELECT a.user_id, n, (month - (3 - n) * interval '1 month') AT TIME ZONE 'UTC',
+		    (month - (2 - n) * interval '1 month') AT TIME ZONE 'UTC', 240000, 0, 240000, 0, 24000, 0, 'bench', 1,
+		    600000000000, 0, 0, now(), 'USD'
+		 FROM usage_quotas AS a, generate_series(0, 2) AS n, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
 		fmt.Sprintf(`INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type,
 		    currency, cost_currency, events, reversals, credits, refunded, plan_credits, overage, grant_credits,
 		    carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged,
 		    waited_ms, running_ms, waited_1s, waited_1m, waited_10m, waited_1h, largest_audio_ms, largest_bytes)
-		 SELECT a.user_id, (h.at AT TIME ZONE 'UTC')::date, h.at, 0, a.user_id, 'bench', 'transcription', 'USD', 'USD',
+		 SELECT a.user_id, (h.at AT TIME ZONE 'UTC')::date, h.at, 0, a.payer, 'bench', 'transcription', 'USD', 'USD',
 		    1, 0, 60000, 0, 60000, 0, 0, 0, 0, 6000, 60000, 1000, 0, 0, 1, 0, 500, 60000, 1, 1, 1, 1, 60000, 1000
-		 FROM (SELECT q.user_id, row_number() OVER () AS n FROM usage_quotas AS q) AS a
+		 FROM (SELECT q.user_id, coalesce(q.member_of, q.user_id) AS payer, row_number() OVER () AS n
+		    FROM usage_quotas AS q JOIN users AS u ON u.id = q.user_id) AS a
 		 CROSS JOIN generate_series(0, %d) AS i
 		 CROSS JOIN LATERAL (SELECT date_trunc('hour', now(), 'UTC')
 		    - (a.n * 7 + i::bigint * %d) %% %d * interval '1 hour' AS at) AS h
 		 ORDER BY a.user_id, h.at`, each-1, max(1, analyticsDays*24/each), analyticsDays*24),
 		`INSERT INTO usage_rollups (user_id, seq, decided_at, time_zone, as_of)
-		 SELECT user_id, seq, last_decided_at, time_zone, now() FROM usage_quotas`,
+		 SELECT a.user_id, a.seq, a.last_decided_at, a.time_zone, now()
+		 FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id`,
 		`INSERT INTO usage_months (user_id, month, currency, uses, credits, price_micros, cost_micros, previous_credits)
 		 SELECT user_id, date_trunc('month', at AT TIME ZONE 'UTC')::date, 'USD', sum(events), sum(credits),
 		    sum(price_micros), sum(cost_micros), 0 FROM usage_analytics GROUP BY 1, 2`,
 		`INSERT INTO usage_refusals (user_id, at, reason, plan_name, served_by, refusals, credits)
-		 SELECT user_id, min(at), 'CreditsExhausted', 'bench', '', 1, 60000 FROM usage_analytics GROUP BY 1`,
-		`INSERT INTO usage_totals_stale (day) SELECT DISTINCT day FROM usage_analytics`,
+		 SELECT DISTINCT ON (user_id) user_id, at, 'CreditsExhausted', 'bench', '', 1, 60000
+		 FROM usage_analytics ORDER BY user_id, md5(user_id || at::text)`,
+		`INSERT INTO usage_totals_stale (day) SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM usage_analytics`,
 		"VACUUM (ANALYZE)", "CHECKPOINT",
 	}
 }
 
-// analyticsPage is one that somebody looks at: of a user, or of all users.
+// smallTeams is how many teams there are besides the large one.
+func smallTeams(accounts int) int { return (accounts - accounts/10 + 199) / 200 }
+
+// analyticsPage is one that somebody looks at, of one of so many: users or teams that are far from each other, none of
+// whom was asked about before. Of one it is read allReads times.
 type analyticsPage struct {
 	name string
-	user bool
-	read func(ctx context.Context, r *reports.Service, user string) error
+	of   func(i int) string
+	read func(ctx context.Context, r *reports.Service, who string) error
 }
 
 // analyticsPages are all of those that read sums.
-func analyticsPages() []analyticsPage {
+func analyticsPages(accounts int) []analyticsPage {
 	year := reports.Span{Days: 365}
+	user := func(i int) string { return fmt.Sprintf("user-%d", 1+i*max(1, accounts/userReads)) }
+	team := func(i int) string { return fmt.Sprintf("team-%d", 1+i%smallTeams(accounts)) }
+	large := func(int) string { return "team-0" }
+	offers := []*quota.Plan{{Name: "bench", Rank: 1}, {Name: "more", Rank: 2}}
 	pages := []analyticsPage{
-		{"activity of a user", true, func(ctx context.Context, r *reports.Service, user string) error {
+		{"activity of a user", user, func(ctx context.Context, r *reports.Service, user string) error {
 			_, err := r.Activity(ctx, user, year)
 			return err
 		}},
-		{"engagement of a user", true, func(ctx context.Context, r *reports.Service, user string) error {
+		{"engagement of a user", user, func(ctx context.Context, r *reports.Service, user string) error {
 			_, err := r.Engagement(ctx, user)
 			return err
 		}},
-		{"churn of a user", true, func(ctx context.Context, r *reports.Service, user string) error {
+		{"churn of a user", user, func(ctx context.Context, r *reports.Service, user string) error {
 			_, err := r.Churn(ctx, user)
 			return err
 		}},
-		{"forecast of a user", true, func(ctx context.Context, r *reports.Service, user string) error {
+		{"forecast of a user", user, func(ctx context.Context, r *reports.Service, user string) error {
 			_, err := r.Forecast(ctx, user)
 			return err
 		}},
-		{"stats of a user", true, func(ctx context.Context, r *reports.Service, user string) error {
+		{"stats of a user", user, func(ctx context.Context, r *reports.Service, user string) error {
 			_, err := r.Stats(ctx, user, 12)
 			return err
 		}},
-		{"utilisation", false, func(ctx context.Context, r *reports.Service, _ string) error {
+		{"advice of a user", user, func(ctx context.Context, r *reports.Service, user string) error {
+			_, err := r.Advice(ctx, user, offers)
+			return err
+		}},
+		{"forecast of a team", team, func(ctx context.Context, r *reports.Service, team string) error {
+			_, err := r.TeamForecast(ctx, team)
+			return err
+		}},
+		{"forecast of a large team", large, func(ctx context.Context, r *reports.Service, team string) error {
+			_, err := r.TeamForecast(ctx, team)
+			return err
+		}},
+		{"utilisation", nil, func(ctx context.Context, r *reports.Service, _ string) error {
 			_, err := r.Utilisation(ctx, year)
 			return err
 		}},
-		{"margins", false, func(ctx context.Context, r *reports.Service, _ string) error {
+		{"plans that fit nobody", nil, func(ctx context.Context, r *reports.Service, _ string) error {
+			_, err := r.PlansAdvice(ctx)
+			return err
+		}},
+		{"margins by plan", nil, func(ctx context.Context, r *reports.Service, _ string) error {
 			_, err := r.Margins(ctx, false, year)
 			return err
 		}},
-		{"cohorts", false, func(ctx context.Context, r *reports.Service, _ string) error {
+		{"margins by team", nil, func(ctx context.Context, r *reports.Service, _ string) error {
+			_, err := r.Margins(ctx, true, year)
+			return err
+		}},
+		{"cohorts", nil, func(ctx context.Context, r *reports.Service, _ string) error {
 			_, err := r.Cohorts(ctx, reports.Day{}, reports.Day{})
 			return err
 		}},
-		{"work by day", false, func(ctx context.Context, r *reports.Service, _ string) error {
-			_, err := r.Work(ctx, reports.ByDay, year)
-			return err
-		}},
-		{"forecast of all", false, func(ctx context.Context, r *reports.Service, _ string) error {
+		{"forecast of all", nil, func(ctx context.Context, r *reports.Service, _ string) error {
 			_, err := r.TotalForecast(ctx, "", 0)
 			return err
 		}},
+		{"forecast of a plan", nil, func(ctx context.Context, r *reports.Service, _ string) error {
+			_, err := r.TotalForecast(ctx, "bench", 0)
+			return err
+		}},
 	}
-	for _, by := range []reports.By{reports.ByDay, reports.ByMonth, reports.ByType} {
+	for _, by := range []reports.By{reports.ByDay, reports.ByWeek, reports.ByMonth, reports.ByType, reports.ByPlan} {
 		pages = append(pages,
-			analyticsPage{"a user by " + string(by), true,
+			analyticsPage{"totals by " + string(by), nil, func(ctx context.Context, r *reports.Service, _ string) error {
+				_, err := r.Totals(ctx, by, year)
+				return err
+			}},
+			analyticsPage{"work by " + string(by), nil, func(ctx context.Context, r *reports.Service, _ string) error {
+				_, err := r.Work(ctx, by, year)
+				return err
+			}})
+		if by == reports.ByPlan {
+			continue // there is no such page of a user or a team
+		}
+		ofTeam := func(ctx context.Context, r *reports.Service, team string) error {
+			_, err := r.TeamAnalytics(ctx, team, by, year)
+			return err
+		}
+		pages = append(pages,
+			analyticsPage{"a user by " + string(by), user,
 				func(ctx context.Context, r *reports.Service, user string) error {
 					_, err := r.Analytics(ctx, user, by, year)
 					return err
 				}},
-			analyticsPage{"totals by " + string(by), false,
-				func(ctx context.Context, r *reports.Service, _ string) error {
-					_, err := r.Totals(ctx, by, year)
-					return err
-				}})
+			analyticsPage{"a team by " + string(by), team, ofTeam},
+			analyticsPage{"a large team by " + string(by), large, ofTeam})
 	}
 	for _, by := range []reports.Rank{reports.ByCredits, reports.ByPrice, reports.ByCost, reports.ByGrowth} {
-		pages = append(pages, analyticsPage{"spenders by " + string(by), false,
+		pages = append(pages, analyticsPage{"spenders by " + string(by), nil,
 			func(ctx context.Context, r *reports.Service, _ string) error {
 				_, err := r.Spenders(ctx, reports.SpendersQuery{By: by}, 100)
 				return err
@@ -180,23 +241,25 @@ func (b *bench) analytics(ctx context.Context) error {
 
 // readPages reads each page again and again, and returns the slowest one's 95th percentile.
 func (b *bench) readPages(ctx context.Context, r *reports.Service) (worst time.Duration, err error) {
-	for _, p := range analyticsPages() {
-		reads := allReads
-		if p.user {
-			reads = userReads
+	for _, p := range analyticsPages(b.opts.accounts) {
+		reads := userReads
+		if p.of == nil || p.of(0) == p.of(1) {
+			reads = allReads
 		}
 		took := make([]time.Duration, reads)
 		for i := range took {
-			// Users far from each other, none of whom was asked about before.
-			user := fmt.Sprintf("user-%d", 1+i*(b.opts.accounts/reads))
+			var who string
+			if p.of != nil {
+				who = p.of(i)
+			}
 			began := time.Now()
-			if err := p.read(ctx, r, user); err != nil {
+			if err := p.read(ctx, r, who); err != nil {
 				return 0, fmt.Errorf("%s: %w", p.name, err)
 			}
 			took[i] = time.Since(began)
 		}
 		p50, p95 := percentile(took, 50), percentile(took, 95)
-		b.report.progressf("%-20s p50 %9s  p95 %9s", p.name, millis(p50), millis(p95))
+		b.report.progressf("%-24s p50 %9s  p95 %9s", p.name, millis(p50), millis(p95))
 		worst = max(worst, p95)
 	}
 	return worst, nil

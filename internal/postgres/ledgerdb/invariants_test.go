@@ -202,8 +202,8 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 }
 
 // story leaves alice with a closed period with a charge, a carry-over that pays for what runs, and a queue; bob with
-// settings that changed twice; carol on limits that never did; dave with most of his credits used, who was refused more;
-// and a plan that changed.
+// settings that changed twice; carol on limits that never did; dave with most of his credits used, who was refused
+// more; and a plan that changed.
 func (f *fixture) story() {
 	f.t.Helper()
 	alice := f.register("alice")

@@ -519,8 +519,8 @@ func TestRefusalsAreTotalled(t *testing.T) {
 	}
 }
 
-// Refusals that nobody can ask for any more are forgotten, those of the last 400 days are not. What a day came to stays,
-// also if all sums are made anew, or something of it comes much too late.
+// Refusals that nobody can ask for any more are forgotten, those of the last 400 days are not. What a day came to
+// stays, also if all sums are made anew, or something of it comes much too late.
 func TestRefusalsAreForgotten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
