@@ -167,14 +167,16 @@ func analyticsPages(accounts int) []analyticsPage {
 	}
 	for _, by := range []reports.By{reports.ByDay, reports.ByWeek, reports.ByMonth, reports.ByType, reports.ByPlan} {
 		pages = append(pages,
-			analyticsPage{"totals by " + string(by), nil, func(ctx context.Context, r *reports.Service, _ string) error {
-				_, err := r.Totals(ctx, by, year)
-				return err
-			}},
-			analyticsPage{"work by " + string(by), nil, func(ctx context.Context, r *reports.Service, _ string) error {
-				_, err := r.Work(ctx, by, year)
-				return err
-			}})
+			analyticsPage{"totals by " + string(by), nil,
+				func(ctx context.Context, r *reports.Service, _ string) error {
+					_, err := r.Totals(ctx, by, year)
+					return err
+				}},
+			analyticsPage{"work by " + string(by), nil,
+				func(ctx context.Context, r *reports.Service, _ string) error {
+					_, err := r.Work(ctx, by, year)
+					return err
+				}})
 		if by == reports.ByPlan {
 			continue // there is no such page of a user or a team
 		}

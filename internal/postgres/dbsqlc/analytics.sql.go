@@ -291,7 +291,7 @@ func (q *Queries) SumsByHour(ctx context.Context, arg SumsByHourParams) ([]SumsB
 }
 
 const SumsPaid = `-- name: SumsPaid :many
-SELECT (s.at AT TIME ZONE 'UTC')::date AS day, s.usage_type, s.currency, s.cost_currency,
+SELECT s.day, s.usage_type, s.currency, s.cost_currency,
     sum(s.events)::bigint AS events, sum(s.reversals)::bigint AS reversals, sum(s.credits)::bigint AS credits,
     sum(s.refunded)::bigint AS refunded, sum(s.plan_credits)::bigint AS plan_credits, sum(s.overage)::bigint AS overage,
     sum(s.grant_credits)::bigint AS grant_credits, sum(s.carry_over)::bigint AS carry_over,
@@ -299,16 +299,16 @@ SELECT (s.at AT TIME ZONE 'UTC')::date AS day, s.usage_type, s.currency, s.cost_
     sum(s.bytes)::bigint AS bytes, sum(s.tokens)::bigint AS tokens, sum(s.quantity)::bigint AS quantity,
     sum(s.admissions)::bigint AS admissions, sum(s.uncharged)::bigint AS uncharged, sum(s.waited_ms)::bigint AS waited_ms,
     sum(s.running_ms)::bigint AS running_ms
-FROM usage_analytics AS s
-WHERE s.payer_id = $1 AND s.payer_id <> s.user_id AND s.at >= $2::timestamptz AND s.at < $3::timestamptz
-GROUP BY 1, s.usage_type, s.currency, s.cost_currency
-ORDER BY 1, s.usage_type, s.currency, s.cost_currency
+FROM usage_payer_totals AS s
+WHERE s.team_id = $1 AND s.day >= $2::date AND s.day < $3::date
+GROUP BY s.day, s.usage_type, s.currency, s.cost_currency
+ORDER BY s.day, s.usage_type, s.currency, s.cost_currency
 `
 
 type SumsPaidParams struct {
-	Payer quota.ID
-	Since time.Time
-	Until time.Time
+	Payer   quota.ID
+	FromDay time.Time
+	ToDay   time.Time
 }
 
 type SumsPaidRow struct {
@@ -338,7 +338,7 @@ type SumsPaidRow struct {
 
 // What others than the payer itself used that it pays for, by days of UTC.
 func (q *Queries) SumsPaid(ctx context.Context, arg SumsPaidParams) ([]SumsPaidRow, error) {
-	rows, err := q.db.Query(ctx, SumsPaid, arg.Payer, arg.Since, arg.Until)
+	rows, err := q.db.Query(ctx, SumsPaid, arg.Payer, arg.FromDay, arg.ToDay)
 	if err != nil {
 		return nil, err
 	}

@@ -390,6 +390,21 @@ type UsagePayerTotal struct {
 	Credits      int64
 	PriceMicros  int64
 	CostMicros   int64
+	UsageType    string
+	Reversals    int64
+	Refunded     int64
+	PlanCredits  int64
+	Overage      int64
+	GrantCredits int64
+	CarryOver    int64
+	AudioMs      int64
+	Bytes        int64
+	Tokens       int64
+	Quantity     int64
+	Admissions   int64
+	Uncharged    int64
+	WaitedMs     int64
+	RunningMs    int64
 }
 
 type UsagePeriod struct {

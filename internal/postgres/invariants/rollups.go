@@ -90,21 +90,34 @@ var rollups = []string{
 	    <> (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)`,
 
 	// What teams have paid for, of the same days.
-	`SELECT 'I9' AS invariant, NULL AS who, 'totals of ' || day || ', ' || plan_name || ', paid by ' || team_id ||
-	    ', ' || currency || '/' || cost_currency AS what, 'no difference to the sums of users' AS expected,
+	`SELECT 'I9' AS invariant, NULL AS who, 'totals of ' || day || ', ' || plan_name || ', ' || usage_type ||
+	    ', paid by ' || team_id || ', ' || currency || '/' || cost_currency AS what,
+	    'no difference to the sums of users' AS expected,
 	    concat_ws(' ', 'users', sum(users), 'events', sum(events), 'credits', sum(credits), 'price', sum(price_micros),
 	        'cost', sum(cost_micros)) AS found
 	FROM (
-	    SELECT (at AT TIME ZONE 'UTC')::date AS day, plan_name, payer_id AS team_id, currency, cost_currency,
-	        count(DISTINCT user_id) AS users, sum(events)::bigint AS events, sum(credits)::bigint AS credits,
-	        sum(price_micros)::bigint AS price_micros, sum(cost_micros)::bigint AS cost_micros
-	    FROM usage_analytics WHERE payer_id <> user_id AND events > 0 GROUP BY 1, 2, 3, 4, 5
+	    SELECT (at AT TIME ZONE 'UTC')::date AS day, plan_name, payer_id AS team_id, usage_type, currency,
+	        cost_currency, count(DISTINCT user_id) AS users, sum(events)::bigint AS events,
+	        sum(reversals)::bigint AS reversals, sum(credits)::bigint AS credits, sum(refunded)::bigint AS refunded,
+	        sum(plan_credits)::bigint AS plan_credits, sum(overage)::bigint AS overage,
+	        sum(grant_credits)::bigint AS grant_credits, sum(carry_over)::bigint AS carry_over,
+	        sum(price_micros)::bigint AS price_micros, sum(cost_micros)::bigint AS cost_micros,
+	        sum(audio_ms)::bigint AS audio_ms, sum(bytes)::bigint AS bytes, sum(tokens)::bigint AS tokens,
+	        sum(quantity)::bigint AS quantity, sum(admissions)::bigint AS admissions,
+	        sum(uncharged)::bigint AS uncharged, sum(waited_ms)::bigint AS waited_ms,
+	        sum(running_ms)::bigint AS running_ms
+	    FROM usage_analytics WHERE payer_id <> user_id GROUP BY 1, 2, 3, 4, 5, 6
 	    UNION ALL
-	    SELECT day, plan_name, team_id, currency, cost_currency, -users, -events, -credits, -price_micros, -cost_micros
+	    SELECT day, plan_name, team_id, usage_type, currency, cost_currency, -users, -events, -reversals, -credits,
+	        -refunded, -plan_credits, -overage, -grant_credits, -carry_over, -price_micros, -cost_micros, -audio_ms,
+	        -bytes, -tokens, -quantity, -admissions, -uncharged, -waited_ms, -running_ms
 	    FROM usage_payer_totals) AS t
 	WHERE day NOT IN (SELECT s.day FROM usage_totals_stale AS s)
-	GROUP BY day, plan_name, team_id, currency, cost_currency
-	HAVING (sum(users), sum(events), sum(credits), sum(price_micros), sum(cost_micros)) <> (0, 0, 0, 0, 0)`,
+	GROUP BY day, plan_name, team_id, usage_type, currency, cost_currency
+	HAVING (sum(users), sum(events), sum(reversals), sum(credits), sum(refunded), sum(plan_credits), sum(overage),
+	        sum(grant_credits), sum(carry_over), sum(price_micros), sum(cost_micros), sum(audio_ms), sum(bytes),
+	        sum(tokens), sum(quantity), sum(admissions), sum(uncharged), sum(waited_ms), sum(running_ms))
+	    <> (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)`,
 
 	// What was refused, of the same days, as far as it is still known to whom.
 	`SELECT 'I9' AS invariant, NULL AS who, 'refusals of ' || day || ', ' || plan_name || ', ' || reason ||

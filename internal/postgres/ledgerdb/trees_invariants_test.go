@@ -9,6 +9,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
 // What the checker finds at the level of a team: alice and bob hang below a desk without a plan, below a team that
@@ -77,6 +78,7 @@ func TestCheckerFindsWhatIsBrokenInATeam(t *testing.T) {
 			`INSERT INTO queue_turns (account_id, start_units, start_part, now_units, now_part, weight, runnable)
 			    VALUES ('09000000-0000-0000-0000-000000000000', 0, 0, 0, 0, 1, true)`, "I7", "what could start",
 		},
+		"paid twice":    {"UPDATE usage_payer_totals SET audio_ms = audio_ms + 1", "I9", "paid by 09000000"},
 		"decision lost": {"UPDATE usage_quotas SET seq = 1 WHERE " + desk, "I3", "decisions of the account"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,6 +94,7 @@ func TestCheckerFindsWhatIsBrokenInATeam(t *testing.T) {
 			f.enter(bob, quota.ID{2}, 2*quota.Credit)
 			f.enter(alice, quota.ID{3}, quota.Credit)
 			f.touch(alice)
+			ledgertest.RollUp(t.Context(), t, f.dsn)
 			reaper := invariants.WithLeases(f.clock.read(), 10*time.Second)
 			found, err := invariants.Check(t.Context(), f.Pool(), reaper, invariants.WithQuiet())
 			if err != nil || len(found) > 0 {

@@ -28,7 +28,7 @@ ORDER BY s.day, s.usage_type, s.currency, s.cost_currency;
 
 -- name: SumsPaid :many
 -- What others than the payer itself used that it pays for, by days of UTC.
-SELECT (s.at AT TIME ZONE 'UTC')::date AS day, s.usage_type, s.currency, s.cost_currency,
+SELECT s.day, s.usage_type, s.currency, s.cost_currency,
     sum(s.events)::bigint AS events, sum(s.reversals)::bigint AS reversals, sum(s.credits)::bigint AS credits,
     sum(s.refunded)::bigint AS refunded, sum(s.plan_credits)::bigint AS plan_credits, sum(s.overage)::bigint AS overage,
     sum(s.grant_credits)::bigint AS grant_credits, sum(s.carry_over)::bigint AS carry_over,
@@ -36,10 +36,10 @@ SELECT (s.at AT TIME ZONE 'UTC')::date AS day, s.usage_type, s.currency, s.cost_
     sum(s.bytes)::bigint AS bytes, sum(s.tokens)::bigint AS tokens, sum(s.quantity)::bigint AS quantity,
     sum(s.admissions)::bigint AS admissions, sum(s.uncharged)::bigint AS uncharged, sum(s.waited_ms)::bigint AS waited_ms,
     sum(s.running_ms)::bigint AS running_ms
-FROM usage_analytics AS s
-WHERE s.payer_id = @payer AND s.payer_id <> s.user_id AND s.at >= @since::timestamptz AND s.at < @until::timestamptz
-GROUP BY 1, s.usage_type, s.currency, s.cost_currency
-ORDER BY 1, s.usage_type, s.currency, s.cost_currency;
+FROM usage_payer_totals AS s
+WHERE s.team_id = @payer AND s.day >= @from_day::date AND s.day < @to_day::date
+GROUP BY s.day, s.usage_type, s.currency, s.cost_currency
+ORDER BY s.day, s.usage_type, s.currency, s.cost_currency;
 
 -- name: SumsByHour :many
 -- By the day of the week, 1 for Monday, and the hour, both of the user's clock.

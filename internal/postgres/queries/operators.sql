@@ -7,33 +7,34 @@ GROUP BY u.plan_name, u.percent ORDER BY u.plan_name, u.percent;
 
 -- name: Margins :many
 -- What users did not have a team pay for is what is in the totals and not in those of payers.
+WITH span AS NOT MATERIALIZED (
+    SELECT @by_team::boolean AS by_team, @from_day::date AS from_day, @to_day::date AS to_day,
+        '00000000-0000-0000-0000-000000000000'::uuid AS none),
+paid AS MATERIALIZED (
+    SELECT p.team_id, p.currency, p.cost_currency, sum(p.price_micros)::bigint AS price, sum(p.cost_micros)::bigint AS cost
+    FROM span AS s JOIN usage_payer_totals AS p ON p.day >= s.from_day AND p.day < s.to_day
+    WHERE s.by_team AND p.events > 0 GROUP BY p.team_id, p.currency, p.cost_currency)
 SELECT f.plan::text AS plan, coalesce(t.name, '')::text AS team, f.currency::text AS currency, sum(f.periods)::bigint AS periods,
     sum(f.period_price)::bigint AS period_price, sum(f.overage_price)::bigint AS overage_price, sum(f.cost)::bigint AS cost
 FROM (
-    SELECT CASE WHEN w.by_team THEN '' ELSE v.plan_name END AS plan, CASE WHEN w.by_team THEN v.team_id ELSE w.none END AS team_id,
-        v.currency, v.periods, v.period_price, v.overage_price, v.cost
-    FROM (SELECT @by_team::boolean AS by_team, @from_day::date AS from_day, @to_day::date AS to_day,
-        '00000000-0000-0000-0000-000000000000'::uuid AS none) AS w
-    JOIN (
-        SELECT a.day, a.plan_name, '00000000-0000-0000-0000-000000000000'::uuid AS team_id, a.currency, 0 AS periods,
-            0 AS period_price, a.price_micros AS overage_price, 0 AS cost
-        FROM usage_totals AS a WHERE a.events > 0
-        UNION ALL
-        SELECT b.day, b.plan_name, '00000000-0000-0000-0000-000000000000'::uuid, b.cost_currency, 0, 0, 0, b.cost_micros
-        FROM usage_totals AS b WHERE b.events > 0
-        UNION ALL
-        SELECT c.day, c.plan_name, c.team_id, c.currency, 0, 0, c.price_micros, 0 FROM usage_payer_totals AS c
-        UNION ALL
-        SELECT d.day, d.plan_name, d.team_id, d.cost_currency, 0, 0, 0, d.cost_micros FROM usage_payer_totals AS d
-        UNION ALL
-        SELECT e.day, e.plan_name, '00000000-0000-0000-0000-000000000000'::uuid, e.currency, 0, 0, -e.price_micros, 0
-        FROM usage_payer_totals AS e
-        UNION ALL
-        SELECT g.day, g.plan_name, '00000000-0000-0000-0000-000000000000'::uuid, g.cost_currency, 0, 0, 0, -g.cost_micros
-        FROM usage_payer_totals AS g
-        UNION ALL
-        SELECT p.day, p.plan_name, p.team_id, p.currency, p.periods, p.price_micros, 0, 0 FROM usage_period_prices AS p) AS v
-        ON v.day >= w.from_day AND v.day < w.to_day) AS f
+    SELECT CASE WHEN s.by_team THEN '' ELSE a.plan_name END AS plan, s.none AS team_id, a.currency, 0 AS periods, 0 AS period_price,
+        a.price_micros AS overage_price, 0 AS cost
+    FROM span AS s JOIN usage_totals AS a ON a.day >= s.from_day AND a.day < s.to_day AND a.events > 0
+    UNION ALL
+    SELECT CASE WHEN s.by_team THEN '' ELSE b.plan_name END, s.none, b.cost_currency, 0, 0, 0, b.cost_micros
+    FROM span AS s JOIN usage_totals AS b ON b.day >= s.from_day AND b.day < s.to_day AND b.events > 0
+    UNION ALL
+    SELECT '', c.team_id, c.currency, 0, 0, c.price, 0 FROM paid AS c
+    UNION ALL
+    SELECT '', d.team_id, d.cost_currency, 0, 0, 0, d.cost FROM paid AS d
+    UNION ALL
+    SELECT '', s.none, e.currency, 0, 0, -e.price, 0 FROM span AS s, paid AS e
+    UNION ALL
+    SELECT '', s.none, g.cost_currency, 0, 0, 0, -g.cost FROM span AS s, paid AS g
+    UNION ALL
+    SELECT CASE WHEN s.by_team THEN '' ELSE q.plan_name END, CASE WHEN s.by_team THEN q.team_id ELSE s.none END, q.currency, q.periods,
+        q.price_micros, 0, 0
+    FROM span AS s JOIN usage_period_prices AS q ON q.day >= s.from_day AND q.day < s.to_day) AS f
 LEFT JOIN teams AS t ON t.id = f.team_id
 GROUP BY f.plan, f.team_id, t.name, f.currency
 HAVING sum(f.periods) <> 0 OR sum(f.overage_price) <> 0 OR sum(f.cost) <> 0

@@ -233,12 +233,16 @@ GROUP BY s.plan_name, s.usage_type, s.currency, s.cost_currency;
 DELETE FROM usage_payer_totals WHERE day = @day;
 
 -- name: InsertPayerTotals :exec
-INSERT INTO usage_payer_totals (day, plan_name, team_id, currency, cost_currency, users, events, credits, price_micros, cost_micros)
-SELECT @day::date, u.plan_name, u.payer_id, u.currency, u.cost_currency, count(DISTINCT u.user_id), sum(u.events), sum(u.credits),
-    sum(u.price_micros), sum(u.cost_micros)
+INSERT INTO usage_payer_totals (day, plan_name, team_id, usage_type, currency, cost_currency, users, events, reversals, credits,
+    refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions,
+    uncharged, waited_ms, running_ms)
+SELECT @day::date, u.plan_name, u.payer_id, u.usage_type, u.currency, u.cost_currency, count(DISTINCT u.user_id), sum(u.events),
+    sum(u.reversals), sum(u.credits), sum(u.refunded), sum(u.plan_credits), sum(u.overage), sum(u.grant_credits), sum(u.carry_over),
+    sum(u.price_micros), sum(u.cost_micros), sum(u.audio_ms), sum(u.bytes), sum(u.tokens), sum(u.quantity), sum(u.admissions),
+    sum(u.uncharged), sum(u.waited_ms), sum(u.running_ms)
 FROM usage_analytics AS u
-WHERE u.at >= @since::timestamptz AND u.at < @until::timestamptz AND u.payer_id <> u.user_id AND u.events > 0
-GROUP BY u.plan_name, u.payer_id, u.currency, u.cost_currency;
+WHERE u.at >= @since::timestamptz AND u.at < @until::timestamptz AND u.payer_id <> u.user_id
+GROUP BY u.plan_name, u.payer_id, u.usage_type, u.currency, u.cost_currency;
 
 -- name: DeleteRefusalTotals :exec
 -- Unless the refusals may be gone that they were made of.

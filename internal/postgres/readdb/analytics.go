@@ -48,7 +48,7 @@ func (s *Store) Sums(ctx context.Context, account quota.AccountID, from, to repo
 // Paid implements reports.AnalyticsStore.
 func (s *Store) Paid(ctx context.Context, payer quota.AccountID, from, to reports.Day) ([]reports.Sum, error) {
 	rows, err := s.Queries().SumsPaid(ctx, dbsqlc.SumsPaidParams{
-		Payer: quota.ID(payer), Since: from.In(time.UTC), Until: to.In(time.UTC),
+		Payer: quota.ID(payer), FromDay: time.Time(from), ToDay: time.Time(to),
 	})
 	byDay := make([]dbsqlc.SumsByDayRow, len(rows))
 	for i := range rows {

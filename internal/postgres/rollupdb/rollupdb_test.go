@@ -547,6 +547,56 @@ func TestRefusalsAreForgotten(t *testing.T) {
 	}
 }
 
+// The migration makes the totals that the release before did not have, or not by type, as a rollup would.
+func TestMigrationMakesTotals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if _, err := w.ApplyTeam(t.Context(), metering.Team{
+		Team: quota.Team{Name: "newsroom"}, PlanName: "free", Zone: "UTC",
+	}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	w.zoned("alice", "Asia/Kolkata")
+	if err := w.AddMember(t.Context(), "newsroom", "alice", "test"); err != nil {
+		t.Fatal(err)
+	}
+	w.mustRecord("alice", "a", w.now(), time.Minute)
+	w.mustRecord("alice", "b", w.now().Add(-10*time.Hour), time.Minute)
+	if _, err := w.record("alice", "c", quota.Use{Type: "export", Quantity: 4}); err != nil {
+		t.Fatal(err)
+	}
+	w.mustRefuse("alice", 0)
+	w.mustRefuse("alice", 13*time.Hour)
+	w.rollUp(rollup.Options{})
+	const refused, paid = "SELECT * FROM usage_refusal_totals", "SELECT * FROM usage_payer_totals"
+	wantRefused, wantPaid := w.rows(refused), w.rows(paid)
+	if len(wantRefused) != 2 || len(wantPaid) != 2 {
+		t.Errorf("want two days and two types, got %v and %v", wantRefused, wantPaid)
+	}
+	for _, sql := range []string{
+		"DELETE FROM usage_refusal_totals",
+		`WITH old AS (DELETE FROM usage_payer_totals RETURNING *)
+		INSERT INTO usage_payer_totals (day, plan_name, team_id, currency, cost_currency, users, events, credits,
+		    price_micros, cost_micros)
+		SELECT day, plan_name, team_id, currency, cost_currency, 1, sum(events), sum(credits), sum(price_micros),
+		    sum(cost_micros) FROM old GROUP BY 1, 2, 3, 4, 5`,
+		"DELETE FROM goose_db_version WHERE version_id >= 29",
+	} {
+		if _, err := w.ledger.Pool().Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := postgres.Migrate(t.Context(), w.dsn); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(wantRefused, w.rows(refused)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(wantPaid, w.rows(paid)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // A batch has as many accounts as have decided so much, and one at least. Nothing is left out between two of them.
 func TestBatchesAreBounded(t *testing.T) {
 	t.Parallel()
