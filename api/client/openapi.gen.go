@@ -884,16 +884,25 @@ func (e GetCohortsParamsFormat) Valid() bool {
 
 // Defines values for GetMarginsParamsBy.
 const (
-	GetMarginsParamsByPlan GetMarginsParamsBy = "plan"
-	GetMarginsParamsByTeam GetMarginsParamsBy = "team"
+	GetMarginsParamsByDay   GetMarginsParamsBy = "day"
+	GetMarginsParamsByMonth GetMarginsParamsBy = "month"
+	GetMarginsParamsByPlan  GetMarginsParamsBy = "plan"
+	GetMarginsParamsByTeam  GetMarginsParamsBy = "team"
+	GetMarginsParamsByWeek  GetMarginsParamsBy = "week"
 )
 
 // Valid indicates whether the value is a known member of the GetMarginsParamsBy enum.
 func (e GetMarginsParamsBy) Valid() bool {
 	switch e {
+	case GetMarginsParamsByDay:
+		return true
+	case GetMarginsParamsByMonth:
+		return true
 	case GetMarginsParamsByPlan:
 		return true
 	case GetMarginsParamsByTeam:
+		return true
+	case GetMarginsParamsByWeek:
 		return true
 	default:
 		return false
@@ -2064,7 +2073,8 @@ type LotKind string
 // Margin defines model for Margin.
 type Margin struct {
 	// Currency Examples: USD
-	Currency string `json:"currency"`
+	Currency string             `json:"currency"`
+	From     openapi_types.Date `json:"from"`
 
 	// Margin The revenue less the provider's cost.
 	Margin Decimal `json:"margin"`
@@ -2090,6 +2100,9 @@ type Margin struct {
 
 	// Team Who paid, `by=team`; absent of the users for whom no team pays.
 	Team string `json:"team,omitempty,omitzero"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
 }
 
 // Margins defines model for Margins.
@@ -2673,7 +2686,7 @@ type SimulationRequest struct {
 	// OfPlan The plan whose users it is tried for; all users without it. At most 50000 users.
 	OfPlan string `json:"of_plan,omitempty,omitzero"`
 
-	// Plan The manifest of a UsagePlan, with apiVersion, kind, metadata and spec.
+	// Plan The manifest of a UsagePlan, with apiVersion, kind, metadata and spec; a text is one in YAML.
 	Plan json.RawMessage `json:"plan"`
 }
 
@@ -2708,6 +2721,9 @@ type Spender struct {
 type Spenders struct {
 	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
 	AsOf time.Time `json:"as_of,omitempty,omitzero"`
+
+	// Currencies Those that there are amounts of in the month or the one before.
+	Currencies []string `json:"currencies"`
 
 	// Currency Absent where there are no amounts in the month or the one before.
 	Currency string `json:"currency,omitempty,omitzero"`
@@ -3674,7 +3690,7 @@ type GetTotalsForecastParams struct {
 
 // GetMarginsParams defines parameters for GetMargins.
 type GetMarginsParams struct {
-	// By Whose margins; those of plans unless given.
+	// By Whose margins, or of which time; those of plans unless given.
 	By GetMarginsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
 
 	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
@@ -4438,10 +4454,11 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/analytics/forecast (the `GetTotalsForecast` operationId).
 	GetTotalsForecast(ctx context.Context, params *GetTotalsForecastParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
+	// GetMargins What plans, teams that pay, or days bring in, and what their use costs.
 	//
 	// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
-	// are never added.
+	// are never added. By days, weeks or months each that is known of is there, in each currency of the span, with zeros where there was
+	// nothing.
 	//
 	// Corresponds with GET /api/v1/analytics/margins (the `GetMargins` operationId).
 	GetMargins(ctx context.Context, params *GetMarginsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -5371,10 +5388,11 @@ func (c *Client) GetTotalsForecast(ctx context.Context, params *GetTotalsForecas
 	return c.Client.Do(req)
 }
 
-// GetMargins What plans, or teams that pay, bring in, and what their use costs.
+// GetMargins What plans, teams that pay, or days bring in, and what their use costs.
 //
 // Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
-// are never added.
+// are never added. By days, weeks or months each that is known of is there, in each currency of the span, with zeros where there was
+// nothing.
 //
 // Corresponds with GET /api/v1/analytics/margins (the `GetMargins` operationId).
 func (c *Client) GetMargins(ctx context.Context, params *GetMarginsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -11221,10 +11239,11 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/analytics/forecast (the `GetTotalsForecast` operationId).
 	GetTotalsForecastWithResponse(ctx context.Context, params *GetTotalsForecastParams, reqEditors ...RequestEditorFn) (*GetTotalsForecastResponse, error)
 
-	// GetMarginsWithResponse What plans, or teams that pay, bring in, and what their use costs.
+	// GetMarginsWithResponse What plans, teams that pay, or days bring in, and what their use costs.
 	//
 	// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
-	// are never added.
+	// are never added. By days, weeks or months each that is known of is there, in each currency of the span, with zeros where there was
+	// nothing.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -17059,10 +17078,11 @@ func (c *ClientWithResponses) GetTotalsForecastWithResponse(ctx context.Context,
 	return ParseGetTotalsForecastResponse(rsp)
 }
 
-// GetMarginsWithResponse What plans, or teams that pay, bring in, and what their use costs.
+// GetMarginsWithResponse What plans, teams that pay, or days bring in, and what their use costs.
 //
 // Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
-// are never added.
+// are never added. By days, weeks or months each that is known of is there, in each currency of the span, with zeros where there was
+// nothing.
 //
 // Returns a wrapper object for the known response body format(s).
 //

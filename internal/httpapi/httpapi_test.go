@@ -269,7 +269,7 @@ func (f *fake) Utilisation(context.Context, reports.Span) (reports.Utilisation, 
 	return reports.Utilisation{}, f.err
 }
 
-func (f *fake) Margins(context.Context, bool, reports.Span) (reports.Margins, error) {
+func (f *fake) Margins(context.Context, reports.By, reports.Span) (reports.Margins, error) {
 	return reports.Margins{}, f.err
 }
 

@@ -508,16 +508,25 @@ func (e GetCohortsParamsFormat) Valid() bool {
 
 // Defines values for GetMarginsParamsBy.
 const (
-	GetMarginsParamsByPlan GetMarginsParamsBy = "plan"
-	GetMarginsParamsByTeam GetMarginsParamsBy = "team"
+	GetMarginsParamsByDay   GetMarginsParamsBy = "day"
+	GetMarginsParamsByMonth GetMarginsParamsBy = "month"
+	GetMarginsParamsByPlan  GetMarginsParamsBy = "plan"
+	GetMarginsParamsByTeam  GetMarginsParamsBy = "team"
+	GetMarginsParamsByWeek  GetMarginsParamsBy = "week"
 )
 
 // Valid indicates whether the value is a known member of the GetMarginsParamsBy enum.
 func (e GetMarginsParamsBy) Valid() bool {
 	switch e {
+	case GetMarginsParamsByDay:
+		return true
+	case GetMarginsParamsByMonth:
+		return true
 	case GetMarginsParamsByPlan:
 		return true
 	case GetMarginsParamsByTeam:
+		return true
+	case GetMarginsParamsByWeek:
 		return true
 	default:
 		return false
@@ -1586,8 +1595,9 @@ type LotKind string
 // Margin defines model for Margin.
 type Margin struct {
 	// Currency Examples: USD
-	Currency string  `json:"currency"`
-	Margin   Decimal `json:"margin"`
+	Currency string             `json:"currency"`
+	From     openapi_types.Date `json:"from"`
+	Margin   Decimal            `json:"margin"`
 
 	// MarginPercent Of the revenue, rounded towards zero; absent where there is none.
 	MarginPercent *int32  `json:"margin_percent,omitempty"`
@@ -1604,6 +1614,9 @@ type Margin struct {
 
 	// Team Who paid, `by=team`; absent of the users for whom no team pays.
 	Team string `json:"team,omitempty,omitzero"`
+
+	// To The day behind the last one.
+	To openapi_types.Date `json:"to"`
 }
 
 // Margins defines model for Margins.
@@ -2167,7 +2180,7 @@ type SimulationRequest struct {
 	// OfPlan The plan whose users it is tried for; all users without it. At most 50000 users.
 	OfPlan string `json:"of_plan,omitempty,omitzero"`
 
-	// Plan The manifest of a UsagePlan, with apiVersion, kind, metadata and spec.
+	// Plan The manifest of a UsagePlan, with apiVersion, kind, metadata and spec; a text is one in YAML.
 	Plan json.RawMessage `json:"plan"`
 }
 
@@ -2198,6 +2211,9 @@ type Spender struct {
 type Spenders struct {
 	// AsOf Whatever was answered before it is in the figures; absent as long as there are none.
 	AsOf time.Time `json:"as_of,omitempty,omitzero"`
+
+	// Currencies Those that there are amounts of in the month or the one before.
+	Currencies []string `json:"currencies"`
 
 	// Currency Absent where there are no amounts in the month or the one before.
 	Currency string `json:"currency,omitempty,omitzero"`
@@ -3100,7 +3116,7 @@ type GetTotalsForecastParams struct {
 
 // GetMarginsParams defines parameters for GetMargins.
 type GetMarginsParams struct {
-	// By Whose margins; those of plans unless given.
+	// By Whose margins, or of which time; those of plans unless given.
 	By GetMarginsParamsBy `form:"by,omitempty" json:"by,omitempty,omitzero"`
 
 	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
@@ -3623,7 +3639,7 @@ type ServerInterface interface {
 	// GetTotalsForecast What all users, or those of a plan, will use in the days to come.
 	// (GET /api/v1/analytics/forecast)
 	GetTotalsForecast(w http.ResponseWriter, r *http.Request, params GetTotalsForecastParams)
-	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
+	// GetMargins What plans, teams that pay, or days bring in, and what their use costs.
 	// (GET /api/v1/analytics/margins)
 	GetMargins(w http.ResponseWriter, r *http.Request, params GetMarginsParams)
 	// SimulatePlan What the last 90 days would have been on a plan that need not exist.
@@ -10957,7 +10973,7 @@ type StrictServerInterface interface {
 	// GetTotalsForecast What all users, or those of a plan, will use in the days to come.
 	// (GET /api/v1/analytics/forecast)
 	GetTotalsForecast(ctx context.Context, request GetTotalsForecastRequestObject) (GetTotalsForecastResponseObject, error)
-	// GetMargins What plans, or teams that pay, bring in, and what their use costs.
+	// GetMargins What plans, teams that pay, or days bring in, and what their use costs.
 	// (GET /api/v1/analytics/margins)
 	GetMargins(ctx context.Context, request GetMarginsRequestObject) (GetMarginsResponseObject, error)
 	// SimulatePlan What the last 90 days would have been on a plan that need not exist.

@@ -77,8 +77,9 @@ func (s *server) GetMargins(ctx context.Context, r GetMarginsRequestObject) (Get
 	if err := s.mayAll(ctx, access.Resource); err != nil {
 		return nil, err
 	}
-	if by := r.Params.By; by != "" && by != GetMarginsParamsByPlan && by != GetMarginsParamsByTeam {
-		return nil, invalid("by: %.40q must be plan or team", by)
+	by, err := marginsBy(string(r.Params.By))
+	if err != nil {
+		return nil, err
 	}
 	format := string(r.Params.Format)
 	rows, err := asRows(format)
@@ -89,7 +90,7 @@ func (s *server) GetMargins(ctx context.Context, r GetMarginsRequestObject) (Get
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.operators.Margins(ctx, r.Params.By == GetMarginsParamsByTeam, span)
+	m, err := s.operators.Margins(ctx, by, span)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +103,7 @@ func (s *server) GetMargins(ctx context.Context, r GetMarginsRequestObject) (Get
 	for i := range m.Rows {
 		g := &m.Rows[i]
 		out.Groups[i] = Margin{
-			Plan: g.Plan, Team: g.Team, Currency: g.Currency, Periods: g.Periods, PeriodPrice: money(g.PeriodPrice),
+			From: date(g.From), To: date(g.To), Plan: g.Plan, Team: g.Team, Currency: g.Currency, Periods: g.Periods, PeriodPrice: money(g.PeriodPrice),
 			OveragePrice: money(g.OveragePrice), Revenue: money(g.Revenue()), ProviderCost: money(g.Cost),
 			Margin: money(g.Margin()),
 		}
@@ -113,7 +114,21 @@ func (s *server) GetMargins(ctx context.Context, r GetMarginsRequestObject) (Get
 	return out, nil
 }
 
+// marginsBy reads how margins are grouped.
+func marginsBy(given string) (reports.By, error) {
+	switch by := reports.By(given); by {
+	case "":
+		return reports.ByPlan, nil
+	case reports.ByPlan, reports.ByTeam, reports.ByDay, reports.ByWeek, reports.ByMonth:
+		return by, nil
+	case reports.ByType:
+	}
+	return "", invalid("by: %.40q must be plan, team, day, week or month", given)
+}
+
 var marginColumns = []column[reports.Margin]{
+	{"from", func(m *reports.Margin) any { return m.From.String() }}, //nolint:goconst // a column's name
+	{"to", func(m *reports.Margin) any { return m.To.String() }},
 	{"plan_name", func(m *reports.Margin) any { return m.Plan }},
 	{"team", func(m *reports.Margin) any { return m.Team }}, //nolint:goconst // a column's name
 	{"currency", func(m *reports.Margin) any { return m.Currency }},
@@ -155,8 +170,9 @@ func (s *server) ListSpenders(
 		return nil, err
 	}
 	out := ListSpenders200JSONResponse{
-		Month: month(page.Month), Currency: page.Currency, Users: make([]Spender, len(page.Users)),
-		NextCursor: spenderCursor(&page.SpendersQuery, page.Next), AsOf: page.AsOf,
+		Month: month(page.Month), Currency: page.Currency, Currencies: append([]string{}, page.Currencies...),
+		Users: make([]Spender, len(page.Users)), NextCursor: spenderCursor(&page.SpendersQuery, page.Next),
+		AsOf: page.AsOf,
 	}
 	for i := range page.Users {
 		u := &page.Users[i]
@@ -357,7 +373,7 @@ func (s *server) GetWork(ctx context.Context, r GetWorkRequestObject) (GetWorkRe
 }
 
 var workColumns = []column[reports.EndingsGroup]{
-	{"from", func(g *reports.EndingsGroup) any { return g.From.String() }}, //nolint:goconst // a column's name
+	{"from", func(g *reports.EndingsGroup) any { return g.From.String() }},
 	{"to", func(g *reports.EndingsGroup) any { return g.To.String() }},
 	{"name", func(g *reports.EndingsGroup) any { return g.Name }}, //nolint:goconst // a column's name
 	{"charged", func(g *reports.EndingsGroup) any { return g.Endings.Charged }},

@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/jackc/pgx/v5"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -192,7 +194,7 @@ func TestOperatorsAreToldWhatTheDocsSay(t *testing.T) {
 		switch name {
 		case "utilisation":
 			answered = listOf(m.asked("utilisation?"+span), "plans")
-		case "margins by=plan", "margins by=team":
+		case "margins by=plan", "margins by=team", "margins by=month":
 			answered = listOf(m.asked("margins?"+span+"&by="+strings.TrimPrefix(name, "margins by=")), "groups")
 		case "spenders":
 			answered = listOf(m.asked("spenders?month=2026-02"), "users")
@@ -241,8 +243,8 @@ func TestOperatorsAreToldWhatTheDocsSay(t *testing.T) {
 			t.Errorf("%s: (-events +answer)\n%s", name, diff)
 		}
 	}
-	if seen != 6 {
-		t.Errorf("docs/analytics.md has %d definitions for operators, want 6", seen)
+	if seen != 7 {
+		t.Errorf("docs/analytics.md has %d definitions for operators, want 7", seen)
 	}
 }
 
@@ -292,7 +294,7 @@ func TestSpenders(t *testing.T) {
 		"spenders?by=name":                `by: "name" must be credits, price, cost or growth`,
 		"spenders?currency=usd":           `currency: "usd" must be three capital letters`,
 		"spenders?month=March":            `month: "March" must be a month from 2000-01`,
-		"margins?by=type":                 `by: "type" must be plan or team`,
+		"margins?by=type":                 `by: "type" must be plan, team, day, week or month`,
 		"cohorts?from=2026-04&to=2026-03": "from: 2026-04 must not be behind to, which is 2026-03",
 		"cohorts?from=2016-04&to=2026-03": "from: 2016-04 must be at most 59 months before to",
 		"work?format=xml":                 `format: "xml" must be json, csv or ndjson`,
@@ -304,6 +306,76 @@ func TestSpenders(t *testing.T) {
 		}
 	}
 	must(t, m.h, request{method: "GET", path: "/api/v1/analytics/spenders?cursor=x", token: "Bearer analyst"}, 400)
+}
+
+// Where there are two currencies one has to be said for users, and each time has margins in both, which come to those
+// of the plans.
+func TestTwoCurrencies(t *testing.T) {
+	t.Parallel()
+	m := newMonths(t)
+	hk := metering.Plan{Plan: *freePlan(), ObjectUID: quota.ID{4}, ResetSchedule: "0 2 * * *", ResetBatchSize: 500}
+	hk.Name, hk.DisplayName, hk.Default, hk.Rank, hk.Currency = "hk", "Hong Kong", false, 30, "HKD"
+	hk.PeriodPrice, hk.OveragePrice, hk.OverageMax = 78_000_000, 400_000, 1000*quota.Credit
+	if _, err := m.ApplyPlan(t.Context(), hk, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.RegisterUser(t.Context(), "gina", "hk", "Asia/Hong_Kong", metering.By{Actor: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	m.advance(4)
+	m.use("bob", 45)
+	m.advance(9)
+	m.use("gina", 50)
+	m.advance(25) // 8 February
+	m.use("gina", 31)
+	m.rollUp()
+	asked := request{method: "GET", path: "/api/v1/analytics/spenders", token: "Bearer analyst"}
+	const want = "currency: is missing: there are amounts of more than one, say which of HKD, USD"
+	if got := must(t, m.h, asked, 422)["detail"]; got != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+	for currency, user := range map[string]string{"HKD": "gina", "USD": "bob"} {
+		page := m.asked("spenders?currency=" + currency)
+		users := listOf(page, "users")
+		if fmt.Sprint(page["currencies"]) != "[HKD USD]" || len(users) != 1 || users[0]["user_id"] != user {
+			t.Errorf("%s: got %v", currency, page)
+		}
+	}
+
+	const span = "from=2025-12-20&to=2026-02-20&by="
+	sums := map[string]map[string]float64{}
+	for by, groups := range map[string]int{"plan": 0, "day": 39, "week": 6, "month": 2} {
+		sums[by] = map[string]float64{}
+		times := map[string][]string{}
+		for _, g := range listOf(m.asked("margins?"+span+by), "groups") {
+			currency := g["currency"].(string)
+			times[currency] = append(times[currency], fmt.Sprint(g["from"], "/", g["to"]))
+			for _, figure := range []string{"periods", "period_price", "overage_price", "provider_cost", "margin"} {
+				n, err := g[figure].(json.Number).Float64()
+				if err != nil {
+					t.Fatal(err)
+				}
+				sums[by][currency+" "+figure] += n
+			}
+		}
+		if diff := cmp.Diff(sums["plan"], sums[by], cmpopts.EquateApprox(0, 1e-9)); by != "plan" && diff != "" {
+			t.Errorf("%s: (-plans +time)\n%s", by, diff)
+		}
+		if by != "plan" && (len(times) != 2 || len(times["USD"]) != groups ||
+			!slices.Equal(times["USD"], times["HKD"])) {
+			t.Errorf("%s: got %v, want %d times in each currency", by, times, groups)
+		}
+	}
+	if sums["plan"]["HKD periods"] != 2 || sums["plan"]["HKD overage_price"] == 0 {
+		t.Errorf("got %v", sums["plan"])
+	}
+	got := do(m.h, request{method: "GET", token: "Bearer analyst",
+		path: "/api/v1/analytics/margins?format=csv&" + span + "week"})
+	rows, err := csv.NewReader(got.Body).ReadAll()
+	if err != nil || len(rows) != 1+2*6 || strings.Join(rows[0], " ") !=
+		"from to plan_name team currency periods period_price_micros overage_price_micros cost_micros as_of" {
+		t.Errorf("%d rows, %v: %v", len(rows), err, rows)
+	}
 }
 
 // A month without anybody is a zero, one that nothing is known of is not there, and so with plans.
@@ -348,8 +420,46 @@ func TestSimulatePlan(t *testing.T) {
 		got["from"] != "2025-12-12" || got["to"] != "2026-03-12" {
 		t.Errorf("got %v", got)
 	}
-	wrong := try(`{"plan":`+strings.Replace(gold, `"credits":50`, `"credits":-5`, 1)+`}`, 422)
-	if detail := fmt.Sprint(wrong["detail"]); !strings.Contains(detail, "spec.limits.credits: Invalid value: -5") {
-		t.Errorf("got %s", detail)
+	// The same as a text.
+	text := func(yaml string) string {
+		quoted, err := json.Marshal(yaml)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf(`{"plan":%s,"of_plan":"sold"}`, quoted)
+	}
+	const yaml = `# As it is in the repository.
+apiVersion: usage.cantonesescribe.io/v1alpha1
+kind: UsagePlan
+metadata:
+  name: gold
+spec:
+  displayName: Gold
+  limits: {credits: 50, fileSize: 50Mi, audioDuration: 2h, concurrent: 5}
+  pricing:
+    perPeriod: "2"
+    providerCostPerMinute: "0.01"
+  dailyCostCeiling: "100"
+`
+	if diff := cmp.Diff(got, try(text(yaml), 200)); diff != "" {
+		t.Errorf("(-object +text)\n%s", diff)
+	}
+	wrong := []string{
+		`{"plan":` + strings.Replace(gold, `"credits":50`, `"credits":-5`, 1) + `}`,
+		text(strings.Replace(yaml, "credits: 50", "credits: -5", 1)),
+		text(strings.Replace(yaml, "kind: UsagePlan", "kind: Job", 1)),
+		text(strings.Replace(yaml, "  limits:", "  limit:", 1)),
+		text(yaml + "---\n" + yaml),
+		text("spec: [" + yaml),
+		text(""),
+	}
+	for i, want := range []string{
+		"spec.limits.credits: Invalid value: -5", "spec.limits.credits: Invalid value: -5",
+		`kind: "Job" must be UsagePlan`, "spec.limit: is no field of a UsagePlan", "more than one document",
+		"yaml: line ", `apiVersion: "<nil>" must be`,
+	} {
+		if detail := fmt.Sprint(try(wrong[i], 422)["detail"]); !strings.Contains(detail, want) {
+			t.Errorf("got %s, want %s", detail, want)
+		}
 	}
 }

@@ -104,7 +104,7 @@ type Analytics interface {
 // Operators tells what all users come to; *reports.Service does.
 type Operators interface {
 	Utilisation(ctx context.Context, span reports.Span) (reports.Utilisation, error)
-	Margins(ctx context.Context, byTeam bool, span reports.Span) (reports.Margins, error)
+	Margins(ctx context.Context, by reports.By, span reports.Span) (reports.Margins, error)
 	Spenders(ctx context.Context, q reports.SpendersQuery, limit int) (reports.Spenders, error)
 	SpenderRows(
 		ctx context.Context, q reports.SpendersQuery,

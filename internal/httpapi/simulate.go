@@ -4,6 +4,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/advice"
@@ -18,7 +19,11 @@ func (s *server) SimulatePlan(
 	if err := s.mayAll(ctx, access.Resource); err != nil {
 		return nil, err
 	}
-	plan, err := s.readPlan(ctx, r.Body.Plan)
+	manifest := []byte(r.Body.Plan)
+	if text := ""; json.Unmarshal(manifest, &text) == nil {
+		manifest = []byte(text)
+	}
+	plan, err := s.readPlan(ctx, manifest)
 	if err != nil {
 		return nil, invalid("plan: %.2000s", err)
 	}

@@ -50,6 +50,7 @@ func totalsBy(given string) (reports.By, error) {
 		return reports.ByDay, nil
 	case reports.ByDay, reports.ByWeek, reports.ByMonth, reports.ByType, reports.ByPlan:
 		return by, nil
+	case reports.ByTeam:
 	}
 	return "", invalid("by: %.40q must be day, week, month, plan or type", given)
 }

@@ -5,9 +5,13 @@
 package manifest
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 
@@ -22,6 +26,7 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
 
@@ -95,6 +100,9 @@ func rulesOf(definition []byte) (*rules, error) {
 // Plan reads the manifest of a UsagePlan, in YAML or JSON, with the defaults that the API server would give it. What it
 // would refuse, an unknown field among it, is an Error.
 func Plan(ctx context.Context, data []byte) (*quota.Plan, error) {
+	if err := checkAlone(data); err != nil {
+		return nil, err
+	}
 	object := map[string]any{}
 	if err := yaml.UnmarshalStrict(data, &object); err != nil {
 		return nil, wrong("%v", err)
@@ -129,6 +137,27 @@ func Plan(ctx context.Context, data []byte) (*quota.Plan, error) {
 		return nil, wrong("%v", err)
 	}
 	return &plan.Plan, nil
+}
+
+// checkAlone refuses what has several documents, of which all but the first would be ignored.
+func checkAlone(data []byte) error {
+	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	for n := 0; ; {
+		document, err := documents.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return wrong("%v", err)
+		}
+		var content any
+		if yaml.Unmarshal(document, &content) != nil || content != nil {
+			n++
+		}
+		if n > 1 {
+			return wrong("there is more than one document, a plan is one")
+		}
+	}
 }
 
 // checkName judges the name, which the API server looks at first.

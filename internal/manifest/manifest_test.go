@@ -49,15 +49,28 @@ spec:
   reset: {schedule: "0 3 * * *"}
 `
 
+// served is what the API server adds.
+const served = `status:
+  observedGeneration: 2
+  conditions:
+  - {type: Accepted, status: "True", reason: Accepted, message: "", lastTransitionTime: "2026-03-01T00:00:00Z"}
+`
+
 // What the API server or the webhook would refuse is refused, and named: by the schema, by rules of CEL, by the
 // webhook.
 func TestWhatIsRefused(t *testing.T) {
 	t.Parallel()
-	if _, err := manifest.Plan(t.Context(), []byte(good)); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{
+		"as it is": good, "with a comment before it": "# Sold since 2026.\n---\n" + good,
+		"as of the API server": good + served,
+	} {
+		if _, err := manifest.Plan(t.Context(), []byte(text)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
 	}
 	for name, tc := range map[string]struct{ from, to, want string }{
 		"not YAML":        {"kind:", "kind: [", "yaml"},
+		"two documents":   {"kind:", "---\nkind:", "there is more than one document"},
 		"twice":           {"kind: UsagePlan", "kind: UsagePlan\nkind: UsagePlan", `key "kind" already set`},
 		"another kind":    {"kind: UsagePlan", "kind: UserQuota", `kind: "UserQuota" must be UsagePlan`},
 		"another version": {"v1alpha1", "v1", `apiVersion: "usage.cantonesescribe.io/v1" must be`},

@@ -116,7 +116,7 @@ const withinPercent = 20
 
 // PlansAdvice says which plans fit nobody.
 func (s *Service) PlansAdvice(ctx context.Context) (PlansAdvice, error) {
-	asOf, span, err := s.periodsSpan(ctx, Span{Days: utilisationDays})
+	asOf, span, _, err := s.periodsSpan(ctx, Span{Days: utilisationDays})
 	out := PlansAdvice{Span: span, AsOf: asOf}
 	if err != nil || asOf.IsZero() {
 		return out, err

@@ -195,8 +195,9 @@ const (
 	ByWeek  By = "week"
 	ByMonth By = "month"
 	ByType  By = "type"
-	// ByPlan is for totals only.
+	// ByPlan and ByTeam are for operators only.
 	ByPlan By = "plan"
+	ByTeam By = "team"
 )
 
 // MaxDays is the longest span of days that can be asked for.
@@ -353,7 +354,7 @@ func next(d Day, by By) Day {
 		return d.Add(7 - int(t.Weekday()+6)%7)
 	case ByMonth:
 		return Day(time.Date(t.Year(), t.Month()+1, 1, 0, 0, 0, 0, time.UTC))
-	case ByDay, ByType, ByPlan:
+	case ByDay, ByType, ByPlan, ByTeam:
 	}
 	return d.Add(1)
 }

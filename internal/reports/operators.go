@@ -20,8 +20,9 @@ type OperatorsStore interface {
 	// Utilisation reads how much of their credits the periods used that ended on days of UTC from one on and before
 	// another, in the order of plans and percents.
 	Utilisation(ctx context.Context, from, to Day) ([]PeriodCount, error)
-	// Margins reads what was earned and spent on these days, by plan, or by the team that paid.
-	Margins(ctx context.Context, byTeam bool, from, to Day) ([]Margin, error)
+	// Margins reads what was earned and spent on these days: by plan, by the team that paid, or else by day and in the
+	// order of the days.
+	Margins(ctx context.Context, by By, from, to Day) ([]Margin, error)
 	// Currencies are those of the money of a month and of the one before.
 	Currencies(ctx context.Context, month Day) ([]string, error)
 	// Spenders reads users in the order of a figure of a month, the most first, behind a place.
@@ -68,7 +69,7 @@ type Utilisation struct {
 // Utilisation says how much of their credits the periods used that ended in a span of days of UTC. A plan of which none
 // ended is not there.
 func (s *Service) Utilisation(ctx context.Context, span Span) (Utilisation, error) {
-	asOf, span, err := s.periodsSpan(ctx, span)
+	asOf, span, _, err := s.periodsSpan(ctx, span)
 	if err != nil {
 		return Utilisation{}, err
 	}
@@ -114,26 +115,29 @@ func utilisationOf(counts []PeriodCount) PlanUtilisation {
 	return u
 }
 
-// periodsSpan says how far what periods come to is, and returns the span with what was left out.
-func (s *Service) periodsSpan(ctx context.Context, span Span) (time.Time, Span, error) {
-	asOf, err := s.summed.PeriodsSummed(ctx)
-	if err != nil {
-		return asOf, span, err
+// periodsSpan says how far what periods come to is, and returns the span with what was left out and the part of it that
+// the totals cover.
+func (s *Service) periodsSpan(ctx context.Context, span Span) (asOf time.Time, asked, covered Span, err error) {
+	if asOf, err = s.summed.PeriodsSummed(ctx); err != nil {
+		return asOf, span, span, err
 	}
 	r, err := s.totalsRollup(ctx)
 	if err != nil {
-		return asOf, span, err
+		return asOf, span, span, err
 	}
-	span, _, err = span.within(&r)
+	asked, covered, err = span.within(&r)
 	// What was used is as of the last rollup, which may not have come to its end since.
 	if r.AsOf.Before(asOf) {
 		asOf = r.AsOf
 	}
-	return asOf, span, err
+	return asOf, asked, covered, err
 }
 
-// Margin is what a plan, or a team that pays, has brought in, and what its use has cost, in one currency.
+// Margin is what a plan, or a team that pays, or all in some days, have brought in, and what their use has cost, in one
+// currency.
 type Margin struct {
+	// Span are the days that it is of.
+	Span
 	// Plan, or Team, which is empty of all users for whom no team pays.
 	Plan, Team, Currency string
 	// Periods that began, and what they are sold for, what was owed for overage, and what the provider took.
@@ -155,14 +159,57 @@ type Margins struct {
 	Rows []Margin
 }
 
-// Margins says, of a span of days of UTC, what was brought in and what it cost, by plan or by the team that paid.
-func (s *Service) Margins(ctx context.Context, byTeam bool, span Span) (Margins, error) {
-	asOf, span, err := s.periodsSpan(ctx, span)
+// Margins says, of a span of days of UTC, what was brought in and what it cost: by plan, by the team that paid, or by
+// day, week or month. Of the latter each that is known of is there, in each currency that there is in the span.
+func (s *Service) Margins(ctx context.Context, by By, span Span) (Margins, error) {
+	asOf, span, covered, err := s.periodsSpan(ctx, span)
 	if err != nil {
 		return Margins{}, err
 	}
-	rows, err := s.summed.Margins(ctx, byTeam, span.From, span.To)
+	rows, err := s.summed.Margins(ctx, by, span.From, span.To)
+	if by == ByPlan || by == ByTeam {
+		for i := range rows {
+			rows[i].Span = span
+		}
+	} else {
+		rows = marginsByTime(rows, covered, by)
+	}
 	return Margins{Span: span, AsOf: asOf, Rows: rows}, err
+}
+
+// marginsByTime groups the margins of days, which are in their order. Periods may have begun before anything was used.
+func marginsByTime(days []Margin, covered Span, by By) []Margin {
+	if len(days) == 0 {
+		return nil
+	}
+	currencies := make([]string, len(days))
+	for i := range days {
+		currencies[i] = days[i].Currency
+	}
+	slices.Sort(currencies)
+	currencies = slices.Compact(currencies)
+	to := later(covered.To, days[len(days)-1].To)
+	var out []Margin
+	for from := earlier(covered.From, days[0].From); from.Before(to); {
+		group := make([]Margin, len(currencies))
+		for i := range group {
+			group[i] = Margin{Span: Span{From: from, To: earlier(next(from, by), to)}, Currency: currencies[i]}
+		}
+		for len(days) > 0 && days[0].From.Before(group[0].To) {
+			i, _ := slices.BinarySearch(currencies, days[0].Currency)
+			group[i].add(&days[0])
+			days = days[1:]
+		}
+		from, out = group[0].To, append(out, group...)
+	}
+	return out
+}
+
+// add adds what was brought in and spent on other days.
+func (m *Margin) add(o *Margin) {
+	m.Periods += o.Periods
+	m.PeriodPrice, m.OveragePrice = m.PeriodPrice.Add(o.PeriodPrice), m.OveragePrice.Add(o.OveragePrice)
+	m.Cost = m.Cost.Add(o.Cost)
 }
 
 // Rank is the figure that users are put in order by.
@@ -220,7 +267,9 @@ type SpendersQuery struct {
 type Spenders struct {
 	SpendersQuery
 
-	Users []Spender
+	// Currencies are those of the money of the month and of the one before.
+	Currencies []string
+	Users      []Spender
 	// Next is where the next page begins; nil if this one was the last.
 	Next *SpendersPlace
 	AsOf time.Time
@@ -233,33 +282,31 @@ var last = SpendersPlace{Value: math.MaxInt64, Account: quota.AccountID{
 
 // spenders completes a question. Without a month it is about the last one that is over, without a currency about the
 // only one that there is.
-func (s *Service) spenders(ctx context.Context, q SpendersQuery) (SpendersQuery, time.Time, error) {
+func (s *Service) spenders(ctx context.Context, q SpendersQuery) (Spenders, error) {
+	out := Spenders{SpendersQuery: q}
 	r, err := s.totalsRollup(ctx)
 	if err != nil {
-		return q, time.Time{}, err
+		return out, err
 	}
-	if q.Month == (Day{}) {
-		q.Month = MonthOf(DayOf(r.Now, time.UTC)).addMonths(-1)
+	out.AsOf = r.AsOf
+	if out.Month == (Day{}) {
+		out.Month = MonthOf(DayOf(r.Now, time.UTC)).addMonths(-1)
 	}
-	if q.Behind == nil {
-		q.Behind = &last
+	if out.Behind == nil {
+		out.Behind = &last
 	}
-	if q.Currency != "" {
-		return q, r.AsOf, nil
+	if out.Currencies, err = s.summed.Currencies(ctx, out.Month); err != nil || out.Currency != "" {
+		return out, err
 	}
-	currencies, err := s.summed.Currencies(ctx, q.Month)
-	if err != nil {
-		return q, r.AsOf, err
-	}
-	switch len(currencies) {
+	switch len(out.Currencies) {
 	case 0:
 	case 1:
-		q.Currency = currencies[0]
+		out.Currency = out.Currencies[0]
 	default:
-		return q, r.AsOf, quota.Invalid("currency", "is missing: there are amounts of more than one, say which of %s",
-			strings.Join(currencies, ", "))
+		return out, quota.Invalid("currency", "is missing: there are amounts of more than one, say which of %s",
+			strings.Join(out.Currencies, ", "))
 	}
-	return q, r.AsOf, nil
+	return out, nil
 }
 
 // Spenders returns a page of at most limit users, who used most by a figure first.
@@ -267,12 +314,12 @@ func (s *Service) Spenders(ctx context.Context, q SpendersQuery, limit int) (Spe
 	if err := checkLimit(limit); err != nil {
 		return Spenders{}, err
 	}
-	q, asOf, err := s.spenders(ctx, q)
+	out, err := s.spenders(ctx, q)
 	if err != nil {
 		return Spenders{}, err
 	}
-	users, err := s.summed.Spenders(ctx, q, limit+1)
-	out := Spenders{SpendersQuery: q, AsOf: asOf, Users: users}
+	users, err := s.summed.Spenders(ctx, out.SpendersQuery, limit+1)
+	out.Users = users
 	if len(users) > limit {
 		out.Users = users[:limit]
 		next := users[limit-1].place(q.By)
@@ -285,15 +332,14 @@ func (s *Service) Spenders(ctx context.Context, q SpendersQuery, limit int) (Spe
 func (s *Service) SpenderRows(
 	ctx context.Context, q SpendersQuery,
 ) (answered Spenders, pages iter.Seq2[[]Spender, error], err error) {
-	q, asOf, err := s.spenders(ctx, q)
-	return Spenders{SpendersQuery: q, AsOf: asOf}, func(yield func([]Spender, error) bool) {
-		for behind := q.Behind; behind != nil; {
-			page := q
-			page.Behind = behind
+	answered, err = s.spenders(ctx, q)
+	return answered, func(yield func([]Spender, error) bool) {
+		page := answered.SpendersQuery
+		for page.Behind != nil {
 			users, err := s.summed.Spenders(ctx, page, MaxPage)
-			if behind = nil; len(users) == MaxPage {
+			if page.Behind = nil; len(users) == MaxPage {
 				at := users[MaxPage-1].place(q.By)
-				behind = &at
+				page.Behind = &at
 			}
 			if !yield(users, err) || err != nil {
 				return

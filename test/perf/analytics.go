@@ -145,11 +145,15 @@ func analyticsPages(accounts int) []analyticsPage {
 			return err
 		}},
 		{"margins by plan", nil, func(ctx context.Context, r *reports.Service, _ string) error {
-			_, err := r.Margins(ctx, false, year)
+			_, err := r.Margins(ctx, reports.ByPlan, year)
 			return err
 		}},
 		{"margins by team", nil, func(ctx context.Context, r *reports.Service, _ string) error {
-			_, err := r.Margins(ctx, true, year)
+			_, err := r.Margins(ctx, reports.ByTeam, year)
+			return err
+		}},
+		{"margins by day", nil, func(ctx context.Context, r *reports.Service, _ string) error {
+			_, err := r.Margins(ctx, reports.ByDay, year)
 			return err
 		}},
 		{"cohorts", nil, func(ctx context.Context, r *reports.Service, _ string) error {

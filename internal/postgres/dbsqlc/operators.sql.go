@@ -74,6 +74,65 @@ func (q *Queries) CurrenciesOf(ctx context.Context, arg CurrenciesOfParams) ([]s
 	return items, nil
 }
 
+const MarginDays = `-- name: MarginDays :many
+SELECT v.day::date AS day, v.currency::text AS currency, sum(v.periods)::bigint AS periods, sum(v.period_price)::bigint AS period_price,
+    sum(v.overage_price)::bigint AS overage_price, sum(v.cost)::bigint AS cost
+FROM (
+    SELECT a.day, a.currency, 0 AS periods, 0 AS period_price, a.price_micros AS overage_price, 0 AS cost
+    FROM usage_totals AS a WHERE a.day >= $1::date AND a.day < $2::date AND a.events > 0
+    UNION ALL
+    SELECT b.day, b.cost_currency, 0, 0, 0, b.cost_micros
+    FROM usage_totals AS b WHERE b.day >= $1::date AND b.day < $2::date AND b.events > 0
+    UNION ALL
+    SELECT p.day, p.currency, p.periods, p.price_micros, 0, 0
+    FROM usage_period_prices AS p WHERE p.day >= $1::date AND p.day < $2::date) AS v
+GROUP BY v.day, v.currency
+HAVING sum(v.periods) <> 0 OR sum(v.overage_price) <> 0 OR sum(v.cost) <> 0
+ORDER BY 1, 2
+`
+
+type MarginDaysParams struct {
+	FromDay time.Time
+	ToDay   time.Time
+}
+
+type MarginDaysRow struct {
+	Day          time.Time
+	Currency     string
+	Periods      int64
+	PeriodPrice  int64
+	OveragePrice int64
+	Cost         int64
+}
+
+// The same of all, by days.
+func (q *Queries) MarginDays(ctx context.Context, arg MarginDaysParams) ([]MarginDaysRow, error) {
+	rows, err := q.db.Query(ctx, MarginDays, arg.FromDay, arg.ToDay)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MarginDaysRow
+	for rows.Next() {
+		var i MarginDaysRow
+		if err := rows.Scan(
+			&i.Day,
+			&i.Currency,
+			&i.Periods,
+			&i.PeriodPrice,
+			&i.OveragePrice,
+			&i.Cost,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const Margins = `-- name: Margins :many
 WITH span AS NOT MATERIALIZED (
     SELECT $1::boolean AS by_team, $2::date AS from_day, $3::date AS to_day,

@@ -40,6 +40,23 @@ GROUP BY f.plan, f.team_id, t.name, f.currency
 HAVING sum(f.periods) <> 0 OR sum(f.overage_price) <> 0 OR sum(f.cost) <> 0
 ORDER BY 1, 2, 3;
 
+-- name: MarginDays :many
+-- The same of all, by days.
+SELECT v.day::date AS day, v.currency::text AS currency, sum(v.periods)::bigint AS periods, sum(v.period_price)::bigint AS period_price,
+    sum(v.overage_price)::bigint AS overage_price, sum(v.cost)::bigint AS cost
+FROM (
+    SELECT a.day, a.currency, 0 AS periods, 0 AS period_price, a.price_micros AS overage_price, 0 AS cost
+    FROM usage_totals AS a WHERE a.day >= @from_day::date AND a.day < @to_day::date AND a.events > 0
+    UNION ALL
+    SELECT b.day, b.cost_currency, 0, 0, 0, b.cost_micros
+    FROM usage_totals AS b WHERE b.day >= @from_day::date AND b.day < @to_day::date AND b.events > 0
+    UNION ALL
+    SELECT p.day, p.currency, p.periods, p.price_micros, 0, 0
+    FROM usage_period_prices AS p WHERE p.day >= @from_day::date AND p.day < @to_day::date) AS v
+GROUP BY v.day, v.currency
+HAVING sum(v.periods) <> 0 OR sum(v.overage_price) <> 0 OR sum(v.cost) <> 0
+ORDER BY 1, 2;
+
 -- name: CurrenciesOf :many
 -- Of the money of days.
 SELECT a.currency FROM usage_totals AS a WHERE a.day >= @from_day::date AND a.day < @to_day::date AND a.events > 0

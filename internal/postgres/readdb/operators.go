@@ -38,13 +38,31 @@ func (s *Store) Utilisation(ctx context.Context, from, to reports.Day) ([]report
 }
 
 // Margins implements reports.OperatorsStore.
-func (s *Store) Margins(ctx context.Context, byTeam bool, from, to reports.Day) ([]reports.Margin, error) {
+func (s *Store) Margins(ctx context.Context, by reports.By, from, to reports.Day) ([]reports.Margin, error) {
+	if by != reports.ByPlan && by != reports.ByTeam {
+		return s.marginsOfDays(ctx, from, to)
+	}
 	rows, err := s.Queries().Margins(ctx,
-		dbsqlc.MarginsParams{ByTeam: byTeam, FromDay: time.Time(from), ToDay: time.Time(to)})
+		dbsqlc.MarginsParams{ByTeam: by == reports.ByTeam, FromDay: time.Time(from), ToDay: time.Time(to)})
 	margins := make([]reports.Margin, len(rows))
 	for i, r := range rows {
 		margins[i] = reports.Margin{
 			Plan: r.Plan, Team: r.Team, Currency: r.Currency, Periods: r.Periods,
+			PeriodPrice: quota.Money(r.PeriodPrice), OveragePrice: quota.Money(r.OveragePrice),
+			Cost: quota.Money(r.Cost),
+		}
+	}
+	return margins, postgres.MapError(err)
+}
+
+func (s *Store) marginsOfDays(ctx context.Context, from, to reports.Day) ([]reports.Margin, error) {
+	rows, err := s.Queries().MarginDays(ctx,
+		dbsqlc.MarginDaysParams{FromDay: time.Time(from), ToDay: time.Time(to)})
+	margins := make([]reports.Margin, len(rows))
+	for i, r := range rows {
+		day := reports.Day(r.Day)
+		margins[i] = reports.Margin{
+			Span: reports.Span{From: day, To: day.Add(1)}, Currency: r.Currency, Periods: r.Periods,
 			PeriodPrice: quota.Money(r.PeriodPrice), OveragePrice: quota.Money(r.OveragePrice),
 			Cost: quota.Money(r.Cost),
 		}

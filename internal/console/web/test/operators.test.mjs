@@ -300,3 +300,97 @@ test('a plan is tried on the last 90 days', async () => {
     '  overage:', '    policy: Allow', '    maxCredits: 500', '    pricePerCredit: "0.02"', '',
   ].join('\n'));
 });
+
+test('a pasted UsagePlan is tried as it is, and what is wrong with it is said', async () => {
+  const asked = [];
+  const { answers } = operators.find(({ name }) => name === 'console-what-if-yaml');
+  const wrong = 'plan: the manifest is not one of a UsagePlan: spec.limits.concurrent: Invalid value: 0: should be greater than or equal to 1';
+  service.answers = {
+    ...answers(),
+    'POST /api/v1/analytics/simulate': async ({}, {}, request) => {
+      asked.push(await body(request));
+      return asked.length === 1 ? new Problem(422, wrong) : answers()['POST /api/v1/analytics/simulate'];
+    },
+  };
+  const { page } = on;
+  await page.goto(`${service.url}/console/plans?tab=whatif&plan=pro`);
+  await page.getByLabel('Tried as').selectOption('a UsagePlan in YAML');
+  assert.equal(new URL(page.url()).searchParams.get('as'), 'yaml');
+  const manifest = page.getByRole('textbox', { name: 'The UsagePlan that is tried' });
+  assert.match(await manifest.inputValue(), /^apiVersion: usage.cantonesescribe.io\/v1alpha1\nkind: UsagePlan\nmetadata:\n  name: pro\n/);
+  const text = 'kind: UsagePlan # of the repository\nspec: {limits: {concurrent: 0}}\n';
+  await manifest.fill(text);
+  await page.getByRole('button', { name: 'Try it' }).click();
+  await page.getByRole('alert').getByText(wrong).waitFor();
+  await accessible(page);
+  await page.getByRole('button', { name: 'Try it' }).click();
+  await page.getByRole('rowheader', { name: 'As tried' }).waitFor();
+  assert.deepEqual(asked, Array(2).fill({ plan: text, of_plan: 'pro' }));
+  // What was tried as a text is not what the fields say.
+  await page.getByLabel('Tried as').selectOption('limits and prices');
+  await page.getByLabel('At once').waitFor();
+  assert.equal(await page.getByRole('rowheader', { name: 'As tried' }).count(), 0);
+});
+
+test('of several currencies one is shown, that of the default plan unless another is chosen', async () => {
+  const inCurrency = (_, query) => (query.has('currency')
+    ? { month: '2026-02', currency: query.get('currency'), currencies: ['EUR', 'HKD', 'USD'],
+        users: [{ user_id: `of-${query.get('currency')}`, uses: 1, credits: 2, price: 3, provider_cost: 4, previous_credits: 0, previous_price: 0, previous_provider_cost: 0, growth_credits: 2 }] }
+    : new Problem(422, 'currency: is missing'));
+  const sold = ['HKD', 'USD'].map((currency, i) => ({ ...operators.find(({ name }) => name === 'console-what-if').answers()['GET /api/v1/plans'].plans[i], currency, default: i === 1 }));
+  const page = await open('console-spenders', { 'GET /api/v1/plans': { plans: sold }, 'GET /api/v1/analytics/spenders': inCurrency });
+  await page.getByRole('rowheader', { name: 'of-USD' }).waitFor();
+  const choice = page.getByLabel('Currency');
+  assert.deepEqual(await choice.locator('option').allTextContents(), ['USD', 'HKD', 'EUR']);
+  await choice.selectOption('EUR');
+  await page.getByRole('rowheader', { name: 'of-EUR' }).waitFor();
+  assert.equal(new URL(page.url()).searchParams.get('currency'), 'EUR');
+  await page.reload();
+  await page.getByRole('rowheader', { name: 'of-EUR' }).waitFor();
+  assert.equal(await choice.inputValue(), 'EUR');
+  assert.ok(service.calls.filter(({ path }) => path.endsWith('/spenders')).every(({ query }) => query.includes('currency=')), 'it is not asked without a currency');
+
+  // Where plans may not be read the service knows.
+  await open('console-spenders', {
+    'GET /api/v1/plans': new Problem(403, 'no'), 'GET /api/v1/analytics/spenders': { ...inCurrency({}, new URLSearchParams('currency=USD')), currencies: ['USD'] },
+  });
+  await page.getByRole('rowheader', { name: 'of-USD' }).waitFor();
+  assert.equal(await choice.count(), 0);
+});
+
+test('margins over time are of one currency, as a plot and a table', async () => {
+  const page = await open('console-money');
+  const region = page.getByRole('region', { name: 'Revenue, cost and margin over time' });
+  await region.getByRole('rowheader').first().waitFor();
+  assert.equal(await region.getByRole('rowheader').count(), 30);
+  assert.match(await region.locator('tbody tr').first().textContent(), /USD/);
+  await page.getByRole('img', { name: /margin in USD/ }).locator('canvas').waitFor();
+  await page.getByLabel('Currency').selectOption('HKD');
+  await page.getByRole('img', { name: /margin in HKD/ }).locator('canvas').waitFor();
+  await region.getByText('HKD').first().waitFor();
+  assert.equal(await region.getByText('USD').count(), 0);
+  await page.locator('select').filter({ hasText: 'Week' }).selectOption('week');
+  await until(() => service.calls.some(({ path, query }) => path.endsWith('/margins') && query.includes('by=week')));
+  assert.equal(new URL(page.url()).search, '?currency=HKD&step=week');
+});
+
+test('advice has its arithmetic, and the score its factors', async () => {
+  const page = await open('console-user-advice');
+  const advice = page.locator('[data-advice=overage_costs_more]');
+  assert.match(await advice.textContent(), /overage_costs_more.*On Pro these periods would have cost less, by.*22\.50/);
+  assert.deepEqual(await advice.locator('tbody tr').first().locator('th, td').allTextContents(), ['1', '540', '530', 'USD 34.24', 'USD 29.99', 'USD 4.25'].map((text) => text.replace(' ', '\u00a0')));
+  assert.match(await page.locator('[data-advice=grant_lapses]').textContent(), /goodwill-2026-03 ends on .* 18 credits remain; 3\.5 were used.*in the 20 days that are left 15\.5 of them will not be/);
+  const score = page.locator('section', { has: page.getByRole('heading', { name: 'Score of leaving' }) });
+  assert.match(await score.locator('dl').textContent(), /Score57at risk/);
+  assert.deepEqual(await score.locator('tbody tr').nth(2).locator('th, td').allTextContents(), ['Credits in 28 days; the usual number', '14 / 20', '21', '150']);
+  assert.doesNotMatch(await page.locator('main').textContent(), /probab/i);
+  for (const path of ['/api/v1/usage/current', '/api/v1/admissions']) assert.equal(service.count('GET', path), 0, path);
+
+  // Who may read the user may not be who may see scores: each says so for itself.
+  Object.assign(service.answers, {
+    'GET /api/v1/usage/advice': { user_id: 'mina', advice: [], as_of: '2026-03-20T08:30:00Z' }, 'GET /api/v1/analytics/churn': new Problem(403, 'oidc:mina lacks the verb analytics'),
+  });
+  await page.reload();
+  await page.getByText('There is none. It needs three closed periods').waitFor();
+  await page.getByText('oidc:mina lacks the verb analytics').waitFor();
+});

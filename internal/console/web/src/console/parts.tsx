@@ -4,7 +4,10 @@
 // What the console's pages share.
 
 import type { ComponentChildren } from 'preact';
+import { take, type Schemas } from '../lib/api';
+import { useApi } from '../lib/api-context';
 import { useParam, useParams } from '../lib/params';
+import { useResource, type Resource } from '../lib/resource';
 import { Link } from '../lib/router';
 import { useI18n, type ConsoleKey } from './i18n';
 
@@ -61,6 +64,25 @@ export function Choice({ name, title, options, absent = '' }: {
       </select>
     </label>
   );
+}
+
+export function usePlans(): Resource<{ plans: Schemas['OfferedPlan'][] }> {
+  const api = useApi();
+  return useResource('plans', (signal) => take(api.client.GET('/api/v1/plans', { signal })));
+}
+
+/** The currencies that plans are sold in, that of the default plan first. */
+export function currenciesOf(plans: readonly Schemas['OfferedPlan'][]): string[] {
+  return [...new Set([...plans].sort((a, b) => Number(b.default) - Number(a.default)).map((plan) => plan.currency))];
+}
+
+/** Which of several currencies is shown, which are never added up; the first unless the view says another. */
+export function Currencies({ of }: { of: readonly string[] }) {
+  const { t } = useI18n();
+  const [asked] = useParam('currency');
+  const all = [...new Set([...of, ...(asked ? [asked] : [])])];
+  if (all.length < 2) return null;
+  return <Choice name="currency" title={t('currency')} absent={of[0] ?? ''} options={all.map((c) => [c, c] as const)} />;
 }
 
 /** A text of any length, which breaks where others do not. */

@@ -15,12 +15,14 @@ export interface Series {
 }
 
 /** `label` says to those who cannot see it what the plot shows; the numbers themselves belong in a table or text beside it. */
-export function Plot({ label, times, series, height = 200 }: {
+export function Plot({ label, times, series, height = 200, days = false }: {
   label: string;
   /** Seconds since 1970. */
   times: readonly number[];
   series: readonly Series[];
   height?: number;
+  /** Each time is a day of UTC, and few enough to be seen one by one. */
+  days?: boolean;
 }) {
   const i18n = useI18n();
   const place = useRef<HTMLDivElement>(null);
@@ -46,22 +48,24 @@ export function Plot({ label, times, series, height = 200 }: {
       const axis: uPlot.Axis = {
         stroke: ink, font: `12px ${style.fontFamily}`, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 },
       };
+      const when = (s: number) => (days ? i18n.day(new Date(s * 1000).toISOString().slice(0, 10)) : i18n.time(s * 1000));
       plot.current?.destroy();
       plot.current = new uPlot(
         {
+          ...(days ? { tzDate: (s: number) => uPlot.tzDate(new Date(s * 1000), 'Etc/UTC') } : {}),
           width: element.clientWidth,
           height,
           padding: [12, 36, 0, 0],
           cursor: { drag: { x: false, y: false } },
-          scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
+          scales: { y: { range: (_, least, most) => [Math.min(0, least * 1.1), most > 0 ? most * 1.1 : 1] } },
           axes: [
-            { ...axis, values: (_, ticks) => ticks.map((s) => i18n.time(s * 1000)), space: 90 },
+            { ...axis, values: (_, ticks) => ticks.map(when), space: 100, ...(days ? { incrs: [1, 2, 7, 14, 28, 56].map((n) => n * 86_400) } : {}) },
             { ...axis, values: (_, ticks) => ticks.map((v) => i18n.number(v)), size: 60 },
           ],
           series: [
-            { label: i18n.t('time'), value: (_, s) => (s === null || s === undefined ? '' : i18n.time(s * 1000)) },
+            { label: i18n.t('time'), value: (_, s) => (s === null || s === undefined ? '' : when(s)) },
             ...series.map((s) => ({
-              label: s.name, stroke: colour(s.colour), width: 2, points: { show: false },
+              label: s.name, stroke: colour(s.colour), width: 2, points: { show: days },
               value: (_: uPlot, v: number | null) => (v === null ? '' : i18n.number(v, { maximumFractionDigits: 2 })),
             })),
           ],
@@ -83,7 +87,7 @@ export function Plot({ label, times, series, height = 200 }: {
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [names, height, i18n.locale]);
+  }, [names, height, days, i18n.locale]);
 
   useEffect(() => plot.current?.setData(data.current));
   return <div ref={place} class="plot" role="img" aria-label={label} />;

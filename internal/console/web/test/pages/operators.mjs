@@ -104,6 +104,20 @@ const figures = (credits, price, provider_cost) => ({
   carry_over_credits: 0, audio_seconds: credits * 60, bytes: 1, tokens: 0, quantity: 1, admissions: 1, uncharged: 0, waited_seconds: 1, running_seconds: 1,
   amounts: [{ currency: 'USD', price, provider_cost }, ...(credits > 6000 ? [{ currency: 'HKD', price: 120, provider_cost: 80.5 }] : [])],
 });
+const margin = (change, period_price, overage_price, provider_cost) => ({
+  from: '2026-02-19', to: '2026-03-21', currency: 'USD', periods: 0, ...change, period_price, overage_price, revenue: period_price + overage_price, provider_cost,
+  margin: period_price + overage_price - provider_cost,
+  ...(period_price + overage_price > 0 ? { margin_percent: Math.trunc(100 - (100 * provider_cost) / (period_price + overage_price)) } : {}),
+});
+const margins = [
+  margin({ plan: 'free', periods: 5230 }, 0, 0, 212.4), margin({ plan: 'starter', periods: 891 }, 8901.09, 120.4, 1801.12),
+  margin({ plan: 'pro', periods: 122 }, 3658.78, 640, 1944), margin({ plan: 'pro', currency: 'HKD', periods: 8 }, 1880, 120, 1210),
+];
+const date = (time) => iso(time).slice(0, 10);
+const marginDays = Array.from({ length: 30 }, (_, i) => Date.parse('2026-02-19') + i * DAY).flatMap((at, i) => [
+  margin({ currency: 'HKD', from: date(at), to: date(at + DAY), periods: i % 4 ? 0 : 1 }, i % 4 ? 0 : 235, i % 3, 40 + (i % 5)),
+  margin({ from: date(at), to: date(at + DAY), periods: 200 + i }, 380 + 60 * Math.sin(i / 4), i % 7 < 5 ? 30 : 9, i === 11 ? 520 : i % 7 < 5 ? 150 : 61),
+]);
 const period = (number, change) => ({
   number, start: iso(start - (4 - number) * 30 * DAY), end: iso(end - (4 - number) * 30 * DAY), state: 'Final', final_at: iso(end), revision: 1, plan: 'starter', limit_credits: 300,
   used_credits: 251.5, reserved_credits: 0, carry_over_credits: 12, provider_cost: 1.5, price: 9.99, currency: 'USD', amounts: [], ...change,
@@ -135,10 +149,31 @@ const aboutMina = {
     }],
     as_of: iso(TIME),
   },
+  'GET /api/v1/usage/advice': {
+    user_id: 'mina', days_as_of: iso(TIME), as_of: iso(TIME),
+    advice: [
+      {
+        reason: 'overage_costs_more', plan: { name: 'pro', display_name: 'Pro' }, currency: 'USD', saving: 22.5,
+        periods: [1, 2, 3].map((n) => ({ period: n, used_credits: 510 + 30 * n, plan_credits: 500 + 30 * n, now: 30.99 + 3.25 * n, then: 29.99 })),
+      },
+      {
+        reason: 'grant_lapses',
+        grant: { name: 'goodwill-2026-03', expires_at: iso(end + 9 * DAY), remaining_credits: 18, recent_credits: 3.5, days_left: 20, unused_credits: 15.5 },
+      },
+    ],
+  },
+  'GET /api/v1/analytics/churn': {
+    user_id: 'mina', score: 57, at_risk: true, as_of: iso(TIME),
+    factors: [
+      { factor: 'recency', points: 20, max_points: 40, value: 8, usual: 2 }, { factor: 'frequency', points: 17, max_points: 25, value: 5, usual: 14 },
+      { factor: 'trend', points: 14, max_points: 20, value: 1_260_000, usual: 9_000_000 }, { factor: 'refusals', points: 4, max_points: 10, value: 2, usual: 0 },
+      { factor: 'failures', points: 2, max_points: 5, value: 3, usual: 7 },
+    ],
+  },
   'GET /api/v1/audit': ({}, query) => ({ entries: audit.filter((e) => !query.has('user_id') || e.user_id === query.get('user_id')) }),
 };
-const user_ = (tab) => ({
-  name: tab ? `console-user-${tab}` : 'console-user', path: `/console/users/mina${tab ? `?tab=${tab}` : ''}`, ready: 'tbody tr', answers: () => ({ ...aboutMina }), picture: !tab,
+const user_ = (tab, picture = !tab) => ({
+  name: tab ? `console-user-${tab}` : 'console-user', path: `/console/users/mina${tab ? `?tab=${tab}` : ''}`, ready: 'tbody tr', answers: () => ({ ...aboutMina }), picture,
 });
 
 export default [
@@ -146,7 +181,7 @@ export default [
     name: 'console-users', path: '/console/users', ready: 'tbody tr', picture: false,
     answers: () => ({ 'GET /api/v1/users': ({}, query) => ({ users: users.filter((u) => u.user_id.startsWith(query.get('prefix') ?? '')) }) }),
   },
-  user_(''), user_('work'), user_('events'), user_('periods'), user_('alerts'), user_('audit'),
+  user_(''), user_('work'), user_('events'), user_('periods'), user_('alerts'), { ...user_('advice', true), ready: '[data-score]' }, user_('audit'),
   { name: 'console-teams', path: '/console/teams', ready: 'tbody tr', picture: false, answers: () => ({ 'GET /api/v1/teams': { teams, as_of: iso(TIME) } }) },
   {
     name: 'console-team', path: '/console/teams/newsroom', ready: 'section:last-of-type tbody tr', picture: false,
@@ -174,6 +209,7 @@ export default [
     name: 'console-plans', path: '/console/plans', ready: 'section:last-of-type tbody tr',
     answers: () => ({
       'GET /api/v1/plans': { plans },
+      'GET /api/v1/analytics/advice': { from: '2025-12-21', to: '2026-03-21', plans: [{ plan: 'free', reason: 'plan_fits_nobody', periods: 5211, within: 402 }] },
       'GET /api/v1/analytics/utilisation': {
         from: '2026-02-19', to: '2026-03-21',
         plans: [
@@ -195,21 +231,11 @@ export default [
   {
     name: 'console-money', path: '/console/money', ready: 'section:last-of-type tbody tr',
     answers: () => ({
-      'GET /api/v1/analytics/margins': {
-        from: '2026-02-19', to: '2026-03-21',
-        groups: [
-          { plan: 'free', currency: 'USD', periods: 5230, period_price: 0, overage_price: 0, revenue: 0, provider_cost: 212.4, margin: -212.4 },
-          { plan: 'starter', currency: 'USD', periods: 891, period_price: 8901.09, overage_price: 120.4, revenue: 9021.49, provider_cost: 1801.12, margin: 7220.37, margin_percent: 80 },
-          { plan: 'pro', currency: 'USD', periods: 122, period_price: 3658.78, overage_price: 640, revenue: 4298.78, provider_cost: 1944, margin: 2354.78, margin_percent: 54 },
-          { plan: 'pro', currency: 'HKD', periods: 8, period_price: 1880, overage_price: 120, revenue: 2000, provider_cost: 1210, margin: 790, margin_percent: 39 },
-        ],
-      },
+      'GET /api/v1/plans': { plans },
+      'GET /api/v1/analytics/margins': ({}, query) => ({ from: '2026-02-19', to: '2026-03-21', groups: ['plan', 'team'].includes(query.get('by')) ? margins : marginDays }),
       'GET /api/v1/analytics/totals': {
         from: '2026-02-19', to: '2026-03-21', total: figures(1, 1, 1), refusals: [],
-        groups: [
-          { from: '2026-02-19', to: '2026-03-01', figures: figures(4120.5, 210.1, 1260) },
-          { from: '2026-03-01', to: '2026-03-21', figures: figures(9817.25, 550.3, 2697.52) },
-        ],
+        groups: marginDays.filter(({ currency }) => currency === 'USD').map(({ from, to, provider_cost }) => ({ from, to, figures: figures(provider_cost * 3.6, 1, 1) })),
       },
     }),
   },
@@ -224,10 +250,11 @@ export default [
   },
   { name: 'console-deliveries', path: '/console/deliveries', ready: 'tbody tr', picture: false, answers: () => ({ 'GET /api/v1/deliveries': ({}, query) => ({ deliveries: deliveries.filter((d) => !query.has('state') || d.state === query.get('state')) }) }) },
   {
-    name: 'console-spenders', path: '/console/money?tab=spenders&currency=USD', ready: 'table', picture: false,
+    name: 'console-spenders', path: '/console/money?tab=spenders', ready: 'tbody tr', picture: false,
     answers: () => ({
+      'GET /api/v1/plans': { plans },
       'GET /api/v1/analytics/spenders': {
-        month: '2026-02', currency: 'USD',
+        month: '2026-02', currency: 'USD', currencies: ['HKD', 'USD'],
         users: people.slice(0, 5).map((user_id, i) => ({
           user_id, plan: 'pro', uses: 200 - i, credits: 1400.5 - 210 * i, price: 12.5 - i, provider_cost: 8.4 - i, previous_credits: 1200, previous_price: 3,
           previous_provider_cost: 7, growth_credits: 200.5 - 210 * i,
@@ -265,6 +292,7 @@ export default [
       },
     }),
   },
+  { name: 'console-what-if-yaml', path: '/console/plans?tab=whatif&as=yaml', ready: 'textarea', picture: false, answers: () => ({ 'GET /api/v1/plans': { plans }, 'POST /api/v1/analytics/simulate': simulated }) },
   { name: 'console-what-if', path: '/console/plans?tab=whatif', ready: '.curl', answers: () => ({ 'GET /api/v1/plans': { plans }, 'POST /api/v1/analytics/simulate': simulated }) },
   { name: 'console-audit', path: '/console/audit', ready: 'tbody tr', answers: () => ({ 'GET /api/v1/audit': aboutMina['GET /api/v1/audit'] }) },
 ];

@@ -3,6 +3,7 @@
 
 // What all users come to: who uses most, who comes back, what became of work, and what is to be expected.
 
+import { useEffect, useState } from 'preact/hooks';
 import { take, type Schemas } from '../../lib/api';
 import { useApi } from '../../lib/api-context';
 import { useParam } from '../../lib/params';
@@ -11,16 +12,38 @@ import { useResource } from '../../lib/resource';
 import { Table } from '../../lib/table';
 import { useI18n } from '../i18n';
 import { useList } from '../list';
-import { Amount, Asked, Bar, Choice, Span, UserLink, useSpan } from '../parts';
+import { Amount, Asked, Bar, Choice, Currencies, currenciesOf, Span, UserLink, usePlans, useSpan } from '../parts';
 
 const orders = ['credits', 'price', 'cost', 'growth'] as const;
 
 export function Spenders() {
+  const { t } = useI18n();
+  const plans = usePlans();
+  const [asked] = useParam('currency');
+  const sold = currenciesOf(plans.data?.plans ?? []);
+  const [found, setFound] = useState<readonly string[]>([]);
+  // Where there are several the service has to be told which. Without plans there is nothing to say, and it knows whether that will do.
+  const currency = asked || (sold[0] ?? '');
+  const known = asked !== '' || plans.data !== undefined || plans.error !== undefined;
+  return (
+    <section class="card">
+      <h2>{t('tab.spenders')}</h2>
+      <Bar>
+        <Asked name="month" title={t('monthUTC')} />
+        <Choice name="order" title={t('most')} absent="credits" options={orders.map((o) => [o, t(`order.${o}`)] as const)} />
+        <Currencies of={[...sold, ...found]} />
+      </Bar>
+      {known ? <SpendersIn currency={currency} found={setFound} /> : <p class="minor">{t('loading')}</p>}
+    </section>
+  );
+}
+
+/** `found` is told which currencies there are in the month, also those that no plan is sold in. */
+function SpendersIn({ currency, found }: { currency: string; found(currencies: readonly string[]): void }) {
   const i18n = useI18n();
   const { t } = i18n;
   const api = useApi();
   const [month] = useParam('month');
-  const [currency] = useParam('currency');
   const [asked] = useParam('order', 'credits');
   const by = orders.find((o) => o === asked) ?? 'credits';
   const list = useList(`spenders/${month}/${currency}/${by}`, (cursor, signal) =>
@@ -28,34 +51,28 @@ export function Spenders() {
       params: { query: { by, limit: 50, ...(month ? { month } : {}), ...(currency ? { currency } : {}), ...cursor } }, signal,
     })) as Promise<Schemas['Spenders']>);
   const first = list.pages?.[0];
+  useEffect(() => {
+    if (first) found(first.currencies);
+  }, [first]);
   const money = (value: number) => (first?.currency ? <Amount value={value} currency={first.currency} /> : i18n.number(value));
+  if (list.error) return <Trouble error={list.error} again={list.reload} />;
   return (
-    <section class="card">
-      <h2>{t('tab.spenders')}</h2>
-      <Bar>
-        <Asked name="month" title={t('monthUTC')} />
-        <Asked name="currency" title={t('currency')} />
-        <Choice name="order" title={t('most')} absent="credits" options={orders.map((o) => [o, t(`order.${o}`)] as const)} />
-      </Bar>
+    <>
       {first && <p class="minor">{t('spendersWhat', { month: first.month })}</p>}
-      {list.error
-        ? <Trouble error={list.error} again={list.reload} />
-        : (
-          <Table<Schemas['Spender']>
-            caption={t('tab.spenders')} file="spenders" rows={list.pages?.flatMap((page) => page.users)} rowKey={(s) => s.user_id} more={list.more}
-            columns={[
-              { key: 'user', title: t('user'), heads: true, value: (s) => s.user_id, show: (s) => <UserLink id={s.user_id} /> },
-              { key: 'plan', title: t('plan'), value: (s) => s.plan },
-              { key: 'uses', title: t('uses'), end: true, value: (s) => s.uses, show: (s) => i18n.number(s.uses) },
-              { key: 'credits', title: t('credits'), end: true, value: (s) => s.credits, show: (s) => i18n.credits(s.credits) },
-              { key: 'before', title: t('monthBefore'), end: true, value: (s) => s.previous_credits, show: (s) => i18n.credits(s.previous_credits) },
-              { key: 'growth', title: t('order.growth'), end: true, value: (s) => s.growth_credits, show: (s) => i18n.number(s.growth_credits, { maximumFractionDigits: 3, signDisplay: 'exceptZero' }) },
-              { key: 'price', title: t('overage'), end: true, value: (s) => s.price, show: (s) => money(s.price) },
-              { key: 'cost', title: t('cost'), end: true, value: (s) => s.provider_cost, show: (s) => money(s.provider_cost) },
-            ]}
-          />
-        )}
-    </section>
+      <Table<Schemas['Spender']>
+        caption={t('tab.spenders')} file="spenders" rows={list.pages?.flatMap((page) => page.users)} rowKey={(s) => s.user_id} more={list.more}
+        columns={[
+          { key: 'user', title: t('user'), heads: true, value: (s) => s.user_id, show: (s) => <UserLink id={s.user_id} /> },
+          { key: 'plan', title: t('plan'), value: (s) => s.plan },
+          { key: 'uses', title: t('uses'), end: true, value: (s) => s.uses, show: (s) => i18n.number(s.uses) },
+          { key: 'credits', title: t('credits'), end: true, value: (s) => s.credits, show: (s) => i18n.credits(s.credits) },
+          { key: 'before', title: t('monthBefore'), end: true, value: (s) => s.previous_credits, show: (s) => i18n.credits(s.previous_credits) },
+          { key: 'growth', title: t('order.growth'), end: true, value: (s) => s.growth_credits, show: (s) => i18n.number(s.growth_credits, { maximumFractionDigits: 3, signDisplay: 'exceptZero' }) },
+          { key: 'price', title: t('overage'), end: true, value: (s) => s.price, show: (s) => money(s.price) },
+          { key: 'cost', title: t('cost'), end: true, value: (s) => s.provider_cost, show: (s) => money(s.provider_cost) },
+        ]}
+      />
+    </>
   );
 }
 

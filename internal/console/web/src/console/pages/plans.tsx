@@ -10,7 +10,7 @@ import { Trouble } from '../../lib/parts';
 import { useResource, type Resource } from '../../lib/resource';
 import { Table } from '../../lib/table';
 import { useI18n } from '../i18n';
-import { Amount, Bar, Span, Tabs, useSpan } from '../parts';
+import { Amount, Bar, Span, Tabs, usePlans, useSpan } from '../parts';
 import { WhatIf } from './what-if';
 
 type Plan = Schemas['OfferedPlan'];
@@ -19,10 +19,9 @@ const tabs = ['offered', 'whatif'];
 
 export function Plans() {
   const { t } = useI18n();
-  const api = useApi();
   const [asked] = useParam('tab', 'offered');
   const tab = tabs.includes(asked) ? asked : 'offered';
-  const plans = useResource('plans', (signal) => take(api.client.GET('/api/v1/plans', { signal })));
+  const plans = usePlans();
   return (
     <>
       <header><h1>{t('plans')}</h1></header>
@@ -45,6 +44,7 @@ function Offered({ plans }: { plans: Resource<{ plans: Plan[] }> }) {
     take(api.client.GET('/api/v1/analytics/utilisation', { params: { query: span }, signal })) as Promise<Schemas['PlanUtilisations']>);
   const refused = useResource(`refusals/${spanKey}`, (signal) =>
     take(api.client.GET('/api/v1/analytics/totals', { params: { query: { by: 'plan', ...span } }, signal })) as Promise<Schemas['UsageTotals']>);
+  const unfit = useResource('plans-advice', (signal) => take(api.client.GET('/api/v1/analytics/advice', { signal })));
   const limit = (plan: Plan, name: 'credits' | 'concurrent' | 'queued') =>
     plan.limits.unlimited.includes(name) ? t('unlimited') : plan.limits[name] === undefined ? '–' : i18n.number(plan.limits[name]);
   return (
@@ -89,6 +89,21 @@ function Offered({ plans }: { plans: Resource<{ plans: Plan[] }> }) {
             />
           )}
         </section>
+        {unfit.error && <Trouble error={unfit.error} again={unfit.reload} />}
+        {unfit.data && unfit.data.plans.length > 0 && (
+          <section class="card">
+            <h2>{t('fitsNobody')}</h2>
+            <p class="minor">{t('fitsNobodyWhat')}</p>
+            <Table<Schemas['PlanAdvice']>
+              caption={t('fitsNobody')} file="plans-advice" prefix="a" filter="none" rows={unfit.data.plans} rowKey={(a) => a.plan}
+              columns={[
+                { key: 'plan', title: t('plan'), heads: true, value: (a) => a.plan },
+                { key: 'periods', title: t('periods'), end: true, value: (a) => a.periods, show: (a) => i18n.number(a.periods) },
+                { key: 'within', title: t('within'), end: true, value: (a) => a.within, show: (a) => i18n.number(a.within) },
+              ]}
+            />
+          </section>
+        )}
         <section class="card">
           <h2>{t('refusals')}</h2>
           <p class="minor">{t('refusalsWhat')}</p>

@@ -94,7 +94,7 @@ export function Resets() {
               <Table<Schemas['ResetRun']>
                 caption={t('runs')} file="reset-runs" prefix="r" rows={runs.pages?.flatMap((page) => page.runs)} rowKey={(r) => r.id} more={runs.more}
                 columns={[
-                  { key: 'at', title: t('start'), value: (r) => r.started_at, show: (r) => i18n.dateTime(r.started_at) },
+                  { key: 'at', title: t('started'), value: (r) => r.started_at, show: (r) => i18n.dateTime(r.started_at) },
                   { key: 'plan', title: t('plan'), heads: true, value: (r) => r.plan },
                   { key: 'state', title: t('state'), value: (r) => r.state, show: (r) => <span class={r.state === 'Failed' || r.state === 'Lost' ? 'bad' : undefined}>{i18n.code('run', r.state)}</span> },
                   { key: 'accounts', title: t('accounts'), end: true, value: (r) => r.accounts, show: (r) => i18n.number(r.accounts) },

@@ -13,10 +13,11 @@ import { Table } from '../../lib/table';
 import { Act } from '../act';
 import { useI18n } from '../i18n';
 import { useList } from '../list';
+import { Advice } from './advice';
 import { AuditTable } from './audit';
-import { Amount, LevelLink, Long, Of, Tabs, teamAt } from '../parts';
+import { Amount, LevelLink, Long, Of, Tabs, teamAt, usePlans } from '../parts';
 
-const tabs = ['why', 'work', 'events', 'periods', 'alerts', 'audit'];
+const tabs = ['why', 'work', 'events', 'periods', 'alerts', 'advice', 'audit'];
 
 export function User({ id = '' }: Record<string, string>) {
   const { t } = useI18n();
@@ -25,7 +26,7 @@ export function User({ id = '' }: Record<string, string>) {
   const tab = tabs.includes(asked) ? asked : 'why';
   const user = useResource(`user/${id}`, (signal) =>
     take(api.client.GET('/api/v1/users/{id}', { params: { path: { id } }, signal })));
-  const plans = useResource('plans', (signal) => take(api.client.GET('/api/v1/plans', { signal })));
+  const plans = usePlans();
   const u = user.data;
   const path = `/api/v1/users/${encodeURIComponent(id)}`;
   return (
@@ -87,6 +88,7 @@ export function User({ id = '' }: Record<string, string>) {
           {tab === 'events' && <Events id={id} />}
           {tab === 'periods' && <Periods id={id} />}
           {tab === 'alerts' && <Alerts id={id} />}
+          {tab === 'advice' && <Advice id={id} />}
           {tab === 'audit' && <AuditTable of={{ user_id: id }} file={`audit-${id}`} />}
         </div>
       )}

@@ -31,8 +31,8 @@ export function Users() {
         <h1>{t('users')}</h1>
         <Act
           name={t('register')} what={t('registerWhat')} done={users.reload}
-          fields={[{ name: 'id', title: t('user'), pattern: '[A-Za-z0-9]([A-Za-z0-9._\\-]{0,61}[A-Za-z0-9])?' }, { name: 'plan', title: t('plan'), optional: true }, { name: 'reason', title: t('why'), optional: true }]}
-          call={({ id, plan, reason }) => ({ method: 'POST', path: '/api/v1/users', body: { user_id: id, ...(plan ? { plan } : {}), ...(reason ? { reason } : {}) } })}
+          fields={[{ name: 'id', title: t('user'), pattern: '[A-Za-z0-9]([A-Za-z0-9._\\-]{0,61}[A-Za-z0-9])?' }, { name: 'plan', title: t('plan'), optional: true }, { name: 'reason', title: t('why') }]}
+          call={({ id, plan, reason }) => ({ method: 'POST', path: '/api/v1/users', body: { user_id: id, ...(plan ? { plan } : {}), reason } })}
         />
       </header>
       {users.error && <Trouble error={users.error} again={users.reload} />}

@@ -10,7 +10,7 @@ import { useParam } from '../../lib/params';
 import { Figure, Trouble } from '../../lib/parts';
 import { Table } from '../../lib/table';
 import { useI18n, type ConsoleKey } from '../i18n';
-import { Amount, Bar } from '../parts';
+import { Amount, Bar, Choice } from '../parts';
 
 type Plan = Schemas['OfferedPlan'];
 const limits = ['credits', 'concurrent', 'queued', 'fileSize'] as const;
@@ -70,18 +70,23 @@ export function WhatIf({ plans }: { plans: readonly Plan[] }) {
   const plan = plans.find((p) => p.name === asked) ?? plans[0];
   const [edited, edit] = useState<{ of: string; draft: Draft }>();
   const draft = edited && edited.of === plan?.name ? edited.draft : draftOf(plan);
-  const [state, setState] = useState<{ busy?: boolean; done?: Schemas['PlanSimulation']; error?: Error }>({});
+  const [as] = useParam('as', 'limits');
+  const [text, setText] = useState<string>();
+  const [latest, setLatest] = useState<{ of?: string; busy?: boolean; done?: Schemas['PlanSimulation']; error?: Error }>({});
   const [copied, setCopied] = useState(false);
   if (!plan) return null;
   const manifest = manifestOf(plan, draft);
   const yaml = yamlOf(manifest);
+  // What was tried in another way, or of another plan's users, is not what is asked now.
+  const of = `${as}/${plan.name}`;
+  const state = latest.of === of ? latest : {};
   const run = async () => {
-    setState({ busy: true });
+    setLatest({ of, busy: true });
     try {
-      const body = { plan: manifest, of_plan: plan.name } as unknown as Schemas['SimulationRequest'];
-      setState({ done: await take(api.client.POST('/api/v1/analytics/simulate', { body })) });
+      const body = { plan: as === 'yaml' ? (text ?? yaml) : manifest, of_plan: plan.name } as Schemas['SimulationRequest'];
+      setLatest({ of, done: await take(api.client.POST('/api/v1/analytics/simulate', { body })) });
     } catch (cause) {
-      setState({ error: cause instanceof Error ? cause : new Error(String(cause)) });
+      setLatest({ of, error: cause instanceof Error ? cause : new Error(String(cause)) });
     }
   };
   const { done } = state;
@@ -98,12 +103,13 @@ export function WhatIf({ plans }: { plans: readonly Plan[] }) {
       >
         <Bar>
           <label class="asked">
-            <span>{t('plan')}</span>
-            <select value={plan.name} onChange={(event) => { choose(event.currentTarget.value); setState({}); }}>
+            <span>{t('usersOf')}</span>
+            <select value={plan.name} onChange={(event) => choose(event.currentTarget.value)}>
               {plans.map((p) => <option key={p.name}>{p.name}</option>)}
             </select>
           </label>
-          {names.map((name) => (
+          <Choice name="as" title={t('tryAs')} absent="limits" options={[['limits', t('tryAs.limits')], ['yaml', t('tryAs.yaml')]]} />
+          {as !== 'yaml' && names.map((name) => (
             <label key={name} class="asked">
               <span>{t(titles[name])}{name === 'perPeriod' || name === 'pricePerCredit' ? `, ${plan.currency}` : ''}</span>
               <input
@@ -113,8 +119,17 @@ export function WhatIf({ plans }: { plans: readonly Plan[] }) {
               />
             </label>
           ))}
-          <button disabled={state.busy}>{t('tryIt')}</button>
+          {as !== 'yaml' && <button disabled={state.busy}>{t('tryIt')}</button>}
         </Bar>
+        {as === 'yaml' && (
+          <div class="manifest">
+            <label>
+              <span class="minor">{t('manifest')}</span>
+              <textarea rows={16} spellcheck={false} autocomplete="off" required value={text ?? yaml} onInput={(event) => setText(event.currentTarget.value)} />
+            </label>
+            <button disabled={state.busy}>{t('tryIt')}</button>
+          </div>
+        )}
       </form>
       {state.error && <Trouble error={state.error} />}
       {done && (
@@ -137,15 +152,17 @@ export function WhatIf({ plans }: { plans: readonly Plan[] }) {
           />
         </>
       )}
-      <details>
-        <summary>{t('asYAML')}</summary>
-        <pre class="curl" tabIndex={0}><code>{yaml}</code></pre>
-        {navigator.clipboard && (
-          <button type="button" class="quiet" onClick={() => void navigator.clipboard.writeText(yaml).then(() => setCopied(true))}>
-            {copied ? t('copied') : t('copy')}
-          </button>
-        )}
-      </details>
+      {as !== 'yaml' && (
+        <details>
+          <summary>{t('asYAML')}</summary>
+          <pre class="curl" tabIndex={0}><code>{yaml}</code></pre>
+          {navigator.clipboard && (
+            <button type="button" class="quiet" onClick={() => void navigator.clipboard.writeText(yaml).then(() => setCopied(true))}>
+              {copied ? t('copied') : t('copy')}
+            </button>
+          )}
+        </details>
+      )}
     </section>
   );
 }
