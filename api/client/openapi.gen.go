@@ -2014,6 +2014,9 @@ type LiveCounters struct {
 	// DatabaseUp Whether the database answers this replica.
 	DatabaseUp bool `json:"database_up"`
 
+	// Ended What became of everybody's work that ended lately; absent while that is not known as of now.
+	Ended *LiveEnded `json:"ended,omitempty"`
+
 	// InFlight Calls that are being answered, streams among them.
 	InFlight int64 `json:"in_flight"`
 
@@ -2038,14 +2041,44 @@ type LiveCounters struct {
 	// Streams Streams that are open.
 	Streams int64 `json:"streams"`
 
+	// Today What everybody has used on this day of UTC, as `GET /api/v1/analytics/totals` has it of the day once it is rolled up; absent while
+	// that is not known as of now.
+	Today *LiveToday `json:"today,omitempty"`
+
 	// Waiting Admissions that wait, of everybody; absent while the database does not answer.
 	Waiting *int64 `json:"waiting,omitempty"`
+}
+
+// LiveEnded What became of everybody's work that ended lately; absent while that is not known as of now.
+type LiveEnded struct {
+	// Ended Admissions that have ended since, but for those that were cancelled while they waited.
+	Ended int64 `json:"ended"`
+
+	// Failed Of these, those that were released, or expired and have not been charged after all.
+	Failed int64 `json:"failed"`
+
+	// FailedPercent The latter, of the former, rounded down; absent if none ended.
+	FailedPercent *int32 `json:"failed_percent,omitempty"`
+
+	// Since The beginning of the minute 15 minutes ago.
+	Since time.Time `json:"since"`
 }
 
 // LiveStream The events of the operators' stream, by name.
 type LiveStream struct {
 	End  StreamEnd    `json:"end,omitempty,omitzero"`
 	Live LiveCounters `json:"live,omitempty,omitzero"`
+}
+
+// LiveToday What everybody has used on this day of UTC, as `GET /api/v1/analytics/totals` has it of the day once it is rolled up; absent while
+// that is not known as of now.
+type LiveToday struct {
+	// Credits What the periods have used by them.
+	Credits Decimal            `json:"credits"`
+	Day     openapi_types.Date `json:"day"`
+
+	// Uses Charges and adjustments that occurred on it, without those that were reversed.
+	Uses int64 `json:"uses"`
 }
 
 // Lot Credits with an end of their own. What was used and is reserved of a grant is so over all periods, of the plan and its
@@ -4544,7 +4577,8 @@ type ClientInterface interface {
 	// StreamLive What this replica does, once a second.
 	//
 	// Server-sent events, for operators: needs the right to `get` the resource `system`, in all namespaces. Rates are this
-	// replica's since the event before; what runs and waits is everybody's. `end` with a reason comes before the service ends the
+	// replica's since the event before; what runs and waits, `today` and `ended` are everybody's, with all that was committed
+	// a second ago. `end` with a reason comes before the service ends the
 	// stream. The right is looked at again every 30 seconds.
 	//
 	// Corresponds with GET /api/v1/live (the `StreamLive` operationId).
@@ -5588,7 +5622,8 @@ func (c *Client) ResendDelivery(ctx context.Context, id openapi_types.UUID, reqE
 // StreamLive What this replica does, once a second.
 //
 // Server-sent events, for operators: needs the right to `get` the resource `system`, in all namespaces. Rates are this
-// replica's since the event before; what runs and waits is everybody's. `end` with a reason comes before the service ends the
+// replica's since the event before; what runs and waits, `today` and `ended` are everybody's, with all that was committed
+// a second ago. `end` with a reason comes before the service ends the
 // stream. The right is looked at again every 30 seconds.
 //
 // Corresponds with GET /api/v1/live (the `StreamLive` operationId).
@@ -11347,7 +11382,8 @@ type ClientWithResponsesInterface interface {
 	// StreamLiveWithResponse What this replica does, once a second.
 	//
 	// Server-sent events, for operators: needs the right to `get` the resource `system`, in all namespaces. Rates are this
-	// replica's since the event before; what runs and waits is everybody's. `end` with a reason comes before the service ends the
+	// replica's since the event before; what runs and waits, `today` and `ended` are everybody's, with all that was committed
+	// a second ago. `end` with a reason comes before the service ends the
 	// stream. The right is looked at again every 30 seconds.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -17252,7 +17288,8 @@ func (c *ClientWithResponses) ResendDeliveryWithResponse(ctx context.Context, id
 // StreamLiveWithResponse What this replica does, once a second.
 //
 // Server-sent events, for operators: needs the right to `get` the resource `system`, in all namespaces. Rates are this
-// replica's since the event before; what runs and waits is everybody's. `end` with a reason comes before the service ends the
+// replica's since the event before; what runs and waits, `today` and `ended` are everybody's, with all that was committed
+// a second ago. `end` with a reason comes before the service ends the
 // stream. The right is looked at again every 30 seconds.
 //
 // Returns a wrapper object for the known response body format(s).

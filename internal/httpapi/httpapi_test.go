@@ -513,7 +513,8 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 		Queue:    f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 		Limits: limits, Watch: func(quota.Level) Watching { return newWatching(metering.Frame{}, f.err) },
-		Work: func(context.Context) (metering.Work, error) { return metering.Work{}, f.err },
+		Work:   func(context.Context) (metering.Work, error) { return metering.Work{}, f.err },
+		Gauges: func(context.Context) (metering.Gauge, error) { return metering.Gauge{}, f.err },
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	openapi_types "github.com/oapi-codegen/runtime/types"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
@@ -32,6 +33,7 @@ const (
 type live struct {
 	replica string
 	work    func(ctx context.Context) (metering.Work, error)
+	gauges  func(ctx context.Context) (metering.Gauge, error)
 	open    *openStreams
 
 	inFlight                   atomic.Int64
@@ -54,10 +56,11 @@ type liveCounts struct {
 }
 
 func newLive(
-	replica string, work func(ctx context.Context) (metering.Work, error), open *openStreams,
-	registry prometheus.Registerer,
+	replica string, work func(ctx context.Context) (metering.Work, error),
+	gauges func(ctx context.Context) (metering.Gauge, error), open *openStreams, registry prometheus.Registerer,
 ) *live {
-	l := &live{replica: replica, work: work, open: open, at: time.Now(), refused: map[quota.Reason]*atomic.Int64{}}
+	l := &live{replica: replica, work: work, gauges: gauges, open: open, at: time.Now(),
+		refused: map[quota.Reason]*atomic.Int64{}}
 	show := func(name, help string, labels prometheus.Labels, n *atomic.Int64, unit float64) {
 		registry.MustRegister(prometheus.NewCounterFunc(
 			prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
@@ -149,6 +152,14 @@ func (l *live) event(ctx context.Context) []byte {
 	defer cancel()
 	if work, err := l.work(ctx); err == nil {
 		out.DatabaseUp, out.Running, out.Waiting = true, &work.Running, &work.Queued
+	}
+	if gauge, err := l.gauges(ctx); err == nil {
+		out.Today = &LiveToday{Day: openapi_types.Date{Time: gauge.Day}, Uses: gauge.Uses,
+			Credits: credits(gauge.Credits)}
+		out.Ended = &LiveEnded{Since: gauge.Since, Ended: gauge.Ended, Failed: gauge.Failed}
+		if gauge.Ended > 0 {
+			out.Ended.FailedPercent = new(percentOf(gauge.Failed, gauge.Ended))
+		}
 	}
 	data, err := json.Marshal(out)
 	if err != nil {

@@ -1545,6 +1545,9 @@ type LiveCounters struct {
 	// DatabaseUp Whether the database answers this replica.
 	DatabaseUp bool `json:"database_up"`
 
+	// Ended What became of everybody's work that ended lately; absent while that is not known as of now.
+	Ended *LiveEnded `json:"ended,omitempty"`
+
 	// InFlight Calls that are being answered, streams among them.
 	InFlight int64   `json:"in_flight"`
 	Queued   Decimal `json:"queued"`
@@ -1563,14 +1566,43 @@ type LiveCounters struct {
 	// Streams Streams that are open.
 	Streams int64 `json:"streams"`
 
+	// Today What everybody has used on this day of UTC, as `GET /api/v1/analytics/totals` has it of the day once it is rolled up; absent while
+	// that is not known as of now.
+	Today *LiveToday `json:"today,omitempty"`
+
 	// Waiting Admissions that wait, of everybody; absent while the database does not answer.
 	Waiting *int64 `json:"waiting,omitempty"`
+}
+
+// LiveEnded What became of everybody's work that ended lately; absent while that is not known as of now.
+type LiveEnded struct {
+	// Ended Admissions that have ended since, but for those that were cancelled while they waited.
+	Ended int64 `json:"ended"`
+
+	// Failed Of these, those that were released, or expired and have not been charged after all.
+	Failed int64 `json:"failed"`
+
+	// FailedPercent The latter, of the former, rounded down; absent if none ended.
+	FailedPercent *int32 `json:"failed_percent,omitempty"`
+
+	// Since The beginning of the minute 15 minutes ago.
+	Since time.Time `json:"since"`
 }
 
 // LiveStream The events of the operators' stream, by name.
 type LiveStream struct {
 	End  StreamEnd    `json:"end,omitempty,omitzero"`
 	Live LiveCounters `json:"live,omitempty,omitzero"`
+}
+
+// LiveToday What everybody has used on this day of UTC, as `GET /api/v1/analytics/totals` has it of the day once it is rolled up; absent while
+// that is not known as of now.
+type LiveToday struct {
+	Credits Decimal            `json:"credits"`
+	Day     openapi_types.Date `json:"day"`
+
+	// Uses Charges and adjustments that occurred on it, without those that were reversed.
+	Uses int64 `json:"uses"`
 }
 
 // Lot Credits with an end of their own. What was used and is reserved of a grant is so over all periods, of the plan and its

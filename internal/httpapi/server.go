@@ -238,6 +238,8 @@ type Options struct {
 	Watch func(of quota.Level) Watching
 	// Work counts what runs and what waits, of everybody.
 	Work func(ctx context.Context) (metering.Work, error)
+	// Gauges are what everybody has used today, and what work came to lately.
+	Gauges func(ctx context.Context) (metering.Gauge, error)
 	// Streams bound the answers that go on.
 	Streams StreamLimits
 	// Replica is the name under which the process is known.
@@ -304,7 +306,7 @@ func New(opts Options) http.Handler {
 		s.limits = NewRateLimiter(RateLimits{}, opts.Registry)
 	}
 	s.watch, s.open = opts.Watch, newOpenStreams(opts.Streams, opts.Registry)
-	s.live = newLive(opts.Replica, opts.Work, s.open, opts.Registry)
+	s.live = newLive(opts.Replica, opts.Work, opts.Gauges, s.open, opts.Registry)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.Handle("GET /readyz", telemetry.Readiness(

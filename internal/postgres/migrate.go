@@ -71,7 +71,9 @@ func Migrate(ctx context.Context, dsn string) (err error) {
 	if err != nil {
 		return err
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker))
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker),
+		goose.WithGoMigrations(goose.NewGoMigration(liveVersion, &goose.GoFunc{RunDB: indexLive},
+			&goose.GoFunc{RunDB: dropLive})))
 	if err != nil {
 		return err
 	}
@@ -154,7 +156,7 @@ var schemaNeeded = func() (newest int64) {
 		}
 		newest = max(newest, version)
 	}
-	return newest
+	return max(newest, liveVersion)
 }()
 
 // checkSchema returns a SchemaError where the schema is older than this release needs. Of a role that may not look it

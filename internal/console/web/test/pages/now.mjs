@@ -9,7 +9,9 @@ export const live = (second, change = {}) => ({
   as_of: new Date(TIME + second * 1000).toISOString(), replica: 'usaged-7d9f-x2x8k', seconds: 1,
   database_up: true, admitted: 640 + 160 * Math.sin(second / 9), queued: 24 + 12 * Math.sin(second / 5), refused: 30 + 20 * Math.cos(second / 11),
   refused_by_reason: { CreditsExhausted: 24.5, ConcurrencyLimit: 4.25, FileTooLarge: 0.5 },
-  completed: 612.5, charged_credits: 2216.783, in_flight: 24, streams: 3, running: 51, waiting: 7, ...change,
+  completed: 612.5, charged_credits: 2216.783, in_flight: 24, streams: 3, running: 51, waiting: 7,
+  today: { day: new Date(TIME).toISOString().slice(0, 10), uses: 28911 + 600 * second, credits: 79412.25 + 2216.5 * second },
+  ended: { since: new Date(TIME - 900_000).toISOString(), ended: 541_230, failed: 3_561, failed_percent: 0 }, ...change,
 });
 
 export default [{

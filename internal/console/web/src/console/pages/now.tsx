@@ -39,6 +39,17 @@ export function Now() {
             <dl class="figures">
               <Figure name={t('now.running')}>{now.running === undefined ? '–' : i18n.number(now.running)}</Figure>
               <Figure name={t('now.waiting')}>{now.waiting === undefined ? '–' : i18n.number(now.waiting)}</Figure>
+              {now.today && (
+                <>
+                  <Figure name={t('now.usesToday')}>{i18n.number(now.today.uses)}</Figure>
+                  <Figure name={t('now.creditsToday')}>{i18n.credits(now.today.credits)}</Figure>
+                </>
+              )}
+              {now.ended && (
+                <Figure name={t('now.failed')} note={t('now.failedOf', { failed: now.ended.failed, ended: now.ended.ended })}>
+                  {now.ended.ended === 0 ? '–' : i18n.percent(now.ended.failed / now.ended.ended)}
+                </Figure>
+              )}
               <Figure name={t('now.admitted')}>{rate(now.admitted)}</Figure>
               <Figure name={t('now.queued')}>{rate(now.queued)}</Figure>
               <Figure name={t('now.refused')}>{rate(now.refused)}</Figure>
