@@ -2598,6 +2598,14 @@ type RefusalTotal struct {
 	UserDays int64 `json:"user_days"`
 }
 
+// ResendRequest defines model for ResendRequest.
+type ResendRequest struct {
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason ActReason `json:"reason"`
+}
+
 // Reset defines model for Reset.
 type Reset struct {
 	// Level A user or a team, of which a limit is, or who pays.
@@ -4181,6 +4189,9 @@ type ForceReleaseAdmissionJSONRequestBody = ForceRelease
 // SimulatePlanJSONRequestBody defines body for SimulatePlan for application/json ContentType.
 type SimulatePlanJSONRequestBody = SimulationRequest
 
+// ResendDeliveryJSONRequestBody defines body for ResendDelivery for application/json ContentType.
+type ResendDeliveryJSONRequestBody = ResendRequest
+
 // PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
 type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
 
@@ -4567,12 +4578,23 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/deliveries (the `ListDeliveries` operationId).
 	ListDeliveries(ctx context.Context, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ResendDelivery Send an alert again that was delivered or given up.
+	// ResendDeliveryWithBody Send an alert again that was delivered or given up, for a reason.
 	//
-	// Under the id that it had. One that waits stays as it is.
+	// Under the id that it had. One that waits stays as it is. The audit log tells who did it, and why.
+	//
+	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
-	ResendDelivery(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ResendDeliveryWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResendDelivery Send an alert again that was delivered or given up, for a reason.
+	//
+	// Under the id that it had. One that waits stays as it is. The audit log tells who did it, and why.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
+	ResendDelivery(ctx context.Context, id openapi_types.UUID, body ResendDeliveryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StreamLive What this replica does, once a second.
 	//
@@ -5602,13 +5624,34 @@ func (c *Client) ListDeliveries(ctx context.Context, params *ListDeliveriesParam
 	return c.Client.Do(req)
 }
 
-// ResendDelivery Send an alert again that was delivered or given up.
+// ResendDeliveryWithBody Send an alert again that was delivered or given up, for a reason.
 //
-// Under the id that it had. One that waits stays as it is.
+// Under the id that it had. One that waits stays as it is. The audit log tells who did it, and why.
+//
+// Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
-func (c *Client) ResendDelivery(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewResendDeliveryRequest(c.Server, id)
+func (c *Client) ResendDeliveryWithBody(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResendDeliveryRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResendDelivery Send an alert again that was delivered or given up, for a reason.
+//
+// Under the id that it had. One that waits stays as it is. The audit log tells who did it, and why.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
+func (c *Client) ResendDelivery(ctx context.Context, id openapi_types.UUID, body ResendDeliveryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResendDeliveryRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8207,8 +8250,19 @@ func NewListDeliveriesRequest(server string, params *ListDeliveriesParams) (*htt
 	return req, nil
 }
 
-// NewResendDeliveryRequest constructs an http.Request for the ResendDelivery method
-func NewResendDeliveryRequest(server string, id openapi_types.UUID) (*http.Request, error) {
+// NewResendDeliveryRequest calls the generic ResendDelivery builder with application/json body
+func NewResendDeliveryRequest(server string, id openapi_types.UUID, body ResendDeliveryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResendDeliveryRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewResendDeliveryRequestWithBody constructs an http.Request for the ResendDelivery method, with any body, and a specified content type
+func NewResendDeliveryRequestWithBody(server string, id openapi_types.UUID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -8233,10 +8287,12 @@ func NewResendDeliveryRequest(server string, id openapi_types.UUID) (*http.Reque
 		return nil, err
 	}
 
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -11370,14 +11426,23 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/deliveries (the `ListDeliveries` operationId).
 	ListDeliveriesWithResponse(ctx context.Context, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*ListDeliveriesResponse, error)
 
-	// ResendDeliveryWithResponse Send an alert again that was delivered or given up.
+	// ResendDeliveryWithBodyWithResponse Send an alert again that was delivered or given up, for a reason.
 	//
-	// Under the id that it had. One that waits stays as it is.
+	// Under the id that it had. One that waits stays as it is. The audit log tells who did it, and why.
 	//
-	// Returns a wrapper object for the known response body format(s).
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
-	ResendDeliveryWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*ResendDeliveryResponse, error)
+	ResendDeliveryWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResendDeliveryResponse, error)
+
+	// ResendDeliveryWithResponse Send an alert again that was delivered or given up, for a reason.
+	//
+	// Under the id that it had. One that waits stays as it is. The audit log tells who did it, and why.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
+	ResendDeliveryWithResponse(ctx context.Context, id openapi_types.UUID, body ResendDeliveryJSONRequestBody, reqEditors ...RequestEditorFn) (*ResendDeliveryResponse, error)
 
 	// StreamLiveWithResponse What this replica does, once a second.
 	//
@@ -17270,15 +17335,30 @@ func (c *ClientWithResponses) ListDeliveriesWithResponse(ctx context.Context, pa
 	return ParseListDeliveriesResponse(rsp)
 }
 
-// ResendDeliveryWithResponse Send an alert again that was delivered or given up.
+// ResendDeliveryWithBodyWithResponse Send an alert again that was delivered or given up, for a reason.
 //
-// Under the id that it had. One that waits stays as it is.
+// Under the id that it had. One that waits stays as it is. The audit log tells who did it, and why.
 //
-// Returns a wrapper object for the known response body format(s).
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
-func (c *ClientWithResponses) ResendDeliveryWithResponse(ctx context.Context, id openapi_types.UUID, reqEditors ...RequestEditorFn) (*ResendDeliveryResponse, error) {
-	rsp, err := c.ResendDelivery(ctx, id, reqEditors...)
+func (c *ClientWithResponses) ResendDeliveryWithBodyWithResponse(ctx context.Context, id openapi_types.UUID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResendDeliveryResponse, error) {
+	rsp, err := c.ResendDeliveryWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResendDeliveryResponse(rsp)
+}
+
+// ResendDeliveryWithResponse Send an alert again that was delivered or given up, for a reason.
+//
+// Under the id that it had. One that waits stays as it is. The audit log tells who did it, and why.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/deliveries/{id}/resend (the `ResendDelivery` operationId).
+func (c *ClientWithResponses) ResendDeliveryWithResponse(ctx context.Context, id openapi_types.UUID, body ResendDeliveryJSONRequestBody, reqEditors ...RequestEditorFn) (*ResendDeliveryResponse, error) {
+	rsp, err := c.ResendDelivery(ctx, id, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}

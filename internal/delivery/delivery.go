@@ -251,8 +251,8 @@ type Deliveries interface {
 	Deliveries(ctx context.Context, f Filter, before ID, limit int) ([]Delivery, error)
 	// Delivery reads one, or ErrNotFound.
 	Delivery(ctx context.Context, id ID) (Delivery, error)
-	// Resend has one that is over delivered again; one that waits is due at once.
-	Resend(ctx context.Context, id ID, by string) error
+	// Resend has one that is over delivered again, for a reason; one that waits stays as it is.
+	Resend(ctx context.Context, id ID, by, reason string) error
 }
 
 // Wishes are what users want to be told of.

@@ -285,9 +285,12 @@ func (s *Service) Delivery(ctx context.Context, id ID) (Delivery, error) {
 	return s.store.Delivery(ctx, id)
 }
 
-// Resend has a delivery that is over made again, with the same id; one that waits is tried at once.
-func (s *Service) Resend(ctx context.Context, id ID, by string) (Delivery, error) {
-	if err := s.store.Resend(ctx, id, by); err != nil {
+// Resend has a delivery that is over made again, with the same id, for a reason; one that waits stays as it is.
+func (s *Service) Resend(ctx context.Context, id ID, by, reason string) (Delivery, error) {
+	if err := quota.CheckReason(reason); err != nil {
+		return Delivery{}, quota.Invalid("reason", "%v", err)
+	}
+	if err := s.store.Resend(ctx, id, by, reason); err != nil {
 		return Delivery{}, err
 	}
 	s.Wake()

@@ -30,7 +30,7 @@ type Deliveries interface {
 	Keys(ctx context.Context, id delivery.EndpointID) ([]delivery.Key, error)
 	Deliveries(ctx context.Context, f delivery.Filter, before delivery.ID, limit int) (delivery.Page, error)
 	Delivery(ctx context.Context, id delivery.ID) (delivery.Delivery, error)
-	Resend(ctx context.Context, id delivery.ID, by string) (delivery.Delivery, error)
+	Resend(ctx context.Context, id delivery.ID, by, reason string) (delivery.Delivery, error)
 	Preferences(ctx context.Context, userID string) (delivery.Preferences, error)
 	PutPreferences(
 		ctx context.Context, userID string, muted []quota.AlertKind, actor string,
@@ -203,7 +203,7 @@ func (s *server) ResendDelivery(
 	if err := s.maySent(ctx, d.Team); err != nil {
 		return nil, err
 	}
-	d, err = s.deliveries.Resend(ctx, id, callerFrom(ctx).user.GetName())
+	d, err = s.deliveries.Resend(ctx, id, callerFrom(ctx).user.GetName(), r.Body.Reason)
 	return ResendDelivery200JSONResponse(encodeDelivery(&d)), err
 }
 

@@ -59,8 +59,8 @@ func (f *fake) Deliveries(
 
 func (f *fake) Delivery(context.Context, delivery.ID) (delivery.Delivery, error) { return f.sent, nil }
 
-func (f *fake) Resend(_ context.Context, id delivery.ID, by string) (delivery.Delivery, error) {
-	f.changed = append(f.changed, "resend "+id.String()+" by "+by)
+func (f *fake) Resend(_ context.Context, id delivery.ID, by, reason string) (delivery.Delivery, error) {
+	f.changed = append(f.changed, "resend "+id.String()+" by "+by+", "+reason)
 	return delivery.Delivery{ID: id, State: delivery.Waiting, ResentBy: by, NextAttemptAt: noon}, f.err
 }
 
@@ -135,8 +135,9 @@ func TestNotifications(t *testing.T) {
 			nil, "list {Endpoint: Team:newsroom State:} behind 00000000-0000-0000-0000-000000000000, 100"},
 		"a state": {request{method: "GET", path: "/api/v1/deliveries?state=lost", token: "Bearer watcher"}, 422,
 			[]string{`state: \"lost\" must be waiting, delivered or dead`}, ""},
-		"resend": {request{path: "/api/v1/deliveries/" + admID.String() + "/resend", token: "Bearer master"}, 200,
-			[]string{`"state":"waiting"`, `"next_attempt_at":"`}, "resend " + admID.String() + " by "},
+		"resend": {request{path: "/api/v1/deliveries/" + admID.String() + "/resend", token: "Bearer master",
+			body: `{"reason":"it is back"}`}, 200, []string{`"state":"waiting"`, `"next_attempt_at":"`},
+			"resend " + admID.String() + " by system:serviceaccount:transcripts:master, it is back"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fake{adm: admitted()}
@@ -157,7 +158,7 @@ func TestNotifications(t *testing.T) {
 	}
 	f := &fake{sent: delivery.Delivery{Team: "newsroom"}}
 	if w := do(handler(t, f), request{path: "/api/v1/deliveries/" + admID.String() + "/resend",
-		token: "Bearer manager"}); w.Code != 200 {
+		token: "Bearer manager", body: `{"reason":"it is back"}`}); w.Code != 200 {
 		t.Errorf("a team's by its manager: %d %s", w.Code, w.Body)
 	}
 }

@@ -2091,6 +2091,14 @@ type RefusalTotal struct {
 	UserDays int64 `json:"user_days"`
 }
 
+// ResendRequest defines model for ResendRequest.
+type ResendRequest struct {
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason ActReason `json:"reason"`
+}
+
 // Reset defines model for Reset.
 type Reset struct {
 	// Level A user or a team, of which a limit is, or who pays.
@@ -3588,6 +3596,9 @@ type ForceReleaseAdmissionJSONRequestBody = ForceRelease
 // SimulatePlanJSONRequestBody defines body for SimulatePlan for application/json ContentType.
 type SimulatePlanJSONRequestBody = SimulationRequest
 
+// ResendDeliveryJSONRequestBody defines body for ResendDelivery for application/json ContentType.
+type ResendDeliveryJSONRequestBody = ResendRequest
+
 // PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
 type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
 
@@ -3698,7 +3709,7 @@ type ServerInterface interface {
 	// ListDeliveries What has been sent to whom, is to be, and could not be, the newest first.
 	// (GET /api/v1/deliveries)
 	ListDeliveries(w http.ResponseWriter, r *http.Request, params ListDeliveriesParams)
-	// ResendDelivery Send an alert again that was delivered or given up.
+	// ResendDelivery Send an alert again that was delivered or given up, for a reason.
 	// (POST /api/v1/deliveries/{id}/resend)
 	ResendDelivery(w http.ResponseWriter, r *http.Request, id openapi_types.UUID)
 	// StreamLive What this replica does, once a second.
@@ -8761,7 +8772,8 @@ func (response ListDeliveriesdefaultApplicationProblemPlusJSONResponse) VisitLis
 }
 
 type ResendDeliveryRequestObject struct {
-	Id openapi_types.UUID `json:"id"`
+	Id   openapi_types.UUID `json:"id"`
+	Body *ResendDeliveryJSONRequestBody
 }
 
 type ResendDeliveryResponseObject interface {
@@ -11032,7 +11044,7 @@ type StrictServerInterface interface {
 	// ListDeliveries What has been sent to whom, is to be, and could not be, the newest first.
 	// (GET /api/v1/deliveries)
 	ListDeliveries(ctx context.Context, request ListDeliveriesRequestObject) (ListDeliveriesResponseObject, error)
-	// ResendDelivery Send an alert again that was delivered or given up.
+	// ResendDelivery Send an alert again that was delivered or given up, for a reason.
 	// (POST /api/v1/deliveries/{id}/resend)
 	ResendDelivery(ctx context.Context, request ResendDeliveryRequestObject) (ResendDeliveryResponseObject, error)
 	// StreamLive What this replica does, once a second.
@@ -11831,6 +11843,13 @@ func (sh *strictHandler) ResendDelivery(w http.ResponseWriter, r *http.Request, 
 	var request ResendDeliveryRequestObject
 
 	request.Id = id
+
+	var body ResendDeliveryJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.ResendDelivery(ctx, request.(ResendDeliveryRequestObject))

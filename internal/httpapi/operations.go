@@ -182,7 +182,7 @@ var operations = []operation{
 	{"testEndpoint", "POST /api/v1/notification-endpoints/{endpoint}/test", nil, 0, admin, platforms, nobody},
 	{"getNotificationKeys", "GET /api/v1/notification-keys/{id}", nil, 0, get, keysOf, nobody},
 	{"listDeliveries", "GET /api/v1/deliveries", nil, 0, list, sentToAll, nobody},
-	{"resendDelivery", "POST /api/v1/deliveries/{id}/resend", nil, 0, admin, sentTo, nobody},
+	{"resendDelivery", "POST /api/v1/deliveries/{id}/resend", onlyJSON, maxBody, admin, sentTo, nobody},
 }
 
 // inPortal reports whether portal tokens are good for the operation, and whether only those of scope check are.

@@ -126,6 +126,7 @@ func example(o operation) request {
 		"updateUser":                 `{"suspended":true}`,
 		"putUserGrant":               `{"credits":1}`,
 		"resetUser":                  `{"reason":"r"}`,
+		"resendDelivery":             `{"reason":"r"}`,
 	}
 	method, path, _ := strings.Cut(o.pattern, " ")
 	id := admID.String()

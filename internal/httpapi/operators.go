@@ -103,7 +103,8 @@ func (s *server) GetMargins(ctx context.Context, r GetMarginsRequestObject) (Get
 	for i := range m.Rows {
 		g := &m.Rows[i]
 		out.Groups[i] = Margin{
-			From: date(g.From), To: date(g.To), Plan: g.Plan, Team: g.Team, Currency: g.Currency, Periods: g.Periods, PeriodPrice: money(g.PeriodPrice),
+			From: date(g.From), To: date(g.To), Plan: g.Plan, Team: g.Team, Currency: g.Currency,
+			Periods: g.Periods, PeriodPrice: money(g.PeriodPrice),
 			OveragePrice: money(g.OveragePrice), Revenue: money(g.Revenue()), ProviderCost: money(g.Cost),
 			Margin: money(g.Margin()),
 		}

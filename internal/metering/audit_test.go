@@ -149,10 +149,11 @@ func change(t *testing.T, v reflect.Value) {
 	}
 }
 
-// wishes makes, changes and deletes an endpoint, and says what a user wants to be told of.
+// wishes makes, changes and deletes an endpoint, sends an alert to it again, and says what a user wants to be told of.
 func (o *outage) wishes(user, by, path string) {
 	o.t.Helper()
-	sending := delivery.New(deliverydb.New(o.open(o.t).Store), delivery.Options{})
+	store := o.open(o.t).Store
+	sending := delivery.New(deliverydb.New(store), delivery.Options{})
 	e := &delivery.Endpoint{Name: "ops", URL: "https://hooks.example/" + url.PathEscape(path), Users: []string{user},
 		Signing: delivery.Ed25519, Audience: delivery.ForUsers, Cluster: quota.ClusterUID{1}}
 	for _, e.Suspended = range []bool{false, true} {
@@ -162,7 +163,16 @@ func (o *outage) wishes(user, by, path string) {
 	}
 	_, _, err := sending.Rotate(o.t.Context(), "", e.Name, by)
 	_, failed := sending.PutPreferences(o.t.Context(), user, []quota.AlertKind{quota.AlertOverdrawn}, by)
-	if err := errors.Join(err, failed, sending.Retire(o.t.Context(), e.Name, e.Cluster)); err != nil {
+	id := delivery.ID{7}
+	done, inserted := store.Pool().Exec(o.t.Context(), `INSERT INTO deliveries (id, endpoint_id, alert_id, state,
+		created_at, expires_at, next_attempt_at, finished_at)
+		SELECT $1, e.id, a.id, 'dead', a.raised_at, a.ends_at, a.raised_at, a.raised_at
+		FROM notification_endpoints AS e CROSS JOIN usage_alerts AS a LIMIT 1`, id)
+	if inserted != nil || done.RowsAffected() != 1 {
+		o.t.Fatalf("%s: %v", done, inserted)
+	}
+	_, unsent := sending.Resend(o.t.Context(), id, by, path)
+	if err := errors.Join(err, failed, unsent, sending.Retire(o.t.Context(), e.Name, e.Cluster)); err != nil {
 		o.t.Fatal(err)
 	}
 }
@@ -300,10 +310,10 @@ func TestAuditKnowsNobody(t *testing.T) {
 	}
 	const janes = "SELECT count(*) FROM audit_log AS l JOIN actors AS a ON l.actor = 'person:' || a.id " +
 		"WHERE a.name = '" + jane + "'"
-	if n := count(t, o.dsn, janes); n != 14 {
+	if n := count(t, o.dsn, janes); n != 15 {
 		t.Errorf("%d audit rows are jane's, want two reversals, the grant of one, an adjustment, a ticket, a user "+
 			"suspended and not, a portal token given out and revoked, a team joined and left, a key added, "+
-			"preferences and a release", n)
+			"preferences, an alert sent again and a release", n)
 	}
 }
 

@@ -23,6 +23,25 @@ func TellAudit(ctx context.Context, tx pgx.Tx, at time.Time, rows ...Audited) er
 	if len(rows) == 0 {
 		return nil
 	}
+	var b pgx.Batch
+	from := 0
+	for i := range rows {
+		reason := rows[i].Reason
+		if reason == "" && i < len(rows)-1 {
+			continue
+		}
+		if err := queueAudit(&b, at, rows[from:i+1]); err != nil {
+			return err
+		}
+		if from = i + 1; reason != "" {
+			b.Queue(dbsqlc.ExplainAudit, reason)
+		}
+	}
+	return tx.SendBatch(ctx, &b).Close()
+}
+
+// queueAudit writes rows in one statement. A reason follows the last one of its own.
+func queueAudit(b *pgx.Batch, at time.Time, rows []Audited) error {
 	n := len(rows)
 	var p dbsqlc.InsertAuditParams
 	accounts := make([]*quota.ID, n)
@@ -44,11 +63,10 @@ func TellAudit(ctx context.Context, tx pgx.Tx, at time.Time, rows ...Audited) er
 		p.Objects, p.Versions = append(p.Objects, r.Object), append(p.Versions, quota.AuditVersion)
 		p.Before, p.After = append(p.Before, before), append(p.After, after)
 	}
-	var b pgx.Batch
 	if len(persons) > 0 {
 		b.Queue(dbsqlc.NameActors, persons)
 	}
 	b.Queue(dbsqlc.InsertAudit, p.At, p.Actors, p.Persons, p.Actions, p.Kinds, p.Objects, accounts, p.Versions,
 		p.Before, p.After)
-	return tx.SendBatch(ctx, &b).Close()
+	return nil
 }

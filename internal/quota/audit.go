@@ -66,6 +66,7 @@ const (
 	AuditEndpointRotated    AuditAction = "endpoint.rotated"
 	AuditPreferencesChanged AuditAction = "preferences.changed"
 	AuditAdmissionReleased  AuditAction = "admission.released"
+	AuditDeliveryResent     AuditAction = "delivery.resent"
 )
 
 const (
@@ -76,6 +77,7 @@ const (
 	auditKindUsageTeam  = "UsageTeam"
 	auditKindPortal     = "PortalToken"
 	auditKindEndpoint   = "NotificationEndpoint"
+	auditKindDelivery   = "Delivery"
 )
 
 // auditForm says of what kind the object of an action is, and which struct tells what it was before and is after; nil:
@@ -119,6 +121,7 @@ var auditForms = map[AuditAction]auditForm{
 	AuditEndpointRotated:    {auditKindEndpoint, AuditEndpoint{}, AuditEndpoint{}},
 	AuditPreferencesChanged: {auditKindAccount, AuditPreferences{}, AuditPreferences{}},
 	AuditAdmissionReleased:  {auditKindAdmission, AuditRelease{}, AuditRelease{}},
+	AuditDeliveryResent:     {auditKindDelivery, AuditDelivery{}, AuditDelivery{}},
 }
 
 // AuditActions returns all actions, in order.
@@ -127,8 +130,8 @@ func AuditActions() []AuditAction { return slices.Sorted(maps.Keys(auditForms)) 
 // AuditKinds returns the kinds of objects that actions change, in order.
 func AuditKinds() []string {
 	return []string{
-		auditKindAccount, auditKindAdmission, auditKindEndpoint, auditKindPortal, auditKindUsageEvent,
-		auditKindUsagePlan, auditKindUsageTeam,
+		auditKindAccount, auditKindAdmission, auditKindDelivery, auditKindEndpoint, auditKindPortal,
+		auditKindUsageEvent, auditKindUsagePlan, auditKindUsageTeam,
 	}
 }
 
@@ -353,6 +356,12 @@ type AuditRelease struct {
 	Reserved Credits `json:"reserved_units"`
 }
 
+// AuditDelivery is an alert on its way to an endpoint, which somebody has sent again.
+type AuditDelivery struct {
+	State    string `json:"state"`
+	Attempts int32  `json:"attempts"`
+}
+
 func (AuditPlan) auditState()     {}
 func (AuditSettings) auditState() {}
 func (AuditTeam) auditState()     {}
@@ -366,6 +375,7 @@ func (AuditPortal) auditState()   {}
 func (AuditEndpoint) auditState()    {}
 func (AuditPreferences) auditState() {}
 func (AuditRelease) auditState()     {}
+func (AuditDelivery) auditState()    {}
 
 // Audit returns the overrides as the log tells them.
 func (o Overrides) Audit() AuditOverrides {

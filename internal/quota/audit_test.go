@@ -244,4 +244,5 @@ var auditNamed = map[string]quota.AuditState{
 	"period": quota.AuditPeriod{}, "balance": quota.AuditBalance{}, "ticket": quota.AuditTicket{},
 	"job": quota.AuditJob{}, "team": quota.AuditTeam{}, "portal": quota.AuditPortal{},
 	"endpoint": quota.AuditEndpoint{}, "preferences": quota.AuditPreferences{}, "release": quota.AuditRelease{},
+	"delivery": quota.AuditDelivery{},
 }

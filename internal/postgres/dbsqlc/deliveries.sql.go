@@ -497,6 +497,25 @@ func (q *Queries) ListDeliveries(ctx context.Context, arg ListDeliveriesParams) 
 	return items, nil
 }
 
+const LockDelivery = `-- name: LockDelivery :one
+SELECT d.state, d.attempts, e.team_id FROM deliveries AS d JOIN notification_endpoints AS e ON e.id = d.endpoint_id
+WHERE d.id = $1 FOR UPDATE OF d
+`
+
+type LockDeliveryRow struct {
+	State    string
+	Attempts int32
+	TeamID   *quota.ID
+}
+
+// What is about to be sent again, and the team whose endpoint it goes to.
+func (q *Queries) LockDelivery(ctx context.Context, id quota.ID) (LockDeliveryRow, error) {
+	row := q.db.QueryRow(ctx, LockDelivery, id)
+	var i LockDeliveryRow
+	err := row.Scan(&i.State, &i.Attempts, &i.TeamID)
+	return i, err
+}
+
 const LockEndpoint = `-- name: LockEndpoint :one
 SELECT id, team_id, home_cluster, name, url, kinds, plans, teams, users, allowed_cidrs, signing, suspended, version, created_at, updated_at, disabled_at, disabled_reason, failures, retry_at, slow, last_success_at, last_failure_at, last_failure, audience FROM notification_endpoints WHERE id = $1 FOR NO KEY UPDATE
 `
@@ -991,10 +1010,10 @@ func (q *Queries) RequeueDeliveries(ctx context.Context, arg RequeueDeliveriesPa
 	return result.RowsAffected(), nil
 }
 
-const ResendDelivery = `-- name: ResendDelivery :execrows
+const ResendDelivery = `-- name: ResendDelivery :exec
 UPDATE deliveries SET state = 'waiting', finished_at = NULL, next_attempt_at = $1, expires_at = $2,
     resent_by = $3::text
-WHERE id = $4 AND state <> 'waiting'
+WHERE id = $4
 `
 
 type ResendDeliveryParams struct {
@@ -1005,17 +1024,14 @@ type ResendDeliveryParams struct {
 }
 
 // What is over begins anew, with the same id.
-func (q *Queries) ResendDelivery(ctx context.Context, arg ResendDeliveryParams) (int64, error) {
-	result, err := q.db.Exec(ctx, ResendDelivery,
+func (q *Queries) ResendDelivery(ctx context.Context, arg ResendDeliveryParams) error {
+	_, err := q.db.Exec(ctx, ResendDelivery,
 		arg.Now,
 		arg.ExpiresAt,
 		arg.By,
 		arg.ID,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	return err
 }
 
 const TakeDue = `-- name: TakeDue :many

@@ -152,9 +152,24 @@ func TestDeadLetters(t *testing.T) {
 	}
 	rc.answers(nil)
 	before := len(rc.all())
-	d, err := w.Resend(t.Context(), w.deliveries(delivery.Filter{})[0].ID, "oda")
+	if _, err := w.Resend(t.Context(), w.deliveries(delivery.Filter{})[0].ID, "oda", ""); err == nil {
+		t.Error("it was sent again for no reason")
+	}
+	d, err := w.Resend(t.Context(), w.deliveries(delivery.Filter{})[0].ID, "oda", "they are back")
 	if err != nil || d.State != delivery.Waiting || d.ResentBy != "oda" {
 		t.Errorf("got %+v, %v", d, err)
+	}
+	// What waits already is not sent again, which nobody needs to be told.
+	if d, err := w.Resend(t.Context(), d.ID, "otto", "to be sure"); err != nil || d.ResentBy != "oda" {
+		t.Errorf("got %+v, %v", d, err)
+	}
+	w.audited("delivery.resent", 1, fmt.Sprintf(`{"state": "dead", "attempts": %d}`, d.Attempts),
+		fmt.Sprintf(`{"state": "waiting", "attempts": %d}`, d.Attempts))
+	var reason string
+	if err := w.ledger.Pool().QueryRow(t.Context(), `SELECT r.reason FROM audit_reasons AS r
+		JOIN audit_log AS l ON l.id = r.audit_id WHERE l.object_name = $1`, d.ID.String()).Scan(&reason); err != nil ||
+		reason != "they are back" {
+		t.Errorf("got %q, %v", reason, err)
 	}
 	w.advance(maxPause)
 	w.eventually(func() error {
@@ -166,7 +181,7 @@ func TestDeadLetters(t *testing.T) {
 	if after := rc.all(); after[len(after)-1].id != after[0].id || len(after) <= before {
 		t.Errorf("%d requests before, %d after", before, len(after))
 	}
-	if _, err := w.Resend(t.Context(), delivery.ID{9}, "oda"); !errors.Is(err, ledger.ErrNotFound) {
+	if _, err := w.Resend(t.Context(), delivery.ID{9}, "oda", "they are back"); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("one that there is not: %v", err)
 	}
 }

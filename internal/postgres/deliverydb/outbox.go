@@ -301,15 +301,26 @@ func (s *Store) Delivery(ctx context.Context, id delivery.ID) (delivery.Delivery
 }
 
 // Resend implements delivery.Deliveries.
-func (s *Store) Resend(ctx context.Context, id delivery.ID, by string) error {
-	return s.within(ctx, func(_ pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
-		n, err := q.ResendDelivery(ctx, dbsqlc.ResendDeliveryParams{Now: now, ExpiresAt: now.Add(delivery.Keep),
-			By: by, ID: id})
-		if err != nil || n > 0 {
+func (s *Store) Resend(ctx context.Context, id delivery.ID, by, reason string) error {
+	return s.within(ctx, func(tx pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
+		was, err := q.LockDelivery(ctx, id)
+		if err != nil || delivery.State(was.State) == delivery.Waiting {
+			return missing(err, "delivery %s", id)
+		}
+		err = q.ResendDelivery(ctx, dbsqlc.ResendDeliveryParams{Now: now, ExpiresAt: now.Add(delivery.Keep), By: by,
+			ID: id})
+		if err != nil {
 			return err
 		}
-		_, err = q.GetDelivery(ctx, id)
-		return missing(err, "delivery %s", id)
+		told := postgres.Audited{AuditRow: quota.AuditRow{
+			Actor: quota.CallerActor(by), Action: quota.AuditDeliveryResent, Object: id.String(), Reason: reason,
+			Before: quota.AuditDelivery{State: was.State, Attempts: was.Attempts},
+			After:  quota.AuditDelivery{State: string(delivery.Waiting), Attempts: was.Attempts},
+		}}
+		if was.TeamID != nil {
+			told.Account = *was.TeamID
+		}
+		return postgres.TellAudit(ctx, tx, now, told)
 	})
 }
 

@@ -196,11 +196,16 @@ FROM deliveries AS d JOIN notification_endpoints AS e ON e.id = d.endpoint_id LE
     JOIN usage_alerts AS a ON a.id = d.alert_id
 WHERE d.id = @id;
 
--- name: ResendDelivery :execrows
+-- name: LockDelivery :one
+-- What is about to be sent again, and the team whose endpoint it goes to.
+SELECT d.state, d.attempts, e.team_id FROM deliveries AS d JOIN notification_endpoints AS e ON e.id = d.endpoint_id
+WHERE d.id = @id FOR UPDATE OF d;
+
+-- name: ResendDelivery :exec
 -- What is over begins anew, with the same id.
 UPDATE deliveries SET state = 'waiting', finished_at = NULL, next_attempt_at = @now, expires_at = @expires_at,
     resent_by = @by::text
-WHERE id = @id AND state <> 'waiting';
+WHERE id = @id;
 
 -- name: LockUser :one
 -- Whose preferences are about to change.

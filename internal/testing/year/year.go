@@ -106,12 +106,16 @@ func Play(ctx context.Context, o Options) error {
 		AutoRegister: true, ReapInterval: time.Hour, Replica: "year", Now: p.now,
 	})
 	p.resets = reset.New(engine, p.store, nil)
-	ctx, cancel := context.WithCancelCause(ctx)
+	working, cancel := context.WithCancelCause(ctx)
 	var background errgroup.Group
-	background.Go(func() error { return p.Run(ctx) })
-	err = p.play(ctx)
+	background.Go(func() error { return p.Run(working) })
+	err = p.play(working)
 	cancel(nil)
-	return errors.Join(err, background.Wait())
+	// Only when it has ended is all that was refused written down.
+	if err := errors.Join(err, background.Wait()); err != nil {
+		return err
+	}
+	return p.sumUp(ctx)
 }
 
 // makePartitions makes those of the months, as they would have been made ahead of each.
@@ -157,9 +161,11 @@ func (p *player) play(ctx context.Context) error {
 	if err := p.closePeriods(ctx); err != nil {
 		return err
 	}
-	if err := p.workNow(ctx); err != nil {
-		return err
-	}
+	return p.workNow(ctx)
+}
+
+// sumUp rolls up, and has accounts told of what is to be expected.
+func (p *player) sumUp(ctx context.Context) error {
 	sums := rollupdb.New(p.store.Store)
 	if _, err := rollup.Run(ctx, sums, rollup.Options{FullSpeed: true}); err != nil {
 		return err

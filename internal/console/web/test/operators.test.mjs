@@ -131,6 +131,7 @@ test('the other acts', async () => {
 
   page = await open('console-deliveries', { 'POST /api/v1/deliveries/:id/resend': taken('resend') });
   await page.getByRole('button', { name: /^Send again/ }).first().click();
+  await page.getByRole('textbox', { name: 'Why' }).fill('the receiver is back');
   await page.getByRole('dialog').getByRole('button', { name: 'Send again' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   assert.deepEqual(asked, [
@@ -139,7 +140,7 @@ test('the other acts', async () => {
     ['patch', { id: 'mina' }, { suspended: true, reason: 'the bill is open' }],
     ['release', { id: '00000000-0000-4000-8000-000000000001' }, { reason: 'its node is gone' }],
     ['reverse', { id: '00000000-0000-8000-8000-000000000000' }, { reason: 'it was silence' }],
-    ['resend', { id: '00000000-0000-4000-8000-000000000100' }, ''],
+    ['resend', { id: '00000000-0000-4000-8000-000000000100' }, { reason: 'the receiver is back' }],
   ]);
 });
 

@@ -59,7 +59,8 @@ export function Deliveries() {
               show: (d) => d.state !== 'waiting' && (
                 <Act
                   name={t('resend')} on={`${d.endpoint}, ${d.kind}`} what={t('resendWhat', { endpoint: d.endpoint })} done={list.reload}
-                  call={() => ({ method: 'POST', path: `/api/v1/deliveries/${d.id}/resend` })}
+                  fields={[{ name: 'reason', title: t('why') }]}
+                  call={({ reason }) => ({ method: 'POST', path: `/api/v1/deliveries/${d.id}/resend`, body: { reason } })}
                 />
               ),
             },
