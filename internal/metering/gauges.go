@@ -24,6 +24,8 @@ const (
 	gaugeSlack = 5 * time.Second
 	// gaugeForgotten is after how long without a reading it is cheaper to begin anew with the rollup's sums.
 	gaugeForgotten = 5 * time.Minute
+	// gaugeAnew is after how long all is read anew all the same, so that nothing that was missed is missed for longer.
+	gaugeAnew = time.Hour
 )
 
 // GaugeStore follows what is recorded.
@@ -107,8 +109,8 @@ type Gauges struct {
 	mu sync.Mutex
 	// turn is the reading under way; nil without one.
 	turn *gaugeTurn
-	// read is when the last one was made.
-	read time.Time
+	// read is when the last one was made, and anew when one was that began with the rollup's sums.
+	read, anew time.Time
 	// What follows belongs to the reading under way.
 	mark GaugeMark
 	// past are earlier readings that may still tell from when on to look.
@@ -158,7 +160,7 @@ func (g *Gauges) begin(ctx context.Context) *gaugeTurn {
 		return g.turn
 	}
 	t := &gaugeTurn{began: time.Now(), done: make(chan struct{})}
-	if t.began.Sub(g.read) > gaugeForgotten {
+	if t.began.Sub(g.read) > gaugeForgotten || t.began.Sub(g.anew) > gaugeAnew {
 		g.mark = GaugeMark{}
 	}
 	g.turn = t
@@ -181,6 +183,7 @@ func (g *Gauges) follow(ctx context.Context) (Gauge, error) {
 		return Gauge{}, err
 	}
 	if news.Everything {
+		g.anew = time.Now()
 		g.past, g.days, g.charged, g.failed = nil, map[time.Time]GaugeSum{}, map[time.Time]int64{},
 			map[quota.AdmissionID]time.Time{}
 	}

@@ -17,7 +17,8 @@ import (
 
 // What is recorded is followed in the order of commits: a row is new if the snapshot of the reading before does not see
 // the transaction that has written it. That needs no number that writers would have to take, one after the other. Where
-// the rows may be is told by the instants at which they were recorded.
+// the rows may be is told by the instants at which they were recorded. A snapshot in writing knows the numbers of whole
+// transactions only: whoever records events must not do so within a savepoint.
 const (
 	// The count of partitions is part of what must be the same: events of the default one get new transactions when
 	// they move into one that is made for them.
