@@ -40,7 +40,13 @@ func startEngineAt(ctx context.Context, dsn string, now func() time.Time) (_ *en
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &engine{service: metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store),
+	e, stop := startEngineOn(ctx, store, store)
+	return e, stop, nil
+}
+
+// startEngineOn does so with a store in the way of what is beside the engine's own access to the database.
+func startEngineOn(ctx context.Context, store *ledgerdb.Store, beside metering.Store) (_ *engine, stop func() error) {
+	e := &engine{service: metering.New(ledger.New(store, ledger.Options{}), beside, access.NewSigner(store),
 		metering.Options{}), run: rand.Text()}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
@@ -53,7 +59,7 @@ func startEngineAt(ctx context.Context, dsn string, now func() time.Time) (_ *en
 			return nil //nolint:nilerr // it ended because it was told to
 		}
 		return err
-	}, nil
+	}
 }
 
 // warm looks at every user once, as long as their accounts' ids fit into the service's cache: a service that has run
@@ -72,14 +78,19 @@ func (e *engine) warm(ctx context.Context, l load) error {
 // mostKnown is how many accounts' ids the service keeps.
 const mostKnown = 100_000
 
-func (e *engine) pair(ctx context.Context, client, user int) error {
+// admit asks for an admission of work on a file of so many bytes.
+func (e *engine) admit(ctx context.Context, client, user int, size int64) (metering.AdmitResult, error) {
 	key := e.run + "-" + strconv.FormatInt(e.serial.Add(1), 10)
 	hash := sha256.Sum256([]byte(key))
-	result, err := e.service.Admit(ctx, metering.AdmitRequest{
+	return e.service.Admit(ctx, metering.AdmitRequest{
 		UserID: "user-" + strconv.Itoa(user), Key: key, BodyHash: hash[:], Source: quota.SourceAPI,
 		RequestedBy: "system:serviceaccount:bench:client-" + strconv.Itoa(client),
-		Estimate:    quota.Credits(declared.Milliseconds()), FileSize: fileSize, Lease: quota.DefaultLease,
+		Estimate:    quota.Credits(declared.Milliseconds()), FileSize: size, Lease: quota.DefaultLease,
 	})
+}
+
+func (e *engine) pair(ctx context.Context, client, user int) error {
+	result, err := e.admit(ctx, client, user, fileSize)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ var scenarios = []scenario{
 	{figures: []string{"admit_http_replicas_uniform_256", "admit_http_replicas_hot_256_best"},
 		measure: (*bench).httpReplicas},
 	{figures: []string{"alerts_cost"}, measure: (*bench).alertsCost},
+	{figures: []string{"refusal_recording_cost"}, measure: (*bench).refusalRecording},
 	{figures: []string{"delivery_first_attempt_p99_ms", "delivery_dead_endpoint"}, measure: (*bench).deliveries},
 	{figures: []string{"tree_none_http_256"}, measure: (*bench).treeNone},
 	{figures: []string{"tree_team10_http_256"}, measure: (*bench).treeTeams},
