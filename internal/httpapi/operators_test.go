@@ -176,8 +176,6 @@ func TestOperatorsAreToldWhatTheDocsSay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	from, to := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
-	const span = "from=2026-01-01&to=2026-04-01"
 	seen := 0
 	for _, d := range definition.FindAllStringSubmatch(string(page), -1) {
 		name, ours := strings.CutPrefix(d[1], "operators: ")
@@ -185,66 +183,80 @@ func TestOperatorsAreToldWhatTheDocsSay(t *testing.T) {
 			continue
 		}
 		seen++
-		since := from
-		if name == "spenders" {
-			since = from.AddDate(0, 1, 0)
+		spans := [][2]string{{"2026-01-01", "2026-04-01"}}
+		if name == "margins by=plan" || name == "margins by=team" {
+			// With months in it and days beside them, with days only, of one month, and of two.
+			spans = append(spans, [][2]string{{"2026-01-02", "2026-03-13"}, {"2026-02-01", "2026-03-01"},
+				{"2026-02-02", "2026-02-20"}, {"2026-02-10", "2026-03-13"}, {"2026-01-01", "2026-03-12"}}...)
 		}
-		rows := m.sql(d[2], since, to)
-		var answered []map[string]any
-		switch name {
-		case "utilisation":
-			answered = listOf(m.asked("utilisation?"+span), "plans")
-		case "margins by=plan", "margins by=team", "margins by=month":
-			answered = listOf(m.asked("margins?"+span+"&by="+strings.TrimPrefix(name, "margins by=")), "groups")
-		case "spenders":
-			answered = listOf(m.asked("spenders?month=2026-02"), "users")
-		case "cohorts":
-			for _, c := range listOf(m.asked("cohorts?from=2026-01&to=2026-03"), "cohorts") {
-				for i, users := range c["active"].([]any) {
-					at, err := time.Parse("2006-01", c["month"].(string))
-					if err != nil {
-						t.Fatal(err)
-					}
-					if users != json.Number("0") {
-						answered = append(answered, map[string]any{"cohort": c["month"], "users": users,
-							"month": at.AddDate(0, i, 0).Format("2006-01")})
-					}
-				}
-			}
-		case "work":
-			total := m.asked("work?" + span)["total"].(map[string]any)
-			total["within_a_minute"] = listOf(total, "waits")[1]["ended"]
-			answered = []map[string]any{total}
-		default:
-			t.Errorf("the test does not know %q", name)
-		}
-		if len(rows) == 0 {
-			t.Errorf("%s: no rows", name)
-			continue
-		}
-		want, got := make([]map[string]string, len(rows)), make([]map[string]string, len(answered))
-		for i := range rows {
-			want[i] = texts(rows[i])
-		}
-		for i := range answered {
-			got[i] = answeredAs(rows[0], answered[i])
-		}
-		// What is not there is no number in either.
-		for _, all := range [][]map[string]string{want, got} {
-			for _, row := range all {
-				for k, v := range row {
-					if v == "<nil>" || v == "0" {
-						delete(row, k)
-					}
-				}
-			}
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s: (-events +answer)\n%s", name, diff)
+		for _, span := range spans {
+			m.isWhatTheDocsSay(name, d[2], span[0], span[1])
 		}
 	}
 	if seen != 7 {
 		t.Errorf("docs/analytics.md has %d definitions for operators, want 7", seen)
+	}
+}
+
+// isWhatTheDocsSay compares what a definition makes of the events of a span with what is answered.
+func (m *months) isWhatTheDocsSay(name, definition, from, to string) {
+	m.Helper()
+	t, span, since := m.T, "from="+from+"&to="+to, from
+	if name == "spenders" {
+		since = "2026-02-01"
+	}
+	rows := m.sql(definition, since, to)
+	var answered []map[string]any
+	switch name {
+	case "utilisation":
+		answered = listOf(m.asked("utilisation?"+span), "plans")
+	case "margins by=plan", "margins by=team", "margins by=month":
+		answered = listOf(m.asked("margins?"+span+"&by="+strings.TrimPrefix(name, "margins by=")), "groups")
+	case "spenders":
+		answered = listOf(m.asked("spenders?month=2026-02"), "users")
+	case "cohorts":
+		for _, c := range listOf(m.asked("cohorts?from=2026-01&to=2026-03"), "cohorts") {
+			for i, users := range c["active"].([]any) {
+				at, err := time.Parse("2006-01", c["month"].(string))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if users != json.Number("0") {
+					answered = append(answered, map[string]any{"cohort": c["month"], "users": users,
+						"month": at.AddDate(0, i, 0).Format("2006-01")})
+				}
+			}
+		}
+	case "work":
+		total := m.asked("work?" + span)["total"].(map[string]any)
+		total["within_a_minute"] = listOf(total, "waits")[1]["ended"]
+		answered = []map[string]any{total}
+	default:
+		t.Errorf("the test does not know %q", name)
+	}
+	if len(rows) == 0 {
+		t.Errorf("%s, %s: no rows", name, span)
+		return
+	}
+	want, got := make([]map[string]string, len(rows)), make([]map[string]string, len(answered))
+	for i := range rows {
+		want[i] = texts(rows[i])
+	}
+	for i := range answered {
+		got[i] = answeredAs(rows[0], answered[i])
+	}
+	// What is not there is no number in either.
+	for _, all := range [][]map[string]string{want, got} {
+		for _, row := range all {
+			for k, v := range row {
+				if v == "<nil>" || v == "0" {
+					delete(row, k)
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s, %s: (-events +answer)\n%s", name, span, diff)
 	}
 }
 

@@ -239,17 +239,26 @@ func (r *run) total(ctx context.Context) error {
 		if len(days) == 0 {
 			return nil, nil
 		}
-		day := days[0]
-		days = days[1:]
-		return func() error {
-			started := time.Now()
-			if err := r.patiently(ctx, func() error { return r.store.Total(ctx, day) }); err != nil {
-				return err
-			}
-			r.makeWay(ctx, time.Since(started))
-			return nil
-		}, nil
+		// One of them does all days of a month, which has a sum of its own.
+		n := 1
+		for n < len(days) && days[n].Month() == days[0].Month() && days[n].Year() == days[0].Year() {
+			n++
+		}
+		month := days[:n]
+		days = days[n:]
+		return func() error { return r.totalDays(ctx, month) }, nil
 	})
+}
+
+func (r *run) totalDays(ctx context.Context, days []time.Time) error {
+	for _, day := range days {
+		started := time.Now()
+		if err := r.patiently(ctx, func() error { return r.store.Total(ctx, day) }); err != nil {
+			return err
+		}
+		r.makeWay(ctx, time.Since(started))
+	}
+	return nil
 }
 
 // share has the workers do what next says, which is asked by one at a time, until that is nothing or somebody fails.

@@ -66,8 +66,8 @@ func (b *bench) refusalRecording(ctx context.Context) error {
 	return errors.Join(stop(err), stopNot(err))
 }
 
-// refusing starts an engine on a database of its own, which writes down what it has refused or does not. stop looks into
-// the database, unless something has failed before.
+// refusing starts an engine on a database of its own, which writes down what it has refused or does not. stop looks
+// into the database, unless something has failed before.
 func (b *bench) refusing(
 	ctx context.Context, what string, written bool,
 ) (_ contender, stop func(failed error) error, err error) {

@@ -379,6 +379,15 @@ type UsageMonth struct {
 	PreviousCredits int64
 }
 
+type UsagePayerMonth struct {
+	Month        time.Time
+	TeamID       quota.ID
+	Currency     string
+	CostCurrency string
+	PriceMicros  int64
+	CostMicros   int64
+}
+
 type UsagePayerTotal struct {
 	Day          time.Time
 	PlanName     string

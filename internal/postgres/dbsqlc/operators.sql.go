@@ -135,12 +135,23 @@ func (q *Queries) MarginDays(ctx context.Context, arg MarginDaysParams) ([]Margi
 
 const Margins = `-- name: Margins :many
 WITH span AS NOT MATERIALIZED (
-    SELECT $1::boolean AS by_team, $2::date AS from_day, $3::date AS to_day,
-        '00000000-0000-0000-0000-000000000000'::uuid AS none),
+    SELECT a.by_team, a.from_day, a.to_day, (date_trunc('month', a.from_day - 1) + interval '1 month')::date AS from_month,
+        date_trunc('month', a.to_day)::date AS to_month, '00000000-0000-0000-0000-000000000000'::uuid AS none
+    FROM (SELECT $1::boolean AS by_team, $2::date AS from_day, $3::date AS to_day) AS a),
 paid AS MATERIALIZED (
     SELECT p.team_id, p.currency, p.cost_currency, sum(p.price_micros)::bigint AS price, sum(p.cost_micros)::bigint AS cost
-    FROM span AS s JOIN usage_payer_totals AS p ON p.day >= s.from_day AND p.day < s.to_day
-    WHERE s.by_team AND p.events > 0 GROUP BY p.team_id, p.currency, p.cost_currency)
+    FROM (
+        SELECT m.team_id, m.currency, m.cost_currency, m.price_micros, m.cost_micros
+        FROM span AS s JOIN usage_payer_months AS m ON m.month >= s.from_month AND m.month < s.to_month WHERE s.by_team
+        UNION ALL
+        SELECT b.team_id, b.currency, b.cost_currency, b.price_micros, b.cost_micros
+        FROM span AS s JOIN usage_payer_totals AS b ON b.day >= s.from_day AND b.day < least(s.from_month, s.to_day)
+        WHERE s.by_team AND b.events > 0
+        UNION ALL
+        SELECT e.team_id, e.currency, e.cost_currency, e.price_micros, e.cost_micros
+        FROM span AS s JOIN usage_payer_totals AS e ON e.day >= greatest(s.from_month, s.to_month) AND e.day < s.to_day
+        WHERE s.by_team AND e.events > 0) AS p
+    GROUP BY p.team_id, p.currency, p.cost_currency)
 SELECT f.plan::text AS plan, coalesce(t.name, '')::text AS team, f.currency::text AS currency, sum(f.periods)::bigint AS periods,
     sum(f.period_price)::bigint AS period_price, sum(f.overage_price)::bigint AS overage_price, sum(f.cost)::bigint AS cost
 FROM (
@@ -184,7 +195,8 @@ type MarginsRow struct {
 	Cost         int64
 }
 
-// What users did not have a team pay for is what is in the totals and not in those of payers.
+// What users did not have a team pay for is what is in the totals and not in those of payers. Of these, months that lie within the span
+// are read as such, and days before and behind them.
 func (q *Queries) Margins(ctx context.Context, arg MarginsParams) ([]MarginsRow, error) {
 	rows, err := q.db.Query(ctx, Margins, arg.ByTeam, arg.FromDay, arg.ToDay)
 	if err != nil {

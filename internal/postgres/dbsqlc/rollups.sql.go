@@ -197,6 +197,16 @@ func (q *Queries) DeleteMonths(ctx context.Context, arg DeleteMonthsParams) erro
 	return err
 }
 
+const DeletePayerMonth = `-- name: DeletePayerMonth :exec
+DELETE FROM usage_payer_months WHERE month = date_trunc('month', $1::date)::date
+`
+
+// That in which a day lies.
+func (q *Queries) DeletePayerMonth(ctx context.Context, day time.Time) error {
+	_, err := q.db.Exec(ctx, DeletePayerMonth, day)
+	return err
+}
+
 const DeletePayerTotals = `-- name: DeletePayerTotals :exec
 DELETE FROM usage_payer_totals WHERE day = $1
 `
@@ -364,6 +374,22 @@ type InsertMonthsParams struct {
 // The same months anew, of the rows as they are now. What its money is of is in the row of that currency.
 func (q *Queries) InsertMonths(ctx context.Context, arg InsertMonthsParams) error {
 	_, err := q.db.Exec(ctx, InsertMonths, arg.Ids, arg.Accounts, arg.Days)
+	return err
+}
+
+const InsertPayerMonth = `-- name: InsertPayerMonth :exec
+INSERT INTO usage_payer_months (month, team_id, currency, cost_currency, price_micros, cost_micros)
+SELECT date_trunc('month', p.day)::date, p.team_id, p.currency, p.cost_currency, sum(p.price_micros), sum(p.cost_micros)
+FROM usage_payer_totals AS p
+WHERE p.day >= date_trunc('month', $1::date)::date AND p.day < (date_trunc('month', $1::date) + interval '1 month')::date
+  AND p.events > 0
+GROUP BY 1, p.team_id, p.currency, p.cost_currency
+ON CONFLICT (month, team_id, currency, cost_currency) DO NOTHING
+`
+
+// Whoever has made it for another of its days meanwhile is met by the key, and all of it is done again.
+func (q *Queries) InsertPayerMonth(ctx context.Context, day time.Time) error {
+	_, err := q.db.Exec(ctx, InsertPayerMonth, day)
 	return err
 }
 

@@ -119,6 +119,18 @@ var rollups = []string{
 	        sum(tokens), sum(quantity), sum(admissions), sum(uncharged), sum(waited_ms), sum(running_ms))
 	    <> (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)`,
 
+	// The same by months.
+	`SELECT 'I9' AS invariant, NULL AS who, 'month ' || month || ', paid by ' || team_id || ', ' || currency || '/' ||
+	    cost_currency AS what, 'no difference to the days' AS expected,
+	    concat_ws(' ', 'price', sum(price_micros), 'cost', sum(cost_micros)) AS found
+	FROM (
+	    SELECT date_trunc('month', day)::date AS month, team_id, currency, cost_currency, price_micros, cost_micros
+	    FROM usage_payer_totals WHERE events > 0
+	    UNION ALL
+	    SELECT month, team_id, currency, cost_currency, -price_micros, -cost_micros FROM usage_payer_months) AS t
+	GROUP BY month, team_id, currency, cost_currency
+	HAVING (sum(price_micros), sum(cost_micros)) <> (0, 0)`,
+
 	// What was refused, of the same days, as far as it is still known to whom.
 	`SELECT 'I9' AS invariant, NULL AS who, 'refusals of ' || day || ', ' || plan_name || ', ' || reason ||
 	    ', served by ' || served_by AS what, 'no difference to those of users' AS expected,

@@ -78,7 +78,10 @@ func TestCheckerFindsWhatIsBrokenInATeam(t *testing.T) {
 			`INSERT INTO queue_turns (account_id, start_units, start_part, now_units, now_part, weight, runnable)
 			    VALUES ('09000000-0000-0000-0000-000000000000', 0, 0, 0, 0, 1, true)`, "I7", "what could start",
 		},
-		"paid twice":    {"UPDATE usage_payer_totals SET audio_ms = audio_ms + 1", "I9", "paid by 09000000"},
+		"paid twice": {"UPDATE usage_payer_totals SET audio_ms = audio_ms + 1", "I9", "paid by 09000000"},
+		"paid in two months": {
+			"UPDATE usage_payer_months SET month = month - 40", "I9", "paid by 09000000",
+		},
 		"decision lost": {"UPDATE usage_quotas SET seq = 1 WHERE " + desk, "I3", "decisions of the account"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -53,6 +53,22 @@ FROM usage_analytics AS u WHERE u.payer_id <> u.user_id
 GROUP BY 1, 2, 3, 4, 5, 6
 ON CONFLICT (day, plan_name, team_id, usage_type, currency, cost_currency) DO NOTHING;
 
+-- The money in it by the month of UTC, made anew with each day of it: margins by team of a long span read whole months.
+CREATE TABLE IF NOT EXISTS usage_payer_months (
+    month         date NOT NULL,
+    team_id       uuid NOT NULL,
+    currency      text NOT NULL,
+    cost_currency text NOT NULL,
+    price_micros  bigint NOT NULL,
+    cost_micros   bigint NOT NULL,
+    PRIMARY KEY (month, team_id, currency, cost_currency)
+);
+INSERT INTO usage_payer_months (month, team_id, currency, cost_currency, price_micros, cost_micros)
+SELECT date_trunc('month', p.day)::date, p.team_id, p.currency, p.cost_currency, sum(p.price_micros), sum(p.cost_micros)
+FROM usage_payer_totals AS p WHERE p.events > 0
+GROUP BY 1, 2, 3, 4
+ON CONFLICT (month, team_id, currency, cost_currency) DO NOTHING;
+
 -- What read the rows of the users that a team pays for.
 DROP INDEX CONCURRENTLY IF EXISTS usage_analytics_paid_idx;
 
@@ -66,4 +82,4 @@ ALTER TABLE usage_payer_totals DROP CONSTRAINT usage_payer_totals_pkey, ADD PRIM
     DROP COLUMN grant_credits, DROP COLUMN carry_over, DROP COLUMN audio_ms, DROP COLUMN bytes, DROP COLUMN tokens, DROP COLUMN quantity,
     DROP COLUMN admissions, DROP COLUMN uncharged, DROP COLUMN waited_ms, DROP COLUMN running_ms;
 INSERT INTO usage_totals_stale (day) SELECT DISTINCT day FROM usage_totals;
-DROP TABLE usage_refusals_forgotten, usage_refusal_totals;
+DROP TABLE usage_payer_months, usage_refusals_forgotten, usage_refusal_totals;

@@ -244,6 +244,20 @@ FROM usage_analytics AS u
 WHERE u.at >= @since::timestamptz AND u.at < @until::timestamptz AND u.payer_id <> u.user_id
 GROUP BY u.plan_name, u.payer_id, u.usage_type, u.currency, u.cost_currency;
 
+-- name: DeletePayerMonth :exec
+-- That in which a day lies.
+DELETE FROM usage_payer_months WHERE month = date_trunc('month', @day::date)::date;
+
+-- name: InsertPayerMonth :exec
+-- Whoever has made it for another of its days meanwhile is met by the key, and all of it is done again.
+INSERT INTO usage_payer_months (month, team_id, currency, cost_currency, price_micros, cost_micros)
+SELECT date_trunc('month', p.day)::date, p.team_id, p.currency, p.cost_currency, sum(p.price_micros), sum(p.cost_micros)
+FROM usage_payer_totals AS p
+WHERE p.day >= date_trunc('month', @day::date)::date AND p.day < (date_trunc('month', @day::date) + interval '1 month')::date
+  AND p.events > 0
+GROUP BY 1, p.team_id, p.currency, p.cost_currency
+ON CONFLICT (month, team_id, currency, cost_currency) DO NOTHING;
+
 -- name: DeleteRefusalTotals :exec
 -- Unless the refusals may be gone that they were made of.
 DELETE FROM usage_refusal_totals AS t

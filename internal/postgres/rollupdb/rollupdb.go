@@ -74,7 +74,7 @@ func (s *Store) StaleDays(ctx context.Context) ([]time.Time, error) {
 func (s *Store) Total(ctx context.Context, day time.Time) error {
 	return s.db.Snapshot(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
 		for _, do := range []func(context.Context, time.Time) error{
-			q.TakeStaleDay, q.DeleteTotals, q.DeletePayerTotals, q.DeleteRefusalTotals,
+			q.TakeStaleDay, q.DeleteTotals, q.DeletePayerTotals, q.DeletePayerMonth, q.DeleteRefusalTotals,
 		} {
 			if err := do(ctx, day); err != nil {
 				return err
@@ -85,6 +85,9 @@ func (s *Store) Total(ctx context.Context, day time.Time) error {
 			return err
 		}
 		if err := q.InsertPayerTotals(ctx, dbsqlc.InsertPayerTotalsParams(span)); err != nil {
+			return err
+		}
+		if err := q.InsertPayerMonth(ctx, day); err != nil {
 			return err
 		}
 		return q.InsertRefusalTotals(ctx, dbsqlc.InsertRefusalTotalsParams(span))
