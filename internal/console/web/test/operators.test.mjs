@@ -178,6 +178,13 @@ test('who waits for what is told with its source', async () => {
   assert.ok(!sources.some((source) => source.includes('undefined')), String(sources));
 });
 
+test('work that waits has its place and when to expect its start', async () => {
+  const page = await open('console-user-work');
+  const row = page.getByRole('row').filter({ hasText: 'Waiting' });
+  assert.match(await row.textContent(), /team "newsroom": 3 of 3 jobs are running3.*20 Mar.*16:40.*16:55/);
+  assert.equal(service.calls.filter(({ path }) => path.startsWith('/api/v1/admissions/')).length, 1, 'only what waits is asked for by itself');
+});
+
 test('a view is its URL, and nothing is read that is not shown', async () => {
   const page = await open('console-user-events');
   await page.getByText('the recording was empty').waitFor();
@@ -315,7 +322,7 @@ test('a pasted UsagePlan is tried as it is, and what is wrong with it is said', 
   };
   const { page } = on;
   await page.goto(`${service.url}/console/plans?tab=whatif&plan=pro`);
-  await page.getByLabel('Tried as').selectOption('a UsagePlan in YAML');
+  await page.getByLabel('Tried as').selectOption('YAML');
   assert.equal(new URL(page.url()).searchParams.get('as'), 'yaml');
   const manifest = page.getByRole('textbox', { name: 'The UsagePlan that is tried' });
   assert.match(await manifest.inputValue(), /^apiVersion: usage.cantonesescribe.io\/v1alpha1\nkind: UsagePlan\nmetadata:\n  name: pro\n/);
@@ -328,7 +335,7 @@ test('a pasted UsagePlan is tried as it is, and what is wrong with it is said', 
   await page.getByRole('rowheader', { name: 'As tried' }).waitFor();
   assert.deepEqual(asked, Array(2).fill({ plan: text, of_plan: 'pro' }));
   // What was tried as a text is not what the fields say.
-  await page.getByLabel('Tried as').selectOption('limits and prices');
+  await page.getByLabel('Tried as').selectOption('fields');
   await page.getByLabel('At once').waitFor();
   assert.equal(await page.getByRole('rowheader', { name: 'As tried' }).count(), 0);
 });
@@ -360,7 +367,7 @@ test('of several currencies one is shown, that of the default plan unless anothe
 });
 
 test('margins over time are of one currency, as a plot and a table', async () => {
-  const page = await open('console-money');
+  const page = await open('console-money', {}, '?step=day');
   const region = page.getByRole('region', { name: 'Revenue, cost and margin over time' });
   await region.getByRole('rowheader').first().waitFor();
   assert.equal(await region.getByRole('rowheader').count(), 30);
@@ -370,9 +377,9 @@ test('margins over time are of one currency, as a plot and a table', async () =>
   await page.getByRole('img', { name: /margin in HKD/ }).locator('canvas').waitFor();
   await region.getByText('HKD').first().waitFor();
   assert.equal(await region.getByText('USD').count(), 0);
-  await page.locator('select').filter({ hasText: 'Week' }).selectOption('week');
-  await until(() => service.calls.some(({ path, query }) => path.endsWith('/margins') && query.includes('by=week')));
-  assert.equal(new URL(page.url()).search, '?currency=HKD&step=week');
+  await page.locator('select').filter({ hasText: 'Week' }).selectOption('month');
+  await until(() => service.calls.some(({ path, query }) => path.endsWith('/margins') && query.includes('by=month')));
+  assert.equal(new URL(page.url()).search, '?step=month&currency=HKD');
 });
 
 test('advice has its arithmetic, and the score its factors', async () => {
@@ -383,7 +390,7 @@ test('advice has its arithmetic, and the score its factors', async () => {
   assert.match(await page.locator('[data-advice=grant_lapses]').textContent(), /goodwill-2026-03 ends on .* 18 credits remain; 3\.5 were used.*in the 20 days that are left 15\.5 of them will not be/);
   const score = page.locator('section', { has: page.getByRole('heading', { name: 'Score of leaving' }) });
   assert.match(await score.locator('dl').textContent(), /Score57at risk/);
-  assert.deepEqual(await score.locator('tbody tr').nth(2).locator('th, td').allTextContents(), ['Credits in 28 days; the usual number', '14 / 20', '21', '150']);
+  assert.deepEqual(await score.locator('tbody tr').nth(2).locator('th, td').allTextContents(), ['Credits in 28 days', '14 / 20', '21', '150']);
   assert.doesNotMatch(await page.locator('main').textContent(), /probab/i);
   for (const path of ['/api/v1/usage/current', '/api/v1/admissions']) assert.equal(service.count('GET', path), 0, path);
 

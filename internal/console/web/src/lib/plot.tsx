@@ -57,7 +57,8 @@ export function Plot({ label, times, series, height = 200, days = false }: {
           height,
           padding: [12, 36, 0, 0],
           cursor: { drag: { x: false, y: false } },
-          scales: { y: { range: (_, least, most) => [Math.min(0, least * 1.1), most > 0 ? most * 1.1 : 1] } },
+          // A single moment has no length of its own.
+          scales: { x: { range: (_, first, last) => (first === last ? [first - (days ? 86_400 : 60), last + (days ? 86_400 : 60)] : [first, last]) }, y: { range: (_, least, most) => [Math.min(0, least * 1.1), most > 0 ? most * 1.1 : 1] } },
           axes: [
             { ...axis, values: (_, ticks) => ticks.map(when), space: 100, ...(days ? { incrs: [1, 2, 7, 14, 28, 56].map((n) => n * 86_400) } : {}) },
             { ...axis, values: (_, ticks) => ticks.map((v) => i18n.number(v)), size: 60 },

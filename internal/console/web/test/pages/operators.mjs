@@ -49,7 +49,7 @@ const admission = (i, change) => ({
   file_size_bytes: 4_000_000, priority: 0, created_at: iso(TIME - i * HOUR), lease_seconds: 60, lease_until: iso(TIME), ...change,
 });
 const admissions = [
-  admission(0, { state: 'Queued', reason: 'ConcurrencyLimit', message: 'the limit of 3 running at once of team newsroom is reached; 2 are before it', position: 3, waiting: 9 }),
+  admission(0, { state: 'Queued', reason: 'ConcurrencyLimit' }),
   admission(1, { state: 'Admitted', stuck: 'NoHeartbeat' }),
   admission(2, { state: 'Admitted' }),
   admission(3, { charged_credits: 3.75 }),
@@ -114,10 +114,11 @@ const margins = [
   margin({ plan: 'pro', periods: 122 }, 3658.78, 640, 1944), margin({ plan: 'pro', currency: 'HKD', periods: 8 }, 1880, 120, 1210),
 ];
 const date = (time) => iso(time).slice(0, 10);
-const marginDays = Array.from({ length: 30 }, (_, i) => Date.parse('2026-02-19') + i * DAY).flatMap((at, i) => [
-  margin({ currency: 'HKD', from: date(at), to: date(at + DAY), periods: i % 4 ? 0 : 1 }, i % 4 ? 0 : 235, i % 3, 40 + (i % 5)),
-  margin({ from: date(at), to: date(at + DAY), periods: 200 + i }, 380 + 60 * Math.sin(i / 4), i % 7 < 5 ? 30 : 9, i === 11 ? 520 : i % 7 < 5 ? 150 : 61),
-]);
+/** In both currencies, by days or, one in seven, weeks. */
+const marginsOver = (days) => Array.from({ length: 30 }, (_, i) => Date.parse('2026-02-19') + i * DAY).flatMap((at, i) => (i % days ? [] : [
+  margin({ currency: 'HKD', from: date(at), to: date(at + days * DAY), periods: i % 4 ? 0 : 1 }, i % 4 ? 0 : 235, i % 3, 40 + (i % 5)),
+  margin({ from: date(at), to: date(at + days * DAY), periods: 200 + i }, 380 + 60 * Math.sin(i / 4), i % 7 < 5 ? 30 : 9, i === 14 ? 520 : i % 7 < 5 ? 150 : 61),
+]));
 const period = (number, change) => ({
   number, start: iso(start - (4 - number) * 30 * DAY), end: iso(end - (4 - number) * 30 * DAY), state: 'Final', final_at: iso(end), revision: 1, plan: 'starter', limit_credits: 300,
   used_credits: 251.5, reserved_credits: 0, carry_over_credits: 12, provider_cost: 1.5, price: 9.99, currency: 'USD', amounts: [], ...change,
@@ -137,6 +138,11 @@ const aboutMina = {
     },
   }),
   'GET /api/v1/admissions': { user_id: 'mina', admissions },
+  'GET /api/v1/admissions/:id': ({ id: name }) => ({
+    ...admissions.find((a) => a.id === name),
+    binding: { level: { kind: 'Team', name: 'newsroom' }, limit_name: 'concurrent', reason: 'ConcurrencyLimit', message: 'team "newsroom": 3 of 3 jobs are running', position: 3, waiting: 9, as_of: iso(TIME) },
+    estimated_start: { earliest: iso(TIME + 600_000), latest: iso(TIME + 1_500_000), gaps: 30, since: iso(start) },
+  }),
   'GET /api/v1/usage/events': {
     user_id: 'mina', period: 4,
     events: [event(0), event(1, { reversed_by: id(1) }), event(2, { kind: 'reversal', reason: 'the recording was empty', recorded_by: 'oidc:olga' }), event(3)],
@@ -232,10 +238,10 @@ export default [
     name: 'console-money', path: '/console/money', ready: 'section:last-of-type tbody tr',
     answers: () => ({
       'GET /api/v1/plans': { plans },
-      'GET /api/v1/analytics/margins': ({}, query) => ({ from: '2026-02-19', to: '2026-03-21', groups: ['plan', 'team'].includes(query.get('by')) ? margins : marginDays }),
+      'GET /api/v1/analytics/margins': ({}, query) => ({ from: '2026-02-19', to: '2026-03-21', groups: ['plan', 'team'].includes(query.get('by')) ? margins : marginsOver(query.get('by') === 'day' ? 1 : 7) }),
       'GET /api/v1/analytics/totals': {
         from: '2026-02-19', to: '2026-03-21', total: figures(1, 1, 1), refusals: [],
-        groups: marginDays.filter(({ currency }) => currency === 'USD').map(({ from, to, provider_cost }) => ({ from, to, figures: figures(provider_cost * 3.6, 1, 1) })),
+        groups: marginsOver(7).filter(({ currency }) => currency === 'USD').map(({ from, to, provider_cost }) => ({ from, to, figures: figures(provider_cost * 3.6, 1, 1) })),
       },
     }),
   },

@@ -89,8 +89,8 @@ function OverTime() {
   const { t } = i18n;
   const api = useApi();
   const [span, spanKey] = useSpan();
-  const [askedStep] = useParam('step', 'day');
-  const step = steps.find((s) => s === askedStep) ?? 'day';
+  const [askedStep] = useParam('step', 'week');
+  const step = steps.find((s) => s === askedStep) ?? 'week';
   const [asked] = useParam('currency');
   const plans = usePlans();
   const margins = useResource(`over/${step}/${spanKey}`, (signal) =>
@@ -110,7 +110,7 @@ function OverTime() {
       <section class="card">
         <h2>{t('marginsOver')}</h2>
         <Bar>
-          <Choice name="step" title={t('perWhat')} absent="day" options={steps.map((s) => [s, t(`step.${s}`)] as const)} />
+          <Choice name="step" title={t('perWhat')} absent="week" options={steps.map((s) => [s, t(`step.${s}`)] as const)} />
           <Currencies of={currencies} />
         </Bar>
         {margins.error && <Trouble error={margins.error} again={margins.reload} />}

@@ -195,12 +195,22 @@ export function Standings({ rows, file }: { rows: readonly Schemas['LevelStandin
   );
 }
 
+/** So many that wait are told with their place. */
+const PLACED = 5;
+
+const whyOf = (a: Schemas['Admission']) => a.binding?.message || a.message || a.release_reason || a.reason;
+
 function Work({ id }: { id: string }) {
   const i18n = useI18n();
   const { t } = i18n;
   const api = useApi();
-  const list = useList(`work/${id}`, (cursor, signal) =>
-    take(api.client.GET('/api/v1/admissions', { params: { query: { user_id: id, limit: 50, ...cursor } }, signal })));
+  // What waits is asked for one by one, the first ones of it: a list has neither places nor starts.
+  const list = useList(`work/${id}`, async (cursor, signal) => {
+    const page = await take(api.client.GET('/api/v1/admissions', { params: { query: { user_id: id, limit: 50, ...cursor } }, signal }));
+    const first = page.admissions.filter((a) => a.state === 'Queued').slice(-PLACED);
+    const placed = await Promise.all(first.map((a) => take(api.client.GET('/api/v1/admissions/{id}', { params: { path: { id: a.id } }, signal }))));
+    return { ...page, admissions: page.admissions.map((a) => placed.find((p) => p.id === a.id) ?? a) };
+  });
   if (list.error) return <Trouble error={list.error} again={list.reload} />;
   return (
     <Table<Schemas['Admission']>
@@ -217,8 +227,12 @@ function Work({ id }: { id: string }) {
             />
           ),
         },
-        { key: 'why', title: t('why'), value: (a) => a.message ?? a.release_reason ?? a.reason, show: (a) => <Long>{a.message ?? a.release_reason ?? a.reason}</Long> },
-        { key: 'place', title: t('place'), end: true, value: (a) => a.position },
+        { key: 'why', title: t('why'), value: whyOf, show: (a) => <Long>{whyOf(a)}</Long> },
+        { key: 'place', title: t('place'), end: true, value: (a) => a.binding?.position ?? a.position },
+        {
+          key: 'starts', title: t('startExpected'), value: (a) => a.estimated_start?.earliest,
+          show: (a) => a.estimated_start && i18n.range(a.estimated_start.earliest, a.estimated_start.latest),
+        },
         { key: 'estimated', title: t('estimated'), end: true, value: (a) => a.estimated_credits, show: (a) => i18n.credits(a.estimated_credits) },
         { key: 'charged', title: t('charged'), end: true, value: (a) => a.charged_credits, show: (a) => (a.charged_credits === undefined ? '' : i18n.credits(a.charged_credits)) },
         { key: 'stuck', title: t('stuck'), value: (a) => a.stuck, show: (a) => a.stuck && i18n.code('stuck', a.stuck) },
