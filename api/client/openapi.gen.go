@@ -1118,12 +1118,14 @@ func (e GetWorkParamsFormat) Valid() bool {
 
 // Defines values for ListAuditEntriesParamsObjectKind.
 const (
-	ListAuditEntriesParamsObjectKindAccount     ListAuditEntriesParamsObjectKind = "Account"
-	ListAuditEntriesParamsObjectKindAdmission   ListAuditEntriesParamsObjectKind = "Admission"
-	ListAuditEntriesParamsObjectKindPortalToken ListAuditEntriesParamsObjectKind = "PortalToken"
-	ListAuditEntriesParamsObjectKindUsageEvent  ListAuditEntriesParamsObjectKind = "UsageEvent"
-	ListAuditEntriesParamsObjectKindUsagePlan   ListAuditEntriesParamsObjectKind = "UsagePlan"
-	ListAuditEntriesParamsObjectKindUsageTeam   ListAuditEntriesParamsObjectKind = "UsageTeam"
+	ListAuditEntriesParamsObjectKindAccount              ListAuditEntriesParamsObjectKind = "Account"
+	ListAuditEntriesParamsObjectKindAdmission            ListAuditEntriesParamsObjectKind = "Admission"
+	ListAuditEntriesParamsObjectKindDelivery             ListAuditEntriesParamsObjectKind = "Delivery"
+	ListAuditEntriesParamsObjectKindNotificationEndpoint ListAuditEntriesParamsObjectKind = "NotificationEndpoint"
+	ListAuditEntriesParamsObjectKindPortalToken          ListAuditEntriesParamsObjectKind = "PortalToken"
+	ListAuditEntriesParamsObjectKindUsageEvent           ListAuditEntriesParamsObjectKind = "UsageEvent"
+	ListAuditEntriesParamsObjectKindUsagePlan            ListAuditEntriesParamsObjectKind = "UsagePlan"
+	ListAuditEntriesParamsObjectKindUsageTeam            ListAuditEntriesParamsObjectKind = "UsageTeam"
 )
 
 // Valid indicates whether the value is a known member of the ListAuditEntriesParamsObjectKind enum.
@@ -1132,6 +1134,10 @@ func (e ListAuditEntriesParamsObjectKind) Valid() bool {
 	case ListAuditEntriesParamsObjectKindAccount:
 		return true
 	case ListAuditEntriesParamsObjectKindAdmission:
+		return true
+	case ListAuditEntriesParamsObjectKindDelivery:
+		return true
+	case ListAuditEntriesParamsObjectKindNotificationEndpoint:
 		return true
 	case ListAuditEntriesParamsObjectKindPortalToken:
 		return true

@@ -20,12 +20,14 @@ await mkdir(folder, { recursive: true });
 const browser = await launch();
 const service = await new Service().start();
 try {
-  for (const { name, path, ready, answers } of pages.filter(({ name, picture }) => picture !== false && (only.length === 0 || only.includes(name)))) {
+  for (const { name, path, ready, answers, as, show } of pages.filter(({ name, picture }) => picture !== false && (only.length === 0 || only.includes(name)))) {
     service.answers = answers();
+    service.session = { ...service.session, user: as, username: `oidc:${as}` };
     for (const { suffix, width, height, scheme, language } of shots) {
       const { page, close } = await newPage(browser, { width, scheme, language });
       await page.goto(service.url + path);
       await lookThrough(page, ready);
+      await show?.(page);
       await page.evaluate(() => document.fonts.ready);
       const whole = await page.evaluate(() => document.documentElement.scrollHeight);
       await page.setViewportSize({ width, height: Math.min(height, whole) });

@@ -55,7 +55,7 @@ export function Plot({ label, times, series, height = 200, days = false }: {
           ...(days ? { tzDate: (s: number) => uPlot.tzDate(new Date(s * 1000), 'Etc/UTC') } : {}),
           width: element.clientWidth,
           height,
-          padding: [12, 36, 0, 0],
+          padding: [12, days ? 48 : 36, 0, 0],
           cursor: { drag: { x: false, y: false } },
           // A single moment has no length of its own.
           scales: { x: { range: (_, first, last) => (first === last ? [first - (days ? 86_400 : 60), last + (days ? 86_400 : 60)] : [first, last]) }, y: { range: (_, least, most) => [Math.min(0, least * 1.1), most > 0 ? most * 1.1 : 1] } },

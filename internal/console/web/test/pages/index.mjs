@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Every page, and who looks at it. A new page is an entry of a file here: its path, what is there once it is (`ready`), and the
-// `answers` that tests of what happens on it begin with.
+// `answers` that tests of what happens on it begin with; `show` does what a picture of it shows.
 
 import now from './now.mjs';
 import operators from './operators.mjs';

@@ -57,9 +57,9 @@ const admissions = [
   admission(5, { charged_credits: 4.1 }),
 ];
 const audit = [
-  { id: 9, at: iso(TIME - 600_000), actor: 'oidc:olga', action: 'account.suspended', object_kind: 'Account', object_name: 'grace', user_id: 'grace', before: { suspended: false }, after: { suspended: true }, reason: 'the bill of February is open' },
-  { id: 8, at: iso(TIME - 2 * HOUR), actor: 'oidc:olga', action: 'grant.applied', object_kind: 'Account', object_name: 'mina', user_id: 'mina', after: { name: 'goodwill-2026-03', credits_ms: 1_080_000, expires_at: iso(end + 9 * DAY) } },
-  { id: 7, at: iso(TIME - DAY), actor: 'system:serviceaccount:usage-operator-system:usage-operator-manager', action: 'plan.changed', object_kind: 'UsagePlan', object_name: 'starter', before: { version: 6, credits_ms: 16_800_000, max_concurrent: 2 }, after: { version: 7, credits_ms: 18_000_000, max_concurrent: 2 } },
+  { id: 9, at: iso(TIME - 600_000), actor: 'oidc:olga', action: 'account.changed', object_kind: 'Account', object_name: id(600), user_id: 'grace', before: { suspended: false }, after: { suspended: true }, reason: 'the bill of February is open' },
+  { id: 8, at: iso(TIME - 2 * HOUR), actor: 'oidc:olga', action: 'grant.given', object_kind: 'Account', object_name: id(604), user_id: 'mina', after: { lot: id(700), credits_units: 1_080_000, expires_at: iso(end + 9 * DAY) }, reason: 'for the trouble of Monday' },
+  { id: 7, at: iso(TIME - DAY), actor: 'system:serviceaccount:usage-operator-system:usage-operator-manager', action: 'plan.changed', object_kind: 'UsagePlan', object_name: 'starter', before: { version: 6, credits_units: 16_800_000, concurrent: 2 }, after: { version: 7, credits_units: 18_000_000, concurrent: 2 } },
 ];
 const delivery = (i, change) => ({
   id: id(100 + i), endpoint: 'billing-webhook', alert_id: id(200 + i), kind: 'CreditsPercent', state: 'delivered', attempts: 1,
@@ -182,6 +182,15 @@ const user_ = (tab, picture = !tab) => ({
   name: tab ? `console-user-${tab}` : 'console-user', path: `/console/users/mina${tab ? `?tab=${tab}` : ''}`, ready: 'tbody tr', answers: () => ({ ...aboutMina }), picture,
 });
 
+/** Tries a plan with more credits and a price. */
+const tried = async (page) => {
+  const fields = page.locator('main form input');
+  await fields.nth(0).fill('60');
+  await fields.nth(4).fill('4.99');
+  await page.locator('main form button').click();
+  await page.locator('tbody tr').first().waitFor();
+};
+
 export default [
   {
     name: 'console-users', path: '/console/users', ready: 'tbody tr', picture: false,
@@ -299,6 +308,6 @@ export default [
     }),
   },
   { name: 'console-what-if-yaml', path: '/console/plans?tab=whatif&as=yaml', ready: 'textarea', picture: false, answers: () => ({ 'GET /api/v1/plans': { plans }, 'POST /api/v1/analytics/simulate': simulated }) },
-  { name: 'console-what-if', path: '/console/plans?tab=whatif', ready: '.curl', answers: () => ({ 'GET /api/v1/plans': { plans }, 'POST /api/v1/analytics/simulate': simulated }) },
+  { name: 'console-what-if', path: '/console/plans?tab=whatif', ready: '.curl', show: tried, answers: () => ({ 'GET /api/v1/plans': { plans }, 'POST /api/v1/analytics/simulate': simulated }) },
   { name: 'console-audit', path: '/console/audit', ready: 'tbody tr', answers: () => ({ 'GET /api/v1/audit': aboutMina['GET /api/v1/audit'] }) },
 ];

@@ -14,7 +14,7 @@ import { Asked, Bar, Choice, Day, Long, UserLink } from '../parts';
 
 type Entry = Schemas['AuditEntry'];
 interface Query { user_id?: string; actor?: string; action?: string; object_kind?: Kind; object_name?: string; since?: string; until?: string }
-const kinds = ['Account', 'Admission', 'PortalToken', 'UsageEvent', 'UsagePlan', 'UsageTeam'] as const;
+const kinds = ['Account', 'Admission', 'Delivery', 'NotificationEndpoint', 'PortalToken', 'UsageEvent', 'UsagePlan', 'UsageTeam'] as const;
 type Kind = (typeof kinds)[number];
 
 /** What is different between two states, a line for each member; of one alone all that it has. */
@@ -43,13 +43,13 @@ export function AuditTable({ of, file }: { of: Query; file: string }) {
         { key: 'at', title: t('time'), value: (e) => e.at, show: (e) => i18n.dateTime(e.at) },
         { key: 'actor', title: t('by'), value: (e) => e.actor, show: (e) => <Long>{e.actor}</Long> },
         { key: 'action', title: t('action'), heads: true, value: (e) => e.action },
-        { key: 'kind', title: t('object'), value: (e) => `${e.object_kind} ${e.object_name}`, show: (e) => <Long>{e.object_kind} {e.object_name}</Long> },
         { key: 'why', title: t('why'), value: (e) => e.reason, show: (e) => <Long>{e.reason}</Long> },
-        { key: 'user', title: t('user'), value: (e) => e.user_id, show: (e) => e.user_id && <UserLink id={e.user_id} /> },
         {
           key: 'changes', title: t('changes'), value: (e) => changes(e.before, e.after).join('; '),
           show: (e) => <ul class="changes long">{changes(e.before, e.after).map((line) => <li key={line}>{line}</li>)}</ul>,
         },
+        { key: 'user', title: t('user'), value: (e) => e.user_id, show: (e) => e.user_id && <UserLink id={e.user_id} /> },
+        { key: 'kind', title: t('object'), value: (e) => `${e.object_kind} ${e.object_name}`, show: (e) => <Long>{e.object_kind} {e.object_name}</Long> },
       ]}
     />
   );

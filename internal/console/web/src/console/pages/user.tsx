@@ -267,7 +267,7 @@ function Events({ id }: { id: string }) {
           { key: 'kind', title: t('kind'), value: (e) => e.kind, show: (e) => i18n.code('event', e.kind) },
           { key: 'type', title: t('type'), value: (e) => e.usage_type },
           { key: 'credits', title: t('credits'), end: true, value: (e) => e.credits, show: (e) => i18n.credits(e.credits) },
-          { key: 'price', title: t('price'), end: true, value: (e) => e.price, show: (e) => (e.price === undefined ? '' : <Amount value={e.price} currency={e.currency} />) },
+          { key: 'price', title: t('overage'), end: true, value: (e) => e.price, show: (e) => (e.price === undefined ? '' : <Amount value={e.price} currency={e.currency} />) },
           { key: 'cost', title: t('cost'), end: true, value: (e) => e.cost, show: (e) => <Amount value={e.cost} currency={e.cost_currency ?? e.currency} /> },
           { key: 'reason', title: t('why'), value: (e) => e.reason, show: (e) => <Long>{e.reason}</Long> },
           { key: 'by', title: t('by'), value: (e) => e.recorded_by },
@@ -306,7 +306,7 @@ function Periods({ id }: { id: string }) {
         { key: 'plan', title: t('plan'), value: (p) => p.plan },
         { key: 'used', title: t('used'), end: true, value: (p) => p.used_credits, show: (p) => <Of used={p.used_credits} limit={p.limit_credits} /> },
         { key: 'carried', title: t('carriedOver'), end: true, value: (p) => p.carry_over_credits, show: (p) => i18n.credits(p.carry_over_credits) },
-        { key: 'price', title: t('price'), end: true, value: (p) => p.price, show: (p) => <Amount value={p.price} currency={p.currency} /> },
+        { key: 'price', title: t('overage'), end: true, value: (p) => p.price, show: (p) => <Amount value={p.price} currency={p.currency} /> },
         { key: 'cost', title: t('cost'), end: true, value: (p) => p.provider_cost, show: (p) => <Amount value={p.provider_cost} currency={p.currency} /> },
         { key: 'currency', title: t('currency'), value: (p) => p.currency, taken: true },
       ]}
