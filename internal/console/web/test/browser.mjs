@@ -87,7 +87,7 @@ export async function fits(page) {
 /** Tab reaches everything that can be operated, once, in the order of the page, and shows where it is. */
 export async function byKeyboard(page) {
   const want = await page.evaluate(() => {
-    const operable = 'a[href], button:not([disabled]), input:not([disabled]), select:not([disabled]), summary, [tabindex="0"]';
+    const operable = 'a[href], button:not([disabled]), input:not([disabled]), select:not([disabled]), textarea:not([disabled]), summary, [tabindex="0"]';
     // Tab goes on from where the focus was, also after that is gone: so it begins at the page itself.
     document.body.tabIndex = -1;
     document.body.focus();
