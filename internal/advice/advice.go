@@ -23,6 +23,8 @@ const (
 	OverageIsCheaper Reason = "overage_is_cheaper"
 	// GrantLapses: a grant ends before it is used up at the present pace.
 	GrantLapses Reason = "grant_lapses"
+	// HourIsBetter: work waits at an hour of the day at which the user's does, and hardly at another one.
+	HourIsBetter Reason = "better_hour"
 	// PlanFitsNobody: next to none of a plan's periods used a sensible part of its credits.
 	PlanFitsNobody Reason = "plan_fits_nobody"
 )

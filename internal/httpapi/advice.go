@@ -42,6 +42,15 @@ func (s *server) GetUsageAdvice(
 			},
 		})
 	}
+	if len(a.Hours) > 0 {
+		item := AdviceItem{Reason: AdviceItemReason(advice.HourIsBetter), Hours: make([]AdviceHour, len(a.Hours))}
+		for i, h := range a.Hours {
+			item.Hours[i] = AdviceHour{Hour: int32(h.Hour), BetterHour: int32(h.Better),
+				OwnAdmissions: h.Own.Admissions, OwnWaited: h.Own.Waited, Admissions: h.Now.Admissions,
+				Waited: h.Now.Waited, BetterAdmissions: h.Then.Admissions, BetterWaited: h.Then.Waited}
+		}
+		out.Advice = append(out.Advice, item)
+	}
 	return out, nil
 }
 

@@ -25,6 +25,7 @@ import (
 
 // Defines values for AdviceItemReason.
 const (
+	AdviceItemReasonBetterHour       AdviceItemReason = "better_hour"
 	AdviceItemReasonGrantLapses      AdviceItemReason = "grant_lapses"
 	AdviceItemReasonOverageCostsMore AdviceItemReason = "overage_costs_more"
 	AdviceItemReasonOverageIsCheaper AdviceItemReason = "overage_is_cheaper"
@@ -34,6 +35,8 @@ const (
 // Valid indicates whether the value is a known member of the AdviceItemReason enum.
 func (e AdviceItemReason) Valid() bool {
 	switch e {
+	case AdviceItemReasonBetterHour:
+		return true
 	case AdviceItemReasonGrantLapses:
 		return true
 	case AdviceItemReasonOverageCostsMore:
@@ -964,11 +967,30 @@ type AdmissionRequest struct {
 	UserId UserID `json:"user_id"`
 }
 
+// AdviceHour An hour of the day, by the user's clock, at which the user's work waits, and another one at which work hardly does. Counted are the
+// admissions that ended in these hours of the last 14 days and were charged; what had waited for more than a minute is `waited`.
+type AdviceHour struct {
+	// Admissions Everybody's on the user's plan at `hour`.
+	Admissions int64 `json:"admissions"`
+
+	// BetterAdmissions Everybody's on the user's plan at `better_hour`.
+	BetterAdmissions int64 `json:"better_admissions"`
+	BetterHour       int32 `json:"better_hour"`
+	BetterWaited     int64 `json:"better_waited"`
+	Hour             int32 `json:"hour"`
+
+	// OwnAdmissions The user's at `hour`.
+	OwnAdmissions int64 `json:"own_admissions"`
+	OwnWaited     int64 `json:"own_waited"`
+	Waited        int64 `json:"waited"`
+}
+
 // AdviceItem defines model for AdviceItem.
 type AdviceItem struct {
 	// Currency Examples: USD
 	Currency string           `json:"currency,omitempty,omitzero"`
 	Grant    LapsingGrant     `json:"grant,omitempty,omitzero"`
+	Hours    []AdviceHour     `json:"hours,omitempty,omitzero"`
 	Periods  []AdvicePeriod   `json:"periods,omitempty,omitzero"`
 	Plan     Plan             `json:"plan,omitempty,omitzero"`
 	Reason   AdviceItemReason `json:"reason"`

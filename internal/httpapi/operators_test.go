@@ -91,6 +91,12 @@ func (m *months) advance(days int) {
 	m.clock = m.clock.AddDate(0, 0, days)
 }
 
+func (m *months) wait(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.clock = m.clock.Add(d)
+}
+
 // use charges minutes of audio.
 func (m *months) use(user string, minutes int) string {
 	m.Helper()

@@ -41,8 +41,8 @@ func TestPartitionsAreIndexed(t *testing.T) {
 	var valid bool
 	if err := conn.QueryRow(t.Context(), `
 SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = 'usage_tracking'::regclass),
-    (SELECT count(*) FROM pg_inherits AS p JOIN pg_index AS i ON i.indexrelid = p.inhrelid JOIN pg_class AS c ON c.oid = i.indexrelid
-        JOIN pg_am AS m ON m.oid = c.relam
+    (SELECT count(*) FROM pg_inherits AS p JOIN pg_index AS i ON i.indexrelid = p.inhrelid
+        JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m ON m.oid = c.relam
         WHERE p.inhparent = 'usage_tracking_recorded_idx'::regclass AND i.indisvalid AND m.amname = 'brin'
           AND c.reloptions = '{autosummarize=on}'),
     (SELECT indisvalid FROM pg_index WHERE indexrelid = 'usage_tracking_recorded_idx'::regclass)`).

@@ -19,6 +19,8 @@ type Advice struct {
 	Change *advice.Change
 	// Lapses are grants that will lapse, in the order of their ends.
 	Lapses []advice.Lapse
+	// Hours of the user's own clock at which work waits, with others at which it would hardly.
+	Hours []advice.BetterHour
 }
 
 // Advice says what would be better for a user, of the plans on offer. There is none for a user for whom a team pays:
@@ -42,8 +44,33 @@ func (s *Service) Advice(ctx context.Context, userID string, offers []*quota.Pla
 		return Advice{}, err
 	}
 	out.Change = planChange(u.Account, offers, h.Periods)
-	out.Lapses, err = s.lapses(ctx, &r, u.Account, u.Now)
+	if out.Lapses, err = s.lapses(ctx, &r, u.Account, u.Now); err != nil {
+		return Advice{}, err
+	}
+	out.Hours, err = s.betterHours(ctx, &r, u.Account.Plan.Name, u.Now)
 	return out, err
+}
+
+// betterHours needs the sums of all days before today.
+func (s *Service) betterHours(ctx context.Context, r *Rollup, plan string, now time.Time) ([]advice.BetterHour, error) {
+	var days [advice.WaitDays + advice.Looks - 1]advice.DayWaits
+	today := DayOf(now, r.Zone)
+	from := today.Add(-len(days))
+	everybody, err := s.store.TotalsRollup(ctx)
+	if err != nil || everybody.AsOf.IsZero() || DayOf(everybody.AsOf, r.Zone).Before(today) ||
+		DayOf(r.AsOf, r.Zone).Before(today) {
+		return nil, err
+	}
+	waits, err := s.store.Waits(ctx, r.Account, plan, r.Zone, from, today)
+	for _, w := range waits {
+		d := &days[w.Day.Since(from)]
+		of := &d.All[w.Hour]
+		if w.Own {
+			of = &d.Own[w.Hour]
+		}
+		of.Add(w.Waits)
+	}
+	return advice.BetterHours(&days), err
 }
 
 // planChange asks for the user's own limits, which would replace another plan's as well.

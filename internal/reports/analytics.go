@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/advice"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -184,6 +185,19 @@ type AnalyticsStore interface {
 	Refusals(ctx context.Context, account quota.AccountID, zone *time.Location, from, to Day) ([]Refusal, error)
 	// Hours reads those of the hours of these days together, by the clock of the zone.
 	Hours(ctx context.Context, account quota.AccountID, zone *time.Location, from, to Day) ([]HourSum, error)
+	// Waits reads how an account's work had waited, and everybody's on a plan, by the days and hours of the zone.
+	Waits(ctx context.Context, account quota.AccountID, plan string, zone *time.Location, from, to Day) (
+		[]HourWaits, error)
+}
+
+// HourWaits is how the work that ended in an hour of a day had waited.
+type HourWaits struct {
+	advice.Waits
+
+	// Own says that it is the account's, not everybody's.
+	Own  bool
+	Day  Day
+	Hour int
 }
 
 // By is how sums are grouped.

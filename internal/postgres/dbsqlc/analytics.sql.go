@@ -462,3 +462,65 @@ func (q *Queries) TotalsRollup(ctx context.Context, now *time.Time) (TotalsRollu
 	err := row.Scan(&i.AsOf, &i.FirstDay, &i.Now)
 	return i, err
 }
+
+const WaitsByHour = `-- name: WaitsByHour :many
+SELECT v.own::boolean AS own, (v.at AT TIME ZONE $1::text)::date AS day, extract(hour FROM v.at AT TIME ZONE $1)::integer AS hour,
+    sum(v.admissions)::bigint AS admissions, sum(v.admissions - v.waited_1m)::bigint AS waited
+FROM (
+    SELECT true AS own, date_trunc('hour', u.at, 'UTC') AS at, u.admissions, u.waited_1m FROM usage_analytics AS u
+    WHERE u.user_id = $2 AND u.day >= $3::date AND u.day <= $4::date AND u.admissions > 0
+    UNION ALL
+    SELECT false, w.at, w.admissions, w.waited_1m FROM usage_waits AS w WHERE w.plan_name = $5) AS v
+WHERE (v.at AT TIME ZONE $1)::date >= $3 AND (v.at AT TIME ZONE $1)::date < $4
+GROUP BY 1, 2, 3
+`
+
+type WaitsByHourParams struct {
+	Zone    string
+	Account quota.ID
+	FromDay time.Time
+	ToDay   time.Time
+	Plan    string
+}
+
+type WaitsByHourRow struct {
+	Own        bool
+	Day        time.Time
+	Hour       int32
+	Admissions int64
+	Waited     int64
+}
+
+// Of the admissions that were charged on days of a zone, by the clock of that: those of an account, and everybody's on a plan. Both by
+// hours of UTC, so that they are of the same times where the zone is half an hour off.
+func (q *Queries) WaitsByHour(ctx context.Context, arg WaitsByHourParams) ([]WaitsByHourRow, error) {
+	rows, err := q.db.Query(ctx, WaitsByHour,
+		arg.Zone,
+		arg.Account,
+		arg.FromDay,
+		arg.ToDay,
+		arg.Plan,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []WaitsByHourRow
+	for rows.Next() {
+		var i WaitsByHourRow
+		if err := rows.Scan(
+			&i.Own,
+			&i.Day,
+			&i.Hour,
+			&i.Admissions,
+			&i.Waited,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -649,6 +649,13 @@ type UsageUtilisation struct {
 	Idle     int64
 }
 
+type UsageWait struct {
+	PlanName   string
+	At         time.Time
+	Admissions int64
+	Waited1m   int64
+}
+
 type User struct {
 	ID        quota.ID
 	UserID    string

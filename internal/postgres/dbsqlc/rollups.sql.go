@@ -261,6 +261,22 @@ func (q *Queries) DeleteTotals(ctx context.Context, day time.Time) error {
 	return err
 }
 
+const DeleteWaits = `-- name: DeleteWaits :exec
+DELETE FROM usage_waits WHERE at >= $1::timestamptz AND at < $2::timestamptz OR at < $3::timestamptz
+`
+
+type DeleteWaitsParams struct {
+	Since  time.Time
+	Until  time.Time
+	Before time.Time
+}
+
+// Those that are about to be made anew, and those that nobody asks for any more.
+func (q *Queries) DeleteWaits(ctx context.Context, arg DeleteWaitsParams) error {
+	_, err := q.db.Exec(ctx, DeleteWaits, arg.Since, arg.Until, arg.Before)
+	return err
+}
+
 const DueForecasts = `-- name: DueForecasts :many
 SELECT a.user_id, coalesce(u.user_id, '')::text AS external_id, coalesce(t.name, '')::text AS team, d.day::date AS day
 FROM usage_quotas AS a
@@ -593,6 +609,23 @@ GROUP BY 1, 2, 3
 // Of periods that have been closed, in which a plan and no team above paid: a team's own periods are among them.
 func (q *Queries) InsertUtilisation(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, InsertUtilisation)
+	return err
+}
+
+const InsertWaits = `-- name: InsertWaits :exec
+INSERT INTO usage_waits (plan_name, at, admissions, waited_1m)
+SELECT u.plan_name, date_trunc('hour', u.at, 'UTC'), sum(u.admissions), sum(u.waited_1m)
+FROM usage_analytics AS u WHERE u.at >= $1::timestamptz AND u.at < $2::timestamptz AND u.admissions > 0
+GROUP BY 1, 2
+`
+
+type InsertWaitsParams struct {
+	Since time.Time
+	Until time.Time
+}
+
+func (q *Queries) InsertWaits(ctx context.Context, arg InsertWaitsParams) error {
+	_, err := q.db.Exec(ctx, InsertWaits, arg.Since, arg.Until)
 	return err
 }
 

@@ -131,6 +131,20 @@ var rollups = []string{
 	GROUP BY month, team_id, currency, cost_currency
 	HAVING (sum(price_micros), sum(cost_micros)) <> (0, 0)`,
 
+	// Everybody's waits by the hour, of the days of them that advice looks at.
+	`SELECT 'I9' AS invariant, NULL AS who, 'waits at ' || at || ', ' || plan_name AS what,
+	    'no difference to the sums of users' AS expected,
+	    concat_ws(' ', 'admissions', sum(admissions), 'within a minute', sum(waited_1m)) AS found
+	FROM (
+	    SELECT plan_name, date_trunc('hour', at, 'UTC') AS at, admissions, waited_1m FROM usage_analytics
+	    WHERE admissions > 0
+	    UNION ALL
+	    SELECT plan_name, at, -admissions, -waited_1m FROM usage_waits) AS t
+	WHERE at > (SELECT c.as_of FROM usage_rollups_complete AS c) - interval '25 days'
+	    AND (at AT TIME ZONE 'UTC')::date NOT IN (SELECT s.day FROM usage_totals_stale AS s)
+	GROUP BY plan_name, at
+	HAVING (sum(admissions), sum(waited_1m)) <> (0, 0)`,
+
 	// What was refused, of the same days, as far as it is still known to whom.
 	`SELECT 'I9' AS invariant, NULL AS who, 'refusals of ' || day || ', ' || plan_name || ', ' || reason ||
 	    ', served by ' || served_by AS what, 'no difference to those of users' AS expected,

@@ -164,10 +164,12 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"reversal not rolled up": {
 			"UPDATE usage_analytics SET reversals = 0 WHERE reversals > 0", "I9", "rollup of"},
 		"watermark of the future": {"UPDATE usage_rollups SET seq = seq + 1", "I9", "watermark"},
-		"totals of others":        {"UPDATE usage_totals SET users = users + 1", "I9", "totals of"},
-		"refusals of others":      {"UPDATE usage_refusal_totals SET users = users + 1", "I9", "refusals of"},
-		"refusals not totalled":   {"UPDATE usage_refusals SET refusals = refusals + 1", "I9", "refusals of"},
-		"watermark lost":          {"DELETE FROM usage_rollups", "I9", "watermark of rows"},
+		"waits of nobody": {"INSERT INTO usage_waits SELECT 'free', as_of, 1, 1 FROM usage_rollups_complete", "I9",
+			"waits at"},
+		"totals of others":      {"UPDATE usage_totals SET users = users + 1", "I9", "totals of"},
+		"refusals of others":    {"UPDATE usage_refusal_totals SET users = users + 1", "I9", "refusals of"},
+		"refusals not totalled": {"UPDATE usage_refusals SET refusals = refusals + 1", "I9", "refusals of"},
+		"watermark lost":        {"DELETE FROM usage_rollups", "I9", "watermark of rows"},
 		"change lost": {
 			"DELETE FROM audit_log WHERE id = (SELECT min(id) FROM audit_log WHERE action = 'quota.applied')", "I8",
 			"settings, before: overrides"},

@@ -73,3 +73,16 @@ SELECT t.plan_name, t.reason, t.served_by, sum(t.refusals)::bigint AS refusals, 
     max(t.users)::bigint AS peak_users, least(sum(t.credits), 9223372036854775807)::bigint AS credits
 FROM usage_refusal_totals AS t WHERE t.day >= @from_day::date AND t.day < @to_day::date
 GROUP BY t.plan_name, t.reason, t.served_by ORDER BY t.plan_name, t.reason, t.served_by;
+
+-- name: WaitsByHour :many
+-- Of the admissions that were charged on days of a zone, by the clock of that: those of an account, and everybody's on a plan. Both by
+-- hours of UTC, so that they are of the same times where the zone is half an hour off.
+SELECT v.own::boolean AS own, (v.at AT TIME ZONE @zone::text)::date AS day, extract(hour FROM v.at AT TIME ZONE @zone)::integer AS hour,
+    sum(v.admissions)::bigint AS admissions, sum(v.admissions - v.waited_1m)::bigint AS waited
+FROM (
+    SELECT true AS own, date_trunc('hour', u.at, 'UTC') AS at, u.admissions, u.waited_1m FROM usage_analytics AS u
+    WHERE u.user_id = @account AND u.day >= @from_day::date AND u.day <= @to_day::date AND u.admissions > 0
+    UNION ALL
+    SELECT false, w.at, w.admissions, w.waited_1m FROM usage_waits AS w WHERE w.plan_name = @plan) AS v
+WHERE (v.at AT TIME ZONE @zone)::date >= @from_day AND (v.at AT TIME ZONE @zone)::date < @to_day
+GROUP BY 1, 2, 3;

@@ -229,6 +229,16 @@ FROM (SELECT u.user_id, u.plan_name, u.usage_type, u.currency, u.cost_currency,
     GROUP BY u.user_id, u.plan_name, u.usage_type, u.currency, u.cost_currency) AS s
 GROUP BY s.plan_name, s.usage_type, s.currency, s.cost_currency;
 
+-- name: DeleteWaits :exec
+-- Those that are about to be made anew, and those that nobody asks for any more.
+DELETE FROM usage_waits WHERE at >= @since::timestamptz AND at < @until::timestamptz OR at < @before::timestamptz;
+
+-- name: InsertWaits :exec
+INSERT INTO usage_waits (plan_name, at, admissions, waited_1m)
+SELECT u.plan_name, date_trunc('hour', u.at, 'UTC'), sum(u.admissions), sum(u.waited_1m)
+FROM usage_analytics AS u WHERE u.at >= @since::timestamptz AND u.at < @until::timestamptz AND u.admissions > 0
+GROUP BY 1, 2;
+
 -- name: DeletePayerTotals :exec
 DELETE FROM usage_payer_totals WHERE day = @day;
 

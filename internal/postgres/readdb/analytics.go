@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cantonesescribe/usage-operator/internal/advice"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/dbsqlc"
@@ -113,6 +114,21 @@ func (s *Store) Hours(
 		}
 	}
 	return hours, postgres.MapError(err)
+}
+
+// Waits implements reports.AnalyticsStore.
+func (s *Store) Waits(
+	ctx context.Context, account quota.AccountID, plan string, zone *time.Location, from, to reports.Day,
+) ([]reports.HourWaits, error) {
+	rows, err := s.Queries().WaitsByHour(ctx, dbsqlc.WaitsByHourParams{
+		Account: quota.ID(account), Plan: plan, Zone: zone.String(), FromDay: time.Time(from), ToDay: time.Time(to),
+	})
+	waits := make([]reports.HourWaits, len(rows))
+	for i, r := range rows {
+		waits[i] = reports.HourWaits{Waits: advice.Waits{Admissions: r.Admissions, Waited: r.Waited}, Own: r.Own,
+			Day: reports.Day(r.Day), Hour: int(r.Hour)}
+	}
+	return waits, postgres.MapError(err)
 }
 
 // TotalsRollup implements reports.TotalsStore.

@@ -70,7 +70,8 @@ WHERE r.state IN ('Released', 'Expired') AND r.ended_at >= $1 AND ` + gaugeUnsee
 SELECT r.id, r.ended_at FROM concurrent_processing AS r WHERE r.state IN ('Released', 'Expired') AND r.ended_at >= $1`
 
 	// The rows of users are those of the totals wherever no day is stale, and are always there.
-	gaugeStale  = `SELECT EXISTS (SELECT FROM usage_totals_stale WHERE day >= ($1::timestamptz AT TIME ZONE 'UTC')::date)`
+	gaugeStale = `
+SELECT EXISTS (SELECT FROM usage_totals_stale WHERE day >= ($1::timestamptz AT TIME ZONE 'UTC')::date)`
 	gaugeTotals = `
 SELECT day::timestamp AT TIME ZONE 'UTC', sum(events - reversals)::bigint, sum(credits)::bigint
 FROM usage_totals WHERE day >= ($1::timestamptz AT TIME ZONE 'UTC')::date GROUP BY 1`

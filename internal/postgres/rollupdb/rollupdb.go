@@ -90,8 +90,27 @@ func (s *Store) Total(ctx context.Context, day time.Time) error {
 		if err := q.InsertPayerMonth(ctx, day); err != nil {
 			return err
 		}
+		if err := s.totalWaits(ctx, q, span); err != nil {
+			return err
+		}
 		return q.InsertRefusalTotals(ctx, dbsqlc.InsertRefusalTotalsParams(span))
 	})
+}
+
+// waitsKept is how long everybody's waits by the hour are kept: more than advice looks at.
+const waitsKept = 30 * 24 * time.Hour
+
+func (s *Store) totalWaits(ctx context.Context, q *dbsqlc.Queries, span dbsqlc.InsertTotalsParams) error {
+	now, err := q.Clock(ctx, s.db.Now())
+	if err != nil {
+		return err
+	}
+	before := now.Add(-waitsKept)
+	err = q.DeleteWaits(ctx, dbsqlc.DeleteWaitsParams{Since: span.Since, Until: span.Until, Before: before})
+	if err != nil || span.Until.Before(before) {
+		return err
+	}
+	return q.InsertWaits(ctx, dbsqlc.InsertWaitsParams{Since: span.Since, Until: span.Until})
 }
 
 // PeriodsSummed implements rollup.Periods.
