@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,10 +30,22 @@ const (
 	tooLarge = 64 << 20
 )
 
-// unwritten is a store that writes nothing down of what was refused.
-type unwritten struct{ *ledgerdb.Store }
+// refusalStore writes down what was refused, and how long that took, or nothing of it.
+type refusalStore struct {
+	*ledgerdb.Store
 
-func (unwritten) AddRefusals(context.Context, []metering.Refusals) error { return nil }
+	written bool
+	took    atomic.Int64
+}
+
+func (s *refusalStore) AddRefusals(ctx context.Context, counted []metering.Refusals) error {
+	if !s.written {
+		return nil
+	}
+	began := time.Now()
+	defer func() { s.took.Add(int64(time.Since(began))) }()
+	return s.Store.AddRefusals(ctx, counted)
+}
 
 // withRefusals is a target some of whose admissions are refused, which no pair is counted for.
 type withRefusals struct{ *engine }
@@ -80,14 +93,12 @@ func (b *bench) refusing(
 	if err != nil {
 		return contender{}, nil, err
 	}
-	beside := metering.Store(store)
-	if !written {
-		beside = unwritten{store}
-	}
+	beside := &refusalStore{Store: store, written: written}
+	began := time.Now()
 	e, end := startEngineOn(ctx, store, beside)
 	c := contender{what, withRefusals{e}, &books{}}
 	return c, func(failed error) error {
-		err := end()
+		err, ran := end(), time.Since(began)
 		if failed != nil || err != nil {
 			return errors.Join(failed, err)
 		}
@@ -101,7 +112,8 @@ func (b *bench) refusing(
 		if err = errors.Join(err, conn.Close(ctx)); err != nil {
 			return err
 		}
-		b.report.progressf("%s: %d refusals in %d rows", what, refused, rows)
+		b.report.progressf("%s: %d refusals in %d rows, which took %s of %s", what, refused, rows,
+			time.Duration(beside.took.Load()).Round(time.Millisecond), ran.Round(time.Second))
 		if err := b.check(ctx, what, database, c.books); err != nil {
 			return err
 		}
