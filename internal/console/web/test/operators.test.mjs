@@ -204,7 +204,7 @@ test('a view is its URL, and nothing is read that is not shown', async () => {
   await open('console-audit', {}, '?user=mina&actor=oidc%3Aolga&kind=UsagePlan&since=2026-03-01&sort=-action');
   const [{ query }] = service.calls.filter(({ path }) => path === '/api/v1/audit');
   assert.deepEqual(Object.fromEntries(new URLSearchParams(query)), {
-    user_id: 'mina', actor: 'oidc:olga', object_kind: 'UsagePlan', since: '2026-03-01T00:00:00Z', limit: '50',
+    user_id: 'mina', actor: 'oidc:olga', object_kind: 'UsagePlan', since: '2026-03-01T00:00:00Z', limit: '25',
   });
   assert.equal(await page.getByLabel('User', { exact: true }).inputValue(), 'mina');
   assert.equal(await page.getByRole('columnheader', { name: 'Action' }).getAttribute('aria-sort'), 'descending');

@@ -31,7 +31,7 @@ export function Pace({ of, path, now, clock }: { of: string; path: 'user' | 'tea
     <section class="card" aria-labelledby="usage-pace" ref={fresh.place}>
       <h2 id="usage-pace">{t('pace')}</h2>
       {error && <Trouble error={error} again={fresh.reload} />}
-      {!forecast && !error && <p class="minor">{t('loading')}</p>}
+      {!forecast && !error && <p class="minor pace-waits">{t('loading')}</p>}
       {forecast && (
         <>
           <Chart now={now} forecast={forecast} clock={clock} zone={path === 'user' ? zoneOf(Date.parse(now.period_start)) : 0} />

@@ -48,7 +48,7 @@ function SpendersIn({ currency, found }: { currency: string; found(currencies: r
   const by = orders.find((o) => o === asked) ?? 'credits';
   const list = useList(`spenders/${month}/${currency}/${by}`, (cursor, signal) =>
     take(api.client.GET('/api/v1/analytics/spenders', {
-      params: { query: { by, limit: 50, ...(month ? { month } : {}), ...(currency ? { currency } : {}), ...cursor } }, signal,
+      params: { query: { by, limit: 25, ...(month ? { month } : {}), ...(currency ? { currency } : {}), ...cursor } }, signal,
     })) as Promise<Schemas['Spenders']>);
   const first = list.pages?.[0];
   useEffect(() => {

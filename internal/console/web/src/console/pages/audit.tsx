@@ -34,7 +34,7 @@ export function AuditTable({ of, file }: { of: Query; file: string }) {
   const { t } = i18n;
   const api = useApi();
   const list = useList(`audit/${JSON.stringify(of)}`, (cursor, signal) =>
-    take(api.client.GET('/api/v1/audit', { params: { query: { ...of, limit: 50, ...cursor } }, signal })));
+    take(api.client.GET('/api/v1/audit', { params: { query: { ...of, limit: 25, ...cursor } }, signal })));
   if (list.error) return <Trouble error={list.error} again={list.reload} />;
   return (
     <Table<Entry>

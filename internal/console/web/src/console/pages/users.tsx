@@ -23,7 +23,7 @@ export function Users() {
   const [prefix] = useParam('q');
   const users = useList(`users/${prefix}`, (cursor, signal) =>
     take(api.client.GET('/api/v1/users', {
-      params: { query: { limit: 100, ...(prefix ? { prefix } : {}), ...cursor } }, signal,
+      params: { query: { limit: 50, ...(prefix ? { prefix } : {}), ...cursor } }, signal,
     })));
   return (
     <>
