@@ -387,6 +387,7 @@ test('advice has its arithmetic, and the score its factors', async () => {
   const advice = page.locator('[data-advice=overage_costs_more]');
   assert.match(await advice.textContent(), /overage_costs_more.*On Pro these periods would have cost less, by.*22\.50/);
   assert.deepEqual(await advice.locator('tbody tr').first().locator('th, td').allTextContents(), ['1', '540', '530', 'USD 34.24', 'USD 29.99', 'USD 4.25'].map((text) => text.replace(' ', '\u00a0')));
+  assert.deepEqual(await page.locator('[data-advice=better_hour] tbody tr').locator('th, td').allTextContents(), ['09:00', '9 of 12', '201 of 340', '11:00', '6 of 120']);
   assert.match(await page.locator('[data-advice=grant_lapses]').textContent(), /goodwill-2026-03 ends on .* 18 credits remain; 3\.5 were used.*in the 20 days that are left 15\.5 of them will not be/);
   const score = page.locator('section', { has: page.getByRole('heading', { name: 'Score of leaving' }) });
   assert.match(await score.locator('dl').textContent(), /Score57at risk/);

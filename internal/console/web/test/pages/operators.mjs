@@ -163,6 +163,10 @@ const aboutMina = {
         periods: [1, 2, 3].map((n) => ({ period: n, used_credits: 510 + 30 * n, plan_credits: 500 + 30 * n, now: 30.99 + 3.25 * n, then: 29.99 })),
       },
       {
+        reason: 'better_hour',
+        hours: [{ hour: 9, better_hour: 11, own_admissions: 12, own_waited: 9, admissions: 340, waited: 201, better_admissions: 120, better_waited: 6 }],
+      },
+      {
         reason: 'grant_lapses',
         grant: { name: 'goodwill-2026-03', expires_at: iso(end + 9 * DAY), remaining_credits: 18, recent_credits: 3.5, days_left: 20, unused_credits: 15.5 },
       },

@@ -38,6 +38,8 @@ function One({ of, file }: { of: Item; file: string }) {
   const i18n = useI18n();
   const { t } = i18n;
   const money = (value: number | undefined) => (value === undefined || !of.currency ? '–' : <Amount value={value} currency={of.currency} />);
+  const hour = (h: number) => `${String(h).padStart(2, '0')}:00`;
+  const share = (part: number, whole: number) => t('shareOf', { part, whole });
   const { grant } = of;
   return (
     <article class="advice" data-advice={of.reason}>
@@ -57,6 +59,18 @@ function One({ of, file }: { of: Item; file: string }) {
             { key: 'now', title: t('billNow'), end: true, value: (p) => p.now, show: (p) => money(p.now) },
             { key: 'then', title: t('billThen'), end: true, value: (p) => p.then, show: (p) => money(p.then) },
             { key: 'saved', title: t('saved'), end: true, value: (p) => p.now - p.then, show: (p) => money(p.now - p.then) },
+          ]}
+        />
+      )}
+      {of.hours && (
+        <Table<Schemas['AdviceHour']>
+          caption={i18n.code('advice', of.reason)} file={file} prefix={`a${of.reason}`} filter="none" rows={of.hours} rowKey={(h) => String(h.hour)}
+          columns={[
+            { key: 'hour', title: t('hour'), heads: true, value: (h) => h.hour, show: (h) => hour(h.hour) },
+            { key: 'own', title: t('ownWaited'), end: true, value: (h) => h.own_waited, show: (h) => share(h.own_waited, h.own_admissions) },
+            { key: 'all', title: t('allWaited'), end: true, value: (h) => h.waited, show: (h) => share(h.waited, h.admissions) },
+            { key: 'better', title: t('betterHour'), end: true, value: (h) => h.better_hour, show: (h) => hour(h.better_hour) },
+            { key: 'then', title: t('waitedThen'), end: true, value: (h) => h.better_waited, show: (h) => share(h.better_waited, h.better_admissions) },
           ]}
         />
       )}
