@@ -140,7 +140,7 @@ var rollups = []string{
 	    WHERE admissions > 0
 	    UNION ALL
 	    SELECT plan_name, at, -admissions, -waited_1m FROM usage_waits) AS t
-	WHERE at > (SELECT c.as_of FROM usage_rollups_complete AS c) - interval '25 days'
+	WHERE at > (SELECT c.as_of FROM usage_rollups_complete AS c) - interval '20 days'
 	    AND (at AT TIME ZONE 'UTC')::date NOT IN (SELECT s.day FROM usage_totals_stale AS s)
 	GROUP BY plan_name, at
 	HAVING (sum(admissions), sum(waited_1m)) <> (0, 0)`,

@@ -1,7 +1,7 @@
 -- +goose Up
 
 -- How many of everybody's admissions were charged, by the hour of UTC and the plan, and how many of these had waited for at most a
--- minute: made anew with usage_totals, for the last 30 days.
+-- minute: made anew with usage_totals, for the last 22 days.
 CREATE TABLE IF NOT EXISTS usage_waits (
     plan_name  text NOT NULL,
     at         timestamptz NOT NULL,

@@ -97,8 +97,8 @@ func (s *Store) Total(ctx context.Context, day time.Time) error {
 	})
 }
 
-// waitsKept is how long everybody's waits by the hour are kept: more than advice looks at.
-const waitsKept = 30 * 24 * time.Hour
+// waitsKept is how long everybody's waits by the hour are kept: the days that advice looks at, by whatever zone.
+const waitsKept = 22 * 24 * time.Hour
 
 func (s *Store) totalWaits(ctx context.Context, q *dbsqlc.Queries, span dbsqlc.InsertTotalsParams) error {
 	now, err := q.Clock(ctx, s.db.Now())
