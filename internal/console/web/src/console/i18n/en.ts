@@ -290,6 +290,7 @@ const texts = {
   asItIs: 'As it is now',
   tried: 'As tried',
   fits: 'Users whose work all fits',
+  fitsNot: 'Users whose work does not',
   served: 'Credits served',
   refusedCredits: 'Credits refused',
   asYAML: 'The plan as YAML',

@@ -292,6 +292,7 @@ const texts: Record<ConsoleKey, string> = {
   asItIs: '現時',
   tried: '試算結果',
   fits: '全部工作均符合的用戶',
+  fitsNot: '工作未能全部符合的用戶',
   served: '提供的點數',
   refusedCredits: '拒絕的點數',
   asYAML: '方案的 YAML',

@@ -136,7 +136,7 @@ export function WhatIf({ plans }: { plans: readonly Plan[] }) {
         <>
           <dl class="figures">
             <Figure name={t('fits')}>{i18n.number(done.users_that_fit)}</Figure>
-            {done.refused.map((r) => <Figure key={r.reason} name={r.reason}>{i18n.number(r.users)}</Figure>)}
+            {done.refused.map((r) => <Figure key={r.reason} name={t('fitsNot')} note={r.reason}>{i18n.number(r.users)}</Figure>)}
           </dl>
           <Table<NonNullable<typeof rows>[number]>
             caption={t('tab.whatif')} file={`what-if-${plan.name}`} prefix="w" filter="none" rows={rows} rowKey={(o) => `${o.on}/${o.currency}`}
