@@ -554,7 +554,11 @@ func TestCloudEventSentAgain(t *testing.T) {
 		for i := range got.Items {
 			statuses = append(statuses, got.Items[i].Status)
 		}
-		if !slices.Equal(statuses, []int{201, 200, 422, 422}) || got.Items[0].Event.Id != got.Items[1].Event.Id {
+		// Of two users nobody says whose use is recorded first, and so has the key.
+		switch {
+		case slices.Equal(statuses, []int{201, 200, 422, 422}) && got.Items[0].Event.Id == got.Items[1].Event.Id:
+		case slices.Equal(statuses, []int{422, 422, 201, 422}):
+		default:
 			t.Errorf("got %v: %s", statuses, w.Body)
 		}
 	})
