@@ -81,7 +81,7 @@ func analyticsSeed(accounts, events int) []string {
 		 SELECT DISTINCT ON (user_id) user_id, at, 'CreditsExhausted', 'bench', '', 1, 60000
 		 FROM usage_analytics ORDER BY user_id, md5(user_id || at::text)`,
 		`INSERT INTO usage_totals_stale (day) SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM usage_analytics`,
-		"VACUUM (ANALYZE)", "CHECKPOINT",
+		vacuumAnalyze, "CHECKPOINT",
 	}
 }
 
@@ -230,7 +230,7 @@ func (b *bench) analytics(ctx context.Context) error {
 		return err
 	}
 	b.report.progressf("the totals made of them in %.1f s", time.Since(started).Seconds())
-	if err := execAll(ctx, dsn, []string{"VACUUM (ANALYZE)"}); err != nil {
+	if err := execAll(ctx, dsn, []string{vacuumAnalyze}); err != nil {
 		return err
 	}
 	e, stop, err := startEngine(ctx, dsn)

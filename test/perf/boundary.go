@@ -111,7 +111,7 @@ func boundarySeed(accounts int) []string {
 		     + interval '1 month') AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC'
 		 FROM users, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
 		benchRegistered,
-		"VACUUM (ANALYZE)",
+		vacuumAnalyze,
 	}
 }
 

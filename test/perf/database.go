@@ -33,6 +33,9 @@ var shown = []string{
 // mustBeOn are those of them without which the figures mean nothing.
 var mustBeOn = []string{"fsync", "synchronous_commit", "full_page_writes"}
 
+// vacuumAnalyze does what autovacuum would, before a trial.
+const vacuumAnalyze = "VACUUM (ANALYZE)"
+
 // lab is a durable server with a template of a migrated database full of users.
 type lab struct {
 	server *pgserver.Server
@@ -213,7 +216,7 @@ func (l *lab) checkInvariants(ctx context.Context, database string) error {
 		return err
 	}
 	defer pool.Close()
-	if _, err := pool.Exec(ctx, "VACUUM (ANALYZE)"); err != nil {
+	if _, err := pool.Exec(ctx, vacuumAnalyze); err != nil {
 		return err
 	}
 	violations, err := invariants.Check(ctx, pool)

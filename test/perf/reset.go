@@ -91,7 +91,7 @@ func resetSeed(accounts int) []string {
 		"ALTER TABLE usage_periods ADD PRIMARY KEY (user_id, period_no)",
 		"CREATE INDEX audit_log_object_idx ON audit_log (object_kind, object_name, id)",
 		"CREATE INDEX audit_log_user_idx ON audit_log (user_id, id) WHERE user_id IS NOT NULL",
-		"VACUUM (ANALYZE)",
+		vacuumAnalyze,
 	}
 }
 
@@ -187,7 +187,7 @@ func (b *bench) measureResets(ctx context.Context) error {
 	// Each statement leaves the tables larger than it found them: the bare one is measured before and after ours.
 	var times [3]time.Duration
 	for i, closeAll := range []func(context.Context, int) (time.Duration, error){n.bare, n.reset, n.bare} {
-		if err := errors.Join(n.exec(ctx, "VACUUM (ANALYZE)"), b.lab.exec(ctx, "CHECKPOINT")); err != nil {
+		if err := errors.Join(n.exec(ctx, vacuumAnalyze), b.lab.exec(ctx, "CHECKPOINT")); err != nil {
 			return err
 		}
 		n.next()

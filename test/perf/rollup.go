@@ -59,7 +59,7 @@ func (b *bench) rollups(ctx context.Context) error {
 		ratio: rebuildBudget.Seconds() / scaled, goal: 1})
 
 	// As autovacuum does within a minute, which the trials should not have to share the processors with.
-	if err := execAll(ctx, b.lab.server.DSN(database), []string{"VACUUM (ANALYZE)", "CHECKPOINT"}); err != nil {
+	if err := execAll(ctx, b.lab.server.DSN(database), []string{vacuumAnalyze, "CHECKPOINT"}); err != nil {
 		return err
 	}
 	// The load is measured before and after, because each trial leaves the tables larger than it found them.
