@@ -5,6 +5,7 @@ package metering
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -19,8 +20,9 @@ const (
 	// commit, and of a user who does much at most twice a second.
 	WatchInterval = 500 * time.Millisecond
 	watchTimeout  = 10 * time.Second
-	// pollPart is how many accounts are asked for at once where more are watched, and mostParts into how many parts
-	// they are divided at most: ten thousand at once would keep the database from others for tens of milliseconds.
+	// pollPart is about how many accounts are asked for at once where more are watched, and mostParts into how many
+	// parts they are divided at most: ten thousand at once would keep the database from others for tens of
+	// milliseconds. The number of parts is a power of two.
 	pollPart, mostParts = 1024, 16
 	// alertWindow is how long ago an alert may have been raised that is news: more than a pause of the database.
 	alertWindow = 10 * time.Minute
@@ -62,7 +64,10 @@ type Watcher struct {
 
 	mu       sync.Mutex
 	subjects map[quota.Level]*subject
-	accounts map[quota.AccountID]*watchedAccount
+	// stale are those of the subjects that have to be read.
+	stale map[*subject]struct{}
+	// accounts are divided as for mostParts, so that those of a part are found without looking at all.
+	accounts [mostParts]map[quota.AccountID]*watchedAccount
 	// declared stands for all plans and teams as they were declared when it was last asked.
 	declared string
 }
@@ -78,8 +83,6 @@ type watchedAccount struct {
 type subject struct {
 	of      quota.Level
 	watches map[*Watch]struct{}
-	// stale says that it has to be read.
-	stale bool
 	// frame is where it stands, with an empty ID before it has been read; err is why it cannot be shown.
 	frame Frame
 	err   error
@@ -104,8 +107,17 @@ type Watch struct {
 
 // NewWatcher returns one that shows where those stand whom the service knows. It does nothing before Run.
 func NewWatcher(service *Service, show Show) *Watcher {
-	return &Watcher{service: service, show: show, wake: make(chan struct{}, 1), parts: 1,
-		subjects: map[quota.Level]*subject{}, accounts: map[quota.AccountID]*watchedAccount{}}
+	w := &Watcher{service: service, show: show, wake: make(chan struct{}, 1), parts: 1,
+		subjects: map[quota.Level]*subject{}, stale: map[*subject]struct{}{}}
+	for i := range w.accounts {
+		w.accounts[i] = map[quota.AccountID]*watchedAccount{}
+	}
+	return w
+}
+
+// beside are the watched accounts of those that a given one is asked for with. The end of an id is random.
+func (w *Watcher) beside(id quota.AccountID) map[quota.AccountID]*watchedAccount {
+	return w.accounts[id[len(id)-1]%mostParts]
 }
 
 // Watch begins to watch a user or a team. Changed has a token once it has been read for the first time.
@@ -114,8 +126,9 @@ func (w *Watcher) Watch(of quota.Level) *Watch {
 	defer w.mu.Unlock()
 	s := w.subjects[of]
 	if s == nil {
-		s = &subject{of: of, watches: map[*Watch]struct{}{}, stale: true}
+		s = &subject{of: of, watches: map[*Watch]struct{}{}}
 		w.subjects[of] = s
+		w.stale[s] = struct{}{}
 		select {
 		case w.wake <- struct{}{}:
 		default:
@@ -152,6 +165,7 @@ func (x *Watch) Stop() {
 	delete(s.watches, x)
 	if len(s.watches) == 0 {
 		delete(w.subjects, s.of)
+		delete(w.stale, s)
 		w.dependOn(s, nil)
 	}
 }
@@ -216,21 +230,30 @@ type VersionChanges struct {
 	Now      time.Time
 }
 
-// poll finds out whose standing may have changed, of a part of those who are watched.
+// poll finds out whose standing may have changed, of a part of those who are watched. What concerns all of them it looks
+// at with one of the parts.
 func (w *Watcher) poll(ctx context.Context) error {
 	w.mu.Lock()
 	var ask Versions
-	w.parts = min(mostParts, 1+len(w.accounts)/pollPart)
-	w.part = (w.part + 1) % w.parts
-	for id, a := range w.accounts {
-		if int(id[len(id)-1])%w.parts != w.part { // the end of an id is random
-			continue
-		}
-		ask.Accounts, ask.Known = append(ask.Accounts, id), append(ask.Known, a.version)
+	count := 0
+	for _, accounts := range w.accounts {
+		count += len(accounts)
 	}
-	for _, s := range w.subjects {
-		if s.of.Kind == quota.LevelUser && len(s.chain) == 0 {
-			ask.Users = append(ask.Users, s.of.Name)
+	for w.parts = 1; w.parts < mostParts && count >= w.parts*pollPart; {
+		w.parts *= 2
+	}
+	w.part = (w.part + 1) % w.parts
+	for i := w.part; i < mostParts; i += w.parts {
+		for id, a := range w.accounts[i] {
+			ask.Accounts, ask.Known = append(ask.Accounts, id), append(ask.Known, a.version)
+		}
+	}
+	all := w.part == 0
+	if all {
+		for _, s := range w.subjects {
+			if s.of.Kind == quota.LevelUser && len(s.chain) == 0 {
+				ask.Users = append(ask.Users, s.of.Name)
+			}
 		}
 	}
 	w.mu.Unlock()
@@ -241,22 +264,25 @@ func (w *Watcher) poll(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, id := range found.Accounts {
-		if a := w.accounts[id]; a != nil {
+		if a := w.beside(id)[id]; a != nil {
 			a.version = found.Versions[i]
-			for s := range a.subjects {
-				s.stale = true
-			}
+			maps.Copy(w.stale, a.subjects)
 		}
 	}
 	for _, user := range found.Users {
 		if s := w.subjects[quota.Level{Kind: quota.LevelUser, Name: user}]; s != nil {
-			s.stale = true
+			w.stale[s] = struct{}{}
 		}
 	}
 	again := found.Declared != w.declared
 	w.declared = found.Declared
+	if !all && !again {
+		return nil
+	}
 	for _, s := range w.subjects {
-		s.stale = s.stale || again || !s.due.IsZero() && !found.Now.Before(s.due)
+		if again || !s.due.IsZero() && !found.Now.Before(s.due) {
+			w.stale[s] = struct{}{}
+		}
 	}
 	return nil
 }
@@ -265,11 +291,10 @@ func (w *Watcher) poll(ctx context.Context) error {
 func (w *Watcher) refresh(ctx context.Context) error {
 	w.mu.Lock()
 	var users, teams []*subject
-	for _, s := range w.subjects {
-		switch {
-		case s.stale && s.of.Kind == quota.LevelTeam:
+	for s := range w.stale {
+		if s.of.Kind == quota.LevelTeam {
 			teams = append(teams, s)
-		case s.stale:
+		} else {
 			users = append(users, s)
 		}
 	}
@@ -350,7 +375,7 @@ func (w *Watcher) tell(s *subject, f foundStanding, alerts map[quota.AccountID][
 	if w.subjects[s.of] != s {
 		return // nobody watches any more
 	}
-	s.stale = false
+	delete(w.stale, s)
 	if f.Standing == nil {
 		if s.err = f.err; s.err == nil {
 			s.err = quota.NotFound("%s %q", s.of.Kind, s.of.Name)
@@ -388,18 +413,20 @@ func (w *Watcher) dependOn(s *subject, on *Standing) {
 		return
 	}
 	for _, id := range s.chain {
-		if a := w.accounts[id]; a != nil {
+		accounts := w.beside(id)
+		if a := accounts[id]; a != nil {
 			delete(a.subjects, s)
 			if len(a.subjects) == 0 {
-				delete(w.accounts, id)
+				delete(accounts, id)
 			}
 		}
 	}
 	for _, id := range chain {
-		a := w.accounts[id]
+		accounts := w.beside(id)
+		a := accounts[id]
 		if a == nil {
 			a = &watchedAccount{subjects: map[*subject]struct{}{}}
-			w.accounts[id] = a
+			accounts[id] = a
 		}
 		a.subjects[s] = struct{}{}
 	}

@@ -173,7 +173,7 @@ func TestWatchersShareTheirReads(t *testing.T) {
 // Where many are watched, a part of them is asked for at once, each in its turn.
 func TestWatchersAskInParts(t *testing.T) {
 	t.Parallel()
-	const all = 2100 // three parts
+	const all = 2100 // four parts
 	users := make([]string, all)
 	for i := range users {
 		users[i] = fmt.Sprintf("user-%d", i)
