@@ -94,7 +94,39 @@ func (t checks) pair(ctx context.Context, client, user int) error {
 	return nil
 }
 
-// checkHTTP compares pre-flight checks with a bare handler in a process of its own.
+// startBare runs the bare handler in a process of its own until stop is called.
+func (b *bench) startBare(ctx context.Context) (t *overHTTP, stop func() error, err error) {
+	port, err := freeport.Get()
+	if err != nil {
+		return nil, nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	address := "127.0.0.1:" + strconv.Itoa(port)
+	ctx, processes := localstack.NewProcesses(ctx, b.dir)
+	if err := processes.Start("bare", self, nil, "-bare="+address); err != nil {
+		return nil, nil, err
+	}
+	listening := func(ctx context.Context) (bool, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return false, nil //nolint:nilerr // not yet
+		}
+		return true, conn.Close()
+	}
+	if err := localstack.Eventually(ctx, "the bare handler listens", listening); err != nil {
+		return nil, nil, errors.Join(err, processes.StopAll())
+	}
+	t = newOverHTTP([]string{address}, many)
+	return t, func() error {
+		t.close()
+		return processes.StopAll()
+	}, nil
+}
+
+// checkHTTP compares pre-flight checks with the bare handler.
 func (b *bench) checkHTTP(ctx context.Context) (err error) {
 	l := b.load(some, uniform)
 	s, err := b.shared(ctx)
@@ -105,32 +137,11 @@ func (b *bench) checkHTTP(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	port, err := freeport.Get()
+	t, stop, err := b.startBare(ctx)
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	address := "127.0.0.1:" + strconv.Itoa(port)
-	ctx, processes := localstack.NewProcesses(ctx, b.dir)
-	if err := processes.Start("bare", self, nil, "-bare="+address); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, processes.StopAll()) }()
-	listening := func(ctx context.Context) (bool, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-		if err != nil {
-			return false, nil //nolint:nilerr // not yet
-		}
-		return true, conn.Close()
-	}
-	if err := localstack.Eventually(ctx, "the bare handler listens", listening); err != nil {
-		return err
-	}
-	t := newOverHTTP([]string{address}, many)
-	defer t.close()
+	defer func() { err = errors.Join(err, stop()) }()
 	bare, err := b.try(ctx, "a bare handler", checks{t, 0}, l, &books{})
 	if err != nil {
 		return err

@@ -70,28 +70,44 @@ func (b *bench) rateLimits(ctx context.Context) (err error) {
 	f.ratio = f.baseline / f.ours
 	b.report.figure(f)
 
+	bare, stop, err := b.startBare(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	bystanders := b.load(some, uniform)
 	bystanders.rate = bystandersRate
-	var alone, beside []time.Duration
+	var p99 [3][]time.Duration
 	for range floodRounds {
-		r, err := b.try(ctx, "HTTP, open loop", s.target, bystanders, s.books)
-		if err != nil {
-			return err
+		for i, beside := range []flooded{{}, {"that is refused", flood}, {"of a bare handler", checks{bare, 0}}} {
+			r, err := b.besideFlood(ctx, s, beside, bystanders)
+			if err != nil {
+				return err
+			}
+			p99[i] = append(p99[i], r.p99)
 		}
-		alone = append(alone, r.p99)
-		if r, err = b.besideFlood(ctx, s, flood, bystanders); err != nil {
-			return err
-		}
-		beside = append(beside, r.p99)
 	}
-	slices.Sort(alone)
-	slices.Sort(beside)
-	b.report.latency("rate_limited_flood_p99_ms", beside[floodRounds/2], alone[floodRounds/2], 1/1.2)
+	var median [3]time.Duration
+	for i := range p99 {
+		slices.Sort(p99[i])
+		median[i] = p99[i][floodRounds/2]
+	}
+	b.report.latency("rate_limited_flood_p99_ms", median[1], median[0], 1/1.2)
+	b.report.latency("rate_limited_flood_bare_p99_ms", median[1], median[2], 1/1.2)
 	return b.check(ctx, "rate limits", s.database, s.books)
 }
 
-// besideFlood puts the load on the service while one user's calls are refused.
-func (b *bench) besideFlood(ctx context.Context, s *running, flood refusals, l load) (result, error) {
+// flooded is what one user's calls go to, nothing without a target.
+type flooded struct {
+	name string
+	target
+}
+
+// besideFlood puts the load on the service, and beside it one user's calls on what is flooded.
+func (b *bench) besideFlood(ctx context.Context, s *running, flood flooded, l load) (result, error) {
+	if flood.target == nil {
+		return b.try(ctx, "HTTP, open loop", s.target, l, s.books)
+	}
 	f := b.load(some, hot)
 	f.rate, f.duration = floodRate, l.duration+l.warmup
 	if err := flood.warm(ctx, f); err != nil {
@@ -103,16 +119,16 @@ func (b *bench) besideFlood(ctx context.Context, s *running, flood refusals, l l
 		result result
 		err    error
 	}
-	flooded := make(chan answer, 1)
+	answers := make(chan answer, 1)
 	go func() {
 		r, err := put(ctx, flood, f)
-		flooded <- answer{r, err}
+		answers <- answer{r, err}
 	}()
-	r, err := b.try(ctx, "HTTP, open loop, beside a flood", s.target, l, s.books)
+	r, err := b.try(ctx, "HTTP, open loop, beside a flood "+flood.name, s.target, l, s.books)
 	if err != nil {
 		cancel()
 	}
-	of := <-flooded
+	of := <-answers
 	b.report.progressf("the flood: %.0f calls/s, p99 %s", of.result.perSecond, millis(of.result.p99))
 	return r, errors.Join(err, of.err)
 }
