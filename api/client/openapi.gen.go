@@ -1223,6 +1223,14 @@ func (e GetTeamAnalyticsParamsBy) Valid() bool {
 // Examples: agreed with sales
 type ActReason = string
 
+// ActRequest defines model for ActRequest.
+type ActRequest struct {
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason ActReason `json:"reason,omitempty,omitzero"`
+}
+
 // ActivityDay defines model for ActivityDay.
 type ActivityDay struct {
 	// Days How many such days these sums are of.
@@ -2223,7 +2231,12 @@ type NotificationEndpointSigning string
 // NotificationEndpointRequest defines model for NotificationEndpointRequest.
 type NotificationEndpointRequest struct {
 	// Kinds Kinds of alerts; all if absent.
-	Kinds   []NotificationEndpointRequestKinds `json:"kinds,omitempty,omitzero"`
+	Kinds []NotificationEndpointRequestKinds `json:"kinds,omitempty,omitzero"`
+
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason  ActReason                          `json:"reason,omitempty,omitzero"`
 	Signing NotificationEndpointRequestSigning `json:"signing,omitempty,omitzero"`
 
 	// Suspended Sends nothing; what is raised waits for three days.
@@ -4220,8 +4233,20 @@ type SimulatePlanJSONRequestBody = SimulationRequest
 // ResendDeliveryJSONRequestBody defines body for ResendDelivery for application/json ContentType.
 type ResendDeliveryJSONRequestBody = ResendRequest
 
+// RemoveTeamMemberJSONRequestBody defines body for RemoveTeamMember for application/json ContentType.
+type RemoveTeamMemberJSONRequestBody = ActRequest
+
+// AddTeamMemberJSONRequestBody defines body for AddTeamMember for application/json ContentType.
+type AddTeamMemberJSONRequestBody = ActRequest
+
+// DeleteTeamEndpointJSONRequestBody defines body for DeleteTeamEndpoint for application/json ContentType.
+type DeleteTeamEndpointJSONRequestBody = ActRequest
+
 // PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
 type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
+
+// RotateTeamEndpointKeyJSONRequestBody defines body for RotateTeamEndpointKey for application/json ContentType.
+type RotateTeamEndpointKeyJSONRequestBody = ActRequest
 
 // CheckTranscriptionLimitsJSONRequestBody defines body for CheckTranscriptionLimits for application/json ContentType.
 type CheckTranscriptionLimitsJSONRequestBody = CheckRequest
@@ -4720,13 +4745,36 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/teams/{name}/members (the `ListTeamMembers` operationId).
 	ListTeamMembers(ctx context.Context, name TeamName, params *ListTeamMembersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RemoveTeamMemberWithBody Take a user out of a team.
+	//
+	// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
+	// known.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
+	RemoveTeamMemberWithBody(ctx context.Context, name TeamName, user UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RemoveTeamMember Take a user out of a team.
 	//
 	// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
 	// known.
 	//
+	// Takes a body of the `application/json` content type.
+	//
 	// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
-	RemoveTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RemoveTeamMember(ctx context.Context, name TeamName, user UserID, body RemoveTeamMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddTeamMemberWithBody Put a user below a team.
+	//
+	// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
+	// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
+	// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
+	AddTeamMemberWithBody(ctx context.Context, name TeamName, user UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddTeamMember Put a user below a team.
 	//
@@ -4734,18 +4782,29 @@ type ClientInterface interface {
 	// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
 	// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
 	//
+	// Takes a body of the `application/json` content type.
+	//
 	// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
-	AddTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AddTeamMember(ctx context.Context, name TeamName, user UserID, body AddTeamMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTeamEndpoints Where a team has its alerts sent to, in the order of their names.
 	//
 	// Corresponds with GET /api/v1/teams/{name}/notification-endpoints (the `ListTeamEndpoints` operationId).
 	ListTeamEndpoints(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// DeleteTeamEndpoint Send nothing more to an endpoint of a team, and forget what was to be sent.
+	// DeleteTeamEndpointWithBody Send nothing more to an endpoint of a team, and forget what was to be sent.
+	//
+	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
-	DeleteTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeleteTeamEndpointWithBody(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteTeamEndpoint Send nothing more to an endpoint of a team, and forget what was to be sent.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
+	DeleteTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, body DeleteTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetTeamEndpoint One of a team's endpoints, how it does, and what verifies its signatures.
 	//
@@ -4774,12 +4833,23 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
 	PutTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, body PutTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RotateTeamEndpointKeyWithBody Have an endpoint of a team sign with a new key.
+	//
+	// For a day the keys that it had sign as well. 409 where four sign already.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
+	RotateTeamEndpointKeyWithBody(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RotateTeamEndpointKey Have an endpoint of a team sign with a new key.
 	//
 	// For a day the keys that it had sign as well. 409 where four sign already.
 	//
+	// Takes a body of the `application/json` content type.
+	//
 	// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
-	RotateTeamEndpointKey(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RotateTeamEndpointKey(ctx context.Context, name TeamName, endpoint EndpointName, body RotateTeamEndpointKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// TestTeamEndpoint Send a test to an endpoint of a team, as alerts are sent, and say what came of it.
 	//
@@ -5926,14 +5996,57 @@ func (c *Client) ListTeamMembers(ctx context.Context, name TeamName, params *Lis
 	return c.Client.Do(req)
 }
 
+// RemoveTeamMemberWithBody Take a user out of a team.
+//
+// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
+// known.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
+func (c *Client) RemoveTeamMemberWithBody(ctx context.Context, name TeamName, user UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveTeamMemberRequestWithBody(c.Server, name, user, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RemoveTeamMember Take a user out of a team.
 //
 // Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
 // known.
 //
+// Takes a body of the `application/json` content type.
+//
 // Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
-func (c *Client) RemoveTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRemoveTeamMemberRequest(c.Server, name, user)
+func (c *Client) RemoveTeamMember(ctx context.Context, name TeamName, user UserID, body RemoveTeamMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveTeamMemberRequest(c.Server, name, user, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddTeamMemberWithBody Put a user below a team.
+//
+// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
+// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
+// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
+func (c *Client) AddTeamMemberWithBody(ctx context.Context, name TeamName, user UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddTeamMemberRequestWithBody(c.Server, name, user, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5950,9 +6063,11 @@ func (c *Client) RemoveTeamMember(ctx context.Context, name TeamName, user UserI
 // it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
 // in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
 //
+// Takes a body of the `application/json` content type.
+//
 // Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
-func (c *Client) AddTeamMember(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAddTeamMemberRequest(c.Server, name, user)
+func (c *Client) AddTeamMember(ctx context.Context, name TeamName, user UserID, body AddTeamMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddTeamMemberRequest(c.Server, name, user, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5978,11 +6093,30 @@ func (c *Client) ListTeamEndpoints(ctx context.Context, name TeamName, reqEditor
 	return c.Client.Do(req)
 }
 
-// DeleteTeamEndpoint Send nothing more to an endpoint of a team, and forget what was to be sent.
+// DeleteTeamEndpointWithBody Send nothing more to an endpoint of a team, and forget what was to be sent.
+//
+// Takes any type of body and a specified content type.
 //
 // Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
-func (c *Client) DeleteTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteTeamEndpointRequest(c.Server, name, endpoint)
+func (c *Client) DeleteTeamEndpointWithBody(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteTeamEndpointRequestWithBody(c.Server, name, endpoint, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteTeamEndpoint Send nothing more to an endpoint of a team, and forget what was to be sent.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
+func (c *Client) DeleteTeamEndpoint(ctx context.Context, name TeamName, endpoint EndpointName, body DeleteTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteTeamEndpointRequest(c.Server, name, endpoint, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6050,13 +6184,34 @@ func (c *Client) PutTeamEndpoint(ctx context.Context, name TeamName, endpoint En
 	return c.Client.Do(req)
 }
 
+// RotateTeamEndpointKeyWithBody Have an endpoint of a team sign with a new key.
+//
+// For a day the keys that it had sign as well. 409 where four sign already.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
+func (c *Client) RotateTeamEndpointKeyWithBody(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateTeamEndpointKeyRequestWithBody(c.Server, name, endpoint, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RotateTeamEndpointKey Have an endpoint of a team sign with a new key.
 //
 // For a day the keys that it had sign as well. 409 where four sign already.
 //
+// Takes a body of the `application/json` content type.
+//
 // Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
-func (c *Client) RotateTeamEndpointKey(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRotateTeamEndpointKeyRequest(c.Server, name, endpoint)
+func (c *Client) RotateTeamEndpointKey(ctx context.Context, name TeamName, endpoint EndpointName, body RotateTeamEndpointKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateTeamEndpointKeyRequest(c.Server, name, endpoint, body)
 	if err != nil {
 		return nil, err
 	}
@@ -9154,8 +9309,19 @@ func NewListTeamMembersRequest(server string, name TeamName, params *ListTeamMem
 	return req, nil
 }
 
-// NewRemoveTeamMemberRequest constructs an http.Request for the RemoveTeamMember method
-func NewRemoveTeamMemberRequest(server string, name TeamName, user UserID) (*http.Request, error) {
+// NewRemoveTeamMemberRequest calls the generic RemoveTeamMember builder with application/json body
+func NewRemoveTeamMemberRequest(server string, name TeamName, user UserID, body RemoveTeamMemberJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRemoveTeamMemberRequestWithBody(server, name, user, "application/json", bodyReader)
+}
+
+// NewRemoveTeamMemberRequestWithBody constructs an http.Request for the RemoveTeamMember method, with any body, and a specified content type
+func NewRemoveTeamMemberRequestWithBody(server string, name TeamName, user UserID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -9187,16 +9353,29 @@ func NewRemoveTeamMemberRequest(server string, name TeamName, user UserID) (*htt
 		return nil, err
 	}
 
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
 
-// NewAddTeamMemberRequest constructs an http.Request for the AddTeamMember method
-func NewAddTeamMemberRequest(server string, name TeamName, user UserID) (*http.Request, error) {
+// NewAddTeamMemberRequest calls the generic AddTeamMember builder with application/json body
+func NewAddTeamMemberRequest(server string, name TeamName, user UserID, body AddTeamMemberJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddTeamMemberRequestWithBody(server, name, user, "application/json", bodyReader)
+}
+
+// NewAddTeamMemberRequestWithBody constructs an http.Request for the AddTeamMember method, with any body, and a specified content type
+func NewAddTeamMemberRequestWithBody(server string, name TeamName, user UserID, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -9228,10 +9407,12 @@ func NewAddTeamMemberRequest(server string, name TeamName, user UserID) (*http.R
 		return nil, err
 	}
 
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -9270,8 +9451,19 @@ func NewListTeamEndpointsRequest(server string, name TeamName) (*http.Request, e
 	return req, nil
 }
 
-// NewDeleteTeamEndpointRequest constructs an http.Request for the DeleteTeamEndpoint method
-func NewDeleteTeamEndpointRequest(server string, name TeamName, endpoint EndpointName) (*http.Request, error) {
+// NewDeleteTeamEndpointRequest calls the generic DeleteTeamEndpoint builder with application/json body
+func NewDeleteTeamEndpointRequest(server string, name TeamName, endpoint EndpointName, body DeleteTeamEndpointJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDeleteTeamEndpointRequestWithBody(server, name, endpoint, "application/json", bodyReader)
+}
+
+// NewDeleteTeamEndpointRequestWithBody constructs an http.Request for the DeleteTeamEndpoint method, with any body, and a specified content type
+func NewDeleteTeamEndpointRequestWithBody(server string, name TeamName, endpoint EndpointName, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -9303,10 +9495,12 @@ func NewDeleteTeamEndpointRequest(server string, name TeamName, endpoint Endpoin
 		return nil, err
 	}
 
-	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -9406,8 +9600,19 @@ func NewPutTeamEndpointRequestWithBody(server string, name TeamName, endpoint En
 	return req, nil
 }
 
-// NewRotateTeamEndpointKeyRequest constructs an http.Request for the RotateTeamEndpointKey method
-func NewRotateTeamEndpointKeyRequest(server string, name TeamName, endpoint EndpointName) (*http.Request, error) {
+// NewRotateTeamEndpointKeyRequest calls the generic RotateTeamEndpointKey builder with application/json body
+func NewRotateTeamEndpointKeyRequest(server string, name TeamName, endpoint EndpointName, body RotateTeamEndpointKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRotateTeamEndpointKeyRequestWithBody(server, name, endpoint, "application/json", bodyReader)
+}
+
+// NewRotateTeamEndpointKeyRequestWithBody constructs an http.Request for the RotateTeamEndpointKey method, with any body, and a specified content type
+func NewRotateTeamEndpointKeyRequestWithBody(server string, name TeamName, endpoint EndpointName, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -9439,10 +9644,12 @@ func NewRotateTeamEndpointKeyRequest(server string, name TeamName, endpoint Endp
 		return nil, err
 	}
 
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -11596,15 +11803,36 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/teams/{name}/members (the `ListTeamMembers` operationId).
 	ListTeamMembersWithResponse(ctx context.Context, name TeamName, params *ListTeamMembersParams, reqEditors ...RequestEditorFn) (*ListTeamMembersResponse, error)
 
+	// RemoveTeamMemberWithBodyWithResponse Take a user out of a team.
+	//
+	// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
+	// known.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
+	RemoveTeamMemberWithBodyWithResponse(ctx context.Context, name TeamName, user UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveTeamMemberResponse, error)
+
 	// RemoveTeamMemberWithResponse Take a user out of a team.
 	//
 	// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
 	// known.
 	//
-	// Returns a wrapper object for the known response body format(s).
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
-	RemoveTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*RemoveTeamMemberResponse, error)
+	RemoveTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, body RemoveTeamMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveTeamMemberResponse, error)
+
+	// AddTeamMemberWithBodyWithResponse Put a user below a team.
+	//
+	// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
+	// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
+	// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
+	AddTeamMemberWithBodyWithResponse(ctx context.Context, name TeamName, user UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddTeamMemberResponse, error)
 
 	// AddTeamMemberWithResponse Put a user below a team.
 	//
@@ -11612,10 +11840,10 @@ type ClientWithResponsesInterface interface {
 	// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
 	// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
 	//
-	// Returns a wrapper object for the known response body format(s).
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
-	AddTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*AddTeamMemberResponse, error)
+	AddTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, body AddTeamMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*AddTeamMemberResponse, error)
 
 	// ListTeamEndpointsWithResponse Where a team has its alerts sent to, in the order of their names.
 	//
@@ -11624,12 +11852,19 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/teams/{name}/notification-endpoints (the `ListTeamEndpoints` operationId).
 	ListTeamEndpointsWithResponse(ctx context.Context, name TeamName, reqEditors ...RequestEditorFn) (*ListTeamEndpointsResponse, error)
 
-	// DeleteTeamEndpointWithResponse Send nothing more to an endpoint of a team, and forget what was to be sent.
+	// DeleteTeamEndpointWithBodyWithResponse Send nothing more to an endpoint of a team, and forget what was to be sent.
 	//
-	// Returns a wrapper object for the known response body format(s).
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
-	DeleteTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*DeleteTeamEndpointResponse, error)
+	DeleteTeamEndpointWithBodyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeleteTeamEndpointResponse, error)
+
+	// DeleteTeamEndpointWithResponse Send nothing more to an endpoint of a team, and forget what was to be sent.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
+	DeleteTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, body DeleteTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*DeleteTeamEndpointResponse, error)
 
 	// GetTeamEndpointWithResponse One of a team's endpoints, how it does, and what verifies its signatures.
 	//
@@ -11660,14 +11895,23 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `PutTeamEndpoint` operationId).
 	PutTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, body PutTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*PutTeamEndpointResponse, error)
 
+	// RotateTeamEndpointKeyWithBodyWithResponse Have an endpoint of a team sign with a new key.
+	//
+	// For a day the keys that it had sign as well. 409 where four sign already.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
+	RotateTeamEndpointKeyWithBodyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RotateTeamEndpointKeyResponse, error)
+
 	// RotateTeamEndpointKeyWithResponse Have an endpoint of a team sign with a new key.
 	//
 	// For a day the keys that it had sign as well. 409 where four sign already.
 	//
-	// Returns a wrapper object for the known response body format(s).
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
-	RotateTeamEndpointKeyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*RotateTeamEndpointKeyResponse, error)
+	RotateTeamEndpointKeyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, body RotateTeamEndpointKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RotateTeamEndpointKeyResponse, error)
 
 	// TestTeamEndpointWithResponse Send a test to an endpoint of a team, as alerts are sent, and say what came of it.
 	//
@@ -17601,20 +17845,53 @@ func (c *ClientWithResponses) ListTeamMembersWithResponse(ctx context.Context, n
 	return ParseListTeamMembersResponse(rsp)
 }
 
+// RemoveTeamMemberWithBodyWithResponse Take a user out of a team.
+//
+// Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
+// known.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
+func (c *ClientWithResponses) RemoveTeamMemberWithBodyWithResponse(ctx context.Context, name TeamName, user UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveTeamMemberResponse, error) {
+	rsp, err := c.RemoveTeamMemberWithBody(ctx, name, user, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveTeamMemberResponse(rsp)
+}
+
 // RemoveTeamMemberWithResponse Take a user out of a team.
 //
 // Who is no member is no error. 409 where a UserQuota says that the user is in the team; 404 for a team or user that is not
 // known.
 //
-// Returns a wrapper object for the known response body format(s).
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /api/v1/teams/{name}/members/{user} (the `RemoveTeamMember` operationId).
-func (c *ClientWithResponses) RemoveTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*RemoveTeamMemberResponse, error) {
-	rsp, err := c.RemoveTeamMember(ctx, name, user, reqEditors...)
+func (c *ClientWithResponses) RemoveTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, body RemoveTeamMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveTeamMemberResponse, error) {
+	rsp, err := c.RemoveTeamMember(ctx, name, user, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParseRemoveTeamMemberResponse(rsp)
+}
+
+// AddTeamMemberWithBodyWithResponse Put a user below a team.
+//
+// What the user does from now on counts in the team, and the team pays if it has a plan; what was admitted before stays where
+// it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
+// in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
+func (c *ClientWithResponses) AddTeamMemberWithBodyWithResponse(ctx context.Context, name TeamName, user UserID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddTeamMemberResponse, error) {
+	rsp, err := c.AddTeamMemberWithBody(ctx, name, user, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddTeamMemberResponse(rsp)
 }
 
 // AddTeamMemberWithResponse Put a user below a team.
@@ -17623,11 +17900,11 @@ func (c *ClientWithResponses) RemoveTeamMemberWithResponse(ctx context.Context, 
 // it was booked. A member already is no error. 409 where another team has the user, where a UserQuota says which team it is
 // in, or where the team is retired, which takes nobody else; 404 for a team or user that is not known.
 //
-// Returns a wrapper object for the known response body format(s).
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /api/v1/teams/{name}/members/{user} (the `AddTeamMember` operationId).
-func (c *ClientWithResponses) AddTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, reqEditors ...RequestEditorFn) (*AddTeamMemberResponse, error) {
-	rsp, err := c.AddTeamMember(ctx, name, user, reqEditors...)
+func (c *ClientWithResponses) AddTeamMemberWithResponse(ctx context.Context, name TeamName, user UserID, body AddTeamMemberJSONRequestBody, reqEditors ...RequestEditorFn) (*AddTeamMemberResponse, error) {
+	rsp, err := c.AddTeamMember(ctx, name, user, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -17647,13 +17924,26 @@ func (c *ClientWithResponses) ListTeamEndpointsWithResponse(ctx context.Context,
 	return ParseListTeamEndpointsResponse(rsp)
 }
 
-// DeleteTeamEndpointWithResponse Send nothing more to an endpoint of a team, and forget what was to be sent.
+// DeleteTeamEndpointWithBodyWithResponse Send nothing more to an endpoint of a team, and forget what was to be sent.
 //
-// Returns a wrapper object for the known response body format(s).
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
-func (c *ClientWithResponses) DeleteTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*DeleteTeamEndpointResponse, error) {
-	rsp, err := c.DeleteTeamEndpoint(ctx, name, endpoint, reqEditors...)
+func (c *ClientWithResponses) DeleteTeamEndpointWithBodyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeleteTeamEndpointResponse, error) {
+	rsp, err := c.DeleteTeamEndpointWithBody(ctx, name, endpoint, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteTeamEndpointResponse(rsp)
+}
+
+// DeleteTeamEndpointWithResponse Send nothing more to an endpoint of a team, and forget what was to be sent.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint} (the `DeleteTeamEndpoint` operationId).
+func (c *ClientWithResponses) DeleteTeamEndpointWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, body DeleteTeamEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*DeleteTeamEndpointResponse, error) {
+	rsp, err := c.DeleteTeamEndpoint(ctx, name, endpoint, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -17707,15 +17997,30 @@ func (c *ClientWithResponses) PutTeamEndpointWithResponse(ctx context.Context, n
 	return ParsePutTeamEndpointResponse(rsp)
 }
 
+// RotateTeamEndpointKeyWithBodyWithResponse Have an endpoint of a team sign with a new key.
+//
+// For a day the keys that it had sign as well. 409 where four sign already.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
+func (c *ClientWithResponses) RotateTeamEndpointKeyWithBodyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RotateTeamEndpointKeyResponse, error) {
+	rsp, err := c.RotateTeamEndpointKeyWithBody(ctx, name, endpoint, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateTeamEndpointKeyResponse(rsp)
+}
+
 // RotateTeamEndpointKeyWithResponse Have an endpoint of a team sign with a new key.
 //
 // For a day the keys that it had sign as well. 409 where four sign already.
 //
-// Returns a wrapper object for the known response body format(s).
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys (the `RotateTeamEndpointKey` operationId).
-func (c *ClientWithResponses) RotateTeamEndpointKeyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, reqEditors ...RequestEditorFn) (*RotateTeamEndpointKeyResponse, error) {
-	rsp, err := c.RotateTeamEndpointKey(ctx, name, endpoint, reqEditors...)
+func (c *ClientWithResponses) RotateTeamEndpointKeyWithResponse(ctx context.Context, name TeamName, endpoint EndpointName, body RotateTeamEndpointKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RotateTeamEndpointKeyResponse, error) {
+	rsp, err := c.RotateTeamEndpointKey(ctx, name, endpoint, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}

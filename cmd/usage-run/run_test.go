@@ -376,7 +376,7 @@ func TestWaitsForItsTeam(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, user := range []string{"alice", "bob"} {
-		if err := w.Service.AddMember(t.Context(), "desk", user, "test"); err != nil {
+		if err := w.Service.AddMember(t.Context(), "desk", user, metering.By{Actor: "test"}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -200,19 +200,25 @@ type Store interface {
 	Wishes
 }
 
+// Act is who changes an endpoint, and why in their own words; empty without a reason.
+type Act struct {
+	By     quota.Actor
+	Reason string
+}
+
 // Declarations say which endpoints there are.
 type Declarations interface {
 	// PutEndpoint makes or changes the endpoint of the name. keys are all that it signs with from now on; nil keeps
 	// those that it has, and makes one where there is none of its way to sign, which is returned then. It fails
 	// with ErrOwned of another cluster's, ErrNotFound of a team that there is not, ErrConflict of a team that has most
-	// endpoints already; most is 0 for any number. What changes is in the audit log, by the actor.
-	PutEndpoint(ctx context.Context, e *Endpoint, keys []Key, most int, by quota.Actor) (Status, *Key, error)
+	// endpoints already; most is 0 for any number. What changes is in the audit log, with who did it and why.
+	PutEndpoint(ctx context.Context, e *Endpoint, keys []Key, most int, by Act) (Status, *Key, error)
 	// Enable lets a disabled endpoint be tried again.
 	Enable(ctx context.Context, id EndpointID) error
 	// DeleteEndpoint forgets an endpoint with its deliveries. cluster is that of the object, of one of the platform's.
-	DeleteEndpoint(ctx context.Context, team, name string, cluster quota.ClusterUID, by quota.Actor) error
+	DeleteEndpoint(ctx context.Context, team, name string, cluster quota.ClusterUID, by Act) error
 	// AddKey has an endpoint sign with a further key, and those that it had until an instant.
-	AddKey(ctx context.Context, id EndpointID, key Key, overlap time.Duration, by quota.Actor) error
+	AddKey(ctx context.Context, id EndpointID, key Key, overlap time.Duration, by Act) error
 }
 
 // Endpoints are read.

@@ -41,7 +41,7 @@ type Options struct {
 }
 
 // controllers are who declares the platform's endpoints, for whoever wrote the object.
-var controllers = quota.Actor{Name: "usage-operator"}
+var controllers = Act{By: quota.Actor{Name: "usage-operator"}}
 
 // Service brings alerts to endpoints. It is safe for concurrent use.
 type Service struct {
@@ -180,9 +180,23 @@ func (s *Service) Retire(ctx context.Context, name string, cluster quota.Cluster
 // Enable lets an endpoint that was disabled be tried again.
 func (s *Service) Enable(ctx context.Context, id EndpointID) error { return s.store.Enable(ctx, id) }
 
-// PutTeamEndpoint makes or changes an endpoint of a team's own, and returns the key that was made for it, nil if it had
-// one. It can allow no addresses that are not public, and is for those who manage the team.
-func (s *Service) PutTeamEndpoint(ctx context.Context, e *Endpoint, actor string) (Status, *Key, error) {
+// act is who changes an endpoint, by the name that Kubernetes knows, and why if they say so, for the audit log.
+func act(by, reason string) (Act, error) {
+	if reason != "" {
+		if err := quota.CheckReason(reason); err != nil {
+			return Act{}, quota.Invalid("reason", "%v", err)
+		}
+	}
+	return Act{By: quota.CallerActor(by), Reason: reason}, nil
+}
+
+// PutTeamEndpoint makes or changes an endpoint of a team's own, for a reason or none, and returns the key that was made
+// for it, nil if it had one. It can allow no addresses that are not public, and is for those who manage the team.
+func (s *Service) PutTeamEndpoint(ctx context.Context, e *Endpoint, by, reason string) (Status, *Key, error) {
+	told, err := act(by, reason)
+	if err != nil {
+		return Status{}, nil, err
+	}
 	e.Audience = ForOperators
 	if len(e.AllowedCIDRs) > 0 {
 		return Status{}, nil, quota.Invalid("allowedCIDRs", "only the platform's endpoints can have them")
@@ -190,7 +204,7 @@ func (s *Service) PutTeamEndpoint(ctx context.Context, e *Endpoint, actor string
 	if err := e.Check(); err != nil {
 		return Status{}, nil, err
 	}
-	return s.store.PutEndpoint(ctx, e, nil, MaxTeamEndpoints, quota.CallerActor(actor))
+	return s.store.PutEndpoint(ctx, e, nil, MaxTeamEndpoints, told)
 }
 
 // Keys returns those that an endpoint signs with, the newest first, or ErrNotFound.
@@ -198,9 +212,13 @@ func (s *Service) Keys(ctx context.Context, id EndpointID) ([]Key, error) {
 	return s.store.Keys(ctx, id)
 }
 
-// DeleteTeamEndpoint forgets an endpoint of a team's own, with its deliveries.
-func (s *Service) DeleteTeamEndpoint(ctx context.Context, team, name, actor string) error {
-	return s.store.DeleteEndpoint(ctx, team, name, quota.ClusterUID{}, quota.CallerActor(actor))
+// DeleteTeamEndpoint forgets an endpoint of a team's own, with its deliveries, for a reason or none.
+func (s *Service) DeleteTeamEndpoint(ctx context.Context, team, name, by, reason string) error {
+	told, err := act(by, reason)
+	if err != nil {
+		return err
+	}
+	return s.store.DeleteEndpoint(ctx, team, name, quota.ClusterUID{}, told)
 }
 
 // Endpoint returns an endpoint of a team's own, or of the platform's if team is empty.
@@ -222,8 +240,13 @@ func (s *Service) PlatformEndpoints(ctx context.Context, after string, limit int
 	return all, false, err
 }
 
-// Rotate has an endpoint of a team's own sign with a new key, and for a day with those that it had as well.
-func (s *Service) Rotate(ctx context.Context, team, name, actor string) (Status, *Key, error) {
+// Rotate has an endpoint of a team's own sign with a new key, for a reason or none, and for a day with those that it had
+// as well.
+func (s *Service) Rotate(ctx context.Context, team, name, by, reason string) (Status, *Key, error) {
+	told, err := act(by, reason)
+	if err != nil {
+		return Status{}, nil, err
+	}
 	status, err := s.store.Endpoint(ctx, team, name)
 	if err != nil {
 		return Status{}, nil, err
@@ -233,7 +256,7 @@ func (s *Service) Rotate(ctx context.Context, team, name, actor string) (Status,
 			"the oldest ends within a day", len(status.Keys))
 	}
 	key := NewKey(status.Signing)
-	if err := s.store.AddKey(ctx, status.ID, key, overlap, quota.CallerActor(actor)); err != nil {
+	if err := s.store.AddKey(ctx, status.ID, key, overlap, told); err != nil {
 		return Status{}, nil, err
 	}
 	status, err = s.store.Endpoint(ctx, team, name)

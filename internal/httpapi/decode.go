@@ -50,6 +50,10 @@ func readBody(w http.ResponseWriter, r *http.Request, op *operation) error {
 		}
 		return nil
 	}
+	if len(data) == 0 && mayExplain[op.id] {
+		r.Body = http.NoBody
+		return nil
+	}
 	if len(data) == 0 && r.Header.Get("Ce-Specversion") != "" && slices.Contains(op.media, kindCloudEvent) {
 		// A CloudEvent in binary mode may have no data, and then says nothing of its type.
 		data = []byte("{}")
@@ -116,6 +120,12 @@ func (b *PortalTokenRequest) UnmarshalJSON(data []byte) error {
 // UnmarshalJSON refuses unknown fields.
 func (b *UserRequest) UnmarshalJSON(data []byte) error {
 	type plain UserRequest
+	return strict(data, (*plain)(b))
+}
+
+// UnmarshalJSON refuses unknown fields.
+func (b *ActRequest) UnmarshalJSON(data []byte) error {
+	type plain ActRequest
 	return strict(data, (*plain)(b))
 }
 

@@ -201,13 +201,13 @@ func (f *fake) TeamUsage(_ context.Context, names []string) (map[string]metering
 	return all, f.err
 }
 
-func (f *fake) AddMember(_ context.Context, team, userID, actor string) error {
-	f.changed = append(f.changed, "add "+userID+" to "+team+" by "+actor)
+func (f *fake) AddMember(_ context.Context, team, userID string, by metering.By) error {
+	f.changed = append(f.changed, fmt.Sprintf("add %s to %s by %s: %s", userID, team, by.Actor, by.Reason))
 	return f.err
 }
 
-func (f *fake) RemoveMember(_ context.Context, team, userID, actor string) error {
-	f.changed = append(f.changed, "remove "+userID+" from "+team+" by "+actor)
+func (f *fake) RemoveMember(_ context.Context, team, userID string, by metering.By) error {
+	f.changed = append(f.changed, fmt.Sprintf("remove %s from %s by %s: %s", userID, team, by.Actor, by.Reason))
 	return f.err
 }
 

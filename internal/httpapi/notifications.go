@@ -18,10 +18,12 @@ type Notifications interface {
 	TeamEndpoints(ctx context.Context, team string) ([]delivery.Status, error)
 	Endpoint(ctx context.Context, team, name string) (delivery.Status, error)
 	PutTeamEndpoint(
-		ctx context.Context, e *delivery.Endpoint, actor string,
+		ctx context.Context, e *delivery.Endpoint, by, reason string,
 	) (status delivery.Status, made *delivery.Key, err error)
-	DeleteTeamEndpoint(ctx context.Context, team, name, actor string) error
-	Rotate(ctx context.Context, team, name, actor string) (status delivery.Status, made *delivery.Key, err error)
+	DeleteTeamEndpoint(ctx context.Context, team, name, by, reason string) error
+	Rotate(
+		ctx context.Context, team, name, by, reason string,
+	) (status delivery.Status, made *delivery.Key, err error)
 	Test(ctx context.Context, team, name string) (id string, outcome delivery.Outcome, err error)
 }
 
@@ -80,7 +82,7 @@ func (s *server) PutTeamEndpoint(
 	for _, kind := range r.Body.Kinds {
 		e.Kinds = append(e.Kinds, quota.AlertKind(kind))
 	}
-	status, made, err := s.notifications.PutTeamEndpoint(ctx, e, callerFrom(ctx).user.GetName())
+	status, made, err := s.notifications.PutTeamEndpoint(ctx, e, callerFrom(ctx).user.GetName(), r.Body.Reason)
 	return PutTeamEndpoint200JSONResponse(endpoint(&status, made)), err
 }
 
@@ -91,8 +93,9 @@ func (s *server) DeleteTeamEndpoint(
 	if err := s.mayEndpoint(ctx, r.Name, r.Endpoint); err != nil {
 		return nil, err
 	}
+	by := why(ctx, r.Body)
 	return DeleteTeamEndpoint204Response{},
-		s.notifications.DeleteTeamEndpoint(ctx, r.Name, r.Endpoint, callerFrom(ctx).user.GetName())
+		s.notifications.DeleteTeamEndpoint(ctx, r.Name, r.Endpoint, by.Actor, by.Reason)
 }
 
 // RotateTeamEndpointKey implements POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys.
@@ -102,7 +105,8 @@ func (s *server) RotateTeamEndpointKey(
 	if err := s.mayEndpoint(ctx, r.Name, r.Endpoint); err != nil {
 		return nil, err
 	}
-	status, made, err := s.notifications.Rotate(ctx, r.Name, r.Endpoint, callerFrom(ctx).user.GetName())
+	by := why(ctx, r.Body)
+	status, made, err := s.notifications.Rotate(ctx, r.Name, r.Endpoint, by.Actor, by.Reason)
 	return RotateTeamEndpointKey200JSONResponse(endpoint(&status, made)), err
 }
 

@@ -24,19 +24,20 @@ func (f *fake) Endpoint(_ context.Context, team, name string) (delivery.Status, 
 }
 
 func (f *fake) PutTeamEndpoint(
-	_ context.Context, e *delivery.Endpoint, actor string,
+	_ context.Context, e *delivery.Endpoint, by, reason string,
 ) (delivery.Status, *delivery.Key, error) {
-	f.changed = append(f.changed, fmt.Sprintf("put %s of %s: %s %s %v %v %t by %s", e.Name, e.Team, e.URL, e.Signing,
-		e.Kinds, e.Users, e.Suspended, actor))
+	f.changed = append(f.changed, fmt.Sprintf("put %s of %s: %s %s %v %v %t by %s: %s", e.Name, e.Team, e.URL,
+		e.Signing, e.Kinds, e.Users, e.Suspended, by, reason))
 	return sample(), &delivery.Key{Signing: delivery.HMAC, Secret: make([]byte, 32)}, f.err
 }
 
-func (f *fake) DeleteTeamEndpoint(_ context.Context, team, name, actor string) error {
-	f.changed = append(f.changed, "delete "+name+" of "+team+" by "+actor)
+func (f *fake) DeleteTeamEndpoint(_ context.Context, team, name, by, reason string) error {
+	f.changed = append(f.changed, "delete "+name+" of "+team+" by "+by+": "+reason)
 	return f.err
 }
 
-func (f *fake) Rotate(context.Context, string, string, string) (delivery.Status, *delivery.Key, error) {
+func (f *fake) Rotate(_ context.Context, team, name, by, reason string) (delivery.Status, *delivery.Key, error) {
+	f.changed = append(f.changed, "rotate "+name+" of "+team+" by "+by+": "+reason)
 	return sample(), nil, f.err
 }
 
@@ -87,6 +88,7 @@ func sample() delivery.Status {
 
 func TestNotifications(t *testing.T) {
 	const team = "/api/v1/teams/newsroom/notification-endpoints"
+	const manager = " by system:serviceaccount:transcripts:manager: "
 	const wishes = "/api/v1/usage/notification-preferences?user_id=alice"
 	for name, tc := range map[string]struct {
 		q       request
@@ -100,9 +102,9 @@ func TestNotifications(t *testing.T) {
 			[]string{`"kinds":["Overdrawn"]`}, "endpoint ops of newsroom"},
 		"put": {request{method: "PUT", path: team + "/ops", token: "Bearer manager",
 			body: `{"url":"https://h.example/","kinds":["Overdrawn"],"users":["alice"],"signing":"hmac",` +
-				`"suspended":true}`},
+				`"suspended":true,"reason":"they asked"}`},
 			200, []string{`"secret":"whsec_AAAA`},
-			"put ops of newsroom: https://h.example/ hmac [Overdrawn] [alice] true"},
+			"put ops of newsroom: https://h.example/ hmac [Overdrawn] [alice] true" + manager + "they asked"},
 		"put with more": {request{method: "PUT", path: team + "/ops", token: "Bearer manager",
 			body: `{"url":"https://h.example/","allowedCIDRs":["10.0.0.0/8"]}`}, 400, []string{"allowedCIDRs"}, ""},
 		"preferences": {request{method: "GET", path: wishes, token: "Bearer reader"}, 200,
@@ -119,10 +121,19 @@ func TestNotifications(t *testing.T) {
 		"a name": {request{method: "GET", path: team + "/Ops", token: "Bearer manager"}, 422,
 			[]string{`endpoint: \"Ops\" must have 1 to 63`}, ""},
 		"delete": {request{method: "DELETE", path: team + "/ops", token: "Bearer manager"}, 204, nil,
-			"delete ops of newsroom"},
+			"delete ops of newsroom" + manager},
+		"delete for a reason": {request{method: "DELETE", path: team + "/ops", token: "Bearer manager",
+			body: `{"reason":"it is old"}`}, 204, nil, "delete ops of newsroom" + manager + "it is old"},
+		"delete for no reason": {request{method: "DELETE", path: team + "/ops", token: "Bearer manager",
+			body: `{}`}, 204, nil, "delete ops of newsroom" + manager},
+		"delete with more": {request{method: "DELETE", path: team + "/ops", token: "Bearer manager",
+			body: `{"why":"it is old"}`}, 400, []string{`there is no field \"why\"`}, ""},
 		"test": {request{path: team + "/ops/test", token: "Bearer manager"}, 200, []string{`"delivered":false`,
 			`"status":302`, "redirect", `"took_ms":1000`}, "test ops of newsroom"},
-		"rotate": {request{path: team + "/ops/keys", token: "Bearer manager"}, 200, []string{`"name":"k1"`}, ""},
+		"rotate": {request{path: team + "/ops/keys", token: "Bearer manager"}, 200, []string{`"name":"k1"`},
+			"rotate ops of newsroom" + manager},
+		"rotate for a reason": {request{path: team + "/ops/keys", token: "Bearer manager",
+			body: `{"reason":"it leaked"}`}, 200, nil, "rotate ops of newsroom" + manager + "it leaked"},
 		"the platform's": {request{path: "/api/v1/notification-endpoints/ops/test", token: "Bearer master"}, 200,
 			[]string{`"id":"id"`}, "test ops of "},
 		"keys": {request{method: "GET", path: "/api/v1/notification-keys/" + admID.String(),

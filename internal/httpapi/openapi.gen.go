@@ -847,6 +847,14 @@ func (e GetTeamAnalyticsParamsBy) Valid() bool {
 // Examples: agreed with sales
 type ActReason = string
 
+// ActRequest defines model for ActRequest.
+type ActRequest struct {
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason ActReason `json:"reason,omitempty,omitzero"`
+}
+
 // ActivityDay defines model for ActivityDay.
 type ActivityDay struct {
 	// Days How many such days these sums are of.
@@ -1736,7 +1744,12 @@ type NotificationEndpointSigning string
 // NotificationEndpointRequest defines model for NotificationEndpointRequest.
 type NotificationEndpointRequest struct {
 	// Kinds Kinds of alerts; all if absent.
-	Kinds   []NotificationEndpointRequestKinds `json:"kinds,omitempty,omitzero"`
+	Kinds []NotificationEndpointRequestKinds `json:"kinds,omitempty,omitzero"`
+
+	// Reason Why this is done; the audit log shows it.
+	//
+	// Examples: agreed with sales
+	Reason  ActReason                          `json:"reason,omitempty,omitzero"`
 	Signing NotificationEndpointRequestSigning `json:"signing,omitempty,omitzero"`
 
 	// Suspended Sends nothing; what is raised waits for three days.
@@ -3627,8 +3640,20 @@ type SimulatePlanJSONRequestBody = SimulationRequest
 // ResendDeliveryJSONRequestBody defines body for ResendDelivery for application/json ContentType.
 type ResendDeliveryJSONRequestBody = ResendRequest
 
+// RemoveTeamMemberJSONRequestBody defines body for RemoveTeamMember for application/json ContentType.
+type RemoveTeamMemberJSONRequestBody = ActRequest
+
+// AddTeamMemberJSONRequestBody defines body for AddTeamMember for application/json ContentType.
+type AddTeamMemberJSONRequestBody = ActRequest
+
+// DeleteTeamEndpointJSONRequestBody defines body for DeleteTeamEndpoint for application/json ContentType.
+type DeleteTeamEndpointJSONRequestBody = ActRequest
+
 // PutTeamEndpointJSONRequestBody defines body for PutTeamEndpoint for application/json ContentType.
 type PutTeamEndpointJSONRequestBody = NotificationEndpointRequest
+
+// RotateTeamEndpointKeyJSONRequestBody defines body for RotateTeamEndpointKey for application/json ContentType.
+type RotateTeamEndpointKeyJSONRequestBody = ActRequest
 
 // CheckTranscriptionLimitsJSONRequestBody defines body for CheckTranscriptionLimits for application/json ContentType.
 type CheckTranscriptionLimitsJSONRequestBody = CheckRequest
@@ -9419,6 +9444,7 @@ func (response ListTeamMembersdefaultApplicationProblemPlusJSONResponse) VisitLi
 type RemoveTeamMemberRequestObject struct {
 	Name TeamName `json:"name"`
 	User UserID   `json:"user"`
+	Body *RemoveTeamMemberJSONRequestBody
 }
 
 type RemoveTeamMemberResponseObject interface {
@@ -9453,6 +9479,7 @@ func (response RemoveTeamMemberdefaultApplicationProblemPlusJSONResponse) VisitR
 type AddTeamMemberRequestObject struct {
 	Name TeamName `json:"name"`
 	User UserID   `json:"user"`
+	Body *AddTeamMemberJSONRequestBody
 }
 
 type AddTeamMemberResponseObject interface {
@@ -9526,6 +9553,7 @@ func (response ListTeamEndpointsdefaultApplicationProblemPlusJSONResponse) Visit
 type DeleteTeamEndpointRequestObject struct {
 	Name     TeamName     `json:"name"`
 	Endpoint EndpointName `json:"endpoint"`
+	Body     *DeleteTeamEndpointJSONRequestBody
 }
 
 type DeleteTeamEndpointResponseObject interface {
@@ -9641,6 +9669,7 @@ func (response PutTeamEndpointdefaultApplicationProblemPlusJSONResponse) VisitPu
 type RotateTeamEndpointKeyRequestObject struct {
 	Name     TeamName     `json:"name"`
 	Endpoint EndpointName `json:"endpoint"`
+	Body     *RotateTeamEndpointKeyJSONRequestBody
 }
 
 type RotateTeamEndpointKeyResponseObject interface {
@@ -12270,6 +12299,16 @@ func (sh *strictHandler) RemoveTeamMember(w http.ResponseWriter, r *http.Request
 	request.Name = name
 	request.User = user
 
+	var body RemoveTeamMemberJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.RemoveTeamMember(ctx, request.(RemoveTeamMemberRequestObject))
 	}
@@ -12296,6 +12335,16 @@ func (sh *strictHandler) AddTeamMember(w http.ResponseWriter, r *http.Request, n
 
 	request.Name = name
 	request.User = user
+
+	var body AddTeamMemberJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.AddTeamMember(ctx, request.(AddTeamMemberRequestObject))
@@ -12349,6 +12398,16 @@ func (sh *strictHandler) DeleteTeamEndpoint(w http.ResponseWriter, r *http.Reque
 
 	request.Name = name
 	request.Endpoint = endpoint
+
+	var body DeleteTeamEndpointJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.DeleteTeamEndpoint(ctx, request.(DeleteTeamEndpointRequestObject))
@@ -12437,6 +12496,16 @@ func (sh *strictHandler) RotateTeamEndpointKey(w http.ResponseWriter, r *http.Re
 
 	request.Name = name
 	request.Endpoint = endpoint
+
+	var body RotateTeamEndpointKeyJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.RotateTeamEndpointKey(ctx, request.(RotateTeamEndpointKeyRequestObject))

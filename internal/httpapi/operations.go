@@ -161,8 +161,8 @@ var operations = []operation{
 	{"getTeamAnalytics", "GET /api/v1/teams/{name}/analytics", nil, 0, readTeam, pathsTeam, nobody},
 	{"listTeamAlerts", "GET /api/v1/teams/{name}/alerts", nil, 0, readTeam, pathsTeam, nobody},
 	{"listTeamMembers", "GET /api/v1/teams/{name}/members", nil, 0, readTeam, pathsTeam, nobody},
-	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},
-	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", nil, 0, manage, pathsTeam, nobody},
+	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", onlyJSON, maxBody, manage, pathsTeam, nobody},
+	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", onlyJSON, maxBody, manage, pathsTeam, nobody},
 	{"streamUsage", "GET /api/v1/usage/stream", nil, 0, read, watched, self},
 	{"streamLive", "GET /api/v1/live", nil, 0, get, wholeSystem, nobody},
 	{"createPortalToken", "POST /api/v1/users/{id}/portal-tokens", onlyJSON, maxBody, get, pathsUser, nobody},
@@ -173,16 +173,21 @@ var operations = []operation{
 		nobody},
 	{"putTeamEndpoint", "PUT /api/v1/teams/{name}/notification-endpoints/{endpoint}", onlyJSON, maxBody, manage,
 		pathsTeam, nobody},
-	{"deleteTeamEndpoint", "DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint}", nil, 0, manage, pathsTeam,
-		nobody},
+	{"deleteTeamEndpoint", "DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint}", onlyJSON, maxBody, manage,
+		pathsTeam, nobody},
 	{"testTeamEndpoint", "POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test", nil, 0, manage, pathsTeam,
 		nobody},
-	{"rotateTeamEndpointKey", "POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys", nil, 0, manage,
-		pathsTeam, nobody},
+	{"rotateTeamEndpointKey", "POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys", onlyJSON, maxBody,
+		manage, pathsTeam, nobody},
 	{"testEndpoint", "POST /api/v1/notification-endpoints/{endpoint}/test", nil, 0, admin, platforms, nobody},
 	{"getNotificationKeys", "GET /api/v1/notification-keys/{id}", nil, 0, get, keysOf, nobody},
 	{"listDeliveries", "GET /api/v1/deliveries", nil, 0, list, sentToAll, nobody},
 	{"resendDelivery", "POST /api/v1/deliveries/{id}/resend", onlyJSON, maxBody, admin, sentTo, nobody},
+}
+
+// mayExplain are operations whose body says why, and nothing else, so that it may be missing.
+var mayExplain = map[string]bool{
+	"addTeamMember": true, "removeTeamMember": true, "deleteTeamEndpoint": true, "rotateTeamEndpointKey": true,
 }
 
 // inPortal reports whether portal tokens are good for the operation, and whether only those of scope check are.

@@ -27,7 +27,8 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 	type described struct {
 		OperationID string `json:"operationId"`
 		RequestBody struct {
-			Content map[string]any `json:"content"`
+			Required bool           `json:"required"`
+			Content  map[string]any `json:"content"`
 		} `json:"requestBody"`
 		Security []map[string]any `json:"security"`
 	}
@@ -46,7 +47,9 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 	type row struct {
 		ID    string
 		Media []string
-		Held  bool
+		// Must says that there has to be a body.
+		Must bool
+		Held bool
 	}
 	want, got := map[string]row{}, map[string]row{}
 	for path, methods := range contract.Paths {
@@ -56,12 +59,13 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 		} {
 			if o != nil {
 				want[method+" "+path] = row{o.OperationID, slices.Sorted(maps.Keys(o.RequestBody.Content)),
-					len(o.Security) == 4}
+					o.RequestBody.Required, len(o.Security) == 4}
 			}
 		}
 	}
 	for _, o := range operations {
-		got[o.pattern] = row{o.id, slices.Sorted(slices.Values(o.media)), o.also.has(holder)}
+		got[o.pattern] = row{o.id, slices.Sorted(slices.Values(o.media)), len(o.media) > 0 && !mayExplain[o.id],
+			o.also.has(holder)}
 		if (len(o.verbs) == 0) != o.also.has(everybody) || o.subject == "" || (len(o.media) > 0) != (o.limit > 0) {
 			t.Errorf("%s: a row says whose quota it is about, which right that takes, and how large a body may be",
 				o.id)
@@ -99,6 +103,9 @@ func TestOperationsAreInTheDocs(t *testing.T) {
 				kinds[i] = strings.TrimPrefix(kinds[i], "application/")
 			}
 			body = fmt.Sprintf("%s, at most %d KiB", strings.Join(kinds, ", "), o.limit>>10)
+			if mayExplain[o.id] {
+				body += ", or none"
+			}
 		}
 		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", o.pattern, right, body)
 	}

@@ -73,7 +73,7 @@ func newMonths(t *testing.T) *months {
 			t.Fatal(err)
 		}
 	}
-	if err := m.AddMember(t.Context(), "newsroom", "emil", "test"); err != nil {
+	if err := m.AddMember(t.Context(), "newsroom", "emil", metering.By{Actor: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	return m

@@ -174,8 +174,8 @@ type Alerts interface {
 // Teams are what is above users; *metering.Service is one.
 type Teams interface {
 	TeamUsage(ctx context.Context, names []string) (map[string]metering.TeamUsage, error)
-	AddMember(ctx context.Context, team, userID, actor string) error
-	RemoveMember(ctx context.Context, team, userID, actor string) error
+	AddMember(ctx context.Context, team, userID string, by metering.By) error
+	RemoveMember(ctx context.Context, team, userID string, by metering.By) error
 }
 
 // TeamReports read what teams have used, and who is in them; *reports.Service is one.

@@ -163,7 +163,7 @@ func (s *server) ListTeamMembers(
 func (s *server) AddTeamMember(
 	ctx context.Context, r AddTeamMemberRequestObject,
 ) (AddTeamMemberResponseObject, error) {
-	if err := s.changeMember(ctx, r.Name, r.User, s.teams.AddMember); err != nil {
+	if err := s.changeMember(ctx, r.Name, r.User, r.Body, s.teams.AddMember); err != nil {
 		return nil, err
 	}
 	return AddTeamMember204Response{}, nil
@@ -173,14 +173,15 @@ func (s *server) AddTeamMember(
 func (s *server) RemoveTeamMember(
 	ctx context.Context, r RemoveTeamMemberRequestObject,
 ) (RemoveTeamMemberResponseObject, error) {
-	if err := s.changeMember(ctx, r.Name, r.User, s.teams.RemoveMember); err != nil {
+	if err := s.changeMember(ctx, r.Name, r.User, r.Body, s.teams.RemoveMember); err != nil {
 		return nil, err
 	}
 	return RemoveTeamMember204Response{}, nil
 }
 
 func (s *server) changeMember(
-	ctx context.Context, team, user string, change func(ctx context.Context, team, userID, actor string) error,
+	ctx context.Context, team, user string, body *ActRequest,
+	change func(ctx context.Context, team, userID string, by metering.By) error,
 ) error {
 	if err := s.mayTeam(ctx, team); err != nil {
 		return err
@@ -188,7 +189,7 @@ func (s *server) changeMember(
 	if err := quota.UserIDs.Check(user); err != nil {
 		return invalid("user: %v", err)
 	}
-	return change(ctx, team, user, callerFrom(ctx).user.GetName())
+	return change(ctx, team, user, why(ctx, body))
 }
 
 // mayTeam says whether the name can be a team's and the caller has one of the operation's rights on it.

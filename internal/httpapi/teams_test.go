@@ -142,15 +142,28 @@ func TestTeamUsageAnswers(t *testing.T) {
 func TestMemberAnswers(t *testing.T) {
 	f := &fake{}
 	h := handler(t, f)
-	for _, method := range []string{"PUT", "DELETE"} {
-		w := do(h, request{method: method, path: "/api/v1/teams/newsroom/members/bob", token: "Bearer manager"})
-		if w.Code != 204 || w.Body.Len() > 0 {
-			t.Errorf("%s: got %d: %s", method, w.Code, w.Body)
+	for _, body := range []string{"", `{"reason":"a new desk"}`, `{}`} {
+		for _, method := range []string{"PUT", "DELETE"} {
+			w := do(h, request{method: method, path: "/api/v1/teams/newsroom/members/bob", token: "Bearer manager",
+				body: body})
+			if w.Code != 204 || w.Body.Len() > 0 {
+				t.Errorf("%s %s: got %d: %s", method, body, w.Code, w.Body)
+			}
 		}
 	}
-	const by = " by system:serviceaccount:transcripts:manager"
-	if want := []string{"add bob to newsroom" + by, "remove bob from newsroom" + by}; !slices.Equal(f.changed, want) {
+	const by = " by system:serviceaccount:transcripts:manager: "
+	add, remove := "add bob to newsroom"+by, "remove bob from newsroom"+by
+	if want := []string{
+		add, remove, add + "a new desk", remove + "a new desk", add, remove,
+	}; !slices.Equal(f.changed, want) {
 		t.Errorf("got %v, want %v", f.changed, want)
+	}
+	for _, body := range []string{`{"why":"a new desk"}`, `[]`, `{"reason":7}`, `{"reason":`} {
+		w := do(h, request{method: "DELETE", path: "/api/v1/teams/newsroom/members/bob", token: "Bearer manager",
+			body: body})
+		if w.Code != 400 {
+			t.Errorf("%s: got %d: %s, want 400", body, w.Code, w.Body)
+		}
 	}
 	for err, want := range map[error]int{
 		quota.Conflict("user", "owned"): 409, metering.NoTeam("team", "newsroom"): 404,

@@ -80,6 +80,14 @@ func by(ctx context.Context, reason string) metering.By {
 	return metering.By{Actor: callerFrom(ctx).user.GetName(), Reason: reason}
 }
 
+// why returns who calls, and why if a body says so.
+func why(ctx context.Context, body *ActRequest) metering.By {
+	if body == nil {
+		return by(ctx, "")
+	}
+	return by(ctx, body.Reason)
+}
+
 // GetUser implements GET /api/v1/users/{id}.
 func (s *server) GetUser(ctx context.Context, r GetUserRequestObject) (GetUserResponseObject, error) {
 	if err := s.mayPathsUser(ctx, r.Id); err != nil {

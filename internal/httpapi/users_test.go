@@ -163,10 +163,16 @@ func TestUsersOnTheRealStore(t *testing.T) {
 
 // Each act with a reason has it in the audit log's answers, wherever it is kept.
 func TestReasonsAreInTheAuditLog(t *testing.T) {
-	h := onStore(t)
+	h, service := withService(t, ledgertest.New(t), metering.Options{AutoRegister: true}, false, testAuth())
+	if _, err := service.ApplyTeam(t.Context(), metering.Team{
+		Team: quota.Team{Name: "newsroom", Caps: quota.Caps{Concurrent: new(quota.AtMost[int32](9))}}, Zone: "UTC",
+	}, "test"); err != nil {
+		t.Fatal(err)
+	}
 	by := func(token, method, path, body string) request {
 		return request{method: method, path: "/api/v1/" + path, body: body, token: "Bearer " + token}
 	}
+	const membership = "teams/newsroom/members/alice"
 	must(t, h, by("master", "POST", "users",
 		`{"user_id":"alice","time_zone":"Asia/Hong_Kong","reason":"a colleague"}`), 201)
 	must(t, h, by("master", "PATCH", "users/alice", `{"plan":"starter","reason":"ordered it"}`), 200)
@@ -182,6 +188,14 @@ func TestReasonsAreInTheAuditLog(t *testing.T) {
 	must(t, h, reverse, 201)
 	held := must(t, h, request{body: work(1), key: "held"}, 201)["id"].(string)
 	must(t, h, by("admin", "POST", "admissions/"+held+"/force-release", `{"reason":"its node is gone"}`), 200)
+	for _, q := range []request{
+		by("manager", "PUT", membership, `{"reason":"a new desk"}`), by("manager", "PUT", membership, `{"reason":"again"}`),
+		by("manager", "DELETE", membership, `{"reason":"has left it"}`), by("manager", "PUT", membership, ""),
+	} {
+		if w := do(h, q); w.Code != 204 {
+			t.Errorf("%s %s: %d %s", q.method, q.body, w.Code, w.Body)
+		}
+	}
 
 	var told []string
 	for _, e := range walk(t, h, by("watcher", "GET", "audit?user_id=alice&limit=3", ""), "entries") {
@@ -189,7 +203,7 @@ func TestReasonsAreInTheAuditLog(t *testing.T) {
 		told = append(told, fmt.Sprintf("%s: %s", e["action"], reason))
 	}
 	if want := []string{
-		"admission.released: its node is gone", "usage.reversed: it was right", "usage.adjusted: counted twice",
+		"member.added: ", "member.removed: has left it", "member.added: a new desk", "admission.released: its node is gone", "usage.reversed: it was right", "usage.adjusted: counted twice",
 		"grant.given: it failed", "account.changed: ", "account.changed: 係咁先", "account.changed: ordered it",
 		"account.changed: a colleague", "account.registered: a colleague",
 	}; !slices.Equal(told, want) {
@@ -203,6 +217,8 @@ func TestReasonsAreInTheAuditLog(t *testing.T) {
 			by("master", "POST", "users", `{"user_id":"alice","reason":"`+reason+`"}`),
 			by("master", "PATCH", "users/alice", `{"suspended":true,"reason":"`+reason+`"}`),
 			by("granter", "PUT", "users/alice/grants/more", `{"credits":4,"reason":"`+reason+`"}`),
+			by("manager", "PUT", membership, `{"reason":"`+reason+`"}`),
+			by("manager", "DELETE", membership, `{"reason":"`+reason+`"}`),
 		} {
 			if w := do(h, q); w.Code != 422 || !strings.Contains(w.Body.String(), "reason: ") {
 				t.Errorf("%s %s with a reason that is %s: %d %s", q.method, q.path, name, w.Code, w.Body)

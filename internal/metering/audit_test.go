@@ -161,7 +161,7 @@ func (o *outage) wishes(user, by, path string) {
 			o.t.Fatal(err)
 		}
 	}
-	_, _, err := sending.Rotate(o.t.Context(), "", e.Name, by)
+	_, _, err := sending.Rotate(o.t.Context(), "", e.Name, by, path)
 	_, failed := sending.PutPreferences(o.t.Context(), user, []quota.AlertKind{quota.AlertOverdrawn}, by)
 	id := delivery.ID{7}
 	done, inserted := store.Pool().Exec(o.t.Context(), `INSERT INTO deliveries (id, endpoint_id, alert_id, state,
@@ -240,14 +240,14 @@ func TestAuditKnowsNobody(t *testing.T) {
 	if _, err := o.ApplyTeam(t.Context(), team, "test"); err != nil {
 		t.Fatal(err)
 	}
+	by := metering.By{Actor: jane, Reason: reason}
 	for _, suspended := range []bool{true, false, false} {
-		if err := o.ChangeUser(t.Context(), user, metering.UserChange{Suspended: &suspended},
-			metering.By{Actor: jane, Reason: reason}); err != nil {
+		if err := o.ChangeUser(t.Context(), user, metering.UserChange{Suspended: &suspended}, by); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(o.AddMember(t.Context(), "newsroom", user, jane),
-		o.RemoveMember(t.Context(), "newsroom", user, jane),
+	if err := errors.Join(o.AddMember(t.Context(), "newsroom", user, by),
+		o.RemoveMember(t.Context(), "newsroom", user, by),
 		o.RetireTeam(t.Context(), "newsroom", quota.ClusterUID{}, "test")); err != nil {
 		t.Fatal(err)
 	}
@@ -304,9 +304,14 @@ func TestAuditKnowsNobody(t *testing.T) {
 			t.Errorf("%d audit rows name %s", n, name)
 		}
 	}
-	if n := count(t, o.dsn, "SELECT count(*) FROM audit_reasons AS r JOIN audit_log AS l ON l.id = r.audit_id "+
-		"WHERE l.action = 'account.changed' AND r.reason = '"+reason+"'"); n != 2 {
-		t.Errorf("%d changes have their reason, want the two that changed something", n)
+	for action, want := range map[quota.AuditAction]int{
+		quota.AuditUserChanged: 2, // the two that changed something
+		quota.AuditMemberAdded: 1, quota.AuditMemberRemoved: 1, quota.AuditEndpointRotated: 1,
+	} {
+		if n := count(t, o.dsn, "SELECT count(*) FROM audit_reasons AS r JOIN audit_log AS l ON l.id = r.audit_id "+
+			"WHERE l.action = '"+string(action)+"' AND r.reason = '"+reason+"'"); n != want {
+			t.Errorf("%d rows of %s have their reason, want %d", n, action, want)
+		}
 	}
 	const janes = "SELECT count(*) FROM audit_log AS l JOIN actors AS a ON l.actor = 'person:' || a.id " +
 		"WHERE a.name = '" + jane + "'"

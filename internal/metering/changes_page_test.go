@@ -230,7 +230,7 @@ func (s *story) member(verb, team string) (answer string, err error) {
 	if verb == "leave" {
 		change = s.RemoveMember
 	}
-	err = change(s.t.Context(), team, s.quota.UserID, "test")
+	err = change(s.t.Context(), team, s.quota.UserID, tester)
 	if errors.Is(err, quota.ErrConflict) {
 		return "409", nil
 	}

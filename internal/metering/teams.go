@@ -412,7 +412,10 @@ func join(l *ledger.Ledger, b ledger.Batch, field, name string) (quota.AccountID
 // AddMember makes a user a member of a team. It changes nothing for who is. ErrConflict where a UserQuota names another
 // team, where the user is in another one, or the team is retired; ErrNotFound if there is no such team, or no such user
 // and none is made at first use.
-func (s *Service) AddMember(ctx context.Context, team, userID, actor string) error {
+func (s *Service) AddMember(ctx context.Context, team, userID string, by By) error {
+	if err := by.validate(); err != nil {
+		return err
+	}
 	// Nobody is registered for a team that there is not.
 	switch _, err := s.store.TeamAccount(ctx, team); {
 	case errors.Is(err, ledger.ErrNotFound):
@@ -438,16 +441,17 @@ func (s *Service) AddMember(ctx context.Context, team, userID, actor string) err
 			return quota.Conflict(userSubject(userID),
 				"is in another team than %q, and nobody is in two: take the user out of that one first", team)
 		}
-		before := l.AuditSettings()
-		l.Settings.MemberOf = to
-		l.Tell(quota.CallerActor(actor), quota.AuditMemberAdded, before, l.AuditSettings())
+		by.move(l, to, quota.AuditMemberAdded)
 		return nil
 	})
 }
 
 // RemoveMember takes a user out of a team. It changes nothing for who is not in it. ErrNotFound if there is no such
 // team or user, ErrConflict where a UserQuota says that the user is in it.
-func (s *Service) RemoveMember(ctx context.Context, team, userID, actor string) error {
+func (s *Service) RemoveMember(ctx context.Context, team, userID string, by By) error {
+	if err := by.validate(); err != nil {
+		return err
+	}
 	account, err := s.lookup(ctx, userID)
 	if err != nil {
 		return err
@@ -463,11 +467,17 @@ func (s *Service) RemoveMember(ctx context.Context, team, userID, actor string) 
 			return quota.Conflict(userSubject(userID),
 				"UserQuota %q says that the user is in team %q: change its spec.teamRef", l.Settings.QuotaName, team)
 		}
-		before := l.AuditSettings()
-		l.Settings.MemberOf = quota.AccountID{}
-		l.Tell(quota.CallerActor(actor), quota.AuditMemberRemoved, before, l.AuditSettings())
+		by.move(l, quota.AccountID{}, quota.AuditMemberRemoved)
 		return nil
 	})
+}
+
+// move puts an account below a team, or with a zero one below none, and tells the audit log.
+func (b By) move(l *ledger.Ledger, to quota.AccountID, action quota.AuditAction) {
+	before, told := l.AuditSettings(), len(l.Audit)
+	l.Settings.MemberOf = to
+	l.Tell(quota.CallerActor(b.Actor), action, before, l.AuditSettings())
+	b.explain(l, told)
 }
 
 // changeMember runs an operation on a user that may move it, and has what waits of it moved.

@@ -76,7 +76,7 @@ func (w *teams) teamOf(name string) metering.TeamUsage {
 func (w *teams) join(team string, users ...string) {
 	w.t.Helper()
 	for _, user := range users {
-		if err := w.AddMember(w.t.Context(), team, user, "test"); err != nil {
+		if err := w.AddMember(w.t.Context(), team, user, tester); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -312,35 +312,35 @@ func TestMembers(t *testing.T) {
 		want string
 	}{
 		"two teams": {
-			func() error { return w.AddMember(ctx, "newsroom", "bob", "test") }, quota.ErrConflict,
+			func() error { return w.AddMember(ctx, "newsroom", "bob", tester) }, quota.ErrConflict,
 			`user "bob": is in another team than "newsroom"`,
 		},
 		"owned": {
-			func() error { return w.AddMember(ctx, "newsroom", "carol", "test") }, quota.ErrConflict,
+			func() error { return w.AddMember(ctx, "newsroom", "carol", tester) }, quota.ErrConflict,
 			`user "carol": UserQuota "carol" says which team`,
 		},
 		"owned, out": {
-			func() error { return w.RemoveMember(ctx, "desk", "carol", "test") }, quota.ErrConflict,
+			func() error { return w.RemoveMember(ctx, "desk", "carol", tester) }, quota.ErrConflict,
 			`user "carol": UserQuota "carol" says that the user is in team "desk"`,
 		},
 		"no team": {
-			func() error { return w.AddMember(ctx, "nobody", "dave", "test") }, quota.ErrNotFound,
+			func() error { return w.AddMember(ctx, "nobody", "dave", tester) }, quota.ErrNotFound,
 			`team: there is no team "nobody"`,
 		},
 		"no team, a new user": {
-			func() error { return w.AddMember(ctx, "nobody", "eve", "test") }, quota.ErrNotFound,
+			func() error { return w.AddMember(ctx, "nobody", "eve", tester) }, quota.ErrNotFound,
 			`team: there is no team "nobody"`,
 		},
 		"no team, out": {
-			func() error { return w.RemoveMember(ctx, "nobody", "alice", "test") }, quota.ErrNotFound,
+			func() error { return w.RemoveMember(ctx, "nobody", "alice", tester) }, quota.ErrNotFound,
 			`team "nobody": not found`,
 		},
 		"retired": {
-			func() error { return w.AddMember(ctx, "desk", "dave", "test") }, quota.ErrConflict,
+			func() error { return w.AddMember(ctx, "desk", "dave", tester) }, quota.ErrConflict,
 			`team: team "desk" is retired`,
 		},
 		"no such user": {
-			func() error { return w.RemoveMember(ctx, "newsroom", "zoe", "test") }, quota.ErrNotFound, `user "zoe"`,
+			func() error { return w.RemoveMember(ctx, "newsroom", "zoe", tester) }, quota.ErrNotFound, `user "zoe"`,
 		},
 		"unknown team of a quota": {
 			func() error {
@@ -355,17 +355,17 @@ func TestMembers(t *testing.T) {
 		}
 	}
 	w.quota(q) // stays in the retired team
-	if err := w.RemoveMember(ctx, "newsroom", "eve", "test"); quota.ReasonOf(err) != quota.UnknownUser {
+	if err := w.RemoveMember(ctx, "newsroom", "eve", tester); quota.ReasonOf(err) != quota.UnknownUser {
 		t.Errorf("a user was registered for a team that there is not: %v", err)
 	}
 	// Who is not in a team need not be taken out of it, and stays where it is.
-	if err := w.RemoveMember(ctx, "newsroom", "bob", "test"); err != nil {
+	if err := w.RemoveMember(ctx, "newsroom", "bob", tester); err != nil {
 		t.Error(err)
 	}
 
 	// Who leaves is nobody's, and may go elsewhere. A UserQuota's team goes with it, one that was given over HTTP
 	// stays.
-	if err := w.RemoveMember(ctx, "desk", "bob", "test"); err != nil {
+	if err := w.RemoveMember(ctx, "desk", "bob", tester); err != nil {
 		t.Fatal(err)
 	}
 	w.join("newsroom", "bob")
@@ -548,9 +548,9 @@ func TestMovesRaceAdmissions(t *testing.T) {
 				var err error
 				switch user := users[random.IntN(len(users))]; random.IntN(4) {
 				case 0:
-					err = s.AddMember(ctx, []string{"north", "south", "desk"}[random.IntN(3)], user, "test")
+					err = s.AddMember(ctx, []string{"north", "south", "desk"}[random.IntN(3)], user, tester)
 				case 1:
-					err = s.RemoveMember(ctx, []string{"north", "south", "desk"}[random.IntN(3)], user, "test")
+					err = s.RemoveMember(ctx, []string{"north", "south", "desk"}[random.IntN(3)], user, tester)
 				case 2:
 					_, err = s.ApplyTeam(ctx, capped("desk", []string{"", "north", "south"}[random.IntN(3)]), "test")
 				case 3:
@@ -586,7 +586,7 @@ func TestMovedInMidFlight(t *testing.T) {
 	const user = "alice"
 	for name, change := range map[string]func(w *teams){
 		"the member moves": func(w *teams) {
-			if err := w.RemoveMember(w.t.Context(), "desk", user, "test"); err != nil {
+			if err := w.RemoveMember(w.t.Context(), "desk", user, tester); err != nil {
 				w.t.Fatal(err)
 			}
 			w.join("south", user)
@@ -692,7 +692,7 @@ func TestTeamChangesTellOfMembers(t *testing.T) {
 	w.register("alice")
 	for _, step := range []struct {
 		what   string
-		change func(ctx context.Context, team, userID, actor string) error
+		change func(ctx context.Context, team, userID string, by metering.By) error
 	}{{"joins", w.AddMember}, {"leaves", w.RemoveMember}} {
 		// What is under way on the server counts as changed until it is over.
 		var before metering.TeamChanges
@@ -703,7 +703,7 @@ func TestTeamChangesTellOfMembers(t *testing.T) {
 				t.Fatalf("%+v, %v", before, err)
 			}
 		}
-		if err := step.change(ctx, "newsroom", "alice", "test"); err != nil {
+		if err := step.change(ctx, "newsroom", "alice", tester); err != nil {
 			t.Fatal(err)
 		}
 		got, err := w.TeamChanges(ctx, before.Mark)

@@ -442,14 +442,14 @@ func (p *treePlay) join(user, team *treeNode) {
 		err = w.ApplyQuota(ctx, q, "test")
 	} else {
 		if user.member != nil && user.member != team {
-			if err := w.RemoveMember(ctx, user.member.level.Name, name, "test"); err != nil {
+			if err := w.RemoveMember(ctx, user.member.level.Name, name, tester); err != nil {
 				p.Fatal(err)
 			}
 			user.member = nil
 			p.settle() // whoever is in no team for a moment may start what waits
 		}
 		if team != nil {
-			err = w.AddMember(ctx, team.level.Name, name, "test")
+			err = w.AddMember(ctx, team.level.Name, name, tester)
 		}
 	}
 	problem, ok := errors.AsType[*metering.TeamError](err)

@@ -22,7 +22,7 @@ type UserChange struct {
 	Zone *string
 }
 
-// By is who changes a user over HTTP, by the name that Kubernetes knows, and why: the audit log tells both. Without a
+// By is who changes a user or a team's members over HTTP, by the name that Kubernetes knows, and why: the audit log tells both. Without a
 // reason Reason is empty.
 type By struct{ Actor, Reason string }
 

@@ -248,7 +248,7 @@ func declarations() map[string]declaration {
 			before: func(t *metering.Team, _ *metering.Plan) { t.Caps.Concurrent = new(quota.AtMost(two - 1)) },
 			waits:  taken,
 			do: func(ctx context.Context, s *metering.Service, t metering.Team, _ metering.Plan) error {
-				return s.RemoveMember(ctx, t.Name, "bob", "test")
+				return s.RemoveMember(ctx, t.Name, "bob", tester)
 			},
 			want: both,
 		},
@@ -256,7 +256,7 @@ func declarations() map[string]declaration {
 			before: func(t *metering.Team, _ *metering.Plan) { t.Caps.Credits = new(quota.AtMost(ten)) },
 			waits:  usedUp,
 			do: func(ctx context.Context, s *metering.Service, t metering.Team, _ metering.Plan) error {
-				return s.RemoveMember(ctx, t.Name, "bob", "test")
+				return s.RemoveMember(ctx, t.Name, "bob", tester)
 			},
 			want: map[string]int{"bob": 1},
 		},
@@ -340,7 +340,7 @@ func TestRequeuedAfterAMove(t *testing.T) {
 	if err != nil || started.Admission.State != quota.Admitted {
 		t.Fatalf("%+v, %v", started, err)
 	}
-	if err := w.RemoveMember(t.Context(), "north", "alice", "test"); err != nil {
+	if err := w.RemoveMember(t.Context(), "north", "alice", tester); err != nil {
 		t.Fatal(err)
 	}
 	w.join("south", "alice")
@@ -393,7 +393,7 @@ func TestTicketAfterAMove(t *testing.T) {
 	w.admit("alice", "known", 5*quota.Credit) // the replica has not heard of it
 	o.away()
 	known, unknown := r.ticket("alice", "known", 5*quota.Credit), r.ticket("alice", "unknown", 7*quota.Credit)
-	if err := w.RemoveMember(t.Context(), "north", "alice", "test"); err != nil {
+	if err := w.RemoveMember(t.Context(), "north", "alice", tester); err != nil {
 		t.Fatal(err)
 	}
 	w.join("south", "alice")

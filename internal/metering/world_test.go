@@ -32,6 +32,9 @@ type world struct {
 	clock time.Time
 }
 
+// tester is who changes members in tests.
+var tester = metering.By{Actor: "test"}
+
 // storage is everything that the use cases ask of a database.
 type storage interface {
 	ledger.Store

@@ -34,7 +34,7 @@ func (w *world) newsroom(users ...string) {
 	}
 	w.declare(3, 30)
 	for _, user := range users {
-		if err := w.AddMember(w.t.Context(), "newsroom", user, "test"); err != nil {
+		if err := w.AddMember(w.t.Context(), "newsroom", user, metering.By{Actor: "test"}); err != nil {
 			w.t.Fatal(err)
 		}
 	}

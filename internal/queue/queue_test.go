@@ -174,7 +174,7 @@ func TestPlaceBelowTeam(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, user := range []string{"alice", "bob", "carol"} {
-		if err := w.AddMember(t.Context(), "newsroom", user, "test"); err != nil {
+		if err := w.AddMember(t.Context(), "newsroom", user, metering.By{Actor: "test"}); err != nil {
 			t.Fatal(err)
 		}
 	}

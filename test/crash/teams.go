@@ -110,7 +110,9 @@ func (s *stack) moveSome(ctx context.Context, service *metering.Service, to stri
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return service.AddMember(ctx, team(n/teamEvery/teamSize), user, mover) })
+		group.Go(func() error {
+			return service.AddMember(ctx, team(n/teamEvery/teamSize), user, metering.By{Actor: mover})
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -121,10 +123,10 @@ func (s *stack) moveSome(ctx context.Context, service *metering.Service, to stri
 		ORDER BY a.active + a.queued DESC, random() LIMIT 1`).Scan(&user, &from); err != nil {
 		return err
 	}
-	if err := service.RemoveMember(ctx, from, user, mover); err != nil {
+	if err := service.RemoveMember(ctx, from, user, metering.By{Actor: mover}); err != nil {
 		return err
 	}
-	return service.AddMember(ctx, to, user, mover)
+	return service.AddMember(ctx, to, user, metering.By{Actor: mover})
 }
 
 // compareTeams holds what was booked above the users against the caps and the balances there. In a team's own order of

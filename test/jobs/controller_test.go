@@ -371,7 +371,7 @@ func TestJobsWithManager(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, user := range []string{"gus", "hal"} {
-			if err := w.svc.AddMember(t.Context(), "desk", user, "test"); err != nil {
+			if err := w.svc.AddMember(t.Context(), "desk", user, metering.By{Actor: "test"}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -206,7 +206,7 @@ func TestTeamsOutliveTheManager(t *testing.T) {
 	}
 	for i, user := range users {
 		team := []string{"desk", "sports"}[i%2]
-		if err := w.svc.AddMember(t.Context(), team, user, "test"); err != nil {
+		if err := w.svc.AddMember(t.Context(), team, user, metering.By{Actor: "test"}); err != nil {
 			t.Fatal(err)
 		}
 		seen.above[user] = []string{team, "platform"}

@@ -34,23 +34,23 @@ func auditOf(
 
 // tellEndpoint writes the audit row of an endpoint that was made, where there is no before, or changed.
 func tellEndpoint(
-	ctx context.Context, tx pgx.Tx, q *dbsqlc.Queries, by quota.Actor, before *quota.AuditEndpoint,
+	ctx context.Context, tx pgx.Tx, q *dbsqlc.Queries, by delivery.Act, before *quota.AuditEndpoint,
 	row *dbsqlc.NotificationEndpoint, now time.Time,
 ) error {
 	after, err := auditOf(ctx, q, row, now)
 	if err != nil {
 		return err
 	}
-	told := quota.AuditRow{Actor: by, Action: quota.AuditEndpointCreated, After: *after}
+	told := quota.AuditRow{Action: quota.AuditEndpointCreated, After: *after}
 	if before != nil {
 		told.Action, told.Before = quota.AuditEndpointChanged, *before
 	}
-	return postgres.TellAudit(ctx, tx, now, audited(row, told))
+	return postgres.TellAudit(ctx, tx, now, audited(row, by, told))
 }
 
-// audited is a row about an endpoint, of the account of the team whose own it is.
-func audited(row *dbsqlc.NotificationEndpoint, told quota.AuditRow) postgres.Audited {
-	told.Object = delivery.EndpointID(row.ID).String()
+// audited is a row about what somebody did to an endpoint, of the account of the team whose own it is.
+func audited(row *dbsqlc.NotificationEndpoint, by delivery.Act, told quota.AuditRow) postgres.Audited {
+	told.Actor, told.Reason, told.Object = by.By, by.Reason, delivery.EndpointID(row.ID).String()
 	out := postgres.Audited{AuditRow: told}
 	if row.TeamID != nil {
 		out.Account = *row.TeamID

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/cantonesescribe/usage-operator/internal/clusters"
 	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -225,7 +227,7 @@ func TestRotation(t *testing.T) {
 	w := newWorld(t)
 	rc := newReceiver(t, nil)
 	first := w.declare("ops", rc.URL).Keys[0]
-	if _, _, err := w.Rotate(t.Context(), "", "ops", "oda"); err != nil {
+	if _, _, err := w.Rotate(t.Context(), "", "ops", "oda", ""); err != nil {
 		t.Fatal(err)
 	}
 	s, err := w.Endpoint(t.Context(), "", "ops")
@@ -297,39 +299,39 @@ func TestEndpointsOfTeamsAndClusters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	e := &delivery.Endpoint{Team: "newsroom", Name: "chat", URL: "https://hooks.example/x", Signing: delivery.HMAC}
-	if _, _, err := w.PutTeamEndpoint(t.Context(), e, "oda"); !errors.Is(err, ledger.ErrNotFound) {
+	if _, _, err := w.PutTeamEndpoint(t.Context(), e, "oda", ""); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("a team that there is not: %v", err)
 	}
 	if _, err := w.ledger.Pool().Exec(t.Context(),
 		"INSERT INTO teams (id, name, cap_currency) VALUES (gen_random_uuid(), 'newsroom', 'USD')"); err != nil {
 		t.Fatal(err)
 	}
-	s, made, err := w.PutTeamEndpoint(t.Context(), e, "oda")
+	s, made, err := w.PutTeamEndpoint(t.Context(), e, "oda", "")
 	if err != nil || made == nil || len(s.Keys) != 1 || made.SecretText() != s.Keys[0].SecretText() {
 		t.Fatalf("got %+v, %v, %v", s, made, err)
 	}
-	again, made, err := w.PutTeamEndpoint(t.Context(), e, "oda")
+	again, made, err := w.PutTeamEndpoint(t.Context(), e, "oda", "")
 	if err != nil || made != nil || again.State.Version != 1 || again.Keys[0].Name != s.Keys[0].Name {
 		t.Errorf("again: %+v, %v, %v", again, made, err)
 	}
 	e.Kinds = []quota.AlertKind{quota.AlertOverdrawn}
-	if s, _, err := w.PutTeamEndpoint(t.Context(), e, "oda"); err != nil || s.State.Version != 2 || s.ID != again.ID {
+	if s, _, err := w.PutTeamEndpoint(t.Context(), e, "oda", ""); err != nil || s.State.Version != 2 || s.ID != again.ID {
 		t.Errorf("changed: %+v, %v", s, err)
 	}
 	for n := 1; n < delivery.MaxTeamEndpoints; n++ {
 		e.Name = fmt.Sprint("chat", n)
-		if _, _, err := w.PutTeamEndpoint(t.Context(), e, "oda"); err != nil {
+		if _, _, err := w.PutTeamEndpoint(t.Context(), e, "oda", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
 	e.Name = "more"
-	if _, _, err := w.PutTeamEndpoint(t.Context(), e, "oda"); !errors.Is(err, ledger.ErrConflict) {
+	if _, _, err := w.PutTeamEndpoint(t.Context(), e, "oda", ""); !errors.Is(err, ledger.ErrConflict) {
 		t.Errorf("too many: %v", err)
 	}
 	if all, err := w.TeamEndpoints(t.Context(), "newsroom"); err != nil || len(all) != delivery.MaxTeamEndpoints {
 		t.Errorf("%d, %v", len(all), err)
 	}
-	if err := w.DeleteTeamEndpoint(t.Context(), "newsroom", "chat", "oda"); err != nil {
+	if err := w.DeleteTeamEndpoint(t.Context(), "newsroom", "chat", "oda", ""); err != nil {
 		t.Error(err)
 	}
 	if _, err := w.Endpoint(t.Context(), "newsroom", "chat"); !errors.Is(err, ledger.ErrNotFound) {
@@ -430,7 +432,7 @@ func TestEndpointsAreAudited(t *testing.T) {
 	w.declare("ops", "https://127.0.0.1/secret", mutes)
 	w.declare("ops", "https://127.0.0.1/secret", mutes)
 	w.declare("ops", "https://127.0.0.1/other", mutes)
-	if _, _, err := w.Rotate(t.Context(), "", "ops", "oda@example.com"); err != nil {
+	if _, _, err := w.Rotate(t.Context(), "", "ops", "oda@example.com", ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Retire(t.Context(), "ops", quota.ClusterUID{1}); err != nil {
@@ -442,4 +444,47 @@ func TestEndpointsAreAudited(t *testing.T) {
 	w.audited("endpoint.changed", 1, fmt.Sprintf(is, 1, 1), fmt.Sprintf(is, 1, 2))
 	w.audited("endpoint.rotated", 1, fmt.Sprintf(is, 1, 2), fmt.Sprintf(is, 2, 2))
 	w.audited("endpoint.deleted", 1, fmt.Sprintf(is, 2, 2), "")
+}
+
+// Why somebody changed an endpoint of a team's own is kept beside the audit log, where they say so.
+func TestReasonsOfEndpoints(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if _, err := w.ledger.Pool().Exec(t.Context(),
+		"INSERT INTO teams (id, name, cap_currency) VALUES (gen_random_uuid(), 'newsroom', 'USD')"); err != nil {
+		t.Fatal(err)
+	}
+	e := &delivery.Endpoint{Team: "newsroom", Name: "chat", URL: "https://127.0.0.1/", Signing: delivery.HMAC}
+	put := func(reason string) error {
+		_, _, err := w.PutTeamEndpoint(t.Context(), e, "oda", reason)
+		return err
+	}
+	rotate := func(reason string) error {
+		_, _, err := w.Rotate(t.Context(), "newsroom", "chat", "oda", reason)
+		return err
+	}
+	forget := func(reason string) error { return w.DeleteTeamEndpoint(t.Context(), "newsroom", "chat", "oda", reason) }
+	for _, act := range []func(string) error{put, rotate, forget} {
+		if err := act("of two\nlines"); !errors.Is(err, ledger.ErrInvalid) {
+			t.Errorf("a reason of two lines: %v", err)
+		}
+	}
+	err := errors.Join(put("they asked"), put("changes nothing"))
+	e.Suspended = true
+	if err := errors.Join(err, put("it is loud"), rotate("it leaked"), rotate(""), forget("it is old")); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := w.ledger.Pool().Query(t.Context(), `SELECT l.action || ': ' || coalesce(r.reason, '')
+		FROM audit_log AS l LEFT JOIN audit_reasons AS r ON r.audit_id = l.id
+		WHERE l.object_kind = 'NotificationEndpoint' ORDER BY l.id`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if want := []string{
+		"endpoint.created: they asked", "endpoint.changed: it is loud", "endpoint.rotated: it leaked",
+		"endpoint.rotated: ", "endpoint.deleted: it is old",
+	}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
 }

@@ -58,7 +58,7 @@ func (s *Store) within(ctx context.Context, f func(tx pgx.Tx, q *dbsqlc.Queries,
 
 // PutEndpoint implements delivery.Endpoints.
 func (s *Store) PutEndpoint(
-	ctx context.Context, e *delivery.Endpoint, keys []delivery.Key, most int, by quota.Actor,
+	ctx context.Context, e *delivery.Endpoint, keys []delivery.Key, most int, by delivery.Act,
 ) (status delivery.Status, key *delivery.Key, err error) {
 	err = s.within(ctx, func(tx pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
 		var team *quota.ID
@@ -188,7 +188,7 @@ func putKey(ctx context.Context, q *dbsqlc.Queries, endpoint quota.ID, key *deli
 
 // AddKey implements delivery.Endpoints.
 func (s *Store) AddKey(
-	ctx context.Context, id delivery.EndpointID, key delivery.Key, overlap time.Duration, by quota.Actor,
+	ctx context.Context, id delivery.EndpointID, key delivery.Key, overlap time.Duration, by delivery.Act,
 ) error {
 	return s.within(ctx, func(tx pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
 		row, err := q.LockEndpoint(ctx, id)
@@ -209,8 +209,8 @@ func (s *Store) AddKey(
 		if err != nil {
 			return err
 		}
-		return postgres.TellAudit(ctx, tx, now, audited(&row, quota.AuditRow{
-			Actor: by, Action: quota.AuditEndpointRotated, Before: *before, After: *after,
+		return postgres.TellAudit(ctx, tx, now, audited(&row, by, quota.AuditRow{
+			Action: quota.AuditEndpointRotated, Before: *before, After: *after,
 		}))
 	})
 }
@@ -222,7 +222,7 @@ func (s *Store) Enable(ctx context.Context, id delivery.EndpointID) error {
 
 // DeleteEndpoint implements delivery.Endpoints.
 func (s *Store) DeleteEndpoint(
-	ctx context.Context, team, name string, cluster quota.ClusterUID, by quota.Actor,
+	ctx context.Context, team, name string, cluster quota.ClusterUID, by delivery.Act,
 ) error {
 	return s.within(ctx, func(tx pgx.Tx, q *dbsqlc.Queries, now time.Time) error {
 		owner, err := ownerOf(ctx, q, team)
@@ -243,8 +243,8 @@ func (s *Store) DeleteEndpoint(
 		if err := q.DeleteEndpoint(ctx, row.ID); err != nil {
 			return err
 		}
-		return postgres.TellAudit(ctx, tx, now, audited(&row, quota.AuditRow{
-			Actor: by, Action: quota.AuditEndpointDeleted, Before: *before,
+		return postgres.TellAudit(ctx, tx, now, audited(&row, by, quota.AuditRow{
+			Action: quota.AuditEndpointDeleted, Before: *before,
 		}))
 	})
 }

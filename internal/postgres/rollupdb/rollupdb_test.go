@@ -557,7 +557,7 @@ func TestMigrationMakesTotals(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.zoned("alice", "Asia/Kolkata")
-	if err := w.AddMember(t.Context(), "newsroom", "alice", "test"); err != nil {
+	if err := w.AddMember(t.Context(), "newsroom", "alice", metering.By{Actor: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	w.mustRecord("alice", "a", w.now(), time.Minute)

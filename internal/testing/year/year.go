@@ -222,7 +222,7 @@ func (p *player) come(ctx context.Context, who *person, d int) error {
 			return err
 		}
 		if who.team != "" {
-			if err := p.AddMember(ctx, who.team, who.id, operator); err != nil {
+			if err := p.AddMember(ctx, who.team, who.id, metering.By{Actor: operator}); err != nil {
 				return err
 			}
 		}
