@@ -138,7 +138,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Database: store.Ping, Log: log,
 		Registry: registry, Limits: httpapi.NewRateLimiter(o.limits, registry), Browsers: o.browsers,
 		Watch: func(of quota.Level) httpapi.Watching { return watcher.Watch(of) }, Work: service.Work,
-		Gauges:  metering.NewGauges(store).Read,
+		Gauges: metering.NewGauges(store).Read, Clusters: store.Clusters,
 		Streams: o.streams, Replica: replica, Pages: pages,
 	}, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)

@@ -240,8 +240,8 @@ func (s *Service) PlatformEndpoints(ctx context.Context, after string, limit int
 	return all, false, err
 }
 
-// Rotate has an endpoint of a team's own sign with a new key, for a reason or none, and for a day with those that it had
-// as well.
+// Rotate has an endpoint of a team's own sign with a new key, for a reason or none, and for a day with those that it
+// had as well.
 func (s *Service) Rotate(ctx context.Context, team, name, by, reason string) (Status, *Key, error) {
 	told, err := act(by, reason)
 	if err != nil {

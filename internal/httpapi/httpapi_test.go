@@ -29,6 +29,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/advice"
+	"github.com/cantonesescribe/usage-operator/internal/clusters"
 	"github.com/cantonesescribe/usage-operator/internal/delivery"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
@@ -74,6 +75,7 @@ type fake struct {
 	teamPeriod reports.TeamPeriod
 	teamPast   reports.TeamHistory
 	members    reports.Members
+	shared     []clusters.Cluster
 	changed    []string
 	period     *int64
 	behind     quota.AccountID
@@ -513,8 +515,9 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 		Queue:    f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,
 		Limits: limits, Watch: func(quota.Level) Watching { return newWatching(metering.Frame{}, f.err) },
-		Work:   func(context.Context) (metering.Work, error) { return metering.Work{}, f.err },
-		Gauges: func(context.Context) (metering.Gauge, error) { return metering.Gauge{}, f.err },
+		Clusters: f.Clusters,
+		Work:     func(context.Context) (metering.Work, error) { return metering.Work{}, f.err },
+		Gauges:   func(context.Context) (metering.Gauge, error) { return metering.Gauge{}, f.err },
 	}
 }
 

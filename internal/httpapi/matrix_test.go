@@ -107,6 +107,7 @@ var mayCall = map[string][]string{
 	"revokePortalToken":     {"support"},
 	"streamUsage":           {"alice", "portal of alice", "portal of alice to check", "worker", "support"},
 	"streamLive":            {"operator"},
+	"listClusters":          {"operator"},
 }
 
 // ruled gives a group of people rights in the whole cluster.

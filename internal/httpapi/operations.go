@@ -165,6 +165,7 @@ var operations = []operation{
 	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", onlyJSON, maxBody, manage, pathsTeam, nobody},
 	{"streamUsage", "GET /api/v1/usage/stream", nil, 0, read, watched, self},
 	{"streamLive", "GET /api/v1/live", nil, 0, get, wholeSystem, nobody},
+	{"listClusters", "GET /api/v1/clusters", nil, 0, get, wholeSystem, nobody},
 	{"createPortalToken", "POST /api/v1/users/{id}/portal-tokens", onlyJSON, maxBody, get, pathsUser, nobody},
 	{"revokePortalTokens", "DELETE /api/v1/users/{id}/portal-tokens", nil, 0, get, pathsUser, nobody},
 	{"revokePortalToken", "DELETE /api/v1/users/{id}/portal-tokens/{tokenId}", nil, 0, get, pathsUser, nobody},

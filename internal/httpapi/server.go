@@ -19,6 +19,7 @@ import (
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
 	"github.com/cantonesescribe/usage-operator/internal/apipage"
+	"github.com/cantonesescribe/usage-operator/internal/clusters"
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/queue"
@@ -240,6 +241,8 @@ type Options struct {
 	Work func(ctx context.Context) (metering.Work, error)
 	// Gauges are what everybody has used today, and what work came to lately.
 	Gauges func(ctx context.Context) (metering.Gauge, error)
+	// Clusters are those that share the ledger, the first one first.
+	Clusters func(ctx context.Context) ([]clusters.Cluster, error)
 	// Streams bound the answers that go on.
 	Streams StreamLimits
 	// Replica is the name under which the process is known.
@@ -284,6 +287,7 @@ type server struct {
 	auth        *access.Auth
 	limits      *RateLimiter
 	watch       func(of quota.Level) Watching
+	clusters    func(ctx context.Context) ([]clusters.Cluster, error)
 	open        *openStreams
 	live        *live
 	publicPlans bool
@@ -305,7 +309,7 @@ func New(opts Options) http.Handler {
 	if s.limits == nil {
 		s.limits = NewRateLimiter(RateLimits{}, opts.Registry)
 	}
-	s.watch, s.open = opts.Watch, newOpenStreams(opts.Streams, opts.Registry)
+	s.watch, s.clusters, s.open = opts.Watch, opts.Clusters, newOpenStreams(opts.Streams, opts.Registry)
 	s.live = newLive(opts.Replica, opts.Work, opts.Gauges, s.open, opts.Registry)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })

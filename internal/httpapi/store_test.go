@@ -98,8 +98,8 @@ func storeOptionsAt(
 	})
 	return Options{
 		Watch: func(of quota.Level) Watching { return watcher.Watch(of) }, Work: service.Work, Replica: "r1",
-		Gauges: metering.NewGauges(store).Read,
-		Usage:  service, Admissions: service, Intervene: service, Tickets: service, Events: service,
+		Gauges: metering.NewGauges(store).Read, Clusters: store.Clusters,
+		Usage: service, Admissions: service, Intervene: service, Tickets: service, Events: service,
 		History: past, Alerts: past,
 		Users: service, Search: past, Resets: past,
 		Teams:       service,

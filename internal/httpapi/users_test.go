@@ -189,7 +189,8 @@ func TestReasonsAreInTheAuditLog(t *testing.T) {
 	held := must(t, h, request{body: work(1), key: "held"}, 201)["id"].(string)
 	must(t, h, by("admin", "POST", "admissions/"+held+"/force-release", `{"reason":"its node is gone"}`), 200)
 	for _, q := range []request{
-		by("manager", "PUT", membership, `{"reason":"a new desk"}`), by("manager", "PUT", membership, `{"reason":"again"}`),
+		by("manager", "PUT", membership, `{"reason":"a new desk"}`),
+		by("manager", "PUT", membership, `{"reason":"again"}`),
 		by("manager", "DELETE", membership, `{"reason":"has left it"}`), by("manager", "PUT", membership, ""),
 	} {
 		if w := do(h, q); w.Code != 204 {
@@ -203,7 +204,8 @@ func TestReasonsAreInTheAuditLog(t *testing.T) {
 		told = append(told, fmt.Sprintf("%s: %s", e["action"], reason))
 	}
 	if want := []string{
-		"member.added: ", "member.removed: has left it", "member.added: a new desk", "admission.released: its node is gone", "usage.reversed: it was right", "usage.adjusted: counted twice",
+		"member.added: ", "member.removed: has left it", "member.added: a new desk",
+		"admission.released: its node is gone", "usage.reversed: it was right", "usage.adjusted: counted twice",
 		"grant.given: it failed", "account.changed: ", "account.changed: 係咁先", "account.changed: ordered it",
 		"account.changed: a colleague", "account.registered: a colleague",
 	}; !slices.Equal(told, want) {

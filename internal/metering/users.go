@@ -22,8 +22,8 @@ type UserChange struct {
 	Zone *string
 }
 
-// By is who changes a user or a team's members over HTTP, by the name that Kubernetes knows, and why: the audit log tells both. Without a
-// reason Reason is empty.
+// By is who changes a user or a team's members over HTTP, by the name that Kubernetes knows, and why: the audit log
+// tells both. Without a reason Reason is empty.
 type By struct{ Actor, Reason string }
 
 func (b By) validate() error {

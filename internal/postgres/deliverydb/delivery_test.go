@@ -315,7 +315,8 @@ func TestEndpointsOfTeamsAndClusters(t *testing.T) {
 		t.Errorf("again: %+v, %v, %v", again, made, err)
 	}
 	e.Kinds = []quota.AlertKind{quota.AlertOverdrawn}
-	if s, _, err := w.PutTeamEndpoint(t.Context(), e, "oda", ""); err != nil || s.State.Version != 2 || s.ID != again.ID {
+	if s, _, err := w.PutTeamEndpoint(t.Context(), e, "oda", ""); err != nil || s.State.Version != 2 ||
+		s.ID != again.ID {
 		t.Errorf("changed: %+v, %v", s, err)
 	}
 	for n := 1; n < delivery.MaxTeamEndpoints; n++ {
@@ -454,7 +455,7 @@ func TestReasonsOfEndpoints(t *testing.T) {
 		"INSERT INTO teams (id, name, cap_currency) VALUES (gen_random_uuid(), 'newsroom', 'USD')"); err != nil {
 		t.Fatal(err)
 	}
-	e := &delivery.Endpoint{Team: "newsroom", Name: "chat", URL: "https://127.0.0.1/", Signing: delivery.HMAC}
+	e := &delivery.Endpoint{Team: "newsroom", Name: "chat", URL: "https://hooks.example/x", Signing: delivery.HMAC}
 	put := func(reason string) error {
 		_, _, err := w.PutTeamEndpoint(t.Context(), e, "oda", reason)
 		return err
