@@ -6,7 +6,8 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { accessible, launch, newPage } from './browser.mjs';
-import operators from './pages/operators.mjs';
+import now, { clusters } from './pages/now.mjs';
+import operators, { resets, runs, users } from './pages/operators.mjs';
 import { Problem, Service } from './service.mjs';
 
 let browser;
@@ -28,7 +29,7 @@ afterEach(() => on.close());
 
 /** Opens a page of the list, with answers of the test's own before its. */
 async function open(name, answers = {}, query = '') {
-  const found = operators.find((page) => page.name === name);
+  const found = [...now, ...operators].find((page) => page.name === name);
   service.answers = { ...found.answers(), ...answers };
   await on.page.goto(service.url + found.path + query);
   await on.page.waitForSelector('tbody tr');
@@ -144,6 +145,37 @@ test('the other acts', async () => {
   ]);
 });
 
+test('what a UserQuota declares is changed there, and the kubectl for it is shown', async () => {
+  const { page } = on;
+  service.answers = {
+    ...operators.find(({ name }) => name === 'console-user').answers(),
+    'GET /api/v1/users/:id': ({ id }) => ({ user_id: id, plan: 'free', suspended: false, time_zone: 'UTC', declared_by: 'quota-mina', registered_at: '2026-01-01T00:00:00Z' }),
+  };
+  await page.goto(`${service.url}/console/users/mina`);
+  const line = () => page.locator('dialog[open] code').textContent();
+  await page.getByRole('button', { name: 'Grant credits' }).click();
+  await page.getByRole('textbox', { name: 'Name of the grant' }).fill('goodwill');
+  await page.getByRole('spinbutton', { name: 'Credits' }).fill('20');
+  await page.getByRole('dialog').getByLabel('Until').fill('2026-04-30T12:00');
+  await page.getByText('UserQuota quota-mina declares this, so it is changed there:').waitFor();
+  assert.equal(await line(), `kubectl patch userquota quota-mina --type merge \\\n  -p '{"spec":{"grants":{"goodwill":{"credits":20,"expiresAt":"2026-04-30T04:00:00.000Z"}}}}'`);
+  assert.equal(await page.getByRole('textbox', { name: 'Why' }).count(), 0, 'nobody keeps a reason there');
+  await accessible(page);
+  await page.keyboard.press('Enter');
+  await page.keyboard.press('Escape');
+  await page.getByRole('button', { name: 'Change plan' }).click();
+  await page.getByRole('dialog').getByLabel('Plan').selectOption('pro');
+  assert.match(await line(), /'{"spec":{"planRef":{"name":"pro"}}}'$/);
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  await page.getByRole('button', { name: 'Suspend' }).click();
+  assert.match(await line(), /'{"spec":{"suspended":true}}'$/);
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  assert.deepEqual(service.calls.filter(({ method }) => method !== 'GET'), []);
+  // A correction is nobody's to declare.
+  await page.getByRole('button', { name: 'Adjust' }).click();
+  await page.getByRole('textbox', { name: 'Why' }).waitFor();
+});
+
 test('keys lead to pages and to the filter, arrows from row to row', async () => {
   const page = await open('console-users');
   await page.keyboard.press('/');
@@ -170,12 +202,103 @@ test('keys lead to pages and to the filter, arrows from row to row', async () =>
   await page.getByRole('dialog').getByText('Audit').waitFor();
 });
 
+test('now tells what needs somebody, and what does not', async () => {
+  const page = await open('console-now');
+  await page.waitForSelector('[data-needs="4"]');
+  assert.deepEqual(await page.locator('.needs li').allTextContents(), [
+    'Alerts that were given up: 1', 'Periods that have ended and are not closed: 3, the first of them 2 days, 3 hr ago'.replace('3 hr', '3 hours'),
+    'The last reset of plan starter, of 19 Mar 2026, 07:30: failed', 'Of cluster prod-tw nothing was heard for 21 minutes: nobody looks after its objects and Jobs',
+  ]);
+  const level = page.getByRole('region', { name: 'Work by level' });
+  assert.deepEqual(await level.locator('tbody th').allTextContents(), ['platform', 'newsroom', 'legal', 'sports-and-weather'], 'most at once first, and none that has nothing');
+  // All of it passes: a run that worked is behind the one that failed, the alert is sent again, the cluster is back.
+  Object.assign(service.answers, {
+    'GET /api/v1/deliveries': { deliveries: [] }, 'GET /api/v1/resets': { as_of: '2026-03-20T08:30:00Z', resets: [{ ...resets[1] }] },
+    'GET /api/v1/reset-runs': { runs: [{ ...runs[1], id: runs[0].id, state: 'Succeeded' }, runs[1]] },
+    'GET /api/v1/clusters': { clusters: clusters.map((c) => ({ ...c, silent_seconds: 3 })) }, 'GET /api/v1/teams': { teams: [] },
+  });
+  await page.clock.runFor(15_000);
+  await page.waitForSelector('[data-needs="0"]');
+  await page.getByText('Nothing does.').waitFor();
+  await page.getByText('Nothing runs or waits below a team.').waitFor();
+  await page.getByRole('link', { name: /Periods that have ended and are not closed: 1, the first of them 5 hours ago/ }).click();
+  await page.getByRole('heading', { level: 1, name: 'Resets' }).waitFor();
+});
+
+test('one comes from the filter to the rows and back by arrows, and into a row by Enter', async () => {
+  const page = await open('console-users', { 'GET /api/v1/users/:id': ({ id }) => users.find((user) => user.user_id === id) });
+  const focused = () => page.evaluate(() => document.activeElement.textContent || document.activeElement.type);
+  await page.keyboard.press('/');
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await focused(), 'ada');
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await focused(), 'chan.tai-man');
+  await page.keyboard.press('ArrowUp');
+  await page.keyboard.press('ArrowUp');
+  assert.equal(await focused(), 'search');
+  await page.locator('tbody tr').first().focus();
+  await page.keyboard.press('ArrowDown');
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { level: 1, name: 'chan.tai-man' }).waitFor();
+  // The page before is gone with what had the focus: Tab goes on in this one.
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'content');
+  await page.getByRole('button', { name: 'Grant credits' }).waitFor();
+  await page.keyboard.press('Tab');
+  assert.ok(await page.evaluate(() => document.activeElement.closest('main')), 'Tab is in the page');
+});
+
+test('arrows in the dialog of a row are those of its fields', async () => {
+  const page = await open('console-user-work');
+  await page.getByRole('button', { name: /^Release/ }).first().click();
+  await page.getByRole('textbox', { name: 'Why' }).press('ArrowDown');
+  assert.equal(await page.evaluate(() => document.activeElement.closest('dialog') !== null), true);
+  await page.keyboard.press('Escape');
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+  assert.match(await page.evaluate(() => document.activeElement.getAttribute('aria-label')), /^Release/, 'the focus is where it was');
+});
+
+test('a table is copied as it is shown, and says so until it shows something else', async () => {
+  const page = await open('console-users', {}, '?sort=-user');
+  await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+  await page.getByRole('button', { name: 'Copy as CSV' }).press('Enter');
+  await page.getByRole('status').getByText('Copied').waitFor();
+  const lines = (await page.evaluate(() => navigator.clipboard.readText())).trimEnd().split(/\r?\n/);
+  assert.equal(lines[0], 'User,Plan,Team,Suspended,Declared by,Time zone,Since');
+  assert.deepEqual(lines.slice(1, 3).map((line) => line.split(',')[0]), ['wong.siu-ming', 'petra']);
+  assert.equal(lines.length, 9);
+  await page.getByRole('button', { name: /^User/ }).press('Enter');
+  await page.getByRole('status').getByText('8 rows').waitFor();
+  // Where the browser lets nothing be copied, that is said.
+  await page.evaluate(() => { navigator.clipboard.writeText = () => Promise.reject(new DOMException('no', 'NotAllowedError')); });
+  await page.getByRole('button', { name: 'Copy as CSV' }).click();
+  await page.getByText('The browser does not let it be copied').waitFor();
+  assert.deepEqual(on.errors, []);
+});
+
 test('who waits for what is told with its source', async () => {
   const page = await open('console-queue');
   await page.locator('section:last-of-type tbody tr').first().waitFor();
   const sources = await page.locator('section:last-of-type tbody td:last-child').allTextContents();
   assert.ok(sources.includes('transcripts/interview-0') && sources.includes('api'), String(sources));
   assert.ok(!sources.some((source) => source.includes('undefined')), String(sources));
+});
+
+test('fairness is told at a glance: what teams have against what their weight stands for', async () => {
+  const above = ({ name, parent, weight }, running, queued) => ({
+    name, parent, weight, root: false, retired: false, limits: {}, member_defaults: {}, effective_limits: [], members: 1, as_of: '2026-03-20T08:30:00Z',
+    levels: [{ level: { kind: 'Team', name }, pays: false, suspended: false, used_credits: 0, reserved_credits: 0, running, queued, period_start: '2026-03-01T00:00:00Z', resets_at: '2026-04-01T00:00:00Z' }],
+  });
+  const page = await open('console-queue', {
+    'GET /api/v1/teams': { teams: [
+      above({ name: 'platform', weight: 1 }, 8, 9), above({ name: 'newsroom', parent: 'platform', weight: 3 }, 6, 8), above({ name: 'legal', parent: 'platform', weight: 1 }, 2, 1),
+      above({ name: 'idle', parent: 'platform', weight: 4 }, 0, 0),
+    ] },
+  });
+  const rows = page.getByRole('region', { name: 'Who has how much, by weight' }).locator('tbody tr');
+  await rows.first().waitFor();
+  assert.deepEqual(await rows.evaluateAll((all) => all.map((row) => [...row.cells].map((cell) => cell.textContent))), [
+    ['newsroom', '75%', '75%', '3', 'platform', '6', '8'], ['legal', '25%', '25%', '1', 'platform', '2', '1'],
+  ]);
 });
 
 test('work that waits has its place and when to expect its start', async () => {

@@ -135,6 +135,36 @@ test('an operator sees what the service does now, a customer does not', async ()
   await page.getByText('You have no right to see this.').waitFor();
 });
 
+test('an operator acts for a reason, and finds it in the audit log', async () => {
+  const reason = 'for the trouble of Monday, 唔好意思';
+  await signIn('olga', '/console/users/petra');
+  await page.getByRole('button', { name: 'Adjust' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Credits', { exact: true }).fill('0.5');
+  await dialog.getByLabel('Why').fill(reason);
+  await dialog.getByRole('button', { name: 'Adjust' }).click();
+  await dialog.waitFor({ state: 'hidden' });
+  await page.getByRole('link', { name: 'Events' }).click();
+  await page.getByRole('row').filter({ hasText: 'adjustment' }).getByText(reason).waitFor();
+  await page.keyboard.press('g');
+  await page.keyboard.press('a');
+  await page.getByRole('heading', { level: 1, name: 'Audit' }).waitFor();
+  await page.keyboard.press('/');
+  await page.keyboard.type('petra');
+  await page.keyboard.press('Enter');
+  const row = page.getByRole('row').filter({ hasText: 'usage.adjusted' });
+  await row.getByText(reason).waitFor();
+  assert.match(await row.textContent(), /olga/);
+  assert.equal(new URL(page.url()).search, '?user=petra');
+  // What needs somebody is told of the service as it is: its cluster is heard of.
+  await page.keyboard.press('g');
+  await page.keyboard.press('n');
+  await page.waitForSelector('[data-needs]');
+  await page.getByRole('region', { name: 'Clusters' }).getByRole('rowheader').waitFor();
+  assert.equal(await page.getByText('nothing was heard').count(), 0);
+  assert.deepEqual(errors, []);
+});
+
 /** Has the host show the widget to a user, under a strict policy. */
 function show(user) {
   host.answer = async (request, response) => {

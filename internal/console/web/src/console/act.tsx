@@ -38,6 +38,10 @@ export function curlOf(origin: string, call: Call): string {
   return parts.join(' \\\n  ');
 }
 
+/** The command line that changes what a UserQuota says. */
+export const kubectlOf = (object: string, spec: Record<string, unknown>): string =>
+  `kubectl patch userquota ${object} --type merge \\\n  -p ${quoted(JSON.stringify({ spec }))}`;
+
 export function Act(props: {
   name: string;
   /** Says on whom, for who hears the button alone. */
@@ -45,11 +49,15 @@ export function Act(props: {
   what: string;
   fields?: readonly Field[];
   call(values: Record<string, string>): Call;
+  /** The UserQuota that declares what would be changed, and what that has to say instead: the service refuses the call. */
+  declared?: false | { by: string; spec(values: Record<string, string>): Record<string, unknown> };
   done(): void;
 }) {
   const { t } = useI18n();
   const api = useApi();
-  const { fields = [] } = props;
+  const { declared } = props;
+  // Kubernetes keeps no reasons.
+  const fields = (props.fields ?? []).filter((field) => !declared || field.name !== 'reason');
   const initial = () => Object.fromEntries(fields.map((f) => [f.name, f.value ?? '']));
   const [values, setValues] = useState(initial);
   const [key, setKey] = useState('');
@@ -86,7 +94,17 @@ export function Act(props: {
       setBusy(false);
     }
   };
-  const line = open ? curlOf(location.origin, props.call(values)) : '';
+  const line = open ? (declared ? kubectlOf(declared.by, declared.spec(values)) : curlOf(location.origin, props.call(values))) : '';
+  const command = (
+    <>
+      <pre class="curl" tabIndex={0}><code>{line}</code></pre>
+      {navigator.clipboard && (
+        <button type="button" class="quiet" onClick={() => void navigator.clipboard.writeText(line).then(() => setCopied(true), () => setCopied(false))}>
+          {copied ? t('copied') : t('copy')}
+        </button>
+      )}
+    </>
+  );
   return (
     <>
       <button type="button" class="quiet" aria-label={props.on && `${props.name}: ${props.on}`} onClick={begin}>{props.name}</button>
@@ -95,7 +113,7 @@ export function Act(props: {
           <form
             onSubmit={(event) => {
               event.preventDefault();
-              void send();
+              if (!declared) void send();
             }}
           >
             <h2>{props.what}</h2>
@@ -120,21 +138,15 @@ export function Act(props: {
                 </label>
               );
             })}
-            <details>
-              <summary>{t('asCurl')}</summary>
-              <pre class="curl" tabIndex={0}><code>{line}</code></pre>
-              {navigator.clipboard && (
-                <button type="button" class="quiet" onClick={() => void navigator.clipboard.writeText(line).then(() => setCopied(true))}>
-                  {copied ? t('copied') : t('copy')}
-                </button>
-              )}
-            </details>
+            {declared
+              ? <div><p>{t('declaredThere', { name: declared.by })}</p>{command}</div>
+              : <details><summary>{t('asCurl')}</summary>{command}</details>}
             {error && (
               <p class="trouble" role="alert">{error instanceof Refused ? error.message : t('failedOffline')}</p>
             )}
             <div class="ends">
               <button type="button" class="quiet" onClick={() => dialog.current?.close()}>{t('cancel')}</button>
-              <button disabled={busy}>{props.name}</button>
+              {!declared && <button disabled={busy}>{props.name}</button>}
             </div>
           </form>
         )}

@@ -14,6 +14,19 @@ export interface List<P> {
   reload(): void;
 }
 
+/** Does something again and again, for as long as `on` and the page is looked at. */
+export function useAgain(milliseconds: number, run: () => void, on: boolean): void {
+  const latest = useRef(run);
+  latest.current = run;
+  useEffect(() => {
+    if (!on) return undefined;
+    const timer = setInterval(() => {
+      if (!document.hidden) latest.current();
+    }, milliseconds);
+    return () => clearInterval(timer);
+  }, [on, milliseconds]);
+}
+
 /** Reads the first page, anew when the key changes, and the next one each time that more is asked for. */
 export function useList<P extends { next_cursor?: string }>(
   key: string, page: (cursor: { cursor?: string }, signal: AbortSignal) => Promise<P>,

@@ -21,7 +21,7 @@ export const common = {
   keys: 'Keys',
   'keys.help': 'Show these keys',
   'keys.filter': 'Go to the filter',
-  'keys.rows': 'Move between rows, links and buttons',
+  'keys.rows': 'Move between rows, from the filter and back to it',
   'keys.close': 'Close',
   'state.live': 'Live',
   'state.connecting': 'Connecting …',
@@ -34,6 +34,7 @@ export const common = {
   copyCSV: 'Copy as CSV',
   saveCSV: 'Download CSV',
   copied: 'Copied',
+  notCopied: 'The browser does not let it be copied: download it instead',
   more: 'Show more',
   nothing: 'Nothing yet',
   nothingMatches: 'Nothing matches the filter',
@@ -45,7 +46,19 @@ export const common = {
 };
 export type CommonKey = keyof typeof common | 'rows' | 'rowsOf';
 
+/** What alerts say, wherever they are shown. */
+export const alerts = {
+  'alert.CreditsPercent': '{percent}% of the credits are used: {used} of {limit}.',
+  'alert.TeamShare': '{percent}% of the credits that the team allows are used: {used} of {limit}.',
+  'alert.DailyCostPercent': '{percent}% of the limit of one day’s cost are reached: {used} of {limit}.',
+  'alert.Overdrawn': 'More is used than there is: {used} of {limit} credits.',
+  'alert.ExhaustionForecast': 'By your pace the credits will be used up on {exhausted}: {used} of {limit} are used.',
+  'alert.GrantExpiring': 'The grant {grant} ends on {ends} with credits left.',
+  'alert.PeriodReset': 'A new period has begun. In the one from {start} to {end}, {used} credits were used.',
+};
+
 export const usage = {
+  ...alerts,
   title: 'Usage',
   myUsage: 'My usage',
   summary: 'This period',
@@ -148,13 +161,6 @@ export const usage = {
   'severity.info': 'Note',
   'severity.warning': 'Warning',
   'severity.critical': 'Critical',
-  'alert.CreditsPercent': '{percent}% of the credits are used: {used} of {limit}.',
-  'alert.TeamShare': '{percent}% of the credits that the team allows are used: {used} of {limit}.',
-  'alert.DailyCostPercent': '{percent}% of the limit of one day’s cost are reached: {used} of {limit}.',
-  'alert.Overdrawn': 'More is used than there is: {used} of {limit} credits.',
-  'alert.ExhaustionForecast': 'By your pace the credits will be used up on {exhausted}: {used} of {limit} are used.',
-  'alert.GrantExpiring': 'The grant {grant} ends on {ends} with credits left.',
-  'alert.PeriodReset': 'A new period has begun. In the one from {start} to {end}, {used} credits were used.',
   'action.CreditsPercent': 'Upgrade the plan, or ask for a grant, if the rest is not enough.',
   'action.TeamShare': 'Ask who runs the team for more.',
   actionOfTeam: 'Raise the team’s limit, or have its members use less, if the rest is not enough.',
@@ -182,3 +188,4 @@ export const usage = {
   shareOf: 'Share',
 };
 export type UsageKey = keyof typeof usage | 'moreWait' | 'readAlerts';
+export type AlertKey = keyof typeof alerts;

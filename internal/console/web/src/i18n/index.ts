@@ -6,4 +6,4 @@
 
 export * as en from './en';
 export * as zhHantHK from './zh-Hant-HK';
-export type { CommonKey, UsageKey } from './en';
+export type { AlertKey, CommonKey, UsageKey } from './en';

@@ -3,7 +3,7 @@
 
 // 繁體中文（香港）: the texts that all pages share, and those of the usage page and the widget.
 
-import type { common as commonEn, usage as usageEn } from './en';
+import type { alerts as alertsEn, common as commonEn, usage as usageEn } from './en';
 
 // Chinese has one form for all numbers.
 type Texts<T> = Record<keyof T, string>;
@@ -26,7 +26,7 @@ export const common: Texts<typeof commonEn> = {
   keys: '快捷鍵',
   'keys.help': '顯示快捷鍵',
   'keys.filter': '前往篩選欄',
-  'keys.rows': '在各行、連結與按鈕之間移動',
+  'keys.rows': '在各行之間移動，可由篩選欄進入及返回',
   'keys.close': '關閉',
   'state.live': '即時',
   'state.connecting': '連線中……',
@@ -39,6 +39,7 @@ export const common: Texts<typeof commonEn> = {
   copyCSV: '複製為 CSV',
   saveCSV: '下載 CSV',
   copied: '已複製',
+  notCopied: '瀏覽器不容許複製：請改為下載',
   more: '顯示更多',
   nothing: '暫無資料',
   nothingMatches: '沒有符合篩選的資料',
@@ -49,7 +50,19 @@ export const common: Texts<typeof commonEn> = {
   sortBy: '按{what}排序',
 };
 
+/** What alerts say, wherever they are shown. */
+export const alerts: Texts<typeof alertsEn> = {
+  'alert.CreditsPercent': '已用 {percent}% 的點數：{limit} 點中的 {used} 點。',
+  'alert.TeamShare': '已用團隊限額的 {percent}%：{limit} 點中的 {used} 點。',
+  'alert.DailyCostPercent': '已達每日費用上限的 {percent}%：{limit} 中的 {used}。',
+  'alert.Overdrawn': '用量超出所有點數：{limit} 點中已用 {used} 點。',
+  'alert.ExhaustionForecast': '按目前速度，點數將於 {exhausted} 用盡：{limit} 點中已用 {used} 點。',
+  'alert.GrantExpiring': '贈送點數 {grant} 將於 {ends} 到期，尚有點數未用。',
+  'alert.PeriodReset': '新一期已開始。{start} 至 {end} 期間用了 {used} 點。',
+};
+
 export const usage: Texts<typeof usageEn> = {
+  ...alerts,
   title: '用量',
   myUsage: '我的用量',
   summary: '本期',
@@ -152,13 +165,6 @@ export const usage: Texts<typeof usageEn> = {
   'severity.info': '通知',
   'severity.warning': '警告',
   'severity.critical': '嚴重',
-  'alert.CreditsPercent': '已用 {percent}% 的點數：{limit} 點中的 {used} 點。',
-  'alert.TeamShare': '已用團隊限額的 {percent}%：{limit} 點中的 {used} 點。',
-  'alert.DailyCostPercent': '已達每日費用上限的 {percent}%：{limit} 中的 {used}。',
-  'alert.Overdrawn': '用量超出所有點數：{limit} 點中已用 {used} 點。',
-  'alert.ExhaustionForecast': '按目前速度，點數將於 {exhausted} 用盡：{limit} 點中已用 {used} 點。',
-  'alert.GrantExpiring': '贈送點數 {grant} 將於 {ends} 到期，尚有點數未用。',
-  'alert.PeriodReset': '新一期已開始。{start} 至 {end} 期間用了 {used} 點。',
   'action.CreditsPercent': '如餘額不足，請升級計劃或申請贈送點數。',
   'action.TeamShare': '請向團隊管理人申請更多。',
   actionOfTeam: '如餘額不足，請提高團隊限額或減少成員用量。',

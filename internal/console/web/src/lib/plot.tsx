@@ -14,6 +14,13 @@ export interface Series {
   values: readonly (number | null)[];
 }
 
+/** From the first to the last moment; of a single one, which has no length of its own, so much before and behind it. */
+function span(times: ArrayLike<number>, around: number): [number, number] {
+  const first = times[0] ?? 0;
+  const last = times[times.length - 1] ?? first;
+  return first === last ? [first - around, last + around] : [first, last];
+}
+
 /** `label` says to those who cannot see it what the plot shows; the numbers themselves belong in a table or text beside it. */
 export function Plot({ label, times, series, height = 200, days = false }: {
   label: string;
@@ -57,8 +64,7 @@ export function Plot({ label, times, series, height = 200, days = false }: {
           height,
           padding: [12, days ? 48 : 36, 0, 0],
           cursor: { drag: { x: false, y: false } },
-          // A single moment has no length of its own.
-          scales: { x: { range: (_, first, last) => (first === last ? [first - (days ? 86_400 : 60), last + (days ? 86_400 : 60)] : [first, last]) }, y: { range: (_, least, most) => [Math.min(0, least * 1.1), most > 0 ? most * 1.1 : 1] } },
+          scales: { x: { range: () => span(data.current[0], days ? 86_400 : 60) }, y: { range: (_, least, most) => [Math.min(0, least * 1.1), most > 0 ? most * 1.1 : 1] } },
           axes: [
             { ...axis, values: (_, ticks) => ticks.map(when), space: 100, ...(days ? { incrs: [1, 2, 7, 14, 28, 56].map((n) => n * 86_400) } : {}) },
             { ...axis, values: (_, ticks) => ticks.map((v) => i18n.number(v)), size: 60 },

@@ -4,7 +4,7 @@
 // Pages by path. A page is an entry of a list: its path below the base, its title and what it shows.
 
 import type { ComponentChildren, ComponentType } from 'preact';
-import { useEffect } from 'preact/hooks';
+import { useEffect, useRef } from 'preact/hooks';
 import { useParams } from './params';
 
 export interface Route {
@@ -36,7 +36,11 @@ export function match(pattern: string, path: string): Record<string, string> | n
 export function Router({ base, routes, missing }: { base: string; routes: readonly Route[]; missing: ComponentType }) {
   const params = useParams();
   const path = params.path.value;
+  const before = useRef(path);
   useEffect(() => {
+    // What had the focus is gone with the page before: a keyboard and who listens go on with this one.
+    if (before.current !== path) document.querySelector<HTMLElement>('main')?.focus({ preventScroll: true });
+    before.current = path;
     const heading = document.querySelector<HTMLElement>('main h1');
     if (heading) document.title = heading.textContent ?? document.title;
   }, [path]);

@@ -4,7 +4,7 @@
 // A table whose filter and sort are parameters of its view, which a keyboard moves in, and which can be taken away as CSV.
 
 import type { ComponentChildren } from 'preact';
-import { useRef, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { csv, save, type Cell } from './csv';
 import { useI18n } from './i18n';
 import { useParam } from './params';
@@ -42,6 +42,8 @@ export interface TableProps<R> {
   everything?: () => Promise<readonly R[]>;
   /** The file's name, without its ending. */
   file: string;
+  /** On a phone each row is a block of its own, a value below the other: for rows that are wide or have long texts. */
+  stacks?: boolean;
   /** Instead of "nothing yet". */
   empty?: string;
 }
@@ -82,43 +84,60 @@ export function Table<R>(props: TableProps<R>) {
   const [sort, setSort] = useParam(`${prefix}sort`, props.sort ?? '');
   const [said, setSaid] = useState('');
   const body = useRef<HTMLTableSectionElement>(null);
+  const search = useRef<HTMLInputElement>(null);
   const filtering = props.filter ?? 'local';
+  const count = rows?.length ?? 0;
   const shown = select(rows ?? [], columns, filtering === 'local' ? filter : '', sort, i18n.locale);
   const text = (of: readonly R[]) =>
     csv(columns.map((c) => c.title), of.map((row) => columns.map((c) => c.value(row))));
 
-  const copy = async () => {
-    await navigator.clipboard.writeText(text(shown));
-    setSaid(t('copied'));
-  };
+  const copy = () => navigator.clipboard.writeText(text(shown)).then(() => setSaid(t('copied')), () => setSaid(t('notCopied')));
+  // What was said is of the rows that were there.
+  useEffect(() => setSaid(''), [filter, sort, count]);
   const download = async () => {
     const whole = props.everything ? select(await props.everything(), columns, filtering === 'local' ? filter : '', sort, i18n.locale) : shown;
     save(`${file}.csv`, text(whole));
   };
-  // Down and up go to the same place of the next row; where rows have nothing to operate, to the rows themselves.
+  const places = (of: HTMLTableRowElement) => [...of.querySelectorAll<HTMLElement>('a[href], button')];
+  // Down from the filter goes to the first row.
+  const enter = (event: KeyboardEvent) => {
+    const [first] = body.current?.rows ?? [];
+    if (event.key !== 'ArrowDown' || !first) return;
+    event.preventDefault();
+    (places(first)[0] ?? first).focus();
+  };
+  // Down and up go to the same place of the next row; where rows have nothing to operate, to the rows themselves. Up from
+  // the first one goes to the filter. On a row itself Enter follows its first link.
   const move = (event: KeyboardEvent) => {
     const step = event.key === 'ArrowDown' ? 1 : event.key === 'ArrowUp' ? -1 : 0;
     const row = (event.target as HTMLElement).closest('tr');
-    if (!step || !row || !body.current?.contains(row)) return;
+    if (!row || !body.current?.contains(row) || (event.target as HTMLElement).closest('dialog')) return;
+    if (event.key === 'Enter' && event.target === row) row.querySelector<HTMLElement>('a[href]')?.click();
+    if (!step) return;
     const all = [...body.current.rows];
     const next = all[all.indexOf(row) + step];
-    if (!next) return;
+    if (!next) {
+      if (step > 0 || !search.current) return;
+      event.preventDefault();
+      search.current.focus();
+      return;
+    }
     event.preventDefault();
-    const places = (of: HTMLTableRowElement) => [...of.querySelectorAll<HTMLElement>('a[href], button')];
     const place = Math.max(0, places(row).indexOf(event.target as HTMLElement));
     const target = event.target === row ? next : (places(next)[place] ?? places(next)[0] ?? next);
     row.tabIndex = -1;
     next.tabIndex = 0;
     target.focus();
   };
-  const count = rows?.length ?? 0;
   return (
-    <div class="table">
+    <div class={`table${props.stacks ? ' stacks' : ''}`}>
       <div class="bar">
         {filtering !== 'none' && (
           <input
             type="search"
+            ref={search}
             data-filter
+            onKeyDown={enter}
             placeholder={t('filter')}
             aria-label={t('filterOf', { what: props.caption })}
             value={filter}
@@ -158,8 +177,8 @@ export function Table<R>(props: TableProps<R>) {
                 {seen.map((column) => {
                   const inside = column.show ? column.show(row) : column.value(row);
                   return column.heads
-                    ? <th key={column.key} scope="row" class={column.end ? 'end' : undefined}>{inside}</th>
-                    : <td key={column.key} class={column.end ? 'end' : undefined}>{inside}</td>;
+                    ? <th key={column.key} scope="row" data-title={column.title} class={column.end ? 'end' : undefined}>{inside}</th>
+                    : <td key={column.key} data-title={column.title} class={column.end ? 'end' : undefined}>{inside}</td>;
                 })}
               </tr>
             ))}

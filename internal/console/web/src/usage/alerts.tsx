@@ -6,7 +6,8 @@
 import { useEffect, useState } from 'preact/hooks';
 import { take } from '../lib/api';
 import { useApi } from '../lib/api-context';
-import { useI18n, type I18n, type Values } from '../lib/i18n';
+import { words } from '../lib/alert';
+import { useI18n, type I18n } from '../lib/i18n';
 import { Trouble } from '../lib/parts';
 import { Refused } from '../lib/api';
 import type { UsageKey } from '../i18n';
@@ -109,28 +110,4 @@ function action(alert: Alert, i18n: I18n<UsageKey>): string {
   const key = `action.${alert.kind}`;
   const text = i18n.t(key as UsageKey);
   return text === key ? alert.action : text;
-}
-
-// A kind that the contract has and this list has not is named by the compiler; one of a newer service has its own words.
-const texts: Record<Alert['kind'], UsageKey> = {
-  CreditsPercent: 'alert.CreditsPercent', TeamShare: 'alert.TeamShare', DailyCostPercent: 'alert.DailyCostPercent',
-  Overdrawn: 'alert.Overdrawn', ExhaustionForecast: 'alert.ExhaustionForecast', GrantExpiring: 'alert.GrantExpiring',
-  PeriodReset: 'alert.PeriodReset',
-};
-
-/** The alert in the page's language; in the service's own words where its kind is not known here. */
-export function words(alert: Alert, i18n: I18n<UsageKey>): string {
-  const amount = (value: number) => (alert.currency ? i18n.money(value, alert.currency) : i18n.credits(value));
-  const values: Values = {
-    percent: alert.threshold_percent ?? 0, used: amount(alert.used), limit: alert.limit === undefined ? '' : amount(alert.limit),
-    grant: alert.grant ?? '', ends: i18n.dateTime(alert.ends_at),
-  };
-  if (alert.closed_period) {
-    values.start = i18n.date(alert.closed_period.start);
-    values.end = i18n.date(alert.closed_period.end);
-    values.used = i18n.credits(alert.closed_period.used_credits);
-  }
-  if (alert.exhausted_at) values.exhausted = i18n.dateTime(alert.exhausted_at);
-  const key: UsageKey | undefined = texts[alert.kind];
-  return key ? i18n.t(key, values) : alert.message;
 }

@@ -130,7 +130,8 @@ function Chart({ now, forecast, clock, zone }: { now: Now; forecast: Forecast; c
   const step = niceStep(most / 4);
   const ticks = Array.from({ length: Math.floor(most / step) + 1 }, (_, i) => i * step);
   const days = Math.round((end - start) / 86_400_000);
-  const every = Math.max(1, Math.ceil(days / (width / 90)));
+  // The first date stands at its day, the others around theirs.
+  const every = Math.max(1, Math.ceil(days / ((width - INSET.left - INSET.right) / 96)));
   const dates = Array.from({ length: Math.floor((days - 1) / every) + 1 }, (_, i) => start + i * every * 86_400_000);
   const label = new Intl.DateTimeFormat(i18n.region, { day: 'numeric', month: 'short' });
   return (

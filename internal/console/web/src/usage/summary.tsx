@@ -9,9 +9,10 @@ import type { Schemas } from '../lib/api';
 import { Figure } from '../lib/parts';
 import type { Standing, Usage } from './use-usage';
 
-/** A bar of what is used and reserved of a limit. The figures beside it say the same to those who listen. */
+/** A bar of what is used and reserved of a limit; none where there is no limit. The figures beside it say the same to those who listen. */
 export function Bar({ used, reserved, limit }: { used: number; reserved: number; limit: number | undefined }) {
-  const whole = Math.max(limit ?? 0, used + reserved, 1e-9);
+  if (limit === undefined) return null;
+  const whole = Math.max(limit, used + reserved, 1e-9);
   const width = (part: number) => ({ width: `${(100 * part) / whole}%` });
   const share = limit ? used / limit : 0;
   return (

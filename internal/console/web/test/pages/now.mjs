@@ -4,6 +4,7 @@
 // What the service does now.
 
 import { Stream, TIME } from '../service.mjs';
+import { deliveries, resets, runs, teams } from './operators.mjs';
 
 export const live = (second, change = {}) => ({
   as_of: new Date(TIME + second * 1000).toISOString(), replica: 'usaged-7d9f-x2x8k', seconds: 1,
@@ -14,11 +15,21 @@ export const live = (second, change = {}) => ({
   ended: { since: new Date(TIME - 900_000).toISOString(), ended: 541_230, failed: 3_561, failed_percent: 0 }, ...change,
 });
 
+export const clusters = [
+  { uid: '00000000-0000-4000-8000-000000000901', name: 'prod-hk', first: true, first_seen_at: '2025-01-08T03:00:00Z', silent_seconds: 4.25 },
+  { uid: '00000000-0000-4000-8000-000000000902', name: 'prod-tw', first: false, first_seen_at: '2025-11-20T03:00:00Z', silent_seconds: 1260 },
+];
+
 export default [{
   name: 'console-now', path: '/console', ready: '.u-legend',
   answers: () => ({
     'GET /api/v1/live': new Stream((stream) => {
       for (let second = -120; second <= 0; second++) stream.tell('live', live(second));
     }),
+    'GET /api/v1/deliveries': ({}, query) => ({ deliveries: deliveries.filter((d) => d.state === query.get('state')) }),
+    'GET /api/v1/resets': { as_of: new Date(TIME).toISOString(), resets: resets.slice(0, 3) },
+    'GET /api/v1/reset-runs': { runs },
+    'GET /api/v1/teams': { teams },
+    'GET /api/v1/clusters': { clusters },
   }),
 }];

@@ -13,7 +13,7 @@ const id = (i) => `00000000-0000-4000-8000-${String(i).padStart(12, '0')}`;
 const people = ['ada', 'chan.tai-man', 'grace', 'legal-7f3c', 'mina', 'olga', 'petra', 'wong.siu-ming'];
 export const user = (user_id, i) => ({
   user_id, plan: ['free', 'starter', 'pro'][i % 3], suspended: user_id === 'grace', time_zone: i % 2 ? 'Asia/Hong_Kong' : 'UTC',
-  ...(i % 3 === 1 ? { team: 'newsroom' } : {}), ...(i % 4 === 0 ? { declared_by: `quota-${user_id}` } : {}), registered_at: iso(TIME - (i + 3) * 11 * DAY),
+  ...(i % 3 === 1 ? { team: 'newsroom' } : {}), ...(i % 4 === 3 ? { declared_by: `quota-${user_id}` } : {}), registered_at: iso(TIME - (i + 3) * 11 * DAY),
 });
 export const users = people.map(user);
 
@@ -30,7 +30,7 @@ export const teams = [
   { ...team('platform', { root: true, members: 812 }), levels: [platform] },
   { ...team('newsroom', { parent: 'platform', display_name: 'News room', plan: { name: 'team', display_name: 'Team' }, weight: 3 }), levels: [{ ...newsroom(), pays: true }, platform] },
   team('sports-and-weather', { parent: 'newsroom', display_name: '體育及天氣', members: 4 }, { used_credits: 201, limit_credits: 240, running: 1, concurrent_limit: 2, queued: 3 }),
-  team('legal', { parent: 'platform', members: 31 }, { used_credits: 96, limit_credits: 4000, running: 0, concurrent_limit: 8 }),
+  team('legal', { parent: 'platform', members: 31 }, { used_credits: 96, limit_credits: 4000, running: 2, concurrent_limit: 8 }),
 ];
 
 const plan = (name, display_name, rank, price_per_period, limits, change = {}) => ({
@@ -65,7 +65,7 @@ const delivery = (i, change) => ({
   id: id(100 + i), endpoint: 'billing-webhook', alert_id: id(200 + i), kind: 'CreditsPercent', state: 'delivered', attempts: 1,
   created_at: iso(TIME - i * HOUR), expires_at: iso(TIME + DAY), last_status: 204, ...change,
 });
-const deliveries = [
+export const deliveries = [
   delivery(0, { state: 'dead', attempts: 16, last_status: 503, last_error: 'https://hooks.example/usage answered 503 Service Unavailable' }),
   delivery(1, { state: 'waiting', attempts: 3, endpoint: 'newsroom-chat', team: 'newsroom', last_status: 429, last_error: 'Too Many Requests', next_attempt_at: iso(TIME + 90_000) }),
   delivery(2, {}),
@@ -83,7 +83,7 @@ const run = (i, change) => ({
   id: id(500 + i), plan: 'free', actor: 'usage-batch@usage-operator-reset-free-29', state: 'Succeeded', started_at: iso(TIME - i * DAY - 9 * HOUR),
   updated_at: iso(TIME - i * DAY - 9 * HOUR + 4000), finished_at: iso(TIME - i * DAY - 9 * HOUR + 4000), accounts: 1204 - 90 * i, periods: 1309 - 90 * i, failures: 0, ...change,
 });
-const runs = [
+export const runs = [
   run(0), run(1, { plan: 'starter', state: 'Failed', failures: 2, message: '2 accounts could not be closed' }), run(2, { plan: 'pro', accounts: 31, periods: 31 }),
   run(3, { state: 'Lost', accounts: 420, periods: 431, message: 'the run ended without a word' }),
 ];
@@ -215,6 +215,7 @@ export default [
   {
     name: 'console-queue', path: '/console/queue', ready: 'section:last-of-type tbody tr',
     answers: () => ({
+      'GET /api/v1/teams': { teams },
       'GET /api/v1/queue': {
         as_of: iso(TIME),
         levels: [

@@ -137,7 +137,7 @@ export function Work() {
             caption={t('tab.done')} file={`work-${by}`} filter="none" rows={data?.groups} rowKey={(g) => `${name(g)}/${g.from}`} sort="-of"
             columns={[
               { key: 'of', title: by === 'plan' ? t('plan') : by === 'type' ? t('type') : t('start'), heads: true, value: name, show: (g) => (by === 'plan' || by === 'type' ? name(g) : i18n.day(g.from)) },
-              { key: 'ended', title: t('ended'), end: true, value: (g) => g.endings.ended, show: (g) => i18n.number(g.endings.ended) },
+              { key: 'ended', title: t('endings'), end: true, value: (g) => g.endings.ended, show: (g) => i18n.number(g.endings.ended) },
               { key: 'charged', title: t('charged'), end: true, value: (g) => g.endings.charged, show: (g) => i18n.number(g.endings.charged) },
               { key: 'released', title: t('state.Released'), end: true, value: (g) => g.endings.released, show: (g) => i18n.number(g.endings.released) },
               { key: 'expired', title: t('state.Expired'), end: true, value: (g) => g.endings.expired, show: (g) => i18n.number(g.endings.expired) },

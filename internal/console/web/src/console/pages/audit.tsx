@@ -22,7 +22,7 @@ export function changes(before: unknown, after: unknown): string[] {
   const members = (of: unknown) => (typeof of === 'object' && of !== null ? (of as Record<string, unknown>) : {});
   const was = members(before);
   const is = members(after);
-  const text = (value: unknown) => (value === undefined || value === null ? '–' : typeof value === 'string' ? value : JSON.stringify(value));
+  const text = (value: unknown) => (value === undefined || value === null ? '–' : typeof value === 'string' ? value.replace(/(T\d\d:\d\d:\d\d)\.\d+Z$/, '$1Z') : JSON.stringify(value));
   const both = before !== undefined && before !== null && after !== undefined && after !== null;
   return [...new Set([...Object.keys(was), ...Object.keys(is)])]
     .filter((name) => text(was[name]) !== text(is[name]))
@@ -38,7 +38,7 @@ export function AuditTable({ of, file }: { of: Query; file: string }) {
   if (list.error) return <Trouble error={list.error} again={list.reload} />;
   return (
     <Table<Entry>
-      caption={t('audit')} file={file} rows={list.pages?.flatMap((page) => page.entries)} rowKey={(e) => String(e.id)} more={list.more}
+      stacks caption={t('audit')} file={file} rows={list.pages?.flatMap((page) => page.entries)} rowKey={(e) => String(e.id)} more={list.more}
       columns={[
         { key: 'at', title: t('time'), value: (e) => e.at, show: (e) => i18n.dateTime(e.at) },
         { key: 'actor', title: t('by'), value: (e) => e.actor, show: (e) => <Long>{e.actor}</Long> },

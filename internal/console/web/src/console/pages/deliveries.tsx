@@ -41,7 +41,7 @@ export function Deliveries() {
       {list.error && <Trouble error={list.error} again={list.reload} />}
       {!list.error && (
         <Table<Schemas['Delivery']>
-          caption={t('deliveries')} file="deliveries" rows={list.pages?.flatMap((page) => page.deliveries)} rowKey={(d) => d.id} more={list.more}
+          stacks caption={t('deliveries')} file="deliveries" rows={list.pages?.flatMap((page) => page.deliveries)} rowKey={(d) => d.id} more={list.more}
           columns={[
             { key: 'at', title: t('time'), value: (d) => d.created_at, show: (d) => i18n.dateTime(d.created_at) },
             { key: 'endpoint', title: t('endpoint'), heads: true, value: (d) => d.endpoint },

@@ -10,6 +10,7 @@ import { Plot } from '../../lib/plot';
 import { Table } from '../../lib/table';
 import { useStream } from '../../lib/use-stream';
 import { useI18n } from '../i18n';
+import { Attention } from './attention';
 
 type Live = Schemas['LiveCounters'];
 
@@ -60,6 +61,7 @@ export function Now() {
               <Figure name={t('now.database')}>{now.database_up ? t('now.up') : t('now.down')}</Figure>
             </dl>
           </section>
+          <Attention />
           <section class="card">
             <Plot
               label={t('now.plot')}

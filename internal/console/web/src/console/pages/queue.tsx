@@ -3,15 +3,15 @@
 
 // Who waits for what, at which level.
 
-import { useEffect } from 'preact/hooks';
 import { take, type Schemas } from '../../lib/api';
 import { useApi } from '../../lib/api-context';
 import { useParam } from '../../lib/params';
 import { Trouble } from '../../lib/parts';
+import { Link } from '../../lib/router';
 import { Table } from '../../lib/table';
 import { useI18n } from '../i18n';
-import { useList } from '../list';
-import { Asked, Bar, LevelLink, UserLink } from '../parts';
+import { useAgain, useList } from '../list';
+import { Asked, Bar, LevelLink, teamAt, UserLink } from '../parts';
 
 type Waiting = Schemas['QueueEntry'] & { level: Schemas['Level'] };
 
@@ -29,14 +29,8 @@ export function Queue() {
       params: { query: { limit: 100, ...(user ? { user_id: user } : {}), ...(team ? { team } : {}), ...cursor } }, signal,
     })));
   const { pages, reload } = list;
-  useEffect(() => {
-    // Who has asked for more reads it; the first page changes under nobody's eyes.
-    if ((pages?.length ?? 0) > 1) return undefined;
-    const timer = setInterval(() => {
-      if (!document.hidden) reload();
-    }, AGAIN);
-    return () => clearInterval(timer);
-  }, [(pages?.length ?? 0) > 1]);
+  // Who has asked for more reads it; the first page changes under nobody's eyes.
+  useAgain(AGAIN, reload, (pages?.length ?? 0) <= 1);
   const counts = pages?.[0]?.levels.flatMap(({ level, waiting }) => waiting.map((count) => ({ level, ...count })));
   const rows = pages?.flatMap((page) => page.levels.flatMap(({ level, entries }) => entries.map((entry) => ({ ...entry, level }))));
   const asOf = pages?.[0]?.as_of;
@@ -65,10 +59,11 @@ export function Queue() {
               ]}
             />
           </section>
+          <Fairness />
           <section class="card">
             <h2>{t('waitingWork')}</h2>
             <Table<Waiting>
-              caption={t('waitingWork')} file="queue" rows={rows} rowKey={(w) => w.id} more={list.more}
+              stacks caption={t('waitingWork')} file="queue" rows={rows} rowKey={(w) => w.id} more={list.more}
               columns={[
                 { key: 'user', title: t('user'), heads: true, value: (w) => w.user_id, show: (w) => <UserLink id={w.user_id} /> },
                 { key: 'level', title: t('level'), value: (w) => w.level.name, show: (w) => <LevelLink level={w.level} /> },
@@ -86,5 +81,64 @@ export function Queue() {
         </div>
       )}
     </>
+  );
+}
+
+interface Share {
+  team: Schemas['Team'];
+  running: number;
+  queued: number;
+  /** Of what runs below the team above, and of the weights there; 0 to 1. */
+  has: number;
+  due: number;
+}
+
+/** The teams that have work beside others that do: which part of what runs there each has, and which it is to have. */
+export function shares(teams: readonly Schemas['Team'][]): Share[] {
+  const busy = teams.flatMap((team) => {
+    const own = team.levels.find((level) => level.level.kind === 'Team' && level.level.name === team.name);
+    return own && own.running + own.queued > 0 ? [{ team, running: own.running, queued: own.queued }] : [];
+  });
+  return busy.flatMap((one) => {
+    const beside = busy.filter((other) => other.team.parent === one.team.parent);
+    if (beside.length < 2) return [];
+    const runs = beside.reduce((sum, other) => sum + other.running, 0);
+    return [{
+      ...one, has: runs > 0 ? one.running / runs : 0,
+      due: one.team.weight / beside.reduce((sum, other) => sum + other.team.weight, 0),
+    }];
+  });
+}
+
+function Fairness() {
+  const i18n = useI18n();
+  const { t } = i18n;
+  const api = useApi();
+  const teams = useList('teams', (cursor, signal) =>
+    take(api.client.GET('/api/v1/teams', { params: { query: { limit: 100, ...cursor } }, signal })));
+  useAgain(AGAIN, teams.reload, (teams.pages?.length ?? 0) <= 1);
+  const rows = teams.pages && shares(teams.pages.flatMap((page) => page.teams));
+  return (
+    <section class="card">
+      <h2>{t('fairness')}</h2>
+      <p class="minor">{t('fairnessWhat')}</p>
+      {teams.error
+        ? <Trouble error={teams.error} again={teams.reload} />
+        : (
+          <Table<Share>
+            caption={t('fairness')} file="fairness" prefix="f" filter="none" sort="-due" rows={rows} rowKey={(s) => s.team.name} more={teams.more}
+            empty={t('fairnessNone')}
+            columns={[
+              { key: 'team', title: t('team'), heads: true, value: (s) => s.team.name, show: (s) => <Link href={teamAt(s.team.name)}>{s.team.name}</Link> },
+              { key: 'due', title: t('byWeight'), end: true, value: (s) => s.due, show: (s) => i18n.percent(s.due) },
+              { key: 'has', title: t('ofRunning'), end: true, value: (s) => s.has, show: (s) => i18n.percent(s.has) },
+              { key: 'weight', title: t('weight'), end: true, value: (s) => s.team.weight },
+              { key: 'parent', title: t('teamAbove'), value: (s) => s.team.parent, show: (s) => s.team.parent && <Link href={teamAt(s.team.parent)}>{s.team.parent}</Link> },
+              { key: 'running', title: t('running'), end: true, value: (s) => s.running },
+              { key: 'queued', title: t('waiting'), end: true, value: (s) => s.queued },
+            ]}
+          />
+        )}
+    </section>
   );
 }

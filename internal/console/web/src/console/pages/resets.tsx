@@ -92,7 +92,7 @@ export function Resets() {
             ? <Trouble error={runs.error} again={runs.reload} />
             : (
               <Table<Schemas['ResetRun']>
-                caption={t('runs')} file="reset-runs" prefix="r" rows={runs.pages?.flatMap((page) => page.runs)} rowKey={(r) => r.id} more={runs.more}
+                stacks caption={t('runs')} file="reset-runs" prefix="r" rows={runs.pages?.flatMap((page) => page.runs)} rowKey={(r) => r.id} more={runs.more}
                 columns={[
                   { key: 'at', title: t('started'), value: (r) => r.started_at, show: (r) => i18n.dateTime(r.started_at) },
                   { key: 'plan', title: t('plan'), heads: true, value: (r) => r.plan },

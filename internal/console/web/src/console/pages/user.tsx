@@ -3,6 +3,7 @@
 
 // One user: why something may not run, what was used, and what an operator can do about it.
 
+import { words } from '../../lib/alert';
 import { take, type Schemas } from '../../lib/api';
 import { useApi } from '../../lib/api-context';
 import { useParam } from '../../lib/params';
@@ -29,6 +30,7 @@ export function User({ id = '' }: Record<string, string>) {
   const plans = usePlans();
   const u = user.data;
   const path = `/api/v1/users/${encodeURIComponent(id)}`;
+  const declared = (spec: (values: Record<string, string>) => Record<string, unknown>) => u?.declared_by !== undefined && { by: u.declared_by, spec };
   return (
     <>
       <header>
@@ -58,6 +60,9 @@ export function User({ id = '' }: Record<string, string>) {
                 method: 'PUT', path: `${path}/grants/${encodeURIComponent(name ?? '')}`,
                 body: { credits: Number(credits), ...(until ? { expires_at: new Date(until).toISOString() } : {}), reason },
               })}
+              declared={declared(({ name = '', credits, until }) => ({
+                grants: { [name]: { credits: Number(credits), ...(until ? { expiresAt: new Date(until).toISOString() } : {}) } },
+              }))}
             />
             <Act
               name={t('adjust')} what={t('adjustWhat', { user: id })} done={user.reload}
@@ -74,12 +79,14 @@ export function User({ id = '' }: Record<string, string>) {
                 { name: 'reason', title: t('why') },
               ]}
               call={({ plan, reason }) => ({ method: 'PATCH', path, body: { plan, reason } })}
+              declared={declared(({ plan }) => ({ planRef: { name: plan } }))}
             />
             <Act
               name={u.suspended ? t('resume') : t('suspend')} done={user.reload}
               what={t(u.suspended ? 'resumeWhat' : 'suspendWhat', { user: id })}
               fields={[{ name: 'reason', title: t('why') }]}
               call={({ reason }) => ({ method: 'PATCH', path, body: { suspended: !u.suspended, reason } })}
+              declared={declared(() => ({ suspended: !u.suspended }))}
             />
           </div>
           <Tabs names={tabs} current={tab} of="tab" />
@@ -214,7 +221,7 @@ function Work({ id }: { id: string }) {
   if (list.error) return <Trouble error={list.error} again={list.reload} />;
   return (
     <Table<Schemas['Admission']>
-      caption={t('tab.work')} file={`work-${id}`} rows={list.pages?.flatMap((page) => page.admissions)} rowKey={(a) => a.id} more={list.more}
+      stacks caption={t('tab.work')} file={`work-${id}`} rows={list.pages?.flatMap((page) => page.admissions)} rowKey={(a) => a.id} more={list.more}
       columns={[
         { key: 'at', title: t('time'), value: (a) => a.created_at, show: (a) => i18n.dateTime(a.created_at) },
         { key: 'state', title: t('state'), value: (a) => a.state, show: (a) => i18n.code('state', a.state) },
@@ -261,7 +268,7 @@ function Events({ id }: { id: string }) {
         {period && <button type="button" class="quiet" onClick={() => setPeriod('')}>{t('thisPeriod')}</button>}
       </div>
       <Table<Schemas['UsageEvent']>
-        caption={t('tab.events')} file={`events-${id}`} rows={list.pages?.flatMap((page) => page.events)} rowKey={(e) => e.id} more={list.more}
+        stacks caption={t('tab.events')} file={`events-${id}`} rows={list.pages?.flatMap((page) => page.events)} rowKey={(e) => e.id} more={list.more}
         columns={[
           { key: 'at', title: t('time'), value: (e) => e.occurred_at, show: (e) => i18n.dateTime(e.occurred_at) },
           { key: 'kind', title: t('kind'), value: (e) => e.kind, show: (e) => i18n.code('event', e.kind) },
@@ -323,11 +330,11 @@ function Alerts({ id }: { id: string }) {
   if (list.error) return <Trouble error={list.error} again={list.reload} />;
   return (
     <Table<Schemas['Alert']>
-      caption={t('tab.alerts')} file={`alerts-${id}`} rows={list.pages?.flatMap((page) => page.alerts)} rowKey={(a) => a.id} more={list.more}
+      stacks caption={t('tab.alerts')} file={`alerts-${id}`} rows={list.pages?.flatMap((page) => page.alerts)} rowKey={(a) => a.id} more={list.more}
       columns={[
         { key: 'at', title: t('time'), value: (a) => a.raised_at, show: (a) => i18n.dateTime(a.raised_at) },
         { key: 'severity', title: t('severity'), value: (a) => a.severity, show: (a) => i18n.code('severity', a.severity) },
-        { key: 'message', title: t('message'), value: (a) => a.message, show: (a) => <Long>{a.message}</Long> },
+        { key: 'message', title: t('message'), value: (a) => words(a, i18n), show: (a) => <Long>{words(a, i18n)}</Long> },
         { key: 'over', title: t('over'), value: (a) => a.resolved_at, show: (a) => (a.resolved_at ? i18n.dateTime(a.resolved_at) : '') },
         { key: 'read', title: t('readBy'), value: (a) => a.acknowledged_by },
       ]}

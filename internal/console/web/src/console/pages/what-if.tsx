@@ -111,7 +111,7 @@ export function WhatIf({ plans }: { plans: readonly Plan[] }) {
           <Choice name="as" title={t('tryAs')} absent="limits" options={[['limits', t('tryAs.limits')], ['yaml', t('tryAs.yaml')]]} />
           {as !== 'yaml' && names.map((name) => (
             <label key={name} class="asked">
-              <span>{t(titles[name])}{name === 'perPeriod' || name === 'pricePerCredit' ? `, ${plan.currency}` : ''}</span>
+              <span>{name === 'perPeriod' || name === 'pricePerCredit' ? t('inCurrency', { what: t(titles[name]), currency: plan.currency }) : t(titles[name])}</span>
               <input
                 type="text" inputMode="decimal" pattern={(prices as readonly string[]).includes(name) ? '[0-9]+([.][0-9]+)?' : '[0-9]+'} value={draft[name]} autocomplete="off"
                 placeholder={(limits as readonly string[]).includes(name) ? t('unlimited') : '0'}
