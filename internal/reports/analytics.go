@@ -116,6 +116,8 @@ type Rollup struct {
 	AsOf, Now time.Time
 	// First is the first day on which there can be anything.
 	First Day
+	// Listed says that the largest pieces of work are known as far as the sums are.
+	Listed bool
 }
 
 // Sum is what was used of one type on a day, at costs of one currency: empty of what ended without a charge.
@@ -321,7 +323,7 @@ func (s *Service) rollup(ctx context.Context, userID string) (Rollup, error) {
 	if err != nil {
 		return Rollup{}, err
 	}
-	return Rollup{Zone: time.UTC, AsOf: u.Now, Now: u.Now, First: DayOf(u.Now, time.UTC)}, nil
+	return Rollup{Zone: time.UTC, AsOf: u.Now, Now: u.Now, First: DayOf(u.Now, time.UTC), Listed: true}, nil
 }
 
 func (s *Service) sums(ctx context.Context, r *Rollup, span Span) ([]Sum, error) {

@@ -66,6 +66,7 @@ type Store interface {
 // Sums reads what was summed up.
 type Sums interface {
 	AnalyticsStore
+	LargestStore
 	TotalsStore
 	OperatorsStore
 	SimulationStore

@@ -63,6 +63,165 @@ func (q *Queries) AllRefusals(ctx context.Context, arg AllRefusalsParams) ([]All
 	return items, nil
 }
 
+const LargestPaid = `-- name: LargestPaid :many
+SELECT coalesce(u.user_id, '')::text AS external_id, v.user_id, v.plan_name, v.usage_type, v.currency, v.cost_currency, v.id, v.at, v.credits,
+    v.audio_ms, v.price_micros, v.cost_micros, coalesce(c.source, '')::text AS source, coalesce(c.namespace, '')::text AS namespace,
+    coalesce(c.name, '')::text AS name
+FROM (SELECT s.day, s.team_id, s.rank, s.user_id, s.plan_name, s.usage_type, s.currency, s.cost_currency, s.id, s.at, s.credits, s.audio_ms, s.price_micros, s.cost_micros FROM usage_payer_largest AS s
+    WHERE s.team_id = $1 AND s.day >= $2::date AND s.day < $3::date
+    ORDER BY s.credits DESC, s.at, s.id LIMIT $4) AS v
+LEFT JOIN users AS u ON u.id = v.user_id LEFT JOIN concurrent_processing AS c ON c.id = v.id AND c.user_id = v.user_id
+ORDER BY v.credits DESC, v.at, v.id
+`
+
+type LargestPaidParams struct {
+	Payer   quota.ID
+	FromDay time.Time
+	ToDay   time.Time
+	Most    int32
+}
+
+type LargestPaidRow struct {
+	ExternalID   string
+	UserID       quota.ID
+	PlanName     string
+	UsageType    string
+	Currency     string
+	CostCurrency string
+	ID           quota.ID
+	At           time.Time
+	Credits      int64
+	AudioMs      int64
+	PriceMicros  int64
+	CostMicros   int64
+	Source       string
+	Namespace    string
+	Name         string
+}
+
+// The largest of all that a team paid for on some days of UTC.
+func (q *Queries) LargestPaid(ctx context.Context, arg LargestPaidParams) ([]LargestPaidRow, error) {
+	rows, err := q.db.Query(ctx, LargestPaid,
+		arg.Payer,
+		arg.FromDay,
+		arg.ToDay,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LargestPaidRow
+	for rows.Next() {
+		var i LargestPaidRow
+		if err := rows.Scan(
+			&i.ExternalID,
+			&i.UserID,
+			&i.PlanName,
+			&i.UsageType,
+			&i.Currency,
+			&i.CostCurrency,
+			&i.ID,
+			&i.At,
+			&i.Credits,
+			&i.AudioMs,
+			&i.PriceMicros,
+			&i.CostMicros,
+			&i.Source,
+			&i.Namespace,
+			&i.Name,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const LargestWork = `-- name: LargestWork :many
+SELECT ''::text AS external_id, v.user_id, v.plan_name, v.usage_type, v.currency, v.cost_currency, v.id, v.at, v.credits, v.audio_ms,
+    v.price_micros, v.cost_micros, coalesce(c.source, '')::text AS source, coalesce(c.namespace, '')::text AS namespace,
+    coalesce(c.name, '')::text AS name
+FROM (SELECT s.user_id, s.plan_name, s.usage_type, s.currency, s.cost_currency, w.id::uuid AS id, w.at::timestamptz AS at,
+        w.credits::bigint AS credits, w.audio_ms::bigint AS audio_ms, w.price_micros::bigint AS price_micros,
+        w.cost_micros::bigint AS cost_micros
+    FROM usage_analytics AS s CROSS JOIN unnest(s.largest) AS w
+    WHERE s.user_id = $1 AND s.day >= $2::date AND s.day < $3::date
+    ORDER BY w.credits DESC, w.at, w.id LIMIT $4) AS v
+LEFT JOIN concurrent_processing AS c ON c.id = v.id AND c.user_id = $1
+ORDER BY v.credits DESC, v.at, v.id
+`
+
+type LargestWorkParams struct {
+	Account quota.ID
+	FromDay time.Time
+	ToDay   time.Time
+	Most    int32
+}
+
+type LargestWorkRow struct {
+	ExternalID   string
+	UserID       quota.ID
+	PlanName     string
+	UsageType    string
+	Currency     string
+	CostCurrency string
+	ID           quota.ID
+	At           time.Time
+	Credits      int64
+	AudioMs      int64
+	PriceMicros  int64
+	CostMicros   int64
+	Source       string
+	Namespace    string
+	Name         string
+}
+
+// The largest of all that a user used on some days, whoever paid. What an admission's Job is called is in the admission.
+func (q *Queries) LargestWork(ctx context.Context, arg LargestWorkParams) ([]LargestWorkRow, error) {
+	rows, err := q.db.Query(ctx, LargestWork,
+		arg.Account,
+		arg.FromDay,
+		arg.ToDay,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LargestWorkRow
+	for rows.Next() {
+		var i LargestWorkRow
+		if err := rows.Scan(
+			&i.ExternalID,
+			&i.UserID,
+			&i.PlanName,
+			&i.UsageType,
+			&i.Currency,
+			&i.CostCurrency,
+			&i.ID,
+			&i.At,
+			&i.Credits,
+			&i.AudioMs,
+			&i.PriceMicros,
+			&i.CostMicros,
+			&i.Source,
+			&i.Namespace,
+			&i.Name,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const RefusalsOf = `-- name: RefusalsOf :many
 SELECT r.reason, sum(r.refusals)::bigint AS refusals, least(sum(r.credits), 9223372036854775807)::bigint AS credits
 FROM usage_refusals AS r
@@ -107,7 +266,7 @@ const RollupOf = `-- name: RollupOf :one
 
 SELECT a.user_id, coalesce(r.time_zone, a.time_zone)::text AS time_zone, u.created_at,
     coalesce((SELECT min(s.day) FROM usage_analytics AS s WHERE s.user_id = a.user_id AND s.events > 0), '9999-12-31')::date AS first_day,
-    (r.user_id IS NOT NULL OR a.seq = 0)::boolean AS known,
+    (r.user_id IS NOT NULL OR a.seq = 0)::boolean AS known, coalesce(r.listed_seq = r.seq, a.seq = 0)::boolean AS listed,
     CASE WHEN coalesce(r.seq, 0) = a.seq OR r.user_id IS NULL THEN c.now ELSE r.as_of END::timestamptz AS as_of, c.now::timestamptz AS now
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id
 CROSS JOIN (SELECT coalesce($1::timestamptz,
@@ -126,6 +285,7 @@ type RollupOfRow struct {
 	CreatedAt time.Time
 	FirstDay  time.Time
 	Known     bool
+	Listed    bool
 	AsOf      time.Time
 	Now       time.Time
 }
@@ -142,6 +302,7 @@ func (q *Queries) RollupOf(ctx context.Context, arg RollupOfParams) (RollupOfRow
 		&i.CreatedAt,
 		&i.FirstDay,
 		&i.Known,
+		&i.Listed,
 		&i.AsOf,
 		&i.Now,
 	)
@@ -444,13 +605,14 @@ func (q *Queries) Totals(ctx context.Context, arg TotalsParams) ([]UsageTotal, e
 }
 
 const TotalsRollup = `-- name: TotalsRollup :one
-SELECT c.as_of, coalesce((SELECT min(t.day) FROM usage_totals AS t), (c.as_of AT TIME ZONE 'UTC')::date)::date AS first_day,
+SELECT c.as_of, c.listed, coalesce((SELECT min(t.day) FROM usage_totals AS t), (c.as_of AT TIME ZONE 'UTC')::date)::date AS first_day,
     coalesce($1::timestamptz, CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_xact_replay_timestamp(), now()) ELSE now() END)::timestamptz AS now
 FROM usage_rollups_complete AS c
 `
 
 type TotalsRollupRow struct {
 	AsOf     time.Time
+	Listed   bool
 	FirstDay time.Time
 	Now      time.Time
 }
@@ -459,7 +621,12 @@ type TotalsRollupRow struct {
 func (q *Queries) TotalsRollup(ctx context.Context, now *time.Time) (TotalsRollupRow, error) {
 	row := q.db.QueryRow(ctx, TotalsRollup, now)
 	var i TotalsRollupRow
-	err := row.Scan(&i.AsOf, &i.FirstDay, &i.Now)
+	err := row.Scan(
+		&i.AsOf,
+		&i.Listed,
+		&i.FirstDay,
+		&i.Now,
+	)
 	return i, err
 }
 

@@ -355,6 +355,7 @@ type UsageAnalytic struct {
 	Waited1h       int64
 	LargestAudioMs int64
 	LargestBytes   int64
+	Largest        []interface{}
 }
 
 type UsageCohort struct {
@@ -377,6 +378,23 @@ type UsageMonth struct {
 	PriceMicros     int64
 	CostMicros      int64
 	PreviousCredits int64
+}
+
+type UsagePayerLargest struct {
+	Day          time.Time
+	TeamID       quota.ID
+	Rank         int16
+	UserID       quota.ID
+	PlanName     string
+	UsageType    string
+	Currency     string
+	CostCurrency string
+	ID           quota.ID
+	At           time.Time
+	Credits      int64
+	AudioMs      int64
+	PriceMicros  int64
+	CostMicros   int64
 }
 
 type UsagePayerMonth struct {
@@ -532,11 +550,13 @@ type UsageRollup struct {
 	DecidedAt time.Time
 	TimeZone  string
 	AsOf      time.Time
+	ListedSeq int64
 }
 
 type UsageRollupsComplete struct {
 	OnlyOne bool
 	AsOf    time.Time
+	Listed  bool
 }
 
 type UsageTotal struct {

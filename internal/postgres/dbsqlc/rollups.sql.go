@@ -51,10 +51,11 @@ const ChangedAccounts = `-- name: ChangedAccounts :many
 
 SELECT v.user_id FROM (
     SELECT c.user_id, c.decided, sum(c.decided) OVER (ORDER BY c.user_id) AS together FROM (
-        SELECT a.user_id, a.seq - CASE WHEN $1::boolean OR a.time_zone <> r.time_zone THEN 0 ELSE coalesce(r.seq, 0) END AS decided
+        SELECT a.user_id, a.seq - CASE WHEN $1::boolean OR a.time_zone <> r.time_zone OR r.listed_seq <> r.seq THEN 0
+            ELSE coalesce(r.seq, 0) END AS decided
         FROM usage_quotas AS a LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id
         WHERE a.user_id > $2::uuid
-          AND (a.seq <> coalesce(r.seq, 0) OR a.time_zone <> r.time_zone OR $1::boolean AND a.seq > 0)
+          AND (a.seq <> coalesce(r.seq, 0) OR a.time_zone <> r.time_zone OR r.listed_seq <> r.seq OR $1::boolean AND a.seq > 0)
           AND NOT EXISTS (SELECT FROM teams AS t WHERE t.id = a.user_id)
         ORDER BY a.user_id LIMIT $3) AS c) AS v
 WHERE v.together <= $4::bigint OR v.together = v.decided
@@ -70,8 +71,9 @@ type ChangedAccountsParams struct {
 
 // What the rollup reads and writes: usage_analytics is made anew for whole days of an account, in one snapshot with the account's
 // seq.
-// Users who have decided something that their rows do not have, or have moved to another zone; all of them to make all anew. From
-// one id to the next, as many as have decided no more than decisions together, and one at least.
+// Users who have decided something that their rows do not have, have moved to another zone, or whose rows are those of the release
+// before; all of them to make all anew. From one id to the next, as many as have decided no more than decisions together, and one at
+// least.
 func (q *Queries) ChangedAccounts(ctx context.Context, arg ChangedAccountsParams) ([]quota.ID, error) {
 	rows, err := q.db.Query(ctx, ChangedAccounts,
 		arg.Rebuild,
@@ -152,8 +154,8 @@ func (q *Queries) ChangedDays(ctx context.Context, arg ChangedDaysParams) ([]Cha
 }
 
 const CompleteRollups = `-- name: CompleteRollups :exec
-INSERT INTO usage_rollups_complete (as_of) VALUES ($1)
-ON CONFLICT (only_one) DO UPDATE SET as_of = greatest(usage_rollups_complete.as_of, excluded.as_of)
+INSERT INTO usage_rollups_complete (as_of, listed) VALUES ($1, true)
+ON CONFLICT (only_one) DO UPDATE SET as_of = greatest(usage_rollups_complete.as_of, excluded.as_of), listed = true
 `
 
 func (q *Queries) CompleteRollups(ctx context.Context, asOf time.Time) error {
@@ -194,6 +196,15 @@ type DeleteMonthsParams struct {
 // Those that days of accounts lie in, by whatever zone, and those behind these; all of some.
 func (q *Queries) DeleteMonths(ctx context.Context, arg DeleteMonthsParams) error {
 	_, err := q.db.Exec(ctx, DeleteMonths, arg.Accounts, arg.Days)
+	return err
+}
+
+const DeletePayerLargest = `-- name: DeletePayerLargest :exec
+DELETE FROM usage_payer_largest WHERE day = $1
+`
+
+func (q *Queries) DeletePayerLargest(ctx context.Context, day time.Time) error {
+	_, err := q.db.Exec(ctx, DeletePayerLargest, day)
 	return err
 }
 
@@ -393,6 +404,29 @@ func (q *Queries) InsertMonths(ctx context.Context, arg InsertMonthsParams) erro
 	return err
 }
 
+const InsertPayerLargest = `-- name: InsertPayerLargest :exec
+INSERT INTO usage_payer_largest (day, team_id, rank, user_id, plan_name, usage_type, currency, cost_currency, id, at, credits, audio_ms,
+    price_micros, cost_micros)
+SELECT $1::date, v.payer_id, v.rank, v.user_id, v.plan_name, v.usage_type, v.currency, v.cost_currency, v.id, v.at, v.credits,
+    v.audio_ms, v.price_micros, v.cost_micros
+FROM (SELECT u.payer_id, u.user_id, u.plan_name, u.usage_type, u.currency, u.cost_currency, w.id, w.at, w.credits, w.audio_ms,
+        w.price_micros, w.cost_micros, row_number() OVER (PARTITION BY u.payer_id ORDER BY w.credits DESC, w.at, w.id) AS rank
+    FROM usage_analytics AS u CROSS JOIN unnest(u.largest) AS w
+    WHERE u.at >= $2::timestamptz AND u.at < $3::timestamptz AND u.payer_id <> u.user_id) AS v
+WHERE v.rank <= 10
+`
+
+type InsertPayerLargestParams struct {
+	Day   time.Time
+	Since time.Time
+	Until time.Time
+}
+
+func (q *Queries) InsertPayerLargest(ctx context.Context, arg InsertPayerLargestParams) error {
+	_, err := q.db.Exec(ctx, InsertPayerLargest, arg.Day, arg.Since, arg.Until)
+	return err
+}
+
 const InsertPayerMonth = `-- name: InsertPayerMonth :exec
 INSERT INTO usage_payer_months (month, team_id, currency, cost_currency, price_micros, cost_micros)
 SELECT date_trunc('month', p.day)::date, p.team_id, p.currency, p.cost_currency, sum(p.price_micros), sum(p.cost_micros)
@@ -490,7 +524,8 @@ facts AS (
         CASE WHEN v.id IS NULL THEN 1 ELSE 0 END AS kept, e.duration_ms, e.file_size, e.tokens, e.quantity,
         CASE WHEN c.id IS NULL THEN 0 ELSE 1 END AS admissions, 0 AS uncharged,
         0 AS expired, 0 AS cancelled,
-        c.admitted_at - coalesce(c.requeued_at, c.created_at) AS waited, c.ended_at - c.admitted_at AS running
+        c.admitted_at - coalesce(c.requeued_at, c.created_at) AS waited, c.ended_at - c.admitted_at AS running,
+        CASE WHEN v.id IS NULL AND e.credits > 0 AND e.usage_type <> 'adjustment' THEN coalesce(e.admission_id, e.id) END AS work
     FROM page AS p
     JOIN usage_tracking AS e ON e.user_id = p.id AND e.user_id = ANY ($1::uuid[]) AND e.recorded_at >= p.since
       AND e.recorded_at >= $7::timestamptz AND e.kind <> 'reversal'
@@ -506,14 +541,14 @@ facts AS (
     SELECT p.id, p.zone, c.ended_at, coalesce(c.period_no, -1), coalesce(c.payer_id, c.user_id), '', 'transcription', '', '',
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
         CASE c.state WHEN 'Expired' THEN 1 ELSE 0 END, CASE c.state WHEN 'Cancelled' THEN 1 ELSE 0 END,
-        coalesce(c.admitted_at, c.ended_at) - coalesce(c.requeued_at, c.created_at), c.ended_at - c.admitted_at
+        coalesce(c.admitted_at, c.ended_at) - coalesce(c.requeued_at, c.created_at), c.ended_at - c.admitted_at, NULL
     FROM page AS p JOIN concurrent_processing AS c ON c.user_id = p.id
     WHERE c.state IN ('Released', 'Expired', 'Cancelled')
       AND (p.whole OR (p.id, (c.ended_at AT TIME ZONE p.zone)::date) IN (SELECT id, day FROM changed)))
 INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type, currency, cost_currency,
     events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros,
     audio_ms, bytes, tokens, quantity, admissions, uncharged, expired, cancelled, waited_ms, running_ms, waited_1s, waited_1m,
-    waited_10m, waited_1h, largest_audio_ms, largest_bytes)
+    waited_10m, waited_1h, largest_audio_ms, largest_bytes, largest)
 SELECT f.user_id, (f.t AT TIME ZONE f.zone)::date, greatest(date_trunc('hour', f.t, f.zone), date_trunc('hour', f.t, 'UTC')),
     f.period_no, f.payer_id, f.plan_name, f.usage_type, f.currency, f.cost_currency,
     sum(f.events), sum(f.reversals), sum(f.credits), sum(f.refunded), sum(f.pays * f.plan_credits), sum(f.pays * f.overage),
@@ -524,7 +559,13 @@ SELECT f.user_id, (f.t AT TIME ZONE f.zone)::date, greatest(date_trunc('hour', f
     coalesce(sum((extract(epoch FROM f.running) * 1000)::bigint), 0),
     count(*) FILTER (WHERE f.waited <= interval '1 second'), count(*) FILTER (WHERE f.waited <= interval '1 minute'),
     count(*) FILTER (WHERE f.waited <= interval '10 minutes'), count(*) FILTER (WHERE f.waited <= interval '1 hour'),
-    max(f.kept * f.duration_ms), max(f.kept * f.file_size)
+    max(f.kept * f.duration_ms), max(f.kept * f.file_size),
+    CASE WHEN count(f.work) > 1 THEN ARRAY(
+        SELECT w FROM unnest(array_agg(
+            ROW(f.work, f.t, f.credits, f.duration_ms, f.price_micros, f.cost_micros)::usage_work) FILTER (WHERE f.work IS NOT NULL)) AS w
+        ORDER BY w.credits DESC, w.at, w.id LIMIT 10)
+    ELSE array_agg(ROW(f.work, f.t, f.credits, f.duration_ms, f.price_micros, f.cost_micros)::usage_work) FILTER (WHERE f.work IS NOT NULL)
+    END
 FROM facts AS f
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 `
@@ -643,7 +684,7 @@ func (q *Queries) InsertWatermarks(ctx context.Context, ids []quota.ID) error {
 
 const LockWatermarks = `-- name: LockWatermarks :many
 SELECT r.user_id, r.seq AS rolled_seq, r.decided_at AS rolled_to, a.seq, a.last_decided_at, a.time_zone,
-    ($1::boolean OR a.time_zone <> r.time_zone)::boolean AS whole,
+    ($1::boolean OR a.time_zone <> r.time_zone OR r.listed_seq <> r.seq)::boolean AS whole,
     greatest(coalesce($2::timestamptz, now()), r.as_of)::timestamptz AS as_of
 FROM usage_rollups AS r JOIN usage_quotas AS a ON a.user_id = r.user_id
 WHERE r.user_id = ANY ($3::uuid[])
@@ -748,7 +789,7 @@ func (q *Queries) MayForgetRefusals(ctx context.Context, before time.Time) error
 }
 
 const MoveWatermarks = `-- name: MoveWatermarks :exec
-UPDATE usage_rollups AS r SET seq = v.seq, decided_at = v.decided_at, time_zone = v.zone, as_of = v.as_of
+UPDATE usage_rollups AS r SET seq = v.seq, listed_seq = v.seq, decided_at = v.decided_at, time_zone = v.zone, as_of = v.as_of
 FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::bigint[]) AS seq, unnest($3::timestamptz[]) AS decided_at,
     unnest($4::text[]) AS zone, unnest($5::timestamptz[]) AS as_of) AS v
 WHERE r.user_id = v.id

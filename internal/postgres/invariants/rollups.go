@@ -55,6 +55,62 @@ var rollups = []string{
 	        sum(carried), sum(price), sum(cost), sum(audio), sum(bytes), sum(tokens), sum(quantity), sum(admissions))
 	    <> (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)`,
 
+	// The largest pieces of work of each row, of the accounts whose rows have them.
+	`SELECT 'I9' AS invariant, n.user_id AS who, 'largest work of ' || day || ', ' || utc || ', period ' || period_no ||
+	    ', ' || plan_name || ', ' || usage_type || ', ' || payer_id || ', ' || currency || '/' || cost_currency ||
+	    ': ' || a.id || ', ' || credits || ' at ' || t AS what, 'in the events and in the row' AS expected,
+	    CASE WHEN sum(sign) > 0 THEN 'not in the row' ELSE 'not in the events' END AS found
+	FROM (
+	    SELECT * FROM (
+	        SELECT *, row_number() OVER (PARTITION BY user_id, utc, clock, period_no, payer_id, plan_name, usage_type,
+	            currency, cost_currency ORDER BY credits DESC, t, id) AS place
+	        FROM (
+	            SELECT e.user_id, (e.occurred_at AT TIME ZONE m.time_zone)::date AS day,
+	                date_trunc('hour', e.occurred_at, 'UTC') AS utc,
+	                date_trunc('hour', e.occurred_at AT TIME ZONE m.time_zone) AS clock, e.period_id AS period_no,
+	                coalesce(e.payer_id, e.user_id) AS payer_id, e.plan_name, e.usage_type, e.currency,
+	                coalesce(e.cost_currency, e.currency) AS cost_currency, coalesce(e.admission_id, e.id) AS id,
+	                e.occurred_at AS t, e.credits, e.duration_ms AS audio, e.price_micros AS price,
+	                e.cost_micros AS cost, 1 AS sign
+	            FROM usage_rollups AS m JOIN usage_tracking AS e ON e.user_id = m.user_id AND e.seq <= m.seq
+	            WHERE m.listed_seq = m.seq AND e.kind <> 'reversal' AND e.credits > 0 AND e.usage_type <> 'adjustment'
+	                AND NOT EXISTS (SELECT FROM usage_tracking AS r
+	                    WHERE r.kind = 'reversal' AND r.reverses = e.id AND r.user_id = m.user_id
+	                        AND r.seq <= m.seq)) AS s) AS l WHERE place <= 10
+	    UNION ALL
+	    SELECT u.user_id, u.day, date_trunc('hour', u.at, 'UTC'), date_trunc('hour', u.at AT TIME ZONE m.time_zone),
+	        u.period_no, u.payer_id, u.plan_name, u.usage_type, u.currency, u.cost_currency, w.id, w.at, w.credits,
+	        w.audio_ms, w.price_micros, w.cost_micros, -1, 0
+	    FROM usage_rollups AS m JOIN usage_analytics AS u ON u.user_id = m.user_id CROSS JOIN unnest(u.largest) AS w
+	    WHERE m.listed_seq = m.seq) AS a
+	LEFT JOIN (` + names + `) AS n ON n.id = a.user_id
+	GROUP BY a.user_id, n.user_id, day, utc, clock, period_no, payer_id, plan_name, usage_type, currency, cost_currency,
+	    a.id, t, credits, audio, price, cost
+	HAVING sum(sign) <> 0`,
+
+	// Those that teams have paid for, of the days that are not to be made anew, once all rows have theirs.
+	`SELECT 'I9' AS invariant, NULL AS who, 'largest work of ' || day || ', paid by ' || team_id || ', ' || place ||
+	    ': ' || id || ' of ' || user_id || ', ' || credits || ' at ' || at AS what,
+	    'in the rows of users and of the team' AS expected,
+	    CASE WHEN sum(sign) > 0 THEN 'not of the team' ELSE 'not of users' END AS found
+	FROM (
+	    SELECT * FROM (
+	        SELECT *, row_number() OVER (PARTITION BY day, team_id ORDER BY credits DESC, at, id) AS place, 1 AS sign
+	        FROM (
+	            SELECT (u.at AT TIME ZONE 'UTC')::date AS day, u.payer_id AS team_id, u.user_id, u.plan_name,
+	                u.usage_type, u.currency, u.cost_currency, w.*
+	            FROM usage_analytics AS u CROSS JOIN unnest(u.largest) AS w WHERE u.payer_id <> u.user_id) AS s) AS l
+	    WHERE place <= 10
+	    UNION ALL
+	    SELECT day, team_id, user_id, plan_name, usage_type, currency, cost_currency, id, at, credits, audio_ms,
+	        price_micros, cost_micros, rank, -1
+	    FROM usage_payer_largest) AS t
+	WHERE day NOT IN (SELECT s.day FROM usage_totals_stale AS s)
+	    AND NOT EXISTS (SELECT FROM usage_rollups AS m WHERE m.listed_seq <> m.seq)
+	GROUP BY day, team_id, place, user_id, plan_name, usage_type, currency, cost_currency, id, at, credits, audio_ms,
+	    price_micros, cost_micros
+	HAVING sum(sign) <> 0`,
+
 	// The totals of all users, of the days that are not to be made anew.
 	`SELECT 'I9' AS invariant, NULL AS who, 'totals of ' || day || ', ' || plan_name || ', ' || usage_type || ', ' ||
 	    currency || '/' || cost_currency AS what, 'no difference to the sums of users' AS expected,

@@ -159,6 +159,13 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		"rolled up twice":           {"UPDATE usage_analytics SET credits = credits + 1", "I9", "rollup of"},
 		"rolled up in another hour": {"UPDATE usage_analytics SET at = at - interval '1 hour'", "I9", "rollup of"},
 		"rollup lost":               {"DELETE FROM usage_analytics", "I9", "rollup of"},
+		"largest work lost":         {"UPDATE usage_analytics SET largest = NULL", "I9", "largest work of"},
+		"largest work of nobody": {
+			"UPDATE usage_analytics SET largest = largest || ROW(user_id, at, 1, 1, 0, 0)::usage_work", "I9",
+			"largest work of"},
+		"largest work not of the team": {"INSERT INTO usage_payer_largest SELECT (at AT TIME ZONE 'UTC')::date, " +
+			"user_id, 1, user_id, plan_name, usage_type, currency, cost_currency, user_id, at, 1, 0, 0, 0 " +
+			"FROM usage_analytics LIMIT 1", "I9", "largest work of"},
 		"event after the rollup": {"UPDATE usage_tracking SET tokens = tokens + 1 WHERE kind <> 'reversal'", "I9",
 			"rollup of"},
 		"reversal not rolled up": {

@@ -5,7 +5,7 @@
 -- they have all until now.
 SELECT a.user_id, coalesce(r.time_zone, a.time_zone)::text AS time_zone, u.created_at,
     coalesce((SELECT min(s.day) FROM usage_analytics AS s WHERE s.user_id = a.user_id AND s.events > 0), '9999-12-31')::date AS first_day,
-    (r.user_id IS NOT NULL OR a.seq = 0)::boolean AS known,
+    (r.user_id IS NOT NULL OR a.seq = 0)::boolean AS known, coalesce(r.listed_seq = r.seq, a.seq = 0)::boolean AS listed,
     CASE WHEN coalesce(r.seq, 0) = a.seq OR r.user_id IS NULL THEN c.now ELSE r.as_of END::timestamptz AS as_of, c.now::timestamptz AS now
 FROM users AS u JOIN usage_quotas AS a ON a.user_id = u.id LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id
 CROSS JOIN (SELECT coalesce(sqlc.narg('now')::timestamptz,
@@ -41,6 +41,31 @@ WHERE s.team_id = @payer AND s.day >= @from_day::date AND s.day < @to_day::date
 GROUP BY s.day, s.usage_type, s.currency, s.cost_currency
 ORDER BY s.day, s.usage_type, s.currency, s.cost_currency;
 
+-- name: LargestWork :many
+-- The largest of all that a user used on some days, whoever paid. What an admission's Job is called is in the admission.
+SELECT ''::text AS external_id, v.user_id, v.plan_name, v.usage_type, v.currency, v.cost_currency, v.id, v.at, v.credits, v.audio_ms,
+    v.price_micros, v.cost_micros, coalesce(c.source, '')::text AS source, coalesce(c.namespace, '')::text AS namespace,
+    coalesce(c.name, '')::text AS name
+FROM (SELECT s.user_id, s.plan_name, s.usage_type, s.currency, s.cost_currency, w.id::uuid AS id, w.at::timestamptz AS at,
+        w.credits::bigint AS credits, w.audio_ms::bigint AS audio_ms, w.price_micros::bigint AS price_micros,
+        w.cost_micros::bigint AS cost_micros
+    FROM usage_analytics AS s CROSS JOIN unnest(s.largest) AS w
+    WHERE s.user_id = @account AND s.day >= @from_day::date AND s.day < @to_day::date
+    ORDER BY w.credits DESC, w.at, w.id LIMIT @most) AS v
+LEFT JOIN concurrent_processing AS c ON c.id = v.id AND c.user_id = @account
+ORDER BY v.credits DESC, v.at, v.id;
+
+-- name: LargestPaid :many
+-- The largest of all that a team paid for on some days of UTC.
+SELECT coalesce(u.user_id, '')::text AS external_id, v.user_id, v.plan_name, v.usage_type, v.currency, v.cost_currency, v.id, v.at, v.credits,
+    v.audio_ms, v.price_micros, v.cost_micros, coalesce(c.source, '')::text AS source, coalesce(c.namespace, '')::text AS namespace,
+    coalesce(c.name, '')::text AS name
+FROM (SELECT s.* FROM usage_payer_largest AS s
+    WHERE s.team_id = @payer AND s.day >= @from_day::date AND s.day < @to_day::date
+    ORDER BY s.credits DESC, s.at, s.id LIMIT @most) AS v
+LEFT JOIN users AS u ON u.id = v.user_id LEFT JOIN concurrent_processing AS c ON c.id = v.id AND c.user_id = v.user_id
+ORDER BY v.credits DESC, v.at, v.id;
+
 -- name: SumsByHour :many
 -- By the day of the week, 1 for Monday, and the hour, both of the user's clock.
 SELECT extract(isodow FROM s.day)::integer AS weekday, extract(hour FROM s.at AT TIME ZONE @zone::text)::integer AS hour,
@@ -58,7 +83,7 @@ GROUP BY r.reason ORDER BY r.reason;
 
 -- name: TotalsRollup :one
 -- How far the sums of all users are, and the first day of any; none before the first rollup that has seen everybody.
-SELECT c.as_of, coalesce((SELECT min(t.day) FROM usage_totals AS t), (c.as_of AT TIME ZONE 'UTC')::date)::date AS first_day,
+SELECT c.as_of, c.listed, coalesce((SELECT min(t.day) FROM usage_totals AS t), (c.as_of AT TIME ZONE 'UTC')::date)::date AS first_day,
     coalesce(sqlc.narg('now')::timestamptz, CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_xact_replay_timestamp(), now()) ELSE now() END)::timestamptz AS now
 FROM usage_rollups_complete AS c;
 

@@ -2,14 +2,16 @@
 -- seq.
 
 -- name: ChangedAccounts :many
--- Users who have decided something that their rows do not have, or have moved to another zone; all of them to make all anew. From
--- one id to the next, as many as have decided no more than decisions together, and one at least.
+-- Users who have decided something that their rows do not have, have moved to another zone, or whose rows are those of the release
+-- before; all of them to make all anew. From one id to the next, as many as have decided no more than decisions together, and one at
+-- least.
 SELECT v.user_id FROM (
     SELECT c.user_id, c.decided, sum(c.decided) OVER (ORDER BY c.user_id) AS together FROM (
-        SELECT a.user_id, a.seq - CASE WHEN @rebuild::boolean OR a.time_zone <> r.time_zone THEN 0 ELSE coalesce(r.seq, 0) END AS decided
+        SELECT a.user_id, a.seq - CASE WHEN @rebuild::boolean OR a.time_zone <> r.time_zone OR r.listed_seq <> r.seq THEN 0
+            ELSE coalesce(r.seq, 0) END AS decided
         FROM usage_quotas AS a LEFT JOIN usage_rollups AS r ON r.user_id = a.user_id
         WHERE a.user_id > @after::uuid
-          AND (a.seq <> coalesce(r.seq, 0) OR a.time_zone <> r.time_zone OR @rebuild::boolean AND a.seq > 0)
+          AND (a.seq <> coalesce(r.seq, 0) OR a.time_zone <> r.time_zone OR r.listed_seq <> r.seq OR @rebuild::boolean AND a.seq > 0)
           AND NOT EXISTS (SELECT FROM teams AS t WHERE t.id = a.user_id)
         ORDER BY a.user_id LIMIT @most) AS c) AS v
 WHERE v.together <= @decisions::bigint OR v.together = v.decided
@@ -24,7 +26,7 @@ ON CONFLICT (user_id) DO NOTHING;
 -- name: LockWatermarks :many
 -- Of those that nobody else is rolling up. now() is older than the snapshot, so that what was answered before is in it.
 SELECT r.user_id, r.seq AS rolled_seq, r.decided_at AS rolled_to, a.seq, a.last_decided_at, a.time_zone,
-    (@rebuild::boolean OR a.time_zone <> r.time_zone)::boolean AS whole,
+    (@rebuild::boolean OR a.time_zone <> r.time_zone OR r.listed_seq <> r.seq)::boolean AS whole,
     greatest(coalesce(sqlc.narg('now')::timestamptz, now()), r.as_of)::timestamptz AS as_of
 FROM usage_rollups AS r JOIN usage_quotas AS a ON a.user_id = r.user_id
 WHERE r.user_id = ANY (@ids::uuid[])
@@ -74,7 +76,8 @@ facts AS (
         CASE WHEN v.id IS NULL THEN 1 ELSE 0 END AS kept, e.duration_ms, e.file_size, e.tokens, e.quantity,
         CASE WHEN c.id IS NULL THEN 0 ELSE 1 END AS admissions, 0 AS uncharged,
         0 AS expired, 0 AS cancelled,
-        c.admitted_at - coalesce(c.requeued_at, c.created_at) AS waited, c.ended_at - c.admitted_at AS running
+        c.admitted_at - coalesce(c.requeued_at, c.created_at) AS waited, c.ended_at - c.admitted_at AS running,
+        CASE WHEN v.id IS NULL AND e.credits > 0 AND e.usage_type <> 'adjustment' THEN coalesce(e.admission_id, e.id) END AS work
     FROM page AS p
     JOIN usage_tracking AS e ON e.user_id = p.id AND e.user_id = ANY (@ids::uuid[]) AND e.recorded_at >= p.since
       AND e.recorded_at >= @oldest::timestamptz AND e.kind <> 'reversal'
@@ -90,14 +93,14 @@ facts AS (
     SELECT p.id, p.zone, c.ended_at, coalesce(c.period_no, -1), coalesce(c.payer_id, c.user_id), '', 'transcription', '', '',
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
         CASE c.state WHEN 'Expired' THEN 1 ELSE 0 END, CASE c.state WHEN 'Cancelled' THEN 1 ELSE 0 END,
-        coalesce(c.admitted_at, c.ended_at) - coalesce(c.requeued_at, c.created_at), c.ended_at - c.admitted_at
+        coalesce(c.admitted_at, c.ended_at) - coalesce(c.requeued_at, c.created_at), c.ended_at - c.admitted_at, NULL
     FROM page AS p JOIN concurrent_processing AS c ON c.user_id = p.id
     WHERE c.state IN ('Released', 'Expired', 'Cancelled')
       AND (p.whole OR (p.id, (c.ended_at AT TIME ZONE p.zone)::date) IN (SELECT id, day FROM changed)))
 INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type, currency, cost_currency,
     events, reversals, credits, refunded, plan_credits, overage, grant_credits, carry_over, price_micros, cost_micros,
     audio_ms, bytes, tokens, quantity, admissions, uncharged, expired, cancelled, waited_ms, running_ms, waited_1s, waited_1m,
-    waited_10m, waited_1h, largest_audio_ms, largest_bytes)
+    waited_10m, waited_1h, largest_audio_ms, largest_bytes, largest)
 SELECT f.user_id, (f.t AT TIME ZONE f.zone)::date, greatest(date_trunc('hour', f.t, f.zone), date_trunc('hour', f.t, 'UTC')),
     f.period_no, f.payer_id, f.plan_name, f.usage_type, f.currency, f.cost_currency,
     sum(f.events), sum(f.reversals), sum(f.credits), sum(f.refunded), sum(f.pays * f.plan_credits), sum(f.pays * f.overage),
@@ -108,7 +111,13 @@ SELECT f.user_id, (f.t AT TIME ZONE f.zone)::date, greatest(date_trunc('hour', f
     coalesce(sum((extract(epoch FROM f.running) * 1000)::bigint), 0),
     count(*) FILTER (WHERE f.waited <= interval '1 second'), count(*) FILTER (WHERE f.waited <= interval '1 minute'),
     count(*) FILTER (WHERE f.waited <= interval '10 minutes'), count(*) FILTER (WHERE f.waited <= interval '1 hour'),
-    max(f.kept * f.duration_ms), max(f.kept * f.file_size)
+    max(f.kept * f.duration_ms), max(f.kept * f.file_size),
+    CASE WHEN count(f.work) > 1 THEN ARRAY(
+        SELECT w FROM unnest(array_agg(
+            ROW(f.work, f.t, f.credits, f.duration_ms, f.price_micros, f.cost_micros)::usage_work) FILTER (WHERE f.work IS NOT NULL)) AS w
+        ORDER BY w.credits DESC, w.at, w.id LIMIT 10)
+    ELSE array_agg(ROW(f.work, f.t, f.credits, f.duration_ms, f.price_micros, f.cost_micros)::usage_work) FILTER (WHERE f.work IS NOT NULL)
+    END
 FROM facts AS f
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9;
 
@@ -152,14 +161,14 @@ WHERE v.id = ANY (@ids::uuid[]) OR (v.id, v.month) IN (SELECT t.id, t.month FROM
 GROUP BY v.id, v.month, v.currency;
 
 -- name: MoveWatermarks :exec
-UPDATE usage_rollups AS r SET seq = v.seq, decided_at = v.decided_at, time_zone = v.zone, as_of = v.as_of
+UPDATE usage_rollups AS r SET seq = v.seq, listed_seq = v.seq, decided_at = v.decided_at, time_zone = v.zone, as_of = v.as_of
 FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@seqs::bigint[]) AS seq, unnest(@decided_at::timestamptz[]) AS decided_at,
     unnest(@zones::text[]) AS zone, unnest(@as_of::timestamptz[]) AS as_of) AS v
 WHERE r.user_id = v.id;
 
 -- name: CompleteRollups :exec
-INSERT INTO usage_rollups_complete (as_of) VALUES (@as_of)
-ON CONFLICT (only_one) DO UPDATE SET as_of = greatest(usage_rollups_complete.as_of, excluded.as_of);
+INSERT INTO usage_rollups_complete (as_of, listed) VALUES (@as_of, true)
+ON CONFLICT (only_one) DO UPDATE SET as_of = greatest(usage_rollups_complete.as_of, excluded.as_of), listed = true;
 
 -- name: MayForgetRefusals :exec
 -- The totals of days before that one stay as they are from now on.
@@ -253,6 +262,20 @@ SELECT @day::date, u.plan_name, u.payer_id, u.usage_type, u.currency, u.cost_cur
 FROM usage_analytics AS u
 WHERE u.at >= @since::timestamptz AND u.at < @until::timestamptz AND u.payer_id <> u.user_id
 GROUP BY u.plan_name, u.payer_id, u.usage_type, u.currency, u.cost_currency;
+
+-- name: DeletePayerLargest :exec
+DELETE FROM usage_payer_largest WHERE day = @day;
+
+-- name: InsertPayerLargest :exec
+INSERT INTO usage_payer_largest (day, team_id, rank, user_id, plan_name, usage_type, currency, cost_currency, id, at, credits, audio_ms,
+    price_micros, cost_micros)
+SELECT @day::date, v.payer_id, v.rank, v.user_id, v.plan_name, v.usage_type, v.currency, v.cost_currency, v.id, v.at, v.credits,
+    v.audio_ms, v.price_micros, v.cost_micros
+FROM (SELECT u.payer_id, u.user_id, u.plan_name, u.usage_type, u.currency, u.cost_currency, w.id, w.at, w.credits, w.audio_ms,
+        w.price_micros, w.cost_micros, row_number() OVER (PARTITION BY u.payer_id ORDER BY w.credits DESC, w.at, w.id) AS rank
+    FROM usage_analytics AS u CROSS JOIN unnest(u.largest) AS w
+    WHERE u.at >= @since::timestamptz AND u.at < @until::timestamptz AND u.payer_id <> u.user_id) AS v
+WHERE v.rank <= 10;
 
 -- name: DeletePayerMonth :exec
 -- That in which a day lies.

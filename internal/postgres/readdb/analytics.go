@@ -27,7 +27,7 @@ func (s *Store) Rollup(ctx context.Context, userID string) (reports.Rollup, erro
 	if err != nil {
 		return reports.Rollup{}, &ledger.UnreadableError{UserID: userID, What: err.Error()}
 	}
-	out := reports.Rollup{Account: quota.AccountID(r.UserID), Zone: zone, Now: r.Now.UTC()}
+	out := reports.Rollup{Account: quota.AccountID(r.UserID), Zone: zone, Now: r.Now.UTC(), Listed: r.Listed}
 	if r.Known {
 		out.AsOf = r.AsOf.UTC()
 	}
@@ -138,7 +138,9 @@ func (s *Store) TotalsRollup(ctx context.Context) (reports.Rollup, error) {
 		now, err := s.Queries().Clock(ctx, s.Now())
 		return reports.Rollup{Now: now.UTC()}, postgres.MapError(err)
 	}
-	return reports.Rollup{AsOf: r.AsOf.UTC(), Now: r.Now.UTC(), First: reports.Day(r.FirstDay)}, postgres.MapError(err)
+	return reports.Rollup{
+		AsOf: r.AsOf.UTC(), Now: r.Now.UTC(), First: reports.Day(r.FirstDay), Listed: r.Listed,
+	}, postgres.MapError(err)
 }
 
 // Totals implements reports.TotalsStore.

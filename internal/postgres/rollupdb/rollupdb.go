@@ -74,7 +74,8 @@ func (s *Store) StaleDays(ctx context.Context) ([]time.Time, error) {
 func (s *Store) Total(ctx context.Context, day time.Time) error {
 	return s.db.Snapshot(ctx, func(_ pgx.Tx, q *dbsqlc.Queries) error {
 		for _, do := range []func(context.Context, time.Time) error{
-			q.TakeStaleDay, q.DeleteTotals, q.DeletePayerTotals, q.DeletePayerMonth, q.DeleteRefusalTotals,
+			q.TakeStaleDay, q.DeleteTotals, q.DeletePayerTotals, q.DeletePayerMonth, q.DeletePayerLargest,
+			q.DeleteRefusalTotals,
 		} {
 			if err := do(ctx, day); err != nil {
 				return err
@@ -88,6 +89,9 @@ func (s *Store) Total(ctx context.Context, day time.Time) error {
 			return err
 		}
 		if err := q.InsertPayerMonth(ctx, day); err != nil {
+			return err
+		}
+		if err := q.InsertPayerLargest(ctx, dbsqlc.InsertPayerLargestParams(span)); err != nil {
 			return err
 		}
 		if err := s.totalWaits(ctx, q, span); err != nil {

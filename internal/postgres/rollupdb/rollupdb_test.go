@@ -103,6 +103,16 @@ func (w *world) zoned(user, zone string) {
 	}
 }
 
+// newsroom makes a team that pays for its members.
+func (w *world) newsroom() {
+	w.t.Helper()
+	if _, err := w.ApplyTeam(w.t.Context(), metering.Team{
+		Team: quota.Team{Name: "newsroom"}, PlanName: "free", Zone: "UTC",
+	}, "test"); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) record(user, key string, use quota.Use) (*ledger.Event, error) {
 	res, err := w.Record(w.t.Context(), metering.RecordRequest{
 		UserID: user, Key: key, BodyHash: []byte(key), Use: use, FileSize: 1000, Tokens: 10, RecordedBy: "test",
@@ -279,6 +289,7 @@ func TestAdmissions(t *testing.T) {
 func TestRollupsEqualTheEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.newsroom()
 	runs := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		runs++
@@ -288,7 +299,8 @@ func TestRollupsEqualTheEvents(t *testing.T) {
 			s.step()
 		}
 		w.rollUp(rollup.Options{BatchSize: rapid.IntRange(1, 3).Draw(rt, "batch")})
-		tables := []string{"usage_analytics", "usage_months", "usage_totals", "usage_refusal_totals"}
+		tables := []string{"usage_analytics", "usage_months", "usage_totals", "usage_refusal_totals",
+			"usage_payer_largest"}
 		got := make([][]string, len(tables))
 		for i, table := range tables {
 			got[i] = w.rows("SELECT * FROM " + table)
@@ -321,8 +333,8 @@ func (s *sequence) step() {
 	key := fmt.Sprintf("%s-%d", s.user, s.n)
 	ctx := s.w.t.Context()
 	var err error
-	switch rapid.SampledFrom([]string{"record", "record", "record", "admit", "end", "reverse", "adjust", "advance",
-		"roll up", "roll up", "zone", "export", "refuse"}).Draw(s.T, "operation") {
+	switch rapid.SampledFrom([]string{"record", "record", "record", "many", "admit", "end", "reverse", "reverse",
+		"adjust", "advance", "roll up", "roll up", "zone", "export", "refuse", "team"}).Draw(s.T, "operation") {
 	case "record":
 		var e *ledger.Event
 		ago := time.Duration(rapid.Int64Range(0, int64(34*24*time.Hour)).Draw(s.T, "ago"))
@@ -334,6 +346,14 @@ func (s *sequence) step() {
 			Audio: time.Duration(rapid.Int64Range(1, 20*60_000).Draw(s.T, "audio")) * time.Millisecond,
 		})
 		s.events = append(s.events, e)
+	case "many":
+		err = s.many(key)
+	case "team":
+		if rapid.Bool().Draw(s.T, "joins") {
+			err = s.w.AddMember(ctx, "newsroom", s.user, metering.By{Actor: "test"})
+		} else {
+			err = s.w.RemoveMember(ctx, "newsroom", s.user, metering.By{Actor: "test"})
+		}
 	case "export":
 		var e *ledger.Event
 		n := rapid.Int64Range(1, 9).Draw(s.T, "quantity")
@@ -373,6 +393,22 @@ func (s *sequence) step() {
 	if err != nil && !errors.Is(err, ledger.ErrConflict) {
 		s.Fatal(err)
 	}
+}
+
+// many records more in an hour than are kept of the largest, many of which are as large as others.
+func (s *sequence) many(key string) error {
+	ago := time.Duration(rapid.Int64Range(0, 34).Draw(s.T, "ago")) * 24 * time.Hour
+	for i, minutes := range rapid.SliceOfN(rapid.Int64Range(1, 6), 8, 16).Draw(s.T, "minutes") {
+		e, err := s.w.record(s.user, fmt.Sprintf("%s-%d", key, i), quota.Use{
+			Type: quota.UsageTranscription, OccurredAt: s.w.now().Add(-ago).Add(-time.Duration(i/2) * time.Minute),
+			Audio: time.Duration(minutes) * time.Minute,
+		})
+		if err != nil {
+			return err
+		}
+		s.events = append(s.events, e)
+	}
+	return nil
 }
 
 // end ends an admission, which may have expired or wait still.
@@ -551,11 +587,7 @@ func TestRefusalsAreForgotten(t *testing.T) {
 func TestMigrationMakesTotals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if _, err := w.ApplyTeam(t.Context(), metering.Team{
-		Team: quota.Team{Name: "newsroom"}, PlanName: "free", Zone: "UTC",
-	}, "test"); err != nil {
-		t.Fatal(err)
-	}
+	w.newsroom()
 	w.zoned("alice", "Asia/Kolkata")
 	if err := w.AddMember(t.Context(), "newsroom", "alice", metering.By{Actor: "test"}); err != nil {
 		t.Fatal(err)
