@@ -2000,6 +2000,61 @@ type LapsingGrant struct {
 	UnusedCredits Decimal `json:"unused_credits"`
 }
 
+// LargeWork defines model for LargeWork.
+type LargeWork struct {
+	// AdmissionId The admission that was charged; absent of what was recorded directly.
+	AdmissionId openapi_types.UUID `json:"admission_id,omitempty,omitzero"`
+
+	// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
+	// currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
+	// never added.
+	Amounts      Amounts `json:"amounts"`
+	AudioSeconds Decimal `json:"audio_seconds"`
+	Credits      Decimal `json:"credits"`
+
+	// CreditsMs The same, exactly: 60000 to a credit.
+	CreditsMs int64 `json:"credits_ms"`
+
+	// EventId Its charge, of `GET /api/v1/usage/events/{id}`.
+	EventId openapi_types.UUID `json:"event_id"`
+
+	// JobName How that was called.
+	JobName string `json:"job_name,omitempty,omitzero"`
+
+	// JobNamespace Where the admission's Job was, if it had one.
+	JobNamespace string `json:"job_namespace,omitempty,omitzero"`
+
+	// OccurredAt When the admission ended, or the recorded use occurred.
+	OccurredAt time.Time `json:"occurred_at"`
+	Plan       string    `json:"plan"`
+	UsageType  string    `json:"usage_type"`
+
+	// UserId Whose it is, of a team's; absent where that is not known any more.
+	UserId string `json:"user_id,omitempty,omitzero"`
+}
+
+// LargestWork defines model for LargestWork.
+type LargestWork struct {
+	// AsOf Whatever was answered before it is in the list; absent as long as there is none.
+	AsOf time.Time          `json:"as_of,omitempty,omitzero"`
+	From openapi_types.Date `json:"from"`
+
+	// Team The name of the team that paid for it; absent of a user's.
+	Team string `json:"team,omitempty,omitzero"`
+
+	// TimeZone Examples: Asia/Hong_Kong
+	TimeZone string             `json:"time_zone"`
+	To       openapi_types.Date `json:"to"`
+
+	// UserId Whose it is; absent of a team's.
+	//
+	// Examples: alice
+	UserId UserID `json:"user_id,omitempty,omitzero"`
+
+	// Work From the largest on. Empty where nothing took any credits, and where nothing is known yet, which `as_of` tells.
+	Work []LargeWork `json:"work"`
+}
+
 // Level A user or a team, of which a limit is, or who pays.
 type Level struct {
 	Kind LevelKind `json:"kind"`
@@ -3793,6 +3848,20 @@ type GetTotalsForecastParams struct {
 	Days *int32 `form:"days,omitempty" json:"days,omitempty"`
 }
 
+// GetLargestWorkParams defines parameters for GetLargestWork.
+type GetLargestWorkParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// From The first day, of the user's calendar; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Limit How many at most; 10 unless given.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // GetMarginsParams defines parameters for GetMargins.
 type GetMarginsParams struct {
 	// By Whose margins, or of which time; those of plans unless given.
@@ -4069,6 +4138,18 @@ type GetTeamHistoryParams struct {
 
 	// IfNoneMatch The `ETag` of an earlier answer. If nothing else would be said now, the answer is 304 without a body.
 	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+}
+
+// GetTeamLargestWorkParams defines parameters for GetTeamLargestWork.
+type GetTeamLargestWorkParams struct {
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Limit How many at most; 10 unless given.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // ListTeamMembersParams defines parameters for ListTeamMembers.
@@ -4574,6 +4655,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/analytics/forecast (the `GetTotalsForecast` operationId).
 	GetTotalsForecast(ctx context.Context, params *GetTotalsForecastParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetLargestWork The largest pieces of work of a user.
+	//
+	// Admissions that were charged and uses that were recorded, by the credits that they took; of two that took as much the earlier one
+	// comes first. What was reversed is not among them, nor what an admin adjusted. The days are those of the user's time zone.
+	//
+	// Corresponds with GET /api/v1/analytics/largest (the `GetLargestWork` operationId).
+	GetLargestWork(ctx context.Context, params *GetLargestWorkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetMargins What plans, teams that pay, or days bring in, and what their use costs.
 	//
 	// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
@@ -4770,6 +4859,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/teams/{name}/history (the `GetTeamHistory` operationId).
 	GetTeamHistory(ctx context.Context, name TeamName, params *GetTeamHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTeamLargestWork The largest pieces of work that a team paid for.
+	//
+	// As of a user, by days of UTC.
+	//
+	// Corresponds with GET /api/v1/teams/{name}/largest (the `GetTeamLargestWork` operationId).
+	GetTeamLargestWork(ctx context.Context, name TeamName, params *GetTeamLargestWorkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTeamMembers The users below a team, those of the teams below it included.
 	//
@@ -5573,6 +5669,24 @@ func (c *Client) GetTotalsForecast(ctx context.Context, params *GetTotalsForecas
 	return c.Client.Do(req)
 }
 
+// GetLargestWork The largest pieces of work of a user.
+//
+// Admissions that were charged and uses that were recorded, by the credits that they took; of two that took as much the earlier one
+// comes first. What was reversed is not among them, nor what an admin adjusted. The days are those of the user's time zone.
+//
+// Corresponds with GET /api/v1/analytics/largest (the `GetLargestWork` operationId).
+func (c *Client) GetLargestWork(ctx context.Context, params *GetLargestWorkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLargestWorkRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetMargins What plans, teams that pay, or days bring in, and what their use costs.
 //
 // Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
@@ -6020,6 +6134,23 @@ func (c *Client) GetTeamForecast(ctx context.Context, name TeamName, reqEditors 
 // Corresponds with GET /api/v1/teams/{name}/history (the `GetTeamHistory` operationId).
 func (c *Client) GetTeamHistory(ctx context.Context, name TeamName, params *GetTeamHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetTeamHistoryRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTeamLargestWork The largest pieces of work that a team paid for.
+//
+// As of a user, by days of UTC.
+//
+// Corresponds with GET /api/v1/teams/{name}/largest (the `GetTeamLargestWork` operationId).
+func (c *Client) GetTeamLargestWork(ctx context.Context, name TeamName, params *GetTeamLargestWorkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTeamLargestWorkRequest(c.Server, name, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7782,6 +7913,84 @@ func NewGetTotalsForecastRequest(server string, params *GetTotalsForecastParams)
 	return req, nil
 }
 
+// NewGetLargestWorkRequest constructs an http.Request for the GetLargestWork method
+func NewGetLargestWorkRequest(server string, params *GetLargestWorkParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/analytics/largest")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetMarginsRequest constructs an http.Request for the GetMargins method
 func NewGetMarginsRequest(server string, params *GetMarginsParams) (*http.Request, error) {
 	var err error
@@ -9311,6 +9520,83 @@ func NewGetTeamHistoryRequest(server string, name TeamName, params *GetTeamHisto
 
 		req.Header.Set("If-None-Match", headerParam0)
 
+	}
+
+	return req, nil
+}
+
+// NewGetTeamLargestWorkRequest constructs an http.Request for the GetTeamLargestWork method
+func NewGetTeamLargestWorkRequest(server string, name TeamName, params *GetTeamLargestWorkParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/teams/%s/largest", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -11641,6 +11927,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/analytics/forecast (the `GetTotalsForecast` operationId).
 	GetTotalsForecastWithResponse(ctx context.Context, params *GetTotalsForecastParams, reqEditors ...RequestEditorFn) (*GetTotalsForecastResponse, error)
 
+	// GetLargestWorkWithResponse The largest pieces of work of a user.
+	//
+	// Admissions that were charged and uses that were recorded, by the credits that they took; of two that took as much the earlier one
+	// comes first. What was reversed is not among them, nor what an admin adjusted. The days are those of the user's time zone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/analytics/largest (the `GetLargestWork` operationId).
+	GetLargestWorkWithResponse(ctx context.Context, params *GetLargestWorkParams, reqEditors ...RequestEditorFn) (*GetLargestWorkResponse, error)
+
 	// GetMarginsWithResponse What plans, teams that pay, or days bring in, and what their use costs.
 	//
 	// Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
@@ -11881,6 +12177,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/teams/{name}/history (the `GetTeamHistory` operationId).
 	GetTeamHistoryWithResponse(ctx context.Context, name TeamName, params *GetTeamHistoryParams, reqEditors ...RequestEditorFn) (*GetTeamHistoryResponse, error)
+
+	// GetTeamLargestWorkWithResponse The largest pieces of work that a team paid for.
+	//
+	// As of a user, by days of UTC.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/teams/{name}/largest (the `GetTeamLargestWork` operationId).
+	GetTeamLargestWorkWithResponse(ctx context.Context, name TeamName, params *GetTeamLargestWorkParams, reqEditors ...RequestEditorFn) (*GetTeamLargestWorkResponse, error)
 
 	// ListTeamMembersWithResponse The users below a team, those of the teams below it included.
 	//
@@ -13294,6 +13599,70 @@ func (r GetTotalsForecastResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetTotalsForecastResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetLargestWorkResponse429Headers the declared response headers of an HTTP 429 response for GetLargestWork
+type GetLargestWorkResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetLargestWorkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LargestWork
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetLargestWorkResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetLargestWorkResponse) GetJSON200() *LargestWork {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetLargestWorkResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetLargestWorkResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetLargestWorkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetLargestWorkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetLargestWorkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetLargestWorkResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14842,6 +15211,70 @@ func (r GetTeamHistoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetTeamHistoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetTeamLargestWorkResponse429Headers the declared response headers of an HTTP 429 response for GetTeamLargestWork
+type GetTeamLargestWorkResponse429Headers struct {
+	RateLimit       string
+	RateLimitPolicy string
+	RetryAfter      int64
+}
+
+type GetTeamLargestWorkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LargestWork
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *TooMany
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *GetTeamLargestWorkResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTeamLargestWorkResponse) GetJSON200() *LargestWork {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r GetTeamLargestWorkResponse) GetApplicationproblemJSON429() *TooMany {
+	return r.ApplicationproblemJSON429
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTeamLargestWorkResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTeamLargestWorkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTeamLargestWorkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTeamLargestWorkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTeamLargestWorkResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17601,6 +18034,22 @@ func (c *ClientWithResponses) GetTotalsForecastWithResponse(ctx context.Context,
 	return ParseGetTotalsForecastResponse(rsp)
 }
 
+// GetLargestWorkWithResponse The largest pieces of work of a user.
+//
+// Admissions that were charged and uses that were recorded, by the credits that they took; of two that took as much the earlier one
+// comes first. What was reversed is not among them, nor what an admin adjusted. The days are those of the user's time zone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/analytics/largest (the `GetLargestWork` operationId).
+func (c *ClientWithResponses) GetLargestWorkWithResponse(ctx context.Context, params *GetLargestWorkParams, reqEditors ...RequestEditorFn) (*GetLargestWorkResponse, error) {
+	rsp, err := c.GetLargestWork(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetLargestWorkResponse(rsp)
+}
+
 // GetMarginsWithResponse What plans, teams that pay, or days bring in, and what their use costs.
 //
 // Revenue is what the periods that began in the span are sold for, and what was owed for overage. Amounts of different currencies
@@ -17996,6 +18445,21 @@ func (c *ClientWithResponses) GetTeamHistoryWithResponse(ctx context.Context, na
 		return nil, err
 	}
 	return ParseGetTeamHistoryResponse(rsp)
+}
+
+// GetTeamLargestWorkWithResponse The largest pieces of work that a team paid for.
+//
+// As of a user, by days of UTC.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/teams/{name}/largest (the `GetTeamLargestWork` operationId).
+func (c *ClientWithResponses) GetTeamLargestWorkWithResponse(ctx context.Context, name TeamName, params *GetTeamLargestWorkParams, reqEditors ...RequestEditorFn) (*GetTeamLargestWorkResponse, error) {
+	rsp, err := c.GetTeamLargestWork(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTeamLargestWorkResponse(rsp)
 }
 
 // ListTeamMembersWithResponse The users below a team, those of the teams below it included.
@@ -19799,6 +20263,73 @@ func ParseGetTotalsForecastResponse(rsp *http.Response) (*GetTotalsForecastRespo
 	return response, nil
 }
 
+// ParseGetLargestWorkResponse parses an HTTP response from a GetLargestWorkWithResponse call
+func ParseGetLargestWorkResponse(rsp *http.Response) (*GetLargestWorkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetLargestWorkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LargestWork
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetLargestWorkResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseGetMarginsResponse parses an HTTP response from a GetMarginsWithResponse call
 func ParseGetMarginsResponse(rsp *http.Response) (*GetMarginsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -21416,6 +21947,73 @@ func ParseGetTeamHistoryResponse(rsp *http.Response) (*GetTeamHistoryResponse, e
 		response.Headers304 = &headers
 	case rsp.StatusCode == 429:
 		var headers GetTeamHistoryResponse429Headers
+		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimit = value
+		}
+		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RateLimitPolicy = value
+		}
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetTeamLargestWorkResponse parses an HTTP response from a GetTeamLargestWorkWithResponse call
+func ParseGetTeamLargestWorkResponse(rsp *http.Response) (*GetTeamLargestWorkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTeamLargestWorkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LargestWork
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest TooMany
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers GetTeamLargestWorkResponse429Headers
 		if values := rsp.Header.Values("RateLimit"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

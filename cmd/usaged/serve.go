@@ -132,7 +132,7 @@ func command(ctx context.Context, args []string, getenv func(string) string, out
 		Usage: service, Admissions: service, Intervene: service, Tickets: service, Events: service,
 		Teams:   service,
 		History: past, Alerts: past, Users: service, Search: past, Resets: past, PublicPlans: o.publicPlans,
-		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Simulations: past,
+		TeamReports: past, Analytics: past, Largest: past, Operators: past, Forecasts: past, Simulations: past,
 		Advice: past, ReadPlan: manifest.Plan, Queue: queue.New(store),
 		Notifications: sending.Service, Deliveries: sending.Service, Leases: signer, Auth: auth,
 		Database: store.Ping, Log: log,

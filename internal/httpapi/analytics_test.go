@@ -227,6 +227,11 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 		case "usage by=day", "usage by=type":
 			_, by, _ := strings.Cut(m[1], " ")
 			answered = used(listOf(a.get("analytics/usage?user_id=alice&"+by+span), "groups"))
+		case "largest":
+			answered = listOf(a.get("analytics/largest?user_id=alice"+span), "work")
+		case "team largest":
+			path := "/api/v1/teams/newsroom/largest?limit=10" + span
+			answered = listOf(must(t, a.h, request{method: "GET", path: path, token: "Bearer manager"}, 200), "work")
 		case "team by=type":
 			path := "/api/v1/teams/newsroom/analytics?by=type" + span
 			got := must(t, a.h, request{method: "GET", path: path, token: "Bearer manager"}, 200)
@@ -268,8 +273,8 @@ func TestAnalyticsAreWhatTheDocsSay(t *testing.T) {
 			t.Errorf("%s: (-events +answer)\n%s", m[1], diff)
 		}
 	}
-	if seen != 8 {
-		t.Errorf("docs/analytics.md has %d definitions, want 8", seen)
+	if seen != 10 {
+		t.Errorf("docs/analytics.md has %d definitions, want 10", seen)
 	}
 }
 
@@ -360,6 +365,9 @@ func TestWrongQuestions(t *testing.T) {
 		"totals?by=hour":                       `by: "hour" must be day, week, month, plan or type`,
 		"totals?format=xlsx":                   `format: "xlsx" must be json, csv or ndjson`,
 		"engagement?user_id=-":                 "user_id",
+		"largest?user_id=alice&limit=11":       "limit: 11 must be between 1 and 10",
+		"largest?user_id=alice&limit=0":        "limit: 0 must be between 1 and 10",
+		"largest?user_id=alice&from=2026":      `from: "2026" must be a day from 2000-01-01`,
 	} {
 		q := request{method: "GET", path: "/api/v1/analytics/" + query, token: "Bearer reader"}
 		if strings.HasPrefix(query, "totals") {
@@ -382,6 +390,69 @@ func TestRefusalsAreTold(t *testing.T) {
 	if len(got) != 1 || got[0]["reason"] != "CreditsExhausted" || got[0]["refusals"] != json.Number("2") ||
 		got[0]["credits"] != json.Number("1.5") {
 		t.Errorf("want two of today, got %v", got)
+	}
+}
+
+// The list of the largest is as long as is asked for, says of which Job a piece was, and tells nothing known from none.
+func TestLargestWork(t *testing.T) {
+	t.Parallel()
+	a := newAnalysed(t)
+	if got := a.get("analytics/largest?user_id=alice"); got["as_of"] != nil || len(listOf(got, "work")) != 0 {
+		t.Errorf("nothing is rolled up, got %v", got)
+	}
+	a.team()
+	ledgertest.RollUp(t.Context(), t, a.dsn)
+	all := listOf(a.get("analytics/largest?user_id=alice"), "work")
+	got := listOf(a.get("analytics/largest?user_id=alice&limit=2"), "work")
+	if len(all) != 6 || len(got) != 2 {
+		t.Fatalf("want 2 of 6, got %d of %d", len(got), len(all))
+	}
+	if diff := cmp.Diff(all[:2], got); diff != "" {
+		t.Error(diff)
+	}
+	job := slices.IndexFunc(all, func(w map[string]any) bool { return w["admission_id"] != nil })
+	if job < 0 || all[job]["audio_seconds"] != json.Number("45") || all[job]["job_name"] != nil {
+		t.Fatalf("want the admission that is no Job's, got %v", all)
+	}
+	event := a.get("usage/events/" + all[job]["event_id"].(string))
+	if event["admission_id"] != all[job]["admission_id"] || event["occurred_at"] != all[job]["occurred_at"] {
+		t.Errorf("want the event of %v, got %v", all[job], event)
+	}
+	if _, err := a.conn.Exec(t.Context(), `UPDATE concurrent_processing SET source = 'job', namespace = 'media',
+		name = 'interview-12'`); err != nil {
+		t.Fatal(err)
+	}
+	named := listOf(a.get("analytics/largest?user_id=alice"), "work")[job]
+	if named["job_namespace"] != "media" || named["job_name"] != "interview-12" {
+		t.Errorf("want the Job's name, got %v", named)
+	}
+	bob := a.get("analytics/largest?user_id=bob")
+	if work := listOf(bob, "work"); bob["as_of"] == nil || len(work) != 3 || work[0]["credits"] != json.Number("1.5") {
+		t.Errorf("want all that bob used, whoever paid, got %v", bob)
+	}
+	paid := must(t, a.h, request{method: "GET", path: "/api/v1/teams/newsroom/largest", token: "Bearer manager"}, 200)
+	if work := listOf(paid, "work"); paid["as_of"] == nil || paid["team"] != "newsroom" || len(work) != 2 ||
+		work[0]["user_id"] != "bob" || work[0]["credits"] != json.Number("0.75") {
+		t.Errorf("want what the team paid for, got %v", paid)
+	}
+	none := a.get("analytics/largest?user_id=alice&to=2020-01-01")
+	if none["as_of"] == nil || len(listOf(none, "work")) != 0 {
+		t.Errorf("before the first day: %v", none)
+	}
+	if eve := a.get("analytics/largest?user_id=eve"); eve["as_of"] == nil || len(listOf(eve, "work")) != 0 {
+		t.Errorf("eve has used nothing: %v", eve)
+	}
+	// A release that knows no such lists has rolled up: there is none, until all of it is made anew.
+	if _, err := a.conn.Exec(t.Context(), `UPDATE usage_rollups SET listed_seq = -1;
+		UPDATE usage_analytics SET largest = NULL`); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.get("analytics/largest?user_id=alice"); got["as_of"] != nil || len(listOf(got, "work")) != 0 {
+		t.Errorf("the list is not made, got %v", got)
+	}
+	ledgertest.RollUp(t.Context(), t, a.dsn)
+	if diff := cmp.Diff(len(all), len(listOf(a.get("analytics/largest?user_id=alice"), "work"))); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -313,6 +313,14 @@ func (f *fake) Analytics(context.Context, string, reports.By, reports.Span) (rep
 	return reports.Analytics{Rollup: reports.Rollup{Zone: time.UTC}}, f.err
 }
 
+func (f *fake) Largest(context.Context, string, reports.Span, int) (reports.Largest, error) {
+	return reports.Largest{Rollup: reports.Rollup{Zone: time.UTC}}, f.err
+}
+
+func (f *fake) TeamLargest(context.Context, string, reports.Span, int) (reports.Largest, error) {
+	return reports.Largest{Rollup: reports.Rollup{Zone: time.UTC}}, f.err
+}
+
 func (f *fake) Totals(context.Context, reports.By, reports.Span) (reports.Totals, error) {
 	return reports.Totals{}, f.err
 }
@@ -510,7 +518,7 @@ func (f *fake) options(draining context.Context, auth *access.Auth) Options {
 	return Options{
 		Usage: f, Admissions: f, Intervene: f, Tickets: f, Events: f, History: f, Alerts: f, Users: f, Search: f,
 		Resets: f,
-		Teams:  f, TeamReports: f, Analytics: f, Operators: f, Forecasts: f, Simulations: f, Advice: f,
+		Teams:  f, TeamReports: f, Analytics: f, Largest: f, Operators: f, Forecasts: f, Simulations: f, Advice: f,
 		ReadPlan: func(context.Context, []byte) (*quota.Plan, error) { return freePlan(), f.err },
 		Queue:    f, Leases: f, Auth: auth, Database: f.ping, Notifications: f, Deliveries: f,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: draining,

@@ -1542,6 +1542,59 @@ type LapsingGrant struct {
 	UnusedCredits    Decimal   `json:"unused_credits"`
 }
 
+// LargeWork defines model for LargeWork.
+type LargeWork struct {
+	// AdmissionId The admission that was charged; absent of what was recorded directly.
+	AdmissionId openapi_types.UUID `json:"admission_id,omitempty,omitzero"`
+
+	// Amounts What the period has cost and what the user owes for it, in each currency that there is any of, the plan's first. A plan's
+	// currency may change within a period, or its user be moved to a plan of another one; amounts of different currencies are
+	// never added.
+	Amounts      Amounts `json:"amounts"`
+	AudioSeconds Decimal `json:"audio_seconds"`
+	Credits      Decimal `json:"credits"`
+
+	// CreditsMs The same, exactly: 60000 to a credit.
+	CreditsMs int64 `json:"credits_ms"`
+
+	// EventId Its charge, of `GET /api/v1/usage/events/{id}`.
+	EventId openapi_types.UUID `json:"event_id"`
+
+	// JobName How that was called.
+	JobName string `json:"job_name,omitempty,omitzero"`
+
+	// JobNamespace Where the admission's Job was, if it had one.
+	JobNamespace string `json:"job_namespace,omitempty,omitzero"`
+
+	// OccurredAt When the admission ended, or the recorded use occurred.
+	OccurredAt time.Time `json:"occurred_at"`
+	Plan       string    `json:"plan"`
+	UsageType  string    `json:"usage_type"`
+
+	// UserId Whose it is, of a team's; absent where that is not known any more.
+	UserId string `json:"user_id,omitempty,omitzero"`
+}
+
+// LargestWork defines model for LargestWork.
+type LargestWork struct {
+	// AsOf Whatever was answered before it is in the list; absent as long as there is none.
+	AsOf time.Time          `json:"as_of,omitempty,omitzero"`
+	From openapi_types.Date `json:"from"`
+
+	// Team The name of the team that paid for it; absent of a user's.
+	Team string `json:"team,omitempty,omitzero"`
+
+	// TimeZone Examples: Asia/Hong_Kong
+	TimeZone string             `json:"time_zone"`
+	To       openapi_types.Date `json:"to"`
+
+	// UserId Examples: alice
+	UserId UserID `json:"user_id,omitempty,omitzero"`
+
+	// Work From the largest on. Empty where nothing took any credits, and where nothing is known yet, which `as_of` tells.
+	Work []LargeWork `json:"work"`
+}
+
 // Level A user or a team, of which a limit is, or who pays.
 type Level struct {
 	Kind quota.LevelKind `json:"kind"`
@@ -3216,6 +3269,20 @@ type GetTotalsForecastParams struct {
 	Days *int32 `form:"days,omitempty" json:"days,omitempty"`
 }
 
+// GetLargestWorkParams defines parameters for GetLargestWork.
+type GetLargestWorkParams struct {
+	UserId UserID `form:"user_id" json:"user_id"`
+
+	// From The first day, of the user's calendar; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Limit How many at most; 10 unless given.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // GetMarginsParams defines parameters for GetMargins.
 type GetMarginsParams struct {
 	// By Whose margins, or of which time; those of plans unless given.
@@ -3483,6 +3550,18 @@ type GetTeamHistoryParams struct {
 
 	// Cursor The `next_cursor` of the page before; the newest periods without it.
 	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// GetTeamLargestWorkParams defines parameters for GetTeamLargestWork.
+type GetTeamLargestWorkParams struct {
+	// From The first day, of UTC; 30 days before `to` unless given, and at most 400.
+	From string `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To The day behind the last one; tomorrow unless given.
+	To string `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// Limit How many at most; 10 unless given.
+	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // ListTeamMembersParams defines parameters for ListTeamMembers.
@@ -3756,6 +3835,9 @@ type ServerInterface interface {
 	// GetTotalsForecast What all users, or those of a plan, will use in the days to come.
 	// (GET /api/v1/analytics/forecast)
 	GetTotalsForecast(w http.ResponseWriter, r *http.Request, params GetTotalsForecastParams)
+	// GetLargestWork The largest pieces of work of a user.
+	// (GET /api/v1/analytics/largest)
+	GetLargestWork(w http.ResponseWriter, r *http.Request, params GetLargestWorkParams)
 	// GetMargins What plans, teams that pay, or days bring in, and what their use costs.
 	// (GET /api/v1/analytics/margins)
 	GetMargins(w http.ResponseWriter, r *http.Request, params GetMarginsParams)
@@ -3828,6 +3910,9 @@ type ServerInterface interface {
 	// GetTeamHistory A team's periods, the newest first, with each member's share.
 	// (GET /api/v1/teams/{name}/history)
 	GetTeamHistory(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamHistoryParams)
+	// GetTeamLargestWork The largest pieces of work that a team paid for.
+	// (GET /api/v1/teams/{name}/largest)
+	GetTeamLargestWork(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamLargestWorkParams)
 	// ListTeamMembers The users below a team, those of the teams below it included.
 	// (GET /api/v1/teams/{name}/members)
 	ListTeamMembers(w http.ResponseWriter, r *http.Request, name TeamName, params ListTeamMembersParams)
@@ -4464,6 +4549,78 @@ func (siw *ServerInterfaceWrapper) GetTotalsForecast(w http.ResponseWriter, r *h
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetTotalsForecast(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetLargestWork operation middleware
+func (siw *ServerInterfaceWrapper) GetLargestWork(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetLargestWorkParams
+
+	// ------------- Required query parameter "user_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLargestWork(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5796,6 +5953,74 @@ func (siw *ServerInterfaceWrapper) GetTeamHistory(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetTeamHistory(w, r, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTeamLargestWork operation middleware
+func (siw *ServerInterfaceWrapper) GetTeamLargestWork(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TeamName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", r.PathValue("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetTeamLargestWorkParams
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTeamLargestWork(w, r, name, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -7525,6 +7750,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/cohorts", wrapper.GetCohorts)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/engagement", wrapper.GetUsageEngagement)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/forecast", wrapper.GetTotalsForecast)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/largest", wrapper.GetLargestWork)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/margins", wrapper.GetMargins)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/analytics/simulate", wrapper.SimulatePlan)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/analytics/spenders", wrapper.ListSpenders)
@@ -7549,6 +7775,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/analytics", wrapper.GetTeamAnalytics)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/forecast", wrapper.GetTeamForecast)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/history", wrapper.GetTeamHistory)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/largest", wrapper.GetTeamLargestWork)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/teams/{name}/members", wrapper.ListTeamMembers)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/teams/{name}/members/{user}", wrapper.RemoveTeamMember)
 	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/api/v1/teams/{name}/members/{user}", wrapper.AddTeamMember)
@@ -8203,6 +8430,45 @@ type GetTotalsForecastdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetTotalsForecastdefaultApplicationProblemPlusJSONResponse) VisitGetTotalsForecastResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLargestWorkRequestObject struct {
+	Params GetLargestWorkParams
+}
+
+type GetLargestWorkResponseObject interface {
+	VisitGetLargestWorkResponse(w http.ResponseWriter) error
+}
+
+type GetLargestWork200JSONResponse LargestWork
+
+func (response GetLargestWork200JSONResponse) VisitGetLargestWorkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLargestWorkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetLargestWorkdefaultApplicationProblemPlusJSONResponse) VisitGetLargestWorkResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -9467,6 +9733,46 @@ type GetTeamHistorydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetTeamHistorydefaultApplicationProblemPlusJSONResponse) VisitGetTeamHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamLargestWorkRequestObject struct {
+	Name   TeamName `json:"name"`
+	Params GetTeamLargestWorkParams
+}
+
+type GetTeamLargestWorkResponseObject interface {
+	VisitGetTeamLargestWorkResponse(w http.ResponseWriter) error
+}
+
+type GetTeamLargestWork200JSONResponse LargestWork
+
+func (response GetTeamLargestWork200JSONResponse) VisitGetTeamLargestWorkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTeamLargestWorkdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTeamLargestWorkdefaultApplicationProblemPlusJSONResponse) VisitGetTeamLargestWorkResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -11151,6 +11457,9 @@ type StrictServerInterface interface {
 	// GetTotalsForecast What all users, or those of a plan, will use in the days to come.
 	// (GET /api/v1/analytics/forecast)
 	GetTotalsForecast(ctx context.Context, request GetTotalsForecastRequestObject) (GetTotalsForecastResponseObject, error)
+	// GetLargestWork The largest pieces of work of a user.
+	// (GET /api/v1/analytics/largest)
+	GetLargestWork(ctx context.Context, request GetLargestWorkRequestObject) (GetLargestWorkResponseObject, error)
 	// GetMargins What plans, teams that pay, or days bring in, and what their use costs.
 	// (GET /api/v1/analytics/margins)
 	GetMargins(ctx context.Context, request GetMarginsRequestObject) (GetMarginsResponseObject, error)
@@ -11223,6 +11532,9 @@ type StrictServerInterface interface {
 	// GetTeamHistory A team's periods, the newest first, with each member's share.
 	// (GET /api/v1/teams/{name}/history)
 	GetTeamHistory(ctx context.Context, request GetTeamHistoryRequestObject) (GetTeamHistoryResponseObject, error)
+	// GetTeamLargestWork The largest pieces of work that a team paid for.
+	// (GET /api/v1/teams/{name}/largest)
+	GetTeamLargestWork(ctx context.Context, request GetTeamLargestWorkRequestObject) (GetTeamLargestWorkResponseObject, error)
 	// ListTeamMembers The users below a team, those of the teams below it included.
 	// (GET /api/v1/teams/{name}/members)
 	ListTeamMembers(ctx context.Context, request ListTeamMembersRequestObject) (ListTeamMembersResponseObject, error)
@@ -11729,6 +12041,32 @@ func (sh *strictHandler) GetTotalsForecast(w http.ResponseWriter, r *http.Reques
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetTotalsForecastResponseObject); ok {
 		if err := validResponse.VisitGetTotalsForecastResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetLargestWork operation middleware
+func (sh *strictHandler) GetLargestWork(w http.ResponseWriter, r *http.Request, params GetLargestWorkParams) {
+	var request GetLargestWorkRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLargestWork(ctx, request.(GetLargestWorkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLargestWork")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetLargestWorkResponseObject); ok {
+		if err := validResponse.VisitGetLargestWorkResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -12362,6 +12700,33 @@ func (sh *strictHandler) GetTeamHistory(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetTeamHistoryResponseObject); ok {
 		if err := validResponse.VisitGetTeamHistoryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTeamLargestWork operation middleware
+func (sh *strictHandler) GetTeamLargestWork(w http.ResponseWriter, r *http.Request, name TeamName, params GetTeamLargestWorkParams) {
+	var request GetTeamLargestWorkRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTeamLargestWork(ctx, request.(GetTeamLargestWorkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTeamLargestWork")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTeamLargestWorkResponseObject); ok {
+		if err := validResponse.VisitGetTeamLargestWorkResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

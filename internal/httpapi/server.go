@@ -102,6 +102,12 @@ type Analytics interface {
 	TeamAnalytics(ctx context.Context, team string, by reports.By, span reports.Span) (reports.Analytics, error)
 }
 
+// Largest lists the largest pieces of work; *reports.Service does.
+type Largest interface {
+	Largest(ctx context.Context, userID string, span reports.Span, limit int) (reports.Largest, error)
+	TeamLargest(ctx context.Context, team string, span reports.Span, limit int) (reports.Largest, error)
+}
+
 // Operators tells what all users come to; *reports.Service does.
 type Operators interface {
 	Utilisation(ctx context.Context, span reports.Span) (reports.Utilisation, error)
@@ -212,6 +218,7 @@ type Options struct {
 	Events      Events
 	History     History
 	Analytics   Analytics
+	Largest     Largest
 	Operators   Operators
 	Forecasts   Forecasts
 	Simulations Simulations
@@ -267,6 +274,7 @@ type server struct {
 	events      Events
 	history     History
 	analytics   Analytics
+	largest     Largest
 	operators   Operators
 	forecasts   Forecasts
 	simulations Simulations
@@ -301,9 +309,10 @@ var _ StrictServerInterface = (*server)(nil)
 func New(opts Options) http.Handler {
 	s := &server{usage: opts.Usage, admissions: opts.Admissions, tickets: opts.Tickets, events: opts.Events,
 		intervene: opts.Intervene, notifications: opts.Notifications, deliveries: opts.Deliveries,
-		history: opts.History, analytics: opts.Analytics, operators: opts.Operators, forecasts: opts.Forecasts,
-		simulations: opts.Simulations, advice: opts.Advice, readPlan: opts.ReadPlan, alerts: opts.Alerts,
-		users: opts.Users, search: opts.Search, resets: opts.Resets,
+		history: opts.History, analytics: opts.Analytics, largest: opts.Largest, operators: opts.Operators,
+		forecasts: opts.Forecasts, simulations: opts.Simulations, advice: opts.Advice, readPlan: opts.ReadPlan,
+		alerts: opts.Alerts,
+		users:  opts.Users, search: opts.Search, resets: opts.Resets,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
 	if s.limits == nil {

@@ -103,7 +103,7 @@ func storeOptionsAt(
 		History: past, Alerts: past,
 		Users: service, Search: past, Resets: past,
 		Teams:       service,
-		TeamReports: past, Analytics: past, Operators: past, Forecasts: past, Simulations: past,
+		TeamReports: past, Analytics: past, Largest: past, Operators: past, Forecasts: past, Simulations: past,
 		Advice: past, ReadPlan: manifest.Plan, Queue: queue.New(store),
 		Leases: signer, Auth: auth, Database: store.Ping,
 		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Draining: t.Context(),

@@ -62,17 +62,19 @@ func analyticsSeed(accounts, events int) []string {
 		fmt.Sprintf(`INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type,
 		    currency, cost_currency, events, reversals, credits, refunded, plan_credits, overage, grant_credits,
 		    carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged,
-		    waited_ms, running_ms, waited_1s, waited_1m, waited_10m, waited_1h, largest_audio_ms, largest_bytes)
+		    waited_ms, running_ms, waited_1s, waited_1m, waited_10m, waited_1h, largest_audio_ms, largest_bytes,
+		    largest)
 		 SELECT a.user_id, (h.at AT TIME ZONE 'UTC')::date, h.at, 0, a.payer, 'bench', 'transcription', 'USD', 'USD',
-		    1, 0, 60000, 0, 60000, 0, 0, 0, 0, 6000, 60000, 1000, 0, 0, 1, 0, 500, 60000, 1, 1, 1, 1, 60000, 1000
+		    1, 0, 60000, 0, 60000, 0, 0, 0, 0, 6000, 60000, 1000, 0, 0, 1, 0, 500, 60000, 1, 1, 1, 1, 60000, 1000,
+		    ARRAY[ROW(gen_random_uuid(), h.at, 60000, 60000, 0, 6000)::usage_work]
 		 FROM (SELECT q.user_id, coalesce(q.member_of, q.user_id) AS payer, row_number() OVER () AS n
 		    FROM usage_quotas AS q JOIN users AS u ON u.id = q.user_id) AS a
 		 CROSS JOIN generate_series(0, %d) AS i
 		 CROSS JOIN LATERAL (SELECT date_trunc('hour', now(), 'UTC')
 		    - (a.n * 7 + i::bigint * %d) %% %d * interval '1 hour' AS at) AS h
 		 ORDER BY a.user_id, h.at`, each-1, max(1, analyticsDays*24/each), analyticsDays*24),
-		`INSERT INTO usage_rollups (user_id, seq, decided_at, time_zone, as_of)
-		 SELECT a.user_id, a.seq, a.last_decided_at, a.time_zone, now()
+		`INSERT INTO usage_rollups (user_id, seq, decided_at, listed_seq, time_zone, as_of)
+		 SELECT a.user_id, a.seq, a.last_decided_at, a.seq, a.time_zone, now()
 		 FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id`,
 		`INSERT INTO usage_months (user_id, month, currency, uses, credits, price_micros, cost_micros, previous_credits)
 		 SELECT user_id, date_trunc('month', at AT TIME ZONE 'UTC')::date, 'USD', sum(events), sum(credits),
@@ -106,6 +108,18 @@ func analyticsPages(accounts int) []analyticsPage {
 	pages := []analyticsPage{
 		{"activity of a user", user, func(ctx context.Context, r *reports.Service, user string) error {
 			_, err := r.Activity(ctx, user, year)
+			return err
+		}},
+		{"largest work of a user", user, func(ctx context.Context, r *reports.Service, user string) error {
+			_, err := r.Largest(ctx, user, year, reports.MaxLargest)
+			return err
+		}},
+		{"largest of a team", team, func(ctx context.Context, r *reports.Service, team string) error {
+			_, err := r.TeamLargest(ctx, team, year, reports.MaxLargest)
+			return err
+		}},
+		{"largest of a large team", large, func(ctx context.Context, r *reports.Service, team string) error {
+			_, err := r.TeamLargest(ctx, team, year, reports.MaxLargest)
 			return err
 		}},
 		{"engagement of a user", user, func(ctx context.Context, r *reports.Service, user string) error {
