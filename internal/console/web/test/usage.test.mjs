@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { launch, lookThrough, newPage } from './browser.mjs';
-import { alert, alerts, answers, end, event, events, forecast, iso, newsroom, standing } from './pages/usage.mjs';
+import { alert, alerts, answers, end, event, events, forecast, iso, largest, newsroom, standing } from './pages/usage.mjs';
 import { Problem, Service, Stream, TIME } from './service.mjs';
 
 const STREAM = '/api/v1/usage/stream';
@@ -31,6 +31,7 @@ const open = async (path = '/usage') => {
   await page.waitForSelector('[data-left]');
 };
 const look = () => lookThrough(page, '.table tbody tr');
+const charges = () => page.locator('section[aria-labelledby="usage-charges"]');
 const text = (selector) => page.locator(selector).textContent();
 const shows = (selector, want) => page.waitForFunction(
   ([selector, want]) => document.querySelector(selector)?.textContent?.includes(want), [selector, want], { timeout: 5000 });
@@ -157,6 +158,27 @@ test('history that carries no forecast', async () => {
   assert.equal(await page.locator('.pace .range').count(), 0, 'no number is made up');
 });
 
+test('the largest jobs are read when they come into view, and nothing known is not nothing used', async () => {
+  await open();
+  const section = page.locator('section[aria-labelledby="usage-largest"]');
+  await section.scrollIntoViewIfNeeded();
+  await section.getByText('interview-12').waitFor();
+  assert.deepEqual(await section.locator('tbody tr').first().locator('th, td').allTextContents(),
+    ['Transcription · interview-12', '18 Mar 2026, 16:30', '48 minutes', '48', '$1.50']);
+  assert.match(await section.textContent(), /as of 20 Mar 2026, 16:28/);
+  service.answers['GET /api/v1/analytics/largest'] = { ...largest, work: [] };
+  await open();
+  await section.scrollIntoViewIfNeeded();
+  await section.getByText('Nothing took credits in these days').waitFor();
+  const { as_of, ...unknown } = { ...largest, work: [] };
+  service.answers['GET /api/v1/analytics/largest'] = unknown;
+  await open();
+  await section.scrollIntoViewIfNeeded();
+  await section.getByText('Nothing is summed up yet.').waitFor();
+  assert.equal(await section.locator('table').count(), 0);
+  assert.deepEqual(errors, []);
+});
+
 test('charges are filtered and sorted in the URL, and taken away', async () => {
   await open();
   await look();
@@ -164,7 +186,7 @@ test('charges are filtered and sorted in the URL, and taken away', async () => {
   assert.equal(await page.evaluate(() => document.activeElement.type), 'search');
   await page.keyboard.type('播客');
   await shows('.table .count', '1 row of 12');
-  await page.getByRole('button', { name: 'Credits', exact: true }).click();
+  await charges().getByRole('button', { name: 'Credits', exact: true }).click();
   assert.equal(new URL(page.url()).search, `?q=${encodeURIComponent('播客')}&sort=credits`);
   await page.reload();
   await look();
@@ -174,7 +196,7 @@ test('charges are filtered and sorted in the URL, and taken away', async () => {
   await page.goto(`${service.url}/usage`);
   await look();
   const download = page.waitForEvent('download');
-  await page.getByRole('button', { name: 'Download CSV' }).click();
+  await charges().getByRole('button', { name: 'Download CSV' }).click();
   const file = await download;
   assert.equal(file.suggestedFilename(), 'usage-mina-4.csv');
   const lines = (await readFile(await file.path(), 'utf8')).split('\r\n');
@@ -211,7 +233,7 @@ test('arrows move between rows', async () => {
   await page.keyboard.press('ArrowDown');
   await page.keyboard.press('ArrowUp');
   assert.equal(await page.evaluate(() => document.activeElement.rowIndex), 2);
-  assert.equal(await page.locator('.table tbody tr[tabindex="0"]').count(), 1);
+  assert.equal(await charges().locator('tbody tr[tabindex="0"]').count(), 1);
 });
 
 test('an earlier period, and back', async () => {
@@ -246,7 +268,7 @@ test('the last of the user’s calls are not spent', async () => {
   assert.equal(service.count('GET', '/api/v1/usage/events'), asked);
   left = 90;
   service.answers['GET /api/v1/usage/events'] = { user_id: 'mina', period: 4, events: [event(99), ...events] };
-  await page.locator('section[aria-labelledby="usage-charges"]').getByRole('button', { name: 'Read again' }).click();
+  await charges().getByRole('button', { name: 'Read again' }).click();
   await shows('.table .count', '13 rows');
 });
 

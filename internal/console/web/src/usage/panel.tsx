@@ -8,6 +8,7 @@ import { LiveMark, Trouble } from '../lib/parts';
 import type { UsageKey } from '../i18n';
 import { Alerts } from './alerts';
 import { Charges } from './charges';
+import { Largest } from './largest';
 import { Pace } from './pace';
 import { Plans } from './plans';
 import { Summary } from './summary';
@@ -16,7 +17,7 @@ import { useUsage } from './use-usage';
 import { Waiting } from './waiting';
 
 /** The parts, in the order in which they are shown. */
-export const parts = ['summary', 'alerts', 'pace', 'waiting', 'team', 'plans', 'charges'] as const;
+export const parts = ['summary', 'alerts', 'pace', 'waiting', 'team', 'plans', 'charges', 'largest'] as const;
 export type Part = (typeof parts)[number];
 
 export function Panel(props: {
@@ -55,6 +56,7 @@ export function Panel(props: {
           {has('team') && <TeamShare now={now} />}
           {has('plans') && !now.payer && <Plans now={now} upgrade={props.upgrade} />}
           {has('charges') && <Charges now={now} />}
+          {has('largest') && <Largest of={now.user_id} path="user" clock={usage.clock.now.value} />}
         </div>
       )}
     </>

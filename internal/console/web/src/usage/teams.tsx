@@ -15,6 +15,7 @@ import { useStream } from '../lib/use-stream';
 import type { UsageKey } from '../i18n';
 import { Alerts } from './alerts';
 import { Stale, useFresh } from './fresh';
+import { Largest } from './largest';
 import { Pace } from './pace';
 import { Bar } from './summary';
 import type { Alert, Standing } from './use-usage';
@@ -110,6 +111,7 @@ export function TeamPage({ name }: { name: string }) {
           <Alerts of={name} news={news} path="team" read={() => setAlerted(true)} />
           {/* Not before, or else they would push it away under the reader's eyes. */}
           {alerted && <Members name={name} version={`${level.used_credits}/${level.running}/${level.queued}`} />}
+          {alerted && level.pays && <Largest of={name} path="team" clock={clock.now.value} />}
         </div>
       )}
     </>

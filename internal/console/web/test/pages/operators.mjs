@@ -4,7 +4,7 @@
 // The operators' pages, with what a service in use has to show.
 
 import { TIME } from '../service.mjs';
-import { end, event, iso, newsroom, standing, start } from './usage.mjs';
+import { end, event, largest, iso, newsroom, standing, start } from './usage.mjs';
 
 const DAY = 86_400_000;
 const HOUR = 3_600_000;
@@ -147,6 +147,7 @@ const aboutMina = {
     user_id: 'mina', period: 4,
     events: [event(0), event(1, { reversed_by: id(1) }), event(2, { kind: 'reversal', reason: 'the recording was empty', recorded_by: 'oidc:olga' }), event(3)],
   },
+  'GET /api/v1/analytics/largest': largest,
   'GET /api/v1/usage/history': { user_id: 'mina', periods: [period(4, { state: 'Open', used_credits: 198.75 }), period(3, { state: 'Closed' }), period(2)], as_of: iso(TIME) },
   'GET /api/v1/usage/alerts': {
     alerts: [{
@@ -200,7 +201,7 @@ export default [
     name: 'console-users', path: '/console/users', ready: 'tbody tr', picture: false,
     answers: () => ({ 'GET /api/v1/users': ({}, query) => ({ users: users.filter((u) => u.user_id.startsWith(query.get('prefix') ?? '')) }) }),
   },
-  user_(''), user_('work'), user_('events'), user_('periods'), user_('alerts'), { ...user_('advice', true), ready: '[data-score]' }, user_('audit'),
+  user_(''), user_('work'), user_('events'), user_('largest'), user_('periods'), user_('alerts'), { ...user_('advice', true), ready: '[data-score]' }, user_('audit'),
   { name: 'console-teams', path: '/console/teams', ready: 'tbody tr', picture: false, answers: () => ({ 'GET /api/v1/teams': { teams, as_of: iso(TIME) } }) },
   {
     name: 'console-team', path: '/console/teams/newsroom', ready: 'section:last-of-type tbody tr', picture: false,

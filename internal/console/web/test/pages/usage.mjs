@@ -95,6 +95,16 @@ const bill = (name, display_name, price, included, refused) => ({
   overage_credits: 0, refused_credits: refused, price_per_period: price, price_per_credit: 0.05, overage_price: 0, total: price,
 });
 
+export const largest = {
+  user_id: 'mina', time_zone: 'Asia/Hong_Kong', from: '2026-02-19', to: '2026-03-21', as_of: iso(TIME - 120_000),
+  work: [[48, 'interview-12'], [31.5], [12.25, 'podcast-episode-with-a-long-name-that-does-not-fit-on-a-phone']].map(([credits, job_name], i) => ({
+    event_id: event(40 + i).id, usage_type: i === 1 ? 'export' : 'transcription', plan: 'starter', occurred_at: iso(TIME - (i + 1) * 2 * DAY), credits,
+    credits_ms: credits * 60_000, audio_seconds: i === 1 ? 0 : credits * 60,
+    amounts: [{ currency: 'USD', provider_cost: 0.25, price: i === 0 ? 1.5 : 0 }],
+    ...(job_name ? { admission_id: event(60 + i).id, job_namespace: 'media', job_name } : {}),
+  })),
+};
+
 /** Where the user stands is the test's to change: `at.standing` is what a new stream says first. */
 export function answers(at = { standing: standing() }) {
   return {
@@ -116,6 +126,8 @@ export function answers(at = { standing: standing() }) {
       user_id: 'mina', period: {}, as_of: iso(TIME),
       bills: [bill('free', 'Free', 0, 30, 158.75), bill('starter', 'Starter', 19.9, 280, 0), bill('pro', 'Pro', 79.5, 1200, 0)],
     },
+    'GET /api/v1/analytics/largest': largest,
+    'GET /api/v1/teams/:name/largest': { ...largest, team: 'newsroom', work: largest.work.map((w) => ({ ...w, user_id: 'petra' })) },
     'GET /api/v1/teams/:name/alerts': {
       alerts: [alert('TeamShare', 'warning', { level: { kind: 'Team', name: 'newsroom' }, threshold_percent: 60, used: 605, limit: 1000 })],
       as_of: iso(TIME),

@@ -18,7 +18,7 @@ import { Advice } from './advice';
 import { AuditTable } from './audit';
 import { Amount, LevelLink, Long, Of, Tabs, teamAt, usePlans } from '../parts';
 
-const tabs = ['why', 'work', 'events', 'periods', 'alerts', 'advice', 'audit'];
+const tabs = ['why', 'work', 'events', 'largest', 'periods', 'alerts', 'advice', 'audit'];
 
 export function User({ id = '' }: Record<string, string>) {
   const { t } = useI18n();
@@ -93,6 +93,7 @@ export function User({ id = '' }: Record<string, string>) {
           {tab === 'why' && <Why id={id} of={u} />}
           {tab === 'work' && <Work id={id} />}
           {tab === 'events' && <Events id={id} />}
+          {tab === 'largest' && <Largest id={id} />}
           {tab === 'periods' && <Periods id={id} />}
           {tab === 'alerts' && <Alerts id={id} />}
           {tab === 'advice' && <Advice id={id} />}
@@ -289,6 +290,34 @@ function Events({ id }: { id: string }) {
               />
             ),
           },
+        ]}
+      />
+    </>
+  );
+}
+
+function Largest({ id }: { id: string }) {
+  const i18n = useI18n();
+  const { t } = i18n;
+  const api = useApi();
+  const { data, error, reload } = useResource(`largest/${id}`, (signal) =>
+    take(api.client.GET('/api/v1/analytics/largest', { params: { query: { user_id: id } }, signal })));
+  if (error) return <Trouble error={error} again={reload} />;
+  if (data && !data.as_of) return <p class="minor">{t('notSummedUp')}</p>;
+  return (
+    <>
+      {data?.as_of && <p class="minor">{t('largestWhat', { time: i18n.dateTime(data.as_of) })}</p>}
+      <Table<Schemas['LargeWork']>
+        caption={t('tab.largest')} file={`largest-${id}`} filter="none" rows={data?.work} rowKey={(w) => w.event_id}
+        columns={[
+          { key: 'at', title: t('time'), value: (w) => w.occurred_at, show: (w) => i18n.dateTime(w.occurred_at) },
+          { key: 'type', title: t('type'), value: (w) => w.usage_type },
+          { key: 'job', title: t('job'), value: (w) => (w.job_name ? `${w.job_namespace}/${w.job_name}` : ''), show: (w) => <Long>{w.job_name && `${w.job_namespace}/${w.job_name}`}</Long> },
+          { key: 'credits', title: t('credits'), end: true, value: (w) => w.credits, show: (w) => i18n.credits(w.credits) },
+          { key: 'price', title: t('overage'), end: true, value: (w) => w.amounts[0]?.price, show: (w) => w.amounts.map((a) => <div key={a.currency}><Amount value={a.price} currency={a.currency} /></div>) },
+          { key: 'cost', title: t('cost'), end: true, value: (w) => w.amounts[0]?.provider_cost, show: (w) => w.amounts.map((a) => <div key={a.currency}><Amount value={a.provider_cost} currency={a.currency} /></div>) },
+          { key: 'plan', title: t('plan'), value: (w) => w.plan },
+          { key: 'event', title: t('id'), value: (w) => w.event_id, taken: true },
         ]}
       />
     </>
