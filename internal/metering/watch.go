@@ -230,8 +230,8 @@ type VersionChanges struct {
 	Now      time.Time
 }
 
-// poll finds out whose standing may have changed, of a part of those who are watched. What concerns all of them it looks
-// at with one of the parts.
+// poll finds out whose standing may have changed, of a part of those who are watched. What concerns all of them it
+// looks at with one of the parts.
 func (w *Watcher) poll(ctx context.Context) error {
 	w.mu.Lock()
 	var ask Versions
