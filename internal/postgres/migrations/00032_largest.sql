@@ -9,7 +9,7 @@ END $$;
 -- +goose StatementEnd
 
 -- The ten largest of a row by credits, then those that were earlier, then by id, without what was reversed and what an admin adjusted. NULL
--- where there is none that took credits. So the ten largest of any days are among those of the rows of these days.
+-- where there is none that took credits; in no order. So the ten largest of any days are among those of the rows of these days.
 ALTER TABLE usage_analytics ADD COLUMN IF NOT EXISTS largest usage_work[];
 
 -- Up to which seq the rows have them: where it is not seq, the release before has rolled up, and all is made anew.

@@ -59,7 +59,9 @@ DELETE FROM usage_analytics WHERE user_id = ANY (@ids::uuid[]);
 -- Of some days of some accounts, of all days where whole. since keeps the search to the partitions that may have events of these
 -- days: none is recorded more than minutes before it occurred. What a reversal undid is left out of the day that it belongs to,
 -- but for the provider's cost, which was spent; where it changed no period, or gave a lot, that stays too. That users are among
--- ids, and nothing older than the oldest since, follows from the rest: it tells the planner how much of a table is asked for.
+-- ids, and nothing older than the oldest since, follows from the rest: it tells the planner how much of a table is asked for. The
+-- largest pieces of work are in no order, which few rows would need and each would pay for; and what was waited is a float of whole
+-- microseconds first, as numerics take several times as long.
 WITH page AS MATERIALIZED (
     SELECT unnest(@ids::uuid[]) AS id, unnest(@since::timestamptz[]) AS since, unnest(@zones::text[]) AS zone,
         unnest(@whole::boolean[]) AS whole),
@@ -107,12 +109,12 @@ SELECT f.user_id, (f.t AT TIME ZONE f.zone)::date, greatest(date_trunc('hour', f
     sum(f.pays * f.grant_credits), sum(f.pays * f.carry_over), sum(f.pays * f.price_micros), sum(f.cost_micros),
     sum(f.kept * f.duration_ms), sum(f.kept * f.file_size), sum(f.kept * f.tokens), sum(f.kept * f.quantity),
     sum(f.admissions), sum(f.uncharged), sum(f.expired), sum(f.cancelled),
-    coalesce(sum((extract(epoch FROM f.waited) * 1000)::bigint), 0),
-    coalesce(sum((extract(epoch FROM f.running) * 1000)::bigint), 0),
+    coalesce(sum(((date_part('epoch', f.waited) * 1e6)::bigint + 500) / 1000), 0),
+    coalesce(sum(((date_part('epoch', f.running) * 1e6)::bigint + 500) / 1000), 0),
     count(*) FILTER (WHERE f.waited <= interval '1 second'), count(*) FILTER (WHERE f.waited <= interval '1 minute'),
     count(*) FILTER (WHERE f.waited <= interval '10 minutes'), count(*) FILTER (WHERE f.waited <= interval '1 hour'),
     max(f.kept * f.duration_ms), max(f.kept * f.file_size),
-    CASE WHEN count(f.work) > 1 THEN ARRAY(
+    CASE WHEN count(f.work) > 10 THEN ARRAY(
         SELECT w FROM unnest(array_agg(
             ROW(f.work, f.t, f.credits, f.duration_ms, f.price_micros, f.cost_micros)::usage_work) FILTER (WHERE f.work IS NOT NULL)) AS w
         ORDER BY w.credits DESC, w.at, w.id LIMIT 10)

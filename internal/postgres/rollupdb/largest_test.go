@@ -162,7 +162,7 @@ func TestMigrationHasListsMade(t *testing.T) {
 	w := newWorld(t)
 	w.mustRecord("alice", "a", w.now(), time.Minute)
 	w.rollUp(rollup.Options{})
-	const rows = "SELECT * FROM usage_analytics"
+	const rows = "SELECT * FROM " + allRows
 	want := w.rows(rows)
 	for _, sql := range []string{
 		"DROP TABLE usage_payer_largest", "ALTER TABLE usage_rollups_complete DROP COLUMN listed",
