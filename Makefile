@@ -98,9 +98,9 @@ test-web: $(WEB)/node_modules/.package-lock.json ## Test the pages in a real bro
 	node --test --test-concurrency=1 --test-reporter=spec test/*.test.mjs
 
 .PHONY: lighthouse
-lighthouse: $(WEB)/node_modules/.package-lock.json ## Have Lighthouse judge each page (npx fetches it); fails below 95
+lighthouse: $(WEB)/node_modules/.package-lock.json ## Have Lighthouse judge each page (npx fetches it), or those of PAGES; fails below 95
 	@assets=$$(hack/controlplane/build.sh); chromium=$$(hack/chromium.sh); $(build_stack); \
-	cd $(WEB); KUBEBUILDER_ASSETS=$$assets CHROMIUM=$$chromium node test/lighthouse.mjs
+	cd $(WEB); KUBEBUILDER_ASSETS=$$assets CHROMIUM=$$chromium node test/lighthouse.mjs $(PAGES)
 
 .PHONY: screenshots
 screenshots: $(WEB)/node_modules/.package-lock.json ## Make the pictures of the documentation, in docs/pictures; those of PAGES, if that names some

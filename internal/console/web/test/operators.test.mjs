@@ -236,6 +236,17 @@ test('one comes from the filter to the rows and back by arrows, and into a row b
   await page.keyboard.press('ArrowUp');
   await page.keyboard.press('ArrowUp');
   assert.equal(await focused(), 'search');
+  // Esc takes what is in the filter, and then leads out of it: keys are the page's again.
+  await page.keyboard.type('mi');
+  await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 1);
+  await page.keyboard.press('Escape');
+  await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 8);
+  assert.equal(await focused(), 'search');
+  await page.keyboard.press('Escape');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'content');
+  await page.keyboard.press('?');
+  await page.getByRole('dialog').getByText('Close, or leave the filter').waitFor();
+  await page.keyboard.press('Escape');
   await page.locator('tbody tr').first().focus();
   await page.keyboard.press('ArrowDown');
   await page.keyboard.press('Enter');

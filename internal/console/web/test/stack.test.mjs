@@ -156,6 +156,7 @@ test('an operator acts for a reason, and finds it in the audit log', async () =>
   await row.getByText(reason).waitFor();
   assert.match(await row.textContent(), /olga/);
   assert.equal(new URL(page.url()).search, '?user=petra');
+  await page.keyboard.press('Escape');
   // What needs somebody is told of the service as it is: its cluster is heard of.
   await page.keyboard.press('g');
   await page.keyboard.press('n');

@@ -23,6 +23,7 @@ export const common = {
   'keys.filter': 'Go to the filter',
   'keys.rows': 'Move between rows, from the filter and back to it',
   'keys.close': 'Close',
+  'keys.leave': 'Close, or leave the filter',
   'state.live': 'Live',
   'state.connecting': 'Connecting …',
   'state.offline': 'Offline',

@@ -28,6 +28,7 @@ export const common: Texts<typeof commonEn> = {
   'keys.filter': '前往篩選欄',
   'keys.rows': '在各行之間移動，可由篩選欄進入及返回',
   'keys.close': '關閉',
+  'keys.leave': '關閉，或離開篩選欄',
   'state.live': '即時',
   'state.connecting': '連線中……',
   'state.offline': '離線',

@@ -37,6 +37,12 @@ export function Keyboard() {
   useEffect(() => {
     let before = '';
     const press = (event: KeyboardEvent) => {
+      // Out of a field, so that keys are the page's again; a search that has a text loses that first, by the browser.
+      const field = event.target;
+      if (event.key === 'Escape' && field instanceof HTMLInputElement && field.dataset.filter !== undefined && !(field.type === 'search' && field.value)) {
+        document.querySelector<HTMLElement>('main')?.focus({ preventScroll: true });
+        return;
+      }
       if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || document.querySelector('dialog[open]')) return;
       const both = `${before} ${event.key}`;
       const key = keys.value.find((k) => k.key === both) ?? keys.value.find((k) => k.key === event.key);
@@ -60,7 +66,7 @@ export function Keyboard() {
     return () => removeEventListener('keydown', press);
   }, []);
   const fixed = [
-    ['/', t('keys.filter')], ['↑ ↓', t('keys.rows')], ['?', t('keys.help')], ['Esc', t('keys.close')],
+    ['/', t('keys.filter')], ['↑ ↓', t('keys.rows')], ['?', t('keys.help')], ['Esc', t('keys.leave')],
   ] as const;
   return (
     <dialog ref={dialog} class="keys" aria-labelledby="keys-title">
