@@ -272,6 +272,28 @@ test('the last of the user’s calls are not spent', async () => {
   await shows('.table .count', '13 rows');
 });
 
+test('a part that could not be read is there by itself once the service answers', async () => {
+  await page.route('**/api/v1/usage/events*', (route) => route.abort());
+  await open();
+  const charges = page.locator('section[aria-labelledby="usage-charges"]');
+  await charges.scrollIntoViewIfNeeded();
+  await charges.getByText('The service does not answer.').waitFor();
+  await page.clock.runFor(11_000);
+  await charges.getByText('The service does not answer.').waitFor();
+  await page.unroute('**/api/v1/usage/events*');
+  await page.clock.runFor(11_000);
+  await shows('.table .count', '12 rows');
+  // What it refuses is not asked for again and again.
+  service.answers['GET /api/v1/usage/events'] = new Problem(403, 'oidc:mina may not get user "mina"');
+  await page.reload();
+  await page.waitForSelector('[data-left]');
+  await charges.scrollIntoViewIfNeeded();
+  await charges.getByText('You have no right to see this.').waitFor();
+  const asked = service.count('GET', '/api/v1/usage/events');
+  await page.clock.runFor(60_000);
+  assert.equal(service.count('GET', '/api/v1/usage/events'), asked);
+});
+
 test('the language is the reader’s, and stays', async () => {
   await open();
   await page.getByRole('combobox', { name: 'Language' }).selectOption('zh-Hant-HK');

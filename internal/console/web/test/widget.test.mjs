@@ -123,6 +123,32 @@ test('it leaves the URL, the keys and the globals of its host alone', async () =
   assert.equal(await page.locator('usage-panel dialog').count(), 0);
 });
 
+test('the service goes away and comes back', async () => {
+  await open();
+  service.leave();
+  await page.locator('usage-panel [data-offline]').waitFor();
+  assert.equal(await page.locator('usage-panel [data-used]').textContent(), '198.75', 'what was known stays');
+  at.standing = standing({ used_credits: 205, as_of: iso(TIME + 60_000) });
+  service.back();
+  await page.clock.runFor(40_000);
+  await page.waitForFunction(() => document.querySelector('usage-panel').shadowRoot.querySelector('[data-used]').textContent === '205');
+  assert.equal(await page.locator('usage-panel [data-offline]').count(), 0);
+});
+
+test('a keyboard is enough: from the filter to the rows and back', async () => {
+  await open();
+  await lookThrough(page, '.table tbody tr');
+  const at = () => page.evaluate(() => document.querySelector('usage-panel').shadowRoot.activeElement?.tagName);
+  await page.locator('usage-panel [data-filter]').focus();
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await at(), 'TR');
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await page.evaluate(() => document.querySelector('usage-panel').shadowRoot.activeElement.rowIndex), 2);
+  await page.keyboard.press('ArrowUp');
+  await page.keyboard.press('ArrowUp');
+  assert.equal(await at(), 'INPUT');
+});
+
 test('taken out of the page it is quiet, and back in it goes on', async () => {
   await open();
   await page.evaluate(() => { window.panel = document.querySelector('usage-panel'); window.panel.remove(); });

@@ -5,6 +5,7 @@
 // not too often, and not from the last of the user's calls, which the user's own programs need.
 
 import { useEffect, useRef, useState } from 'preact/hooks';
+import { Refused } from '../lib/api';
 import { useApi } from '../lib/api-context';
 import { useI18n } from '../lib/i18n';
 import type { UsageKey } from '../i18n';
@@ -50,6 +51,13 @@ export function useFresh<T>(key: string, version: string, read: (signal: AbortSi
     const timer = setTimeout(resource.reload, Math.max(0, at.when + PAUSE - Date.now()));
     return () => clearTimeout(timer);
   }, [changed, spare, version]);
+  // What the service did not answer is asked again by itself; what it refused is not.
+  const { error } = resource;
+  useEffect(() => {
+    if (!error || error instanceof Refused) return;
+    const timer = setTimeout(resource.reload, 2 * PAUSE);
+    return () => clearTimeout(timer);
+  }, [error]);
   return { ...resource, place, stale: changed && !spare } as Fresh<T>;
 }
 
