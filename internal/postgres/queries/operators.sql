@@ -6,68 +6,56 @@ FROM usage_utilisation AS u WHERE u.day >= @from_day::date AND u.day < @to_day::
 GROUP BY u.plan_name, u.percent ORDER BY u.plan_name, u.percent;
 
 -- name: Margins :many
--- What users did not have a team pay for is what is in the totals and not in those of payers. Of these, months that lie within the span
--- are read as such, and days before and behind them.
-WITH span AS NOT MATERIALIZED (
-    SELECT a.by_team, a.from_day, a.to_day, (date_trunc('month', a.from_day - 1) + interval '1 month')::date AS from_month,
-        date_trunc('month', a.to_day)::date AS to_month, '00000000-0000-0000-0000-000000000000'::uuid AS none
-    FROM (SELECT @by_team::boolean AS by_team, @from_day::date AS from_day, @to_day::date AS to_day) AS a),
+-- What was sold, owed and spent: by plan, by the team that paid, or by day, as by says. What users did not have a team pay for is what
+-- is in the totals and not in those of payers. Of these, months of which all known days lie within the span are read as such, and days
+-- before and behind them.
+WITH span AS MATERIALIZED (
+    SELECT a.*,
+        (date_trunc('month', CASE WHEN a.from_day <= k.first_day THEN a.from_day ELSE a.from_day - 1 + interval '1 month' END))::date
+            AS from_month,
+        (date_trunc('month', CASE WHEN a.to_day > k.last_day THEN a.to_day - 1 + interval '1 month' ELSE a.to_day END))::date AS to_month
+    FROM (SELECT @by::text AS by, @from_day::date AS from_day, @to_day::date AS to_day,
+            '00000000-0000-0000-0000-000000000000'::uuid AS none) AS a,
+        (SELECT min(t.day) AS first_day, max(t.day) AS last_day FROM usage_payer_totals AS t) AS k),
 paid AS MATERIALIZED (
     SELECT p.team_id, p.currency, p.cost_currency, sum(p.price_micros)::bigint AS price, sum(p.cost_micros)::bigint AS cost
     FROM (
         SELECT m.team_id, m.currency, m.cost_currency, m.price_micros, m.cost_micros
-        FROM span AS s JOIN usage_payer_months AS m ON m.month >= s.from_month AND m.month < s.to_month WHERE s.by_team
+        FROM span AS s JOIN usage_payer_months AS m ON m.month >= s.from_month AND m.month < s.to_month WHERE s.by = 'team'
         UNION ALL
         SELECT b.team_id, b.currency, b.cost_currency, b.price_micros, b.cost_micros
         FROM span AS s JOIN usage_payer_totals AS b ON b.day >= s.from_day AND b.day < least(s.from_month, s.to_day)
-        WHERE s.by_team AND b.events > 0
+        WHERE s.by = 'team' AND b.events > 0
         UNION ALL
         SELECT e.team_id, e.currency, e.cost_currency, e.price_micros, e.cost_micros
         FROM span AS s JOIN usage_payer_totals AS e ON e.day >= greatest(s.from_month, s.to_month) AND e.day < s.to_day
-        WHERE s.by_team AND e.events > 0) AS p
-    GROUP BY p.team_id, p.currency, p.cost_currency)
-SELECT f.plan::text AS plan, coalesce(t.name, '')::text AS team, f.currency::text AS currency, sum(f.periods)::bigint AS periods,
-    sum(f.period_price)::bigint AS period_price, sum(f.overage_price)::bigint AS overage_price, sum(f.cost)::bigint AS cost
-FROM (
-    SELECT CASE WHEN s.by_team THEN '' ELSE a.plan_name END AS plan, s.none AS team_id, a.currency, 0 AS periods, 0 AS period_price,
-        a.price_micros AS overage_price, 0 AS cost
+        WHERE s.by = 'team' AND e.events > 0) AS p
+    GROUP BY p.team_id, p.currency, p.cost_currency),
+money AS MATERIALIZED (
+    SELECT a.day, a.plan_name, s.none AS team_id, a.currency, a.cost_currency, 0 AS periods, 0 AS period_price,
+        a.price_micros AS overage_price, a.cost_micros AS cost
     FROM span AS s JOIN usage_totals AS a ON a.day >= s.from_day AND a.day < s.to_day AND a.events > 0
     UNION ALL
-    SELECT CASE WHEN s.by_team THEN '' ELSE b.plan_name END, s.none, b.cost_currency, 0, 0, 0, b.cost_micros
-    FROM span AS s JOIN usage_totals AS b ON b.day >= s.from_day AND b.day < s.to_day AND b.events > 0
+    SELECT s.from_day, '', c.team_id, c.currency, c.cost_currency, 0, 0, c.price, c.cost FROM span AS s, paid AS c
     UNION ALL
-    SELECT '', c.team_id, c.currency, 0, 0, c.price, 0 FROM paid AS c
+    SELECT s.from_day, '', s.none, d.currency, d.cost_currency, 0, 0, -d.price, -d.cost FROM span AS s, paid AS d
     UNION ALL
-    SELECT '', d.team_id, d.cost_currency, 0, 0, 0, d.cost FROM paid AS d
-    UNION ALL
-    SELECT '', s.none, e.currency, 0, 0, -e.price, 0 FROM span AS s, paid AS e
-    UNION ALL
-    SELECT '', s.none, g.cost_currency, 0, 0, 0, -g.cost FROM span AS s, paid AS g
-    UNION ALL
-    SELECT CASE WHEN s.by_team THEN '' ELSE q.plan_name END, CASE WHEN s.by_team THEN q.team_id ELSE s.none END, q.currency, q.periods,
-        q.price_micros, 0, 0
-    FROM span AS s JOIN usage_period_prices AS q ON q.day >= s.from_day AND q.day < s.to_day) AS f
-LEFT JOIN teams AS t ON t.id = f.team_id
-GROUP BY f.plan, f.team_id, t.name, f.currency
-HAVING sum(f.periods) <> 0 OR sum(f.overage_price) <> 0 OR sum(f.cost) <> 0
-ORDER BY 1, 2, 3;
-
--- name: MarginDays :many
--- The same of all, by days.
-SELECT v.day::date AS day, v.currency::text AS currency, sum(v.periods)::bigint AS periods, sum(v.period_price)::bigint AS period_price,
-    sum(v.overage_price)::bigint AS overage_price, sum(v.cost)::bigint AS cost
+    SELECT q.day, q.plan_name, q.team_id, q.currency, q.currency, q.periods, q.price_micros, 0, 0
+    FROM span AS s JOIN usage_period_prices AS q ON q.day >= s.from_day AND q.day < s.to_day)
+SELECT g.day::date AS day, g.plan::text AS plan, coalesce(t.name, '')::text AS team, g.currency::text AS currency,
+    g.periods::bigint AS periods, g.period_price::bigint AS period_price, g.overage_price::bigint AS overage_price, g.cost::bigint AS cost
 FROM (
-    SELECT a.day, a.currency, 0 AS periods, 0 AS period_price, a.price_micros AS overage_price, 0 AS cost
-    FROM usage_totals AS a WHERE a.day >= @from_day::date AND a.day < @to_day::date AND a.events > 0
-    UNION ALL
-    SELECT b.day, b.cost_currency, 0, 0, 0, b.cost_micros
-    FROM usage_totals AS b WHERE b.day >= @from_day::date AND b.day < @to_day::date AND b.events > 0
-    UNION ALL
-    SELECT p.day, p.currency, p.periods, p.price_micros, 0, 0
-    FROM usage_period_prices AS p WHERE p.day >= @from_day::date AND p.day < @to_day::date) AS v
-GROUP BY v.day, v.currency
-HAVING sum(v.periods) <> 0 OR sum(v.overage_price) <> 0 OR sum(v.cost) <> 0
-ORDER BY 1, 2;
+    SELECT CASE s.by WHEN 'day' THEN f.day ELSE s.from_day END AS day, CASE s.by WHEN 'plan' THEN f.plan_name ELSE '' END AS plan,
+        CASE s.by WHEN 'team' THEN f.team_id ELSE s.none END AS team_id, f.currency, sum(f.periods) AS periods,
+        sum(f.period_price) AS period_price, sum(f.overage_price) AS overage_price, sum(f.cost) AS cost
+    FROM span AS s CROSS JOIN (
+        SELECT m.day, m.plan_name, m.team_id, m.currency, m.periods, m.period_price, m.overage_price, 0 AS cost FROM money AS m
+        UNION ALL
+        SELECT n.day, n.plan_name, n.team_id, n.cost_currency, 0, 0, 0, n.cost FROM money AS n WHERE n.cost <> 0) AS f
+    GROUP BY 1, 2, 3, 4
+    HAVING sum(f.periods) <> 0 OR sum(f.overage_price) <> 0 OR sum(f.cost) <> 0) AS g
+LEFT JOIN teams AS t ON t.id = g.team_id
+ORDER BY 1, 2, 3, 4;
 
 -- name: CurrenciesOf :many
 -- Of the money of days.

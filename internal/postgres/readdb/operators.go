@@ -40,10 +40,10 @@ func (s *Store) Utilisation(ctx context.Context, from, to reports.Day) ([]report
 // Margins implements reports.OperatorsStore.
 func (s *Store) Margins(ctx context.Context, by reports.By, from, to reports.Day) ([]reports.Margin, error) {
 	if by != reports.ByPlan && by != reports.ByTeam {
-		return s.marginsOfDays(ctx, from, to)
+		by = reports.ByDay
 	}
 	rows, err := s.Queries().Margins(ctx,
-		dbsqlc.MarginsParams{ByTeam: by == reports.ByTeam, FromDay: time.Time(from), ToDay: time.Time(to)})
+		dbsqlc.MarginsParams{By: string(by), FromDay: time.Time(from), ToDay: time.Time(to)})
 	margins := make([]reports.Margin, len(rows))
 	for i, r := range rows {
 		margins[i] = reports.Margin{
@@ -51,20 +51,9 @@ func (s *Store) Margins(ctx context.Context, by reports.By, from, to reports.Day
 			PeriodPrice: quota.Money(r.PeriodPrice), OveragePrice: quota.Money(r.OveragePrice),
 			Cost: quota.Money(r.Cost),
 		}
-	}
-	return margins, postgres.MapError(err)
-}
-
-func (s *Store) marginsOfDays(ctx context.Context, from, to reports.Day) ([]reports.Margin, error) {
-	rows, err := s.Queries().MarginDays(ctx,
-		dbsqlc.MarginDaysParams{FromDay: time.Time(from), ToDay: time.Time(to)})
-	margins := make([]reports.Margin, len(rows))
-	for i, r := range rows {
-		day := reports.Day(r.Day)
-		margins[i] = reports.Margin{
-			Span: reports.Span{From: day, To: day.Add(1)}, Currency: r.Currency, Periods: r.Periods,
-			PeriodPrice: quota.Money(r.PeriodPrice), OveragePrice: quota.Money(r.OveragePrice),
-			Cost: quota.Money(r.Cost),
+		if by == reports.ByDay {
+			day := reports.Day(r.Day)
+			margins[i].Span = reports.Span{From: day, To: day.Add(1)}
 		}
 	}
 	return margins, postgres.MapError(err)
