@@ -28,63 +28,84 @@ const (
 	allReads  = 40
 )
 
-// analyticsSeed makes the sums that accounts have after so many events, each in an hour of its own, as a rollup would
+// seedAnalytics makes the sums that accounts have after so many events, each in an hour of its own, as a rollup would
 // have, and three periods before the open one. The first tenth of the users are in one team, which pays; of the others
 // every second one is in a team of a hundred. The events themselves are not made: no page reads them, so there would be
-// an answer missing if one did.
-func analyticsSeed(accounts, events int) []string {
+// an answer missing if one did. A million accounts with ten million events take minutes.
+func seedAnalytics(ctx context.Context, dsn string, accounts, events int) (err error) {
 	each := max(1, events/accounts)
-	return []string{
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	if err := execIn(ctx, conn, []string{
 		// Nothing checks the references that these statements make, and nobody waits for the log.
-		"SET synchronous_commit = off",
-		"SET session_replication_role = replica",
+		"SET synchronous_commit = off; SET session_replication_role = replica; SET work_mem = '512MB'",
 		"DELETE FROM usage_quotas", "DELETE FROM users",
 		benchUsers(accounts),
 		fmt.Sprintf(`INSERT INTO teams (id, name, cap_currency)
 		 SELECT md5('team-' || n)::uuid, 'team-' || n, 'USD' FROM generate_series(0, %d) AS n`, smallTeams(accounts)),
 		fmt.Sprintf(`INSERT INTO usage_quotas (user_id, plan_name, currency, anchor_at, period_start, period_end,
-		    period_no, seq, last_decided_at)
-		 SELECT id, 'bench', 'USD', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC',
-		    (month + interval '1 month') AT TIME ZONE 'UTC', 3, %d, now()
-		 FROM (SELECT id FROM users UNION ALL SELECT id FROM teams) AS a,
-		    date_trunc('month', now() AT TIME ZONE 'UTC') AS month`, 2*each),
-		fmt.Sprintf(`UPDATE usage_quotas AS a SET member_of = t.id, parent_id = t.id
-		 FROM (SELECT id, substr(user_id, 6)::integer AS n FROM users) AS u
-		 JOIN teams AS t ON t.name = 'team-' || CASE WHEN u.n <= %[1]d THEN 0 ELSE (u.n - %[1]d + 199) / 200 END
-		 WHERE u.id = a.user_id AND (u.n <= %[1]d OR u.n %% 2 = 0)`, accounts/10),
-		`INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used,
-		    plan_reserved, cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over,
-		    carry_over_max, closed_at, currency)
-		 SELECT a.user_id, n, (month - (3 - n) * interval '1 month') AT TIME ZONE 'UTC',
-		    (month - (2 - n) * interval '1 month') AT TIME ZONE 'UTC', 240000, 0, 240000, 0, 24000, 0, 'bench', 1,
-		    600000000000, 0, 0, now(), 'USD'
-		 FROM usage_quotas AS a, generate_series(0, 2) AS n, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
-		fmt.Sprintf(`INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type,
-		    currency, cost_currency, events, reversals, credits, refunded, plan_credits, overage, grant_credits,
-		    carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged,
-		    waited_ms, running_ms, waited_1s, waited_1m, waited_10m, waited_1h, largest_audio_ms, largest_bytes,
-		    largest)
-		 SELECT a.user_id, (h.at AT TIME ZONE 'UTC')::date, h.at, 0, a.payer, 'bench', 'transcription', 'USD', 'USD',
-		    1, 0, 60000, 0, 60000, 0, 0, 0, 0, 6000, 60000, 1000, 0, 0, 1, 0, 500, 60000, 1, 1, 1, 1, 60000, 1000,
-		    ARRAY[ROW(gen_random_uuid(), h.at, 60000, 60000, 0, 6000)::usage_work]
-		 FROM (SELECT q.user_id, coalesce(q.member_of, q.user_id) AS payer, row_number() OVER () AS n
-		    FROM usage_quotas AS q JOIN users AS u ON u.id = q.user_id) AS a
-		 CROSS JOIN generate_series(0, %d) AS i
-		 CROSS JOIN LATERAL (SELECT date_trunc('hour', now(), 'UTC')
-		    - (a.n * 7 + i::bigint * %d) %% %d * interval '1 hour' AS at) AS h
-		 ORDER BY a.user_id, h.at`, each-1, max(1, analyticsDays*24/each), analyticsDays*24),
+		    period_no, seq, last_decided_at, member_of, parent_id)
+		 SELECT a.id, 'bench', 'USD', month AT TIME ZONE 'UTC', month AT TIME ZONE 'UTC',
+		    (month + interval '1 month') AT TIME ZONE 'UTC', 3, %[2]d, now(), a.team, a.team
+		 FROM (
+		    SELECT id, CASE WHEN n <= %[1]d THEN md5('team-0')::uuid
+		        WHEN n %% 2 = 0 THEN md5('team-' || (n - %[1]d + 199) / 200)::uuid END AS team
+		    FROM (SELECT id, substr(user_id, 6)::integer AS n FROM users) AS u
+		    UNION ALL SELECT id, NULL FROM teams ORDER BY id) AS a,
+		    date_trunc('month', now() AT TIME ZONE 'UTC') AS month`, accounts/10, 2*each),
 		`INSERT INTO usage_rollups (user_id, seq, decided_at, listed_seq, time_zone, as_of)
 		 SELECT a.user_id, a.seq, a.last_decided_at, a.seq, a.time_zone, now()
-		 FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id`,
-		`INSERT INTO usage_months (user_id, month, currency, uses, credits, price_micros, cost_micros, previous_credits)
-		 SELECT user_id, date_trunc('month', at AT TIME ZONE 'UTC')::date, 'USD', sum(events), sum(credits),
-		    sum(price_micros), sum(cost_micros), 0 FROM usage_analytics GROUP BY 1, 2`,
-		`INSERT INTO usage_refusals (user_id, at, reason, plan_name, served_by, refusals, credits)
-		 SELECT DISTINCT ON (user_id) user_id, at, 'CreditsExhausted', 'bench', '', 1, 60000
-		 FROM usage_analytics ORDER BY user_id, md5(user_id || at::text)`,
+		 FROM usage_quotas AS a JOIN users AS u ON u.id = a.user_id ORDER BY a.user_id`,
+		// The hours in which users used something.
+		fmt.Sprintf(`CREATE TEMPORARY VIEW hours AS SELECT a.user_id, a.payer, a.n %% %[1]d = a.i AS refused,
+		    date_trunc('hour', now(), 'UTC') - (a.n * 7 + a.i * %[2]d) %% %[3]d * interval '1 hour' AS at
+		 FROM (SELECT v.*, generate_series(0, %[1]d - 1) AS i
+		    FROM (SELECT q.user_id, coalesce(q.member_of, q.user_id) AS payer, row_number() OVER (ORDER BY q.user_id) AS n
+		        FROM usage_quotas AS q JOIN users AS u ON u.id = q.user_id ORDER BY q.user_id) AS v) AS a`,
+			each, max(1, analyticsDays*24/each), analyticsDays*24),
+	}); err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		behind, err := emptied(ctx, tx, "usage_periods", "usage_analytics", "usage_months", "usage_refusals")
+		if err != nil {
+			return err
+		}
+		return execIn(ctx, tx, append([]string{
+			`INSERT INTO usage_periods (user_id, period_no, period_start, period_end, used, reserved, plan_used,
+			    plan_reserved, cost_micros, charged_micros, plan_name, plan_version, plan_credits, carry_over,
+			    carry_over_max, closed_at, currency)
+			 SELECT a.user_id, n, (month - (3 - n) * interval '1 month') AT TIME ZONE 'UTC',
+			    (month - (2 - n) * interval '1 month') AT TIME ZONE 'UTC', 240000, 0, 240000, 0, 24000, 0, 'bench', 1,
+			    600000000000, 0, 0, now(), 'USD'
+			 FROM usage_quotas AS a, generate_series(0, 2) AS n, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
+			`INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type,
+			    currency, cost_currency, events, reversals, credits, refunded, plan_credits, overage, grant_credits,
+			    carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged,
+			    waited_ms, running_ms, waited_1s, waited_1m, waited_10m, waited_1h, largest_audio_ms, largest_bytes,
+			    largest)
+			 SELECT user_id, (at AT TIME ZONE 'UTC')::date, at, 0, payer, 'bench', 'transcription', 'USD', 'USD',
+			    1, 0, 60000, 0, 60000, 0, 0, 0, 0, 6000, 60000, 1000, 0, 0, 1, 0, 500, 60000, 1, 1, 1, 1, 60000, 1000,
+			    ARRAY[ROW(gen_random_uuid(), at, 60000, 60000, 0, 6000)::usage_work]
+			 FROM hours`,
+			`INSERT INTO usage_months (user_id, month, currency, uses, credits, price_micros, cost_micros,
+			    previous_credits)
+			 SELECT user_id, date_trunc('month', at AT TIME ZONE 'UTC')::date, 'USD', sum(events), sum(credits),
+			    sum(price_micros), sum(cost_micros), 0 FROM usage_analytics GROUP BY 1, 2`,
+			`INSERT INTO usage_refusals (user_id, at, reason, plan_name, served_by, refusals, credits)
+			 SELECT user_id, at, 'CreditsExhausted', 'bench', '', 1, 60000 FROM hours WHERE refused`,
+		}, behind...))
+	})
+	if err != nil {
+		return err
+	}
+	return execIn(ctx, conn, []string{
 		`INSERT INTO usage_totals_stale (day) SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM usage_analytics`,
 		vacuumAnalyze, "CHECKPOINT",
-	}
+	})
 }
 
 // smallTeams is how many teams there are besides the large one.
@@ -230,7 +251,7 @@ func (b *bench) analytics(ctx context.Context) error {
 	}
 	dsn := b.lab.server.DSN(database)
 	b.report.progressf("making the sums of %d accounts and %d events", b.opts.accounts, b.opts.events)
-	if err := execAll(ctx, dsn, analyticsSeed(b.opts.accounts, b.opts.events)); err != nil {
+	if err := seedAnalytics(ctx, dsn, b.opts.accounts, b.opts.events); err != nil {
 		return fmt.Errorf("make the sums: %w", err)
 	}
 	db, err := postgres.Open(ctx, dsn, postgres.Options{Name: "analytics"})
@@ -291,11 +312,5 @@ func execAll(ctx context.Context, dsn string, statements []string) error {
 	if err != nil {
 		return err
 	}
-	for _, sql := range statements {
-		if _, err = conn.Exec(ctx, sql); err != nil {
-			err = fmt.Errorf("%.60s...: %w", sql, err)
-			break
-		}
-	}
-	return errors.Join(err, conn.Close(ctx))
+	return errors.Join(execIn(ctx, conn, statements), conn.Close(ctx))
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -63,6 +64,21 @@ func TestReadLatencies(t *testing.T) {
 	// The first one started at 999 s, so the warm-up ends at 1001 s.
 	if diff := cmp.Diff([]time.Duration{2500 * time.Microsecond, 4 * time.Millisecond}, got); diff != "" {
 		t.Errorf("latencies (-want +got):\n%s", diff)
+	}
+}
+
+// Of 24 values no more than six are below the median of all with a probability of 1.1 %, and no more than seven with
+// one of 3.2 %.
+func TestMedianOf(t *testing.T) {
+	var values []float64
+	for i := range 24 {
+		values = append(values, float64((7*i)%24+1))
+	}
+	if median, low, high := medianOf(values); median != 12.5 || low != 7 || high != 18 {
+		t.Errorf("got %g, between %g and %g, want 12.5, between 7 and 18", median, low, high)
+	}
+	if median, low, high := medianOf(values[:5]); median != 3 || !math.IsInf(low, -1) || !math.IsInf(high, 1) {
+		t.Errorf("five values: got %g, between %g and %g, want 3 and no bounds", median, low, high)
 	}
 }
 

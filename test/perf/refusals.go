@@ -6,6 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,35 +26,68 @@ const (
 	// users asks for these: one of so many.
 	pairsToRefusal = 4
 	refusedUsers   = 10
-	// refusalTurns is how often each side is measured, and refusalTrial for how long at least: what is counted is
-	// written down every five seconds.
-	refusalTurns = 5
-	refusalTrial = 10 * time.Second
+	// refusalPairs is how many pairs of turns are compared. A turn is what lies between two times at which it is due to
+	// write down what was refused, longestTurn at most: so each has the cost of one, or none.
+	refusalPairs = 24
+	longestTurn  = 5500 * time.Millisecond
 	// tooLarge is a file that the plan does not allow.
 	tooLarge = 64 << 20
 )
 
-// refusalStore writes down what was refused, and how long that took, or nothing of it.
+// spent is what processors have been used for so many pairs, up to an instant.
+type spent struct {
+	pairs     int64
+	processor time.Duration
+}
+
+// each is what a pair took since an earlier instant, in microseconds.
+func (s spent) each(since spent) float64 {
+	return micros(s.processor-since.processor) / float64(s.pairs-since.pairs)
+}
+
+// refusalStore writes down what was refused, or nothing of it, in turn.
 type refusalStore struct {
 	*ledgerdb.Store
 
-	written bool
-	took    atomic.Int64
+	// written says in which turns it does. Before the first one there is one that is not measured.
+	written []bool
+	warm    bool
+	// read says what has been spent, and at has that of the beginning of each turn and of the end of the last one.
+	read func() (spent, error)
+	at   []spent
+	// took is how long writing took, and failed what kept read from saying it.
+	took   time.Duration
+	failed error
 }
 
+// AddRefusals begins the next turn. One calls it at a time.
 func (s *refusalStore) AddRefusals(ctx context.Context, counted []metering.Refusals) error {
-	if !s.written {
+	turn := len(s.at)
+	switch {
+	case !s.warm:
+		s.warm = true
+		return nil
+	case turn > len(s.written):
+		return nil // it is over
+	}
+	now, err := s.read()
+	s.at, s.failed = append(s.at, now), errors.Join(s.failed, err)
+	if turn == len(s.written) || !s.written[turn] {
 		return nil
 	}
 	began := time.Now()
-	defer func() { s.took.Add(int64(time.Since(began))) }()
+	defer func() { s.took += time.Since(began) }()
 	return s.Store.AddRefusals(ctx, counted)
 }
 
 // withRefusals is a target some of whose admissions are refused, which no pair is counted for.
-type withRefusals struct{ *engine }
+type withRefusals struct {
+	*engine
 
-func (t withRefusals) pair(ctx context.Context, client, user int) error {
+	pairs atomic.Int64
+}
+
+func (t *withRefusals) pair(ctx context.Context, client, user int) error {
 	if t.serial.Load()%pairsToRefusal == 0 {
 		result, err := t.admit(ctx, client, 1+user/refusedUsers, tooLarge)
 		if err != nil {
@@ -60,63 +97,106 @@ func (t withRefusals) pair(ctx context.Context, client, user int) error {
 			return fmt.Errorf("a file of %d bytes: %s, want that it is refused", tooLarge, got.Message())
 		}
 	}
-	return t.engine.pair(ctx, client, user)
+	err := t.engine.pair(ctx, client, user)
+	if err == nil {
+		t.pairs.Add(1)
+	}
+	return err
 }
 
-// refusalRecording compares the engine with one that does not write down what it has refused.
+// refusalRecording compares the processor time of a pair in turns in which what was refused is written down with that
+// in turns in which it is not, on one engine: which other work on the machine moves less than rates, and two turns that
+// follow each other alike.
 func (b *bench) refusalRecording(ctx context.Context) error {
-	l := b.load(many, uniform)
-	l.duration = max(l.duration, refusalTrial)
-	recording, stop, err := b.refusing(ctx, "engine, refusals recorded", true)
+	database, err := b.lab.fresh(ctx)
 	if err != nil {
 		return err
 	}
-	not, stopNot, err := b.refusing(ctx, "engine, not recorded", false)
+	store, err := ledgerdb.Open(ctx, b.lab.server.DSN(database), postgres.Options{})
 	if err != nil {
-		return errors.Join(err, stop(nil))
+		return err
 	}
-	err = b.inTurn(ctx, "refusal_recording_cost", 0.99, l, refusalTurns, [2]contender{recording, not})
-	return errors.Join(stop(err), stopNot(err))
+	target := &withRefusals{}
+	beside := &refusalStore{Store: store, written: inPairs(refusalPairs), read: func() (spent, error) {
+		pairs := target.pairs.Load()
+		own, err := processorTime(os.Getpid())
+		databases, errDatabases := processorTime(b.lab.server.PID())
+		return spent{pairs, own + databases}, errors.Join(err, errDatabases)
+	}}
+	e, stop := startEngineOn(ctx, store, beside)
+	target.engine = e
+	l, books := b.load(many, uniform), &books{}
+	l.warmup, l.duration = 0, longestTurn*time.Duration(len(beside.written)+2)
+	_, err = b.try(ctx, "engine, refusals recorded in every second turn", target, l, books)
+	if err := errors.Join(err, stop(), beside.failed); err != nil {
+		return err
+	}
+	if err := b.compareTurns(ctx, database, beside); err != nil {
+		return err
+	}
+	if err := b.check(ctx, "engine, refusals recorded", database, books); err != nil {
+		return err
+	}
+	return b.lab.drop(ctx, database)
 }
 
-// refusing starts an engine on a database of its own, which writes down what it has refused or does not. stop looks
-// into the database, unless something has failed before.
-func (b *bench) refusing(
-	ctx context.Context, what string, written bool,
-) (_ contender, stop func(failed error) error, err error) {
-	database, err := b.lab.fresh(ctx)
-	if err != nil {
-		return contender{}, nil, err
+func (b *bench) compareTurns(ctx context.Context, database string, of *refusalStore) error {
+	if got, want := len(of.at), len(of.written)+1; got != want {
+		return fmt.Errorf("%d turns have begun, want %d", got, want)
 	}
-	dsn := b.lab.server.DSN(database)
-	store, err := ledgerdb.Open(ctx, dsn, postgres.Options{})
-	if err != nil {
-		return contender{}, nil, err
+	var with, without, ratios []float64
+	for i := 0; i < len(of.written); i += 2 {
+		w, o := of.at[i+1].each(of.at[i]), of.at[i+2].each(of.at[i+1])
+		if !of.written[i] {
+			w, o = o, w
+		}
+		with, without, ratios = append(with, w), append(without, o), append(ratios, o/w)
 	}
-	beside := &refusalStore{Store: store, written: written}
-	began := time.Now()
-	e, end := startEngineOn(ctx, store, beside)
-	c := contender{what, withRefusals{e}, &books{}}
-	return c, func(failed error) error {
-		err, ran := end(), time.Since(began)
-		if failed != nil || err != nil {
-			return errors.Join(failed, err)
-		}
-		conn, err := pgx.Connect(ctx, dsn)
-		if err != nil {
-			return err
-		}
-		var refused, rows int64
-		err = conn.QueryRow(ctx, "SELECT coalesce(sum(refusals), 0)::bigint, count(*) FROM usage_refusals").
-			Scan(&refused, &rows)
-		if err = errors.Join(err, conn.Close(ctx)); err != nil {
-			return err
-		}
-		b.report.progressf("%s: %d refusals in %d rows, which took %s of %s", what, refused, rows,
-			time.Duration(beside.took.Load()).Round(time.Millisecond), ran.Round(time.Second))
-		if err := b.check(ctx, what, database, c.books); err != nil {
-			return err
-		}
-		return b.lab.drop(ctx, database)
-	}, nil
+	conn, err := pgx.Connect(ctx, b.lab.server.DSN(database))
+	if err != nil {
+		return err
+	}
+	var refused, rows int64
+	err = conn.QueryRow(ctx, "SELECT coalesce(sum(refusals), 0)::bigint, count(*) FROM usage_refusals").
+		Scan(&refused, &rows)
+	if err = errors.Join(err, conn.Close(ctx)); err != nil {
+		return err
+	}
+	b.report.progressf("%d refusals written down in %d rows, which took %s in %d turns", refused, rows,
+		of.took.Round(time.Millisecond), len(ratios))
+	ours, _, _ := medianOf(with)
+	baseline, _, _ := medianOf(without)
+	ratio, low, high := medianOf(ratios)
+	b.report.figure(figure{name: "refusal_recording_cost", ours: ours, baseline: baseline, ratio: ratio, goal: 0.99,
+		low: low, high: high})
+	return nil
+}
+
+// inPairs says of so many pairs of turns, at random in each pair, which of the two is the first.
+func inPairs(n int) []bool {
+	var turns []bool
+	for range n {
+		first := rand.N(2) == 0
+		turns = append(turns, first, !first)
+	}
+	return turns
+}
+
+// medianOf returns the median of some values, and bounds between which that of all of their kind is with a probability
+// of 95 %, whatever their distribution: of so many values that so few are beyond it by chance. Of fewer than six
+// nothing is known.
+func medianOf(values []float64) (median, low, high float64) {
+	slices.Sort(values)
+	n := len(values)
+	median = (values[(n-1)/2] + values[n/2]) / 2
+	// The probability that no more than so many of the values are below the median of all.
+	below, beyond := math.Pow(0.5, float64(n)), 0
+	for term := below; below <= 0.025; beyond++ {
+		term *= float64(n-beyond) / float64(beyond+1)
+		below += term
+	}
+	if beyond == 0 {
+		return median, math.Inf(-1), math.Inf(1)
+	}
+	return median, values[beyond-1], values[n-beyond]
 }

@@ -10,10 +10,17 @@ import (
 	"time"
 )
 
-// figure is one comparison. A ratio at or above the goal is good, and no higher than most, where there is one.
+// figure is one comparison. A ratio at or above the goal is good, and no higher than most, where there is one. Where
+// high is not zero, the ratio would be between low and high for 95 % of all runs.
 type figure struct {
 	name                              string
 	ours, baseline, ratio, goal, most float64
+	low, high                         float64
+}
+
+// interval says what the ratio tells.
+func (f figure) interval() string {
+	return fmt.Sprintf("%.4f, with 95 %% confidence %.4f to %.4f", f.ratio, f.low, f.high)
 }
 
 func (f figure) missed() bool { return f.ratio < f.goal || f.most > 0 && f.ratio > f.most }
@@ -59,6 +66,9 @@ func (r *report) latency(name string, ours, baseline time.Duration, goal float64
 
 func (r *report) figure(f figure) {
 	r.figures = append(r.figures, f)
+	if f.high != 0 {
+		r.progressf("%s: %s", f.name, f.interval())
+	}
 	_, _ = fmt.Fprintf(r.out, "BENCH %s %.2f %.2f %.2f %.2f\n", f.name, f.ours, f.baseline, f.ratio, f.goal)
 }
 
@@ -79,6 +89,9 @@ func (r *report) summary() (missed int) {
 		if f.missed() {
 			verdict = "MISSED"
 			missed++
+		}
+		if f.high != 0 {
+			verdict += ": " + f.interval()
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%s\n", f.name, f.ours, f.baseline, f.ratio, f.goal, verdict)
 	}

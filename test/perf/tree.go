@@ -52,31 +52,16 @@ const turns = 2
 
 // between measures two services side by side, and prints the first one's rate against the second's.
 func (b *bench) between(ctx context.Context, name string, goal float64, sides [2]side) error {
-	var of [2]contender
-	for i, s := range sides {
-		of[i] = contender{s.what, s.target, s.books}
-	}
-	return b.inTurn(ctx, name, goal, b.load(many, uniform), turns, of)
-}
-
-// contender is one of two targets that are compared.
-type contender struct {
-	what   string
-	target target
-	books  *books
-}
-
-// inTurn puts a load on two targets in turn, so many times each, and prints the first one's rate against the second's.
-func (b *bench) inTurn(ctx context.Context, name string, goal float64, l load, turns int, of [2]contender) error {
 	var sums [2]result
+	l := b.load(many, uniform)
 	for range turns {
-		for i, c := range of {
-			r, err := b.try(ctx, c.what, c.target, l, c.books)
+		for i, s := range sides {
+			r, err := b.try(ctx, s.what, s.target, l, s.books)
 			if err != nil {
 				return err
 			}
 			sums[i].pairs += r.pairs
-			sums[i].perSecond += r.perSecond / float64(turns)
+			sums[i].perSecond += r.perSecond / turns
 		}
 	}
 	b.report.rate(name, sums[0], sums[1], goal)
