@@ -472,6 +472,14 @@ type UsagePeriodsSummed struct {
 	AsOf    time.Time
 }
 
+type UsagePrice struct {
+	Day         time.Time
+	PlanName    string
+	Currency    string
+	Periods     int64
+	PriceMicros int64
+}
+
 type UsageQuota struct {
 	UserID             quota.ID
 	PlanName           *string

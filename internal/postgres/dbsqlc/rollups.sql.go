@@ -228,7 +228,7 @@ func (q *Queries) DeletePayerTotals(ctx context.Context, day time.Time) error {
 }
 
 const DeletePeriodSums = `-- name: DeletePeriodSums :exec
-WITH utilisation AS (DELETE FROM usage_utilisation), prices AS (DELETE FROM usage_period_prices)
+WITH utilisation AS (DELETE FROM usage_utilisation), paid AS (DELETE FROM usage_period_prices), prices AS (DELETE FROM usage_prices)
 DELETE FROM usage_cohorts
 `
 
@@ -484,6 +484,18 @@ GROUP BY 1, 2, 3, 4
 // Of all periods that have begun, each at the price of the version of the plan that held when it ended, or holds.
 func (q *Queries) InsertPeriodPrices(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, InsertPeriodPrices)
+	return err
+}
+
+const InsertPrices = `-- name: InsertPrices :exec
+INSERT INTO usage_prices (day, plan_name, currency, periods, price_micros)
+SELECT p.day, p.plan_name, p.currency, sum(p.periods), sum(p.price_micros) FROM usage_period_prices AS p
+GROUP BY p.day, p.plan_name, p.currency
+`
+
+// The same, whoever pays.
+func (q *Queries) InsertPrices(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, InsertPrices)
 	return err
 }
 

@@ -187,6 +187,17 @@ var rollups = []string{
 	GROUP BY month, team_id, currency, cost_currency
 	HAVING (sum(price_micros), sum(cost_micros)) <> (0, 0)`,
 
+	// What periods are sold for, by team and by plan.
+	`SELECT 'I9' AS invariant, NULL AS who, 'prices of ' || day || ', ' || plan_name || ', ' || currency AS what,
+	    'no difference to those by team' AS expected,
+	    concat_ws(' ', 'periods', sum(periods), 'price', sum(price_micros)) AS found
+	FROM (
+	    SELECT day, plan_name, currency, periods, price_micros FROM usage_period_prices
+	    UNION ALL
+	    SELECT day, plan_name, currency, -periods, -price_micros FROM usage_prices) AS t
+	GROUP BY day, plan_name, currency
+	HAVING (sum(periods), sum(price_micros)) <> (0, 0)`,
+
 	// Everybody's waits by the hour, of the days of them that advice looks at.
 	`SELECT 'I9' AS invariant, NULL AS who, 'waits at ' || at || ', ' || plan_name AS what,
 	    'no difference to the sums of users' AS expected,

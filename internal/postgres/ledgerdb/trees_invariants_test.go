@@ -82,7 +82,8 @@ func TestCheckerFindsWhatIsBrokenInATeam(t *testing.T) {
 		"paid in two months": {
 			"UPDATE usage_payer_months SET month = month - 40", "I9", "paid by 09000000",
 		},
-		"decision lost": {"UPDATE usage_quotas SET seq = 1 WHERE " + desk, "I3", "decisions of the account"},
+		"sold to nobody": {"UPDATE usage_prices SET periods = periods + 1", "I9", "prices of"},
+		"decision lost":  {"UPDATE usage_quotas SET seq = 1 WHERE " + desk, "I3", "decisions of the account"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -18,36 +18,42 @@ WITH span AS MATERIALIZED (
             '00000000-0000-0000-0000-000000000000'::uuid AS none) AS a,
         (SELECT min(t.day) AS first_day, max(t.day) AS last_day FROM usage_payer_totals AS t) AS k),
 paid AS MATERIALIZED (
-    SELECT p.team_id, p.currency, p.cost_currency, sum(p.price_micros)::bigint AS price, sum(p.cost_micros)::bigint AS cost
+    SELECT p.team_id, p.currency, p.cost_currency, sum(p.periods)::bigint AS periods, sum(p.period_price)::bigint AS period_price,
+        sum(p.price_micros)::bigint AS overage_price, sum(p.cost_micros)::bigint AS cost
     FROM (
-        SELECT m.team_id, m.currency, m.cost_currency, m.price_micros, m.cost_micros
+        SELECT m.team_id, m.currency, m.cost_currency, 0 AS periods, 0 AS period_price, m.price_micros, m.cost_micros
         FROM span AS s JOIN usage_payer_months AS m ON m.month >= s.from_month AND m.month < s.to_month WHERE s.by = 'team'
         UNION ALL
-        SELECT b.team_id, b.currency, b.cost_currency, b.price_micros, b.cost_micros
+        SELECT b.team_id, b.currency, b.cost_currency, 0, 0, b.price_micros, b.cost_micros
         FROM span AS s JOIN usage_payer_totals AS b ON b.day >= s.from_day AND b.day < least(s.from_month, s.to_day)
         WHERE s.by = 'team' AND b.events > 0
         UNION ALL
-        SELECT e.team_id, e.currency, e.cost_currency, e.price_micros, e.cost_micros
+        SELECT e.team_id, e.currency, e.cost_currency, 0, 0, e.price_micros, e.cost_micros
         FROM span AS s JOIN usage_payer_totals AS e ON e.day >= greatest(s.from_month, s.to_month) AND e.day < s.to_day
-        WHERE s.by = 'team' AND e.events > 0) AS p
+        WHERE s.by = 'team' AND e.events > 0
+        UNION ALL
+        SELECT q.team_id, q.currency, q.currency, q.periods, q.price_micros, 0, 0
+        FROM span AS s JOIN usage_period_prices AS q ON q.day >= s.from_day AND q.day < s.to_day WHERE s.by = 'team') AS p
     GROUP BY p.team_id, p.currency, p.cost_currency),
 money AS MATERIALIZED (
     SELECT a.day, a.plan_name, s.none AS team_id, a.currency, a.cost_currency, 0 AS periods, 0 AS period_price,
         a.price_micros AS overage_price, a.cost_micros AS cost
     FROM span AS s JOIN usage_totals AS a ON a.day >= s.from_day AND a.day < s.to_day AND a.events > 0
     UNION ALL
-    SELECT s.from_day, '', c.team_id, c.currency, c.cost_currency, 0, 0, c.price, c.cost FROM span AS s, paid AS c
+    SELECT r.day, r.plan_name, s.none, r.currency, r.currency, r.periods, r.price_micros, 0, 0
+    FROM span AS s JOIN usage_prices AS r ON r.day >= s.from_day AND r.day < s.to_day WHERE s.by <> 'team'
     UNION ALL
-    SELECT s.from_day, '', s.none, d.currency, d.cost_currency, 0, 0, -d.price, -d.cost FROM span AS s, paid AS d
+    SELECT s.from_day, '', c.team_id, c.currency, c.cost_currency, c.periods, c.period_price, c.overage_price, c.cost
+    FROM span AS s, paid AS c
     UNION ALL
-    SELECT q.day, q.plan_name, q.team_id, q.currency, q.currency, q.periods, q.price_micros, 0, 0
-    FROM span AS s JOIN usage_period_prices AS q ON q.day >= s.from_day AND q.day < s.to_day)
+    SELECT s.from_day, '', s.none, d.currency, d.cost_currency, 0, 0, -sum(d.overage_price)::bigint, -sum(d.cost)::bigint
+    FROM span AS s, paid AS d GROUP BY s.from_day, s.none, d.currency, d.cost_currency)
 SELECT g.day::date AS day, g.plan::text AS plan, coalesce(t.name, '')::text AS team, g.currency::text AS currency,
     g.periods::bigint AS periods, g.period_price::bigint AS period_price, g.overage_price::bigint AS overage_price, g.cost::bigint AS cost
 FROM (
     SELECT CASE s.by WHEN 'day' THEN f.day ELSE s.from_day END AS day, CASE s.by WHEN 'plan' THEN f.plan_name ELSE '' END AS plan,
-        CASE s.by WHEN 'team' THEN f.team_id ELSE s.none END AS team_id, f.currency, sum(f.periods) AS periods,
-        sum(f.period_price) AS period_price, sum(f.overage_price) AS overage_price, sum(f.cost) AS cost
+        f.team_id, f.currency, sum(f.periods) AS periods, sum(f.period_price) AS period_price, sum(f.overage_price) AS overage_price,
+        sum(f.cost) AS cost
     FROM span AS s CROSS JOIN (
         SELECT m.day, m.plan_name, m.team_id, m.currency, m.periods, m.period_price, m.overage_price, 0 AS cost FROM money AS m
         UNION ALL

@@ -312,7 +312,7 @@ GROUP BY r.plan_name, r.reason, r.served_by;
 SELECT as_of FROM usage_periods_summed;
 
 -- name: DeletePeriodSums :exec
-WITH utilisation AS (DELETE FROM usage_utilisation), prices AS (DELETE FROM usage_period_prices)
+WITH utilisation AS (DELETE FROM usage_utilisation), paid AS (DELETE FROM usage_period_prices), prices AS (DELETE FROM usage_prices)
 DELETE FROM usage_cohorts;
 
 -- name: InsertUtilisation :exec
@@ -339,6 +339,12 @@ FROM (
 JOIN (SELECT w.plan_name, w.version, w.definition ->> 'currency' AS currency, (w.definition ->> 'period_price_micros')::bigint AS price
     FROM plan_versions AS w) AS v ON v.plan_name = p.plan_name AND v.version = p.version
 GROUP BY 1, 2, 3, 4;
+
+-- name: InsertPrices :exec
+-- The same, whoever pays.
+INSERT INTO usage_prices (day, plan_name, currency, periods, price_micros)
+SELECT p.day, p.plan_name, p.currency, sum(p.periods), sum(p.price_micros) FROM usage_period_prices AS p
+GROUP BY p.day, p.plan_name, p.currency;
 
 -- name: InsertCohorts :exec
 INSERT INTO usage_cohorts (cohort, month, users)

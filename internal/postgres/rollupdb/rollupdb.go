@@ -134,7 +134,7 @@ func (s *Store) SumPeriods(ctx context.Context, asOf time.Time) error {
 			return err
 		}
 		for _, do := range []func(context.Context) error{
-			q.DeletePeriodSums, q.InsertUtilisation, q.InsertPeriodPrices, q.InsertCohorts,
+			q.DeletePeriodSums, q.InsertUtilisation, q.InsertPeriodPrices, q.InsertPrices, q.InsertCohorts,
 		} {
 			if err := do(ctx); err != nil {
 				return err
