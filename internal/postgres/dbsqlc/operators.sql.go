@@ -75,63 +75,26 @@ func (q *Queries) CurrenciesOf(ctx context.Context, arg CurrenciesOfParams) ([]s
 }
 
 const Margins = `-- name: Margins :many
-WITH span AS MATERIALIZED (
-    SELECT a.by, a.from_day, a.to_day, a.none,
-        (date_trunc('month', CASE WHEN a.from_day <= k.first_day THEN a.from_day ELSE a.from_day - 1 + interval '1 month' END))::date
-            AS from_month,
-        (date_trunc('month', CASE WHEN a.to_day > k.last_day THEN a.to_day - 1 + interval '1 month' ELSE a.to_day END))::date AS to_month
-    FROM (SELECT $1::text AS by, $2::date AS from_day, $3::date AS to_day,
-            '00000000-0000-0000-0000-000000000000'::uuid AS none) AS a,
-        (SELECT min(t.day) AS first_day, max(t.day) AS last_day FROM usage_payer_totals AS t) AS k),
-paid AS MATERIALIZED (
-    SELECT p.team_id, p.currency, p.cost_currency, sum(p.periods)::bigint AS periods, sum(p.period_price)::bigint AS period_price,
-        sum(p.price_micros)::bigint AS overage_price, sum(p.cost_micros)::bigint AS cost
-    FROM (
-        SELECT m.team_id, m.currency, m.cost_currency, 0 AS periods, 0 AS period_price, m.price_micros, m.cost_micros
-        FROM span AS s JOIN usage_payer_months AS m ON m.month >= s.from_month AND m.month < s.to_month WHERE s.by = 'team'
-        UNION ALL
-        SELECT b.team_id, b.currency, b.cost_currency, 0, 0, b.price_micros, b.cost_micros
-        FROM span AS s JOIN usage_payer_totals AS b ON b.day >= s.from_day AND b.day < least(s.from_month, s.to_day)
-        WHERE s.by = 'team' AND b.events > 0
-        UNION ALL
-        SELECT e.team_id, e.currency, e.cost_currency, 0, 0, e.price_micros, e.cost_micros
-        FROM span AS s JOIN usage_payer_totals AS e ON e.day >= greatest(s.from_month, s.to_month) AND e.day < s.to_day
-        WHERE s.by = 'team' AND e.events > 0
-        UNION ALL
-        SELECT q.team_id, q.currency, q.currency, q.periods, q.price_micros, 0, 0
-        FROM span AS s JOIN usage_period_prices AS q ON q.day >= s.from_day AND q.day < s.to_day WHERE s.by = 'team') AS p
-    GROUP BY p.team_id, p.currency, p.cost_currency),
-money AS MATERIALIZED (
-    SELECT a.day, a.plan_name, s.none AS team_id, a.currency, a.cost_currency, 0 AS periods, 0 AS period_price,
-        a.price_micros AS overage_price, a.cost_micros AS cost
-    FROM span AS s JOIN usage_totals AS a ON a.day >= s.from_day AND a.day < s.to_day AND a.events > 0
-    UNION ALL
-    SELECT r.day, r.plan_name, s.none, r.currency, r.currency, r.periods, r.price_micros, 0, 0
-    FROM span AS s JOIN usage_prices AS r ON r.day >= s.from_day AND r.day < s.to_day WHERE s.by <> 'team'
-    UNION ALL
-    SELECT s.from_day, '', c.team_id, c.currency, c.cost_currency, c.periods, c.period_price, c.overage_price, c.cost
-    FROM span AS s, paid AS c
-    UNION ALL
-    SELECT s.from_day, '', s.none, d.currency, d.cost_currency, 0, 0, -sum(d.overage_price)::bigint, -sum(d.cost)::bigint
-    FROM span AS s, paid AS d GROUP BY s.from_day, s.none, d.currency, d.cost_currency)
-SELECT g.day::date AS day, g.plan::text AS plan, coalesce(t.name, '')::text AS team, g.currency::text AS currency,
-    g.periods::bigint AS periods, g.period_price::bigint AS period_price, g.overage_price::bigint AS overage_price, g.cost::bigint AS cost
+SELECT (CASE WHEN $1::boolean THEN f.day ELSE $2::date END)::date AS day,
+    (CASE WHEN $1::boolean THEN '' ELSE f.plan_name END)::text AS plan, f.currency::text AS currency,
+    sum(f.periods)::bigint AS periods, sum(f.period_price)::bigint AS period_price, sum(f.overage_price)::bigint AS overage_price,
+    sum(f.cost)::bigint AS cost
 FROM (
-    SELECT CASE s.by WHEN 'day' THEN f.day ELSE s.from_day END AS day, CASE s.by WHEN 'plan' THEN f.plan_name ELSE '' END AS plan,
-        f.team_id, f.currency, sum(f.periods) AS periods, sum(f.period_price) AS period_price, sum(f.overage_price) AS overage_price,
-        sum(f.cost) AS cost
-    FROM span AS s CROSS JOIN (
-        SELECT m.day, m.plan_name, m.team_id, m.currency, m.periods, m.period_price, m.overage_price, 0 AS cost FROM money AS m
-        UNION ALL
-        SELECT n.day, n.plan_name, n.team_id, n.cost_currency, 0, 0, 0, n.cost FROM money AS n WHERE n.cost <> 0) AS f
-    GROUP BY 1, 2, 3, 4
-    HAVING sum(f.periods) <> 0 OR sum(f.overage_price) <> 0 OR sum(f.cost) <> 0) AS g
-LEFT JOIN teams AS t ON t.id = g.team_id
-ORDER BY 1, 2, 3, 4
+    SELECT a.day, a.plan_name, a.currency, 0 AS periods, 0 AS period_price, a.price_micros AS overage_price, 0 AS cost
+    FROM usage_totals AS a WHERE a.day >= $2::date AND a.day < $3::date AND a.events > 0
+    UNION ALL
+    SELECT b.day, b.plan_name, b.cost_currency, 0, 0, 0, b.cost_micros
+    FROM usage_totals AS b WHERE b.day >= $2::date AND b.day < $3::date AND b.events > 0
+    UNION ALL
+    SELECT p.day, p.plan_name, p.currency, p.periods, p.price_micros, 0, 0
+    FROM usage_prices AS p WHERE p.day >= $2::date AND p.day < $3::date) AS f
+GROUP BY 1, 2, 3
+HAVING sum(f.periods) <> 0 OR sum(f.overage_price) <> 0 OR sum(f.cost) <> 0
+ORDER BY 1, 2, 3
 `
 
 type MarginsParams struct {
-	By      string
+	ByDay   bool
 	FromDay time.Time
 	ToDay   time.Time
 }
@@ -139,7 +102,6 @@ type MarginsParams struct {
 type MarginsRow struct {
 	Day          time.Time
 	Plan         string
-	Team         string
 	Currency     string
 	Periods      int64
 	PeriodPrice  int64
@@ -147,11 +109,9 @@ type MarginsRow struct {
 	Cost         int64
 }
 
-// What was sold, owed and spent: by plan, by the team that paid, or by day, as by says. What users did not have a team pay for is what
-// is in the totals and not in those of payers. Of these, months of which all known days lie within the span are read as such, and days
-// before and behind them.
+// What was sold, owed and spent, by plan or by day.
 func (q *Queries) Margins(ctx context.Context, arg MarginsParams) ([]MarginsRow, error) {
-	rows, err := q.db.Query(ctx, Margins, arg.By, arg.FromDay, arg.ToDay)
+	rows, err := q.db.Query(ctx, Margins, arg.ByDay, arg.FromDay, arg.ToDay)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +122,6 @@ func (q *Queries) Margins(ctx context.Context, arg MarginsParams) ([]MarginsRow,
 		if err := rows.Scan(
 			&i.Day,
 			&i.Plan,
-			&i.Team,
 			&i.Currency,
 			&i.Periods,
 			&i.PeriodPrice,
@@ -538,6 +497,107 @@ func (q *Queries) SpendersByPrice(ctx context.Context, arg SpendersByPriceParams
 			&i.PreviousCredits,
 			&i.PreviousPrice,
 			&i.PreviousCost,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const TeamMargins = `-- name: TeamMargins :many
+WITH span AS MATERIALIZED (
+    SELECT a.from_day, a.to_day, '00000000-0000-0000-0000-000000000000'::uuid AS none,
+        date_trunc('month', a.from_day + CASE WHEN a.from_day <= k.first_day THEN 0 ELSE 15 END)::date AS from_month,
+        date_trunc('month', CASE WHEN a.to_day > k.last_day THEN a.to_day - 1 + interval '1 month' ELSE a.to_day + 15 END)::date AS to_month
+    FROM (SELECT $1::date AS from_day, $2::date AS to_day) AS a,
+        (SELECT min(t.day) AS first_day, max(t.day) AS last_day FROM usage_payer_totals AS t) AS k),
+used AS MATERIALIZED (
+    SELECT m.team_id, m.currency, m.cost_currency, sum(m.price_micros)::bigint AS price, sum(m.cost_micros)::bigint AS cost
+    FROM span AS s JOIN usage_payer_months AS m ON m.month >= s.from_month AND m.month < s.to_month
+    GROUP BY m.team_id, m.currency, m.cost_currency
+    UNION ALL
+    SELECT d.team_id, d.currency, d.cost_currency, sum(e.sign * d.price_micros)::bigint, sum(e.sign * d.cost_micros)::bigint
+    FROM (
+        SELECT s.from_day AS from_day, s.from_month AS to_day, 1 AS sign FROM span AS s
+        UNION ALL SELECT s.from_month, s.from_day, -1 FROM span AS s
+        UNION ALL SELECT s.to_month, s.to_day, 1 FROM span AS s
+        UNION ALL SELECT s.to_day, s.to_month, -1 FROM span AS s) AS e
+    JOIN usage_payer_totals AS d ON d.day >= e.from_day AND d.day < e.to_day AND d.events > 0
+    GROUP BY d.team_id, d.currency, d.cost_currency),
+teams_of AS MATERIALIZED (
+    SELECT f.team_id, f.currency, sum(f.periods) AS periods, sum(f.period_price) AS period_price, sum(f.overage_price) AS overage_price,
+        sum(f.cost) AS cost
+    FROM (
+        SELECT u.team_id, u.currency, 0 AS periods, 0 AS period_price, u.price AS overage_price,
+            CASE WHEN u.cost_currency = u.currency THEN u.cost ELSE 0 END AS cost
+        FROM used AS u
+        UNION ALL
+        SELECT v.team_id, v.cost_currency, 0, 0, 0, v.cost FROM used AS v WHERE v.cost_currency <> v.currency
+        UNION ALL
+        SELECT q.team_id, q.currency, sum(q.periods)::bigint, sum(q.price_micros)::bigint, 0, 0
+        FROM span AS s JOIN usage_period_prices AS q ON q.day >= s.from_day AND q.day < s.to_day AND q.team_id <> s.none
+        GROUP BY q.team_id, q.currency) AS f
+    GROUP BY f.team_id, f.currency)
+SELECT g.team::text AS team, g.currency::text AS currency, g.periods::bigint AS periods, g.period_price::bigint AS period_price,
+    g.overage_price::bigint AS overage_price, g.cost::bigint AS cost
+FROM (
+    SELECT t.name AS team, c.currency, c.periods, c.period_price, c.overage_price, c.cost
+    FROM teams_of AS c JOIN teams AS t ON t.id = c.team_id
+    UNION ALL
+    SELECT '', o.currency, sum(o.periods), sum(o.period_price), sum(o.overage_price), sum(o.cost)
+    FROM (
+        SELECT a.currency, 0 AS periods, 0 AS period_price, a.price_micros AS overage_price, 0 AS cost
+        FROM span AS s JOIN usage_totals AS a ON a.day >= s.from_day AND a.day < s.to_day AND a.events > 0
+        UNION ALL
+        SELECT b.cost_currency, 0, 0, 0, b.cost_micros
+        FROM span AS s JOIN usage_totals AS b ON b.day >= s.from_day AND b.day < s.to_day AND b.events > 0
+        UNION ALL
+        SELECT p.currency, p.periods, p.price_micros, 0, 0
+        FROM span AS s JOIN usage_prices AS p ON p.day >= s.from_day AND p.day < s.to_day
+        UNION ALL
+        SELECT n.currency, -n.periods, -n.period_price, -n.overage_price, -n.cost FROM teams_of AS n) AS o
+    GROUP BY o.currency) AS g
+WHERE g.periods <> 0 OR g.overage_price <> 0 OR g.cost <> 0
+ORDER BY 1, 2
+`
+
+type TeamMarginsParams struct {
+	FromDay time.Time
+	ToDay   time.Time
+}
+
+type TeamMarginsRow struct {
+	Team         string
+	Currency     string
+	Periods      int64
+	PeriodPrice  int64
+	OveragePrice int64
+	Cost         int64
+}
+
+// The same by the team that paid. What users did not have a team pay for, under no name, is what all comes to less what teams do. Of what
+// teams used whole months are read, from the one whose beginning is the nearest to the span's to the one whose beginning is the nearest
+// to its end, and the days between these, which are added, or taken away. Where nothing is known beyond the span there are none of those.
+func (q *Queries) TeamMargins(ctx context.Context, arg TeamMarginsParams) ([]TeamMarginsRow, error) {
+	rows, err := q.db.Query(ctx, TeamMargins, arg.FromDay, arg.ToDay)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []TeamMarginsRow
+	for rows.Next() {
+		var i TeamMarginsRow
+		if err := rows.Scan(
+			&i.Team,
+			&i.Currency,
+			&i.Periods,
+			&i.PeriodPrice,
+			&i.OveragePrice,
+			&i.Cost,
 		); err != nil {
 			return nil, err
 		}

@@ -39,21 +39,34 @@ func (s *Store) Utilisation(ctx context.Context, from, to reports.Day) ([]report
 
 // Margins implements reports.OperatorsStore.
 func (s *Store) Margins(ctx context.Context, by reports.By, from, to reports.Day) ([]reports.Margin, error) {
-	if by != reports.ByPlan && by != reports.ByTeam {
-		by = reports.ByDay
+	if by == reports.ByTeam {
+		return s.teamMargins(ctx, from, to)
 	}
+	byDay := by != reports.ByPlan
 	rows, err := s.Queries().Margins(ctx,
-		dbsqlc.MarginsParams{By: string(by), FromDay: time.Time(from), ToDay: time.Time(to)})
+		dbsqlc.MarginsParams{ByDay: byDay, FromDay: time.Time(from), ToDay: time.Time(to)})
 	margins := make([]reports.Margin, len(rows))
 	for i, r := range rows {
 		margins[i] = reports.Margin{
-			Plan: r.Plan, Team: r.Team, Currency: r.Currency, Periods: r.Periods,
-			PeriodPrice: quota.Money(r.PeriodPrice), OveragePrice: quota.Money(r.OveragePrice),
-			Cost: quota.Money(r.Cost),
+			Plan: r.Plan, Currency: r.Currency, Periods: r.Periods, PeriodPrice: quota.Money(r.PeriodPrice),
+			OveragePrice: quota.Money(r.OveragePrice), Cost: quota.Money(r.Cost),
 		}
-		if by == reports.ByDay {
+		if byDay {
 			day := reports.Day(r.Day)
 			margins[i].Span = reports.Span{From: day, To: day.Add(1)}
+		}
+	}
+	return margins, postgres.MapError(err)
+}
+
+func (s *Store) teamMargins(ctx context.Context, from, to reports.Day) ([]reports.Margin, error) {
+	rows, err := s.Queries().TeamMargins(ctx,
+		dbsqlc.TeamMarginsParams{FromDay: time.Time(from), ToDay: time.Time(to)})
+	margins := make([]reports.Margin, len(rows))
+	for i, r := range rows {
+		margins[i] = reports.Margin{
+			Team: r.Team, Currency: r.Currency, Periods: r.Periods, PeriodPrice: quota.Money(r.PeriodPrice),
+			OveragePrice: quota.Money(r.OveragePrice), Cost: quota.Money(r.Cost),
 		}
 	}
 	return margins, postgres.MapError(err)
