@@ -32,6 +32,8 @@ const (
 	streamRounds = 3
 	// openers open streams at once.
 	openers = 64
+	// pagesPairs are how many pairs of turns with pages and without are compared, and pagesTurn how long each is.
+	pagesPairs, pagesTurn = 8, 5 * time.Second
 	// tellings are how often a stream is waited for after a charge, and tellingBudget how long that may take, in ms.
 	tellings, tellingBudget = 60, 1000
 )
@@ -194,7 +196,8 @@ func (t others) pair(ctx context.Context, client, user int) error {
 
 // pages10k measures what open pages cost admissions: two of each user of the first half, beside as many admissions
 // as can be. First those of the other half, whom no page shows; then those of all, so that each makes one event on the
-// average.
+// average. Compared is what usaged and the database take of the processors for a pair, in turns with pages and without
+// them: opening so many takes seconds, within which rates of shared machines change by more than what is looked for.
 func (b *bench) pages10k(ctx context.Context) (err error) {
 	s, err := b.startWith(ctx, "pages", "--address-connections=0")
 	if err != nil {
@@ -203,41 +206,64 @@ func (b *bench) pages10k(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.stop()) }()
 	watched := b.opts.users / 2
 	all := b.load(many, uniform)
+	all.warmup, all.duration = 0, pagesTurn
 	unseen := all
 	unseen.users -= watched
-	var sums [2][2]float64 // by whether pages are open, and whether they show whose admissions it are
-	measure := func(open int, where string) error {
-		for i, of := range []struct {
-			who    string
-			target target
-			load   load
-		}{{"of others", others{s.target, watched}, unseen}, {"of all", s.target, all}} {
-			r, err := b.try(ctx, "HTTP, "+of.who+where, of.target, of.load, s.books)
+	measure := func(name, where string, t target, l load) (each float64, err error) {
+		before, err := b.serving(ctx, s.target)
+		if err != nil {
+			return 0, err
+		}
+		r, err := b.try(ctx, "HTTP, of "+name+where, t, l, s.books)
+		if err != nil {
+			return 0, err
+		}
+		after, err := b.serving(ctx, s.target)
+		return spent{int64(r.pairs), after}.each(spent{0, before}), err
+	}
+	unseenCosts, allCosts := turnCosts{times: 1}, turnCosts{times: 1}
+	turn := func(open bool) (ofUnseen, ofAll float64, err error) {
+		where := ""
+		if open {
+			closeAll, err := openStreams(ctx, s.target.addresses[0], watched)
 			if err != nil {
-				return err
+				return 0, 0, err
 			}
-			sums[open][i] += r.perSecond
+			defer closeAll()
+			where = ", beside 10,000 pages"
 		}
-		return nil
+		if ofUnseen, err = measure("others", where, others{s.target, watched}, unseen); err != nil {
+			return 0, 0, err
+		}
+		ofAll, err = measure("all", where, s.target, all)
+		return ofUnseen, ofAll, err
 	}
-	for range turns {
-		if err := measure(0, ""); err != nil {
+	for _, open := range []bool{false, true} { // what is new then is not measured
+		if _, _, err := turn(open); err != nil {
 			return err
 		}
-		closeAll, err := openStreams(ctx, s.target.addresses[0], watched)
+	}
+	for _, open := range inPairs(pagesPairs) {
+		ofUnseen, ofAll, err := turn(open)
 		if err != nil {
 			return err
 		}
-		err = measure(1, ", beside 10,000 pages")
-		closeAll()
-		if err != nil {
-			return err
-		}
+		unseenCosts.add(open, ofUnseen)
+		allCosts.add(open, ofAll)
 	}
-	for i, name := range []string{"pages_10k_cost", "pages_10k_shown_cost"} {
-		b.report.rate(name, result{perSecond: sums[1][i] / turns}, result{perSecond: sums[0][i] / turns}, 0.95)
-	}
+	b.report.turns("pages_10k_cost", unseenCosts, 0.95)
+	b.report.turns("pages_10k_shown_cost", allCosts, 0.95)
 	return b.check(ctx, "pages", s.database, s.books)
+}
+
+// serving is what usaged and the database have taken of the processors.
+func (b *bench) serving(ctx context.Context, t *overHTTP) (time.Duration, error) {
+	service, err := t.metric(ctx, "process_cpu_seconds_total")
+	if err != nil {
+		return 0, err
+	}
+	database, err := processorTime(b.lab.server.PID())
+	return time.Duration(service*float64(time.Second)) + database, err
 }
 
 // openStreams opens as many streams as are measured, in turn of each of the first so many users, and returns once all

@@ -6,10 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,17 +33,6 @@ const (
 	// tooLarge is a file that the plan does not allow.
 	tooLarge = 64 << 20
 )
-
-// spent is what processors have been used for so many pairs, up to an instant.
-type spent struct {
-	pairs     int64
-	processor time.Duration
-}
-
-// each is what a pair took since an earlier instant, in microseconds.
-func (s spent) each(since spent) float64 {
-	return micros(s.processor-since.processor) / float64(s.pairs-since.pairs)
-}
 
 // refusalStore writes down what was refused, or nothing of it, in turn.
 type refusalStore struct {
@@ -152,14 +138,9 @@ func (b *bench) compareTurns(ctx context.Context, database string, of *refusalSt
 	if got, want := len(of.at), len(of.written)+1; got != want {
 		return fmt.Errorf("%d turns have begun, want %d", got, want)
 	}
-	var with, without, ratios []float64
-	for i := 0; i < len(of.written); i += 2 {
-		w, o := of.at[i+1].each(of.at[i]), of.at[i+2].each(of.at[i+1])
-		if !of.written[i] {
-			w, o = o, w
-		}
-		w = o + (w-o)/writtenTimes
-		with, without, ratios = append(with, w), append(without, o), append(ratios, o/w)
+	cost := turnCosts{times: writtenTimes}
+	for i, written := range of.written {
+		cost.add(written, of.at[i+1].each(of.at[i]))
 	}
 	conn, err := pgx.Connect(ctx, b.lab.server.DSN(database))
 	if err != nil {
@@ -172,40 +153,7 @@ func (b *bench) compareTurns(ctx context.Context, database string, of *refusalSt
 		return err
 	}
 	b.report.progressf("%d refusals in %d rows written down %d times in %d turns, which took %s", refused/writtenTimes,
-		rows, writtenTimes, len(ratios), of.took.Round(time.Millisecond))
-	ours, _, _ := medianOf(with)
-	baseline, _, _ := medianOf(without)
-	ratio, low, high := medianOf(ratios)
-	b.report.figure(figure{name: "refusal_recording_cost", ours: ours, baseline: baseline, ratio: ratio, goal: 0.99,
-		low: low, high: high})
+		rows, writtenTimes, len(of.written)/2, of.took.Round(time.Millisecond))
+	b.report.turns("refusal_recording_cost", cost, 0.99)
 	return nil
-}
-
-// inPairs says of so many pairs of turns, at random in each pair, which of the two is the first.
-func inPairs(n int) []bool {
-	var turns []bool
-	for range n {
-		first := rand.N(2) == 0
-		turns = append(turns, first, !first)
-	}
-	return turns
-}
-
-// medianOf returns the median of some values, and bounds between which that of all of their kind is with a probability
-// of 95 %, whatever their distribution: of so many values that so few are beyond it by chance. Of fewer than six
-// nothing is known.
-func medianOf(values []float64) (median, low, high float64) {
-	slices.Sort(values)
-	n := len(values)
-	median = (values[(n-1)/2] + values[n/2]) / 2
-	// The probability that no more than so many of the values are below the median of all.
-	below, beyond := math.Pow(0.5, float64(n)), 0
-	for term := below; below <= 0.025; beyond++ {
-		term *= float64(n-beyond) / float64(beyond+1)
-		below += term
-	}
-	if beyond == 0 {
-		return median, math.Inf(-1), math.Inf(1)
-	}
-	return median, values[beyond-1], values[n-beyond]
 }
