@@ -63,7 +63,8 @@ func seedAnalytics(ctx context.Context, dsn string, accounts, events int) (err e
 		fmt.Sprintf(`CREATE TEMPORARY VIEW hours AS SELECT a.user_id, a.payer, a.n %% %[1]d = a.i AS refused,
 		    date_trunc('hour', now(), 'UTC') - (a.n * 7 + a.i * %[2]d) %% %[3]d * interval '1 hour' AS at
 		 FROM (SELECT v.*, generate_series(0, %[1]d - 1) AS i
-		    FROM (SELECT q.user_id, coalesce(q.member_of, q.user_id) AS payer, row_number() OVER (ORDER BY q.user_id) AS n
+		    FROM (SELECT q.user_id, coalesce(q.member_of, q.user_id) AS payer,
+		            row_number() OVER (ORDER BY q.user_id) AS n
 		        FROM usage_quotas AS q JOIN users AS u ON u.id = q.user_id ORDER BY q.user_id) AS v) AS a`,
 			each, max(1, analyticsDays*24/each), analyticsDays*24),
 	}); err != nil {
@@ -81,7 +82,8 @@ func seedAnalytics(ctx context.Context, dsn string, accounts, events int) (err e
 			 SELECT a.user_id, n, (month - (3 - n) * interval '1 month') AT TIME ZONE 'UTC',
 			    (month - (2 - n) * interval '1 month') AT TIME ZONE 'UTC', 240000, 0, 240000, 0, 24000, 0, 'bench', 1,
 			    600000000000, 0, 0, now(), 'USD'
-			 FROM usage_quotas AS a, generate_series(0, 2) AS n, date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
+			 FROM usage_quotas AS a, generate_series(0, 2) AS n,
+			    date_trunc('month', now() AT TIME ZONE 'UTC') AS month`,
 			`INSERT INTO usage_analytics (user_id, day, at, period_no, payer_id, plan_name, usage_type,
 			    currency, cost_currency, events, reversals, credits, refunded, plan_credits, overage, grant_credits,
 			    carry_over, price_micros, cost_micros, audio_ms, bytes, tokens, quantity, admissions, uncharged,

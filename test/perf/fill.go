@@ -23,7 +23,8 @@ func emptied(ctx context.Context, tx pgx.Tx, tables ...string) (behind []string,
 		UNION ALL
 		SELECT format('DROP INDEX %s', i.indexrelid::regclass), pg_get_indexdef(i.indexrelid)
 		FROM pg_index AS i WHERE i.indrelid = ANY ($1::text[]::regclass[])
-		    AND NOT EXISTS (SELECT FROM pg_constraint AS c WHERE c.conindid = i.indexrelid AND c.contype IN ('p', 'u'))`,
+		    AND NOT EXISTS (
+		        SELECT FROM pg_constraint AS c WHERE c.conindid = i.indexrelid AND c.contype IN ('p', 'u'))`,
 		tables)
 	if err != nil {
 		return nil, err
@@ -76,8 +77,8 @@ func (l *lab) fill(ctx context.Context, database string, events int) (*books, er
 				EXECUTE format('DROP TABLE %I', part);
 				EXECUTE format('CREATE TABLE %I (LIKE usage_tracking INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', part);
 			END $$`,
-			fmt.Sprintf(`INSERT INTO concurrent_processing (id, user_id, source, name, requested_by, body_hash, state, estimate,
-			    file_size,
+			fmt.Sprintf(`INSERT INTO concurrent_processing (id, user_id, source, name, requested_by, body_hash, state,
+			    estimate, file_size,
 				period_no, period_end, plan_part, estimated_cost_micros, provider_cost_micros, actual, created_at,
 				admitted_at, ended_at,
 				lease_ms, lease_until, arrived_seq, admitted_seq, ended_seq, seen_remaining, seen_concurrent,

@@ -27,8 +27,8 @@ const (
 	// write down what was refused, longestTurn at most: so each has the cost of one, or none.
 	refusalPairs = 24
 	longestTurn  = 5500 * time.Millisecond
-	// writtenTimes is how often all of it is written down, and what that takes is divided by: so what the processor time
-	// of a pair scatters by is as well.
+	// writtenTimes is how often all of it is written down, and what that takes is divided by: so is then what the
+	// processor time of a pair scatters by.
 	writtenTimes = 10
 	// tooLarge is a file that the plan does not allow.
 	tooLarge = 64 << 20
