@@ -3,8 +3,8 @@
 
 // A plot of numbers over time, by uPlot, in the colours of the theme.
 
-import { useEffect, useRef } from 'preact/hooks';
-import uPlot from 'uplot';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import type uPlot from 'uplot';
 import { useI18n } from './i18n';
 
 export interface Series {
@@ -34,12 +34,15 @@ export function Plot({ label, times, series, height = 200, days = false }: {
   const i18n = useI18n();
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
+  const [Draw, setDraw] = useState<typeof uPlot>();
+  useEffect(() => void import('uplot').then((module) => setDraw(() => module.default)), []);
   // What is drawn anew, when the theme changes, is the latest.
   const data = useRef<uPlot.AlignedData>([[]]);
   data.current = [times, ...series.map((s) => s.values)] as uPlot.AlignedData;
   const names = series.map((s) => `${s.name}${s.colour}`).join('\n');
 
   useEffect(() => {
+    if (!Draw) return undefined;
     const element = place.current!;
     const draw = () => {
       const style = getComputedStyle(element);
@@ -57,9 +60,9 @@ export function Plot({ label, times, series, height = 200, days = false }: {
       };
       const when = (s: number) => (days ? i18n.day(new Date(s * 1000).toISOString().slice(0, 10)) : i18n.time(s * 1000));
       plot.current?.destroy();
-      plot.current = new uPlot(
+      plot.current = new Draw(
         {
-          ...(days ? { tzDate: (s: number) => uPlot.tzDate(new Date(s * 1000), 'Etc/UTC') } : {}),
+          ...(days ? { tzDate: (s: number) => Draw.tzDate(new Date(s * 1000), 'Etc/UTC') } : {}),
           width: element.clientWidth,
           height,
           padding: [12, days ? 48 : 36, 0, 0],
@@ -94,8 +97,8 @@ export function Plot({ label, times, series, height = 200, days = false }: {
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [names, height, days, i18n.locale]);
+  }, [Draw, names, height, days, i18n.locale]);
 
   useEffect(() => plot.current?.setData(data.current));
-  return <div ref={place} class="plot" role="img" aria-label={label} />;
+  return <div ref={place} class="plot" role="img" aria-label={label} style={{ minHeight: `${height + 32}px` }} />;
 }

@@ -152,10 +152,10 @@ function Members({ name, version }: { name: string; version: string }) {
           more={data?.more ? () => setPages(pages + 1) : undefined}
           columns={[
             { key: 'user', title: t('member'), heads: true, value: (m) => m.user_id },
-            { key: 'team', title: t('team'), value: (m) => m.team },
             { key: 'used', title: t('used'), end: true, value: (m) => m.used_credits, show: (m) => i18n.credits(m.used_credits) },
             { key: 'share', title: t('shareOf'), end: true, value: (m) => (whole > 0 ? m.used_ms / whole : 0),
               show: (m) => i18n.percent(whole > 0 ? m.used_ms / whole : 0) },
+            { key: 'team', title: t('team'), value: (m) => m.team },
             { key: 'running', title: t('running'), end: true, value: (m) => m.running },
             { key: 'queued', title: t('waiting'), end: true, value: (m) => m.queued },
           ]}

@@ -1,0 +1,2 @@
+/* Licences of what is in here: licenses.txt beside it. */
+var d=Object.defineProperty;var e=(c,a)=>{for(var b in a)d(c,b,{get:a[b],enumerable:!0})};export{e as a};
