@@ -314,8 +314,8 @@ func TestRollupsEqualTheEvents(t *testing.T) {
 }
 
 // allRows are those of users, with the largest pieces of work, which are in no order, in one.
-const allRows = `(SELECT to_jsonb(u) - 'largest', ARRAY(SELECT w FROM unnest(u.largest) AS w ORDER BY w.credits DESC, w.at,
-	w.id) FROM usage_analytics AS u) AS u`
+const allRows = `(SELECT to_jsonb(u) - 'largest', ARRAY(SELECT w FROM unnest(u.largest) AS w
+	ORDER BY w.credits DESC, w.at, w.id) FROM usage_analytics AS u) AS u`
 
 type sequence struct {
 	*rapid.T
