@@ -308,7 +308,7 @@ function Largest({ id }: { id: string }) {
     <>
       {data?.as_of && <p class="minor">{t('largestWhat', { time: i18n.dateTime(data.as_of) })}</p>}
       <Table<Schemas['LargeWork']>
-        caption={t('tab.largest')} file={`largest-${id}`} filter="none" rows={data?.work} rowKey={(w) => w.event_id}
+        stacks caption={t('tab.largest')} file={`largest-${id}`} filter="none" rows={data?.work} rowKey={(w) => w.event_id}
         columns={[
           { key: 'at', title: t('time'), value: (w) => w.occurred_at, show: (w) => i18n.dateTime(w.occurred_at) },
           { key: 'type', title: t('type'), value: (w) => w.usage_type },
