@@ -62,7 +62,8 @@ func newLively(t *testing.T) *lively {
 	for user := range livelyUsers {
 		l.use(user)
 		if user%3 == 0 {
-			if err := l.service.AddMember(t.Context(), "newsroom", l.user(user), metering.By{Actor: "test"}); err != nil {
+			err := l.service.AddMember(t.Context(), "newsroom", l.user(user), metering.By{Actor: "test"})
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
