@@ -95,6 +95,7 @@ func (g *gauged) check(ctx context.Context) error {
 func TestGaugesAreTheEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.newsroom()
 	follows := newGauged(t, w.ledger.Store)
 	users, checks := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
