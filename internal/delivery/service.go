@@ -184,7 +184,7 @@ func (s *Service) Enable(ctx context.Context, id EndpointID) error { return s.st
 func act(by, reason string) (Act, error) {
 	if reason != "" {
 		if err := quota.CheckReason(reason); err != nil {
-			return Act{}, quota.Invalid("reason", "%v", err)
+			return Act{}, err
 		}
 	}
 	return Act{By: quota.CallerActor(by), Reason: reason}, nil
@@ -311,7 +311,7 @@ func (s *Service) Delivery(ctx context.Context, id ID) (Delivery, error) {
 // Resend has a delivery that is over made again, with the same id, for a reason; one that waits stays as it is.
 func (s *Service) Resend(ctx context.Context, id ID, by, reason string) (Delivery, error) {
 	if err := quota.CheckReason(reason); err != nil {
-		return Delivery{}, quota.Invalid("reason", "%v", err)
+		return Delivery{}, err
 	}
 	if err := s.store.Resend(ctx, id, by, reason); err != nil {
 		return Delivery{}, err

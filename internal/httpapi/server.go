@@ -311,8 +311,7 @@ func New(opts Options) http.Handler {
 		intervene: opts.Intervene, notifications: opts.Notifications, deliveries: opts.Deliveries,
 		history: opts.History, analytics: opts.Analytics, largest: opts.Largest, operators: opts.Operators,
 		forecasts: opts.Forecasts, simulations: opts.Simulations, advice: opts.Advice, readPlan: opts.ReadPlan,
-		alerts: opts.Alerts,
-		users:  opts.Users, search: opts.Search, resets: opts.Resets,
+		alerts: opts.Alerts, users: opts.Users, search: opts.Search, resets: opts.Resets,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
 		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
 	if s.limits == nil {

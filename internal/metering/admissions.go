@@ -202,7 +202,7 @@ func (s *Service) Release(
 func (s *Service) ForceRelease(
 	ctx context.Context, account quota.AccountID, id quota.AdmissionID, reason, actor string,
 ) (*ledger.Admission, error) {
-	if err := validateReason(reason); err != nil {
+	if err := quota.CheckReason(reason); err != nil {
 		return nil, err
 	}
 	return s.on(ctx, account, id, func(l *ledger.Ledger, adm *ledger.Admission) error {

@@ -179,7 +179,7 @@ func (s *Service) Event(ctx context.Context, id quota.EventID) (*ledger.Event, e
 // Reverse undoes a whole charge or adjustment, once: another key is ErrConflict. See quota.Chain.Reverse for what is
 // given back.
 func (s *Service) Reverse(ctx context.Context, req ReverseRequest) (RecordResult, error) {
-	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
+	if err := errors.Join(validateKey(req.Key), quota.CheckReason(req.Reason)); err != nil {
 		return RecordResult{}, err
 	}
 	r := newRecording(req.Account, req.Key, req.BodyHash, nil,
@@ -233,7 +233,7 @@ func reverse(l *ledger.Ledger, req *ReverseRequest) (*ledger.Event, error) {
 // Adjust debits credits for a reason, in full whatever the limits say, from the open period of whoever pays for the
 // user. The user must be known.
 func (s *Service) Adjust(ctx context.Context, req AdjustRequest) (RecordResult, error) {
-	if err := errors.Join(validateKey(req.Key), validateReason(req.Reason)); err != nil {
+	if err := errors.Join(validateKey(req.Key), quota.CheckReason(req.Reason)); err != nil {
 		return RecordResult{}, err
 	}
 	id, err := uuid.NewV7()
@@ -274,13 +274,6 @@ func auditEvent(l *ledger.Ledger, e *ledger.Event, action quota.AuditAction, bef
 func validateKey(key string) error {
 	if err := quota.CheckAnyKey(key); err != nil {
 		return quota.Invalid("idempotency key", "%v", err)
-	}
-	return nil
-}
-
-func validateReason(reason string) error {
-	if err := quota.CheckReason(reason); err != nil {
-		return quota.Invalid("reason", "%v", err)
 	}
 	return nil
 }

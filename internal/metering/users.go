@@ -30,7 +30,7 @@ func (b By) validate() error {
 	if b.Reason == "" {
 		return nil
 	}
-	return validateReason(b.Reason)
+	return quota.CheckReason(b.Reason)
 }
 
 // explain gives the reason to the audit rows behind the first so many.
@@ -238,7 +238,7 @@ func expiry(at time.Time) string {
 // ResetUser closes the user's periods that have ended, as whatever touches the account does, and says how many these
 // were. The audit log tells who asked for it, and why. ErrNotFound if there is no such user.
 func (s *Service) ResetUser(ctx context.Context, userID string, by By) (periods int, err error) {
-	if err := validateReason(by.Reason); err != nil {
+	if err := quota.CheckReason(by.Reason); err != nil {
 		return 0, err
 	}
 	account, err := s.lookup(ctx, userID)

@@ -3,7 +3,6 @@
 package quota
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -153,16 +152,16 @@ func checkKey(key string, bad func(rune) bool, rule string) error {
 	return nil
 }
 
-// CheckReason checks the reason that a correction gives, which people read: 1 to MaxReason characters, no control
-// characters.
+// CheckReason checks the reason for which somebody acts, which people read: 1 to MaxReason characters, no control
+// characters. The error is an ErrInvalid.
 func CheckReason(reason string) error {
 	switch n := utf8.RuneCountInString(reason); {
 	case strings.TrimSpace(reason) == "":
-		return errors.New("must not be empty")
+		return Invalid("reason", "must not be empty")
 	case n > MaxReason:
-		return fmt.Errorf("has %d characters, it must have 1 to %d", n, MaxReason)
+		return Invalid("reason", "has %d characters, it must have 1 to %d", n, MaxReason)
 	case !utf8.ValidString(reason) || strings.ContainsFunc(reason, unicode.IsControl):
-		return errors.New("must be text without control characters")
+		return Invalid("reason", "must be text without control characters")
 	}
 	return nil
 }
