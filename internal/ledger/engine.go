@@ -381,11 +381,14 @@ func (e *Engine) learn(batch []*Call) {
 			e.root = quota.AccountID{} // with a root nobody is below none
 		}
 		e.place(c.Account, c.top)
-		if c.group.top == c.top {
+		// A call that an earlier run found waits again if this run met somebody who holds its account. It is then one
+		// of those that go over, and its group changes meanwhile.
+		from := c.group
+		if from.top == c.top {
 			continue
 		}
 		to := e.group(c.top)
-		c.group.calls = slices.DeleteFunc(c.group.calls, func(o *Call) bool {
+		from.calls = slices.DeleteFunc(from.calls, func(o *Call) bool {
 			if o.Account == c.Account {
 				e.waiting--
 				e.append(to, o)

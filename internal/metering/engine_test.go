@@ -184,6 +184,51 @@ func TestEngineLetsBystandersPassABusyAccount(t *testing.T) {
 	}
 }
 
+// TestEngineMovesWhatIsHeld has a batch find alice in a team that the engine did not know of, run again, and then meet
+// somebody who holds her: her calls wait for the lock among the team's.
+func TestEngineMovesWhatIsHeld(t *testing.T) {
+	t.Parallel()
+	f := &faulty{}
+	w := newWorldOn(t, f)
+	alice := w.register("alice")
+	if _, err := w.ApplyTeam(t.Context(), capped("newsroom", ""), "test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.AddMember(t.Context(), "newsroom", "alice", tester); err != nil {
+		t.Fatal(err)
+	}
+	engine := ledger.New(f, ledger.Options{Lanes: 1})
+	look := ledger.Op{Account: alice, Apply: func(*ledger.Ledger, ledger.Batch) error { return nil }}
+	var holder ledger.Batch
+	var behind *ledger.Call
+	var batches int
+	f.begin = func(keys ledger.Keys) (err error) {
+		batches++
+		switch {
+		case batches == 2:
+			if behind, err = engine.Start(t.Context(), look); err == nil {
+				holder, err = f.storage.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice}})
+			}
+		case keys.Wait:
+			holder.Rollback()
+		}
+		return err
+	}
+	f.commit = func(_ ledger.Keys, really func() error) error {
+		if batches == 1 {
+			return ledger.ErrRetry
+		}
+		return really()
+	}
+	if err := engine.Do(t.Context(), look); err != nil {
+		t.Error(err)
+	}
+	if err := behind.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	engine.Drain()
+}
+
 func TestEngineRefusesMoreThanItCanHold(t *testing.T) {
 	t.Parallel()
 	f := &faulty{}
