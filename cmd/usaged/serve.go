@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -244,7 +245,7 @@ func run(
 	running, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
 	group, ctx := errgroup.WithContext(ctx)
-	opts.Draining = ctx
+	opts.Draining, opts.Ongoing = ctx, new(sync.WaitGroup)
 	server := &http.Server{
 		Handler: httpapi.New(opts), ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout,
 		WriteTimeout: requestTimeout,
@@ -278,7 +279,7 @@ func run(
 	group.Go(func() error {
 		<-ctx.Done()
 		defer stopBackground()
-		return drain(context.WithoutCancel(ctx), o, log, server)
+		return drain(context.WithoutCancel(ctx), o, log, server, opts.Ongoing)
 	})
 	return group.Wait()
 }
@@ -291,7 +292,9 @@ func serve(server *http.Server, listener net.Listener) error {
 }
 
 // drain lets load balancers notice, then takes no more and waits for what is under way.
-func drain(ctx context.Context, o options, log *slog.Logger, server *http.Server) error {
+func drain(
+	ctx context.Context, o options, log *slog.Logger, server *http.Server, streams *sync.WaitGroup,
+) error {
 	log.Info("draining", "delay", o.drainDelay.String(), "timeout", o.drainTimeout.String())
 	time.Sleep(o.drainDelay)
 	ctx, cancel := context.WithTimeout(ctx, o.drainTimeout)
@@ -300,5 +303,15 @@ func drain(ctx context.Context, o options, log *slog.Logger, server *http.Server
 		return errors.Join(fmt.Errorf("requests were still under way after --drain-timeout %s: %w", o.drainTimeout,
 			err), server.Close())
 	}
-	return nil
+	over := make(chan struct{})
+	go func() {
+		streams.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("streams were still open after --drain-timeout %s", o.drainTimeout)
+	}
 }

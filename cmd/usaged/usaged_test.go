@@ -16,7 +16,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -212,6 +214,35 @@ func TestDrain(t *testing.T) {
 		t.Errorf("run: %v", err)
 	}
 	<-backgroundEnded
+}
+
+// Streams over HTTP/1 are no requests of the server's any more, and are waited for all the same.
+func TestDrainWaitsForStreams(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var streams sync.WaitGroup
+		leave := make(chan struct{})
+		streams.Go(func() { <-leave })
+		log := slog.New(slog.DiscardHandler)
+		err := drain(t.Context(), options{drainTimeout: time.Minute}, log, &http.Server{}, &streams)
+		if err == nil || !strings.Contains(err.Error(), "--drain-timeout 1m0s") {
+			t.Errorf("with a stream that does not end: %v", err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			ended <- drain(t.Context(), options{drainTimeout: time.Minute}, log, &http.Server{}, &streams)
+		}()
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			t.Errorf("before the stream has ended: %v", err)
+		default:
+		}
+		close(leave)
+		if err := <-ended; err != nil {
+			t.Errorf("with a stream that ends: %v", err)
+		}
+	})
 }
 
 func TestBackgroundFailureEndsTheProcess(t *testing.T) {

@@ -23,8 +23,8 @@ type caller struct {
 	lease, ticket string
 	operation     *operation
 	rates         *rates
-	// again finds out once more who it is, for answers that go on; nil for others.
-	again func() (caller, error)
+	// request is what it sent, for answers that go on and find out once more who it is; nil for others.
+	request *http.Request
 }
 
 type callerKey struct{}

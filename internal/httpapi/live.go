@@ -186,7 +186,7 @@ func (s *server) StreamLive(ctx context.Context, _ StreamLiveRequestObject) (Str
 	tick := time.AfterFunc(liveEvery, func() { next <- struct{}{} }) // begun again only once that was taken
 	return &stream{server: s, ctx: ctx, right: right, next: next, first: s.live.event(ctx),
 		stop: func() { tick.Stop(); leave() },
-		look: func() ([]byte, *StreamEnd) {
+		look: func(ctx context.Context) ([]byte, *StreamEnd) {
 			tick.Reset(liveEvery)
 			return s.live.event(ctx), nil
 		}}, nil

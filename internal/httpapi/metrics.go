@@ -17,7 +17,7 @@ func measured(next http.Handler, inFlight *atomic.Int64, registry prometheus.Reg
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "usaged_http_request_duration_seconds",
 		Help: "How long HTTP requests took, by route and status code. " +
-			"Long polls and streams take as long as their caller waits.",
+			"A long poll takes as long as its caller waits, a stream until it begins, or over HTTP/2 until it ends.",
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 	}, []string{"route", "code"})
 	registry.MustRegister(duration, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

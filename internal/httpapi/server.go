@@ -5,6 +5,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -264,6 +266,9 @@ type Options struct {
 	PublicPlans bool
 	// Draining is done when the process is about to end: the service is no longer ready, and nobody is kept waiting.
 	Draining context.Context //nolint:containedctx // it is about the process, not about a call
+	// Ongoing has the answers that are still written after their handler has returned, so that the server does not know
+	// of them: streams. They end once Draining is done. It may be waited for once the server has shut down.
+	Ongoing *sync.WaitGroup
 }
 
 type server struct {
@@ -301,6 +306,7 @@ type server struct {
 	publicPlans bool
 	log         *slog.Logger
 	draining    context.Context //nolint:containedctx // see Options
+	ongoing     *sync.WaitGroup
 }
 
 var _ StrictServerInterface = (*server)(nil)
@@ -313,7 +319,8 @@ func New(opts Options) http.Handler {
 		forecasts: opts.Forecasts, simulations: opts.Simulations, advice: opts.Advice, readPlan: opts.ReadPlan,
 		alerts: opts.Alerts, users: opts.Users, search: opts.Search, resets: opts.Resets,
 		publicPlans: opts.PublicPlans, teams: opts.Teams, teamReports: opts.TeamReports, queue: opts.Queue,
-		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining}
+		leases: opts.Leases, auth: opts.Auth, limits: opts.Limits, log: opts.Log, draining: opts.Draining,
+		ongoing: cmp.Or(opts.Ongoing, new(sync.WaitGroup))}
 	if s.limits == nil {
 		s.limits = NewRateLimiter(RateLimits{}, opts.Registry)
 	}
@@ -365,7 +372,7 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 		default:
 			c.operation = op
 			if op.streams() {
-				c.again = func() (caller, error) { return s.identify(r, true) }
+				c.request = r
 			}
 			if err = mayPortal(c.user, op); err == nil {
 				err = readBody(w, r, op)

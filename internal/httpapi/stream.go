@@ -11,7 +11,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -129,7 +131,7 @@ type stream struct {
 	right func(ctx context.Context) error
 	// next has a token once look has something to send, or why there is nothing any more.
 	next <-chan struct{}
-	look func() (events []byte, end *StreamEnd)
+	look func(ctx context.Context) (events []byte, end *StreamEnd)
 	// stop is called when it ends.
 	stop func()
 }
@@ -140,25 +142,71 @@ func (st *stream) VisitStreamUsageResponse(w http.ResponseWriter) error { return
 // VisitStreamLiveResponse writes the stream.
 func (st *stream) VisitStreamLiveResponse(w http.ResponseWriter) error { return st.write(w) }
 
-// write sends events until the caller is gone or may see them no longer, or the service ends. It has no error: whoever
-// could be told is gone.
+// write answers with a stream. It has no error: whoever could be told is gone.
+//
+// A connection of HTTP/1 is taken over from the server. The server would keep its goroutine, with the stack of a whole
+// request, and its buffers for as long as the stream is open, which is most of the memory that a stream takes. Those of
+// HTTP/2 are shared by all requests of a connection, so there the handler goes on.
 func (st *stream) write(w http.ResponseWriter) error {
-	defer st.stop()
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Time{}) // the bound of a request; that it is not supported is a test's
+	rc, r := http.NewResponseController(w), callerFrom(st.ctx).request
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
-	w.WriteHeader(http.StatusOK)
-	send := func(events []byte) bool {
-		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-		_, err := w.Write(events)
-		return err == nil && rc.Flush() == nil
+	if r.ProtoMajor == 1 {
+		h.Set("Transfer-Encoding", "identity") // not in chunks: the stream ends where its connection does
 	}
-	begin := fmt.Appendf(nil, "retry: %d\n\n", (reconnect + rand.N(4*reconnect)).Milliseconds())
-	if !send(append(begin, st.first...)) {
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		st.stop()
 		return nil
+	}
+	_ = rc.SetReadDeadline(time.Time{}) // the bound of a request; that it is not supported is a test's
+	_ = rc.Flush()
+	conn, _, err := rc.Hijack()
+	if err != nil {
+		st.run(st.ctx, func(events []byte) error {
+			_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if _, err := w.Write(events); err != nil {
+				return err
+			}
+			return rc.Flush()
+		})
+		return nil
+	}
+	st.server.ongoing.Go(func() { st.own(conn) })
+	return nil
+}
+
+// own writes the stream to a connection that nobody else has any more.
+func (st *stream) own(conn net.Conn) {
+	defer func() {
+		if p := recover(); p != nil {
+			st.server.log.Error("a stream ended by a defect", "panic", p, "stack", string(debug.Stack()))
+		}
+		_ = conn.Close()
+	}()
+	ctx, gone := context.WithCancel(context.WithoutCancel(st.ctx))
+	defer gone()
+	go func() {
+		// As the server does: what a caller sends behind its request is left where it is, and its end noticed.
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			gone()
+		}
+	}()
+	st.run(ctx, func(events []byte) error {
+		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_, err := conn.Write(events)
+		return err
+	})
+}
+
+// run sends events until the caller is gone or may see them no longer, or the service ends.
+func (st *stream) run(ctx context.Context, send func(events []byte) error) {
+	defer st.stop()
+	begin := fmt.Appendf(nil, "retry: %d\n\n", (reconnect + rand.N(4*reconnect)).Milliseconds())
+	if send(append(begin, st.first...)) != nil {
+		return
 	}
 	st.first = nil
 	ping := time.NewTicker(pingEvery)
@@ -166,44 +214,44 @@ func (st *stream) write(w http.ResponseWriter) error {
 	undecided := 0
 	for pings := 1; ; {
 		select {
-		case <-st.ctx.Done():
-			return nil
+		case <-ctx.Done():
+			return
 		case <-st.server.draining.Done():
-			send(endEvent(&StreamEnd{Reason: StreamEndReasonShutdown}))
-			return nil
+			_ = send(endEvent(&StreamEnd{Reason: StreamEndReasonShutdown}))
+			return
 		case <-st.next:
-			events, end := st.look()
+			events, end := st.look(ctx)
 			if end != nil {
 				events = append(bytes.Clone(events), endEvent(end)...)
 			}
-			if len(events) > 0 && !send(events) || end != nil {
-				return nil
+			if len(events) > 0 && send(events) != nil || end != nil {
+				return
 			}
 		case <-ping.C:
 			if pings++; pings > pingsPerCheck {
 				pings = 1
-				if end := st.checked(&undecided); end != nil {
-					send(endEvent(end))
-					return nil
+				if end := st.checked(ctx, &undecided); end != nil {
+					_ = send(endEvent(end))
+					return
 				}
 			}
-			if !send([]byte(":\n\n")) {
-				return nil
+			if send([]byte(":\n\n")) != nil {
+				return
 			}
 		}
 	}
 }
 
 // checked looks at the caller's credential and right once more, and says why the stream ends; nil if it does not.
-func (st *stream) checked(undecided *int) *StreamEnd {
-	c := callerFrom(st.ctx)
-	fresh, err := c.again()
+func (st *stream) checked(ctx context.Context, undecided *int) *StreamEnd {
+	c := callerFrom(ctx)
+	fresh, err := st.server.identify(c.request.WithContext(ctx), true)
 	if err == nil && (fresh.user == nil || fresh.user.GetName() != c.user.GetName()) {
 		err = unauthorized("the token is somebody else's now")
 	}
 	if err == nil {
-		fresh.operation, fresh.rates, fresh.again = c.operation, c.rates, c.again
-		err = st.right(context.WithValue(st.ctx, callerKey{}, fresh))
+		fresh.operation, fresh.rates, fresh.request = c.operation, c.rates, c.request
+		err = st.right(context.WithValue(ctx, callerKey{}, fresh))
 	}
 	if err == nil {
 		*undecided = 0
@@ -282,7 +330,7 @@ func (s *server) StreamUsage(ctx context.Context, r StreamUsageRequestObject) (S
 	}
 	last = frame.ID
 	return &stream{server: s, ctx: ctx, right: right, stop: stop, next: watch.Changed(), first: first,
-		look: func() ([]byte, *StreamEnd) {
+		look: func(context.Context) ([]byte, *StreamEnd) {
 			frame, alerts, err := watch.Look()
 			if err != nil {
 				p := classify(err)

@@ -12,10 +12,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/textproto"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -458,9 +462,16 @@ type events struct {
 	t    *testing.T
 	resp *http.Response
 	read chan sse
+	// failed is why it ended, once read is closed; nil where the service ended it.
+	failed error
 }
 
 func connect(t *testing.T, url, token, lastID string) *events {
+	t.Helper()
+	return connectBy(t, http.DefaultClient, url, token, lastID)
+}
+
+func connectBy(t *testing.T, client *http.Client, url, token, lastID string) *events {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 	if err != nil {
@@ -468,7 +479,7 @@ func connect(t *testing.T, url, token, lastID string) *events {
 	}
 	r.Header.Set("Authorization", token)
 	r.Header.Set("Last-Event-ID", lastID)
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -482,6 +493,7 @@ func connect(t *testing.T, url, token, lastID string) *events {
 		defer close(e.read)
 		var now sse
 		lines := bufio.NewScanner(resp.Body)
+		defer func() { e.failed = lines.Err() }()
 		for lines.Scan() {
 			field, value, _ := strings.Cut(lines.Text(), ": ")
 			switch field {
@@ -525,13 +537,220 @@ func (e *events) next(name string, within time.Duration) (id string, data map[st
 	}
 }
 
+// breaking is a watching whose look has a defect, from the second one on.
+type breaking struct {
+	*watching
+	looks atomic.Int32
+}
+
+func (b *breaking) Look() (metering.Frame, [][]byte, error) {
+	if b.looks.Add(1) > 1 {
+		panic("by the test")
+	}
+	return b.watching.Look()
+}
+
+// wired is a watching that says when it was stopped.
+type wired struct {
+	*watching
+	over chan<- struct{}
+}
+
+func (w wired) Stop() {
+	w.watching.Stop()
+	w.over <- struct{}{}
+}
+
+// wire is a server of streams.
+type wire struct {
+	*httptest.Server
+	drain   context.CancelFunc
+	ongoing sync.WaitGroup
+	// returned has one for each handler that has, and over one for each stream that has ended.
+	returned, over chan struct{}
+
+	mu    sync.Mutex
+	shown []*watching
+}
+
+func (w *wire) watch(quota.Level) Watching {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	shown := newWatching(someFrame(1), nil)
+	w.shown = append(w.shown, shown)
+	return wired{shown, w.over}
+}
+
+// show shows another frame in all streams.
+func (w *wire) show(frame metering.Frame) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, shown := range w.shown {
+		shown.show(frame, nil)
+	}
+}
+
+func newWire(t *testing.T, edit func(*Options)) *wire {
+	t.Helper()
+	draining, drain := context.WithCancel(t.Context())
+	w := &wire{drain: drain, returned: make(chan struct{}, 8), over: make(chan struct{}, 8)}
+	options := (&fake{}).options(draining, testAuth())
+	options.Ongoing = &w.ongoing
+	options.Watch = w.watch
+	if edit != nil {
+		edit(&options)
+	}
+	h := New(options)
+	w.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(rw, r)
+		w.returned <- struct{}{}
+	}))
+	t.Cleanup(func() {
+		drain()
+		w.Close()
+		w.ongoing.Wait()
+	})
+	return w
+}
+
+// TestStreamOnEveryProtocol reads a stream over each protocol, has the caller go away in the one case and the service
+// end in the other. Over HTTP/1 nothing of the server's is kept meanwhile.
+func TestStreamOnEveryProtocol(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ secure, two bool }{
+		"HTTP/1.1": {}, "HTTP/1.1 with TLS": {secure: true}, "HTTP/2": {secure: true, two: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWire(t, nil)
+			w.EnableHTTP2 = tc.two
+			start := w.Start
+			if tc.secure {
+				start = w.StartTLS
+			}
+			start()
+			leaves := connectBy(t, w.Client(), w.URL+alicesStream, "Bearer reader", "")
+			stays := connectBy(t, w.Client(), w.URL+alicesStream, "Bearer reader", "")
+			for _, e := range []*events{leaves, stays} {
+				if got := e.resp.Proto; got != "HTTP/1.1" && !tc.two || got != "HTTP/2.0" && tc.two {
+					t.Fatalf("speaks %s", got)
+				}
+				if e.resp.ContentLength != -1 || len(e.resp.TransferEncoding) > 0 ||
+					e.resp.Header.Get("Content-Type") != "text/event-stream" {
+					t.Errorf("got %d %v %v", e.resp.ContentLength, e.resp.TransferEncoding, e.resp.Header)
+				}
+				if id, _ := e.next("standing", time.Minute); id != "id-1" {
+					t.Errorf("first: %s", id)
+				}
+			}
+			if !tc.two {
+				<-w.returned
+				<-w.returned
+			}
+			_ = leaves.resp.Body.Close()
+			<-w.over
+			w.show(someFrame(2))
+			if id, _ := stays.next("standing", time.Minute); id != "id-2" {
+				t.Errorf("then: %s", id)
+			}
+			w.drain()
+			if _, end := stays.next("end", time.Minute); end["reason"] != "shutdown" {
+				t.Errorf("at last: %v", end)
+			}
+			if _, open := <-stays.read; open || stays.failed != nil {
+				t.Errorf("after its end: %t, %v", open, stays.failed)
+			}
+			<-w.over
+			w.ongoing.Wait()
+		})
+	}
+}
+
+// What a client of HTTP/1.0 gets is the same, one that asks for the header alone gets it, and what somebody sends
+// behind a request changes nothing.
+func TestStreamOnTheWire(t *testing.T) {
+	t.Parallel()
+	w := newWire(t, nil)
+	w.Start()
+	const asks = " HTTP/1.%d\r\nHost: usaged\r\nAuthorization: Bearer reader\r\n\r\n%s"
+	for name, tc := range map[string]struct {
+		ask  string
+		body bool
+	}{
+		"1.0":    {fmt.Sprintf("GET "+alicesStream+asks, 0, ""), true},
+		"HEAD":   {fmt.Sprintf("HEAD "+alicesStream+asks, 1, ""), false},
+		"behind": {fmt.Sprintf("GET "+alicesStream+asks, 1, "GET / HTTP/1.1\r\nHost: usaged\r\n\r\n"), true},
+	} {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", w.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, tc.ask); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(conn)
+		if status, err := in.ReadString('\n'); err != nil || status != "HTTP/1.1 200 OK\r\n" && name != "1.0" ||
+			!strings.HasSuffix(status, " 200 OK\r\n") {
+			t.Errorf("%s: %q, %v", name, status, err)
+		}
+		head, err := textproto.NewReader(in).ReadMIMEHeader()
+		if err != nil || head.Get("Content-Type") != "text/event-stream" || head.Get("Transfer-Encoding") != "" {
+			t.Errorf("%s: %v, %v", name, head, err)
+		}
+		if tc.body {
+			if head.Get("Connection") != "close" && name != "1.0" {
+				t.Errorf("%s: %v", name, head)
+			}
+			for _, want := range []string{"retry: ", "\n", "event: standing\n", "id: id-1\n"} {
+				if line, err := in.ReadString('\n'); err != nil || !strings.HasPrefix(line, want) {
+					t.Errorf("%s: %q, %v, want %q", name, line, err, want)
+				}
+			}
+			_ = conn.(*net.TCPConn).SetLinger(0) // the next one to write is told at once
+		} else {
+			_ = conn.(*net.TCPConn).CloseWrite()
+			if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
+				t.Errorf("%s: %q, %v", name, rest, err)
+			}
+		}
+		_ = conn.Close()
+		w.show(someFrame(2)) // what cannot be written ends the stream, where the caller's end was not noticed
+		<-w.over
+	}
+}
+
+func TestDefectEndsOneStream(t *testing.T) {
+	t.Parallel()
+	var logs bytes.Buffer
+	shown := newWatching(someFrame(1), nil)
+	w := newWire(t, func(o *Options) {
+		o.Log = slog.New(slog.NewTextHandler(&logs, nil))
+		o.Watch = func(quota.Level) Watching { return &breaking{watching: shown} }
+	})
+	w.Start()
+	e := connectBy(t, w.Client(), w.URL+alicesStream, "Bearer reader", "")
+	e.next("standing", time.Minute)
+	shown.show(someFrame(2), nil)
+	if got, open := <-e.read; open {
+		t.Errorf("got %v", got)
+	}
+	w.ongoing.Wait()
+	if !shown.stopped || !strings.Contains(logs.String(), "by the test") {
+		t.Errorf("stopped %t, logged %s", shown.stopped, &logs)
+	}
+}
+
 // What one replica commits, those see who have a stream of another one, within a second; and an alert with it.
 func TestStreamOnTheRealStore(t *testing.T) {
 	t.Parallel()
 	dsn := ledgertest.New(t)
 	options, service := storeOptions(t, dsn, metering.Options{AutoRegister: true}, false, testAuth())
+	options.Ongoing = new(sync.WaitGroup)
 	server := httptest.NewServer(New(options))
-	t.Cleanup(server.Close) // after the streams have ended
+	t.Cleanup(func() { // after the streams have ended
+		server.Close()
+		options.Ongoing.Wait()
+	})
 	another := onDatabase(t, dsn, metering.Options{AutoRegister: true}, false)
 
 	alice := connect(t, server.URL+alicesStream, "Bearer reader", "")
