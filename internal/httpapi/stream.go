@@ -174,7 +174,11 @@ func (st *stream) write(w http.ResponseWriter) error {
 		})
 		return nil
 	}
-	st.server.ongoing.Go(func() { st.own(conn) })
+	st.server.live.inFlight.Add(1) // as it was until the handler returned
+	st.server.ongoing.Go(func() {
+		defer st.server.live.inFlight.Add(-1)
+		st.own(conn)
+	})
 	return nil
 }
 

@@ -799,7 +799,7 @@ func TestStreamOnTheRealStore(t *testing.T) {
 	live := connect(t, server.URL+"/api/v1/live", "Bearer reader", "")
 	for range 2 {
 		_, now := live.next("live", soon)
-		if now["replica"] != "r1" || now["database_up"] != true || now["running"] != 0.0 || now["streams"] != 3.0 ||
+		if now["replica"] != "r1" || now["database_up"] != true || now["running"] != 0.0 || now["streams"] != 3.0 || now["in_flight"] != 3.0 ||
 			number(now["today"].(map[string]any)["credits"]) != "27" ||
 			number(now["ended"].(map[string]any)["ended"]) != "1" {
 			t.Errorf("live: %v", now)

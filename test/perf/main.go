@@ -49,6 +49,10 @@ func main() {
 	bare := flag.String("bare", "",
 		"only serve the bare handler that check_http is compared with, on this address; the program starts itself "+
 			"with it")
+	flood := flag.String("flood", "",
+		"only send the flood of rate_limited_flood_p99_ms to this address, for --duration; the program starts itself "+
+			"with it")
+	status := flag.Int("flood-status", 0, "status that the flood's calls are answered with")
 	flag.StringVar(&opts.only, "run", "",
 		"measure only the figures whose name matches this regular expression, and the baselines that they need")
 	flag.IntVar(&opts.users, "users", 10_000, "accounts that the load is spread over")
@@ -77,8 +81,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	work := func() error { return run(ctx, opts) }
-	if *bare != "" {
+	switch {
+	case *bare != "":
 		work = func() error { return serveBare(ctx, *bare) }
+	case *flood != "":
+		work = func() error { return sendFlood(ctx, *flood, *status, opts.duration) }
 	}
 	if err := work(); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "perf:", err)

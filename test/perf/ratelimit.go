@@ -4,11 +4,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,12 +26,18 @@ const (
 	// floodRate is how many calls the user makes in a second, bystandersRate how many pairs the others.
 	floodRate      = 5000
 	bystandersRate = 200
+	// floodEnough is the part of floodRate below which it was none.
+	floodEnough = 0.95
 	// floodRounds are measured with and without the flood, in turn. The medians are compared.
 	floodRounds = 3
 )
 
-// refusals is a target whose calls are refused by the user's rate limit.
-type refusals struct{ *overHTTP }
+// refusals is a target whose calls are refused by the user's rate limit: answered with the status.
+type refusals struct {
+	*overHTTP
+
+	status int
+}
 
 func (t refusals) warm(ctx context.Context, l load) error {
 	for client := range l.clients {
@@ -45,7 +56,7 @@ func (t refusals) warm(ctx context.Context, l load) error {
 
 func (t refusals) pair(ctx context.Context, client, user int) error {
 	return t.post(ctx, client, "/api/v1/usage/check", "Bearer "+tokenPrefix+limitedClient+strconv.Itoa(client),
-		workFor(user), http.StatusTooManyRequests, &struct{}{})
+		workFor(user), t.status, &struct{}{})
 }
 
 // rateLimits measures what a refusal takes, and what a flood of them does to others.
@@ -55,10 +66,10 @@ func (b *bench) rateLimits(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	flood := refusals{newOverHTTP(s.target.addresses, some)}
-	defer flood.close()
+	limited := refusals{newOverHTTP(s.target.addresses, one), http.StatusTooManyRequests}
+	defer limited.close()
 
-	refused, err := b.try(ctx, "refused checks over HTTP", flood, b.load(one, hot), &books{})
+	refused, err := b.try(ctx, "refused checks over HTTP", limited, b.load(one, hot), &books{})
 	if err != nil {
 		return err
 	}
@@ -79,7 +90,8 @@ func (b *bench) rateLimits(ctx context.Context) (err error) {
 	bystanders.rate = bystandersRate
 	var p99 [3][]time.Duration
 	for range floodRounds {
-		for i, beside := range []flooded{{}, {"that is refused", flood}, {"of a bare handler", checks{bare, 0}}} {
+		for i, beside := range []flooded{{}, {"that is refused", s.target.addresses[0], http.StatusTooManyRequests},
+			{"of a bare handler", bare.addresses[0], http.StatusOK}} {
 			r, err := b.besideFlood(ctx, s, beside, bystanders)
 			if err != nil {
 				return err
@@ -97,40 +109,59 @@ func (b *bench) rateLimits(ctx context.Context) (err error) {
 	return b.check(ctx, "rate limits", s.database, s.books)
 }
 
-// flooded is what one user's calls go to, nothing without a target.
+// flooded is what one user's calls go to, nothing without an address, and the status that they are answered with.
 type flooded struct {
-	name string
-	target
+	name, address string
+	status        int
 }
 
-// besideFlood puts the load on the service, and beside it one user's calls on what is flooded.
-func (b *bench) besideFlood(ctx context.Context, s *running, flood flooded, l load) (result, error) {
-	if flood.target == nil {
+// besideFlood puts the load on the service, and beside it one user's calls on what is flooded. They come from a process
+// of their own, and one that leaves the processors to the others, as if it were on another machine: it is not the
+// sender's work that is measured, nor may the callers whose latency is measured wait for the same scheduler.
+func (b *bench) besideFlood(ctx context.Context, s *running, flood flooded, l load) (_ result, err error) {
+	if flood.address == "" {
 		return b.try(ctx, "HTTP, open loop", s.target, l, s.books)
 	}
-	f := b.load(some, hot)
-	f.rate, f.duration = floodRate, l.duration+l.warmup
-	if err := flood.warm(ctx, f); err != nil {
+	self, err := os.Executable()
+	if err != nil {
 		return result{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type answer struct {
-		result result
-		err    error
+	var said bytes.Buffer
+	sender := exec.CommandContext(ctx, "nice", "-n", "19", self, "-flood="+flood.address,
+		"-flood-status="+strconv.Itoa(flood.status), "-duration="+(l.duration+l.warmup).String())
+	sender.Stdout, sender.Stderr = &said, &said
+	if err := sender.Start(); err != nil {
+		return result{}, err
 	}
-	answers := make(chan answer, 1)
-	go func() {
-		r, err := put(ctx, flood, f)
-		answers <- answer{r, err}
-	}()
 	r, err := b.try(ctx, "HTTP, open loop, beside a flood "+flood.name, s.target, l, s.books)
 	if err != nil {
 		cancel()
 	}
-	of := <-answers
-	b.report.progressf("the flood: %.0f calls/s, p99 %s", of.result.perSecond, millis(of.result.p99))
-	return r, errors.Join(err, of.err)
+	if ended := sender.Wait(); err == nil && ended != nil {
+		err = fmt.Errorf("the flood %s: %w: %s", flood.name, ended, &said)
+	}
+	b.report.progressf("the flood %s: %s", flood.name, strings.TrimSpace(said.String()))
+	return r, err
+}
+
+// sendFlood calls the address at floodRate for so long, each call answered with the status, and prints the rate.
+func sendFlood(ctx context.Context, address string, status int, duration time.Duration) error {
+	t := refusals{newOverHTTP([]string{address}, some), status}
+	defer t.close()
+	l := load{clients: some, users: some, spread: hot, rate: floodRate, duration: duration}
+	if err := t.warm(ctx, l); err != nil {
+		return err
+	}
+	r, err := put(ctx, t, l)
+	if err == nil && r.perSecond < floodEnough*floodRate {
+		err = fmt.Errorf("only %.0f calls/s were sent", r.perSecond)
+	}
+	if err == nil {
+		_, err = fmt.Printf("%.0f calls/s, p99 %s\n", r.perSecond, millis(r.p99))
+	}
+	return err
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
