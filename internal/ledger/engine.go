@@ -387,11 +387,10 @@ func (e *Engine) learn(batch []*Call) {
 		if from.top == c.top {
 			continue
 		}
-		to := e.group(c.top)
 		from.calls = slices.DeleteFunc(from.calls, func(o *Call) bool {
 			if o.Account == c.Account {
 				e.waiting--
-				e.append(to, o)
+				e.append(e.group(c.top), o)
 			}
 			return o.Account == c.Account
 		})
