@@ -127,6 +127,8 @@ type pending struct {
 	top   quota.AccountID
 	calls []*Call
 	taken bool
+	// running are those of its calls that a batch has.
+	running []*Call
 	// next are those whose turn it is below the top as soon as a slot is free, as the last batch found them. Each call
 	// may free one, so as many of them come with the calls that are taken.
 	next []quota.AccountID
@@ -248,13 +250,20 @@ func (e *Engine) enqueue(c *Call) error {
 	return nil
 }
 
-// add has a call wait with those of its account that do, wherever these are, and else with those of its tree.
+// has reports whether calls of an account wait in the group or run.
+func (p *pending) has(account quota.AccountID) bool {
+	of := func(c *Call) bool { return c.Account == account }
+	return p != nil && (slices.ContainsFunc(p.calls, of) || slices.ContainsFunc(p.running, of))
+}
+
+// add has a call wait with those of its account, if there are any, and else with those of its tree. All of an account
+// are in one group: in its own, or in that of the top that is known of it. So that is not changed while they are there.
 func (e *Engine) add(c *Call) {
-	p := e.groups[c.Account]
-	if p == nil {
-		p = e.group(e.top(c.Account))
+	top := e.top(c.Account)
+	if top != c.Account && e.groups[c.Account].has(c.Account) {
+		top = c.Account
 	}
-	e.append(p, c)
+	e.append(e.group(top), c)
 }
 
 func (e *Engine) group(top quota.AccountID) *pending {
@@ -314,7 +323,7 @@ func (e *Engine) take() (batch []*Call, groups []*pending) {
 func (e *Engine) some(p *pending, n int) []*Call {
 	n = min(n, len(p.calls))
 	calls := p.calls[:n:n]
-	p.calls = p.calls[n:]
+	p.calls, p.running = p.calls[n:], calls
 	e.waiting -= n
 	for _, id := range p.next[:min(len(p.next), n)] {
 		c := newCall(*touch(id))
@@ -335,6 +344,7 @@ func (e *Engine) done(groups []*pending, batch, held []*Call) {
 		again[c.group] = append(again[c.group], c)
 	}
 	for _, p := range groups {
+		p.running = nil
 		if calls := again[p]; calls != nil {
 			e.waiting += len(calls)
 			p.calls = append(calls, p.calls...)
@@ -358,14 +368,32 @@ func (e *Engine) Place(account, top quota.AccountID) {
 	e.place(account, top)
 }
 
+// place does so unless calls of the account are where it was found before: whoever comes has to come behind them, and
+// their batch will find it where it is.
 func (e *Engine) place(account, top quota.AccountID) {
-	if e.top(account) == top {
+	if was := e.top(account); was == top || e.groups[was].has(account) {
 		return
 	}
 	delete(e.tops, account)
 	if e.top(account) != top && len(e.tops) < mostTops {
 		e.tops[account] = top
 	}
+}
+
+// rooted takes note of the root team, zero if there is none. The calls of the accounts that were only thought to be
+// below the one before stay together there.
+func (e *Engine) rooted(root quota.AccountID) {
+	if e.root == root {
+		return
+	}
+	if p := e.groups[e.root]; p != nil {
+		for _, c := range slices.Concat(p.calls, p.running) {
+			if _, known := e.tops[c.Account]; !known {
+				e.tops[c.Account] = p.top
+			}
+		}
+	}
+	e.root = root
 }
 
 // learn takes note of where the calls of a batch found their accounts. What waits behind them goes over to the other
@@ -376,24 +404,27 @@ func (e *Engine) learn(batch []*Call) {
 		case c.top == (quota.AccountID{}):
 			continue
 		case c.root:
-			e.root = c.top
+			e.rooted(c.top)
 		default:
-			e.root = quota.AccountID{} // with a root nobody is below none
+			e.rooted(quota.AccountID{}) // with a root nobody is below none
 		}
-		e.place(c.Account, c.top)
 		// A call that an earlier run found waits again if this run met somebody who holds its account. It is then one
 		// of those that go over, and its group changes meanwhile.
 		from := c.group
-		if from.top == c.top {
-			continue
+		var others []*Call
+		if from.top != c.top {
+			from.calls = slices.DeleteFunc(from.calls, func(o *Call) bool {
+				if o.Account == c.Account {
+					others = append(others, o)
+				}
+				return o.Account == c.Account
+			})
 		}
-		from.calls = slices.DeleteFunc(from.calls, func(o *Call) bool {
-			if o.Account == c.Account {
-				e.waiting--
-				e.append(e.group(c.top), o)
-			}
-			return o.Account == c.Account
-		})
+		e.waiting -= len(others)
+		e.place(c.Account, c.top)
+		for _, o := range others {
+			e.add(o)
+		}
 	}
 }
 
@@ -433,6 +464,7 @@ func (e *Engine) waitFor(p *pending) {
 	var batch []*Call
 	for {
 		e.mu.Lock()
+		p.running = nil
 		e.learn(batch)
 		batch = e.some(p, e.maxBatch)
 		if len(batch) == 0 {

@@ -558,7 +558,7 @@ func (e *Engine) contradictions() (all []string) {
 		case !p.taken && len(p.calls) == 0 && len(p.next) == 0:
 			add("group %c is there for nothing", top[0])
 		}
-		for _, c := range p.calls {
+		for _, c := range slices.Concat(p.running, p.calls) {
 			if c.group != p {
 				add("a call of %c is in group %c and takes it for another", c.Account[0], top[0])
 			}
@@ -614,4 +614,51 @@ func TestEngineKeepsNoGroupForNobody(t *testing.T) {
 		f.move(named('a'), named('T'))
 		f.call(does, named('a'))
 	})
+}
+
+// Where new calls of an account would go may change while others of it wait or run, by whatever the engine hears. They
+// come behind those all the same.
+func TestEngineKeepsTheCallsOfAnAccountInOrder(t *testing.T) {
+	a, b, root, team := named('a'), named('b'), named('R'), named('T')
+	tests := map[string]func(f *forest){
+		"a read finds it in another tree": func(f *forest) {
+			f.call(does, a)
+			f.engine.Place(a, team)
+		},
+		"a read finds it in another tree than the one that it was found in": func(f *forest) {
+			f.engine.Place(a, team)
+			f.call(does, a)
+			f.engine.Place(a, root)
+		},
+		"a batch finds that there is a root team": func(f *forest) {
+			f.call(does, a, b)
+			f.root = root
+			f.goOn(b, goOn, goOn)
+		},
+		"a batch finds that there is no root team any more": func(f *forest) {
+			f.root = root
+			f.call(does, b)
+			f.goOn(b, goOn, goOn)
+			f.engine.Place(b, team)
+			f.call(does, a, b)
+			f.root = quota.AccountID{}
+			f.goOn(b, goOn, goOn)
+		},
+		"another account is found below it": func(f *forest) {
+			f.engine.Place(team, root)
+			f.call(does, team)
+			f.engine.Place(b, team)
+			f.call(does, b, team)
+			f.goOn(b, goOn, goOn)
+		},
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			play(t, Options{Lanes: 3}, func(f *forest) {
+				change(f)
+				f.call(does, a)
+				f.check()
+			})
+		})
+	}
 }
