@@ -505,7 +505,12 @@ func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 			continue
 		case errors.Is(err, ErrData) && len(calls) > 1:
 			half := len(calls) / 2
-			return append(e.run(calls[:half:half], wait), e.run(calls[half:], wait)...)
+			held = e.run(calls[:half:half], wait)
+			held, calls = behind(held, calls[half:])
+			if len(calls) == 0 {
+				return held
+			}
+			return append(held, e.run(calls, wait)...)
 		case (errors.Is(err, ErrRetry) || errors.Is(err, ErrUnknownOutcome)) && time.Now().Before(deadline):
 			time.Sleep(min(time.Second, time.Duration(attempt+1)*10*time.Millisecond))
 			continue
@@ -521,6 +526,29 @@ func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 		}
 		return nil
 	}
+}
+
+// behind adds to calls that were not answered, for somebody holds their accounts, those of further calls that are on
+// the same accounts: they come after them. It returns the rest of them as well.
+func behind(held, calls []*Call) (_, rest []*Call) {
+	if len(held) == 0 {
+		return nil, calls
+	}
+	before := make(map[quota.AccountID]bool, len(held))
+	for _, c := range held {
+		before[c.Account] = true
+	}
+	for _, c := range calls {
+		switch {
+		case !before[c.Account]:
+			rest = append(rest, c)
+		case c.unlessBusy:
+			c.answer(ErrBusy)
+		default:
+			held = append(held, c)
+		}
+	}
+	return held, rest
 }
 
 // outcome of an attempt: the answer of each call by its index, and the call that broke it if one did.

@@ -662,3 +662,17 @@ func TestEngineKeepsTheCallsOfAnAccountInOrder(t *testing.T) {
 		})
 	}
 }
+
+// A batch that the database refuses is run in halves. What the second has of an account that was held when the first met
+// it waits behind that.
+func TestEngineSplitsInOrder(t *testing.T) {
+	play(t, Options{Lanes: 1}, func(f *forest) {
+		a, b := named('a'), named('b')
+		f.call(does, b, a, a)
+		f.goOn(b, goOn, goOn)
+		f.goOn(a, goOn, ErrData)
+		f.hold(a)
+		f.goOn(a, goOn, goOn)
+		f.hold(a)
+	})
+}
