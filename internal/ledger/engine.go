@@ -55,8 +55,8 @@ type Call struct {
 	// unlessBusy has the call answered with ErrBusy where somebody else holds the account, instead of waiting for the
 	// lock.
 	unlessBusy bool
-	// group is the one whose calls it waits with, and top the account at the top of the tree that the account was found
-	// in; zero if it was not. root says that this is the root team.
+	// group is the one whose calls it waits with, and top the account at the top of the tree that the last run found the
+	// account in; zero if it did not. root says that this is the root team.
 	group *pending
 	top   quota.AccountID
 	root  bool
@@ -408,8 +408,7 @@ func (e *Engine) learn(batch []*Call) {
 		default:
 			e.rooted(quota.AccountID{}) // with a root nobody is below none
 		}
-		// A call that an earlier run found waits again if this run met somebody who holds its account. It is then one
-		// of those that go over, and its group changes meanwhile.
+		// A batch has it. So it is not ready, and may be left without calls.
 		from := c.group
 		var others []*Call
 		if from.top != c.top {
@@ -578,6 +577,7 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 	out.changes = turns.begin(out.changes)
 	recheck := map[quota.AccountID]bool{}
 	for i, c := range calls {
+		c.top, c.root = quota.AccountID{}, false
 		l, ok := ledgers[c.Account]
 		if !ok {
 			out.errs[i] = noLedger(c, b)

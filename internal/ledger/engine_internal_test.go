@@ -676,3 +676,20 @@ func TestEngineSplitsInOrder(t *testing.T) {
 		f.hold(a)
 	})
 }
+
+// What a run found of an account that the next one does not get any more, for somebody holds it, says nothing of where
+// it is. A group from which such a call was taken was ready without calls, and taken for good by the lane that met it.
+func TestEngineForgetsWhereItFoundWhatIsHeld(t *testing.T) {
+	play(t, Options{Lanes: 2}, func(f *forest) {
+		a, b, one, other := named('a'), named('b'), named('T'), named('U')
+		f.call(does, other, b, a, a)
+		f.move(a, other)
+		f.goOn(b, goOn, goOn)
+		f.goOn(a, goOn, ErrData)
+		f.move(a, one)
+		f.goOn(a, goOn, goOn)
+		f.hold(a)
+		f.goOn(a, goOn, goOn)
+		f.call(does, one)
+	})
+}
