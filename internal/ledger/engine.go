@@ -456,23 +456,25 @@ func (e *Engine) free(p *pending) {
 	}
 }
 
-// waitFor runs the calls of a group of which another process has a lock, until none is left.
+// waitFor runs the calls of a group of which another process has a lock, until none is left. For each batch it waits for
+// its turn among the groups that do: one that always has calls would keep the others from theirs.
 func (e *Engine) waitFor(p *pending) {
-	e.lockSlots <- struct{}{}
-	defer func() { <-e.lockSlots }()
-	var batch []*Call
-	for {
+	for more := true; more; {
+		e.lockSlots <- struct{}{}
+		e.mu.Lock()
+		batch := e.some(p, e.maxBatch)
+		e.mu.Unlock()
+		if len(batch) > 0 {
+			e.run(batch, true)
+		}
 		e.mu.Lock()
 		p.running = nil
 		e.learn(batch)
-		batch = e.some(p, e.maxBatch)
-		if len(batch) == 0 {
+		if more = len(p.calls) > 0; !more {
 			e.free(p)
-			e.mu.Unlock()
-			return
 		}
 		e.mu.Unlock()
-		e.run(batch, true)
+		<-e.lockSlots
 	}
 }
 

@@ -693,3 +693,21 @@ func TestEngineForgetsWhereItFoundWhatIsHeld(t *testing.T) {
 		f.call(does, one)
 	})
 }
+
+// Few groups wait for a lock at once. One that always has calls does not keep the others from it.
+func TestEngineWaitsForLocksInTurn(t *testing.T) {
+	play(t, Options{Lanes: 1}, func(f *forest) {
+		a, b := named('a'), named('b')
+		f.hold(a)
+		f.hold(b)
+		f.call(does, a)
+		f.goOn(a, goOn, goOn)
+		f.call(does, b)
+		f.goOn(b, goOn, goOn)
+		f.hold(a)
+		f.hold(b)
+		f.call(does, a)
+		f.goOn(a, goOn, goOn)
+		f.goOn(b, goOn, goOn)
+	})
+}

@@ -185,7 +185,7 @@ func TestEngineLetsBystandersPassABusyAccount(t *testing.T) {
 }
 
 // TestEngineMovesWhatIsHeld has a batch find alice in a team that the engine did not know of, run again, and then meet
-// somebody who holds her: her calls wait for the lock, and one that comes behind them goes over to the team's with them.
+// somebody who holds her: her calls wait for the lock.
 func TestEngineMovesWhatIsHeld(t *testing.T) {
 	t.Parallel()
 	f := &faulty{}
