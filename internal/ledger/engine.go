@@ -60,6 +60,8 @@ type Call struct {
 	group *pending
 	top   quota.AccountID
 	root  bool
+	// unsure says that an earlier run may have taken effect, and what it left to do is not known.
+	unsure bool
 	// err is the answer, valid once done is closed.
 	err  error
 	done chan struct{}
@@ -513,6 +515,9 @@ func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 			}
 			return append(held, e.run(calls, wait)...)
 		case (errors.Is(err, ErrRetry) || errors.Is(err, ErrUnknownOutcome)) && time.Now().Before(deadline):
+			for _, c := range calls {
+				c.unsure = c.unsure || errors.Is(err, ErrUnknownOutcome)
+			}
 			time.Sleep(min(time.Second, time.Duration(attempt+1)*10*time.Millisecond))
 			continue
 		case errors.Is(err, ErrUnknownOutcome):
@@ -608,6 +613,12 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 		recheck[c.Account] = recheck[c.Account] || c.Recheck || unreadable != nil
 	}
 	turns.store()
+	if slices.ContainsFunc(calls, func(c *Call) bool { return c.unsure }) {
+		// What follows from a change is not seen by who finds it made.
+		for id := range ledgers {
+			recheck[id] = true
+		}
+	}
 	out.left, out.next = leftIn(ledgers, recheck), turns.left()
 	if err := b.Commit(ctx); err != nil {
 		return nil, err

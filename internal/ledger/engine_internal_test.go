@@ -35,6 +35,8 @@ type woods struct {
 	// below are whom the next batch with a team finds next below it, and full says that it has no slot for them.
 	below map[quota.AccountID][]quota.AccountID
 	full  map[quota.AccountID]bool
+	// suspended are accounts of which something is parked behind what batches load, and whether they are suspended.
+	suspended map[quota.AccountID]bool
 	// shared are accounts that the engine may ask for twice at once: what it asks for nobody's sake, or runs beside all
 	// others.
 	shared map[quota.AccountID]bool
@@ -72,6 +74,7 @@ const (
 	does    deed = "does"    // what it is to do
 	refuses deed = "refuses" // to do it
 	panics  deed = "panics"  // in the middle of it
+	frees   deed = "frees"   // what is parked, since the account is no longer suspended
 	spoils  deed = "spoils"  // the batch, whose data the database refuses
 )
 
@@ -205,6 +208,9 @@ func (w *woods) ledger(b *fell, id quota.AccountID) *Ledger {
 	} else {
 		l.Account = quota.Open(id, string(id[:1]), quota.CapOnly("USD"), w.now)
 	}
+	if suspended, parked := w.suspended[id]; parked {
+		l.Account.Suspended, l.Account.Queued, l.Account.Parked = suspended, 1, 1
+	}
 	for i, up := range w.path(id)[1:] {
 		l.Above[i] = w.ledger(b, up)
 	}
@@ -244,6 +250,11 @@ func (b *fell) Rollback() {
 
 // commit has what a batch has done take effect.
 func (w *woods) commit(b *fell) {
+	for id := range w.suspended {
+		if l := b.ledgers[id]; l != nil {
+			w.suspended[id] = l.Account.Suspended
+		}
+	}
 	for _, c := range b.applied {
 		if c.effects++; c.effects > 1 {
 			continue
@@ -311,7 +322,7 @@ func (w *woods) fits(c *asked, err error) string {
 	var may bool
 	switch {
 	case err == nil:
-		may = c.deed == does && c.effects > 0
+		may = (c.deed == does || c.deed == frees) && c.effects > 0
 	case errors.Is(err, errRefuses):
 		may = c.deed == refuses
 	case errors.Is(err, ErrNotFound):
@@ -351,7 +362,7 @@ func newForest(opts Options) *forest {
 	w := &woods{
 		now: time.Now(), parents: map[quota.AccountID]quota.AccountID{}, missing: map[quota.AccountID]bool{{'x'}: true},
 		holders: map[quota.AccountID]*fell{}, below: map[quota.AccountID][]quota.AccountID{},
-		full: map[quota.AccountID]bool{}, shared: map[quota.AccountID]bool{},
+		full: map[quota.AccountID]bool{}, suspended: map[quota.AccountID]bool{}, shared: map[quota.AccountID]bool{},
 		calls: map[quota.AdmissionID]*asked{}, last: map[quota.AccountID]int{},
 	}
 	return &forest{woods: w, engine: New(w, opts)}
@@ -370,8 +381,10 @@ func (f *forest) op(account quota.AccountID, d deed, beside bool) (Op, *asked) {
 		f.shared[account] = true
 	}
 	f.waiting = append(f.waiting, c)
-	return Op{Account: account, Admission: id, Apply: func(_ *Ledger, b Batch) error {
+	return Op{Account: account, Admission: id, Apply: func(l *Ledger, b Batch) error {
 		switch d {
+		case frees:
+			l.Account.Suspended = false
 		case refuses:
 			return errRefuses
 		case panics:
@@ -710,4 +723,24 @@ func TestEngineWaitsForLocksInTurn(t *testing.T) {
 		f.goOn(a, goOn, goOn)
 		f.goOn(b, goOn, goOn)
 	})
+}
+
+// What follows from a change follows as well where the commit had to be done again, and had happened: the second run
+// changes nothing, and would leave nothing to do.
+func TestEngineFollowsUpWhatMayHaveHappened(t *testing.T) {
+	for _, words := range [][]error{{goOn, goOn}, {goOn, errHappened, goOn, goOn}, {goOn, errDidNot, goOn, goOn}} {
+		play(t, Options{Lanes: 1}, func(f *forest) {
+			a := named('a')
+			f.suspended[a] = true
+			f.call(frees, a)
+			for _, word := range words {
+				f.goOn(a, word)
+				time.Sleep(time.Second)
+				synctest.Wait()
+			}
+			if stops := f.stops(); len(stops) != 1 || len(stops[0].keys.Searches) != 1 {
+				f.fail("nobody looks for what is parked after %v", words)
+			}
+		})
+	}
 }
