@@ -169,6 +169,10 @@ test('what a UserQuota declares is changed there, and the kubectl for it is show
   await page.getByRole('button', { name: 'Cancel' }).click();
   await page.getByRole('button', { name: 'Suspend' }).click();
   assert.match(await line(), /'{"spec":{"suspended":true}}'$/);
+  // There is no button that sends it, and whatever else submits the form sends nothing: what is asked for after it comes first.
+  await page.locator('dialog[open] form').evaluate((form) => form.requestSubmit());
+  await page.evaluate(() => fetch('/auth/session'));
+  assert.ok(await page.getByRole('dialog').isVisible());
   await page.getByRole('button', { name: 'Cancel' }).click();
   assert.deepEqual(service.calls.filter(({ method }) => method !== 'GET'), []);
   // A correction is nobody's to declare.
