@@ -1338,8 +1338,10 @@ type AdmissionPage struct {
 	// NextCursor Where the next page begins; absent on the last one.
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 
-	// UserId Examples: alice
-	UserId UserID `json:"user_id"`
+	// UserId As it was asked for.
+	//
+	// Examples: alice
+	UserId UserID `json:"user_id,omitempty,omitzero"`
 }
 
 // AdmissionRequest defines model for AdmissionRequest.
@@ -3773,7 +3775,11 @@ type TooMany = Problem
 
 // ListAdmissionsParams defines parameters for ListAdmissions.
 type ListAdmissionsParams struct {
-	UserId UserID `form:"user_id" json:"user_id"`
+	// UserId Required, unless `stuck` is true.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// Stuck Only those whose `stuck` says something. Neither `state` nor `reason` goes with it.
+	Stuck bool `form:"stuck,omitempty" json:"stuck,omitempty,omitzero"`
 
 	// State Only those in that state; those that wait or run without it.
 	State ListAdmissionsParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
@@ -4530,6 +4536,9 @@ type ClientInterface interface {
 	// ListAdmissions A user's admissions that wait, run or ended without a charge, those that came last first.
 	//
 	// What was charged is listed by `GET /api/v1/usage/events`, whose `admission_id` leads to the admission.
+	//
+	// With `stuck` those that run and seem to have lost their holder, the ones that were admitted first first, and without `user_id`
+	// everybody's: that needs the right to `get` or to `spend` for all users, in all namespaces.
 	//
 	// Corresponds with GET /api/v1/admissions (the `ListAdmissions` operationId).
 	ListAdmissions(ctx context.Context, params *ListAdmissionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -5384,6 +5393,9 @@ type ClientInterface interface {
 // ListAdmissions A user's admissions that wait, run or ended without a charge, those that came last first.
 //
 // What was charged is listed by `GET /api/v1/usage/events`, whose `admission_id` leads to the admission.
+//
+// With `stuck` those that run and seem to have lost their holder, the ones that were admitted first first, and without `user_id`
+// everybody's: that needs the right to `get` or to `spend` for all users, in all namespaces.
 //
 // Corresponds with GET /api/v1/admissions (the `ListAdmissions` operationId).
 func (c *Client) ListAdmissions(ctx context.Context, params *ListAdmissionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -7263,6 +7275,14 @@ func NewListAdmissionsRequest(server string, params *ListAdmissionsParams) (*htt
 		var rawQueryFragments []string
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user_id", params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "stuck", params.Stuck, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -11782,6 +11802,9 @@ type ClientWithResponsesInterface interface {
 	// ListAdmissionsWithResponse A user's admissions that wait, run or ended without a charge, those that came last first.
 	//
 	// What was charged is listed by `GET /api/v1/usage/events`, whose `admission_id` leads to the admission.
+	//
+	// With `stuck` those that run and seem to have lost their holder, the ones that were admitted first first, and without `user_id`
+	// everybody's: that needs the right to `get` or to `spend` for all users, in all namespaces.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -17793,6 +17816,9 @@ func (r ResetUserResponse) ContentType() string {
 // ListAdmissionsWithResponse A user's admissions that wait, run or ended without a charge, those that came last first.
 //
 // What was charged is listed by `GET /api/v1/usage/events`, whose `admission_id` leads to the admission.
+//
+// With `stuck` those that run and seem to have lost their holder, the ones that were admitted first first, and without `user_id`
+// everybody's: that needs the right to `get` or to `spend` for all users, in all namespaces.
 //
 // Returns a wrapper object for the known response body format(s).
 //

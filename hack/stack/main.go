@@ -149,6 +149,7 @@ func wait(ctx context.Context, out *printer, stack *localstack.Stack, customers 
 		"  export PATH=" + filepath.Dir(stack.Plane.Kubectl()) + ":$PATH",
 		"  export USAGED=" + stack.UsagedURL,
 		"  export DATABASE_URL='" + stack.DatabaseURL + "'",
+		"  export USAGE_TEST_CLOCK=" + stack.ClockFile(),
 		"",
 		"  metrics of usaged   " + stack.UsagedURL + "/metrics (needs a token)",
 		"  metrics of manager  " + stack.MetricsURL + " (needs a token)",

@@ -127,20 +127,22 @@ func (s *server) rightOn(ctx context.Context, verbs []string, resource, name str
 	return onAll, nil
 }
 
-// mayAll says whether the caller has the operation's right on all of a resource.
+// mayAll says whether the caller has one of the operation's rights on all of a resource.
 func (s *server) mayAll(ctx context.Context, resource string) error {
 	c := callerFrom(ctx)
-	verb := c.operation.verbs[0]
-	allowed, err := s.auth.MayAll(ctx, c.user, verb, resource)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %w",
-			unavailable(retrySoon, "the right to %s cannot be checked at the moment", verb), err)
-	case !allowed:
-		return forbidden("%s may not %s the %s: that needs verb %s on resource %s.%s in all namespaces",
-			c.user.GetName(), verb, resource, verb, resource, access.Group)
+	either := strings.Join(c.operation.verbs, " or ")
+	for _, verb := range c.operation.verbs {
+		allowed, err := s.auth.MayAll(ctx, c.user, verb, resource)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%w: %w",
+				unavailable(retrySoon, "the right to %s cannot be checked at the moment", either), err)
+		case allowed:
+			return nil
+		}
 	}
-	return nil
+	return forbidden("%s may not %s the %s: that needs verb %s on resource %s.%s in all namespaces",
+		c.user.GetName(), either, resource, either, resource, access.Group)
 }
 
 // mayUser says whether the id can be a user's and the caller has the operation's right on it.

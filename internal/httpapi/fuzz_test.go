@@ -24,8 +24,8 @@ func FuzzCursors(f *testing.F) {
 		accountCursor(cursorMembers, account), accountCursor(cursorAlerts, account),
 		spotCursor(queue.Spot{Account: account, Place: ledger.Place{Priority: -7, Arrived: 9}}),
 		spotCursor(queue.Spot{Account: account, Parked: true}),
-		placeCursor(cursorDue, reports.ResetPlace{At: time.UnixMicro(1_700_000_000_000_001), ID: quota.ID{4, 5}}),
-		placeCursor(cursorRuns, reports.ResetPlace{At: time.UnixMicro(0), ID: quota.ID{6}}),
+		placeCursor(cursorDue, reports.Place{At: time.UnixMicro(1_700_000_000_000_001), ID: quota.ID{4, 5}}),
+		placeCursor(cursorRuns, reports.Place{At: time.UnixMicro(0), ID: quota.ID{6}}),
 		strings.Repeat("x", 200), "aGlzdG9yeS8xLzAx", "%d",
 	} {
 		f.Add(seed)
@@ -48,7 +48,7 @@ func FuzzCursors(f *testing.F) {
 				return accountCursor(kind, id), err
 			}
 		}
-		for _, kind := range []string{cursorDue, cursorComing, cursorRuns} {
+		for _, kind := range []string{cursorDue, cursorComing, cursorRuns, cursorStuck} {
 			written[kind] = func() (string, error) {
 				at, err := parsePlaceCursor(kind, text)
 				return placeCursor(kind, at), err

@@ -346,15 +346,15 @@ func (f *fake) ChangeUser(context.Context, string, metering.UserChange, metering
 func (f *fake) ResetUser(context.Context, string, metering.By) (int, error) { return 1, f.err }
 
 func (f *fake) Resets(
-	context.Context, reports.ResetFilter, reports.ResetPlace, int,
+	context.Context, reports.ResetFilter, reports.Place, int,
 ) (reports.ResetPage, error) {
 	return reports.ResetPage{}, f.err
 }
 
 func (f *fake) ResetRuns(
-	context.Context, string, reports.ResetPlace, int,
-) ([]reports.ResetRun, reports.ResetPlace, error) {
-	return nil, reports.ResetPlace{}, f.err
+	context.Context, string, reports.Place, int,
+) ([]reports.ResetRun, reports.Place, error) {
+	return nil, reports.Place{}, f.err
 }
 
 func (f *fake) GrantCredits(context.Context, string, string, metering.Grant, metering.By) (bool, error) {
@@ -366,6 +366,12 @@ func (f *fake) Users(context.Context, string, string, int) ([]reports.User, bool
 }
 
 func (f *fake) User(context.Context, string) (reports.User, error) { return reports.User{}, f.err }
+
+func (f *fake) StuckAdmissions(
+	context.Context, string, reports.Place, int,
+) ([]*ledger.Admission, reports.Place, error) {
+	return nil, reports.Place{}, f.err
+}
 
 func (f *fake) Admissions(
 	context.Context, string, reports.AdmissionFilter, int64, int,

@@ -958,7 +958,7 @@ type AdmissionPage struct {
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 
 	// UserId Examples: alice
-	UserId UserID `json:"user_id"`
+	UserId UserID `json:"user_id,omitempty,omitzero"`
 }
 
 // AdmissionRequest defines model for AdmissionRequest.
@@ -3194,7 +3194,11 @@ type Check = CheckResult
 
 // ListAdmissionsParams defines parameters for ListAdmissions.
 type ListAdmissionsParams struct {
-	UserId UserID `form:"user_id" json:"user_id"`
+	// UserId Required, unless `stuck` is true.
+	UserId UserID `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+
+	// Stuck Only those whose `stuck` says something. Neither `state` nor `reason` goes with it.
+	Stuck bool `form:"stuck,omitempty" json:"stuck,omitempty,omitzero"`
 
 	// State Only those in that state; those that wait or run without it.
 	State ListAdmissionsParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
@@ -4047,15 +4051,28 @@ func (siw *ServerInterfaceWrapper) ListAdmissions(w http.ResponseWriter, r *http
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ListAdmissionsParams
 
-	// ------------- Required query parameter "user_id" -------------
+	// ------------- Optional query parameter "user_id" -------------
 
-	err = runtime.BindQueryParameterWithOptions("form", true, true, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user_id", r.URL.Query(), &params.UserId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		var requiredError *runtime.RequiredParameterError
 		if errors.As(err, &requiredError) {
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user_id"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "stuck" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "stuck", r.URL.Query(), &params.Stuck, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "stuck"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "stuck", Err: err})
 		}
 		return
 	}

@@ -73,6 +73,7 @@ const (
 	bodysUser      = "the body's `user_id`"
 	itemsUser      = "each use's `user_id` or `subject`"
 	querysUser     = "the query's `user_id`"
+	queriedUsers   = "the query's `user_id`; on all users, in all namespaces, where it is not given"
 	givenUser      = "the query's `user_id`, where it is given"
 	admissionsUser = "the admission's user"
 	eventsUser     = "the event's user"
@@ -99,7 +100,7 @@ const (
 
 var operations = []operation{
 	{"createAdmission", "POST /api/v1/admissions", onlyJSON, maxBody, spend, bodysUser, nobody},
-	{"listAdmissions", "GET /api/v1/admissions", nil, 0, read, querysUser, self},
+	{"listAdmissions", "GET /api/v1/admissions", nil, 0, read, queriedUsers, self},
 	{"getAdmission", "GET /api/v1/admissions/{id}", nil, 0, read, admissionsUser, holder | self},
 	{"heartbeatAdmission", "POST /api/v1/admissions/{id}/heartbeat", nil, 0, spend, admissionsUser, holder},
 	{"completeAdmission", "POST /api/v1/admissions/{id}/complete", onlyJSON, maxBody, spend, admissionsUser, holder},

@@ -255,7 +255,7 @@ func (s *server) identifiedByAddress(r *http.Request) (caller, error) {
 // the right to spend may make. Of others the user is known only once the database has been asked.
 func (o *operation) counts() bool {
 	return slices.Contains(o.verbs, access.VerbSpend) &&
-		slices.Contains([]string{bodysUser, itemsUser, querysUser, givenUser, watched}, o.subject)
+		slices.Contains([]string{bodysUser, itemsUser, querysUser, queriedUsers, givenUser, watched}, o.subject)
 }
 
 // may says whether the caller is the user where that is enough, or has one of the rights on the user that the operation

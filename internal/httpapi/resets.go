@@ -112,14 +112,14 @@ func (s *server) ResetUser(ctx context.Context, r ResetUserRequestObject) (Reset
 }
 
 // placeCursor says at which instant, behind what of it, a page begins.
-func placeCursor(kind string, at reports.ResetPlace) string {
-	if at == (reports.ResetPlace{}) {
+func placeCursor(kind string, at reports.Place) string {
+	if at == (reports.Place{}) {
 		return ""
 	}
 	return pageCursor(kind, fmt.Sprintf("%d.%x", at.At.UnixMicro(), at.ID[:]))
 }
 
-func parsePlaceCursor(kind, text string) (at reports.ResetPlace, err error) {
+func parsePlaceCursor(kind, text string) (at reports.Place, err error) {
 	last, err := parsePageCursor(kind, text)
 	if last == "" || err != nil {
 		return at, err
@@ -127,9 +127,9 @@ func parsePlaceCursor(kind, text string) (at reports.ResetPlace, err error) {
 	micros, hex, _ := strings.Cut(last, ".")
 	n, err1 := strconv.ParseInt(micros, 10, 64)
 	id, err2 := uuid.Parse(hex)
-	at = reports.ResetPlace{At: time.UnixMicro(n).UTC(), ID: quota.ID(id)}
+	at = reports.Place{At: time.UnixMicro(n).UTC(), ID: quota.ID(id)}
 	if err1 != nil || err2 != nil || n < 0 || n > maxMicros || placeCursor(kind, at) != text {
-		return reports.ResetPlace{}, notACursor(text)
+		return reports.Place{}, notACursor(text)
 	}
 	return at, nil
 }

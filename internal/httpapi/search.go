@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reports"
 )
@@ -23,6 +24,12 @@ func (s *server) ListAdmissions(
 	ctx context.Context, r ListAdmissionsRequestObject,
 ) (ListAdmissionsResponseObject, error) {
 	user := r.Params.UserId
+	switch {
+	case r.Params.Stuck:
+		return s.listStuckAdmissions(ctx, &r.Params)
+	case user == "":
+		return nil, invalid("user_id is required, unless stuck is true")
+	}
 	if err := s.mayUser(ctx, user); err != nil {
 		return nil, err
 	}
@@ -48,12 +55,47 @@ func (s *server) ListAdmissions(
 	if err != nil {
 		return nil, err
 	}
-	out := ListAdmissions200JSONResponse{UserId: user, Admissions: make([]Admission, len(page)),
-		NextCursor: numberCursor(cursorAdmissions, next)}
+	return admissionPage(user, page, numberCursor(cursorAdmissions, next)), nil
+}
+
+// listStuckAdmissions is ListAdmissions with stuck, of one user or of all.
+func (s *server) listStuckAdmissions(
+	ctx context.Context, p *ListAdmissionsParams,
+) (ListAdmissionsResponseObject, error) {
+	var err error
+	if p.UserId == "" {
+		err = s.mayAll(ctx, access.Resource)
+	} else {
+		err = s.mayUser(ctx, p.UserId)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.State != "" || p.Reason != "" {
+		return nil, invalid("state, reason: neither goes with stuck, state is %.64q and reason %.64q", p.State,
+			p.Reason)
+	}
+	limit, err := pageLimit(p.Limit)
+	if err != nil {
+		return nil, err
+	}
+	behind, err := parsePlaceCursor(cursorStuck, p.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	page, next, err := s.search.StuckAdmissions(ctx, p.UserId, behind, limit)
+	if err != nil {
+		return nil, err
+	}
+	return admissionPage(p.UserId, page, placeCursor(cursorStuck, next)), nil
+}
+
+func admissionPage(user string, page []*ledger.Admission, next string) ListAdmissions200JSONResponse {
+	out := ListAdmissions200JSONResponse{UserId: user, Admissions: make([]Admission, len(page)), NextCursor: next}
 	for i := range page {
 		out.Admissions[i] = admission(page[i])
 	}
-	return out, nil
+	return out
 }
 
 func listed[T ~string](values []T) string {

@@ -156,6 +156,9 @@ type Search interface {
 	Admissions(
 		ctx context.Context, userID string, f reports.AdmissionFilter, before int64, limit int,
 	) (page []*ledger.Admission, next int64, err error)
+	StuckAdmissions(
+		ctx context.Context, userID string, behind reports.Place, limit int,
+	) (page []*ledger.Admission, next reports.Place, err error)
 	Events(
 		ctx context.Context, userID string, period *int64, behind *reports.EventPlace, limit int,
 	) (reports.EventPage, error)
@@ -165,11 +168,11 @@ type Search interface {
 // Resets tells whose periods end when, and what the resets did; *reports.Service does.
 type Resets interface {
 	Resets(
-		ctx context.Context, f reports.ResetFilter, behind reports.ResetPlace, limit int,
+		ctx context.Context, f reports.ResetFilter, behind reports.Place, limit int,
 	) (reports.ResetPage, error)
 	ResetRuns(
-		ctx context.Context, plan string, before reports.ResetPlace, limit int,
-	) (runs []reports.ResetRun, next reports.ResetPlace, err error)
+		ctx context.Context, plan string, before reports.Place, limit int,
+	) (runs []reports.ResetRun, next reports.Place, err error)
 }
 
 // Alerts read what users and teams were told of; *reports.Service is one.

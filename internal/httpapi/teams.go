@@ -228,6 +228,7 @@ const (
 	cursorAlerts     = "alerts/1/"
 	cursorUsers      = "users/1/"
 	cursorAdmissions = "admissions/1/"
+	cursorStuck      = "stuck/1/"
 	cursorEvents     = "events/1/"
 	cursorAudit      = "audit/1/"
 	cursorSpenders   = "spenders/1/"

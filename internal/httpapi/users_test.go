@@ -3,12 +3,16 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
@@ -360,6 +364,108 @@ func TestListsOnTheRealStore(t *testing.T) {
 		q := request{method: "GET", path: "/api/v1/audit?" + query, token: "Bearer watcher"}
 		if w := do(h, q); w.Code != 422 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("audit %s: got %d %s, want %q", query, w.Code, w.Body, want)
+		}
+	}
+}
+
+// Work that seems stuck is listed over all users, for who may read all of them.
+func TestStuckWorkOnTheRealStore(t *testing.T) {
+	m := newMonths(t)
+	admit := func(user string, minutes int) string {
+		t.Helper()
+		return must(t, m.h, request{key: "work", body: fmt.Sprintf(
+			`{"user_id":%q,"estimated_duration_seconds":%d,"file_size_bytes":1000,"lease_seconds":3600}`,
+			user, 60*minutes)}, 201)["id"].(string)
+	}
+	list := func(query string) (found []string) {
+		t.Helper()
+		q := request{method: "GET", path: "/api/v1/admissions?limit=1" + query, token: "Bearer reader"}
+		for _, a := range walk(t, m.h, q, "admissions") {
+			found = append(found, fmt.Sprint(a["id"], " ", a["user_id"], " ", a["stuck"]))
+		}
+		return found
+	}
+	want := func(query string, want ...string) {
+		t.Helper()
+		if got := list(query); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", query, got, want)
+		}
+	}
+	long := admit("bob", 1)
+	m.wait(time.Second)
+	// A Job's, which no reaper ends.
+	if _, err := m.Admit(t.Context(), metering.AdmitRequest{
+		UserID: "dora", ID: quota.ID(admID), Source: quota.SourceJob, Namespace: "ns", Name: "job", RequestedBy: "test",
+		Estimate: 20 * quota.Credit, Lease: metering.JobLease,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	m.wait(time.Second)
+	fine := admit("carol", 20) + " carol <nil>"
+	want("&stuck=true")
+	m.wait(31 * time.Minute)
+	released := "/api/v1/admissions/" + long + "/release"
+	long += " bob OverEstimate"
+	silent := admID.String() + " dora NoHeartbeat"
+	want("&stuck=true", long, silent)
+	want("&stuck=true&user_id=dora", silent)
+	want("&stuck=true&user_id=carol")
+	want("&stuck=false&user_id=carol", fine)
+	must(t, m.h, request{path: released}, 200)
+	want("&stuck=true", silent)
+
+	admit("emil", 1)
+	m.wait(11 * time.Minute)
+	first := must(t, m.h, request{method: "GET", path: "/api/v1/admissions?stuck=true&limit=1"}, 200)
+	next, _ := first["next_cursor"].(string)
+	if next == "" || first["user_id"] != nil {
+		t.Errorf("the first page of all: %v", first)
+	}
+	for query, detail := range map[string]string{
+		"":                                   "user_id is required, unless stuck is true",
+		"stuck=false":                        "user_id is required, unless stuck is true",
+		"stuck=maybe":                        "stuck",
+		"stuck=true&state=Admitted":          `state is \"Admitted\"`,
+		"stuck=true&reason=CreditsExhausted": `reason \"CreditsExhausted\"`,
+		"stuck=true&user_id=a%20b":           "user_id: ",
+		"stuck=true&user_id=nobody":          `user \"nobody\"`,
+		"stuck=true&limit=0":                 "limit: ",
+		"stuck=true&cursor=x":                "cursor: ",
+		"user_id=bob&cursor=" + next:         "cursor: ",
+		"stuck=true&cursor=" + numberCursor(cursorAdmissions, 7): "cursor: ",
+	} {
+		q := request{method: "GET", path: "/api/v1/admissions?" + query, token: "Bearer reader"}
+		if w := do(m.h, q); w.Code < 400 || w.Code > 422 || !strings.Contains(w.Body.String(), detail) {
+			t.Errorf("%q: got %d %s, want %q", query, w.Code, w.Body, detail)
+		}
+	}
+}
+
+// Everybody's stuck work is for who may read all users, in all namespaces. A right on one, or in one namespace, is no
+// such right.
+func TestWhoMayListStuckWork(t *testing.T) {
+	for _, tc := range []struct {
+		verb, namespace, name string
+		all, one              int
+	}{
+		{"get", "", "", 200, 200}, {"spend", "", "", 200, 200}, {"list", "", "", 403, 403},
+		{"get", "", "alice", 403, 200}, {"spend", "transcripts", "", 403, 200},
+		{"spend", "transcripts", "bob", 403, 403},
+	} {
+		auth := testAuth()
+		auth.Authorizer = authorizer.AuthorizerFunc(
+			func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+				if a.GetVerb() == tc.verb && a.GetResource() == "users" && (tc.name == "" || a.GetName() == tc.name) &&
+					(tc.namespace == "" || a.GetNamespace() == tc.namespace) {
+					return authorizer.DecisionAllow, "", nil
+				}
+				return authorizer.DecisionNoOpinion, "", nil
+			})
+		h := New((&fake{}).options(t.Context(), auth))
+		for query, want := range map[string]int{"stuck=true": tc.all, "stuck=true&user_id=alice": tc.one} {
+			if w := do(h, request{method: "GET", path: "/api/v1/admissions?" + query}); w.Code != want {
+				t.Errorf("%+v, %s: got %d %s, want %d", tc, query, w.Code, w.Body, want)
+			}
 		}
 	}
 }

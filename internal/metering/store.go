@@ -44,9 +44,12 @@ type Accounts interface {
 type Admissions interface {
 	// Admission reads one admission, with its place in the queue.
 	Admission(ctx context.Context, id quota.AdmissionID) (*ledger.Admission, error)
-	// MaybeStuck reads, ordered by account and id after the given one, at most limit admitted admissions, among them
-	// all that are stuck.
-	MaybeStuck(ctx context.Context, after ledger.Candidate, limit int) ([]*ledger.Admission, error)
+	// StuckAdmissions reads at most limit admissions that seem stuck, a user's or for "" everybody's, those that were
+	// admitted first first, behind an instant and, of what was admitted then, an id; or ErrNotFound. One that cannot be
+	// read says no reason.
+	StuckAdmissions(
+		ctx context.Context, userID string, admittedAfter time.Time, after quota.AdmissionID, limit int,
+	) ([]*ledger.Admission, error)
 	// EndedAdmissions returns those of the admissions that are neither queued nor admitted any more.
 	EndedAdmissions(ctx context.Context, ids []quota.AdmissionID) ([]quota.AdmissionID, error)
 	// Event reads one event, or ErrNotFound.

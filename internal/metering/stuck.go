@@ -4,8 +4,8 @@ package metering
 
 import (
 	"context"
+	"time"
 
-	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -18,8 +18,8 @@ func (s *Service) Stuck(ctx context.Context) (map[quota.Stuck]int, error) {
 	for _, reason := range quota.StuckReasons {
 		counts[reason] = 0
 	}
-	for after := (ledger.Candidate{}); ; {
-		page, err := s.store.MaybeStuck(ctx, after, stuckPage)
+	for at, after := (time.Time{}), (quota.AdmissionID{}); ; {
+		page, err := s.store.StuckAdmissions(ctx, "", at, after, stuckPage)
 		if err != nil {
 			return nil, err
 		}
@@ -32,6 +32,6 @@ func (s *Service) Stuck(ctx context.Context) (map[quota.Stuck]int, error) {
 			return counts, nil
 		}
 		last := page[len(page)-1]
-		after = ledger.Candidate{Account: last.Account, Admission: last.ID}
+		at, after = last.AdmittedAt, last.ID
 	}
 }

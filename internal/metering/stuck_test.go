@@ -3,11 +3,15 @@
 package metering_test
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -88,6 +92,66 @@ func (w *world) wantStuck(id quota.ID, want quota.Stuck) {
 		}
 		if got, ok := counts[reason]; got != n || !ok {
 			w.t.Errorf("stuck for %s: got %d, want %d", reason, got, n)
+		}
+	}
+}
+
+// What the database finds stuck is what StuckAt takes for it, to the microsecond; first comes what was admitted first.
+func TestStuckIsFoundByTheRule(t *testing.T) {
+	w := newWorld(t)
+	var admitted []*ledger.Admission
+	var turns []time.Time
+	for i, of := range []struct {
+		lease    time.Duration
+		estimate quota.Credits
+	}{
+		{time.Minute, quota.Credit}, {time.Minute, 20 * quota.Credit}, {4 * time.Minute, 3 * quota.Credit},
+		{time.Hour, 1}, {time.Hour, quota.Credit}, {time.Hour, 10 * quota.Credit / 3},
+		{time.Hour, 10*quota.Credit/3 + 1}, {time.Hour, 29 * quota.Credit},
+	} {
+		req := request(fmt.Sprintf("user%d", i%2), fmt.Sprint(i), of.estimate)
+		req.WarnOnly, req.Lease = true, of.lease
+		res, err := w.Admit(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		adm := res.Admission
+		admitted = append(admitted, adm)
+		turns = append(turns, adm.LeaseUntil.Add(2*of.lease), adm.AdmittedAt.Add(quota.StuckAfter),
+			adm.AdmittedAt.Add(3*of.estimate.Audio()))
+		if i%3 > 0 {
+			w.advance(time.Second) // some at the same instant
+		}
+	}
+	slices.SortFunc(admitted, func(a, b *ledger.Admission) int {
+		return cmp.Or(a.AdmittedAt.Compare(b.AdmittedAt), bytes.Compare(a.ID[:], b.ID[:]))
+	})
+	slices.SortFunc(turns, time.Time.Compare)
+	for _, turn := range turns {
+		for _, at := range []time.Time{turn.Add(-time.Microsecond), turn, turn.Add(time.Microsecond)} {
+			w.advance(max(0, at.Sub(w.now())))
+			for _, user := range []string{"", "user0", "user1"} {
+				var want, got []string
+				for _, adm := range admitted {
+					if why := adm.StuckAt(w.now()); why != "" && (user == "" || user == adm.UserID) {
+						want = append(want, fmt.Sprint(adm.ID, why))
+					}
+				}
+				for after := new(ledger.Admission); after != nil; {
+					page, err := w.store.StuckAdmissions(t.Context(), user, after.AdmittedAt, after.ID, 3)
+					if err != nil {
+						t.Fatal(err)
+					}
+					after = nil
+					for _, adm := range page {
+						got, after = append(got, fmt.Sprint(adm.ID, adm.Stuck)), adm
+					}
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%s after the first, of %q: got %q, want %q", w.now().Sub(admitted[0].AdmittedAt), user,
+						got, want)
+				}
+			}
 		}
 	}
 }

@@ -14,9 +14,9 @@ import (
 type ResetStore interface {
 	// Resets reads accounts by the end of their open period, behind a place, and says what time it is. ErrNotFound for
 	// a user or a team that is not known.
-	Resets(ctx context.Context, f ResetFilter, behind ResetPlace, limit int) ([]Reset, time.Time, error)
+	Resets(ctx context.Context, f ResetFilter, behind Place, limit int) ([]Reset, time.Time, error)
 	// ResetRuns reads runs of the reset of a plan, or of all for "", the last first, that started before a place.
-	ResetRuns(ctx context.Context, plan string, before ResetPlace, limit int) ([]ResetRun, error)
+	ResetRuns(ctx context.Context, plan string, before Place, limit int) ([]ResetRun, error)
 }
 
 // ResetFilter says which accounts are asked for. At most one of UserID and Team is given.
@@ -25,13 +25,6 @@ type ResetFilter struct {
 	Coming bool
 	// Plan is the name of a plan, UserID a user and Team a team whose members are asked for; empty: all.
 	Plan, UserID, Team string
-}
-
-// ResetPlace is where a page begins: at an instant, and of what is there at that, behind an id. The zero value is the
-// beginning of the list.
-type ResetPlace struct {
-	At time.Time
-	ID quota.ID
 }
 
 // Reset is an account whose open period is to be closed, or has an end to come. Accounts without a plan, which are
@@ -47,14 +40,14 @@ type Reset struct {
 	Used quota.Credits
 }
 
-func (r *Reset) place() ResetPlace { return ResetPlace{At: r.Period.End, ID: r.Account} }
+func (r *Reset) place() Place { return Place{At: r.Period.End, ID: r.Account} }
 
 // ResetPage is a page of accounts in the order of the ends of their periods.
 type ResetPage struct {
 	Resets []Reset
 	AsOf   time.Time
 	// Next is where the next page begins; zero if this was the last.
-	Next ResetPlace
+	Next Place
 }
 
 // ResetRun is a run of the reset over the accounts of a plan.
@@ -71,7 +64,7 @@ type ResetRun struct {
 // Resets returns at most limit (1 to MaxPage) accounts that are to be reset, or will be, behind a place. Whoever
 // touches an account closes its period, so of those that are to be reset only the ones are there that nobody has
 // touched.
-func (s *Service) Resets(ctx context.Context, f ResetFilter, behind ResetPlace, limit int) (ResetPage, error) {
+func (s *Service) Resets(ctx context.Context, f ResetFilter, behind Place, limit int) (ResetPage, error) {
 	if err := checkLimit(limit); err != nil {
 		return ResetPage{}, err
 	}
@@ -86,15 +79,15 @@ func (s *Service) Resets(ctx context.Context, f ResetFilter, behind ResetPlace, 
 // ResetRuns returns at most limit (1 to MaxPage) runs of a plan's reset, or for "" of all plans', the last first, that
 // started before a place, and where the next page begins, zero if there is none.
 func (s *Service) ResetRuns(
-	ctx context.Context, plan string, before ResetPlace, limit int,
-) (runs []ResetRun, next ResetPlace, err error) {
+	ctx context.Context, plan string, before Place, limit int,
+) (runs []ResetRun, next Place, err error) {
 	if err := checkLimit(limit); err != nil {
-		return nil, ResetPlace{}, err
+		return nil, Place{}, err
 	}
 	runs, err = s.store.ResetRuns(ctx, plan, before, limit+1)
 	if len(runs) > limit {
 		last := &runs[limit-1]
-		return runs[:limit], ResetPlace{At: last.StartedAt, ID: last.ID}, err
+		return runs[:limit], Place{At: last.StartedAt, ID: last.ID}, err
 	}
-	return runs, ResetPlace{}, err
+	return runs, Place{}, err
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -50,6 +51,13 @@ type EventPlace struct {
 	ID  quota.EventID
 }
 
+// Place is where a page begins: at an instant, and of what is there at that, behind an id. The zero value is the
+// beginning of the list.
+type Place struct {
+	At time.Time
+	ID quota.ID
+}
+
 // AuditFilter chooses rows of the audit log. The zero value is all of them.
 type AuditFilter struct {
 	// UserID chooses those about a user, ObjectKind and ObjectName, together, those about another object.
@@ -90,6 +98,12 @@ type SearchStore interface {
 	// Admissions reads a user's that arrived before a place in its order of decisions, or ErrNotFound.
 	Admissions(
 		ctx context.Context, userID string, f AdmissionFilter, before int64, limit int,
+	) ([]*ledger.Admission, error)
+	// StuckAdmissions reads the admissions that seem stuck, a user's or for "" everybody's, those that were admitted
+	// first first, behind an instant and, of what was admitted then, an id; or ErrNotFound. One that cannot be read
+	// says no reason.
+	StuckAdmissions(
+		ctx context.Context, userID string, admittedAfter time.Time, after quota.AdmissionID, limit int,
 	) ([]*ledger.Admission, error)
 	// Events reads a user's in a period, behind a place, or ErrNotFound.
 	Events(ctx context.Context, userID string, period int64, behind EventPlace, limit int) ([]*ledger.Event, error)
@@ -133,6 +147,24 @@ func (s *Service) Admissions(
 		return page[:limit], page[limit-1].ArrivedSeq, err
 	}
 	return page, 0, err
+}
+
+// StuckAdmissions returns at most limit (1 to MaxPage) of the admissions that seem to have lost their holder, a user's
+// or for "" everybody's, those that were admitted first first, behind a place, and where the next page begins, zero if
+// there is none. ErrNotFound for a user who is not known.
+func (s *Service) StuckAdmissions(
+	ctx context.Context, userID string, behind Place, limit int,
+) (page []*ledger.Admission, next Place, err error) {
+	if err := checkLimit(limit); err != nil {
+		return nil, Place{}, err
+	}
+	page, err = s.store.StuckAdmissions(ctx, userID, behind.At, quota.AdmissionID(behind.ID), limit+1)
+	if len(page) > limit {
+		page = page[:limit]
+		next = Place{At: page[limit-1].AdmittedAt, ID: quota.ID(page[limit-1].ID)}
+	}
+	unreadable := func(adm *ledger.Admission) bool { return adm.Stuck == "" }
+	return slices.DeleteFunc(page, unreadable), next, err
 }
 
 // Events returns at most limit (1 to MaxPage) of the events that are booked in a user's period, the open one for nil,

@@ -294,7 +294,7 @@ type ListUsersRow struct {
 	Team      string
 }
 
-// Lists of what there is, page by page. No page reads more than its own length, or a stated number of rows.
+// Lists of what there is, page by page. No page reads more than its own length, a stated number of rows, or what runs.
 // Those whose ids begin so and come behind one, in the order of their bytes. until is behind all that begin so.
 func (q *Queries) ListUsers(ctx context.Context, arg ListUsersParams) ([]ListUsersRow, error) {
 	rows, err := q.db.Query(ctx, ListUsers,
@@ -423,6 +423,123 @@ func (q *Queries) SearchAudit(ctx context.Context, arg SearchAuditParams) ([]Sea
 			&i.Fits,
 			&i.Reason,
 			&i.Looked,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const StuckAdmissions = `-- name: StuckAdmissions :many
+SELECT c.id, c.user_id, c.source, c.namespace, c.name, c.requested_by, c.body_hash, c.state, c.reason, c.estimate, c.file_size, c.priority, c.enforced, c.parked, c.ever_parked, c.period_no, c.period_end, c.plan_part, c.lots, c.estimated_cost_micros, c.provider_cost_micros, c.reported, c.actual, c.late, c.created_at, c.admitted_at, c.ended_at, c.lease_ms, c.lease_until, c.arrived_seq, c.admitted_seq, c.ended_seq, c.seen_remaining, c.seen_concurrent, c.seen_used, c.seen_reserved, c.seen_active, c.offline, c.payer_id, c.currency, c.cluster_uid, c.requeued_at, c.waited_for, c.max_wait_ms, c.levels, c.release_reason, u.user_id AS external_id,
+    coalesce(c.cluster_uid, CASE WHEN c.source = 'job' THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
+        '00000000-0000-0000-0000-000000000000')::uuid AS cluster,
+    page.now::timestamptz AS now,
+    coalesce((SELECT t.name FROM teams AS t WHERE t.id = c.payer_id), '')::text AS payer_team
+FROM (
+    SELECT s.id, n.now FROM concurrent_processing AS s
+    CROSS JOIN (SELECT coalesce($1::timestamptz, clock_timestamp()) AS now) AS n
+    WHERE s.state = 'Admitted' AND s.source IN ('api', 'job')
+      AND s.user_id >= $2::uuid AND s.user_id <= $3::uuid
+      AND (n.now - s.lease_until > 2 * s.lease_ms * interval '1 millisecond'
+        OR n.now - s.admitted_at > greatest(interval '10 minutes', 3 * s.estimate * interval '1 millisecond'))
+      AND (s.admitted_at, s.id) > ($4::timestamptz, $5::uuid)
+    ORDER BY s.admitted_at, s.id LIMIT $6
+) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
+ORDER BY c.admitted_at, c.id
+`
+
+type StuckAdmissionsParams struct {
+	Now           *time.Time
+	FirstAccount  quota.ID
+	LastAccount   quota.ID
+	AdmittedAfter time.Time
+	After         quota.ID
+	Most          int32
+}
+
+type StuckAdmissionsRow struct {
+	ConcurrentProcessing ConcurrentProcessing
+	ExternalID           string
+	Cluster              quota.ID
+	Now                  time.Time
+	PayerTeam            string
+}
+
+// Those of the accounts from one to another, which may be the same, that seem to have lost their holder, the ones that were admitted
+// first first, behind one. The rule is StuckAt's in quota, and a test compares the two. All that runs of those accounts is looked at,
+// and nothing else.
+func (q *Queries) StuckAdmissions(ctx context.Context, arg StuckAdmissionsParams) ([]StuckAdmissionsRow, error) {
+	rows, err := q.db.Query(ctx, StuckAdmissions,
+		arg.Now,
+		arg.FirstAccount,
+		arg.LastAccount,
+		arg.AdmittedAfter,
+		arg.After,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []StuckAdmissionsRow
+	for rows.Next() {
+		var i StuckAdmissionsRow
+		if err := rows.Scan(
+			&i.ConcurrentProcessing.ID,
+			&i.ConcurrentProcessing.UserID,
+			&i.ConcurrentProcessing.Source,
+			&i.ConcurrentProcessing.Namespace,
+			&i.ConcurrentProcessing.Name,
+			&i.ConcurrentProcessing.RequestedBy,
+			&i.ConcurrentProcessing.BodyHash,
+			&i.ConcurrentProcessing.State,
+			&i.ConcurrentProcessing.Reason,
+			&i.ConcurrentProcessing.Estimate,
+			&i.ConcurrentProcessing.FileSize,
+			&i.ConcurrentProcessing.Priority,
+			&i.ConcurrentProcessing.Enforced,
+			&i.ConcurrentProcessing.Parked,
+			&i.ConcurrentProcessing.EverParked,
+			&i.ConcurrentProcessing.PeriodNo,
+			&i.ConcurrentProcessing.PeriodEnd,
+			&i.ConcurrentProcessing.PlanPart,
+			&i.ConcurrentProcessing.Lots,
+			&i.ConcurrentProcessing.EstimatedCostMicros,
+			&i.ConcurrentProcessing.ProviderCostMicros,
+			&i.ConcurrentProcessing.Reported,
+			&i.ConcurrentProcessing.Actual,
+			&i.ConcurrentProcessing.Late,
+			&i.ConcurrentProcessing.CreatedAt,
+			&i.ConcurrentProcessing.AdmittedAt,
+			&i.ConcurrentProcessing.EndedAt,
+			&i.ConcurrentProcessing.LeaseMs,
+			&i.ConcurrentProcessing.LeaseUntil,
+			&i.ConcurrentProcessing.ArrivedSeq,
+			&i.ConcurrentProcessing.AdmittedSeq,
+			&i.ConcurrentProcessing.EndedSeq,
+			&i.ConcurrentProcessing.SeenRemaining,
+			&i.ConcurrentProcessing.SeenConcurrent,
+			&i.ConcurrentProcessing.SeenUsed,
+			&i.ConcurrentProcessing.SeenReserved,
+			&i.ConcurrentProcessing.SeenActive,
+			&i.ConcurrentProcessing.Offline,
+			&i.ConcurrentProcessing.PayerID,
+			&i.ConcurrentProcessing.Currency,
+			&i.ConcurrentProcessing.ClusterUid,
+			&i.ConcurrentProcessing.RequeuedAt,
+			&i.ConcurrentProcessing.WaitedFor,
+			&i.ConcurrentProcessing.MaxWaitMs,
+			&i.ConcurrentProcessing.Levels,
+			&i.ConcurrentProcessing.ReleaseReason,
+			&i.ExternalID,
+			&i.Cluster,
+			&i.Now,
+			&i.PayerTeam,
 		); err != nil {
 			return nil, err
 		}

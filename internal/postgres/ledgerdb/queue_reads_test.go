@@ -3,8 +3,11 @@
 package ledgerdb_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -75,6 +78,48 @@ func TestQueueReadsCostWhatTheyFind(t *testing.T) {
 		if got := read(); got > before[name]+before[name]/5+220 {
 			t.Errorf("%s reads %d pages, %d before", name, got, before[name])
 		}
+	}
+}
+
+// What is stuck is looked for in what runs, of one user in what runs of that one.
+func TestStuckReadsCostWhatRuns(t *testing.T) {
+	t.Parallel()
+	f := newCorruptible(t)
+	f.exec(manyRows)
+	conn, err := pgx.Connect(t.Context(), f.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	var one, other quota.ID
+	if err := conn.QueryRow(t.Context(), "SELECT md5('user-2')::uuid, md5('user-3')::uuid").
+		Scan(&one, &other); err != nil {
+		t.Fatal(err)
+	}
+	more := func(name, state string, n int, of quota.ID) {
+		t.Helper()
+		f.exec(fmt.Sprintf(`INSERT INTO concurrent_processing (id, user_id, source, state, estimate, file_size,
+		        created_at, lease_ms, lease_until, arrived_seq, admitted_seq, admitted_at, period_no, enforced)
+		    SELECT md5('%[1]s-' || n)::uuid, '%[4]x', 'api', '%[2]s', 1000, 1000,
+		        now(), 1000, now() + interval '1 hour', 3 * n, 3 * n, now(), 1, false
+		    FROM generate_series(1, %[3]d) AS n`, name, state, n, of))
+		f.exec("ANALYZE")
+	}
+	read := func(first, last quota.ID) int {
+		t.Helper()
+		return pages(t, conn, dbsqlc.StuckAdmissions, nil, first, last, time.Time{}, quota.ID{}, 100)
+	}
+	most := quota.ID(bytes.Repeat([]byte{0xff}, 16))
+	more("running", "Admitted", 50, one)
+	all, single := read(quota.ID{}, most), read(one, one)
+	more("past", "Released", 20_000, one)
+	more("settled", "Cancelled", 20_000, other)
+	if got := read(quota.ID{}, most); got > 2*all+20 {
+		t.Errorf("of all %d pages, %d before others had ended", got, all)
+	}
+	more("others", "Admitted", 20_000, other)
+	if got := read(one, one); got > 2*single+20 {
+		t.Errorf("of one user %d pages, %d before others ran", got, single)
 	}
 }
 

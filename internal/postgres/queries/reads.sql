@@ -118,15 +118,6 @@ FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
 WHERE c.state = 'Admitted' AND c.source = 'job'
   AND coalesce(c.cluster_uid, (SELECT f.uid FROM clusters AS f WHERE f.first)) IS NOT DISTINCT FROM sqlc.narg('cluster')::uuid;
 
--- name: MaybeStuck :many
--- What cannot be stuck is left out here; what is, is not decided here.
-SELECT sqlc.embed(c), u.user_id AS external_id, n.now::timestamptz AS now
-FROM concurrent_processing AS c JOIN users AS u ON u.id = c.user_id
-CROSS JOIN (SELECT coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AS now) AS n
-WHERE c.state = 'Admitted' AND (c.lease_until < n.now OR c.admitted_at < n.now - interval '10 minutes')
-  AND (c.user_id, c.id) > (@after_account::uuid, @after::uuid)
-ORDER BY c.user_id, c.id LIMIT @most;
-
 -- name: QuotaOwner :one
 SELECT user_id FROM usage_quotas WHERE quota_uid = @uid::uuid;
 

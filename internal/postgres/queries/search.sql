@@ -1,4 +1,4 @@
--- Lists of what there is, page by page. No page reads more than its own length, or a stated number of rows.
+-- Lists of what there is, page by page. No page reads more than its own length, a stated number of rows, or what runs.
 
 -- name: ListUsers :many
 -- Those whose ids begin so and come behind one, in the order of their bytes. until is behind all that begin so.
@@ -36,6 +36,27 @@ FROM (
     ORDER BY e.arrived_seq DESC LIMIT @most)
 ) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
 ORDER BY c.arrived_seq DESC LIMIT @most;
+
+-- name: StuckAdmissions :many
+-- Those of the accounts from one to another, which may be the same, that seem to have lost their holder, the ones that were admitted
+-- first first, behind one. The rule is StuckAt's in quota, and a test compares the two. All that runs of those accounts is looked at,
+-- and nothing else.
+SELECT sqlc.embed(c), u.user_id AS external_id,
+    coalesce(c.cluster_uid, CASE WHEN c.source = 'job' THEN (SELECT f.uid FROM clusters AS f WHERE f.first) END,
+        '00000000-0000-0000-0000-000000000000')::uuid AS cluster,
+    page.now::timestamptz AS now,
+    coalesce((SELECT t.name FROM teams AS t WHERE t.id = c.payer_id), '')::text AS payer_team
+FROM (
+    SELECT s.id, n.now FROM concurrent_processing AS s
+    CROSS JOIN (SELECT coalesce(sqlc.narg('now')::timestamptz, clock_timestamp()) AS now) AS n
+    WHERE s.state = 'Admitted' AND s.source IN ('api', 'job')
+      AND s.user_id >= @first_account::uuid AND s.user_id <= @last_account::uuid
+      AND (n.now - s.lease_until > 2 * s.lease_ms * interval '1 millisecond'
+        OR n.now - s.admitted_at > greatest(interval '10 minutes', 3 * s.estimate * interval '1 millisecond'))
+      AND (s.admitted_at, s.id) > (@admitted_after::timestamptz, @after::uuid)
+    ORDER BY s.admitted_at, s.id LIMIT @most
+) AS page JOIN concurrent_processing AS c ON c.id = page.id JOIN users AS u ON u.id = c.user_id
+ORDER BY c.admitted_at, c.id;
 
 -- name: ListEvents :many
 -- A user's that are booked in one of its periods, the newest first, behind one. Only those of the period are read.

@@ -94,7 +94,7 @@ func (s *Store) LastReset(ctx context.Context, plan string) (run *reset.Run, suc
 
 // Resets implements reports.ResetStore.
 func (s *Store) Resets(
-	ctx context.Context, f reports.ResetFilter, behind reports.ResetPlace, limit int,
+	ctx context.Context, f reports.ResetFilter, behind reports.Place, limit int,
 ) ([]reports.Reset, time.Time, error) {
 	now, err := s.Queries().Clock(ctx, s.Now())
 	if err != nil {
@@ -105,7 +105,7 @@ func (s *Store) Resets(
 	}
 	if f.Coming {
 		p.Until = endOfTime
-		if behind == (reports.ResetPlace{}) {
+		if behind == (reports.Place{}) {
 			p.AfterEnd, p.After = now, lastID
 		}
 	}
@@ -139,7 +139,7 @@ func (s *Store) Resets(
 
 // ResetRuns implements reports.ResetStore.
 func (s *Store) ResetRuns(
-	ctx context.Context, plan string, before reports.ResetPlace, limit int,
+	ctx context.Context, plan string, before reports.Place, limit int,
 ) ([]reports.ResetRun, error) {
 	if before.At.IsZero() {
 		before.At = endOfTime

@@ -82,33 +82,19 @@ func (s *Store) readable(n int, row func(i int) *dbsqlc.LiveJobsRow) []*ledger.A
 	return out
 }
 
-// liveAdmission reads one of many admissions. One that cannot be read is reported, and tells its ids only.
+// liveAdmission reads one of many admissions. One that cannot be read is reported, and tells its ids and when it was
+// admitted only.
 func (s *Store) liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
 	adm, err := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)
 	if err != nil {
 		s.reportError(err)
 		adm = &ledger.Admission{UserID: r.ExternalID}
 		adm.ID, adm.Account = r.ConcurrentProcessing.ID, r.ConcurrentProcessing.UserID
+		adm.AdmittedAt = timeOf(r.ConcurrentProcessing.AdmittedAt)
 		return adm, err
 	}
 	adm.Stuck = adm.StuckAt(r.Now)
 	return adm, nil
-}
-
-// MaybeStuck implements metering.Store.
-func (s *Store) MaybeStuck(ctx context.Context, after ledger.Candidate, limit int) ([]*ledger.Admission, error) {
-	rows, err := s.Queries().MaybeStuck(ctx, dbsqlc.MaybeStuckParams{
-		Now: s.Now(), AfterAccount: after.Account, After: after.Admission, Most: int32(limit),
-	})
-	if err != nil {
-		return nil, postgres.MapError(err)
-	}
-	out := make([]*ledger.Admission, len(rows))
-	for i := range rows {
-		// One that cannot be read has its place all the same, so that the next page begins after this one.
-		out[i], _ = s.liveAdmission((*dbsqlc.LiveJobsRow)(&rows[i]))
-	}
-	return out, nil
 }
 
 // Plans implements metering.Store.

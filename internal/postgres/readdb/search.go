@@ -64,7 +64,7 @@ func (s *Store) known(ctx context.Context, userID string) (quota.AccountID, erro
 	return account, err
 }
 
-// Admissions implements reports.SearchStore. One that cannot be read tells its ids only.
+// Admissions implements reports.SearchStore. Those that cannot be read are missing.
 func (s *Store) Admissions(
 	ctx context.Context, userID string, f reports.AdmissionFilter, before int64, limit int,
 ) ([]*ledger.Admission, error) {
@@ -81,16 +81,45 @@ func (s *Store) Admissions(
 	})
 	out := make([]*ledger.Admission, 0, len(rows))
 	for i := range rows {
-		r := &rows[i]
-		adm, wrong := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)
-		if wrong != nil {
-			s.reportError(wrong)
-			continue
+		if adm, wrong := s.listedAdmission(&rows[i]); wrong == nil {
+			out = append(out, adm)
 		}
-		adm.Cluster, adm.PayerTeam, adm.Stuck = r.Cluster, r.PayerTeam, adm.StuckAt(r.Now)
-		out = append(out, adm)
 	}
 	return out, postgres.MapError(err)
+}
+
+// StuckAdmissions implements reports.SearchStore and metering.Admissions.
+func (s *Store) StuckAdmissions(
+	ctx context.Context, userID string, admittedAfter time.Time, after quota.AdmissionID, limit int,
+) ([]*ledger.Admission, error) {
+	p := dbsqlc.StuckAdmissionsParams{
+		Now: s.Now(), LastAccount: lastID, AdmittedAfter: admittedAfter, After: quota.ID(after), Most: int32(limit),
+	}
+	if userID != "" {
+		account, err := s.known(ctx, userID)
+		if err != nil {
+			return nil, err
+		}
+		p.FirstAccount, p.LastAccount = quota.ID(account), quota.ID(account)
+	}
+	rows, err := s.Queries().StuckAdmissions(ctx, p)
+	out := make([]*ledger.Admission, len(rows))
+	for i := range rows {
+		// One that cannot be read has its place all the same, so that the next page begins behind it.
+		out[i], _ = s.listedAdmission((*dbsqlc.ListAdmissionsRow)(&rows[i]))
+	}
+	return out, postgres.MapError(err)
+}
+
+// listedAdmission is liveAdmission with what lists tell besides.
+func (s *Store) listedAdmission(r *dbsqlc.ListAdmissionsRow) (*ledger.Admission, error) {
+	adm, err := s.liveAdmission(&dbsqlc.LiveJobsRow{
+		ConcurrentProcessing: r.ConcurrentProcessing, ExternalID: r.ExternalID, Now: r.Now,
+	})
+	if err == nil {
+		adm.Cluster, adm.PayerTeam = r.Cluster, r.PayerTeam
+	}
+	return adm, err
 }
 
 // Events implements reports.SearchStore.

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { accessible, launch, newPage } from './browser.mjs';
 import now, { clusters } from './pages/now.mjs';
-import operators, { resets, runs, users } from './pages/operators.mjs';
+import operators, { resets, runs, stuck, users } from './pages/operators.mjs';
 import { Problem, Service } from './service.mjs';
 
 let browser;
@@ -208,10 +208,13 @@ test('keys lead to pages and to the filter, arrows from row to row', async () =>
 
 test('now tells what needs somebody, and what does not', async () => {
   const page = await open('console-now');
-  await page.waitForSelector('[data-needs="4"]');
-  assert.deepEqual(await page.locator('.needs li').allTextContents(), [
+  await page.waitForSelector('[data-needs="5"]');
+  assert.deepEqual(await page.locator('.needs > li').allInnerTexts(), [
     'Alerts that were given up: 1', 'Periods that have ended and are not closed: 3, the first of them 2 days, 3 hr ago'.replace('3 hr', '3 hours'),
-    'The last reset of plan starter, of 19 Mar 2026, 07:30: failed', 'Of cluster prod-tw nothing was heard for 21 minutes: nobody looks after its objects and Jobs',
+    'The last reset of plan starter, of 19 Mar 2026, 07:30: failed',
+    ['Running work that seems stuck: 4. The oldest of it:', 'petra, running since 19 Mar 2026, 10:30: longer than estimated',
+      'mina, running since 20 Mar 2026, 09:30: no heartbeat', 'ada, running since 20 Mar 2026, 10:30: longer than estimated'].join('\n'),
+    'Of cluster prod-tw nothing was heard for 21 minutes: nobody looks after its objects and Jobs',
   ]);
   const level = page.getByRole('region', { name: 'Work by level' });
   assert.deepEqual(await level.locator('tbody th').allTextContents(), ['platform', 'newsroom', 'legal', 'sports-and-weather'], 'most at once first, and none that has nothing');
@@ -220,6 +223,7 @@ test('now tells what needs somebody, and what does not', async () => {
     'GET /api/v1/deliveries': { deliveries: [] }, 'GET /api/v1/resets': { as_of: '2026-03-20T08:30:00Z', resets: [{ ...resets[1] }] },
     'GET /api/v1/reset-runs': { runs: [{ ...runs[1], id: runs[0].id, state: 'Succeeded' }, runs[1]] },
     'GET /api/v1/clusters': { clusters: clusters.map((c) => ({ ...c, silent_seconds: 3 })) }, 'GET /api/v1/teams': { teams: [] },
+    'GET /api/v1/admissions': { admissions: [] },
   });
   await page.clock.runFor(15_000);
   await page.waitForSelector('[data-needs="0"]');
@@ -227,6 +231,27 @@ test('now tells what needs somebody, and what does not', async () => {
   await page.getByText('Nothing runs or waits below a team.').waitFor();
   await page.getByRole('link', { name: /Periods that have ended and are not closed: 1, the first of them 5 hours ago/ }).click();
   await page.getByRole('heading', { level: 1, name: 'Resets' }).waitFor();
+});
+
+test('from work that seems stuck one comes to its user, and sees that alone', async () => {
+  const page = await open('console-now', {
+    'GET /api/v1/users/:id': ({ id }) => users.find((user) => user.user_id === id),
+    'GET /api/v1/admissions': ({}, query) => ({
+      admissions: query.get('stuck') === 'true' ? stuck.filter((a) => [null, a.user_id].includes(query.get('user_id'))) : [],
+    }),
+  });
+  await page.getByRole('link', { name: /^mina, running since/ }).click();
+  await page.getByRole('heading', { level: 1, name: 'mina' }).waitFor();
+  await page.getByRole('button', { name: `Release: ${stuck[1].id}` }).waitFor();
+  assert.equal(await page.locator('tbody tr').count(), 1, 'the one that was named');
+  await page.getByRole('searchbox').fill('');
+  await page.getByRole('button', { name: `Release: ${stuck[3].id}` }).waitFor();
+  assert.deepEqual(service.calls.filter(({ path, query }) => path === '/api/v1/admissions' && query.includes('user_id')).map(({ query }) => query), [
+    '?user_id=mina&limit=50&stuck=true',
+  ]);
+  await page.locator('.asked', { hasText: 'Stuck' }).locator('select').selectOption('Any');
+  await until(() => service.calls.some(({ query }) => query === '?user_id=mina&limit=50'));
+  assert.equal(new URL(page.url()).search, '?tab=work');
 });
 
 test('one comes from the filter to the rows and back by arrows, and into a row by Enter', async () => {

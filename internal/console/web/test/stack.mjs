@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
 const root = new URL('../../../../', import.meta.url).pathname;
@@ -14,7 +15,7 @@ const exec = promisify(execFile);
 
 /** Starts it; `flags` are further ones of usaged. */
 export async function startStack(flags = []) {
-  const { url, kubectl, stop } = await bringUp('run', flags);
+  const { url, kubectl, advance, stop } = await bringUp('run', flags);
   await kubectl(['apply', '-k', 'config/samples']);
   await kubectl(['apply', '-f', 'hack/demo/users.yaml']);
   await kubectl(['apply', '-f', '-'], backend);
@@ -29,7 +30,7 @@ export async function startStack(flags = []) {
     assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${answer.ok ? '' : await answer.text()}`);
     return answer.json();
   };
-  return { url, call, kubectl, stop };
+  return { url, call, kubectl, advance, stop };
 }
 
 /** Starts it after a year of a hundred users, whose end is now: internal/testing/year. */
@@ -58,7 +59,9 @@ async function bringUp(how, flags) {
     run.child.stdin.end(input);
     return (await run).stdout.trim();
   };
-  return { url, kubectl, stop };
+  /** Has the programs take the time to be later by a duration, such as 1h. It does not go back. */
+  const advance = (duration) => writeFile(exported('USAGE_TEST_CLOCK'), duration);
+  return { url, kubectl, advance, stop };
 }
 
 // Who charges the users of the demo, and gives out tokens for them.

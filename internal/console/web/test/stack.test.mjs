@@ -225,3 +225,27 @@ test('the widget works on a page of another origin, under a strict policy', asyn
   await accessible(page);
   assert.deepEqual(errors, []);
 });
+
+// The last test: the programs' time does not go back.
+test('work that seems stuck is told now, and released from there', async () => {
+  await signIn('olga', '/console');
+  await page.waitForSelector('[data-needs]');
+  assert.equal(await page.getByText('Running work that seems stuck').count(), 0);
+  const { id } = await stack.call('POST', '/api/v1/admissions', {
+    user_id: 'petra', estimated_duration_seconds: 60, file_size_bytes: 1000, lease_seconds: 3600,
+  });
+  await stack.advance('11m');
+  await page.getByText('Running work that seems stuck: 1').waitFor({ timeout: 30_000 });
+  await page.getByRole('link', { name: /^petra, running since .*: longer than estimated$/ }).click();
+  await page.getByRole('button', { name: `Release: ${id}` }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Why').fill('it hangs');
+  await dialog.getByRole('button', { name: 'Release' }).click();
+  await dialog.waitFor({ state: 'hidden' });
+  await page.getByRole('button', { name: `Release: ${id}` }).waitFor({ state: 'hidden' });
+  await page.keyboard.press('g');
+  await page.keyboard.press('n');
+  await page.waitForSelector('[data-needs]');
+  assert.equal(await page.getByText('Running work that seems stuck').count(), 0);
+  assert.deepEqual(errors, []);
+});

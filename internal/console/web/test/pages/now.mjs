@@ -4,7 +4,7 @@
 // What the service does now.
 
 import { Stream, TIME } from '../service.mjs';
-import { deliveries, resets, runs, teams } from './operators.mjs';
+import { deliveries, resets, runs, stuck, teams } from './operators.mjs';
 
 export const live = (second, change = {}) => ({
   as_of: new Date(TIME + second * 1000).toISOString(), replica: 'usaged-7d9f-x2x8k', seconds: 1,
@@ -29,6 +29,7 @@ export default [{
     'GET /api/v1/deliveries': ({}, query) => ({ deliveries: deliveries.filter((d) => d.state === query.get('state')) }),
     'GET /api/v1/resets': { as_of: new Date(TIME).toISOString(), resets: resets.slice(0, 3) },
     'GET /api/v1/reset-runs': { runs },
+    'GET /api/v1/admissions': { admissions: stuck },
     'GET /api/v1/teams': { teams },
     'GET /api/v1/clusters': { clusters },
   }),

@@ -56,6 +56,9 @@ const admissions = [
   admission(4, { state: 'Released', release_reason: 'the node was lost' }),
   admission(5, { charged_credits: 4.1 }),
 ];
+/** Work of several users that seems to have lost its holder, the oldest first. */
+export const stuck = [['petra', 30, 'OverEstimate'], ['mina', 7, 'NoHeartbeat'], ['ada', 6, 'OverEstimate'], ['mina', 5, 'OverEstimate']].map(([user_id, hours, why], i) =>
+  admission(70 + i, { user_id, state: 'Admitted', stuck: why, created_at: iso(TIME - hours * HOUR), admitted_at: iso(TIME - hours * HOUR) }));
 const audit = [
   { id: 9, at: iso(TIME - 600_000), actor: 'oidc:olga', action: 'account.changed', object_kind: 'Account', object_name: id(600), user_id: 'grace', before: { suspended: false }, after: { suspended: true }, reason: 'the bill of February is open' },
   { id: 8, at: iso(TIME - 2 * HOUR), actor: 'oidc:olga', action: 'grant.given', object_kind: 'Account', object_name: id(604), user_id: 'mina', after: { lot: id(700), credits_units: 1_080_000, expires_at: iso(end + 9 * DAY) }, reason: 'for the trouble of Monday' },

@@ -31,6 +31,8 @@ const texts = {
   'needs.dead': 'Alerts that were given up: {n}',
   'needs.due': 'Periods that have ended and are not closed: {n}, the first of them {ago} ago',
   'needs.run': 'The last reset of plan {plan}, of {at}: {state}',
+  'needs.stuck': 'Running work that seems stuck: {n}. The oldest of it:',
+  'needs.stuckOne': '{user}, running since {at}: {why}',
   'needs.cluster': 'Of cluster {name} nothing was heard for {ago}: nobody looks after its objects and Jobs',
   workByLevel: 'Work by level',
   workByLevelNone: 'Nothing runs or waits below a team.',

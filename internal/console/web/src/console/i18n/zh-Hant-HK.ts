@@ -33,6 +33,8 @@ const texts: Record<ConsoleKey, string> = {
   'needs.dead': '已放棄的通知派送：{n}',
   'needs.due': '已完結但尚未結算的週期：{n}，最早的於 {ago}前完結',
   'needs.run': '計劃 {plan} 上次重設（{at}）：{state}',
+  'needs.stuck': '執行中而疑似卡住的工作：{n}。最早的：',
+  'needs.stuckOne': '{user}，自 {at} 起執行：{why}',
   'needs.cluster': '叢集 {name} 已有 {ago}沒有消息：其物件及 Job 無人管理',
   workByLevel: '按層級的工作',
   workByLevelNone: '團隊之下沒有執行中或等候中的工作。',

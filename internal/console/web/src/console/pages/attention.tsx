@@ -11,12 +11,14 @@ import { Link } from '../../lib/router';
 import { Table } from '../../lib/table';
 import { useI18n } from '../i18n';
 import { useAgain, useList } from '../list';
-import { LevelLink, Long, Of } from '../parts';
+import { LevelLink, Long, Of, userAt } from '../parts';
 
 /** How often it is read again, as long as it is looked at, in milliseconds. */
 const AGAIN = 15_000;
 /** So many are counted of what may be many. */
 const MOST = 100;
+/** So many of the work that seems stuck are named, the oldest ones. */
+const OLDEST = 3;
 /** The resets run each day, unless a plan says more seldom: what is due for longer has been left out by one. */
 const LATE = 26 * 3_600_000;
 /** A leader says every 15 s that its cluster is there. */
@@ -32,11 +34,13 @@ export function Attention() {
     take(api.client.GET('/api/v1/resets', { params: { query: { state: 'due', limit: MOST, ...cursor } }, signal })));
   const runs = useList('runs', (cursor, signal) =>
     take(api.client.GET('/api/v1/reset-runs', { params: { query: { limit: 20, ...cursor } }, signal })));
+  const stuck = useList('stuck', (cursor, signal) =>
+    take(api.client.GET('/api/v1/admissions', { params: { query: { stuck: true, limit: MOST, ...cursor } }, signal })));
   const clusters = useList<Schemas['Clusters'] & { next_cursor?: string }>('clusters', (_, signal) =>
     take(api.client.GET('/api/v1/clusters', { signal })));
   const teams = useList('work', (cursor, signal) =>
     take(api.client.GET('/api/v1/teams', { params: { query: { limit: MOST, ...cursor } }, signal })));
-  const all = [dead, due, runs, clusters, teams];
+  const all = [dead, due, runs, stuck, clusters, teams];
   useAgain(AGAIN, () => all.forEach((list) => list.reload()), (teams.pages?.length ?? 0) <= 1);
 
   const counted = (n: number, more: unknown) => `${i18n.number(n)}${more ? '+' : ''}`;
@@ -61,11 +65,31 @@ export function Attention() {
       ),
     });
   }
+  const work = stuck.pages?.[0]?.admissions ?? [];
+  if (work.length > 0) {
+    needs.push({
+      key: 'stuck',
+      what: (
+        <>
+          {t('needs.stuck', { n: counted(work.length, stuck.more) })}
+          <ul>
+            {work.slice(0, OLDEST).map((a) => (
+              <li key={a.id}>
+                <Link href={`${userAt(a.user_id)}?tab=work&stuck=true&q=${a.id}`}>
+                  {t('needs.stuckOne', { user: a.user_id, why: i18n.code('stuck', a.stuck ?? ''), at: i18n.dateTime(a.admitted_at ?? a.created_at) })}
+                </Link>
+              </li>
+            ))}
+          </ul>
+        </>
+      ),
+    });
+  }
   const shared = clusters.pages?.[0]?.clusters;
   for (const c of shared ?? []) {
     if (c.silent_seconds > SILENT) needs.push({ key: `cluster ${c.uid}`, what: t('needs.cluster', { name: c.name, ago: i18n.duration(c.silent_seconds * 1000) }) });
   }
-  const reading = [dead, due, runs, clusters].some((list) => !list.pages && !list.error);
+  const reading = [dead, due, runs, stuck, clusters].some((list) => !list.pages && !list.error);
   const rows = teams.pages?.flatMap((page) => page.teams.flatMap((team) => {
     const own = team.levels.find((level) => level.level.name === team.name);
     return own && own.running + own.queued > 0 ? [own] : [];
@@ -74,7 +98,7 @@ export function Attention() {
     <>
       <section class="card" data-needs={reading ? undefined : needs.length}>
         <h2>{t('needs')}</h2>
-        {[dead, due, runs].map((list, i) => list.error && <Trouble key={i} error={list.error} again={list.reload} />)}
+        {[dead, due, runs, stuck].map((list, i) => list.error && <Trouble key={i} error={list.error} again={list.reload} />)}
         {needs.length > 0 && <ul class="needs">{needs.map(({ key, what }) => <li key={key}>{what}</li>)}</ul>}
         {needs.length === 0 && <p class="minor">{reading ? t('loading') : t('needs.none')}</p>}
         {overdue && oldest <= LATE && <p class="minor"><Link href="/console/resets">{overdue}</Link></p>}

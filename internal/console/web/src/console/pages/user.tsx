@@ -16,7 +16,7 @@ import { useI18n } from '../i18n';
 import { useList } from '../list';
 import { Advice } from './advice';
 import { AuditTable } from './audit';
-import { Amount, LevelLink, Long, Of, Tabs, teamAt, usePlans } from '../parts';
+import { Amount, Bar, Choice, LevelLink, Long, Of, Tabs, teamAt, usePlans } from '../parts';
 
 const tabs = ['why', 'work', 'events', 'largest', 'periods', 'alerts', 'advice', 'audit'];
 
@@ -212,41 +212,46 @@ function Work({ id }: { id: string }) {
   const i18n = useI18n();
   const { t } = i18n;
   const api = useApi();
+  const [stuck] = useParam('stuck');
   // What waits is asked for one by one, the first ones of it: a list has neither places nor starts.
-  const list = useList(`work/${id}`, async (cursor, signal) => {
-    const page = await take(api.client.GET('/api/v1/admissions', { params: { query: { user_id: id, limit: 50, ...cursor } }, signal }));
+  const list = useList(`work/${id}/${stuck}`, async (cursor, signal) => {
+    const query = { user_id: id, limit: 50, ...(stuck ? { stuck: true } : {}), ...cursor };
+    const page = await take(api.client.GET('/api/v1/admissions', { params: { query }, signal }));
     const first = page.admissions.filter((a) => a.state === 'Queued').slice(-PLACED);
     const placed = await Promise.all(first.map((a) => take(api.client.GET('/api/v1/admissions/{id}', { params: { path: { id: a.id } }, signal }))));
     return { ...page, admissions: page.admissions.map((a) => placed.find((p) => p.id === a.id) ?? a) };
   });
   if (list.error) return <Trouble error={list.error} again={list.reload} />;
   return (
-    <Table<Schemas['Admission']>
-      stacks caption={t('tab.work')} file={`work-${id}`} rows={list.pages?.flatMap((page) => page.admissions)} rowKey={(a) => a.id} more={list.more}
-      columns={[
-        { key: 'at', title: t('time'), value: (a) => a.created_at, show: (a) => i18n.dateTime(a.created_at) },
-        { key: 'state', title: t('state'), value: (a) => a.state, show: (a) => i18n.code('state', a.state) },
-        {
-          key: 'act', title: t('act'), value: () => '',
-          show: (a) => a.state === 'Admitted' && (
-            <Act
-              name={t('release')} on={a.id} what={t('releaseWhat', { id: a.id })} done={list.reload} fields={[{ name: 'reason', title: t('why') }]}
-              call={({ reason }) => ({ method: 'POST', path: `/api/v1/admissions/${a.id}/force-release`, body: { reason } })}
-            />
-          ),
-        },
-        { key: 'why', title: t('why'), value: whyOf, show: (a) => <Long>{whyOf(a)}</Long> },
-        { key: 'place', title: t('place'), end: true, value: (a) => a.binding?.position ?? a.position },
-        {
-          key: 'starts', title: t('startExpected'), value: (a) => a.estimated_start?.earliest,
-          show: (a) => a.estimated_start && i18n.range(a.estimated_start.earliest, a.estimated_start.latest),
-        },
-        { key: 'estimated', title: t('estimated'), end: true, value: (a) => a.estimated_credits, show: (a) => i18n.credits(a.estimated_credits) },
-        { key: 'charged', title: t('charged'), end: true, value: (a) => a.charged_credits, show: (a) => (a.charged_credits === undefined ? '' : i18n.credits(a.charged_credits)) },
-        { key: 'stuck', title: t('stuck'), value: (a) => a.stuck, show: (a) => a.stuck && i18n.code('stuck', a.stuck) },
-        { key: 'id', title: t('id'), value: (a) => a.id, taken: true },
-      ]}
-    />
+    <>
+      <Bar><Choice name="stuck" title={t('stuck')} options={[['', t('any')], ['true', t('yes')]]} /></Bar>
+      <Table<Schemas['Admission']>
+        stacks caption={t('tab.work')} file={`work-${id}`} rows={list.pages?.flatMap((page) => page.admissions)} rowKey={(a) => a.id} more={list.more}
+        columns={[
+          { key: 'at', title: t('time'), value: (a) => a.created_at, show: (a) => i18n.dateTime(a.created_at) },
+          { key: 'state', title: t('state'), value: (a) => a.state, show: (a) => i18n.code('state', a.state) },
+          {
+            key: 'act', title: t('act'), value: () => '',
+            show: (a) => a.state === 'Admitted' && (
+              <Act
+                name={t('release')} on={a.id} what={t('releaseWhat', { id: a.id })} done={list.reload} fields={[{ name: 'reason', title: t('why') }]}
+                call={({ reason }) => ({ method: 'POST', path: `/api/v1/admissions/${a.id}/force-release`, body: { reason } })}
+              />
+            ),
+          },
+          { key: 'why', title: t('why'), value: whyOf, show: (a) => <Long>{whyOf(a)}</Long> },
+          { key: 'place', title: t('place'), end: true, value: (a) => a.binding?.position ?? a.position },
+          {
+            key: 'starts', title: t('startExpected'), value: (a) => a.estimated_start?.earliest,
+            show: (a) => a.estimated_start && i18n.range(a.estimated_start.earliest, a.estimated_start.latest),
+          },
+          { key: 'estimated', title: t('estimated'), end: true, value: (a) => a.estimated_credits, show: (a) => i18n.credits(a.estimated_credits) },
+          { key: 'charged', title: t('charged'), end: true, value: (a) => a.charged_credits, show: (a) => (a.charged_credits === undefined ? '' : i18n.credits(a.charged_credits)) },
+          { key: 'stuck', title: t('stuck'), value: (a) => a.stuck, show: (a) => a.stuck && i18n.code('stuck', a.stuck) },
+          { key: 'id', title: t('id'), value: (a) => a.id, taken: true },
+        ]}
+      />
+    </>
   );
 }
 
