@@ -88,6 +88,9 @@ func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
 			"The connection must lead past a transaction pooler; DIRECT_DATABASE_URL is taken before DATABASE_URL.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if patience < 0 {
+				return fmt.Errorf("--wait %s: must be 0s or more", patience)
+			}
 			url, err := o.url(getenv, "DIRECT_DATABASE_URL", "DATABASE_URL")
 			if err != nil {
 				return err
@@ -107,7 +110,8 @@ func migrateCommand(o *options, getenv func(string) string) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&patience, "wait", 0, "how long to try to reach a database that does not answer yet")
+	cmd.Flags().DurationVar(&patience, "wait", 0,
+		"how long to try to reach a database that does not answer yet; once without it")
 	return cmd
 }
 
@@ -139,13 +143,20 @@ func checkCommand(o *options, getenv func(string) string) *cobra.Command {
 			"each violation and fails if there is one.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if grace < 0 {
+				return fmt.Errorf("--lease-grace %s: must be 0s or more", grace)
+			}
 			url, err := o.url(getenv, "DATABASE_URL")
 			if err != nil {
 				return err
 			}
-			conn, err := pgx.Connect(cmd.Context(), url)
+			config, err := pgx.ParseConfig(url)
 			if err != nil {
-				return err
+				return fmt.Errorf("database URL: %w", err)
+			}
+			conn, err := pgx.ConnectConfig(cmd.Context(), config)
+			if err != nil {
+				return fmt.Errorf("the database cannot be reached: %w", err)
 			}
 			defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(cmd.Context()))) }()
 			var checks []invariants.Option

@@ -55,6 +55,12 @@ func TestMistakesAreNamed(t *testing.T) {
 	}{
 		"no database": {[]string{"check"}, "set --database-url or the environment variable DATABASE_URL"},
 		"no plan":     {[]string{"reset"}, `"plan" not set`},
+		"empty plan":  {[]string{"reset", "--plan="}, "--plan: must name a plan"},
+		"wait":        {[]string{"migrate", "--wait=-1s"}, "--wait -1s: must be 0s or more"},
+		"lease grace": {[]string{"check", "--lease-grace=-1s"}, "--lease-grace -1s: must be 0s or more"},
+		"no URL":      {[]string{"check", "--database-url=zzz"}, "database URL: cannot parse `zzz`"},
+		"nobody there": {[]string{"check", "--database-url=postgres://nobody@127.0.0.1:1/x"},
+			"the database cannot be reached: failed to connect"},
 		"batch too large": {[]string{"reset", "--plan=free", "--batch-size=10001"},
 			"--batch-size 10001: must lie between 1 and 10000"},
 		"no batch size": {[]string{"reset", "--plan=free", "--batch-size=0"},

@@ -121,6 +121,8 @@ func (o *resetOptions) clock() (func() time.Time, error) {
 
 func (o *resetOptions) validate(cmd *cobra.Command) error {
 	switch {
+	case o.plan == "":
+		return errors.New("--plan: must name a plan")
 	case cmd.Flags().Changed("batch-size") && (o.batchSize < 1 || o.batchSize > maxBatchSize):
 		return fmt.Errorf("--batch-size %d: must lie between 1 and %d", o.batchSize, maxBatchSize)
 	case o.workers < 1 || o.workers > maxWorkers:

@@ -130,7 +130,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.IntVar(&o.streams.All, "max-streams", httpapi.DefaultStreamLimits.All,
 		"how many streams of events may be open at this replica at once")
 	flags.IntVar(&o.streams.Subject, "user-streams", httpapi.DefaultStreamLimits.Subject,
-		"how many of them may be about one user, one team, or the service itself")
+		"how many streams of events about one user, one team, or the service itself may be open at this replica at once")
 	flags.DurationVar(&o.drainDelay, "drain-delay", 0,
 		"on SIGTERM, how long to go on serving while not ready, so that load balancers notice")
 	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second,
@@ -167,11 +167,19 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 			maxDeliveryWorkers)
 	case len(o.audiences) == 0:
 		return o, errors.New("--audience must name at least one audience")
-	case o.streams.All < 1 || o.streams.Subject < 1:
-		return o, fmt.Errorf("--max-streams %d, --user-streams %d: each must be 1 or more", o.streams.All,
-			o.streams.Subject)
+	case o.streams.All < 1:
+		return o, fmt.Errorf("--max-streams %d: must be 1 or more", o.streams.All)
+	case o.streams.Subject < 1:
+		return o, fmt.Errorf("--user-streams %d: must be 1 or more", o.streams.Subject)
 	case o.limits.Connections < 0:
 		return o, fmt.Errorf("--address-connections %d: must be 0 or more", o.limits.Connections)
+	case o.addressFailures < 0 || o.addressFailures > quota.MaxRateRequests:
+		return o, fmt.Errorf("--address-failures %d: must lie between 0 and %d", o.addressFailures,
+			quota.MaxRateRequests)
+	case o.drainDelay < 0:
+		return o, fmt.Errorf("--drain-delay %s: must be 0s or more", o.drainDelay)
+	case o.drainTimeout <= 0:
+		return o, fmt.Errorf("--drain-timeout %s: must be more than 0s", o.drainTimeout)
 	}
 	var err error
 	if o.browsers, err = httpapi.NewBrowsers(o.origins); err != nil {
@@ -200,5 +208,5 @@ func (o *options) setRates() error {
 			return fmt.Errorf("--caller-rate %q: 0 calls must be between 1 and %d", o.callerRate, quota.MaxRateRequests)
 		}
 	}
-	return errors.Join(o.limits.Caller.Check("--caller-rate"), o.limits.Failures.Check("--address-failures"))
+	return o.limits.Caller.Check("--caller-rate")
 }

@@ -481,7 +481,7 @@ spec:
 	for i, want := range []string{
 		"spec.limits.credits: Invalid value: -5", "spec.limits.credits: Invalid value: -5",
 		`kind: "Job" must be UsagePlan`, "spec.limit: is no field of a UsagePlan", "more than one document",
-		"yaml: line ", `apiVersion: "<nil>" must be`,
+		"yaml: line ", "it is empty",
 	} {
 		if detail := fmt.Sprint(try(wrong[i], 422)["detail"]); !strings.Contains(detail, want) {
 			t.Errorf("got %s, want %s", detail, want)

@@ -107,7 +107,15 @@ func Plan(ctx context.Context, data []byte) (*quota.Plan, error) {
 	if err := yaml.UnmarshalStrict(data, &object); err != nil {
 		return nil, wrong("%v", err)
 	}
+	if len(object) == 0 {
+		return nil, wrong("it is empty")
+	}
 	p := &v1alpha1.UsagePlan{}
+	for _, name := range []string{"apiVersion", "kind"} {
+		if object[name] == nil {
+			return nil, wrong("%s is missing", name)
+		}
+	}
 	if got, want := object["apiVersion"], v1alpha1.GroupVersion.String(); got != want {
 		return nil, wrong("apiVersion: %.80q must be %s", fmt.Sprint(got), want)
 	}

@@ -72,6 +72,8 @@ func TestWhatIsRefused(t *testing.T) {
 		"not YAML":        {"kind:", "kind: [", "yaml"},
 		"two documents":   {"kind:", "---\nkind:", "there is more than one document"},
 		"twice":           {"kind: UsagePlan", "kind: UsagePlan\nkind: UsagePlan", `key "kind" already set`},
+		"no kind":         {"kind: UsagePlan\n", "", "kind is missing"},
+		"no version":      {"apiVersion:", "#", "apiVersion is missing"},
 		"another kind":    {"kind: UsagePlan", "kind: UserQuota", `kind: "UserQuota" must be UsagePlan`},
 		"another version": {"v1alpha1", "v1", `apiVersion: "usage.cantonesescribe.io/v1" must be`},
 		"no name":         {"{name: gold}", "{}", "metadata.name: Required value"},
