@@ -163,8 +163,12 @@ func (st *stream) write(w http.ResponseWriter) error {
 	}
 	_ = rc.SetReadDeadline(time.Time{}) // the bound of a request; that it is not supported is a test's
 	_ = rc.Flush()
+	// Counted while the connection is the server's still: once it is not, the server waits for it no longer, and who
+	// waits for those that are ongoing must find it among them.
+	st.server.ongoing.Add(1)
 	conn, _, err := rc.Hijack()
 	if err != nil {
+		st.server.ongoing.Done()
 		st.run(st.ctx, func(events []byte) error {
 			_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
 			if _, err := w.Write(events); err != nil {
@@ -175,10 +179,11 @@ func (st *stream) write(w http.ResponseWriter) error {
 		return nil
 	}
 	st.server.live.inFlight.Add(1) // as it was until the handler returned
-	st.server.ongoing.Go(func() {
+	go func() {
+		defer st.server.ongoing.Done()
 		defer st.server.live.inFlight.Add(-1)
 		st.own(conn)
-	})
+	}()
 	return nil
 }
 
@@ -193,9 +198,14 @@ func (st *stream) own(conn net.Conn) {
 	ctx, gone := context.WithCancel(context.WithoutCancel(st.ctx))
 	defer gone()
 	go func() {
-		// As the server does: what a caller sends behind its request is left where it is, and its end noticed.
-		if _, err := conn.Read(make([]byte, 1)); err != nil {
-			gone()
+		// What a caller sends behind its request is thrown away, so that its end is noticed. Where it was left unread
+		// the kernel would answer our own end with a reset, and the last event could be lost to it.
+		behind := make([]byte, 64)
+		for {
+			if _, err := conn.Read(behind); err != nil {
+				gone()
+				return
+			}
 		}
 	}()
 	st.run(ctx, func(events []byte) error {

@@ -672,14 +672,17 @@ func TestStreamOnTheWire(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, nil)
 	w.Start()
-	const asks = " HTTP/1.%d\r\nHost: usaged\r\nAuthorization: Bearer reader\r\n\r\n%s"
+	const (
+		asks    = " HTTP/1.%d\r\nHost: usaged\r\nAuthorization: Bearer reader\r\n\r\n%s"
+		another = "GET / HTTP/1.1\r\nHost: usaged\r\n\r\n"
+	)
 	for name, tc := range map[string]struct {
 		ask  string
 		body bool
 	}{
 		"1.0":    {fmt.Sprintf("GET "+alicesStream+asks, 0, ""), true},
 		"HEAD":   {fmt.Sprintf("HEAD "+alicesStream+asks, 1, ""), false},
-		"behind": {fmt.Sprintf("GET "+alicesStream+asks, 1, "GET / HTTP/1.1\r\nHost: usaged\r\n\r\n"), true},
+		"behind": {fmt.Sprintf("GET "+alicesStream+asks, 1, another), true},
 	} {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", w.Listener.Addr().String())
 		if err != nil {
@@ -706,7 +709,9 @@ func TestStreamOnTheWire(t *testing.T) {
 					t.Errorf("%s: %q, %v, want %q", name, line, err, want)
 				}
 			}
-			_ = conn.(*net.TCPConn).SetLinger(0) // the next one to write is told at once
+			if _, err := io.WriteString(conn, another); err != nil { // which does not hide that the caller is gone then
+				t.Fatal(err)
+			}
 		} else {
 			_ = conn.(*net.TCPConn).CloseWrite()
 			if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
@@ -714,9 +719,61 @@ func TestStreamOnTheWire(t *testing.T) {
 			}
 		}
 		_ = conn.Close()
-		w.show(someFrame(2)) // what cannot be written ends the stream, where the caller's end was not noticed
 		<-w.over
 	}
+}
+
+// hijackable is a sink whose connection can be taken over.
+type hijackable struct {
+	*sink
+	hijack func() net.Conn
+}
+
+func (h *hijackable) SetReadDeadline(time.Time) error { return nil }
+
+func (h *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.hijack(), nil, nil }
+
+// A stream is among those that are ongoing before its connection is taken over, reads whatever its caller sends behind
+// the request, and ends when the caller does not read.
+func TestStreamOfAConnectionThatIsTakenOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		options := (&fake{}).options(t.Context(), testAuth())
+		options.Ongoing = new(sync.WaitGroup)
+		shown := newWatching(someFrame(1), nil)
+		options.Watch = func(quota.Level) Watching { return shown }
+		var missed, over atomic.Bool
+		ours, theirs := net.Pipe()
+		w := &hijackable{sink: &sink{header: http.Header{}}, hijack: func() net.Conn {
+			go func() {
+				options.Ongoing.Wait()
+				over.Store(true)
+			}()
+			synctest.Wait()
+			missed.Store(over.Load())
+			return ours
+		}}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, alicesStream, http.NoBody)
+		r.Header.Set("Authorization", "Bearer reader")
+		New(options).ServeHTTP(w, r)
+		if missed.Load() {
+			t.Error("the connection is taken over, and nothing waits for its stream")
+		}
+		if _, err := theirs.Write(make([]byte, 1<<10)); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(writeTimeout - time.Second)
+		synctest.Wait()
+		if over.Load() {
+			t.Error("cut too soon")
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if !over.Load() || !shown.stopped {
+			t.Error("goes on though nobody reads")
+		}
+		_ = theirs.Close()
+	})
 }
 
 func TestDefectEndsOneStream(t *testing.T) {
