@@ -130,7 +130,8 @@ func parse(args []string, getenv func(string) string, out io.Writer) (options, e
 	flags.IntVar(&o.streams.All, "max-streams", httpapi.DefaultStreamLimits.All,
 		"how many streams of events may be open at this replica at once")
 	flags.IntVar(&o.streams.Subject, "user-streams", httpapi.DefaultStreamLimits.Subject,
-		"how many streams of events about one user, one team, or the service itself may be open at this replica at once")
+		"how many streams of events about one user, one team, or the service itself may be open at this replica at "+
+			"once")
 	flags.DurationVar(&o.drainDelay, "drain-delay", 0,
 		"on SIGTERM, how long to go on serving while not ready, so that load balancers notice")
 	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second,

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -205,10 +206,30 @@ func undecodable(err error) error {
 	if missing, ok := errors.AsType[*RequiredHeaderError](err); ok {
 		return problem(http.StatusBadRequest, "missing-header", "the header %s is required", missing.ParamName)
 	}
+	if missing, ok := errors.AsType[*RequiredParamError](err); ok {
+		return malformed("%s is required", missing.ParamName)
+	}
+	if param, ok := errors.AsType[*InvalidParamFormatError](err); ok {
+		return malformed("%s: %s", param.ParamName, unreadable(param.Err))
+	}
 	if unknown, ok := errors.AsType[*unknownFieldError](err); ok {
 		return malformed("%v", unknown)
 	}
 	return problem(http.StatusBadRequest, "malformed-request", "%v", err)
+}
+
+// unreadable says what is wrong with a parameter's text.
+func unreadable(err error) string {
+	if number, ok := errors.AsType[*strconv.NumError](err); ok {
+		if number.Func == "ParseBool" {
+			return fmt.Sprintf("%.40q must be true or false", number.Num)
+		}
+		return fmt.Sprintf("%.40q must be a whole number", number.Num)
+	}
+	if instant, ok := errors.AsType[*time.ParseError](err); ok {
+		return fmt.Sprintf("%.40q must be an instant such as 2026-03-01T00:00:00Z", instant.Value)
+	}
+	return err.Error()
 }
 
 func jsonName(kind string) string {

@@ -166,24 +166,23 @@ func (st *stream) write(w http.ResponseWriter) error {
 	// Counted while the connection is the server's still: once it is not, the server waits for it no longer, and who
 	// waits for those that are ongoing must find it among them.
 	st.server.ongoing.Add(1)
-	conn, _, err := rc.Hijack()
-	if err != nil {
-		st.server.ongoing.Done()
-		st.run(st.ctx, func(events []byte) error {
-			_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if _, err := w.Write(events); err != nil {
-				return err
-			}
-			return rc.Flush()
-		})
+	if conn, _, err := rc.Hijack(); err == nil {
+		st.server.live.inFlight.Add(1) // as it was until the handler returned
+		go func() {
+			defer st.server.ongoing.Done()
+			defer st.server.live.inFlight.Add(-1)
+			st.own(conn)
+		}()
 		return nil
 	}
-	st.server.live.inFlight.Add(1) // as it was until the handler returned
-	go func() {
-		defer st.server.ongoing.Done()
-		defer st.server.live.inFlight.Add(-1)
-		st.own(conn)
-	}()
+	st.server.ongoing.Done()
+	st.run(st.ctx, func(events []byte) error {
+		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := w.Write(events); err != nil {
+			return err
+		}
+		return rc.Flush()
+	})
 	return nil
 }
 
@@ -386,6 +385,9 @@ func (s *server) watchable(
 		case *access.PortalUser:
 			userID = who.UserID
 		}
+	}
+	if userID == "" {
+		return of, nil, invalid("user_id or team is required: the caller is no user whom a stream could be about")
 	}
 	if err := checkUserID(userID); err != nil {
 		return of, nil, err

@@ -434,7 +434,7 @@ func TestStreamsThatDoNotBegin(t *testing.T) {
 		code            int
 		want            string
 	}{
-		"nobody in particular": {"/api/v1/usage/stream", "Bearer reader", "", nil, 422, "user_id is required"},
+		"nobody in particular": {"/api/v1/usage/stream", "Bearer reader", "", nil, 422, "user_id or team is required"},
 		"two": {"/api/v1/usage/stream?user_id=alice&team=newsroom", "Bearer reader", "", nil, 422,
 			"a stream is about one of them"},
 		"another user": {"/api/v1/usage/stream?user_id=bob", "Bearer reader", "", nil, 403, "verb spend or get"},
@@ -856,7 +856,8 @@ func TestStreamOnTheRealStore(t *testing.T) {
 	live := connect(t, server.URL+"/api/v1/live", "Bearer reader", "")
 	for range 2 {
 		_, now := live.next("live", soon)
-		if now["replica"] != "r1" || now["database_up"] != true || now["running"] != 0.0 || now["streams"] != 3.0 || now["in_flight"] != 3.0 ||
+		if now["replica"] != "r1" || now["database_up"] != true || now["running"] != 0.0 || now["streams"] != 3.0 ||
+			now["in_flight"] != 3.0 ||
 			number(now["today"].(map[string]any)["credits"]) != "27" ||
 			number(now["ended"].(map[string]any)["ended"]) != "1" {
 			t.Errorf("live: %v", now)

@@ -343,6 +343,7 @@ func TestListsOnTheRealStore(t *testing.T) {
 		"admissions?user_id=alice&reason=Because":             "reason: ",
 		"admissions?user_id=alice&cursor=x":                   "cursor: ",
 		"usage/events?user_id=alice&period=-1":                "period: -1",
+		"usage/events?user_id=alice&period=3":                 "period 3 of user",
 		"usage/events?user_id=alice&cursor=x":                 "cursor: ",
 		"usage/events?user_id=alice&period=7&cursor=" + other: "cursor: is of period 0, not of 7",
 		"usage/stats?user_id=alice&months=100":                "months: 100",

@@ -168,7 +168,7 @@ func (s *Service) StuckAdmissions(
 }
 
 // Events returns at most limit (1 to MaxPage) of the events that are booked in a user's period, the open one for nil,
-// behind a place, from the newest on for nil.
+// behind a place, from the newest on for nil. It is ErrNotFound where the period is one that has not begun.
 func (s *Service) Events(
 	ctx context.Context, userID string, period *int64, behind *EventPlace, limit int,
 ) (EventPage, error) {
@@ -191,6 +191,16 @@ func (s *Service) Events(
 	events, err := s.store.Events(ctx, userID, page.Period, *behind, limit+1)
 	if err != nil {
 		return EventPage{}, err
+	}
+	if len(events) == 0 && period != nil {
+		u, err := s.standings.Current(ctx, userID)
+		if err != nil {
+			return EventPage{}, err
+		}
+		if *period > u.Account.PeriodNo {
+			return EventPage{}, quota.NotFound("period %d of user %q, whose periods are 0 to %d", *period, userID,
+				u.Account.PeriodNo)
+		}
 	}
 	if page.Events = events; len(events) > limit {
 		page.Events = events[:limit]
