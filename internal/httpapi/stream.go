@@ -51,6 +51,12 @@ const (
 	eventEnd      = "end"
 )
 
+// asOf begins the member of a standing that says when it was, and noTime is that member of the zero time.
+const (
+	asOf   = `"as_of":`
+	noTime = asOf + `"0001-01-01T00:00:00Z"`
+)
+
 // StreamLimits bound the streams of one process. Both are more than 0.
 type StreamLimits struct {
 	// All are all of them, and Subject those about one user, one team, or the service itself.
@@ -404,24 +410,26 @@ func Shown() metering.Show { return metering.Show{Standing: showStanding, Alert:
 
 // showStanding makes the event of a standing. Its id is made of all that it says but of when.
 func showStanding(s *metering.Standing) (metering.Frame, error) {
-	name, at := eventStanding, s.Now
-	var say func(time.Time) any
+	var says any
+	name := eventStanding
 	if s.Team != nil {
-		name = eventTeam
-		t := teamStanding(s.Team)
-		say = func(at time.Time) any { t.AsOf = at; return t }
+		name, says = eventTeam, teamStanding(s.Team)
 	} else {
 		u := currentUsage(s.Usage)
-		say = func(at time.Time) any { u.AsOf = at; return u }
+		u.AsOf = time.Time{}
+		says = u
 	}
-	timeless, err := json.Marshal(say(time.Time{}))
+	timeless, err := json.Marshal(says)
 	if err != nil {
 		return metering.Frame{}, err
 	}
-	data, err := json.Marshal(say(at))
+	at, err := json.Marshal(s.Now)
 	if err != nil {
 		return metering.Frame{}, err
 	}
+	// It is encoded once, and the time put in afterwards: no string in JSON can hold a member, for its quotes would be
+	// escaped.
+	data := bytes.Replace(timeless, []byte(noTime), append([]byte(asOf), at...), 1)
 	sum := sha256.Sum256(timeless)
 	id := base64.RawURLEncoding.EncodeToString(sum[:12])
 	return metering.Frame{ID: id, Body: sseEvent(name, id, data)}, nil

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/textproto"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -212,6 +213,50 @@ func TestStreamTellsWhatChanges(t *testing.T) {
 			t.Errorf("a stream that begins then: %d %v", st.code, st.header)
 		}
 	})
+}
+
+// The id of a standing is that of all that it says but of when, and what it says has the time of its own.
+func TestStandingIsShown(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 10, 12, 0, 0, 5, time.UTC)
+	account := func(name string) *quota.Account { return quota.Open(quota.AccountID{1}, name, freePlan(), now) }
+	team := &metering.TeamUsage{Usage: ledger.Usage{Account: account("")}}
+	team.Usage.Account.Team = &quota.Team{Name: noTime}
+	for name, s := range map[string]*metering.Standing{
+		eventStanding: {Usage: ledger.Usage{Account: account("alice")}},
+		eventTeam:     {Usage: team.Usage, Team: team},
+	} {
+		var ids []string
+		for range 2 {
+			s.Now, team.Now = now, now
+			frame, err := showStanding(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, frame.ID)
+			_, data, _ := strings.Cut(string(frame.Body), "\ndata: ")
+			var got, want map[string]any
+			if err := json.Unmarshal([]byte(data), &got); err != nil {
+				t.Fatalf("%s: %v", frame.Body, err)
+			}
+			says := any(currentUsage(s.Usage))
+			if s.Team != nil {
+				says = teamStanding(team)
+			}
+			direct, err := json.Marshal(says)
+			if err != nil || json.Unmarshal(direct, &want) != nil {
+				t.Fatal(err)
+			}
+			want["as_of"] = now.Format(time.RFC3339Nano)
+			if !reflect.DeepEqual(got, want) || !strings.HasPrefix(string(frame.Body), "event: "+name+"\n") {
+				t.Errorf("%s: got %v, want %v", name, got, want)
+			}
+			now = now.Add(time.Second)
+		}
+		if ids[0] != ids[1] {
+			t.Errorf("%s: the ids are %v", name, ids)
+		}
+	}
 }
 
 func TestStreamIsResumed(t *testing.T) {
