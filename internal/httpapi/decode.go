@@ -51,7 +51,7 @@ func readBody(w http.ResponseWriter, r *http.Request, op *operation) error {
 		}
 		return nil
 	}
-	if len(data) == 0 && mayExplain[op.id] {
+	if len(data) == 0 && op.optional {
 		r.Body = http.NoBody
 		return nil
 	}

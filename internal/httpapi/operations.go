@@ -14,14 +14,21 @@ import (
 type operation struct {
 	// id is the contract's operationId, and pattern the route.
 	id, pattern string
-	// media are the kinds of body that it takes, none where it takes no body, and limit is the most bytes of one.
-	media []string
-	limit int64
+	body
 	// verbs are the rights of which the caller needs one on the subject, which is a user or another resource, and also
 	// are those who need none.
 	verbs   []string
 	subject string
 	also    also
+}
+
+// body is what a call may have in its body.
+type body struct {
+	// media are the kinds that are taken, none where there must be no body, and limit is the most bytes of one.
+	media []string
+	limit int64
+	// optional bodies may be missing.
+	optional bool
 }
 
 // also are who may make a call without a right.
@@ -55,7 +62,12 @@ const (
 )
 
 var (
-	onlyJSON = []string{kindJSON}
+	noBody   = body{}
+	jsonBody = body{media: []string{kindJSON}, limit: maxBody}
+	// explanation says why, and nothing else, so it may be missing.
+	explanation = body{media: []string{kindJSON}, limit: maxBody, optional: true}
+	usesBody    = body{media: []string{kindJSON, kindCloudEvent, kindCloudEvents}, limit: maxBatchBody}
+
 	spend    = []string{access.VerbSpend}
 	read     = []string{access.VerbSpend, access.VerbGet}
 	adjust   = []string{access.VerbAdjust}
@@ -99,99 +111,90 @@ const (
 )
 
 var operations = []operation{
-	{"createAdmission", "POST /api/v1/admissions", onlyJSON, maxBody, spend, bodysUser, nobody},
-	{"listAdmissions", "GET /api/v1/admissions", nil, 0, read, queriedUsers, self},
-	{"getAdmission", "GET /api/v1/admissions/{id}", nil, 0, read, admissionsUser, holder | self},
-	{"heartbeatAdmission", "POST /api/v1/admissions/{id}/heartbeat", nil, 0, spend, admissionsUser, holder},
-	{"completeAdmission", "POST /api/v1/admissions/{id}/complete", onlyJSON, maxBody, spend, admissionsUser, holder},
-	{"releaseAdmission", "POST /api/v1/admissions/{id}/release", nil, 0, spend, admissionsUser, holder},
-	{"forceReleaseAdmission", "POST /api/v1/admissions/{id}/force-release", onlyJSON, maxBody, adjust, admissionsUser,
-		nobody},
-	{"getQueue", "GET /api/v1/queue", nil, 0, list, wholeQueue, nobody},
-	{"createUsage", "POST /api/v1/usage", []string{kindJSON, kindCloudEvent, kindCloudEvents}, maxBatchBody, spend,
-		itemsUser, nobody},
-	{"listUsageEvents", "GET /api/v1/usage/events", nil, 0, read, querysUser, self},
-	{"getUsageEvent", "GET /api/v1/usage/events/{id}", nil, 0,
+	{"createAdmission", "POST /api/v1/admissions", jsonBody, spend, bodysUser, nobody},
+	{"listAdmissions", "GET /api/v1/admissions", noBody, read, queriedUsers, self},
+	{"getAdmission", "GET /api/v1/admissions/{id}", noBody, read, admissionsUser, holder | self},
+	{"heartbeatAdmission", "POST /api/v1/admissions/{id}/heartbeat", noBody, spend, admissionsUser, holder},
+	{"completeAdmission", "POST /api/v1/admissions/{id}/complete", jsonBody, spend, admissionsUser, holder},
+	{"releaseAdmission", "POST /api/v1/admissions/{id}/release", noBody, spend, admissionsUser, holder},
+	{"forceReleaseAdmission", "POST /api/v1/admissions/{id}/force-release", jsonBody, adjust, admissionsUser, nobody},
+	{"getQueue", "GET /api/v1/queue", noBody, list, wholeQueue, nobody},
+	{"createUsage", "POST /api/v1/usage", usesBody, spend, itemsUser, nobody},
+	{"listUsageEvents", "GET /api/v1/usage/events", noBody, read, querysUser, self},
+	{"getUsageEvent", "GET /api/v1/usage/events/{id}", noBody,
 		[]string{access.VerbSpend, access.VerbGet, access.VerbAdjust},
 		eventsUser, self},
-	{"reverseUsage", "POST /api/v1/usage/{id}/reverse", onlyJSON, maxBody, adjust, eventsUser, nobody},
-	{"createAdjustment", "POST /api/v1/usage/adjustments", onlyJSON, maxBody, adjust, bodysUser, nobody},
-	{"checkUsage", "POST /api/v1/usage/check", onlyJSON, maxBody, read, bodysUser, self | checker},
-	{"checkTranscriptionLimits", "POST /api/v1/transcription/check-limits", onlyJSON, maxBody, read, bodysUser,
-		self | checker},
-	{"getCurrentUsage", "GET /api/v1/usage/current", nil, 0, read, querysUser, self},
-	{"getUsageHistory", "GET /api/v1/usage/history", nil, 0, read, querysUser, self},
-	{"getNotificationPreferences", "GET /api/v1/usage/notification-preferences", nil, 0, read, querysUser, self},
-	{"putNotificationPreferences", "PUT /api/v1/usage/notification-preferences", onlyJSON, maxBody, admin, querysUser,
-		self},
-	{"getUsageStats", "GET /api/v1/usage/stats", nil, 0, read, querysUser, self},
-	{"getUsageAnalytics", "GET /api/v1/analytics/usage", nil, 0, read, querysUser, self},
-	{"getUsageActivity", "GET /api/v1/analytics/activity", nil, 0, read, querysUser, self},
-	{"getUsageEngagement", "GET /api/v1/analytics/engagement", nil, 0, read, querysUser, self},
-	{"getLargestWork", "GET /api/v1/analytics/largest", nil, 0, read, querysUser, self},
-	{"getUsageForecast", "GET /api/v1/usage/forecast", nil, 0, read, querysUser, self},
-	{"getUsageTotals", "GET /api/v1/analytics/totals", nil, 0, analyse, allUsers, nobody},
-	{"getPlanUtilisation", "GET /api/v1/analytics/utilisation", nil, 0, analyse, allUsers, nobody},
-	{"getMargins", "GET /api/v1/analytics/margins", nil, 0, analyse, allUsers, nobody},
-	{"listSpenders", "GET /api/v1/analytics/spenders", nil, 0, analyse, allUsers, nobody},
-	{"getCohorts", "GET /api/v1/analytics/cohorts", nil, 0, analyse, allUsers, nobody},
-	{"getWork", "GET /api/v1/analytics/work", nil, 0, analyse, allUsers, nobody},
-	{"getTotalsForecast", "GET /api/v1/analytics/forecast", nil, 0, analyse, allUsers, nobody},
-	{"getUsageAdvice", "GET /api/v1/usage/advice", nil, 0, read, querysUser, self},
-	{"getPlanAdvice", "GET /api/v1/analytics/advice", nil, 0, analyse, allUsers, nobody},
-	{"getChurnScore", "GET /api/v1/analytics/churn", nil, 0, analyse, allUsers, nobody},
-	{"simulatePlan", "POST /api/v1/analytics/simulate", onlyJSON, maxBody, analyse, allUsers, nobody},
-	{"getUsageWhatIf", "GET /api/v1/usage/what-if", nil, 0, read, querysUser, self},
-	{"listUsageAlerts", "GET /api/v1/usage/alerts", nil, 0, read, querysUser, self},
-	{"acknowledgeUsageAlert", "POST /api/v1/usage/alerts/{id}/acknowledge", nil, 0, read, alertsOf, self},
-	{"getUsageLimits", "GET /api/v1/usage/limits", nil, 0, read, givenUser, self},
-	{"listPlans", "GET /api/v1/plans", nil, 0, nil, noUser, everybody},
-	{"listUsers", "GET /api/v1/users", nil, 0, list, allUsers, nobody},
-	{"createUser", "POST /api/v1/users", onlyJSON, maxBody, admin, bodysUser, nobody},
-	{"getUser", "GET /api/v1/users/{id}", nil, 0, read, pathsUser, self},
-	{"updateUser", "PATCH /api/v1/users/{id}", onlyJSON, maxBody, admin, pathsUser, nobody},
-	{"putUserGrant", "PUT /api/v1/users/{id}/grants/{name}", onlyJSON, maxBody, grant, pathsUser, nobody},
-	{"resetUser", "POST /api/v1/users/{id}/reset", onlyJSON, maxBody, admin, pathsUser, nobody},
-	{"listResets", "GET /api/v1/resets", nil, 0, list, allUsers, nobody},
-	{"listResetRuns", "GET /api/v1/reset-runs", nil, 0, list, allUsers, nobody},
-	{"listAuditEntries", "GET /api/v1/audit", nil, 0, list, wholeAudit, nobody},
-	{"listTeams", "GET /api/v1/teams", nil, 0, list, allTeams, nobody},
-	{"getTeam", "GET /api/v1/teams/{name}", nil, 0, readTeam, pathsTeam, nobody},
-	{"getTeamUsage", "GET /api/v1/teams/{name}/usage", nil, 0, readTeam, pathsTeam, nobody},
-	{"getTeamHistory", "GET /api/v1/teams/{name}/history", nil, 0, readTeam, pathsTeam, nobody},
-	{"getTeamForecast", "GET /api/v1/teams/{name}/forecast", nil, 0, readTeam, pathsTeam, nobody},
-	{"getTeamAnalytics", "GET /api/v1/teams/{name}/analytics", nil, 0, readTeam, pathsTeam, nobody},
-	{"getTeamLargestWork", "GET /api/v1/teams/{name}/largest", nil, 0, readTeam, pathsTeam, nobody},
-	{"listTeamAlerts", "GET /api/v1/teams/{name}/alerts", nil, 0, readTeam, pathsTeam, nobody},
-	{"listTeamMembers", "GET /api/v1/teams/{name}/members", nil, 0, readTeam, pathsTeam, nobody},
-	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", onlyJSON, maxBody, manage, pathsTeam, nobody},
-	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", onlyJSON, maxBody, manage, pathsTeam, nobody},
-	{"streamUsage", "GET /api/v1/usage/stream", nil, 0, read, watched, self},
-	{"streamLive", "GET /api/v1/live", nil, 0, get, wholeSystem, nobody},
-	{"listClusters", "GET /api/v1/clusters", nil, 0, get, wholeSystem, nobody},
-	{"createPortalToken", "POST /api/v1/users/{id}/portal-tokens", onlyJSON, maxBody, get, pathsUser, nobody},
-	{"revokePortalTokens", "DELETE /api/v1/users/{id}/portal-tokens", nil, 0, get, pathsUser, nobody},
-	{"revokePortalToken", "DELETE /api/v1/users/{id}/portal-tokens/{tokenId}", nil, 0, get, pathsUser, nobody},
-	{"listTeamEndpoints", "GET /api/v1/teams/{name}/notification-endpoints", nil, 0, readTeam, pathsTeam, nobody},
-	{"getTeamEndpoint", "GET /api/v1/teams/{name}/notification-endpoints/{endpoint}", nil, 0, readTeam, pathsTeam,
+	{"reverseUsage", "POST /api/v1/usage/{id}/reverse", jsonBody, adjust, eventsUser, nobody},
+	{"createAdjustment", "POST /api/v1/usage/adjustments", jsonBody, adjust, bodysUser, nobody},
+	{"checkUsage", "POST /api/v1/usage/check", jsonBody, read, bodysUser, self | checker},
+	{"checkTranscriptionLimits", "POST /api/v1/transcription/check-limits", jsonBody, read, bodysUser, self | checker},
+	{"getCurrentUsage", "GET /api/v1/usage/current", noBody, read, querysUser, self},
+	{"getUsageHistory", "GET /api/v1/usage/history", noBody, read, querysUser, self},
+	{"getNotificationPreferences", "GET /api/v1/usage/notification-preferences", noBody, read, querysUser, self},
+	{"putNotificationPreferences", "PUT /api/v1/usage/notification-preferences", jsonBody, admin, querysUser, self},
+	{"getUsageStats", "GET /api/v1/usage/stats", noBody, read, querysUser, self},
+	{"getUsageAnalytics", "GET /api/v1/analytics/usage", noBody, read, querysUser, self},
+	{"getUsageActivity", "GET /api/v1/analytics/activity", noBody, read, querysUser, self},
+	{"getUsageEngagement", "GET /api/v1/analytics/engagement", noBody, read, querysUser, self},
+	{"getLargestWork", "GET /api/v1/analytics/largest", noBody, read, querysUser, self},
+	{"getUsageForecast", "GET /api/v1/usage/forecast", noBody, read, querysUser, self},
+	{"getUsageTotals", "GET /api/v1/analytics/totals", noBody, analyse, allUsers, nobody},
+	{"getPlanUtilisation", "GET /api/v1/analytics/utilisation", noBody, analyse, allUsers, nobody},
+	{"getMargins", "GET /api/v1/analytics/margins", noBody, analyse, allUsers, nobody},
+	{"listSpenders", "GET /api/v1/analytics/spenders", noBody, analyse, allUsers, nobody},
+	{"getCohorts", "GET /api/v1/analytics/cohorts", noBody, analyse, allUsers, nobody},
+	{"getWork", "GET /api/v1/analytics/work", noBody, analyse, allUsers, nobody},
+	{"getTotalsForecast", "GET /api/v1/analytics/forecast", noBody, analyse, allUsers, nobody},
+	{"getUsageAdvice", "GET /api/v1/usage/advice", noBody, read, querysUser, self},
+	{"getPlanAdvice", "GET /api/v1/analytics/advice", noBody, analyse, allUsers, nobody},
+	{"getChurnScore", "GET /api/v1/analytics/churn", noBody, analyse, allUsers, nobody},
+	{"simulatePlan", "POST /api/v1/analytics/simulate", jsonBody, analyse, allUsers, nobody},
+	{"getUsageWhatIf", "GET /api/v1/usage/what-if", noBody, read, querysUser, self},
+	{"listUsageAlerts", "GET /api/v1/usage/alerts", noBody, read, querysUser, self},
+	{"acknowledgeUsageAlert", "POST /api/v1/usage/alerts/{id}/acknowledge", noBody, read, alertsOf, self},
+	{"getUsageLimits", "GET /api/v1/usage/limits", noBody, read, givenUser, self},
+	{"listPlans", "GET /api/v1/plans", noBody, nil, noUser, everybody},
+	{"listUsers", "GET /api/v1/users", noBody, list, allUsers, nobody},
+	{"createUser", "POST /api/v1/users", jsonBody, admin, bodysUser, nobody},
+	{"getUser", "GET /api/v1/users/{id}", noBody, read, pathsUser, self},
+	{"updateUser", "PATCH /api/v1/users/{id}", jsonBody, admin, pathsUser, nobody},
+	{"putUserGrant", "PUT /api/v1/users/{id}/grants/{name}", jsonBody, grant, pathsUser, nobody},
+	{"resetUser", "POST /api/v1/users/{id}/reset", jsonBody, admin, pathsUser, nobody},
+	{"listResets", "GET /api/v1/resets", noBody, list, allUsers, nobody},
+	{"listResetRuns", "GET /api/v1/reset-runs", noBody, list, allUsers, nobody},
+	{"listAuditEntries", "GET /api/v1/audit", noBody, list, wholeAudit, nobody},
+	{"listTeams", "GET /api/v1/teams", noBody, list, allTeams, nobody},
+	{"getTeam", "GET /api/v1/teams/{name}", noBody, readTeam, pathsTeam, nobody},
+	{"getTeamUsage", "GET /api/v1/teams/{name}/usage", noBody, readTeam, pathsTeam, nobody},
+	{"getTeamHistory", "GET /api/v1/teams/{name}/history", noBody, readTeam, pathsTeam, nobody},
+	{"getTeamForecast", "GET /api/v1/teams/{name}/forecast", noBody, readTeam, pathsTeam, nobody},
+	{"getTeamAnalytics", "GET /api/v1/teams/{name}/analytics", noBody, readTeam, pathsTeam, nobody},
+	{"getTeamLargestWork", "GET /api/v1/teams/{name}/largest", noBody, readTeam, pathsTeam, nobody},
+	{"listTeamAlerts", "GET /api/v1/teams/{name}/alerts", noBody, readTeam, pathsTeam, nobody},
+	{"listTeamMembers", "GET /api/v1/teams/{name}/members", noBody, readTeam, pathsTeam, nobody},
+	{"addTeamMember", "PUT /api/v1/teams/{name}/members/{user}", explanation, manage, pathsTeam, nobody},
+	{"removeTeamMember", "DELETE /api/v1/teams/{name}/members/{user}", explanation, manage, pathsTeam, nobody},
+	{"streamUsage", "GET /api/v1/usage/stream", noBody, read, watched, self},
+	{"streamLive", "GET /api/v1/live", noBody, get, wholeSystem, nobody},
+	{"listClusters", "GET /api/v1/clusters", noBody, get, wholeSystem, nobody},
+	{"createPortalToken", "POST /api/v1/users/{id}/portal-tokens", jsonBody, get, pathsUser, nobody},
+	{"revokePortalTokens", "DELETE /api/v1/users/{id}/portal-tokens", noBody, get, pathsUser, nobody},
+	{"revokePortalToken", "DELETE /api/v1/users/{id}/portal-tokens/{tokenId}", noBody, get, pathsUser, nobody},
+	{"listTeamEndpoints", "GET /api/v1/teams/{name}/notification-endpoints", noBody, readTeam, pathsTeam, nobody},
+	{"getTeamEndpoint", "GET /api/v1/teams/{name}/notification-endpoints/{endpoint}", noBody, readTeam, pathsTeam,
 		nobody},
-	{"putTeamEndpoint", "PUT /api/v1/teams/{name}/notification-endpoints/{endpoint}", onlyJSON, maxBody, manage,
+	{"putTeamEndpoint", "PUT /api/v1/teams/{name}/notification-endpoints/{endpoint}", jsonBody, manage,
 		pathsTeam, nobody},
-	{"deleteTeamEndpoint", "DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint}", onlyJSON, maxBody, manage,
+	{"deleteTeamEndpoint", "DELETE /api/v1/teams/{name}/notification-endpoints/{endpoint}", explanation, manage,
 		pathsTeam, nobody},
-	{"testTeamEndpoint", "POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test", nil, 0, manage, pathsTeam,
+	{"testTeamEndpoint", "POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/test", noBody, manage, pathsTeam,
 		nobody},
-	{"rotateTeamEndpointKey", "POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys", onlyJSON, maxBody,
+	{"rotateTeamEndpointKey", "POST /api/v1/teams/{name}/notification-endpoints/{endpoint}/keys", explanation,
 		manage, pathsTeam, nobody},
-	{"testEndpoint", "POST /api/v1/notification-endpoints/{endpoint}/test", nil, 0, admin, platforms, nobody},
-	{"getNotificationKeys", "GET /api/v1/notification-keys/{id}", nil, 0, get, keysOf, nobody},
-	{"listDeliveries", "GET /api/v1/deliveries", nil, 0, list, sentToAll, nobody},
-	{"resendDelivery", "POST /api/v1/deliveries/{id}/resend", onlyJSON, maxBody, admin, sentTo, nobody},
-}
-
-// mayExplain are operations whose body says why, and nothing else, so that it may be missing.
-var mayExplain = map[string]bool{
-	"addTeamMember": true, "removeTeamMember": true, "deleteTeamEndpoint": true, "rotateTeamEndpointKey": true,
+	{"testEndpoint", "POST /api/v1/notification-endpoints/{endpoint}/test", noBody, admin, platforms, nobody},
+	{"getNotificationKeys", "GET /api/v1/notification-keys/{id}", noBody, get, keysOf, nobody},
+	{"listDeliveries", "GET /api/v1/deliveries", noBody, list, sentToAll, nobody},
+	{"resendDelivery", "POST /api/v1/deliveries/{id}/resend", jsonBody, admin, sentTo, nobody},
 }
 
 // inPortal reports whether portal tokens are good for the operation, and whether only those of scope check are.

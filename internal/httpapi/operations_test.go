@@ -64,7 +64,7 @@ func TestOperationsAreThoseOfTheContract(t *testing.T) {
 		}
 	}
 	for _, o := range operations {
-		got[o.pattern] = row{o.id, slices.Sorted(slices.Values(o.media)), len(o.media) > 0 && !mayExplain[o.id],
+		got[o.pattern] = row{o.id, slices.Sorted(slices.Values(o.media)), len(o.media) > 0 && !o.optional,
 			o.also.has(holder)}
 		if (len(o.verbs) == 0) != o.also.has(everybody) || o.subject == "" || (len(o.media) > 0) != (o.limit > 0) {
 			t.Errorf("%s: a row says whose quota it is about, which right that takes, and how large a body may be",
@@ -103,7 +103,7 @@ func TestOperationsAreInTheDocs(t *testing.T) {
 				kinds[i] = strings.TrimPrefix(kinds[i], "application/")
 			}
 			body = fmt.Sprintf("%s, at most %d KiB", strings.Join(kinds, ", "), o.limit>>10)
-			if mayExplain[o.id] {
+			if o.optional {
 				body += ", or none"
 			}
 		}
