@@ -38,6 +38,8 @@ const (
 	// reconnect is the least time after which browsers connect again, up to five times of it: replicas that end should
 	// not have all of their callers come back at once.
 	reconnect = time.Second
+	// maxBehind is how many bytes a caller may send behind its request, over HTTP/1, before that ends the stream.
+	maxBehind = 16 << 10
 	// maxEventID is the longest id that is looked at; those of this service are shorter.
 	maxEventID = 256
 )
@@ -205,12 +207,14 @@ func (st *stream) own(conn net.Conn) {
 	go func() {
 		// What a caller sends behind its request is thrown away, so that its end is noticed. Where it was left unread
 		// the kernel would answer our own end with a reset, and the last event could be lost to it.
-		behind := make([]byte, 64)
-		for {
-			if _, err := conn.Read(behind); err != nil {
-				gone()
+		defer gone()
+		into := make([]byte, 64)
+		for behind := 0; behind < maxBehind; {
+			n, err := conn.Read(into)
+			if err != nil {
 				return
 			}
+			behind += n
 		}
 	}()
 	st.run(ctx, func(events []byte) error {

@@ -712,7 +712,7 @@ func TestStreamOnEveryProtocol(t *testing.T) {
 }
 
 // What a client of HTTP/1.0 gets is the same, one that asks for the header alone gets it, and what somebody sends
-// behind a request changes nothing.
+// behind a request changes nothing unless there is no end to it.
 func TestStreamOnTheWire(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, nil)
@@ -766,6 +766,14 @@ func TestStreamOnTheWire(t *testing.T) {
 		_ = conn.Close()
 		<-w.over
 	}
+	endless, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", w.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = endless.Close() }()
+	ask := fmt.Sprintf("GET "+alicesStream+asks, 1, strings.Repeat(another, 1<<12))
+	go func() { _, _ = io.WriteString(endless, ask) }()
+	<-w.over
 }
 
 // hijackable is a sink whose connection can be taken over.
