@@ -506,7 +506,7 @@ func (e *Engine) run(calls []*Call, wait bool) (held []*Call) {
 				return nil
 			}
 			continue
-		case errors.Is(err, ErrData) && len(calls) > 1:
+		case (errors.Is(err, ErrData) || errors.Is(err, errDefect)) && len(calls) > 1:
 			half := len(calls) / 2
 			held = e.run(calls[:half:half], wait)
 			held, calls = behind(held, calls[half:])
@@ -568,7 +568,17 @@ type outcome struct {
 	next []next
 }
 
-func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
+// errDefect says that something about a batch has panicked, and no operation of it has.
+var errDefect = errors.New("internal error")
+
+func (e *Engine) attempt(calls []*Call, wait bool) (out *outcome, err error) {
+	// A defect that one account brings to light is not to end the process, and the next one that the account is called
+	// in: it is looked for as data are that the database refuses.
+	defer func() {
+		if p := recover(); p != nil {
+			out, err = nil, fmt.Errorf("%w about account %x: %v\n%s", errDefect, calls[0].Account, p, debug.Stack())
+		}
+	}()
 	// Not the callers' context: one of them going away must not abort the others' transaction.
 	ctx, cancel := context.WithTimeout(context.Background(), BatchTimeout)
 	defer cancel()
@@ -579,7 +589,7 @@ func (e *Engine) attempt(calls []*Call, wait bool) (*outcome, error) {
 	defer b.Rollback()
 
 	ledgers := b.Ledgers()
-	out := &outcome{errs: make([]error, len(calls)), changes: openAll(ledgers)}
+	out = &outcome{errs: make([]error, len(calls)), changes: openAll(ledgers)}
 	turns := newTurns(ledgers)
 	out.changes = turns.begin(out.changes)
 	recheck := map[quota.AccountID]bool{}
@@ -672,7 +682,7 @@ func applied(l *Ledger, c *Call, t *turns, changes []Change) []Change {
 func applySafely(c *Call, l *Ledger, b Batch) (answer, panicked error) {
 	defer func() {
 		if p := recover(); p != nil {
-			panicked = fmt.Errorf("internal error on account %x: %v\n%s", c.Account, p, debug.Stack())
+			panicked = fmt.Errorf("%w on account %x: %v\n%s", errDefect, c.Account, p, debug.Stack())
 		}
 	}()
 	return c.Apply(l, b), nil

@@ -121,10 +121,16 @@ func (w *woods) Begin(_ context.Context, keys Keys) (Batch, error) {
 	}
 	w.felling = append(w.felling, b)
 	w.mu.Unlock()
+	begun := false
+	defer func() {
+		if !begun {
+			b.Rollback()
+		}
+	}()
 	if err := b.stop(); err != nil {
-		b.Rollback()
 		return nil, err
 	}
+	begun = true
 	return b, nil
 }
 
@@ -133,7 +139,11 @@ func (b *fell) stop() error {
 	b.mu.Lock()
 	b.stopped = append(b.stopped, b)
 	b.mu.Unlock()
-	return <-b.word
+	word := <-b.word
+	if word == errDefect {
+		panic("by the store")
+	}
+	return word
 }
 
 // path are an account and those above it.
@@ -269,7 +279,7 @@ func (w *woods) commit(b *fell) {
 	}
 }
 
-// The words for a batch that has stopped.
+// The words for a batch that has stopped, besides the errors of this package. With errDefect it panics.
 var (
 	goOn = error(nil)
 	// errHappened and errDid say that nobody knows whether the commit happened: it did, or did not.
@@ -293,9 +303,10 @@ func (w *woods) tell(b *fell, word error) {
 		w.commit(b)
 	}
 	for _, c := range calls {
-		for _, err := range []error{ErrRetry, ErrUnknownOutcome, ErrUnavailable, ErrData} {
+		for _, err := range []error{ErrRetry, ErrUnknownOutcome, ErrUnavailable, ErrData, errDefect} {
 			// Of several the call that spoils it is still to be found.
-			if errors.Is(word, err) && (err != ErrData || len(b.keys.Accounts) == 1 && len(calls) == 1) {
+			alone := len(b.keys.Accounts) == 1 && len(calls) == 1
+			if errors.Is(word, err) && (alone || err != ErrData && err != errDefect) {
 				c.saw[err] = true
 			}
 		}
@@ -335,8 +346,8 @@ func (w *woods) fits(c *asked, err error) string {
 		may = c.saw[ErrRetry]
 	case errors.Is(err, ErrUnavailable):
 		may = c.saw[ErrUnknownOutcome] || c.saw[ErrUnavailable]
-	case strings.Contains(err.Error(), "internal error"):
-		may = c.deed == panics
+	case errors.Is(err, errDefect):
+		may = c.deed == panics || c.saw[errDefect]
 	}
 	switch {
 	case !may:
@@ -740,6 +751,34 @@ func TestEngineFollowsUpWhatMayHaveHappened(t *testing.T) {
 			}
 			if stops := f.stops(); len(stops) != 1 || len(stops[0].keys.Searches) != 1 {
 				f.fail("nobody looks for what is parked after %v", words)
+			}
+		})
+	}
+}
+
+// A defect that an account brings to light, before its operation or behind it, ends no process: only who calls that
+// account hears of it.
+func TestEngineOutlivesDefects(t *testing.T) {
+	for _, commits := range []bool{false, true} {
+		play(t, Options{Lanes: 1}, func(f *forest) {
+			a, b, c := named('a'), named('b'), named('c')
+			f.call(does, c)
+			f.call(does, a, b)
+			f.goOn(c, goOn, goOn)
+			for {
+				f.check()
+				stops := f.stops()
+				if len(stops) == 0 {
+					break
+				}
+				word := goOn
+				if stops[0].commits == commits && slices.Contains(stops[0].keys.Accounts, b) {
+					word = errDefect
+				}
+				f.tell(stops[0], word)
+			}
+			if got := f.calls[quota.AdmissionID{0, 2}].effects; got != 1 {
+				f.fail("%d of the calls beside it took effect", got)
 			}
 		})
 	}

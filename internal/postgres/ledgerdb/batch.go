@@ -97,10 +97,16 @@ func (s *Store) begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, erro
 		locked: make(map[quota.AccountID]bool, n), busy: map[quota.AccountID]bool{}, plans: map[string]*quota.Plan{},
 		plansOf: make(map[*quota.Account]readdb.ServedBy, n), above: s.trees.above(&keys),
 	}
+	begun := false
+	defer func() {
+		if !begun {
+			b.Rollback()
+		}
+	}()
 	if err := s.load(ctx, b, &keys); err != nil {
-		b.Rollback()
 		return nil, postgres.MapError(err)
 	}
+	begun = true
 	return b, nil
 }
 

@@ -403,6 +403,36 @@ func TestBusyAccountsAreSkippedOrWaitedFor(t *testing.T) {
 	}
 }
 
+// A batch that panics while it begins leaves no transaction behind: nobody else could end it.
+func TestBeginLeavesNothingWhenItPanics(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	alice := f.register("alice")
+	broken := false
+	s, err := ledgerdb.Open(t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: func() time.Time {
+		if broken {
+			panic("by the test")
+		}
+		return f.clock.read()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeInTime(t, s)
+	broken = true
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("it did not panic")
+			}
+		}()
+		_, _ = s.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{alice}})
+	}()
+	if n := s.Pool().Stat().AcquiredConns(); n > 0 {
+		t.Errorf("%d connections are not given back", n)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
