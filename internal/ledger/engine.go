@@ -597,7 +597,9 @@ func (e *Engine) attempt(calls []*Call, wait bool) (out *outcome, err error) {
 		c.top, c.root = quota.AccountID{}, false
 		l, ok := ledgers[c.Account]
 		if !ok {
-			out.errs[i] = noLedger(c, b)
+			if out.errs[i] = noLedger(c, b); wait && b.Busy()[c.Account] {
+				return nil, fmt.Errorf("%w: %w, and was waited for", ErrRetry, out.errs[i])
+			}
 			continue
 		}
 		if !l.New {

@@ -783,3 +783,19 @@ func TestEngineOutlivesDefects(t *testing.T) {
 		})
 	}
 }
+
+// A store that names an account busy though it was to wait for the lock is asked again: nobody else would answer the
+// call.
+func TestEngineAsksAgainWhoDidNotWait(t *testing.T) {
+	play(t, Options{Lanes: 1}, func(f *forest) {
+		a, b := named('a'), named('b')
+		f.hold(a)
+		f.hold(b)
+		f.call(does, a)
+		f.goOn(a, goOn, goOn)
+		f.together(true, []deed{does}, []quota.AccountID{b})
+		for range 2 {
+			f.tell(f.stopped[0], goOn)
+		}
+	})
+}
