@@ -55,8 +55,8 @@ type Call struct {
 	// unlessBusy has the call answered with ErrBusy where somebody else holds the account, instead of waiting for the
 	// lock.
 	unlessBusy bool
-	// group is the one whose calls it waits with, and top the account at the top of the tree that the last run found the
-	// account in; zero if it did not. root says that this is the root team.
+	// group is the one whose calls it waits with, and top the account at the top of the tree in which the last run found
+	// the account; zero if it did not. root says that this is the root team.
 	group *pending
 	top   quota.AccountID
 	root  bool
@@ -458,7 +458,7 @@ func (e *Engine) free(p *pending) {
 	}
 }
 
-// waitFor runs the calls of a group of which another process has a lock, until none is left. For each batch it waits for
+// waitFor runs the calls of a group of which another process has a lock, until none is left. For each batch it takes
 // its turn among the groups that do: one that always has calls would keep the others from theirs.
 func (e *Engine) waitFor(p *pending) {
 	for more := true; more; {

@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
 
@@ -140,7 +142,7 @@ func (b *fell) stop() error {
 	b.stopped = append(b.stopped, b)
 	b.mu.Unlock()
 	word := <-b.word
-	if word == errDefect {
+	if errors.Is(word, errDefect) {
 		panic("by the store")
 	}
 	return word
@@ -279,10 +281,9 @@ func (w *woods) commit(b *fell) {
 	}
 }
 
-// The words for a batch that has stopped, besides the errors of this package. With errDefect it panics.
+// The words for a batch that has stopped: an error, or nil if it is to go on. With errDefect it panics. What these say
+// nobody knows in the engine: whether the commit happened.
 var (
-	goOn = error(nil)
-	// errHappened and errDid say that nobody knows whether the commit happened: it did, or did not.
 	errHappened = fmt.Errorf("%w: it happened", ErrUnknownOutcome)
 	errDidNot   = fmt.Errorf("%w: it did not happen", ErrUnknownOutcome)
 )
@@ -292,21 +293,21 @@ func (w *woods) tell(b *fell, word error) {
 	w.mu.Lock()
 	w.stopped = slices.DeleteFunc(w.stopped, func(o *fell) bool { return o == b })
 	calls := w.of(b.keys)
-	if b.commits && slices.ContainsFunc(b.applied, func(c *asked) bool { return c.deed == spoils }) &&
-		(word == goOn || word == errHappened) {
-		word = ErrData
+	happens := word == nil || errors.Is(word, errHappened)
+	if b.commits && happens && slices.ContainsFunc(b.applied, func(c *asked) bool { return c.deed == spoils }) {
+		word, happens = ErrData, false
 	}
 	switch {
-	case word == goOn && !b.commits:
-		w.load(b)
-	case word == goOn, word == errHappened:
+	case happens && b.commits:
 		w.commit(b)
+	case happens:
+		w.load(b)
 	}
+	alone := len(b.keys.Accounts) == 1 && len(calls) == 1
 	for _, c := range calls {
 		for _, err := range []error{ErrRetry, ErrUnknownOutcome, ErrUnavailable, ErrData, errDefect} {
 			// Of several the call that spoils it is still to be found.
-			alone := len(b.keys.Accounts) == 1 && len(calls) == 1
-			if errors.Is(word, err) && (alone || err != ErrData && err != errDefect) {
+			if errors.Is(word, err) && (alone || !errors.Is(err, ErrData) && !errors.Is(err, errDefect)) {
 				c.saw[err] = true
 			}
 		}
@@ -400,6 +401,7 @@ func (f *forest) op(account quota.AccountID, d deed, beside bool) (Op, *asked) {
 			return errRefuses
 		case panics:
 			panic("by the test")
+		case does, spoils:
 		}
 		b.(*fell).applied = append(b.(*fell).applied, c)
 		return nil
@@ -414,7 +416,7 @@ func (f *forest) call(d deed, accounts ...quota.AccountID) {
 		if err != nil {
 			f.waiting = f.waiting[:len(f.waiting)-1]
 			if !errors.Is(err, ErrOverloaded) || f.engine.waiting < f.engine.maxPending {
-				f.fail("%s: %v", c, err)
+				f.failf("%s: %v", c, err)
 			}
 			continue
 		}
@@ -443,7 +445,7 @@ func (f *forest) goOn(account quota.AccountID, words ...error) {
 		stops := f.stops()
 		i := slices.IndexFunc(stops, func(b *fell) bool { return slices.Contains(b.keys.Accounts, account) })
 		if i < 0 {
-			f.fail("no batch with %c has stopped", account[0])
+			f.failf("no batch with %c has stopped", account[0])
 		}
 		f.tell(stops[i], word)
 	}
@@ -486,7 +488,7 @@ func (f *forest) check() {
 	})
 	f.faults = append(f.faults, f.engine.contradictions()...)
 	if len(f.faults) > 0 {
-		f.fail("%s", strings.Join(f.faults, "\n"))
+		f.failf("%s", strings.Join(f.faults, "\n"))
 	}
 }
 
@@ -497,7 +499,7 @@ func (f *forest) end() {
 	f.mu.Unlock()
 	for idle := 0; idle < 2; idle++ {
 		for stops := f.stops(); len(stops) > 0; stops = f.stops() {
-			f.tell(stops[0], goOn)
+			f.tell(stops[0], nil)
 			f.check()
 			idle = 0
 		}
@@ -509,7 +511,7 @@ func (f *forest) end() {
 	running := e.running.n
 	e.running.mu.Unlock()
 	if f.check(); len(f.waiting) > 0 || running > 0 {
-		f.fail("nothing goes on, and there is no answer for %v", f.waiting)
+		f.failf("nothing goes on, and there is no answer for %v", f.waiting)
 	}
 	e.Drain()
 	left := maps.Clone(e.groups)
@@ -517,21 +519,21 @@ func (f *forest) end() {
 	maps.DeleteFunc(left, func(_ quota.AccountID, p *pending) bool { return len(p.next) > 0 })
 	if e.waiting > 0 || e.busy > 0 || len(e.ready) > 0 || len(e.lockSlots) > 0 || len(left) > 0 ||
 		len(f.felling) > 0 || len(f.holders) > 0 {
-		f.fail("something is left")
+		f.failf("something is left")
 	}
 }
 
 // fault is what a forest panics with when it finds one.
 type fault string
 
-// fail ends the run with what is wrong, and what the engine holds.
-func (f *forest) fail(format string, args ...any) {
+// failf ends the run with what is wrong, and what the engine holds.
+func (f *forest) failf(format string, args ...any) {
 	panic(fault(fmt.Sprintf(format, args...) + "\n" + f.engine.describe()))
 }
 
 // inForest runs something with a forest in a bubble, and returns what it panicked with. What is left in the bubble then
 // is blocked for ever.
-func inForest(t *testing.T, opts func() Options, do func(f *forest)) (panicked any) {
+func inForest(t *testing.T, opts Options, do func(f *forest)) (panicked any) {
 	t.Helper()
 	defer func() {
 		if p := recover(); panicked == nil {
@@ -540,7 +542,7 @@ func inForest(t *testing.T, opts func() Options, do func(f *forest)) (panicked a
 	}()
 	synctest.Test(t, func(*testing.T) {
 		defer func() { panicked = recover() }()
-		f := newForest(opts())
+		f := newForest(opts)
 		do(f)
 		f.end()
 	})
@@ -550,7 +552,7 @@ func inForest(t *testing.T, opts func() Options, do func(f *forest)) (panicked a
 // play runs a test's steps in a forest.
 func play(t *testing.T, opts Options, do func(f *forest)) {
 	t.Helper()
-	switch p := inForest(t, func() Options { return opts }, do).(type) {
+	switch p := inForest(t, opts, do).(type) {
 	case nil:
 	case fault:
 		t.Error(p)
@@ -577,7 +579,7 @@ func (e *Engine) contradictions() (all []string) {
 		switch {
 		case p.top != top:
 			add("group %c is that of %c", p.top[0], top[0])
-		case p.taken && ready > 0, !p.taken && len(p.calls) > 0 && ready != 1, !p.taken && len(p.calls) == 0 && ready > 0:
+		case ready != 0 && (p.taken || len(p.calls) == 0), ready != 1 && !p.taken && len(p.calls) > 0:
 			add("group %c: %d calls, taken %t, and %d times ready", top[0], len(p.calls), p.taken, ready)
 		case !p.taken && len(p.calls) == 0 && len(p.next) == 0:
 			add("group %c is there for nothing", top[0])
@@ -657,23 +659,23 @@ func TestEngineKeepsTheCallsOfAnAccountInOrder(t *testing.T) {
 		"a batch finds that there is a root team": func(f *forest) {
 			f.call(does, a, b)
 			f.root = root
-			f.goOn(b, goOn, goOn)
+			f.goOn(b, nil, nil)
 		},
 		"a batch finds that there is no root team any more": func(f *forest) {
 			f.root = root
 			f.call(does, b)
-			f.goOn(b, goOn, goOn)
+			f.goOn(b, nil, nil)
 			f.engine.Place(b, team)
 			f.call(does, a, b)
 			f.root = quota.AccountID{}
-			f.goOn(b, goOn, goOn)
+			f.goOn(b, nil, nil)
 		},
 		"another account is found below it": func(f *forest) {
 			f.engine.Place(team, root)
 			f.call(does, team)
 			f.engine.Place(b, team)
 			f.call(does, b, team)
-			f.goOn(b, goOn, goOn)
+			f.goOn(b, nil, nil)
 		},
 	}
 	for name, change := range tests {
@@ -687,16 +689,16 @@ func TestEngineKeepsTheCallsOfAnAccountInOrder(t *testing.T) {
 	}
 }
 
-// A batch that the database refuses is run in halves. What the second has of an account that was held when the first met
-// it waits behind that.
+// A batch that the database refuses is run in halves. What the second has of an account that was held when the first
+// met it waits behind that.
 func TestEngineSplitsInOrder(t *testing.T) {
 	play(t, Options{Lanes: 1}, func(f *forest) {
 		a, b := named('a'), named('b')
 		f.call(does, b, a, a)
-		f.goOn(b, goOn, goOn)
-		f.goOn(a, goOn, ErrData)
+		f.goOn(b, nil, nil)
+		f.goOn(a, nil, ErrData)
 		f.hold(a)
-		f.goOn(a, goOn, goOn)
+		f.goOn(a, nil, nil)
 		f.hold(a)
 	})
 }
@@ -708,12 +710,12 @@ func TestEngineForgetsWhereItFoundWhatIsHeld(t *testing.T) {
 		a, b, one, other := named('a'), named('b'), named('T'), named('U')
 		f.call(does, other, b, a, a)
 		f.move(a, other)
-		f.goOn(b, goOn, goOn)
-		f.goOn(a, goOn, ErrData)
+		f.goOn(b, nil, nil)
+		f.goOn(a, nil, ErrData)
 		f.move(a, one)
-		f.goOn(a, goOn, goOn)
+		f.goOn(a, nil, nil)
 		f.hold(a)
-		f.goOn(a, goOn, goOn)
+		f.goOn(a, nil, nil)
 		f.call(does, one)
 	})
 }
@@ -725,21 +727,21 @@ func TestEngineWaitsForLocksInTurn(t *testing.T) {
 		f.hold(a)
 		f.hold(b)
 		f.call(does, a)
-		f.goOn(a, goOn, goOn)
+		f.goOn(a, nil, nil)
 		f.call(does, b)
-		f.goOn(b, goOn, goOn)
+		f.goOn(b, nil, nil)
 		f.hold(a)
 		f.hold(b)
 		f.call(does, a)
-		f.goOn(a, goOn, goOn)
-		f.goOn(b, goOn, goOn)
+		f.goOn(a, nil, nil)
+		f.goOn(b, nil, nil)
 	})
 }
 
 // What follows from a change follows as well where the commit had to be done again, and had happened: the second run
 // changes nothing, and would leave nothing to do.
 func TestEngineFollowsUpWhatMayHaveHappened(t *testing.T) {
-	for _, words := range [][]error{{goOn, goOn}, {goOn, errHappened, goOn, goOn}, {goOn, errDidNot, goOn, goOn}} {
+	for _, words := range [][]error{{nil, nil}, {nil, errHappened, nil, nil}, {nil, errDidNot, nil, nil}} {
 		play(t, Options{Lanes: 1}, func(f *forest) {
 			a := named('a')
 			f.suspended[a] = true
@@ -750,7 +752,7 @@ func TestEngineFollowsUpWhatMayHaveHappened(t *testing.T) {
 				synctest.Wait()
 			}
 			if stops := f.stops(); len(stops) != 1 || len(stops[0].keys.Searches) != 1 {
-				f.fail("nobody looks for what is parked after %v", words)
+				f.failf("nobody looks for what is parked after %v", words)
 			}
 		})
 	}
@@ -764,21 +766,21 @@ func TestEngineOutlivesDefects(t *testing.T) {
 			a, b, c := named('a'), named('b'), named('c')
 			f.call(does, c)
 			f.call(does, a, b)
-			f.goOn(c, goOn, goOn)
+			f.goOn(c, nil, nil)
 			for {
 				f.check()
 				stops := f.stops()
 				if len(stops) == 0 {
 					break
 				}
-				word := goOn
+				var word error
 				if stops[0].commits == commits && slices.Contains(stops[0].keys.Accounts, b) {
 					word = errDefect
 				}
 				f.tell(stops[0], word)
 			}
 			if got := f.calls[quota.AdmissionID{0, 2}].effects; got != 1 {
-				f.fail("%d of the calls beside it took effect", got)
+				f.failf("%d of the calls beside it took effect", got)
 			}
 		})
 	}
@@ -792,10 +794,138 @@ func TestEngineAsksAgainWhoDidNotWait(t *testing.T) {
 		f.hold(a)
 		f.hold(b)
 		f.call(does, a)
-		f.goOn(a, goOn, goOn)
+		f.goOn(a, nil, nil)
 		f.together(true, []deed{does}, []quota.AccountID{b})
 		for range 2 {
-			f.tell(f.stopped[0], goOn)
+			f.tell(f.stopped[0], nil)
 		}
 	})
+}
+
+// known are the accounts of the forest by name. There is an x besides, which does not exist.
+var known = []string{"a", "b", "c", "d", "R", "T", "U"}
+
+func drawAccount(t *rapid.T, what string, more ...string) quota.AccountID {
+	return quota.AccountID{rapid.SampledFrom(append(more, known...)).Draw(t, what)[0]}
+}
+
+func drawDeed(t *rapid.T) deed {
+	return rapid.SampledFrom([]deed{does, does, does, does, does, refuses, panics, spoils}).Draw(t, "deed")
+}
+
+func (f *forest) drawCall(t *rapid.T) { f.call(drawDeed(t), drawAccount(t, "account", "x")) }
+
+func (f *forest) drawTogether(t *rapid.T) {
+	var deeds []deed
+	var accounts []quota.AccountID
+	for range rapid.IntRange(1, 3).Draw(t, "operations") {
+		deeds, accounts = append(deeds, drawDeed(t)), append(accounts, drawAccount(t, "account", "x"))
+	}
+	f.together(rapid.Bool().Draw(t, "wait"), deeds, accounts)
+}
+
+func (f *forest) drawBatch(t *rapid.T) *fell {
+	stops := f.stops()
+	if len(stops) == 0 {
+		t.Skip("none has stopped")
+	}
+	return stops[rapid.IntRange(0, len(stops)-1).Draw(t, "batch")]
+}
+
+func (f *forest) drawGoOn(t *rapid.T) { f.tell(f.drawBatch(t), nil) }
+
+func (f *forest) drawFailure(t *rapid.T) {
+	b := f.drawBatch(t)
+	words := []error{ErrRetry, ErrData, ErrUnavailable, errDefect}
+	if b.commits {
+		words = []error{ErrRetry, ErrData, errHappened, errDidNot, errDefect}
+	}
+	f.tell(b, words[rapid.IntRange(0, len(words)-1).Draw(t, "failure")])
+}
+
+func (f *forest) drawHold(t *rapid.T) {
+	account := drawAccount(t, "account")
+	if holder := f.holders[account]; holder != nil && holder != stranger {
+		t.Skip("a batch holds it")
+	}
+	f.hold(account)
+}
+
+func (f *forest) drawMove(t *rapid.T) {
+	account := drawAccount(t, "account")
+	if f.held(account) {
+		t.Skip("somebody holds it")
+	}
+	var team quota.AccountID
+	if to := rapid.SampledFrom([]string{"", "T", "U"}).Draw(t, "team"); to != "" {
+		team = quota.AccountID{to[0]}
+		// R is nowhere but at the top, and U not below T.
+		if isTeam(account) && (account[0] != 'T' || to != "U") {
+			t.Skip("it cannot be there")
+		}
+	}
+	f.move(account, team)
+}
+
+// drawRoot has the root team appear, or go.
+func (f *forest) drawRoot(*rapid.T) {
+	if f.root == (quota.AccountID{}) {
+		f.root = quota.AccountID{'R'}
+	} else {
+		f.root = quota.AccountID{}
+	}
+}
+
+// drawPlace has the engine be told where an account is, rightly or not.
+func (f *forest) drawPlace(t *rapid.T) {
+	f.engine.Place(drawAccount(t, "account"), drawAccount(t, "top"))
+}
+
+// drawNext has users be next below a team.
+func (f *forest) drawNext(t *rapid.T) {
+	team := quota.AccountID{rapid.SampledFrom([]string{"R", "T", "U"}).Draw(t, "team")[0]}
+	var next []quota.AccountID
+	for range rapid.IntRange(1, 3).Draw(t, "users") {
+		id := quota.AccountID{rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "user")[0]}
+		if !slices.Contains(next, id) {
+			next, f.shared[id] = append(next, id), true
+		}
+	}
+	f.below[team], f.full[team] = next, rapid.Bool().Draw(t, "full")
+}
+
+// drawTime has time pass: until the next try of a batch, or until it is not tried again.
+func (f *forest) drawTime(t *rapid.T) {
+	time.Sleep([]time.Duration{time.Second, retryFor}[rapid.IntRange(0, 1).Draw(t, "long")])
+	synctest.Wait()
+}
+
+// Whatever becomes of its batches and in which order, the engine answers each call once and as it may, has the calls of
+// an account take effect in the order in which they came, never has two of them in two batches at once, and has nothing
+// left in the end.
+func TestEngineAnswersEachCallOnce(t *testing.T) {
+	for _, o := range []Options{{Lanes: 1, MaxBatch: 2}, {Lanes: 1, MaxBatch: 4}, {Lanes: 2, MaxBatch: 2},
+		{Lanes: 2, MaxBatch: 4}, {Lanes: 3, MaxBatch: 1}, {Lanes: 3, MaxBatch: 4}} {
+		o.MaxPending = 12
+		t.Run(fmt.Sprintf("lanes=%d,most=%d", o.Lanes, o.MaxBatch), func(t *testing.T) {
+			rapid.Check(t, func(rt *rapid.T) {
+				switch p := inForest(t, o, func(f *forest) {
+					// Some come more often than others.
+					rt.Repeat(map[string]func(*rapid.T){
+						"": func(*rapid.T) { f.check() }, "call": f.drawCall, "call again": f.drawCall,
+						"call once more": f.drawCall, "go on": f.drawGoOn, "go on again": f.drawGoOn,
+						"go on once more": f.drawGoOn, "fail": f.drawFailure, "together": f.drawTogether,
+						"hold": f.drawHold, "move": f.drawMove, "root": f.drawRoot, "place": f.drawPlace,
+						"next": f.drawNext, "time": f.drawTime,
+					})
+				}).(type) {
+				case nil:
+				case fault:
+					rt.Fatal(p)
+				default:
+					panic(p) // rapid's own
+				}
+			})
+		})
+	}
 }
