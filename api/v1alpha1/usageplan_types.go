@@ -439,6 +439,7 @@ type UsagePlanStatus struct {
 // +kubebuilder:printcolumn:name="Next Reset",type=string,JSONPath=`.status.nextResetTime`
 // +kubebuilder:printcolumn:name="Last Reset",type=string,JSONPath=`.status.lastReset.state`,priority=1
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 63`,message="metadata.name must have at most 63 characters, because a plan's name is the value of labels"
 type UsagePlan struct {

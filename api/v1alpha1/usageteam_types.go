@@ -292,6 +292,7 @@ type UsageTeamStatus struct {
 // +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspended`,priority=1
 // +kubebuilder:printcolumn:name="Zone",type=string,JSONPath=`.spec.timeZone`,priority=1
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 63`,message="metadata.name must have at most 63 characters, because a team is named like a plan"
 // +kubebuilder:validation:XValidation:rule=`!has(self.spec.parentRef) || self.spec.parentRef.name != self.metadata.name`,messageExpression=`"parentRef.name is " + self.spec.parentRef.name + ", the team itself: name another team, or remove parentRef"`,message="parentRef.name is the team itself: name another team, or remove parentRef",fieldPath=".spec.parentRef"

@@ -4,6 +4,7 @@ package webhook_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +118,48 @@ func TestDeclarations(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("what has no effect yet is warned of", func(t *testing.T) {
+		first := plan(func(p *v1alpha1.UsagePlan) { p.Name, p.Spec.Default = "first", true })
+		if err := c.Create(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := c.Delete(context.WithoutCancel(t.Context()), first); err != nil {
+				t.Error(err)
+			}
+		})
+		refers := func(planRef, teamRef string) client.Object {
+			return &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Name: "bob"}, Spec: v1alpha1.UserQuotaSpec{
+				UserID: "bob", PlanRef: &v1alpha1.PlanReference{Name: planRef},
+				TeamRef: &v1alpha1.TeamReference{Name: teamRef},
+			}}
+		}
+		// The cache may not have seen the plan yet.
+		heardOf := func(of func() client.Object, want ...string) {
+			t.Helper()
+			err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, 20*time.Second, true,
+				func(ctx context.Context) (bool, error) {
+					heard.texts = nil
+					if err := c.Create(ctx, of(), client.DryRunAll); err != nil {
+						return false, err
+					}
+					return len(heard.texts) == len(want) && !slices.ContainsFunc(want, func(text string) bool {
+						return !strings.Contains(strings.Join(heard.texts, "\n"), text)
+					}), nil
+				})
+			if err != nil {
+				t.Errorf("want %q, warnings %q: %v", want, heard.texts, err)
+			}
+		}
+		heardOf(func() client.Object { return refers("first", "desk") },
+			"spec.teamRef.name: there is no UsageTeam desk")
+		heardOf(func() client.Object { return refers("second", "desk") },
+			"spec.planRef.name: there is no UsagePlan second", "UsageTeam desk")
+		heardOf(func() client.Object { return plan(func(p *v1alpha1.UsagePlan) { p.Spec.Default = true }) },
+			"spec.default: plan first is the default already")
+		heardOf(func() client.Object { return plan(func(*v1alpha1.UsagePlan) {}) })
+	})
 
 	t.Run("deleting a plan warns if it is in use", func(t *testing.T) {
 		p := plan(func(p *v1alpha1.UsagePlan) { p.Spec.Default = true }).(*v1alpha1.UsagePlan)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
@@ -22,37 +23,58 @@ import (
 // then.
 // +kubebuilder:webhook:path=/validate-usage-cantonesescribe-io-v1alpha1-usageplan,mutating=false,failurePolicy=ignore,sideEffects=None,matchPolicy=Equivalent,groups=usage.cantonesescribe.io,resources=usageplans,verbs=create;update;delete,versions=v1alpha1,name=usageplan.usage.cantonesescribe.io,admissionReviewVersions=v1,timeoutSeconds=5,serviceName=usage-operator-webhook,serviceNamespace=usage-operator-system
 
-// SetupUsagePlan registers the validation of UsagePlans: reset schedules, and a warning when a plan in use is deleted.
+// SetupUsagePlan registers the validation of UsagePlans: reset schedules, and warnings of a second default plan and of a
+// plan that is deleted while it is in use.
 func SetupUsagePlan(mgr ctrl.Manager) error {
-	return ctrl.NewWebhookManagedBy(mgr, &v1alpha1.UsagePlan{}).WithValidator(usagePlanValidator{}).Complete()
+	return ctrl.NewWebhookManagedBy(mgr, &v1alpha1.UsagePlan{}).
+		WithValidator(&usagePlanValidator{reader: mgr.GetClient()}).Complete()
 }
 
-type usagePlanValidator struct{}
+type usagePlanValidator struct{ reader client.Reader }
 
 // ValidateCreate refuses a schedule that would never run.
-func (usagePlanValidator) ValidateCreate(_ context.Context, plan *v1alpha1.UsagePlan) (admission.Warnings, error) {
-	if _, err := convert.Schedule(plan.Spec.Reset.Schedule); err != nil {
-		path := field.NewPath("spec", "reset", "schedule")
-		return nil, apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("UsagePlan").GroupKind(), plan.Name,
-			field.ErrorList{
-				field.Invalid(path, plan.Spec.Reset.Schedule, err.Error()),
-			})
+func (v *usagePlanValidator) ValidateCreate(
+	ctx context.Context, plan *v1alpha1.UsagePlan,
+) (admission.Warnings, error) {
+	return v.validate(ctx, &v1alpha1.UsagePlan{}, plan)
+}
+
+// ValidateUpdate judges what changes only: what is stored already must not stop other changes.
+func (v *usagePlanValidator) ValidateUpdate(
+	ctx context.Context, was, is *v1alpha1.UsagePlan,
+) (admission.Warnings, error) {
+	return v.validate(ctx, was, is)
+}
+
+func (v *usagePlanValidator) validate(ctx context.Context, was, is *v1alpha1.UsagePlan) (admission.Warnings, error) {
+	if was.Spec.Reset.Schedule != is.Spec.Reset.Schedule {
+		if _, err := convert.Schedule(is.Spec.Reset.Schedule); err != nil {
+			path := field.NewPath("spec", "reset", "schedule")
+			return nil, apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("UsagePlan").GroupKind(), is.Name,
+				field.ErrorList{
+					field.Invalid(path, is.Spec.Reset.Schedule, err.Error()),
+				})
+		}
+	}
+	if !is.Spec.Default || was.Spec.Default {
+		return nil, nil
+	}
+	// It is no refusal, since the other one may be about to lose it: both may stand in the file that is applied.
+	var plans v1alpha1.UsagePlanList
+	if err := v.reader.List(ctx, &plans, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, nil //nolint:nilerr // without the others nothing can be said about them; the controller will
+	}
+	for i := range plans.Items {
+		if other := &plans.Items[i]; other.Spec.Default && other.Name != is.Name {
+			return admission.Warnings{fmt.Sprintf("spec.default: plan %s is the default already: nothing of "+
+				"this change of plan %s is in force until spec.default is false in one of them", other.Name, is.Name)}, nil
+		}
 	}
 	return nil, nil
 }
 
-// ValidateUpdate judges a schedule that changes only: what is stored already must not stop other changes.
-func (v usagePlanValidator) ValidateUpdate(
-	ctx context.Context, was, is *v1alpha1.UsagePlan,
-) (admission.Warnings, error) {
-	if was.Spec.Reset.Schedule == is.Spec.Reset.Schedule {
-		return nil, nil
-	}
-	return v.ValidateCreate(ctx, is)
-}
-
 // ValidateDelete warns of what becomes of the plan's users. It never refuses.
-func (usagePlanValidator) ValidateDelete(_ context.Context, plan *v1alpha1.UsagePlan) (admission.Warnings, error) {
+func (*usagePlanValidator) ValidateDelete(_ context.Context, plan *v1alpha1.UsagePlan) (admission.Warnings, error) {
 	if !meta.IsStatusConditionTrue(plan.Status.Conditions, v1alpha1.ConditionInUse) {
 		return nil, nil
 	}
