@@ -28,6 +28,57 @@ func snippet(t *testing.T, page, language string) string {
 	return block
 }
 
+// The snippets of Go are those of one program, which the compiler takes.
+func TestGoSnippets(t *testing.T) {
+	text, err := os.ReadFile("client.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := `package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/cantonesescribe/usage-operator/api/client"
+	"github.com/cantonesescribe/usage-operator/api/client/middleware"
+)
+
+func transcribe(context.Context, string) (time.Duration, error) { return 0, nil }
+func signedIn(*http.Request) string                              { return "" }
+func export(http.ResponseWriter, *http.Request) int              { return 0 }
+func notify(string)                                              {}
+func use(any)                                                    {}
+
+func main() { use(run) }
+
+func run(ctx context.Context) error {
+`
+	blocks := strings.Split(string(text), "```go\n")[1:]
+	for i, block := range blocks {
+		block, _, _ = strings.Cut(block, "```\n")
+		for _, last := range []string{"admission", "usage"} {
+			if strings.Contains(block, last+", err := ") {
+				block += "use(" + last + ")\n"
+			}
+		}
+		if i > 0 {
+			block = "{\n" + block + "}\n" // the first one makes what the others use
+		}
+		program += block
+	}
+	file := filepath.Join(t.TempDir(), "main.go")
+	if err := os.WriteFile(file, []byte(program+"return nil\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "vet", file)
+	if out, err := cmd.CombinedOutput(); err != nil || len(blocks) < 4 {
+		t.Errorf("%d snippets: %v\n%s", len(blocks), err, out)
+	}
+}
+
 // The snippets for other languages do what they say, where the machine has what runs them.
 func TestSnippets(t *testing.T) {
 	for language, run := range map[string]struct {

@@ -122,8 +122,14 @@ func TestCredentials(t *testing.T) {
 	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := get(t, c, Bearer(TokenFile(file))); err == nil || !strings.Contains(err.Error(), "does not hold one") {
-		t.Errorf("an empty token: got %v", err)
+	for want, source := range map[string]TokenSource{
+		"token: " + file + " is empty": TokenFile(file), "token: the static token is empty": StaticToken(""),
+		"token: the static token has spaces": StaticToken("a secret"),
+	} {
+		_, err := get(t, c, Bearer(source))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 

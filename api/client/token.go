@@ -17,7 +17,7 @@ type TokenSource func(ctx context.Context) (string, error)
 
 // StaticToken is always the same token.
 func StaticToken(token string) TokenSource {
-	return func(context.Context) (string, error) { return checkToken(token, "the static token is not one") }
+	return func(context.Context) (string, error) { return checkToken(token, "the static token") }
 }
 
 // TokenFile is the token in a file, which is read for each call, so it may be replaced at any time.
@@ -27,16 +27,20 @@ func TokenFile(path string) TokenSource {
 		if err != nil {
 			return "", fmt.Errorf("token: %w", err)
 		}
-		return checkToken(strings.TrimSpace(string(data)), path+" does not hold one")
+		return checkToken(strings.TrimSpace(string(data)), path)
 	}
 }
 
 // ProjectedToken is the token that the kubelet keeps fresh in ProjectedTokenFile.
 func ProjectedToken() TokenSource { return TokenFile(ProjectedTokenFile) }
 
-func checkToken(token, otherwise string) (string, error) {
-	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("token: %s", otherwise)
+// checkToken says what is wrong with a token, and never what it is.
+func checkToken(token, of string) (string, error) {
+	switch {
+	case token == "":
+		return "", fmt.Errorf("token: %s is empty", of)
+	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", fmt.Errorf("token: %s has spaces, line breaks or other characters that no token has", of)
 	}
 	return token, nil
 }

@@ -83,7 +83,7 @@ func TestExitCodes(t *testing.T) {
 			[]string{"--server=" + elsewhere(t), given, size, "true"}, 125, "the answer was 418 I'm a teapot",
 		},
 		"not a token": {[]string{"--token-file=run_test.go", given, size, "true"}, 125,
-			"--token-file: token: run_test.go does not hold one"},
+			"--token-file: token: run_test.go has spaces, line breaks"},
 		"not a token that is known": {[]string{"--token-file=" + stranger, given, size, "true"}, 77,
 			"not valid for audience usaged"},
 	} {

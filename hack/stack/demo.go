@@ -263,7 +263,7 @@ func sumUp(ctx context.Context, s *story) error {
 		return err
 	}
 	// Three Jobs and two pieces of work over HTTP, as above.
-	return s.contains("the sums", sums, `"credits":24.75`, `"usage_type":"transcription"`)
+	return s.contains("the answer", sums, `"credits":24.75`, `"usage_type":"transcription"`)
 }
 
 func checkInvariants(ctx context.Context, s *story) error {

@@ -23,8 +23,8 @@ import (
 // then.
 // +kubebuilder:webhook:path=/validate-usage-cantonesescribe-io-v1alpha1-usageplan,mutating=false,failurePolicy=ignore,sideEffects=None,matchPolicy=Equivalent,groups=usage.cantonesescribe.io,resources=usageplans,verbs=create;update;delete,versions=v1alpha1,name=usageplan.usage.cantonesescribe.io,admissionReviewVersions=v1,timeoutSeconds=5,serviceName=usage-operator-webhook,serviceNamespace=usage-operator-system
 
-// SetupUsagePlan registers the validation of UsagePlans: reset schedules, and warnings of a second default plan and of a
-// plan that is deleted while it is in use.
+// SetupUsagePlan registers the validation of UsagePlans: reset schedules, and warnings of a second default plan and of
+// a plan that is deleted while it is in use.
 func SetupUsagePlan(mgr ctrl.Manager) error {
 	return ctrl.NewWebhookManagedBy(mgr, &v1alpha1.UsagePlan{}).
 		WithValidator(&usagePlanValidator{reader: mgr.GetClient()}).Complete()
@@ -66,8 +66,8 @@ func (v *usagePlanValidator) validate(ctx context.Context, was, is *v1alpha1.Usa
 	}
 	for i := range plans.Items {
 		if other := &plans.Items[i]; other.Spec.Default && other.Name != is.Name {
-			return admission.Warnings{fmt.Sprintf("spec.default: plan %s is the default already: nothing of "+
-				"this change of plan %s is in force until spec.default is false in one of them", other.Name, is.Name)}, nil
+			return admission.Warnings{fmt.Sprintf("spec.default: plan %s is the default already: nothing of this "+
+				"change of plan %s is in force until spec.default is false in one of them", other.Name, is.Name)}, nil
 		}
 	}
 	return nil, nil
