@@ -159,6 +159,9 @@ func checkCommand(o *options, getenv func(string) string) *cobra.Command {
 				return fmt.Errorf("the database cannot be reached: %w", err)
 			}
 			defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(cmd.Context()))) }()
+			if err := postgres.CheckSchema(cmd.Context(), conn.PgConn()); err != nil {
+				return fmt.Errorf("%w: run `usage-batch migrate` on it", err)
+			}
 			var checks []invariants.Option
 			if grace > 0 {
 				checks = append(checks, invariants.WithLeases(time.Time{}, grace))

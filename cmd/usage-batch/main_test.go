@@ -86,6 +86,10 @@ func TestMistakesAreNamed(t *testing.T) {
 func TestMigrateAndCheck(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t, nil)
+	if _, err := run(t, dsn, "check"); err == nil ||
+		!strings.Contains(err.Error(), "schema version 0") || !strings.Contains(err.Error(), "usage-batch migrate") {
+		t.Errorf("check of an empty database: %v", err)
+	}
 	for range 2 {
 		if out, err := run(t, dsn, "migrate", "--allow-unsafe-database"); err != nil {
 			t.Fatalf("%s%v", out, err)

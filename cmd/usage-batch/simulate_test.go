@@ -105,9 +105,9 @@ func TestSimulate(t *testing.T) {
 		strings.Replace(again, "  \"of_plan\": \"free\",\n", "", 1) != out {
 		t.Errorf("all are on free, so the answer is the same, got %s, %v", again, err)
 	}
-	none, err := simulate(file, "-o", "json", "--of-plan=starter")
-	if err != nil || !strings.Contains(none, `"users": 0`) {
-		t.Errorf("nobody is on it, got %s, %v", none, err)
+	if none, err := simulate(file, "--of-plan=starter"); err == nil ||
+		err.Error() != `plan "starter": not found` || exitCode(err) != exitFailed {
+		t.Errorf("there is no such plan, got %s, %v", none, err)
 	}
 	table, err := simulate(file)
 	for _, line := range []string{"ON             USERS  PERIODS  SERVED", "gold           60     180      ",

@@ -432,6 +432,9 @@ func TestSimulatePlan(t *testing.T) {
 	m.rollUp()
 	// Of 12 December to 12 March: bob used 45 and 60, carol 12 and 2, each on sold; emil has a team that pays.
 	got := try(`{"plan":`+gold+`,"of_plan":"sold"}`, 200)
+	if p := try(`{"plan":`+gold+`,"of_plan":"none"}`, 404); p["detail"] != `plan "none": not found` {
+		t.Errorf("of a plan that is not there: %v", p)
+	}
 	outcome := got["outcome"].(map[string]any)
 	for field, want := range map[string]string{
 		"users": "2", "served_credits": "109", "refused_credits": "10", "provider_cost": "1.09", "overage_price": "0",

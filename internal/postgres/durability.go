@@ -49,7 +49,7 @@ func checkServer(ctx context.Context, config *pgx.ConnConfig, opts *Options) err
 	if opts.AnySchema {
 		return nil
 	}
-	return checkSchema(ctx, conn.PgConn())
+	return CheckSchema(ctx, conn.PgConn())
 }
 
 // weaknesses names the settings with which the server forgets, in a crash or a promotion, what it has acknowledged.

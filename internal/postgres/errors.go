@@ -40,7 +40,7 @@ func MapError(err error) error {
 	}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("%w: %w", ledger.ErrNotFound, err)
+		return ledger.ErrNotFound // that it was rows that were not found is nobody's business
 	case isConnectionError(err):
 		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
 	}

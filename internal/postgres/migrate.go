@@ -159,9 +159,9 @@ var schemaNeeded = func() (newest int64) {
 	return max(newest, liveVersion)
 }()
 
-// checkSchema returns a SchemaError where the schema is older than this release needs. Of a role that may not look it
+// CheckSchema returns a SchemaError where the schema is older than this release needs. Of a role that may not look it
 // is assumed that somebody else takes care of the schema.
-func checkSchema(ctx context.Context, conn *pgconn.PgConn) error {
+func CheckSchema(ctx context.Context, conn *pgconn.PgConn) error {
 	const table = "to_regclass('goose_db_version')"
 	answers, err := conn.Exec(ctx, "SELECT has_table_privilege("+table+", 'SELECT')").ReadAll()
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 // SimulationStore reads for whom a plan is tried.
 type SimulationStore interface {
 	// Subjects reads at most limit users who pay for themselves, on a plan or all of them, behind one and in the order
-	// of their ids, with what they used since a day; the last one is nil behind them all.
+	// of their ids, with what they used since a day; the last one is nil behind them all. ErrNotFound if there is no
+	// such plan.
 	Subjects(
 		ctx context.Context, plan string, since Day, after quota.AccountID, limit int,
 	) (who []advice.Subject, last *quota.AccountID, err error)
@@ -37,7 +38,7 @@ const (
 )
 
 // Simulate tries a plan for the users of a plan, or all of them if that is empty, who pay for themselves. More than
-// most are refused, where that is not zero.
+// most are refused, where that is not zero. ErrNotFound if there is no such plan.
 func (s *Service) Simulate(ctx context.Context, plan *quota.Plan, of string, most int64) (Simulated, error) {
 	r, err := s.totalsRollup(ctx)
 	if err != nil {

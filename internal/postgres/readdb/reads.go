@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
@@ -219,11 +218,11 @@ func (s *Store) PlanStatus(ctx context.Context, name string) (metering.PlanStatu
 // ResetBatchSize implements reset.Store.
 func (s *Store) ResetBatchSize(ctx context.Context, plan string) (int32, error) {
 	rows, err := s.Queries().LoadPlans(ctx, dbsqlc.LoadPlansParams{Names: []string{plan}})
-	if err == nil && len(rows) == 0 {
-		err = pgx.ErrNoRows
-	}
 	if err != nil {
 		return 0, fmt.Errorf("plan %q: %w", plan, postgres.MapError(err))
+	}
+	if len(rows) == 0 {
+		return 0, quota.NotFound("plan %q", plan)
 	}
 	return rows[0].ResetBatchSize, nil
 }

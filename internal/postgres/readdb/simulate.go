@@ -32,6 +32,9 @@ func (s *Store) Subjects(
 	for _, p := range all {
 		plans[p.Name] = &p.Plan
 	}
+	if plan != "" && plans[plan] == nil {
+		return nil, nil, quota.NotFound("plan %q", plan)
+	}
 	for i, u := range users {
 		who[i] = advice.Subject{
 			Plan: plans[u.PlanName], Since: reports.DayOf(u.CreatedAt, time.UTC).Since(since),
