@@ -55,8 +55,8 @@ type Call struct {
 	// unlessBusy has the call answered with ErrBusy where somebody else holds the account, instead of waiting for the
 	// lock.
 	unlessBusy bool
-	// group is the one whose calls it waits with, and top the account at the top of the tree in which the last run found
-	// the account; zero if it did not. root says that this is the root team.
+	// group is the one whose calls it waits with, and top the account at the top of the tree in which the last run has
+	// found the account; zero if it has not. root says that this is the root team.
 	group *pending
 	top   quota.AccountID
 	root  bool

@@ -87,6 +87,8 @@ type asked struct {
 	deed    deed
 	// beside says that it is one of Together's, whose order with others is not promised.
 	beside bool
+	// began is when it was asked for.
+	began time.Time
 	// effects counts how often it took effect, and saw are the errors that batches with it met.
 	effects int
 	saw     map[error]bool
@@ -344,9 +346,11 @@ func (w *woods) fits(c *asked, err error) string {
 	case errors.Is(err, ErrData):
 		may = c.saw[ErrData]
 	case errors.Is(err, ErrOverloaded):
-		may = c.saw[ErrRetry]
+		may = c.saw[ErrRetry] && time.Since(c.began) >= retryFor
+	case errors.Is(err, ErrUnknownOutcome):
+		may = c.saw[ErrUnknownOutcome] && time.Since(c.began) >= retryFor
 	case errors.Is(err, ErrUnavailable):
-		may = c.saw[ErrUnknownOutcome] || c.saw[ErrUnavailable]
+		may = c.saw[ErrUnavailable]
 	case errors.Is(err, errDefect):
 		may = c.deed == panics || c.saw[errDefect]
 	}
@@ -383,7 +387,7 @@ func newForest(opts Options) *forest {
 // op makes a call of the test.
 func (f *forest) op(account quota.AccountID, d deed, beside bool) (Op, *asked) {
 	f.no++
-	c := &asked{account: account, no: f.no, deed: d, beside: beside, saw: map[error]bool{},
+	c := &asked{account: account, no: f.no, deed: d, beside: beside, began: time.Now(), saw: map[error]bool{},
 		answered: make(chan error, 1)}
 	id := quota.AdmissionID{byte(f.no >> 8), byte(f.no)}
 	f.mu.Lock()
