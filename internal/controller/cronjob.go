@@ -5,6 +5,7 @@ package controller
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +15,7 @@ import (
 	metaac "k8s.io/client-go/applyconfigurations/meta/v1"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 const (
@@ -27,9 +29,6 @@ const (
 	databaseTLSPath   = "/var/run/usage-operator/database-tls"
 	// planLabel names the plan that a CronJob and its Jobs and pods reset.
 	planLabel = v1alpha1.Group + "/plan"
-
-	resetStartingDeadlineSeconds = 3600
-	resetActiveDeadlineSeconds   = 3600
 )
 
 // CronJobName is the name of a plan's reset CronJob: a hash, because Jobs append to it and a plan's name may fill the
@@ -94,13 +93,13 @@ func resetCronJob(plan *v1alpha1.UsagePlan, namespace, image string) *batchac.Cr
 			WithTimeZone("Etc/UTC").
 			WithConcurrencyPolicy(batchv1.ForbidConcurrent).
 			WithSuspend(false).
-			WithStartingDeadlineSeconds(resetStartingDeadlineSeconds).
+			WithStartingDeadlineSeconds(int64(reset.StartingDeadline / time.Second)).
 			WithSuccessfulJobsHistoryLimit(1).
 			WithFailedJobsHistoryLimit(3).
 			WithJobTemplate(batchac.JobTemplateSpec().
 				WithLabels(labels).
 				WithSpec(batchac.JobSpec().
 					WithBackoffLimit(2).
-					WithActiveDeadlineSeconds(resetActiveDeadlineSeconds).
+					WithActiveDeadlineSeconds(int64(reset.ActiveDeadline / time.Second)).
 					WithTemplate(pod))))
 }

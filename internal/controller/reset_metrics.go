@@ -9,11 +9,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/robfig/cron/v3"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	"github.com/cantonesescribe/usage-operator/internal/convert"
 	"github.com/cantonesescribe/usage-operator/internal/loop"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
@@ -23,10 +21,6 @@ type Resets interface {
 	Last(ctx context.Context, plan string) (run *reset.Run, succeeded time.Time, err error)
 	Overdue(ctx context.Context, plan string, before time.Time) (reset.Overdue, error)
 }
-
-// resetGrace is how long after its scheduled time a run of the reset may take until what it left is overdue: the
-// CronJob may start it an hour late, and gives it an hour.
-const resetGrace = (resetStartingDeadlineSeconds + resetActiveDeadlineSeconds) * time.Second
 
 // The metrics of the resets, by plan.
 var (
@@ -97,8 +91,8 @@ func (w *resetWatch) look(ctx context.Context) error {
 		}
 		overdue := reset.Overdue{Plan: plan.Name}
 		// A schedule that somebody wrote into the database, past all checks, has no runs that could be overdue.
-		if schedule, err := convert.Schedule(plan.ResetSchedule); err == nil {
-			if overdue, err = w.resets.Overdue(ctx, plan.Name, lastRun(schedule, now.Add(-resetGrace))); err != nil {
+		if by, err := reset.OverdueBy(plan.ResetSchedule, now); err == nil {
+			if overdue, err = w.resets.Overdue(ctx, plan.Name, by); err != nil {
 				return fmt.Errorf("plan %s: %w", plan.Name, err)
 			}
 		}
@@ -123,21 +117,4 @@ func show(plan string, run *reset.Run, succeeded time.Time, overdue reset.Overdu
 	}
 	lastSuccess.WithLabelValues(plan).Set(success)
 	lastFailures.WithLabelValues(plan).Set(failures)
-}
-
-// lastRun returns the last time at or before t at which the schedule fires.
-func lastRun(schedule cron.Schedule, t time.Time) time.Time {
-	// A schedule tells only what comes next: look from further and further back until something lies before t.
-	const farthest = 10 * 366 * 24 * time.Hour
-	for back := time.Hour; back < farthest; back *= 2 {
-		run := schedule.Next(t.Add(-back))
-		if run.IsZero() || run.After(t) {
-			continue
-		}
-		for next := schedule.Next(run); !next.IsZero() && !next.After(t); next = schedule.Next(run) {
-			run = next
-		}
-		return run
-	}
-	return time.Time{}
 }

@@ -259,7 +259,7 @@ func (r *usagePlanReconciler) schedule(ctx context.Context, plan *v1alpha1.Usage
 		conds.set(v1alpha1.ConditionResetScheduled, false, v1alpha1.ReasonCronJobFailed, err.Error())
 		return fmt.Errorf("apply CronJob %s/%s: %w", r.opts.Namespace, name, err)
 	}
-	schedule, err := convert.Schedule(plan.Spec.Reset.Schedule)
+	schedule, err := reset.Schedule(plan.Spec.Reset.Schedule)
 	if err != nil {
 		return err
 	}

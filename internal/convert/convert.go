@@ -6,38 +6,16 @@ package convert
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	// Whether a time zone exists must not depend on the machine.
 	_ "time/tzdata"
 
 	"github.com/google/uuid"
-	"github.com/robfig/cron/v3"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
-
-// Schedule reads a reset schedule, which is always in UTC: five fields as for cron, or a descriptor such as @daily.
-func Schedule(spec string) (cron.Schedule, error) {
-	// The parser would take a zone in front of the fields, a CronJob with a timeZone does not.
-	if strings.Contains(spec, "TZ=") {
-		return nil, fmt.Errorf("reset.schedule is %q: must not name a time zone, it is always UTC", spec)
-	}
-	schedule, err := cron.ParseStandard(spec)
-	if err != nil {
-		return nil,
-			fmt.Errorf(
-				"reset.schedule is %q: %w; must have the five fields of cron (minute, hour, day, month, weekday), for "+
-					"example \"0 2 * * *\"", spec, err)
-	}
-	// Five years cover every schedule that ever fires, February 29 included: the library gives up beyond.
-	if schedule.Next(time.Now().UTC()).IsZero() {
-		return nil, fmt.Errorf("reset.schedule is %q: there is no such day, it would never run", spec)
-	}
-	return schedule, nil
-}
 
 // Zone loads an IANA time zone.
 func Zone(name string) (*time.Location, error) {

@@ -14,13 +14,14 @@ import (
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // Plan returns what a UsagePlan declares. Errors name the field, its value and what would do.
 func Plan(p *v1alpha1.UsagePlan) (metering.Plan, error) {
 	spec := &p.Spec
 	uid, uidErr := UID(p.UID)
-	_, scheduleErr := Schedule(spec.Reset.Schedule)
+	_, scheduleErr := reset.Schedule(spec.Reset.Schedule)
 	limits, limitsErr := planLimits(&spec.Limits)
 	perPeriod, perPeriodErr := money("pricing.perPeriod", spec.Pricing.PerPeriod)
 	providerCost, providerCostErr := money("pricing.providerCostPerMinute", spec.Pricing.ProviderCostPerMinute)

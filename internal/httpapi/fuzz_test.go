@@ -48,7 +48,7 @@ func FuzzCursors(f *testing.F) {
 				return accountCursor(kind, id), err
 			}
 		}
-		for _, kind := range []string{cursorDue, cursorComing, cursorRuns, cursorStuck} {
+		for _, kind := range []string{cursorDue, cursorOverdue, cursorComing, cursorRuns, cursorStuck} {
 			written[kind] = func() (string, error) {
 				at, err := parsePlaceCursor(kind, text)
 				return placeCursor(kind, at), err

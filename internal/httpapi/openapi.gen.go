@@ -802,8 +802,9 @@ func (e ListDeliveriesParamsState) Valid() bool {
 
 // Defines values for ListResetsParamsState.
 const (
-	ListResetsParamsStateComing ListResetsParamsState = "coming"
-	ListResetsParamsStateDue    ListResetsParamsState = "due"
+	ListResetsParamsStateComing  ListResetsParamsState = "coming"
+	ListResetsParamsStateDue     ListResetsParamsState = "due"
+	ListResetsParamsStateOverdue ListResetsParamsState = "overdue"
 )
 
 // Valid indicates whether the value is a known member of the ListResetsParamsState enum.
@@ -812,6 +813,8 @@ func (e ListResetsParamsState) Valid() bool {
 	case ListResetsParamsStateComing:
 		return true
 	case ListResetsParamsStateDue:
+		return true
+	case ListResetsParamsStateOverdue:
 		return true
 	default:
 		return false
@@ -3489,7 +3492,8 @@ type ListResetRunsParams struct {
 
 // ListResetsParams defines parameters for ListResets.
 type ListResetsParams struct {
-	// State `due`, without it: the period has ended and is not closed yet; `coming`: it goes on.
+	// State `due`, without it: the period has ended and is not closed yet; `overdue`: it had ended before a scheduled run of the plan's
+	// reset that should have closed it at least two hours ago; `coming`: it goes on.
 	State ListResetsParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
 
 	// Plan Only those on that plan.

@@ -30,8 +30,11 @@ func (s *server) ListResets(ctx context.Context, r ListResetsRequestObject) (Lis
 		return nil, err
 	}
 	kind := cursorDue
-	if f.Coming {
+	switch {
+	case f.Coming:
 		kind = cursorComing
+	case f.Overdue:
+		kind = cursorOverdue
 	}
 	behind, err := parsePlaceCursor(kind, r.Params.Cursor)
 	if err != nil {
@@ -56,12 +59,13 @@ func (s *server) ListResets(ctx context.Context, r ListResetsRequestObject) (Lis
 
 func resetFilter(p *ListResetsParams) (reports.ResetFilter, error) {
 	f := reports.ResetFilter{
-		Coming: p.State == ListResetsParamsStateComing, Plan: p.Plan, UserID: p.UserId, Team: p.Team,
+		Coming: p.State == ListResetsParamsStateComing, Overdue: p.State == ListResetsParamsStateOverdue,
+		Plan: p.Plan, UserID: p.UserId, Team: p.Team,
 	}
 	switch {
-	case !f.Coming && p.State != ListResetsParamsStateDue && p.State != "":
-		return f, invalid("state: %.64q must be %q or %q", p.State, ListResetsParamsStateDue,
-			ListResetsParamsStateComing)
+	case p.State != "" && !p.State.Valid():
+		return f, invalid("state: %.64q must be %q, %q or %q", p.State, ListResetsParamsStateDue,
+			ListResetsParamsStateOverdue, ListResetsParamsStateComing)
 	case f.UserID != "" && f.Team != "":
 		return f, invalid("user_id, team: only one of them may be given, user_id is %.64q and team %.64q", f.UserID,
 			f.Team)

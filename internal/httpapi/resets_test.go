@@ -8,10 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/ledger"
+	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
+	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
@@ -41,8 +44,13 @@ func TestResetsOnTheRealStore(t *testing.T) {
 	}
 	want("")
 	want("&state=coming", all...)
+	want("&state=overdue")
 	m.advance(70)
 	want("", all...)
+	want("&state=overdue", all...)
+	want("&state=overdue&plan=sold", all[:3]...)
+	want("&state=overdue&user_id=dora", all[3])
+	want("&state=overdue&team=newsroom", all[4])
 	want("&state=due&plan=sold", all[:3]...)
 	want("&plan=gold")
 	want("&user_id=dora", all[3])
@@ -104,6 +112,7 @@ func TestResetsOnTheRealStore(t *testing.T) {
 		"resets?team=nowhere":             `team \"nowhere\"`,
 		"resets?cursor=x":                 "cursor: ",
 		"resets?state=due&cursor=" + due1: "cursor: ",
+		"resets?state=overdue&cursor=x":   "cursor: ",
 		"reset-runs?cursor=" + due1:       "cursor: ",
 		"reset-runs?limit=0":              "limit: ",
 	} {
@@ -119,6 +128,55 @@ func TestResetsOnTheRealStore(t *testing.T) {
 	}
 	q.path, q.body = "/api/v1/users/nobody/reset", `{"reason":"r"}`
 	must(t, m.h, q, 404)
+}
+
+// What is due is overdue once a run of its own plan's schedule should have closed it, be that soon or in a week; never
+// where no check has seen that the schedule is none.
+func TestOverdueResetsAreThoseOfTheirPlansSchedule(t *testing.T) {
+	m := newMonths(t)
+	for _, p := range []struct {
+		name, schedule string
+		id             byte
+	}{{"hourly", "30 * * * *", 11}, {"weekly", "0 2 * * 1", 12}, {"odd", "sometimes", 13}} {
+		plan := metering.Plan{
+			Plan: *freePlan(), ObjectUID: quota.ID{p.id}, ResetSchedule: p.schedule, ResetBatchSize: 500,
+		}
+		plan.Name, plan.Default = p.name, false
+		if _, err := m.ApplyPlan(t.Context(), plan, "test"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.RegisterUser(t.Context(), "of-"+p.name, p.name, "UTC", metering.By{Actor: "test"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// All periods end on Sunday, 1 February 2026, at 9 in UTC.
+	m.advance(31)
+	for _, step := range []struct {
+		wait time.Duration
+		want []string
+	}{
+		{0, nil},
+		{2*time.Hour + 29*time.Minute, nil}, // 11:29
+		// 11:30: the run of 9:30 could start until 10:30, and take until now.
+		{time.Minute, []string{"of-hourly"}},
+		{16*time.Hour + 29*time.Minute, []string{"of-hourly"}}, // Monday, 3:59
+		// 4:00: those of 2:00, which was a Monday's.
+		{time.Minute, []string{"dora", "of-hourly", "of-weekly"}},
+	} {
+		m.wait(step.wait)
+		var got []string
+		q := request{method: "GET", path: "/api/v1/resets?limit=1&state=overdue", token: "Bearer admin"}
+		for _, r := range walk(t, m.h, q, "resets") {
+			of, _ := r["level"].(map[string]any)
+			if name, _ := of["name"].(string); r["plan"] != "sold" && name != "emil" {
+				got = append(got, name)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, step.want) {
+			t.Errorf("%s: overdue are %q, want %q", m.now().Format(time.DateTime), got, step.want)
+		}
+	}
 }
 
 // resetPlans runs the resets of plans by the clock, one after the other.

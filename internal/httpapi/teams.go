@@ -233,6 +233,7 @@ const (
 	cursorAudit      = "audit/1/"
 	cursorSpenders   = "spenders/1/"
 	cursorDue        = "due/1/"
+	cursorOverdue    = "overdue/1/"
 	cursorComing     = "coming/1/"
 	cursorRuns       = "runs/1/"
 )

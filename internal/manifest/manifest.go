@@ -34,6 +34,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/config/crd"
 	"github.com/cantonesescribe/usage-operator/internal/convert"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // Error says what is wrong with a manifest: each field, its value and what would do.
@@ -133,7 +134,7 @@ func Plan(ctx context.Context, data []byte) (*quota.Plan, error) {
 		return nil, wrong("%v", err)
 	}
 	// As the webhook says it.
-	if _, err := convert.Schedule(p.Spec.Reset.Schedule); err != nil {
+	if _, err := reset.Schedule(p.Spec.Reset.Schedule); err != nil {
 		return nil, wrongFields(field.ErrorList{
 			field.Invalid(field.NewPath("spec", "reset", "schedule"), p.Spec.Reset.Schedule, err.Error()),
 		})

@@ -21,8 +21,9 @@ type ResetStore interface {
 
 // ResetFilter says which accounts are asked for. At most one of UserID and Team is given.
 type ResetFilter struct {
-	// Coming asks for those whose period goes on, instead of those whose period has ended and is not closed yet.
-	Coming bool
+	// Coming asks for those whose period goes on, instead of those whose period has ended and is not closed yet, and
+	// Overdue only for those of the latter whom a run of their plan's reset should have closed by now.
+	Coming, Overdue bool
 	// Plan is the name of a plan, UserID a user and Team a team whose members are asked for; empty: all.
 	Plan, UserID, Team string
 }

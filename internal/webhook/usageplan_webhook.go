@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/cantonesescribe/usage-operator/api/v1alpha1"
-	"github.com/cantonesescribe/usage-operator/internal/convert"
+	"github.com/cantonesescribe/usage-operator/internal/reset"
 )
 
 // +kubebuilder:webhookconfiguration:mutating=false,name=usage-operator
@@ -48,7 +48,7 @@ func (v *usagePlanValidator) ValidateUpdate(
 
 func (v *usagePlanValidator) validate(ctx context.Context, was, is *v1alpha1.UsagePlan) (admission.Warnings, error) {
 	if was.Spec.Reset.Schedule != is.Spec.Reset.Schedule {
-		if _, err := convert.Schedule(is.Spec.Reset.Schedule); err != nil {
+		if _, err := reset.Schedule(is.Spec.Reset.Schedule); err != nil {
 			path := field.NewPath("spec", "reset", "schedule")
 			return nil, apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("UsagePlan").GroupKind(), is.Name,
 				field.ErrorList{

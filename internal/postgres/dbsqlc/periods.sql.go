@@ -121,33 +121,41 @@ func (q *Queries) ListResetRuns(ctx context.Context, arg ListResetRunsParams) ([
 }
 
 const ListResets = `-- name: ListResets :many
+WITH plans AS (
+    SELECT p.name, CASE WHEN $6::boolean THEN l.until ELSE $7::timestamptz END AS until
+    FROM user_plan_limits AS p
+    LEFT JOIN (SELECT unnest($8::text[]) AS name, unnest($9::timestamptz[]) AS until) AS l ON l.name = p.name
+    WHERE $10::text = '' OR p.name = $10)
 SELECT a.user_id AS account, coalesce(u.user_id, o.name, '')::text AS name, (o.id IS NOT NULL)::boolean AS is_team, a.plan_name::text AS plan_name,
     coalesce(t.name, '')::text AS team, a.period_no, a.period_start, a.period_end, a.used
 FROM (
-    (SELECT e.user_id FROM user_plan_limits AS p CROSS JOIN LATERAL (
+    (SELECT e.user_id FROM plans AS p CROSS JOIN LATERAL (
         SELECT q.user_id, q.period_end FROM usage_quotas AS q
-        WHERE q.plan_name = p.name AND (q.period_end, q.user_id) > ($1::timestamptz, $2::uuid) AND q.period_end <= $3::timestamptz
-        ORDER BY q.period_end, q.user_id LIMIT $4) AS e
-    WHERE $5::text = 'all' AND ($6::text = '' OR p.name = $6)
-    ORDER BY e.period_end, e.user_id LIMIT $4)
+        WHERE q.plan_name = p.name AND (q.period_end, q.user_id) > ($1::timestamptz, $2::uuid) AND q.period_end <= p.until
+        ORDER BY q.period_end, q.user_id LIMIT $3) AS e
+    WHERE $4::text = 'all'
+    ORDER BY e.period_end, e.user_id LIMIT $3)
     UNION ALL
-    SELECT m.user_id FROM usage_quotas AS m WHERE $5 = 'team' AND m.member_of = $7::uuid
+    SELECT m.user_id FROM usage_quotas AS m WHERE $4 = 'team' AND m.member_of = $5::uuid
     UNION ALL
-    SELECT i.user_id FROM usage_quotas AS i WHERE $5 = 'account' AND i.user_id = $7
-) AS found JOIN usage_quotas AS a ON a.user_id = found.user_id
+    SELECT i.user_id FROM usage_quotas AS i WHERE $4 = 'account' AND i.user_id = $5
+) AS found JOIN usage_quotas AS a ON a.user_id = found.user_id JOIN plans AS n ON n.name = a.plan_name
 LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS o ON o.id = a.user_id LEFT JOIN teams AS t ON t.id = a.member_of
-WHERE (a.period_end, a.user_id) > ($1, $2) AND a.period_end <= $3 AND a.plan_name IS NOT NULL AND ($6 = '' OR a.plan_name = $6)
-ORDER BY a.period_end, a.user_id LIMIT $4
+WHERE (a.period_end, a.user_id) > ($1, $2) AND a.period_end <= n.until
+ORDER BY a.period_end, a.user_id LIMIT $3
 `
 
 type ListResetsParams struct {
-	AfterEnd time.Time
-	After    quota.ID
-	Until    time.Time
-	Most     int32
-	Scope    string
-	Plan     string
-	Account  quota.ID
+	AfterEnd  time.Time
+	After     quota.ID
+	Most      int32
+	Scope     string
+	Account   quota.ID
+	Overdue   bool
+	Until     time.Time
+	Plans     []string
+	OverdueBy []time.Time
+	Plan      string
 }
 
 type ListResetsRow struct {
@@ -162,17 +170,20 @@ type ListResetsRow struct {
 	Used        int64
 }
 
-// Accounts by the end of their open period, behind one and up to an instant: of all plans or one, of a team's members, or one account.
-// Nobody is read who is not on the page, but for a team's members.
+// Accounts by the end of their open period, behind one and up to an instant, or with overdue to one of each plan: of all plans or one, of
+// a team's members, or one account. Nobody is read who is not on the page, but for a team's members.
 func (q *Queries) ListResets(ctx context.Context, arg ListResetsParams) ([]ListResetsRow, error) {
 	rows, err := q.db.Query(ctx, ListResets,
 		arg.AfterEnd,
 		arg.After,
-		arg.Until,
 		arg.Most,
 		arg.Scope,
-		arg.Plan,
 		arg.Account,
+		arg.Overdue,
+		arg.Until,
+		arg.Plans,
+		arg.OverdueBy,
+		arg.Plan,
 	)
 	if err != nil {
 		return nil, err

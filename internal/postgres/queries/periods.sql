@@ -34,24 +34,29 @@ SELECT * FROM reset_runs WHERE plan_name = @plan_name ORDER BY started_at DESC L
 SELECT finished_at::timestamptz FROM reset_runs WHERE plan_name = @plan_name AND state = 'Succeeded' ORDER BY started_at DESC LIMIT 1;
 
 -- name: ListResets :many
--- Accounts by the end of their open period, behind one and up to an instant: of all plans or one, of a team's members, or one account.
--- Nobody is read who is not on the page, but for a team's members.
+-- Accounts by the end of their open period, behind one and up to an instant, or with overdue to one of each plan: of all plans or one, of
+-- a team's members, or one account. Nobody is read who is not on the page, but for a team's members.
+WITH plans AS (
+    SELECT p.name, CASE WHEN @overdue::boolean THEN l.until ELSE @until::timestamptz END AS until
+    FROM user_plan_limits AS p
+    LEFT JOIN (SELECT unnest(@plans::text[]) AS name, unnest(@overdue_by::timestamptz[]) AS until) AS l ON l.name = p.name
+    WHERE @plan::text = '' OR p.name = @plan)
 SELECT a.user_id AS account, coalesce(u.user_id, o.name, '')::text AS name, (o.id IS NOT NULL)::boolean AS is_team, a.plan_name::text AS plan_name,
     coalesce(t.name, '')::text AS team, a.period_no, a.period_start, a.period_end, a.used
 FROM (
-    (SELECT e.user_id FROM user_plan_limits AS p CROSS JOIN LATERAL (
+    (SELECT e.user_id FROM plans AS p CROSS JOIN LATERAL (
         SELECT q.user_id, q.period_end FROM usage_quotas AS q
-        WHERE q.plan_name = p.name AND (q.period_end, q.user_id) > (@after_end::timestamptz, @after::uuid) AND q.period_end <= @until::timestamptz
+        WHERE q.plan_name = p.name AND (q.period_end, q.user_id) > (@after_end::timestamptz, @after::uuid) AND q.period_end <= p.until
         ORDER BY q.period_end, q.user_id LIMIT @most) AS e
-    WHERE @scope::text = 'all' AND (@plan::text = '' OR p.name = @plan)
+    WHERE @scope::text = 'all'
     ORDER BY e.period_end, e.user_id LIMIT @most)
     UNION ALL
     SELECT m.user_id FROM usage_quotas AS m WHERE @scope = 'team' AND m.member_of = @account::uuid
     UNION ALL
     SELECT i.user_id FROM usage_quotas AS i WHERE @scope = 'account' AND i.user_id = @account
-) AS found JOIN usage_quotas AS a ON a.user_id = found.user_id
+) AS found JOIN usage_quotas AS a ON a.user_id = found.user_id JOIN plans AS n ON n.name = a.plan_name
 LEFT JOIN users AS u ON u.id = a.user_id LEFT JOIN teams AS o ON o.id = a.user_id LEFT JOIN teams AS t ON t.id = a.member_of
-WHERE (a.period_end, a.user_id) > (@after_end, @after) AND a.period_end <= @until AND a.plan_name IS NOT NULL AND (@plan = '' OR a.plan_name = @plan)
+WHERE (a.period_end, a.user_id) > (@after_end, @after) AND a.period_end <= n.until
 ORDER BY a.period_end, a.user_id LIMIT @most;
 
 -- name: ListResetRuns :many

@@ -92,6 +92,18 @@ func (s *Store) LastReset(ctx context.Context, plan string) (run *reset.Run, suc
 	return run, succeeded.UTC(), postgres.MapError(err)
 }
 
+// overdueBy returns, plan by plan, the instant up to which a period must have ended to be overdue at now. A plan whose
+// schedule somebody wrote past all checks is missing: it has no runs that could be overdue.
+func (s *Store) overdueBy(ctx context.Context, now time.Time) (plans []string, by []time.Time, err error) {
+	all, err := s.Plans(ctx)
+	for _, p := range all {
+		if at, err := reset.OverdueBy(p.ResetSchedule, now); err == nil {
+			plans, by = append(plans, p.Name), append(by, at)
+		}
+	}
+	return plans, by, err
+}
+
 // Resets implements reports.ResetStore.
 func (s *Store) Resets(
 	ctx context.Context, f reports.ResetFilter, behind reports.Place, limit int,
@@ -103,10 +115,16 @@ func (s *Store) Resets(
 	p := dbsqlc.ListResetsParams{
 		Scope: "all", Plan: f.Plan, AfterEnd: behind.At, After: behind.ID, Until: now, Most: int32(limit),
 	}
-	if f.Coming {
+	switch {
+	case f.Coming:
 		p.Until = endOfTime
 		if behind == (reports.Place{}) {
 			p.AfterEnd, p.After = now, lastID
+		}
+	case f.Overdue:
+		p.Overdue = true
+		if p.Plans, p.OverdueBy, err = s.overdueBy(ctx, now); err != nil {
+			return nil, time.Time{}, err
 		}
 	}
 	switch {

@@ -210,7 +210,7 @@ test('now tells what needs somebody, and what does not', async () => {
   const page = await open('console-now');
   await page.waitForSelector('[data-needs="5"]');
   assert.deepEqual(await page.locator('.needs > li').allInnerTexts(), [
-    'Alerts that were given up: 1', 'Periods that have ended and are not closed: 3, the first of them 2 days, 3 hr ago'.replace('3 hr', '3 hours'),
+    'Alerts that were given up: 1', 'Periods that a reset should have closed: 1, the first of them ended 2 days, 3 hours ago',
     'The last reset of plan starter, of 19 Mar 2026, 07:30: failed',
     ['Running work that seems stuck: 4. The oldest of it:', 'petra, running since 19 Mar 2026, 10:30: longer than estimated',
       'mina, running since 20 Mar 2026, 09:30: no heartbeat', 'ada, running since 20 Mar 2026, 10:30: longer than estimated'].join('\n'),
@@ -220,7 +220,7 @@ test('now tells what needs somebody, and what does not', async () => {
   assert.deepEqual(await level.locator('tbody th').allTextContents(), ['platform', 'newsroom', 'legal', 'sports-and-weather'], 'most at once first, and none that has nothing');
   // All of it passes: a run that worked is behind the one that failed, the alert is sent again, the cluster is back.
   Object.assign(service.answers, {
-    'GET /api/v1/deliveries': { deliveries: [] }, 'GET /api/v1/resets': { as_of: '2026-03-20T08:30:00Z', resets: [{ ...resets[1] }] },
+    'GET /api/v1/deliveries': { deliveries: [] }, 'GET /api/v1/resets': ({}, query) => ({ as_of: '2026-03-20T08:30:00Z', resets: query.get('state') === 'due' ? [{ ...resets[1] }] : [] }),
     'GET /api/v1/reset-runs': { runs: [{ ...runs[1], id: runs[0].id, state: 'Succeeded' }, runs[1]] },
     'GET /api/v1/clusters': { clusters: clusters.map((c) => ({ ...c, silent_seconds: 3 })) }, 'GET /api/v1/teams': { teams: [] },
     'GET /api/v1/admissions': { admissions: [] },

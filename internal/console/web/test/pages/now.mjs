@@ -27,7 +27,7 @@ export default [{
       for (let second = -120; second <= 0; second++) stream.tell('live', live(second));
     }),
     'GET /api/v1/deliveries': ({}, query) => ({ deliveries: deliveries.filter((d) => d.state === query.get('state')) }),
-    'GET /api/v1/resets': { as_of: new Date(TIME).toISOString(), resets: resets.slice(0, 3) },
+    'GET /api/v1/resets': ({}, query) => ({ as_of: new Date(TIME).toISOString(), resets: resets.slice(0, query.get('state') === 'overdue' ? 1 : 3) }),
     'GET /api/v1/reset-runs': { runs },
     'GET /api/v1/admissions': { admissions: stuck },
     'GET /api/v1/teams': { teams },

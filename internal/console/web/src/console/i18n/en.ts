@@ -30,6 +30,7 @@ const texts = {
   'needs.none': 'Nothing does.',
   'needs.dead': 'Alerts that were given up: {n}',
   'needs.due': 'Periods that have ended and are not closed: {n}, the first of them {ago} ago',
+  'needs.overdue': 'Periods that a reset should have closed: {n}, the first of them ended {ago} ago',
   'needs.run': 'The last reset of plan {plan}, of {at}: {state}',
   'needs.stuck': 'Running work that seems stuck: {n}. The oldest of it:',
   'needs.stuckOne': '{user}, running since {at}: {why}',

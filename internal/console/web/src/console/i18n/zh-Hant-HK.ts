@@ -32,6 +32,7 @@ const texts: Record<ConsoleKey, string> = {
   'needs.none': '沒有。',
   'needs.dead': '已放棄的通知派送：{n}',
   'needs.due': '已完結但尚未結算的週期：{n}，最早的於 {ago}前完結',
+  'needs.overdue': '早應由重設結算但尚未結算的週期：{n}，最早的於 {ago}前完結',
   'needs.run': '計劃 {plan} 上次重設（{at}）：{state}',
   'needs.stuck': '執行中而疑似卡住的工作：{n}。最早的：',
   'needs.stuckOne': '{user}，自 {at} 起執行：{why}',

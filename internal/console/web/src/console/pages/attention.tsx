@@ -19,8 +19,6 @@ const AGAIN = 15_000;
 const MOST = 100;
 /** So many of the work that seems stuck are named, the oldest ones. */
 const OLDEST = 3;
-/** The resets run each day, unless a plan says more seldom: what is due for longer has been left out by one. */
-const LATE = 26 * 3_600_000;
 /** A leader says every 15 s that its cluster is there. */
 const SILENT = 60;
 
@@ -30,8 +28,10 @@ export function Attention() {
   const api = useApi();
   const dead = useList('dead', (cursor, signal) =>
     take(api.client.GET('/api/v1/deliveries', { params: { query: { state: 'dead', limit: MOST, ...cursor } }, signal })));
-  const due = useList('due', (cursor, signal) =>
-    take(api.client.GET('/api/v1/resets', { params: { query: { state: 'due', limit: MOST, ...cursor } }, signal })));
+  const resets = (state: 'due' | 'overdue') => useList(state, (cursor, signal) =>
+    take(api.client.GET('/api/v1/resets', { params: { query: { state, limit: MOST, ...cursor } }, signal })));
+  const due = resets('due');
+  const overdue = resets('overdue');
   const runs = useList('runs', (cursor, signal) =>
     take(api.client.GET('/api/v1/reset-runs', { params: { query: { limit: 20, ...cursor } }, signal })));
   const stuck = useList('stuck', (cursor, signal) =>
@@ -40,7 +40,7 @@ export function Attention() {
     take(api.client.GET('/api/v1/clusters', { signal })));
   const teams = useList('work', (cursor, signal) =>
     take(api.client.GET('/api/v1/teams', { params: { query: { limit: MOST, ...cursor } }, signal })));
-  const all = [dead, due, runs, stuck, clusters, teams];
+  const all = [dead, due, overdue, runs, stuck, clusters, teams];
   useAgain(AGAIN, () => all.forEach((list) => list.reload()), (teams.pages?.length ?? 0) <= 1);
 
   const counted = (n: number, more: unknown) => `${i18n.number(n)}${more ? '+' : ''}`;
@@ -49,11 +49,14 @@ export function Attention() {
   if (given > 0) {
     needs.push({ key: 'dead', what: <Link href="/console/deliveries?state=dead">{t('needs.dead', { n: counted(given, dead.more) })}</Link> });
   }
-  const resets = due.pages?.[0];
-  const oldest = Math.max(0, ...(resets?.resets ?? []).map((r) => Date.parse(resets!.as_of) - Date.parse(r.period_end)));
-  const overdue = resets && resets.resets.length > 0
-    && t('needs.due', { n: counted(resets.resets.length, due.more), ago: i18n.duration(oldest) });
-  if (overdue && oldest > LATE) needs.push({ key: 'due', what: <Link href="/console/resets">{overdue}</Link> });
+  const ended = (text: 'needs.due' | 'needs.overdue', { pages, more }: typeof due) => {
+    const page = pages?.[0];
+    const [first] = page?.resets ?? [];
+    const what = first && t(text, { n: counted(page!.resets.length, more), ago: i18n.duration(Date.parse(page!.as_of) - Date.parse(first.period_end)) });
+    return what && <Link href="/console/resets">{what}</Link>;
+  };
+  const late = ended('needs.overdue', overdue);
+  if (late) needs.push({ key: 'overdue', what: late });
   for (const run of latest(runs.pages?.[0]?.runs ?? [])) {
     if (run.state !== 'Failed' && run.state !== 'Lost') continue;
     needs.push({
@@ -89,7 +92,7 @@ export function Attention() {
   for (const c of shared ?? []) {
     if (c.silent_seconds > SILENT) needs.push({ key: `cluster ${c.uid}`, what: t('needs.cluster', { name: c.name, ago: i18n.duration(c.silent_seconds * 1000) }) });
   }
-  const reading = [dead, due, runs, stuck, clusters].some((list) => !list.pages && !list.error);
+  const reading = [dead, due, overdue, runs, stuck, clusters].some((list) => !list.pages && !list.error);
   const rows = teams.pages?.flatMap((page) => page.teams.flatMap((team) => {
     const own = team.levels.find((level) => level.level.name === team.name);
     return own && own.running + own.queued > 0 ? [own] : [];
@@ -98,10 +101,10 @@ export function Attention() {
     <>
       <section class="card" data-needs={reading ? undefined : needs.length}>
         <h2>{t('needs')}</h2>
-        {[dead, due, runs, stuck].map((list, i) => list.error && <Trouble key={i} error={list.error} again={list.reload} />)}
+        {[dead, due, overdue, runs, stuck].map((list, i) => list.error && <Trouble key={i} error={list.error} again={list.reload} />)}
         {needs.length > 0 && <ul class="needs">{needs.map(({ key, what }) => <li key={key}>{what}</li>)}</ul>}
         {needs.length === 0 && <p class="minor">{reading ? t('loading') : t('needs.none')}</p>}
-        {overdue && oldest <= LATE && <p class="minor"><Link href="/console/resets">{overdue}</Link></p>}
+        {!late && <p class="minor">{ended('needs.due', due)}</p>}
       </section>
       <section class="card">
         <h2>{t('workByLevel')}</h2>
