@@ -294,9 +294,10 @@ func (l *Ledger) AuditSettings() quota.AuditSettings {
 func (l *Ledger) AuditTeam() quota.AuditTeam {
 	a, s := l.Account, l.Team
 	t := quota.AuditTeam{
-		Account: a.ID, DisplayName: s.DisplayName, Root: s.Root, Retired: s.Retired, Plan: a.Plan.Name,
-		Weight: a.Team.Weight, Suspended: a.Suspended, Anchor: quota.AuditTime(a.Anchor), TimeZone: l.Settings.ZoneName,
-		Currency: s.Currency, Caps: a.Team.Caps.Audit(), MemberDefaults: a.Team.MemberDefaults.Audit(),
+		Account: quota.AuditAccount(a.ID), DisplayName: s.DisplayName, Root: s.Root, Retired: s.Retired,
+		Plan: a.Plan.Name, Weight: a.Team.Weight, Suspended: a.Suspended, Anchor: quota.AuditTime(a.Anchor),
+		TimeZone: l.Settings.ZoneName, Currency: s.Currency, Caps: a.Team.Caps.Audit(),
+		MemberDefaults: a.Team.MemberDefaults.Audit(),
 	}
 	if s.ObjectUID != (quota.ObjectUID{}) {
 		t.ObjectUID = new(s.ObjectUID)

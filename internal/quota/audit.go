@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -235,9 +236,34 @@ type AuditOverrides struct {
 	Queued     *Limit[int32]   `json:"queued,omitempty"`
 }
 
+// AuditAccount is the id of an account. It is written as all ids are, and read as the list of its bytes too, which the
+// first releases of the format wrote of a team's.
+type AuditAccount AccountID
+
+// MarshalText returns the text form.
+func (id AuditAccount) MarshalText() ([]byte, error) { return AccountID(id).MarshalText() }
+
+// UnmarshalJSON reads the text form or a list of bytes.
+func (id *AuditAccount) UnmarshalJSON(document []byte) error {
+	if !bytes.HasPrefix(document, []byte("[")) {
+		return json.Unmarshal(document, (*AccountID)(id))
+	}
+	var list []uint16 // a list of uint8 would be a text for the decoder
+	if err := json.Unmarshal(document, &list); err != nil {
+		return err
+	}
+	if len(list) != len(id) || slices.Max(list) > math.MaxUint8 {
+		return fmt.Errorf("%.80q are no %d bytes of an id", document, len(id))
+	}
+	for i, b := range list {
+		id[i] = byte(b)
+	}
+	return nil
+}
+
 // AuditTeam is a team as its object declares it. The names of the teams are no persons'.
 type AuditTeam struct {
-	Account ID `json:"account"`
+	Account AuditAccount `json:"account"`
 	// ObjectUID is the UsageTeam that declared it; nil: none yet in the cluster that has adopted it. Home is that
 	// cluster; nil: the first one without being named.
 	ObjectUID   *ObjectUID  `json:"object_uid"`
@@ -513,11 +539,16 @@ func DiffAudit(want, got []byte) ([]AuditDifference, error) {
 	return differences, nil
 }
 
-// sameJSON reports whether two values are equal, however they are written: an instant may have zeros at its end.
+// sameJSON reports whether two values are equal, however they are written: an instant may have zeros at its end, and an
+// account be told by the list of its bytes.
 func sameJSON(x, y json.RawMessage) bool {
 	var s, t time.Time
 	if json.Unmarshal(x, &s) == nil && json.Unmarshal(y, &t) == nil {
 		return s.Equal(t)
+	}
+	var a, b AuditAccount
+	if json.Unmarshal(x, &a) == nil && json.Unmarshal(y, &b) == nil && a != (AuditAccount{}) {
+		return a == b
 	}
 	var v, w any
 	return json.Unmarshal(x, &v) == nil && json.Unmarshal(y, &w) == nil && reflect.DeepEqual(v, w)
