@@ -138,6 +138,8 @@ func TestParseRefuses(t *testing.T) {
 		"POD_NAMESPACE": {"--database-url=postgres://db/usage"},
 		"--status-interval": {"--database-url=postgres://db/usage", "--namespace=x",
 			"--status-interval=0s"},
+		"--webhook-port is 99999: must lie between 1 and 65535": {"--database-url=postgres://db/usage",
+			"--namespace=x", "--webhook-port=99999"},
 		"--resync-interval": {"--database-url=postgres://db/usage", "--namespace=x",
 			"--resync-interval=1ms"},
 		"--job-start-timeout": {"--database-url=postgres://db/usage", "--namespace=x",

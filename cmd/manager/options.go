@@ -126,6 +126,8 @@ func (o *options) check() error {
 		return errors.New("no database: set --database-url or DATABASE_URL")
 	case o.namespace == "":
 		return errors.New("no namespace for the reset CronJobs: set --namespace or POD_NAMESPACE")
+	case o.webhookPort < 1 || o.webhookPort > 65535:
+		return fmt.Errorf("--webhook-port is %d: must lie between 1 and 65535", o.webhookPort)
 	case o.statusInterval < time.Second:
 		return fmt.Errorf("--status-interval is %s: must be at least 1s", o.statusInterval)
 	case o.startTimeout < time.Second:
