@@ -156,7 +156,8 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 		return err
 	}
 	defer store.Close()
-	service := reset.New(ledger.New(store, ledger.Options{}), store,
+	engine := ledger.New(store, ledger.Options{})
+	service := reset.New(engine, store,
 		func(err error, message string) { log.Warn(message, "error", err) })
 	defer context.AfterFunc(ctx, func() { log.Info("asked to end, finishing the batches under way", "plan", o.plan) })()
 	plans, err := o.plans(ctx, store)
@@ -169,8 +170,18 @@ func (o *resetOptions) run(cmd *cobra.Command, getenv func(string) string) error
 			errs = append(errs, o.resetPlan(cmd, getenv, service, log, plan))
 		}
 	}
+	// What the batches have left to do, to start work that waits for the credits of the new period, nobody else knows.
+	engine.Drain()
+	telling, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTimeout)
+	defer cancel()
+	if err := engine.Tell(telling, store); err != nil {
+		log.Warn("notifying other processes failed; they find the changes by polling", "error", err)
+	}
 	return errors.Join(errs...)
 }
+
+// tellTimeout bounds how long the end of a run waits for the database to pass on what has changed.
+const tellTimeout = 10 * time.Second
 
 // plans are those to reset: the one that was named and, where asked for, those that are retired.
 func (o *resetOptions) plans(ctx context.Context, store *ledgerdb.Store) ([]string, error) {

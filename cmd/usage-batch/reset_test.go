@@ -18,6 +18,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cantonesescribe/usage-operator/internal/access"
+	"github.com/cantonesescribe/usage-operator/internal/ledger"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
@@ -121,6 +123,52 @@ func TestReset(t *testing.T) {
 	if out, err := run(t, l.dsn, "reset", "--allow-unsafe-database", "--plan=none"); err == nil ||
 		!strings.Contains(err.Error(), `plan "none"`) {
 		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// What a batch leaves for others, and that for others again, a run brings to its end before the process does: nobody
+// else knows that the account has got credits that what is parked in it may start with.
+func TestResetEndsWhatItHasBegun(t *testing.T) {
+	t.Parallel()
+	const parked = ledger.QueuePage + 300 // more than the first page of a queue and the first search behind it
+	l := newLedger(t, 2)
+	before := time.Now().AddDate(0, -2, 0)
+	store, err := ledgerdb.Open(t.Context(), l.dsn,
+		postgres.Options{AllowUnsafe: true, Now: func() time.Time { return before }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if err := store.ApplyPlan(t.Context(), plans.Free(func(p *metering.Plan) {
+		p.Limits.Concurrent, p.Limits.Queued = quota.AtMost[int32](2*parked), quota.AtMost[int32](2*parked)
+		p.Limits.Credits, p.DailyCostCeiling.Unlimited = quota.AtMost[quota.Credits](2*parked*quota.Credit), true
+	}), "test"); err != nil {
+		t.Fatal(err)
+	}
+	service := metering.New(ledger.New(store, ledger.Options{}), store, access.NewSigner(store), metering.Options{})
+	admit := func(no int, estimate quota.Credits, want quota.State) {
+		res, err := service.Admit(t.Context(), metering.AdmitRequest{UserID: "user-0",
+			ID: quota.AdmissionID{1, byte(no >> 8), byte(no)}, Source: quota.SourceJob, Namespace: "jobs",
+			Name: fmt.Sprint(no), RequestedBy: "test", Estimate: estimate, Queue: true, Park: true})
+		if err != nil || res.Admission == nil || res.Admission.State != want {
+			t.Errorf("%d: %+v, %v", no, res, err)
+		}
+	}
+	admit(parked, 2*parked*quota.Credit, quota.Admitted)
+	var all sync.WaitGroup
+	for i := range parked {
+		all.Go(func() { admit(i, quota.Credit, quota.Queued) })
+	}
+	all.Wait()
+	// The run itself is quick, and what follows is not.
+	l.exec(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+		AS $$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$`)
+	l.exec("CREATE TRIGGER slow BEFORE UPDATE ON concurrent_processing FOR EACH ROW EXECUTE FUNCTION slow()")
+	if out, err := l.reset(); err != nil {
+		t.Fatalf("%s: %v", out, err)
+	}
+	if n := l.count("SELECT sum(parked) FROM usage_quotas"); n > 0 {
+		t.Errorf("%d are parked still", n)
 	}
 }
 
