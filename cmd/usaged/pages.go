@@ -46,6 +46,9 @@ func (o *options) checkPages() error {
 	if err := console.CheckFramers(o.framers); err != nil {
 		return fmt.Errorf("--frame-ancestor: %w", err)
 	}
+	if err := o.sessions.Check(); err != nil {
+		return fmt.Errorf("--session-max, --session-idle: %w", err)
+	}
 	if o.signIn.Issuer == "" {
 		if o.signIn.ClientID != "" || o.signIn.SecretFile != "" {
 			return errors.New("--sign-in-client-id and --sign-in-client-secret-file need --sign-in-issuer")
@@ -57,9 +60,6 @@ func (o *options) checkPages() error {
 	}
 	if o.authenticationConfig == "" {
 		return errors.New("--sign-in-issuer needs --authentication-config, which says whom its tokens name")
-	}
-	if err := o.sessions.Check(); err != nil {
-		return fmt.Errorf("--session-max, --session-idle: %w", err)
 	}
 	return o.signIn.Check()
 }

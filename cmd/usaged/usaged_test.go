@@ -66,6 +66,8 @@ func TestParse(t *testing.T) {
 			want: "--drain-delay -1s: must be 0s or more"},
 		"origins": {args: []string{"--database-url=x", "--cors-origin=https://app.example.com", "--cors-origin=*"},
 			want: `--cors-origin: origin "*": a wildcard`},
+		"sessions that nobody has yet": {args: []string{"--database-url=x", "--session-max=200h"},
+			want: "--session-max, --session-idle: sessions of 200h0m0s"},
 		"upgrade": {args: []string{"--database-url=x", "--upgrade-url=https://app.example.com"},
 			want: "--upgrade-url needs --sign-in-issuer"},
 		"argument":     {args: []string{"--database-url=x", "serve"}, want: `unexpected argument "serve"`},

@@ -162,7 +162,7 @@ func wait(ctx context.Context, out *printer, stack *localstack.Stack, customers 
 		"",
 		declare,
 		"  TOKEN=$(kubectl -n transcripts create token transcriber --audience=usaged)",
-		"  bin/usage-batch rollup    # for analytics: pods run nothing here, so the CronJobs of rollup and resets do nothing",
+		"  bin/usage-batch rollup    # before analytics: pods run nothing here, those of the CronJobs neither",
 		"",
 		"Ctrl-C stops everything and leaves nothing behind.",
 	}, "\n"))
