@@ -95,7 +95,8 @@ type SearchStore interface {
 	// Users reads users whose ids begin so, behind one, in the order of their bytes, and User one, or ErrNotFound.
 	Users(ctx context.Context, prefix, after string, limit int) ([]User, error)
 	User(ctx context.Context, userID string) (User, error)
-	// Admissions reads a user's that arrived before a place in its order of decisions, or ErrNotFound.
+	// Admissions reads a user's that arrived before a place in its order of decisions, or ErrNotFound. One that cannot
+	// be read says no state.
 	Admissions(
 		ctx context.Context, userID string, f AdmissionFilter, before int64, limit int,
 	) ([]*ledger.Admission, error)
@@ -144,9 +145,10 @@ func (s *Service) Admissions(
 	}
 	page, err = s.store.Admissions(ctx, userID, f, before, limit+1)
 	if len(page) > limit {
-		return page[:limit], page[limit-1].ArrivedSeq, err
+		page, next = page[:limit], page[limit-1].ArrivedSeq
 	}
-	return page, 0, err
+	unreadable := func(adm *ledger.Admission) bool { return adm.State == "" }
+	return slices.DeleteFunc(page, unreadable), next, err
 }
 
 // StuckAdmissions returns at most limit (1 to MaxPage) of the admissions that seem to have lost their holder, a user's

@@ -81,15 +81,15 @@ func (s *Store) readable(n int, row func(i int) *dbsqlc.LiveJobsRow) []*ledger.A
 	return out
 }
 
-// liveAdmission reads one of many admissions. One that cannot be read is reported, and tells its ids and when it was
-// admitted only.
+// liveAdmission reads one of many admissions. One that cannot be read is reported, and tells only its ids and what gives
+// it its place in lists.
 func (s *Store) liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
 	adm, err := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)
 	if err != nil {
 		s.reportError(err)
 		adm = &ledger.Admission{UserID: r.ExternalID}
 		adm.ID, adm.Account = r.ConcurrentProcessing.ID, r.ConcurrentProcessing.UserID
-		adm.AdmittedAt = timeOf(r.ConcurrentProcessing.AdmittedAt)
+		adm.ArrivedSeq, adm.AdmittedAt = r.ConcurrentProcessing.ArrivedSeq, timeOf(r.ConcurrentProcessing.AdmittedAt)
 		return adm, err
 	}
 	adm.Stuck = adm.StuckAt(r.Now)

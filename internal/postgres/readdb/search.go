@@ -64,7 +64,7 @@ func (s *Store) known(ctx context.Context, userID string) (quota.AccountID, erro
 	return account, err
 }
 
-// Admissions implements reports.SearchStore. Those that cannot be read are missing.
+// Admissions implements reports.SearchStore.
 func (s *Store) Admissions(
 	ctx context.Context, userID string, f reports.AdmissionFilter, before int64, limit int,
 ) ([]*ledger.Admission, error) {
@@ -79,11 +79,10 @@ func (s *Store) Admissions(
 	rows, err := s.Queries().ListAdmissions(ctx, dbsqlc.ListAdmissionsParams{
 		Now: s.Now(), Account: account, States: states, Reason: string(f.Reason), Before: before, Most: int32(limit),
 	})
-	out := make([]*ledger.Admission, 0, len(rows))
+	out := make([]*ledger.Admission, len(rows))
 	for i := range rows {
-		if adm, wrong := s.listedAdmission(&rows[i]); wrong == nil {
-			out = append(out, adm)
-		}
+		// One that cannot be read has its place all the same, so that the next page begins behind it.
+		out[i], _ = s.listedAdmission(&rows[i])
 	}
 	return out, postgres.MapError(err)
 }
