@@ -8,6 +8,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -84,6 +85,20 @@ func TestOtherProcessesAreToldThatTheyMissedSome(t *testing.T) {
 		h.publish([]Change{changed(2)})
 		if sent := <-f.sent; len(sent) != 2 || sent[0] != (Change{}) || sent[1] != changed(2) {
 			t.Errorf("sent %v, want that some were missed, and the new one", sent)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		h, f := newHub(), &failing{err: context.Canceled, sent: make(chan []Change)}
+		ctx, cancel := context.WithCancel(t.Context())
+		go h.notify(ctx, f, func(error, string) { t.Error("logged that it was ended") })
+		h.publish([]Change{changed(1)})
+		synctest.Wait()
+		time.Sleep(notifyInterval)
+		cancel()
+		<-f.sent
+		synctest.Wait()
+		if left := h.takeOutgoing(); len(left) != 1 || left[0] != (Change{}) {
+			t.Errorf("left %v to tell at its end, want that some were missed", left)
 		}
 	})
 	h := newHub()

@@ -80,11 +80,11 @@ func (h *hub) notify(ctx context.Context, through Notifier, log func(error, stri
 		loop.Pause(ctx, notifyInterval)
 		if changes := h.takeOutgoing(); len(changes) > 0 {
 			err := through.Notify(ctx, changes)
-			if err == nil || ctx.Err() != nil {
+			if err == nil {
 				continue
 			}
 			h.lost()
-			if !errors.Is(err, ErrUnavailable) {
+			if ctx.Err() == nil && !errors.Is(err, ErrUnavailable) {
 				log(err, "notifying other processes failed; they find the changes by polling")
 			}
 		}

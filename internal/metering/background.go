@@ -69,6 +69,7 @@ func (s *Service) Run(ctx context.Context) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
 	defer cancel()
 	_ = s.tellRefusals(last)
+	_ = s.engine.Tell(last, s.store) // where it fails others find the changes by polling
 	return err
 }
 

@@ -27,6 +27,16 @@ type faulty struct {
 	begun  []ledger.Keys
 	// others stands in for Others; nil means the database's.
 	others func() int
+	// notified is told of what other processes are; nil means that they are.
+	notified func([]ledger.Change)
+}
+
+func (f *faulty) Notify(ctx context.Context, changes []ledger.Change) error {
+	if f.notified == nil || ctx.Err() != nil {
+		return f.storage.Notify(ctx, changes)
+	}
+	f.notified(changes)
+	return nil
 }
 
 func (f *faulty) Others(ctx context.Context) (int, error) {
@@ -434,4 +444,32 @@ func TestRunEndsWhileCallsArrive(t *testing.T) {
 		t.Error(err)
 	}
 	calls.Wait()
+}
+
+// What the last batches of a process have changed the others are told before it ends, though it is at its end already.
+func TestRunTellsOfItsLastBatches(t *testing.T) {
+	t.Parallel()
+	f := &faulty{}
+	w := newWorldOn(t, f)
+	running, waiting := w.admit("alice", "running", quota.Credit), w.admit("alice", "waiting", quota.Credit)
+	ctx, cancel := context.WithCancel(t.Context())
+	var told []ledger.Change
+	f.notified = func(changes []ledger.Change) { told = append(told, changes...) }
+	f.commit = func(_ ledger.Keys, really func() error) error {
+		cancel()
+		return really()
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	if _, err := w.Complete(t.Context(), quota.ID{}, running.Admission.ID, quota.Credit); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if !slices.ContainsFunc(told, func(c ledger.Change) bool {
+		return c == (ledger.Change{}) || c.ID == waiting.Admission.ID
+	}) {
+		t.Errorf("told of %v, want what waited to be among it, or that something was missed", told)
+	}
 }
