@@ -36,13 +36,41 @@ const policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-acti
 // Handlers returns what is served, by route.
 func Handlers() (map[string]http.Handler, error) { return rendered() }
 
-// rendered are the handlers, made once: it takes tens of milliseconds, and tests make hundreds of services.
-var rendered = sync.OnceValues(func() (map[string]http.Handler, error) {
+// QueryParameters are the names of those that each operation takes, by its operationId.
+func QueryParameters() (map[string][]string, error) {
+	root, err := document()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]string{}
+	for _, group := range contractOf(root).Groups {
+		for _, op := range group.Operations {
+			for _, p := range op.Parameters {
+				if p.In == "query" {
+					out[op.ID] = append(out[op.ID], p.Name)
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// document is the contract, read once: it takes tens of milliseconds, and tests make hundreds of services.
+var document = sync.OnceValues(func() (*node, error) {
 	root, err := parse(openapi.Document())
 	if err != nil {
 		return nil, fmt.Errorf("the API document: %w", err)
 	}
-	document, err := json.Marshal(root)
+	return root, nil
+})
+
+// rendered are the handlers, made once.
+var rendered = sync.OnceValues(func() (map[string]http.Handler, error) {
+	root, err := document()
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(root)
 	if err != nil {
 		return nil, fmt.Errorf("the API document: %w", err)
 	}
@@ -55,7 +83,7 @@ var rendered = sync.OnceValues(func() (map[string]http.Handler, error) {
 		return nil, fmt.Errorf("the API page: %w", err)
 	}
 	return map[string]http.Handler{
-		"GET /openapi.json":  served("application/json", document),
+		"GET /openapi.json":  served("application/json", text),
 		"GET /docs":          served("text/html; charset=utf-8", b.Bytes()),
 		"GET /docs/page.css": served("text/css; charset=utf-8", []byte(style)),
 	}, nil

@@ -13,12 +13,15 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/cantonesescribe/usage-operator/internal/apipage"
 	"github.com/cantonesescribe/usage-operator/internal/metering"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 )
@@ -195,6 +198,43 @@ func unknownField(data []byte, object reflect.Type) (name string, unknown bool) 
 	return "", false
 }
 
+// queries are the parameters that each operation takes in its URL.
+var queries = sync.OnceValue(func() map[string][]string {
+	names, err := apipage.QueryParameters()
+	if err != nil {
+		panic(err) // the document is part of the program, and a test reads it
+	}
+	return names
+})
+
+// checkQuery refuses parameters in the URL that the operation does not have: a filter whose name is misspelt would
+// choose everything.
+func checkQuery(r *http.Request, op *operation) error {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	sent, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return badParameter("the query of the URL: %v", err)
+	}
+	takes := queries()[op.id]
+	for _, name := range slices.Sorted(maps.Keys(sent)) {
+		switch {
+		case slices.Contains(takes, name):
+		case len(takes) == 0:
+			return badParameter("%.64q is no parameter of this call, which takes none in its URL", name)
+		default:
+			return badParameter("%.64q is no parameter of this call, which takes %s in its URL", name,
+				strings.Join(takes, ", "))
+		}
+	}
+	return nil
+}
+
+func badParameter(format string, args ...any) error {
+	return problem(http.StatusBadRequest, "malformed-request", format, args...)
+}
+
 // undecodable says what a request's body or parameters have wrong, given the generated code's error.
 func undecodable(err error) error {
 	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
@@ -207,10 +247,10 @@ func undecodable(err error) error {
 		return problem(http.StatusBadRequest, "missing-header", "the header %s is required", missing.ParamName)
 	}
 	if missing, ok := errors.AsType[*RequiredParamError](err); ok {
-		return malformed("%s is required", missing.ParamName)
+		return badParameter("%s is required", missing.ParamName)
 	}
 	if param, ok := errors.AsType[*InvalidParamFormatError](err); ok {
-		return malformed("%s: %s", param.ParamName, unreadable(param.Err))
+		return badParameter("%s: %s", param.ParamName, unreadable(param.Err))
 	}
 	if unknown, ok := errors.AsType[*unknownFieldError](err); ok {
 		return malformed("%v", unknown)
@@ -223,6 +263,9 @@ func unreadable(err error) string {
 	if number, ok := errors.AsType[*strconv.NumError](err); ok {
 		if number.Func == "ParseBool" {
 			return fmt.Sprintf("%.40q must be true or false", number.Num)
+		}
+		if errors.Is(number.Err, strconv.ErrRange) {
+			return fmt.Sprintf("%.40q is further from zero than any number that is taken", number.Num)
 		}
 		return fmt.Sprintf("%.40q must be a whole number", number.Num)
 	}

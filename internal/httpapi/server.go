@@ -364,6 +364,10 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		op := byPattern[r.Pattern]
 		if s.publicPlans && op.also.has(everybody) && r.Header.Get("Authorization") == "" {
+			if err := checkQuery(r, op); err != nil {
+				s.fail(w, r, err)
+				return
+			}
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -378,6 +382,9 @@ func (s *server) authenticated(next http.Handler) http.Handler {
 				c.request = r
 			}
 			if err = mayPortal(c.user, op); err == nil {
+				err = checkQuery(r, op)
+			}
+			if err == nil {
 				err = readBody(w, r, op)
 			}
 		}
