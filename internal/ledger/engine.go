@@ -55,8 +55,8 @@ type Call struct {
 	// unlessBusy has the call answered with ErrBusy where somebody else holds the account, instead of waiting for the
 	// lock.
 	unlessBusy bool
-	// group is the one whose calls it waits with, and top the account at the top of the tree in which the last run has
-	// found the account; zero if it has not. root says that this is the root team.
+	// group is the one whose calls it waits with, and top the account at the top of the tree in which its batch has
+	// found the account; zero as long as it waits, and if it was not found. root says that this is the root team.
 	group *pending
 	top   quota.AccountID
 	root  bool
@@ -343,6 +343,8 @@ func (e *Engine) done(groups []*pending, batch, held []*Call) {
 	defer e.mu.Unlock()
 	again := make(map[*pending][]*Call, len(held))
 	for _, c := range held {
+		// An earlier run of the batch may have found it. That is past: somebody has the account now.
+		c.top, c.root = quota.AccountID{}, false
 		again[c.group] = append(again[c.group], c)
 	}
 	for _, p := range groups {
@@ -410,7 +412,7 @@ func (e *Engine) learn(batch []*Call) {
 		default:
 			e.rooted(quota.AccountID{}) // with a root nobody is below none
 		}
-		// A batch has it. So it is not ready, and may be left without calls.
+		// The call is answered, so its group is one of the batch: it is not ready, and may be left without calls.
 		from := c.group
 		var others []*Call
 		if from.top != c.top {
@@ -594,7 +596,6 @@ func (e *Engine) attempt(calls []*Call, wait bool) (out *outcome, err error) {
 	out.changes = turns.begin(out.changes)
 	recheck := map[quota.AccountID]bool{}
 	for i, c := range calls {
-		c.top, c.root = quota.AccountID{}, false
 		l, ok := ledgers[c.Account]
 		if !ok {
 			if out.errs[i] = noLedger(c, b); wait && b.Busy()[c.Account] {

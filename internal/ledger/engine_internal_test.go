@@ -710,18 +710,27 @@ func TestEngineSplitsInOrder(t *testing.T) {
 // What a run found of an account that the next one does not get any more, for somebody holds it, says nothing of where
 // it is. A group from which such a call was taken was ready without calls, and taken for good by the lane that met it.
 func TestEngineForgetsWhereItFoundWhatIsHeld(t *testing.T) {
-	play(t, Options{Lanes: 2}, func(f *forest) {
-		a, b, one, other := named('a'), named('b'), named('T'), named('U')
-		f.call(does, other, b, a, a)
-		f.move(a, other)
-		f.goOn(b, nil, nil)
-		f.goOn(a, nil, ErrData)
-		f.move(a, one)
-		f.goOn(a, nil, nil)
-		f.hold(a)
-		f.goOn(a, nil, nil)
-		f.call(does, one)
-	})
+	a, b, one, other := named('a'), named('b'), named('T'), named('U')
+	for name, halves := range map[string][]error{"run again": nil, "not even run again": {nil, ErrData}} {
+		t.Run(name, func(t *testing.T) {
+			play(t, Options{Lanes: 2}, func(f *forest) {
+				f.call(does, other, b, a, a)
+				if len(halves) > 0 {
+					f.call(does, a, a)
+				}
+				f.move(a, other)
+				f.goOn(b, nil, nil)
+				f.goOn(a, nil, ErrData)
+				f.move(a, one)
+				f.goOn(a, halves...)
+				f.goOn(a, nil, nil)
+				f.hold(a)
+				f.goOn(a, nil, nil)
+				f.check()
+				f.call(does, one)
+			})
+		})
+	}
 }
 
 // Few groups wait for a lock at once. One that always has calls does not keep the others from it.
