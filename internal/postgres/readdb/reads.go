@@ -81,8 +81,8 @@ func (s *Store) readable(n int, row func(i int) *dbsqlc.LiveJobsRow) []*ledger.A
 	return out
 }
 
-// liveAdmission reads one of many admissions. One that cannot be read is reported, and tells only its ids and what gives
-// it its place in lists.
+// liveAdmission reads one of many admissions. One that cannot be read is reported, and tells only its ids and what
+// gives it its place in lists.
 func (s *Store) liveAdmission(r *dbsqlc.LiveJobsRow) (*ledger.Admission, error) {
 	adm, err := AdmissionOf(&r.ConcurrentProcessing, r.ExternalID)
 	if err != nil {
