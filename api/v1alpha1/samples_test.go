@@ -82,8 +82,8 @@ func TestSamplesAndColumns(t *testing.T) {
 			[]string{"up", "-o", "wide"},
 			[]string{
 				"NAME|DISPLAY NAME|DEFAULT|RANK|CREDITS|FILE SIZE|CONCURRENT|UNLIMITED|USERS|NEXT RESET|LAST " +
-					"RESET|READY|AGE",
-				"free|Free|true|0|30|25Mi|1|7|2030-01-02T02:00:00Z|Succeeded|True|AGE",
+					"RESET|READY|MESSAGE|AGE",
+				"free|Free|true|0|30|25Mi|1|7|2030-01-02T02:00:00Z|Succeeded|True|as declared|AGE",
 			},
 		},
 		"quotas": {
@@ -97,8 +97,9 @@ func TestSamplesAndColumns(t *testing.T) {
 			[]string{"uq", "-o", "wide"},
 			[]string{
 				"NAME|USER|PLAN|TEAM|PAYER|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|" +
-					"EFFECTIVE LIMITS|LAST USED|SUSPENDED|ZONE|READY|AGE",
-				"alice|alice|starter|12.5|210|195|2.5|1/3|0|2030-01-31T08:00:00Z|7.25|false|Asia/Hong_Kong|True|AGE",
+					"EFFECTIVE LIMITS|LAST USED|SUSPENDED|ZONE|READY|MESSAGE|AGE",
+				"alice|alice|starter|12.5|210|195|2.5|1/3|0|2030-01-31T08:00:00Z|7.25|false|Asia/Hong_Kong|True|" +
+					"as declared|AGE",
 			},
 		},
 		"one user": {
@@ -116,9 +117,9 @@ func TestSamplesAndColumns(t *testing.T) {
 			[]string{"ut", "-o", "wide"},
 			[]string{
 				"NAME|DISPLAY NAME|PARENT|PLAN|MEMBERS|USED|LIMIT|REMAINING|RESERVED|RUNNING|QUEUED|RESETS AT|" +
-					"EFFECTIVE LIMITS|WEIGHT|ROOT|SUSPENDED|ZONE|READY|AGE",
+					"EFFECTIVE LIMITS|WEIGHT|ROOT|SUSPENDED|ZONE|READY|MESSAGE|AGE",
 				"newsroom|Newsroom|platform|pro|12|80.5|100|9.5|10|5/5|3|2030-01-31T08:00:00Z|" +
-					"100 credits, 50 USD a day|2|false|false|UTC|True|AGE",
+					"100 credits, 50 USD a day|2|false|false|UTC|True|as declared|AGE",
 			},
 		},
 		"all kinds by category": {
@@ -162,7 +163,8 @@ func kubectlGet(ctx context.Context, env *kubetest.Env, args ...string) (string,
 // giveStatus writes the status of plan free, quota alice and a team as the operator does.
 func giveStatus(t *testing.T, env *kubetest.Env) {
 	t.Helper()
-	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonReady}
+	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonReady,
+		Message: "as declared"}
 	at := func(month time.Month, day, hour int) *metav1.Time {
 		return new(metav1.Date(2030, month, day, hour, 0, 0, 0, time.UTC))
 	}
