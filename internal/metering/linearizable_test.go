@@ -21,6 +21,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
 // slots is how many jobs of a user of these histories may run at once.
@@ -188,7 +189,7 @@ func (w *world) openMode(mode string) *ledgerdb.Store {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(store.Close)
+	ledgertest.Close(w.t, store)
 	return store
 }
 

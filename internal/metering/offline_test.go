@@ -20,6 +20,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
@@ -90,7 +91,7 @@ func (o *outage) replica(most int) *replica {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	o.t.Cleanup(store.Close)
+	ledgertest.Close(o.t, store)
 	r := &replica{o: o, store: store, events: map[metering.TicketEvent]int{}, signer: access.NewSigner(store)}
 	r.Service = metering.New(ledger.New(store, ledger.Options{}), store, r.signer, metering.Options{
 		AutoRegister: true, OfflineTickets: most, Replica: "replica", Now: o.now, Metrics: r,

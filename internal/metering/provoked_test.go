@@ -19,6 +19,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/testing/cutproxy"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
 // The faults of this file are the real database's own, provoked from a second connection or on the way to it. Where a
@@ -214,7 +215,7 @@ func (w *world) proxied(f *faulty) (*metering.Service, *cutproxy.Proxy) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(store.Close)
+	ledgertest.Close(w.t, store)
 	f.storage = store
 	return newService(f, metering.Options{AutoRegister: true}), proxy
 }

@@ -160,7 +160,7 @@ func TestDatabaseThatIsEmptyAllOfASudden(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(store.Close)
+		ledgertest.Close(t, store)
 		return newService(store, metering.Options{AutoRegister: true}), store
 	}
 	waits, store := open(postgres.Options{Reachable: func(_ bool, cause error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres/ledgerdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/reset"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 	"github.com/cantonesescribe/usage-operator/internal/testing/plans"
 )
 
@@ -103,7 +104,7 @@ func TestOneUserThatCannotBeRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(store.Close)
+			ledgertest.Close(t, store)
 			s := newService(store, metering.Options{AutoRegister: true})
 			is := func(err error) bool {
 				e, ok := errors.AsType[*ledger.UnreadableError](err)

@@ -84,25 +84,8 @@ func (f *fixture) open() *ledgerdb.Store {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.t.Cleanup(func() { closeInTime(f.t, s) })
+	ledgertest.Close(f.t, s)
 	return s
-}
-
-// closeInTime fails the test, and says what is still open, instead of waiting for as long as all tests may take.
-func closeInTime(t *testing.T, s *ledgerdb.Store) {
-	t.Helper()
-	closed := make(chan struct{})
-	go func() {
-		s.Close()
-		close(closed)
-	}()
-	select {
-	case <-closed:
-	case <-time.After(time.Minute):
-		of := s.Pool().Stat()
-		t.Errorf("after a minute the pool is not closed: %d connections, %d acquired, %d idle, %d being made",
-			of.TotalConns(), of.AcquiredConns(), of.IdleConns(), of.ConstructingConns())
-	}
 }
 
 // plan is one of which all fields but the calendar's say something. Only "free" is the default.

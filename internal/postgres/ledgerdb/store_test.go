@@ -418,7 +418,7 @@ func TestBeginLeavesNothingWhenItPanics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeInTime(t, s)
+	ledgertest.Close(t, s)
 	broken = true
 	func() {
 		defer func() {

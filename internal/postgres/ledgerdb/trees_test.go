@@ -206,7 +206,7 @@ func (f *fixture) counting() (store *ledgerdb.Store, asked *int) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.t.Cleanup(store.Close)
+	ledgertest.Close(f.t, store)
 	return store, asked
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/cantonesescribe/usage-operator/internal/postgres/rollupdb"
 	"github.com/cantonesescribe/usage-operator/internal/quota"
 	"github.com/cantonesescribe/usage-operator/internal/rollup"
+	"github.com/cantonesescribe/usage-operator/internal/testing/ledgertest"
 )
 
 // definitionsOfNow are those of docs/analytics.md.
@@ -237,7 +238,7 @@ func openNow(t *testing.T, dsn string) *ledgerdb.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(store.Close)
+	ledgertest.Close(t, store)
 	return store
 }
 

@@ -64,7 +64,7 @@ func (w *world) open(t *testing.T) *ledgerdb.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(store.Close)
+	ledgertest.Close(t, store)
 	return store
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cantonesescribe/usage-operator/internal/postgres"
 	"github.com/cantonesescribe/usage-operator/internal/postgres/invariants"
@@ -35,6 +36,32 @@ func New(tb testing.TB) string {
 		Check(ctx, tb, dsn)
 	})
 	return dsn
+}
+
+// Store is one that tests open: *ledgerdb.Store.
+type Store interface {
+	Close()
+	Pool() *pgxpool.Pool
+}
+
+// Close closes the store when the test ends. Where a test that fails has left a batch open, the store would wait for its
+// connection for ever, and nobody would see what failed: then the test says, after a minute, what is still open.
+func Close(tb testing.TB, store Store) {
+	tb.Helper()
+	tb.Cleanup(func() {
+		closed := make(chan struct{})
+		go func() {
+			store.Close()
+			close(closed)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(time.Minute):
+			of := store.Pool().Stat()
+			tb.Errorf("after a minute the pool is not closed: %d connections, %d acquired, %d idle, %d being made",
+				of.TotalConns(), of.AcquiredConns(), of.IdleConns(), of.ConstructingConns())
+		}
+	})
 }
 
 // RollUp brings the sums of all accounts in the database up to date, but for those that a test has broken on purpose,
