@@ -44,8 +44,8 @@ type Store interface {
 	Pool() *pgxpool.Pool
 }
 
-// Close closes the store when the test ends. Where a test that fails has left a batch open, the store would wait for its
-// connection for ever, and nobody would see what failed: then the test says, after a minute, what is still open.
+// Close closes the store when the test ends. Where a test that fails has left a batch open, the store would wait for
+// its connection for ever, and nobody would see what failed: then the test says, after a minute, what is still open.
 func Close(tb testing.TB, store Store) {
 	tb.Helper()
 	tb.Cleanup(func() {
