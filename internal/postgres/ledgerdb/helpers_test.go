@@ -68,16 +68,6 @@ func newFixtureOn(t *testing.T, dsn string) *fixture {
 	return f
 }
 
-// Begin is the store's. A batch that a test leaves open when it fails ends before the store is closed, which would wait
-// for its connection for ever.
-func (f *fixture) Begin(ctx context.Context, keys ledger.Keys) (ledger.Batch, error) {
-	b, err := f.Store.Begin(ctx, keys)
-	if err == nil {
-		f.t.Cleanup(b.Rollback)
-	}
-	return b, err
-}
-
 func (f *fixture) open() *ledgerdb.Store {
 	f.t.Helper()
 	s, err := ledgerdb.Open(f.t.Context(), f.dsn, postgres.Options{AllowUnsafe: true, Now: f.clock.read})

@@ -462,10 +462,15 @@ func TestErrors(t *testing.T) {
 	f.change(waiting, func(ledger.Batch, *ledger.Ledger) {})
 
 	// A lock that does not come in time is to be tried again.
-	if _, err := f.Begin(t.Context(), waiting); err != nil {
+	held, err := f.Begin(t.Context(), waiting)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Begin(t.Context(), waiting); !errors.Is(err, ledger.ErrRetry) {
+	defer held.Rollback()
+	if second, err := f.Begin(t.Context(), waiting); err == nil {
+		second.Rollback()
+		t.Error("a lock timeout: want a retry, got a batch")
+	} else if !errors.Is(err, ledger.ErrRetry) {
 		t.Errorf("a lock timeout: want a retry, got %v", err)
 	}
 	b, err := f.Begin(t.Context(), ledger.Keys{Accounts: []quota.AccountID{bob}})
