@@ -189,11 +189,16 @@ func (a *Auth) May(
 	return false, false, nil
 }
 
-// MayAll reports whether who has the verb on all of a resource, or ErrUndecided. That is no namespace's to give: a
-// service account too needs a ClusterRoleBinding.
-func (a *Auth) MayAll(ctx context.Context, who user.Info, verb, resource string) (bool, error) {
+// MayAll reports whether who has one of the verbs on all of a resource, or ErrUndecided. That is no namespace's to give:
+// a service account too needs a ClusterRoleBinding.
+func (a *Auth) MayAll(ctx context.Context, who user.Info, verbs []string, resource string) (bool, error) {
 	if _, browser := who.(*PortalUser); browser {
 		return false, nil
 	}
-	return allows(ctx, a.Authorizer, who, "", verb, resource, "")
+	for _, verb := range verbs {
+		if allowed, err := allows(ctx, a.Authorizer, who, "", verb, resource, ""); allowed || err != nil {
+			return allowed, err
+		}
+	}
+	return false, nil
 }

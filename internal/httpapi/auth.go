@@ -131,18 +131,16 @@ func (s *server) rightOn(ctx context.Context, verbs []string, resource, name str
 func (s *server) mayAll(ctx context.Context, resource string) error {
 	c := callerFrom(ctx)
 	either := strings.Join(c.operation.verbs, " or ")
-	for _, verb := range c.operation.verbs {
-		allowed, err := s.auth.MayAll(ctx, c.user, verb, resource)
-		switch {
-		case err != nil:
-			return fmt.Errorf("%w: %w",
-				unavailable(retrySoon, "the right to %s cannot be checked at the moment", either), err)
-		case allowed:
-			return nil
-		}
+	allowed, err := s.auth.MayAll(ctx, c.user, c.operation.verbs, resource)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w",
+			unavailable(retrySoon, "the right to %s cannot be checked at the moment", either), err)
+	case !allowed:
+		return forbidden("%s may not %s the %s: that needs verb %s on resource %s.%s in all namespaces",
+			c.user.GetName(), either, resource, either, resource, access.Group)
 	}
-	return forbidden("%s may not %s the %s: that needs verb %s on resource %s.%s in all namespaces",
-		c.user.GetName(), either, resource, either, resource, access.Group)
+	return nil
 }
 
 // mayUser says whether the id can be a user's and the caller has the operation's right on it.

@@ -159,7 +159,7 @@ func TestPortalTokensHaveNoRights(t *testing.T) {
 	if allowed || onAll || err != nil {
 		t.Errorf("on bob: %t, %t, %v", allowed, onAll, err)
 	}
-	if allowed, err := auth.MayAll(t.Context(), who, access.VerbList, access.ResourceQueue); allowed || err != nil {
+	if allowed, err := auth.MayAll(t.Context(), who, list, access.ResourceQueue); allowed || err != nil {
 		t.Errorf("on the queue: %t, %v", allowed, err)
 	}
 }

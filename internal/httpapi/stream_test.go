@@ -413,6 +413,21 @@ func someCA(t *testing.T) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 }
 
+// wantCut waits for as long as a caller has to read what has just been sent, in a bubble of synctest.
+func wantCut(t *testing.T, over func() bool, shown *watching) {
+	t.Helper()
+	time.Sleep(writeTimeout - time.Second)
+	synctest.Wait()
+	if over() {
+		t.Error("cut too soon")
+	}
+	time.Sleep(time.Second)
+	synctest.Wait()
+	if !over() || !shown.stopped {
+		t.Error("goes on though nobody reads")
+	}
+}
+
 func TestSlowReadersAreCut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -421,16 +436,7 @@ func TestSlowReadersAreCut(t *testing.T) {
 		st.full = true
 		st.mu.Unlock()
 		st.shown.show(someFrame(2), nil)
-		time.Sleep(writeTimeout - time.Second)
-		synctest.Wait()
-		if st.over() {
-			t.Error("cut too soon")
-		}
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if !st.over() || !st.shown.stopped {
-			t.Error("goes on though nobody reads")
-		}
+		wantCut(t, st.over, st.shown)
 	})
 }
 
@@ -815,16 +821,7 @@ func TestStreamOfAConnectionThatIsTakenOver(t *testing.T) {
 		if _, err := theirs.Write(make([]byte, 1<<10)); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(writeTimeout - time.Second)
-		synctest.Wait()
-		if over.Load() {
-			t.Error("cut too soon")
-		}
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if !over.Load() || !shown.stopped {
-			t.Error("goes on though nobody reads")
-		}
+		wantCut(t, over.Load, shown)
 		_ = theirs.Close()
 	})
 }

@@ -102,7 +102,7 @@ type SearchStore interface {
 	) ([]*ledger.Admission, error)
 	// StuckAdmissions reads the admissions that seem stuck, a user's or for "" everybody's, those that were admitted
 	// first first, behind an instant and, of what was admitted then, an id; or ErrNotFound. One that cannot be read
-	// says no reason.
+	// says no state.
 	StuckAdmissions(
 		ctx context.Context, userID string, admittedAfter time.Time, after quota.AdmissionID, limit int,
 	) ([]*ledger.Admission, error)
@@ -147,8 +147,12 @@ func (s *Service) Admissions(
 	if len(page) > limit {
 		page, next = page[:limit], page[limit-1].ArrivedSeq
 	}
-	unreadable := func(adm *ledger.Admission) bool { return adm.State == "" }
-	return slices.DeleteFunc(page, unreadable), next, err
+	return readable(page), next, err
+}
+
+// readable leaves out the admissions that cannot be read, which count only for where a page ends.
+func readable(page []*ledger.Admission) []*ledger.Admission {
+	return slices.DeleteFunc(page, func(adm *ledger.Admission) bool { return adm.State == "" })
 }
 
 // StuckAdmissions returns at most limit (1 to MaxPage) of the admissions that seem to have lost their holder, a user's
@@ -165,8 +169,7 @@ func (s *Service) StuckAdmissions(
 		page = page[:limit]
 		next = Place{At: page[limit-1].AdmittedAt, ID: quota.ID(page[limit-1].ID)}
 	}
-	unreadable := func(adm *ledger.Admission) bool { return adm.Stuck == "" }
-	return slices.DeleteFunc(page, unreadable), next, err
+	return readable(page), next, err
 }
 
 // Events returns at most limit (1 to MaxPage) of the events that are booked in a user's period, the open one for nil,
