@@ -189,8 +189,8 @@ func (a *Auth) May(
 	return false, false, nil
 }
 
-// MayAll reports whether who has one of the verbs on all of a resource, or ErrUndecided. That is no namespace's to give:
-// a service account too needs a ClusterRoleBinding.
+// MayAll reports whether who has one of the verbs on all of a resource, or ErrUndecided. That is no namespace's to
+// give: a service account too needs a ClusterRoleBinding.
 func (a *Auth) MayAll(ctx context.Context, who user.Info, verbs []string, resource string) (bool, error) {
 	if _, browser := who.(*PortalUser); browser {
 		return false, nil
